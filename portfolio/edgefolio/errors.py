@@ -1,0 +1,61 @@
+"""One error for everything a user can mend.
+
+Every room raises :class:`UserError` when the input, not the program, is at fault. It names the field, shows the value
+and states the remedy; the command line prints it in three lines and exits with 2, a Job writes it into its termination
+message. Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+#: Exit codes of the ``edgefolio`` command.
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+EXIT_OBJECTIVE_NOT_MET = 3
+
+
+class EdgefolioError(Exception):
+    """Base of all errors that Edgefolio raises on purpose."""
+
+    exit_code: int = EXIT_FAILURE
+
+
+class UserError(EdgefolioError):
+    """Bad input: one field, its value, what is wrong with it, and what to do about it.
+
+    ``field`` is the path in the resource (``spec.source.weightsURI``) or the option (``--weights``); ``value`` is
+    shown as given; ``problem`` is one sentence; ``remedy`` is the next step.
+    """
+
+    exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, problem: str, *, field: str, value: object = None, remedy: str) -> None:
+        self.problem = problem
+        self.field = field
+        self.value = None if value is None else _shortened(str(value))
+        self.remedy = remedy
+        super().__init__(self.one_line())
+
+    def one_line(self) -> str:
+        """The whole error in one line, as a log or a termination message shows it."""
+        shown = "" if self.value is None else f" = {self.value!r}"
+        return f"{self.field}{shown}: {self.problem} {self.remedy}"
+
+
+class IntegrityError(EdgefolioError):
+    """Bytes are not what their manifest says. They must never reach Triton.
+
+    ``location`` is the path or URI of the offending bytes.
+    """
+
+    exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, problem: str, *, location: str, remedy: str = "Publish the revision again.") -> None:
+        self.problem = problem
+        self.location = location
+        self.remedy = remedy
+        super().__init__(f"{location}: {problem} {remedy}")
+
+
+def _shortened(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

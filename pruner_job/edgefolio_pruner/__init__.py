@@ -1,0 +1,1 @@
+"""Model and data to variants to repository. Needs the extra ``pruner``."""
