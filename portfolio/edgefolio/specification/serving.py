@@ -1,0 +1,66 @@
+"""How variants are served and how the one that fits is kept: every constant of the decision stands here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgefolio.specification.base import DecimalString, Specification
+
+Seconds = Annotated[int, Field(ge=0, le=86_400)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class Serving(Specification):
+    """The name clients use, and the Triton that serves it."""
+
+    model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$", max_length=63)]
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    mode: Literal["Managed", "Adopt"] = "Managed"
+    managed: dict[str, Any] = {}
+    adopt: dict[str, Any] = {}
+
+
+class Switching(Specification):
+    """When an endpoint changes its variant. Down fast, up slow, and never on missing data.
+
+    | field | meaning |
+    |---|---|
+    | ``policy`` | ``Auto`` switches, ``Recommend`` only says, ``Paused`` does neither |
+    | ``downAfterSeconds`` | a violation must last this long before a faster variant is taken |
+    | ``upAfterSeconds`` | a more accurate variant must be predicted to fit for this long |
+    | ``minDwellSeconds`` | time between two switches (a memory emergency or a dead server ignores it) |
+    | ``maxSwitchesPerHour`` | budget; a spent one holds |
+    | ``upMarginPercent`` | a more accurate variant must be predicted this far below the objective (dead band) |
+    | ``downMarginPercent`` | the variant taken on the way down must be predicted this far below the objective |
+    | ``settleSeconds`` | measurements this soon after a switch are not believed |
+    | ``staleAfterSeconds`` | an older measurement counts as missing |
+    | ``minRequests`` | fewer requests than this in a window prove no violation |
+    | ``factorHalfLifeSeconds`` | without traffic the compute factor falls back towards 1 this fast |
+    | ``probeIntervalSeconds`` | the agent's own probe while there is no traffic |
+    | ``quarantineSeconds`` | a variant whose load or canary failed is not tried again for this long (doubles) |
+    | ``memoryHeadroomPercent`` | of the limit, kept free during a switch |
+    | ``observeSeconds`` | length of one cycle of the agent |
+    | ``windowSeconds`` | sliding window over which rates and latencies are formed |
+    """
+
+    policy: Literal["Auto", "Recommend", "Paused"] = "Auto"
+    down_after_seconds: Seconds = 10
+    up_after_seconds: Seconds = 300
+    min_dwell_seconds: Seconds = 60
+    max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 12
+    autonomy_after_seconds: Seconds = 30
+    annotation_policy: Literal["Override", "TightenOnly", "Ignore"] = "Override"
+    standby: Literal["None"] = "None"
+    up_margin_percent: Percent = 15
+    down_margin_percent: Percent = 5
+    settle_seconds: Seconds = 3
+    stale_after_seconds: Seconds = 15
+    min_requests: Annotated[int, Field(ge=1, le=100_000)] = 10
+    factor_half_life_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    probe_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    quarantine_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    memory_headroom_percent: Percent = 5
+    observe_seconds: DecimalString = "1"
+    window_seconds: Annotated[int, Field(ge=1, le=600)] = 5
