@@ -40,7 +40,10 @@ def _check_decimal(value: str) -> str:
 
 #: A decimal number as a string, "88.0": the resource holds no floats.
 DecimalString = Annotated[
-    str, BeforeValidator(_decimal_text), Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$", max_length=20), AfterValidator(_check_decimal)
+    str,
+    BeforeValidator(_decimal_text),
+    Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$", max_length=20),
+    AfterValidator(_check_decimal),
 ]
 
 #: A quantity of bytes as Kubernetes writes it: 64Mi, 2Gi, 500M, 1048576.
