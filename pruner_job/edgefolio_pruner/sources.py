@@ -1,0 +1,262 @@
+"""A model from what users write: an architecture by name, and its weights from safetensors.
+
+Never a pickle: reading one runs whatever code it holds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from edgefolio.errors import UserError
+from edgefolio.specification import Architecture
+from edgefolio_pruner.uris import read_uri
+
+_ARCHITECTURE_FIELD = "spec.source.architecture"
+_WEIGHTS_FIELD = "spec.source.weightsURI"
+_LIBRARIES = ("timm", "torchvision", "edgefolio", "factory")
+_SHOWN = 10
+
+# These options make timm and torchvision download weights, which are often pickles.
+_DOWNLOADING_OPTIONS = frozenset({"pretrained", "pretrained_cfg", "weights", "weights_backbone", "checkpoint_path"})
+
+
+def build_architecture(architecture: Architecture, *, seed: int = 0, field: str = _ARCHITECTURE_FIELD) -> nn.Module:
+    """The network that ``architecture`` names, freshly initialised, on the CPU, in training mode.
+
+    The same ``seed`` gives the same initial weights; the global random state of torch is left as it was. Option values
+    that are decimal numbers in text (``"0.1"``: the resource has no floats) are passed on as floats. Raises
+    :class:`UserError` for ``field`` if the name is unknown (with the nearest names) or the options are refused.
+    """
+    build = _builder(architecture, field)
+    options = {name: _plain_value(value) for name, value in architecture.options.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = build(**options)
+        except UserError:
+            raise
+        except Exception as error:  # the options are the user's, and each library refuses them in its own way
+            raise UserError(
+                f"{_shown_name(architecture)} refused its options: {type(error).__name__}: {_one_line(error)}.",
+                field=f"{field}.options",
+                value=dict(architecture.options),
+                remedy="Correct or remove the option.",
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"it gave a {type(module).__name__}, not a torch.nn.Module.",
+            field=f"{field}.name",
+            value=architecture.name,
+            remedy="Let the callable return the module.",
+        )
+    return module.train()
+
+
+def parse_architecture(
+    text: str, options: Sequence[str] = (), *, field: str = "--architecture", option_field: str = "--option"
+) -> Architecture:
+    """An architecture from its form on the command line: ``timm:resnet18`` and options such as ``num_classes=10``.
+
+    ``factory:module:callable`` names a callable. A value is an integer, ``true``, ``false`` or ``none`` where it reads
+    as one, else text.
+    """
+    library, separator, name = text.partition(":")
+    if not separator or not name or library not in _LIBRARIES:
+        raise UserError(
+            "this is not library:name with a known library.",
+            field=field,
+            value=text,
+            remedy="Write for example timm:resnet18, torchvision:vgg11_bn, edgefolio:resnet8 or factory:nets:build.",
+        )
+    parsed: dict[str, str | int | bool | None] = {}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator or not key.isidentifier():
+            raise UserError(
+                "an option is name=value.", field=option_field, value=option, remedy="Write for example num_classes=10."
+            )
+        parsed[key] = _option_value(value)
+    return Architecture(library=library, name=name, options=parsed)
+
+
+def load_weights(module: nn.Module, uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> None:
+    """Fill ``module`` with the weights in the safetensors file at ``uri``; every parameter and buffer must be there.
+
+    Counters of batch norm (``num_batches_tracked``) and names that share their tensor with one that is given may be
+    absent. Nothing is changed if the weights don't fit. Raises :class:`UserError` for a pickle, other bytes, names or
+    shapes that don't fit (the first ten), and values that are not finite.
+    """
+    state = read_weights(uri, field=field)
+    check_weights_fit(module, state, field=field, name=str(uri))
+    module.load_state_dict(state, strict=False)
+
+
+def read_weights(uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> dict[str, torch.Tensor]:
+    """The tensors in the safetensors file at ``uri``, by name; all finite. Raises :class:`UserError`."""
+    content = read_uri(uri, field=field)
+    _refuse_pickle(content, field=field, name=str(uri))
+    try:
+        state: dict[str, torch.Tensor] = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise UserError(
+            f"this is no safetensors file ({_one_line(error)}).",
+            field=field,
+            value=uri,
+            remedy="Save the weights with safetensors.torch.save_file(model.state_dict(), path).",
+        ) from error
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise UserError(
+                f"the tensor {name!r} holds values that are not finite (NaN or infinity).",
+                field=field,
+                value=uri,
+                remedy="Train or export the weights again.",
+            )
+    return state
+
+
+def check_weights_fit(module: nn.Module, state: Mapping[str, torch.Tensor], *, field: str, name: str) -> None:
+    """Raise :class:`UserError` with the first ten names and shapes if ``state`` does not fit ``module``."""
+    wanted = module.state_dict()
+    given_storage = {wanted[key].data_ptr() for key in state if key in wanted and wanted[key].numel()}
+    misfits: list[str] = []
+    for key, tensor in wanted.items():
+        if key in state:
+            if state[key].shape != tensor.shape:
+                misfits.append(f"{key}: {_shape(state[key])} given, {_shape(tensor)} wanted")
+        elif not key.endswith("num_batches_tracked") and tensor.data_ptr() not in given_storage:
+            misfits.append(f"{key}: missing, {_shape(tensor)} wanted")
+    misfits += [f"{key}: {_shape(state[key])} given, not wanted" for key in state if key not in wanted]
+    if misfits:
+        more = f"; and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
+        raise UserError(
+            f"the weights don't fit the architecture ({'; '.join(misfits[:_SHOWN])}{more}).",
+            field=field,
+            value=name,
+            remedy="Name the architecture and options that the weights were saved from.",
+        )
+
+
+def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
+    name, library = architecture.name, architecture.library
+    if library == "factory":
+        return _factory(name, field)
+    downloading = sorted(_DOWNLOADING_OPTIONS & architecture.options.keys())
+    if downloading and library != "edgefolio":
+        raise UserError(
+            f"the option {downloading[0]!r} would download weights, which may be a pickle.",
+            field=f"{field}.options",
+            value=downloading[0],
+            remedy="Remove it, and name a safetensors file as the weights.",
+        )
+    if library == "edgefolio":
+        from edgefolio_pruner.architectures import BUILTIN
+
+        if name not in BUILTIN:
+            raise _unknown(architecture, tuple(BUILTIN), field)
+        return BUILTIN[name]
+    if library == "timm":
+        import timm
+
+        if not timm.is_model(name):
+            raise _unknown(architecture, timm.list_models(), field)
+        return lambda **options: timm.create_model(name, pretrained=False, **options)
+    import torchvision
+
+    known: list[str] = torchvision.models.list_models()
+    if name not in known:
+        raise _unknown(architecture, known, field)
+    # torchvision's backbones would be downloaded unless told not to.
+    backbone = {"weights_backbone": None} if name not in torchvision.models.list_models(torchvision.models) else {}
+    return lambda **options: torchvision.models.get_model(name, weights=None, **backbone, **options)
+
+
+def _factory(name: str, field: str) -> Callable[..., Any]:
+    module_name, separator, attribute = name.partition(":")
+    if not separator or not module_name or not attribute:
+        raise UserError(
+            "a factory is module:callable.", field=f"{field}.name", value=name, remedy="Write for example nets:build."
+        )
+    # The console script does not look in the working directory, where a user's module usually lies.
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # importing runs the user's module: it may raise anything
+        raise UserError(
+            f"it cannot be imported ({type(error).__name__}: {_one_line(error)}).",
+            field=f"{field}.name",
+            value=name,
+            remedy="Name a module on PYTHONPATH or in the working directory, and a callable in it.",
+        ) from error
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+    if not callable(found):
+        raise UserError("it is not callable.", field=f"{field}.name", value=name, remedy="Name a function or a class.")
+    return found  # type: ignore[no-any-return]
+
+
+def _unknown(architecture: Architecture, known: Sequence[str], field: str) -> UserError:
+    nearest = difflib.get_close_matches(architecture.name, known, n=5, cutoff=0.5)
+    hint = f"Did you mean {', '.join(nearest)}?" if nearest else f"{architecture.library} knows {len(known)} others."
+    return UserError(
+        f"{architecture.library} knows no such architecture.",
+        field=f"{field}.name",
+        value=architecture.name,
+        remedy=hint,
+    )
+
+
+def _refuse_pickle(content: bytes, *, field: str, name: str) -> None:
+    # torch.save writes a zip archive, or a bare pickle (protocol 2 and later begin with 0x80) in the old format.
+    if content[:4] == b"PK\x03\x04" or (content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05"):
+        # A safetensors file begins with the header's length and an opening brace, and may begin with 0x80 by chance.
+        if content[8:9] == b"{":
+            return
+        raise UserError(
+            "this is a pickle, and reading a pickle runs the code in it.",
+            field=field,
+            value=name,
+            remedy="Convert it where you trust it: safetensors.torch.save_file(model.state_dict(), path).",
+        )
+
+
+def _option_value(text: str) -> str | int | bool | None:
+    words: dict[str, bool | None] = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
+
+
+def _plain_value(value: str | int | bool | None) -> object:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+\.[0-9]+(e-?[0-9]+)?", value):
+        return float(value)
+    return value
+
+
+def _shown_name(architecture: Architecture) -> str:
+    return f"{architecture.library}:{architecture.name}"
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "scalar"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -1,0 +1,45 @@
+"""Read a user's file by any URL that fsspec opens; every failure is one error that names the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+
+from edgefolio.errors import UserError
+
+
+def read_uri(uri: str | Path, *, field: str) -> bytes:
+    """All bytes behind ``uri``: a path, or a URL such as ``s3://bucket/key`` or ``https://...``.
+
+    Raises :class:`UserError` (for ``field``) if the scheme is unknown, its driver is not installed, or the bytes
+    cannot be read.
+    """
+    name = str(uri)
+    try:
+        with fsspec.open(name, "rb") as stream:
+            content: bytes = stream.read()
+    except ValueError as error:
+        raise UserError(
+            "the scheme of this URI is not known.",
+            field=field,
+            value=name,
+            remedy="Use a path, or a URI such as s3://bucket/key or https://host/path.",
+        ) from error
+    except ImportError as error:
+        raise UserError(
+            f"reading this URI needs a package that is not installed ({error}).",
+            field=field,
+            value=name,
+            remedy="Install it (for s3://: pip install 'edgefolio[s3]'), or use a local file.",
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError("there is no such file.", field=field, value=name, remedy="Correct the path.") from error
+    except Exception as error:  # every driver of fsspec raises its own kinds
+        raise UserError(
+            f"it cannot be read ({type(error).__name__}: {error}).",
+            field=field,
+            value=name,
+            remedy="Check the address and the permission to read it.",
+        ) from error
+    return content
