@@ -218,7 +218,7 @@ class DataDigests(Record):
 class Manifest(Record):
     """One revision of one model's portfolio."""
 
-    schema_version: Literal["edgefolio.dev/manifest/v1"] = SCHEMA_VERSION
+    schema_version: Literal["edgefolio.dev/manifest/v1"] = "edgefolio.dev/manifest/v1"
     model: Segment
     revision: Annotated[int, Field(ge=1, le=2**24)]
     created: str
