@@ -1,0 +1,48 @@
+# Everything runs in the project's own environments (.venv, .venv-base, .venv-edge); see scripts/environment.
+PYTHON ?= python3
+export PYTHON
+# Warnings are errors in the tests; a user's own setting must not change that.
+unexport PYTHONWARNINGS PYTHONPATH
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test demo test lint test-base test-edge test-rooms format docs clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+install: ## Make .venv with every room (torch: minutes, once)
+	@scripts/environment
+
+install-test: install
+	@scripts/environment base
+	@scripts/environment edge
+
+demo: install ## Make a portfolio, serve it with Triton, switch under load; ends with a table and a report
+	@.venv/bin/python -m demo
+
+test: install-test lint test-base test-edge test-rooms ## Everything that can be tested here, a real Triton included
+
+lint: install ## Style, types and the layers between the rooms
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test-base: install-test ## The contract and the core, in an environment without any extra
+	.venv-base/bin/python -m pytest tests/unit tests/decision
+
+test-edge: install-test ## The agent with a real Triton, in an environment without torch
+	.venv-edge/bin/python -m pytest tests/triton
+
+test-rooms: install ## Making, exactness, repository and everything across rooms
+	.venv/bin/python -m pytest --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton
+
+format: install ## Format the code
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+docs: install ## Write the references that are generated from code
+	.venv/bin/python -m docs.generate
+
+clean: ## Remove what the demo wrote and the tools' caches (not the environments)
+	rm -rf demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
