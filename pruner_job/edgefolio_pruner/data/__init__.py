@@ -1,0 +1,5 @@
+"""Data for making: built-in sets, image folders and ``.npz`` files as normalised arrays in three disjoint parts."""
+
+from edgefolio_pruner.data.bundle import DataBundle, Split
+
+__all__ = ["DataBundle", "Split"]

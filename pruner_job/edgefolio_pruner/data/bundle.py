@@ -1,0 +1,79 @@
+"""What making needs of the data: three disjoint parts, normalised, with the record of how and of what."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefolio.manifest import DataDigests, Preprocessing
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of the data. ``images`` is float32 ``[N, C, H, W]``, normalised; ``labels`` is int64 ``[N]``.
+
+    ``digest`` is the sha256 of the raw samples and labels, before normalisation.
+    """
+
+    images: Images
+    labels: Labels
+    digest: str
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return int(self.labels.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class DataBundle:
+    """Train, validation and test data of one model; ``name`` is the training URI."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one sample."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    @property
+    def digests(self) -> DataDigests:
+        """The record of this data in a manifest."""
+        return DataDigests(
+            training_uri=self.name,
+            training_sha256=self.train.digest,
+            validation_sha256=self.validation.digest,
+            test_sha256=self.test.digest,
+            training_samples=self.train.samples,
+            validation_samples=self.validation.samples,
+            test_samples=self.test.samples,
+        )
+
+    def calibration(self, samples: int, *, seed: int) -> Images:
+        """``[min(samples, all), C, H, W]`` unlabelled training samples, chosen by ``seed``."""
+        from edgefolio_pruner.randomness import shuffled
+
+        chosen = shuffled(self.train.samples, seed=seed, stream="calibration")[:samples]
+        return self.train.images[np.sort(chosen)]
+
+
+def digest_of(images: npt.NDArray[np.generic], labels: Labels) -> str:
+    """The sha256 over dtype, shape and bytes of both arrays."""
+    digest = hashlib.sha256()
+    for array in (images, labels):
+        contiguous = np.ascontiguousarray(array)
+        digest.update(f"{contiguous.dtype.str}{contiguous.shape}".encode())
+        digest.update(contiguous.data)
+    return digest.hexdigest()
