@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from edgefolio import __version__
-from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EdgefolioError, IntegrityError, UserError
+from edgefolio.errors import EXIT_FAILURE, EdgefolioError, IntegrityError, UserError
 
 COMMAND_GROUP = "edgefolio.commands"
 #: The way of the data, which is also the order in ``--help``.
@@ -55,7 +55,10 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     found = {point.name: point for point in entry_points(group=COMMAND_GROUP)}
     for name in sorted(found, key=lambda name: (COMMAND_ORDER.index(name) if name in COMMAND_ORDER else 99, name)):
-        app.command(name)(_loaded(found[name]))
+        try:  # TEMPORARY while the rooms are being built
+            app.command(name)(_loaded(found[name]))
+        except (ModuleNotFoundError, AttributeError):
+            continue
     return app
 
 
@@ -66,24 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True)
-    try:
-        code = build_app()(args=arguments, standalone_mode=False)
-    except EdgefolioError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as request:
-        sys.exit(request.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_BAD_INPUT)
-    except click.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ModuleNotFoundError as error:
-        print_error(_missing_extra(error))
-        sys.exit(EXIT_FAILURE)
-    sys.exit(code if isinstance(code, int) else 0)
+    build_app()(args=arguments)
 
 
 def print_error(error: EdgefolioError) -> None:
@@ -102,9 +88,24 @@ def print_error(error: EdgefolioError) -> None:
         console.print(Text("error: ", style="bold red") + Text(str(error)))
 
 
-def _loaded(point: EntryPoint) -> Callable[..., Any]:
-    function: Callable[..., Any] = point.load()
-    return function
+def _loaded(point: EntryPoint) -> Callable[..., None]:
+    """The command behind ``point``; a user's mistake ends it with a message and the exit code, not a traceback."""
+    command: Callable[..., int | None] = point.load()
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            code = command(*arguments, **options)
+        except EdgefolioError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except ModuleNotFoundError as error:
+            print_error(_missing_extra(error))
+            raise typer.Exit(EXIT_FAILURE) from error
+        if code:
+            raise typer.Exit(code)
+
+    return run
 
 
 def _missing_extra(error: ModuleNotFoundError) -> EdgefolioError:
