@@ -1,0 +1,29 @@
+"""Drop columns of a linear map and re-fit the rest on calibration data: numbers only, no networks.
+
+A linear map sends rows of ``d`` columns to ``o`` outputs: ``T ~ X W + b``. Columns come in blocks that live or die
+together (the k x k taps of a convolution's input channel, the positions of a flattened channel, one unit of a dense
+layer). Everything works on the second moments of (X, T), so its cost does not depend on the number of rows.
+
+Two users: the one-shot route drops a reader's columns because a channel is removed; splitting a network over workers
+drops columns because a channel is not sent. Both call the same four functions.
+"""
+
+from edgefolio_pruner.refit.moments import MomentAccumulator, Moments, SplitMoments
+from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
+from edgefolio_pruner.refit.selection import Elimination, eliminate_blocks, select_blocks
+from edgefolio_pruner.refit.solve import RIDGES, Refit, refit_columns
+
+__all__ = [
+    "RIDGES",
+    "Elimination",
+    "MomentAccumulator",
+    "Moments",
+    "Quadratic",
+    "Refit",
+    "SplitMoments",
+    "block_contributions",
+    "eliminate_blocks",
+    "refit_columns",
+    "regularised_quadratic",
+    "select_blocks",
+]

@@ -1,0 +1,147 @@
+"""Which blocks of columns to drop: exact second-order elimination (optimal brain surgeon, block by block).
+
+Dropping the columns S and re-fitting all others raises a quadratic loss by exactly ``tr(W_S^T [(A^-1)_SS]^-1 W_S)``
+with W the present optimum. After a drop, W and A^-1 of the remaining columns follow by a Schur complement, so a whole
+greedy order costs one inverse and one rank-s update per block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions
+
+#: Above this many columns the inverse is too dear; blocks are then ranked through one factor each.
+FULL_SELECTION_COLUMNS = 2304
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """The order in which blocks go, and what each drop adds to the loss once everything left is re-fitted.
+
+    ``order[i]`` is the i-th block to go, ``increases[i]`` >= 0 the loss it adds. ``exact`` is false if the blocks were
+    ranked through one factor each.
+    """
+
+    order: tuple[int, ...]
+    increases: tuple[float, ...]
+    exact: bool
+
+    def kept(self, dropped: int, blocks: int) -> tuple[int, ...]:
+        """The blocks that are left after the first ``dropped`` drops, ascending."""
+        gone = set(self.order[:dropped])
+        return tuple(block for block in range(blocks) if block not in gone)
+
+
+def select_blocks(
+    quadratic: Quadratic,
+    *,
+    blocks: torch.Tensor,
+    prices: torch.Tensor | None = None,
+    candidates: torch.Tensor | None = None,
+    minimum_kept: int = 1,
+    full_selection_columns: int = FULL_SELECTION_COLUMNS,
+) -> Elimination:
+    """:func:`eliminate_blocks`, through one factor per block where there are more columns than can be inverted."""
+    if blocks.numel() <= full_selection_columns:
+        return eliminate_blocks(
+            quadratic, blocks=blocks, prices=prices, candidates=candidates, minimum_kept=minimum_kept
+        )
+    reduced = block_contributions(quadratic, weights=quadratic.minimum(), blocks=blocks)
+    singles = torch.arange(len(blocks)).reshape(-1, 1)
+    found = eliminate_blocks(reduced, blocks=singles, prices=prices, candidates=candidates, minimum_kept=minimum_kept)
+    return Elimination(order=found.order, increases=found.increases, exact=False)
+
+
+def eliminate_blocks(
+    quadratic: Quadratic,
+    *,
+    blocks: torch.Tensor,
+    prices: torch.Tensor | None = None,
+    candidates: torch.Tensor | None = None,
+    minimum_kept: int = 1,
+) -> Elimination:
+    """Drop blocks one after the other, always the one that adds the least loss per unit of ``prices``.
+
+    ``blocks`` [m, s]: the column positions of each block, every column of the form in exactly one. ``prices`` [m]: what
+    dropping a block saves (bytes, multiply-accumulates); equal if None. ``candidates`` [m] bool: blocks that may go
+    (all if None). Stops when ``minimum_kept`` blocks are left or no candidate is.
+    """
+    number, size = blocks.shape
+    columns = quadratic.curvature.shape[0]
+    if sorted(blocks.reshape(-1).tolist()) != list(range(columns)):
+        raise ValueError(f"{number} blocks of {size} columns do not cover the {columns} columns once each")
+    flat = blocks.reshape(-1)
+    curvature = quadratic.curvature[flat][:, flat]
+    factor = torch.linalg.cholesky(curvature)
+    state = _Elimination(
+        inverse=torch.cholesky_inverse(factor),
+        weights=torch.cholesky_solve(quadratic.linear[flat], factor),
+        labels=torch.arange(number),
+        size=size,
+    )
+    saved = torch.ones(number, dtype=torch.float64) if prices is None else prices.double()
+    allowed = torch.ones(number, dtype=torch.bool) if candidates is None else candidates.clone()
+    order: list[int] = []
+    increases: list[float] = []
+    while number - len(order) > minimum_kept and bool(allowed.any()):
+        costs = state.costs()
+        score = torch.where(allowed[state.labels] & state.alive, costs / saved[state.labels], torch.inf)
+        position = int(score.argmin())
+        label = int(state.labels[position])
+        order.append(label)
+        increases.append(max(0.0, float(costs[position])))
+        allowed[label] = False
+        state.drop(position)
+    return Elimination(order=tuple(order), increases=tuple(increases), exact=True)
+
+
+class _Elimination:
+    """The present optimum and inverse of what is left; dropped blocks stay as identities until half is dead."""
+
+    def __init__(self, *, inverse: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, size: int) -> None:
+        self.inverse = inverse
+        self.weights = weights
+        self.labels = labels
+        self.size = size
+        self.alive = torch.ones(len(labels), dtype=torch.bool)
+
+    def costs(self) -> torch.Tensor:
+        """What dropping each block would add to the loss [blocks present]."""
+        number, size = len(self.labels), self.size
+        if size == 1:
+            single: torch.Tensor = self.weights.square().sum(1) / self.inverse.diagonal()
+            return single
+        squares = self.inverse.view(number, size, number, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        factors = torch.linalg.cholesky(squares)
+        whitened = torch.linalg.solve_triangular(factors, self.weights.view(number, size, -1), upper=False)
+        costs: torch.Tensor = whitened.square().sum((1, 2))
+        return costs
+
+    def drop(self, position: int) -> None:
+        """Remove one block: Schur complement of the inverse, and the optimum without it."""
+        span = slice(position * self.size, (position + 1) * self.size)
+        rows = self.inverse[:, span].clone()
+        factor = torch.linalg.cholesky(self.inverse[span, span])
+        half = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+        shift = torch.linalg.solve_triangular(factor, self.weights[span], upper=False)
+        self.inverse.addmm_(half.T, half, alpha=-1)
+        self.weights.addmm_(half.T, shift, alpha=-1)
+        # What is left of the block is rounding; exact zeros and an identity keep later factors well conditioned.
+        self.inverse[span] = 0
+        self.inverse[:, span] = 0
+        self.inverse[span, span] = torch.eye(self.size, dtype=torch.float64)
+        self.weights[span] = 0
+        self.alive[position] = False
+        if 4 * int(self.alive.sum()) <= 3 * len(self.labels):
+            self._compact()
+
+    def _compact(self) -> None:
+        kept = self.alive.nonzero()[:, 0]
+        columns = (kept[:, None] * self.size + torch.arange(self.size)).reshape(-1)
+        self.inverse = self.inverse[columns][:, columns].contiguous()
+        self.weights = self.weights[columns].contiguous()
+        self.labels = self.labels[kept]
+        self.alive = torch.ones(len(kept), dtype=torch.bool)
