@@ -42,7 +42,7 @@ format: install ## Format the code
 	.venv/bin/ruff format
 
 docs: install ## Write the references that are generated from code
-	.venv/bin/python -m docs.generate
+	.venv/bin/python scripts/generate_reference.py
 
 clean: ## Remove what the demo wrote and the tools' caches (not the environments)
 	rm -rf demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
