@@ -15,7 +15,7 @@ _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
 
-def random_bits(indices: npt.NDArray[np.integer], *, seed: int, stream: str, epoch: int = 0) -> npt.NDArray[np.uint64]:
+def random_bits(indices: npt.NDArray[np.int64], *, seed: int, stream: str, epoch: int = 0) -> npt.NDArray[np.uint64]:
     """64 random bits per index; equal arguments give equal bits on every machine."""
     key = hashlib.sha256(f"{stream}/{seed}/{epoch}".encode()).digest()[:8]
     with np.errstate(over="ignore"):

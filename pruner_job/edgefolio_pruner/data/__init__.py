@@ -1,5 +1,6 @@
 """Data for making: built-in sets, image folders and ``.npz`` files as normalised arrays in three disjoint parts."""
 
 from edgefolio_pruner.data.bundle import DataBundle, Split
+from edgefolio_pruner.data.loading import load_data
 
-__all__ = ["DataBundle", "Split"]
+__all__ = ["DataBundle", "Split", "load_data"]

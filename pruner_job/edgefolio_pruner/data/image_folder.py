@@ -1,0 +1,123 @@
+"""A tree of image files: ``<root>/<class>/<file>``, or ``<root>/train/<class>/<file>`` and so on.
+
+The parts may be called train, validation (val) and test. The classes are the names of the folders in alphabetical
+order. Images are read by Pillow; they become grey if all are grey, else RGB. With a size they are scaled so that the
+shorter side fits and cut to the middle square.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from edgefolio.errors import UserError
+from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
+
+_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+_PART_NAMES = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "test": TEST,
+}
+_GREY_MODES = frozenset({"1", "L", "LA", "I;16"})
+
+
+def is_folder(uri: str) -> bool:
+    """Whether ``uri`` names a folder that can be listed."""
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        return bool(filesystem.isdir(path))
+    except Exception:  # whoever reads the URI afterwards tells what is wrong with it
+        return False
+
+
+def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawData:
+    """The images under the folder ``uri``, as uint8 ``[N, C, H, W]``, in the order of their paths.
+
+    Raises :class:`UserError` for ``field`` if there are none, one cannot be read, or their sizes differ and
+    ``image_size`` is None.
+    """
+    filesystem, root = fsspec.core.url_to_fs(uri)
+    files: list[tuple[str, str, str]] = []
+    parts_found = False
+    base = PurePosixPath(str(root).rstrip("/"))
+    for path in sorted(filesystem.find(root)):
+        inner = PurePosixPath(path).relative_to(base).parts
+        if PurePosixPath(path).suffix.lower() not in _SUFFIXES or len(inner) < 2:
+            continue
+        part = _PART_NAMES.get(inner[0].lower()) if len(inner) >= 3 else None
+        parts_found = parts_found or part is not None
+        files.append((part or TRAIN, inner[1] if part else inner[0], path))
+    if not files:
+        raise UserError(
+            "there are no images in class folders.",
+            field=field,
+            value=uri,
+            remedy="Arrange the images as <folder>/<class>/<file>.png.",
+        )
+    if parts_found:
+        # Class folders beside train/ and test/ would be read as classes called after the part.
+        files = [entry for entry in files if PurePosixPath(entry[2]).relative_to(base).parts[0].lower() in _PART_NAMES]
+    class_names = tuple(sorted({name for _, name, _ in files}))
+    number = {name: index for index, name in enumerate(class_names)}
+    pictures = [_open(filesystem, path, field) for _, _, path in files]
+    mode = "L" if all(picture.mode in _GREY_MODES for picture in pictures) else "RGB"
+    images = _stack(pictures, [path for _, _, path in files], mode=mode, image_size=image_size, field=field)
+    labels = np.array([number[name] for _, name, _ in files], dtype=np.int64)
+    owner = np.array([part for part, _, _ in files])
+    return RawData(
+        parts={
+            part: RawSplit(images=images[owner == part], labels=labels[owner == part])
+            for part in (TRAIN, VALIDATION, TEST)
+            if (owner == part).any()
+        },
+        class_names=class_names,
+        scale=1 / 255,
+    )
+
+
+def _open(filesystem: Any, path: str, field: str) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(filesystem.cat_file(path)))
+        picture.load()
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"this image cannot be read ({type(error).__name__}).", field=field, value=path, remedy="Mend or remove it."
+        ) from error
+    return picture
+
+
+def _stack(
+    pictures: Sequence[Image.Image], paths: Sequence[str], *, mode: str, image_size: int | None, field: str
+) -> npt.NDArray[np.uint8]:
+    arrays = []
+    for picture, path in zip(pictures, paths, strict=True):
+        sized = picture.convert(mode) if image_size is None else _to_size(picture.convert(mode), image_size)
+        if sized.size != pictures[0].size and image_size is None:
+            raise UserError(
+                f"its size {sized.width}x{sized.height} is not that of the first image, "
+                f"{pictures[0].width}x{pictures[0].height}.",
+                field=field,
+                value=path,
+                remedy="Set data.imageSize to bring all images to one size.",
+            )
+        array = np.asarray(sized, dtype=np.uint8)
+        arrays.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return np.stack(arrays)
+
+
+def _to_size(picture: Image.Image, size: int) -> Image.Image:
+    ratio = size / min(picture.size)
+    width, height = (max(size, round(side * ratio)) for side in picture.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))

@@ -1,0 +1,170 @@
+"""From ``spec.data`` to a :class:`DataBundle`: read, resize, split, normalise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgefolio.errors import UserError
+from edgefolio.manifest import Preprocessing
+from edgefolio.specification import DataSpecification
+from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
+from edgefolio_pruner.data.digits import read_digits
+from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
+from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
+from edgefolio_pruner.data.npz import read_npz
+from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit, check_split
+from edgefolio_pruner.data.splitting import hold_out
+from edgefolio_pruner.progress import Progress, no_progress
+
+BUILTIN = ("builtin:digits", "builtin:fashion-mnist")
+
+#: A channel whose values hardly differ is shifted but not stretched.
+_SMALLEST_DEVIATION = 1e-3
+
+
+def load_data(
+    specification: DataSpecification, *, seed: int, field: str = "spec.data", progress: Progress = no_progress
+) -> DataBundle:
+    """The data that ``specification`` names, in three disjoint parts.
+
+    Parts of their own win; what is missing is held out of the training data, stratified by class and drawn by
+    ``seed``. Values become ``(raw * scale - mean) / std`` with mean and std per channel over the training part.
+    Raises :class:`UserError` for the field that is at fault.
+    """
+    fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
+    progress(stage="data", fraction=0.0, message=f"reading {specification.training_uri}")
+    data = _read(specification.training_uri, image_size=specification.image_size, field=fields[TRAIN])
+    parts = dict(data.parts)
+    names = dict.fromkeys(parts, specification.training_uri)
+    for part, uri in ((VALIDATION, specification.validation_uri), (TEST, specification.test_uri)):
+        if uri is None:
+            continue
+        progress(stage="data", fraction=0.3, message=f"reading {uri}")
+        other = _read(uri, image_size=specification.image_size, field=fields[part])
+        parts[part] = _only_part(other, part)
+        names[part] = uri
+        if other.scale != data.scale or not set(other.class_names) <= set(data.class_names):
+            raise UserError(
+                "its classes or its element type are not those of the training data.",
+                field=fields[part],
+                value=uri,
+                remedy="Give all parts the same classes, as the same kind of data.",
+            )
+        parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+    for part, split in parts.items():
+        check_split(split, classes=len(data.class_names), field=fields[part], name=names[part])
+    progress(stage="data", fraction=0.6, message="splitting and normalising")
+    for part, percent in ((TEST, specification.test_percent), (VALIDATION, specification.validation_percent)):
+        if part not in parts:
+            parts[TRAIN], parts[part] = _split_off(parts[TRAIN], part, percent, seed, specification, fields[TRAIN])
+    if specification.image_size is not None:
+        parts = {part: _resized(split, specification.image_size) for part, split in parts.items()}
+    shape = parts[TRAIN].images.shape[1:]
+    for part, split in parts.items():
+        if split.images.shape[1:] != shape:
+            raise UserError(
+                f"its samples have the shape {_shown(split.images.shape[1:])}, those for training {_shown(shape)}.",
+                field=fields[part],
+                value=names.get(part),
+                remedy="Give all parts samples of one shape, or set data.imageSize.",
+            )
+    preprocessing = _preprocessing(parts[TRAIN], data.scale)
+    return DataBundle(
+        name=specification.training_uri,
+        train=_normalised(parts[TRAIN], preprocessing),
+        validation=_normalised(parts[VALIDATION], preprocessing),
+        test=_normalised(parts[TEST], preprocessing),
+        class_names=data.class_names,
+        preprocessing=preprocessing,
+    )
+
+
+def _read(uri: str, *, image_size: int | None, field: str) -> RawData:
+    if uri.startswith("builtin:"):
+        if uri == "builtin:digits":
+            return read_digits()
+        if uri == "builtin:fashion-mnist":
+            return read_fashion_mnist(field=field)
+        raise UserError(
+            "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
+        )
+    if is_folder(uri):
+        return read_image_folder(uri, image_size=image_size, field=field)
+    return read_npz(uri, field=field)
+
+
+def _only_part(data: RawData, part: str) -> RawSplit:
+    # A file for one purpose holds plain x and y, or the part under its own name.
+    return data.parts.get(part, data.parts[TRAIN])
+
+
+def _renumbered(split: RawSplit, own: tuple[str, ...], wanted: tuple[str, ...]) -> RawSplit:
+    if own == wanted[: len(own)]:
+        return split
+    table = np.array([wanted.index(name) for name in own], dtype=np.int64)
+    return RawSplit(images=split.images, labels=table[split.labels])
+
+
+def _split_off(
+    split: RawSplit, part: str, percent: int, seed: int, specification: DataSpecification, field: str
+) -> tuple[RawSplit, RawSplit]:
+    kept, held = hold_out(split.labels, percent=percent, seed=seed, stream=part)
+    if held.size == 0:
+        raise UserError(
+            f"there are too few samples to hold some out for {part}.",
+            field=field,
+            value=specification.training_uri,
+            remedy=f"Name data.{part}URI, or give every class more samples.",
+        )
+    return split.take(kept), split.take(held)
+
+
+def _resized(split: RawSplit, size: int) -> RawSplit:
+    """All samples at ``size`` x ``size``, bilinear; uint8 stays uint8."""
+    if split.images.shape[2:] == (size, size):
+        return split
+    import torch
+
+    pieces = []
+    for start in range(0, split.images.shape[0], 1024):
+        piece = torch.from_numpy(split.images[start : start + 1024].astype(np.float32))
+        scaled = torch.nn.functional.interpolate(
+            piece, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+        ).numpy()
+        integral = split.images.dtype == np.uint8
+        pieces.append(np.rint(scaled).clip(0, 255).astype(np.uint8) if integral else scaled.astype(np.float32))
+    return RawSplit(images=np.concatenate(pieces), labels=split.labels)
+
+
+def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
+    count = 0
+    total = squares = np.zeros(split.images.shape[1])
+    for start in range(0, split.images.shape[0], 4096):
+        piece = split.images[start : start + 4096].astype(np.float64) * scale
+        count += piece.size // piece.shape[1]
+        total = total + piece.sum(axis=(0, 2, 3))
+        squares = squares + (piece * piece).sum(axis=(0, 2, 3))
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
+    deviation = np.where(deviation < _SMALLEST_DEVIATION, 1.0, deviation)
+    # Six digits are exact enough, and the same on every machine whatever the order of its sums.
+    return Preprocessing(
+        scale=scale,
+        mean=tuple(round(float(value), 6) for value in mean),
+        std=tuple(round(float(value), 6) for value in deviation),
+    )
+
+
+def _normalised(split: RawSplit, preprocessing: Preprocessing) -> Split:
+    shape = (1, -1, 1, 1)
+    mean = np.array(preprocessing.mean, dtype=np.float32).reshape(shape)
+    deviation = np.array(preprocessing.std, dtype=np.float32).reshape(shape)
+    images: Images = split.images.astype(np.float32)
+    images *= np.float32(preprocessing.scale)
+    images -= mean
+    images /= deviation
+    return Split(images=np.ascontiguousarray(images), labels=split.labels, digest=digest_of(split.images, split.labels))
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape)
