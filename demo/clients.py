@@ -97,6 +97,7 @@ def run_clients(plan: ClientPlan, inputs: numpy.ndarray, expected: dict[int, num
     """Run the four clients side by side for ``plan.seconds``; ``inputs`` is (requests, batch, ...)."""
     records: list[Record] = []
     lock = threading.Lock()
+    print("start", flush=True)
     start = time.monotonic()
 
     def fixed(requester: _Requester, name: str, offset: float) -> None:
