@@ -1,0 +1,134 @@
+"""Bring one file from a repository to local disk: resumable, throttled, and verified before it gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from edgefolio.durable_files import PARTIAL_SUFFIX, fsync_folder, make_folder, writing
+from edgefolio.errors import IntegrityError
+from edgefolio.repository.storage import Storage
+
+_CHUNK_BYTES = 1 << 20
+
+
+def digest_of_file(path: Path) -> str:
+    """Hexadecimal sha256 of a local file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_and_size(storage: Storage, path: str) -> tuple[str, int] | None:
+    """sha256 and size of an object as it lies in the repository; ``None`` if it is missing."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with storage.open_at(path) as stream, storage.reaching():
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest(), size
+
+
+def fetch_verified(
+    storage: Storage,
+    path: str,
+    destination: Path,
+    *,
+    sha256: str,
+    size_bytes: int,
+    maximum_bytes_per_second: int | None = None,
+) -> Path:
+    """See :meth:`edgefolio.repository.Repository.fetch`."""
+    if destination.is_file() and destination.stat().st_size == size_bytes and digest_of_file(destination) == sha256:
+        return destination
+    location = f"{storage.uri.rstrip('/')}/{path}"
+    make_folder(destination.parent, field="--cache")
+    # The name carries the digest: a rest of other bytes is never continued.
+    partial = destination.with_name(f".{destination.name}.{sha256[:16]}{PARTIAL_SUFFIX}")
+    with writing(partial, field="--cache"), _locked(partial) as stream:
+        if destination.is_file() and digest_of_file(destination) == sha256:
+            partial.unlink()
+            return destination  # another process finished while this one waited for the lock
+        resumed = stream.tell() > 0
+        try:
+            problem = _fill(storage, path, stream, sha256, size_bytes, maximum_bytes_per_second, location)
+            if problem is not None and resumed:
+                # The rest of an earlier transfer may be at fault, not the repository.
+                stream.truncate(0)
+                problem = _fill(storage, path, stream, sha256, size_bytes, maximum_bytes_per_second, location)
+            if problem is not None:
+                raise IntegrityError(problem, location=location)
+        except IntegrityError:
+            partial.unlink(missing_ok=True)
+            raise
+        stream.flush()
+        os.fsync(stream.fileno())
+        partial.replace(destination)
+        fsync_folder(destination.parent)
+    return destination
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[BinaryIO]:
+    """``partial`` open for reading and appending, with no other process in it."""
+    while True:
+        with partial.open("a+b") as stream:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+            try:
+                same = partial.stat().st_ino == os.fstat(stream.fileno()).st_ino
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield stream
+                return
+            # It was renamed or removed while this process waited: what is open here is no longer the partial file.
+
+
+def _fill(
+    storage: Storage,
+    path: str,
+    stream: BinaryIO,
+    sha256: str,
+    size_bytes: int,
+    maximum_bytes_per_second: int | None,
+    location: str,
+) -> str | None:
+    """Append what is missing. Returns what is wrong with the whole, ``None`` if it is right."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    size = stream.tell()
+    try:
+        source = storage.open_at(path, offset=min(size, size_bytes))
+    except FileNotFoundError as error:
+        raise IntegrityError("the file is missing.", location=location) from error
+    chunk_bytes = (
+        _CHUNK_BYTES if maximum_bytes_per_second is None else max(1, min(_CHUNK_BYTES, maximum_bytes_per_second))
+    )
+    started, transferred = time.monotonic(), 0
+    with source, storage.reaching():
+        # One byte more than expected is read, so that a longer file is noticed, and never more than that.
+        while size <= size_bytes and (chunk := source.read(min(chunk_bytes, size_bytes + 1 - size))):
+            stream.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            transferred += len(chunk)
+            if maximum_bytes_per_second is not None:
+                early = transferred / maximum_bytes_per_second - (time.monotonic() - started)
+                time.sleep(max(0.0, early))
+    if size > size_bytes:
+        return f"the file is longer than the {size_bytes} bytes in the manifest."
+    if size < size_bytes:
+        return f"the file has {size} bytes, the manifest says {size_bytes}."
+    if digest.hexdigest() != sha256:
+        return f"the file's digest is {digest.hexdigest()}, the manifest says {sha256}."
+    return None

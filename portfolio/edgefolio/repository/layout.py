@@ -1,0 +1,66 @@
+"""Where everything lies below the repository's URI; made of checked values only, never of a manifest's text."""
+
+from __future__ import annotations
+
+import re
+
+from edgefolio.errors import UserError
+
+MODELS = "models"
+REVISIONS = "revisions"
+POINTER = "current.json"
+RESERVED_SUFFIX = ".reserved"
+MANIFEST_SUFFIX = ".json"
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,11}")
+
+
+def checked_model(model: str, *, field: str = "--model") -> str:
+    """``model`` if it is one harmless path segment. Raises :class:`UserError`."""
+    if not _MODEL.fullmatch(model):
+        raise UserError(
+            "this cannot be the name of a model.",
+            field=field,
+            value=model,
+            remedy="Use letters, digits, '-' and '_' (at most 63).",
+        )
+    return model
+
+
+def revisions_folder(model: str) -> str:
+    """The folder of a model's manifests, reservations and pointer."""
+    return f"{REVISIONS}/{checked_model(model)}"
+
+
+def versions_folder(model: str) -> str:
+    """The folder of a model's Triton versions."""
+    return f"{MODELS}/{checked_model(model)}"
+
+
+def pointer_path(model: str) -> str:
+    """The pointer of a model."""
+    return f"{revisions_folder(model)}/{POINTER}"
+
+
+def manifest_path(model: str, revision: int) -> str:
+    """The manifest of one revision."""
+    return f"{revisions_folder(model)}/{revision}{MANIFEST_SUFFIX}"
+
+
+def reservation_path(model: str, revision: int) -> str:
+    """The reservation of one revision number."""
+    return f"{revisions_folder(model)}/{revision}{RESERVED_SUFFIX}"
+
+
+def variant_path(model: str, file: str) -> str:
+    """The ONNX file of a variant; ``file`` is ``<version>/model.onnx`` as the manifest's schema allows it."""
+    return f"{versions_folder(model)}/{file}"
+
+
+def number_of(name: str, suffix: str = "") -> int | None:
+    """The number in ``<number><suffix>``; ``None`` for any other name."""
+    stem = name.removesuffix(suffix)
+    if (suffix and stem == name) or not _NUMBER.fullmatch(stem):
+        return None
+    return int(stem)

@@ -1,0 +1,222 @@
+"""Publish a revision: reserve a number, write the variants, then the manifest, and the pointer last.
+
+Interrupted at any instant it leaves the previous revision current; started again with the same content it goes on with
+the number it had reserved. A number, once reserved for some content, never carries other bytes. The pointer only ever
+moves forward, so a slow publisher never takes readers back to what a faster one has replaced meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from edgefolio.errors import IntegrityError, UserError
+from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Digest, Manifest, Record, Segment, sha256_of
+from edgefolio.repository import layout
+from edgefolio.repository.fetching import digest_and_size, digest_of_file
+from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER_BYTES, Repository, parse_pointer
+from edgefolio.repository.retention import remove_old_revisions
+from edgefolio.repository.storage import open_storage
+
+#: So many of the newest reservations are searched for one's own content.
+_RESERVATIONS_SEARCHED = 64
+_ATTEMPTS_TO_RESERVE = 1000
+
+
+class Reservation(Record):
+    """A spent revision number and the digest of the content that it was spent for."""
+
+    schema_version: Literal["edgefolio.dev/reservation/v1"] = "edgefolio.dev/reservation/v1"
+    model: Segment
+    revision: Annotated[int, Field(ge=1)]
+    content_sha256: Digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What :meth:`Publication.publish` did.
+
+    ``is_current`` is false if another publisher reserved a later number and finished first; ``already_published`` is
+    true if the same content was current before and nothing had to be written.
+    """
+
+    pointer: CurrentPointer
+    manifest: Manifest
+    is_current: bool
+    already_published: bool
+    removed_revisions: tuple[int, ...]
+
+
+class Publication:
+    """Writes revisions into one repository."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._storage = repository.storage
+
+    @classmethod
+    def open(cls, uri: str, *, field: str = "--repository") -> Publication:
+        """The repository at ``uri``, a directory (made if it is missing) or ``s3://``. Raises :class:`UserError`."""
+        storage = open_storage(uri, field=field, create=True)
+        if not storage.can_publish:
+            raise UserError(
+                "portfolios can be read from here, but not published to it.",
+                field=field,
+                value=uri,
+                remedy="Publish to a directory or to s3://bucket/prefix.",
+            )
+        return cls(Repository(storage))
+
+    def publish(
+        self,
+        draft: Manifest,
+        files: Mapping[str, Path],
+        *,
+        history_limit: int,
+        in_use: Collection[int] = (),
+        on_step: Callable[[str], None] | None = None,
+    ) -> Published:
+        """Publish ``draft`` under a revision number of its own; ``files`` holds each variant's ONNX file by its name.
+
+        The draft's own revision number has no meaning. The same content as the current revision's is not published
+        twice (missing or damaged files of it are put back). Revisions older than the newest ``history_limit`` are
+        removed, but never the current one or one ``in_use``. ``on_step`` is told each step that was done.
+
+        Raises :class:`UserError` if a file is not the draft's or the repository cannot be written; whatever was current
+        before is current then.
+        """
+        done = on_step if on_step is not None else _nothing
+        _require_files(draft, files)
+        content_sha256 = sha256_of(renumbered(draft, 1).to_bytes())
+        before = self._pointer_revision(draft.model)
+        revision = self.reserve(draft.model, content_sha256=content_sha256)
+        done("reserved")
+        manifest = renumbered(draft, revision)
+        raw = manifest.to_bytes()
+        wrote = False
+        for variant in manifest.variants:
+            path = layout.variant_path(manifest.model, variant.file)
+            if digest_and_size(self._storage, path) != (variant.sha256, variant.size_bytes):
+                self._storage.write_file(path, files[variant.name])
+                wrote = True
+            done(f"variant {variant.name}")
+        path = layout.manifest_path(manifest.model, revision)
+        if self._storage.read(path, maximum_bytes=MAXIMUM_MANIFEST_BYTES) != raw:
+            self._storage.write(path, raw)
+            wrote = True
+        done("manifest")
+        own = CurrentPointer(model=manifest.model, revision=revision, manifest_sha256=sha256_of(raw))
+        pointer = self._advance(own)
+        done("pointer")
+        removed = remove_old_revisions(
+            self.repository, manifest.model, history_limit=history_limit, in_use={*in_use, pointer.revision}
+        )
+        done("history")
+        return Published(
+            pointer=own,
+            manifest=manifest,
+            is_current=pointer == own,
+            already_published=before == revision and not wrote,
+            removed_revisions=removed,
+        )
+
+    def reserve(self, model: str, *, content_sha256: str) -> int:
+        """A revision number for this content: the one reserved for it before, or the next free one.
+
+        An earlier reservation counts only if nothing newer is current: the pointer never moves back.
+        """
+        names = self._storage.names(layout.revisions_folder(model))
+        reserved = sorted(
+            number for name in names if (number := layout.number_of(name, layout.RESERVED_SUFFIX)) is not None
+        )
+        current = self._pointer_revision(model)
+        for number in reversed(reserved[-_RESERVATIONS_SEARCHED:]):
+            if number < current:
+                break
+            if self._content_of(model, number) == content_sha256:
+                return number
+        published = [layout.number_of(name, layout.MANIFEST_SUFFIX) or 0 for name in names]
+        versions = [layout.number_of(name) or 0 for name in self._storage.names(layout.versions_folder(model))]
+        following = 1 + max(
+            [current, *reserved, *published, *(version // VERSIONS_PER_REVISION for version in versions)]
+        )
+        for revision in range(following, following + _ATTEMPTS_TO_RESERVE):
+            reservation = Reservation(model=model, revision=revision, content_sha256=content_sha256)
+            raw = (reservation.model_dump_json(by_alias=True) + "\n").encode()
+            if self._storage.create(layout.reservation_path(model, revision), raw):
+                return revision
+            if self._content_of(model, revision) == content_sha256:
+                return revision  # another process publishes the very same content
+        raise UserError(
+            "no revision number could be reserved.",
+            field=self._storage.field,
+            value=self._storage.uri,
+            remedy="Publish one portfolio of this model at a time.",
+        )
+
+    def _content_of(self, model: str, revision: int) -> str | None:
+        """The content a number was reserved for; ``None`` for a reservation that is broken (its number stays spent)."""
+        raw = self._storage.read(layout.reservation_path(model, revision), maximum_bytes=MAXIMUM_POINTER_BYTES)
+        try:
+            reservation = Reservation.model_validate_json(raw or b"")
+        except ValidationError:
+            return None
+        return reservation.content_sha256 if (reservation.model, reservation.revision) == (model, revision) else None
+
+    def _pointer_revision(self, model: str) -> int:
+        try:
+            pointer = self.repository.current(model)
+        except IntegrityError:
+            return 0  # a broken pointer is replaced by the next publication
+        return 0 if pointer is None else pointer.revision
+
+    def _advance(self, own: CurrentPointer) -> CurrentPointer:
+        """Point readers to ``own`` unless they are further already; returns where they are pointed now."""
+        path = layout.pointer_path(own.model)
+        raw = (own.model_dump_json(by_alias=True) + "\n").encode()
+
+        def forward(found: bytes | None) -> bytes | None:
+            if found is not None:
+                try:
+                    if parse_pointer(found, location=path).revision > own.revision:
+                        return None
+                except IntegrityError:
+                    pass
+            return raw
+
+        after = self._storage.update(path, forward)
+        assert after is not None
+        return parse_pointer(after, location=self.repository.location(path))
+
+
+def renumbered(manifest: Manifest, revision: int) -> Manifest:
+    """The same manifest as another revision; everything that depends on the number follows."""
+    document = manifest.model_dump(mode="python")
+    document["revision"] = revision
+    for variant in document["variants"]:
+        variant["file"] = f"{revision * VERSIONS_PER_REVISION + variant['rank']}/model.onnx"
+    return Manifest.model_validate(document)
+
+
+def _require_files(draft: Manifest, files: Mapping[str, Path]) -> None:
+    for variant in draft.variants:
+        path = files.get(variant.name)
+        if path is None or not path.is_file():
+            raise UserError(
+                f"the file of variant {variant.name!r} is missing.", field="files", value=path, remedy="Make it again."
+            )
+        if path.stat().st_size != variant.size_bytes or digest_of_file(path) != variant.sha256:
+            raise UserError(
+                f"the file of variant {variant.name!r} is not the one in the manifest.",
+                field="files",
+                value=path,
+                remedy="Make it again.",
+            )
+
+
+def _nothing(step: str) -> None:
+    del step

@@ -1,0 +1,156 @@
+"""Read what is published, and believe nothing that is not verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from edgefolio.errors import IntegrityError, UserError
+from edgefolio.manifest import CurrentPointer, Manifest, Variant, sha256_of
+from edgefolio.repository import layout
+from edgefolio.repository.fetching import fetch_verified
+from edgefolio.repository.storage import Storage, open_storage
+
+#: Larger ones are refused unread: a manifest is some 100 KB, a pointer some 100 bytes.
+MAXIMUM_MANIFEST_BYTES = 64 << 20
+MAXIMUM_POINTER_BYTES = 64 << 10
+
+
+class Repository:
+    """The published portfolios below one URI."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @classmethod
+    def open(cls, uri: str, *, field: str = "--repository") -> Repository:
+        """The repository at ``uri``: ``./directory``, ``/directory``, ``file:///directory``, ``s3://bucket/prefix``.
+
+        Raises :class:`UserError` (for ``field``) for an unknown scheme, or a place that is missing or cannot be read.
+        """
+        return cls(open_storage(uri, field=field))
+
+    @property
+    def uri(self) -> str:
+        """The URI as it was given."""
+        return self.storage.uri
+
+    def location(self, path: str) -> str:
+        """``path`` as a user finds it."""
+        return f"{self.uri.rstrip('/')}/{path}"
+
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that have a current revision."""
+        found = self.storage.names(layout.REVISIONS)
+        return tuple(name for name in found if _is_model(name) and layout.POINTER in self._revision_files(name))
+
+    def revisions(self, model: str) -> tuple[int, ...]:
+        """Numbers of the revisions of ``model`` whose manifest is there, ascending."""
+        numbers = (layout.number_of(name, layout.MANIFEST_SUFFIX) for name in self._revision_files(model))
+        return tuple(sorted(number for number in numbers if number is not None))
+
+    def current(self, model: str) -> CurrentPointer | None:
+        """The pointer of ``model``; ``None`` if nothing was published yet.
+
+        Raises :class:`IntegrityError` if it is broken, of another schema, or another model's.
+        """
+        path = layout.pointer_path(model)
+        raw = self.storage.read(path, maximum_bytes=MAXIMUM_POINTER_BYTES)
+        if raw is None:
+            return None
+        pointer = parse_pointer(raw, location=self.location(path))
+        if pointer.model != model:
+            raise IntegrityError(f"the pointer is of model {pointer.model!r}.", location=self.location(path))
+        return pointer
+
+    def manifest(self, model: str, revision: int, *, sha256: str | None = None) -> Manifest:
+        """The manifest of ``revision``, its bytes compared with the digest ``sha256`` where one is given.
+
+        Raises :class:`UserError` if there is no such revision, :class:`IntegrityError` if it is not what it should be:
+        another digest, schema version, model or revision, or a variant's path that leaves the repository.
+        """
+        path = layout.manifest_path(model, revision)
+        raw = self.storage.read(path, maximum_bytes=MAXIMUM_MANIFEST_BYTES)
+        if raw is None:
+            known = ", ".join(str(number) for number in self.revisions(model)) or "none"
+            raise UserError(
+                f"model {model!r} has no revision {revision} here.",
+                field=self.storage.field,
+                value=self.uri,
+                remedy=f"Name a published revision ({known}), or publish one with `edgefolio make`.",
+            )
+        location = self.location(path)
+        if len(raw) > MAXIMUM_MANIFEST_BYTES:
+            raise IntegrityError(f"the manifest is larger than {MAXIMUM_MANIFEST_BYTES} bytes.", location=location)
+        if sha256 is not None and sha256_of(raw) != sha256:
+            raise IntegrityError(
+                f"the manifest's digest is {sha256_of(raw)}, expected {sha256}.",
+                location=location,
+            )
+        manifest = Manifest.from_bytes(raw, location=location)
+        if manifest.model != model or manifest.revision != revision:
+            raise IntegrityError(
+                f"it is the manifest of {manifest.model!r}, revision {manifest.revision}.", location=location
+            )
+        return manifest
+
+    def current_manifest(self, model: str) -> tuple[CurrentPointer, Manifest]:
+        """The pointer and the manifest it names, verified against it. Raises as the two do, and if there is none."""
+        pointer = self.current(model)
+        if pointer is None:
+            known = ", ".join(self.models()) or "none"
+            raise UserError(
+                f"nothing is published here for model {model!r}.",
+                field=self.storage.field,
+                value=self.uri,
+                remedy=f"Publish it with `edgefolio make`, or name a published model ({known}).",
+            )
+        return pointer, self.manifest(model, pointer.revision, sha256=pointer.manifest_sha256)
+
+    def fetch(
+        self,
+        manifest: Manifest,
+        variant: Variant,
+        destination: Path,
+        *,
+        maximum_bytes_per_second: int | None = None,
+    ) -> Path:
+        """Bring the variant's file to ``destination``; nothing stands there before size and digest are verified.
+
+        An interrupted transfer goes on where it stopped. A file that is already there with the right digest is kept.
+        Raises :class:`IntegrityError` if the bytes are not the manifest's (nothing of them is left), and
+        :class:`UserError` if the repository cannot be read or the disk is full.
+        """
+        return fetch_verified(
+            self.storage,
+            layout.variant_path(manifest.model, variant.file),
+            destination,
+            sha256=variant.sha256,
+            size_bytes=variant.size_bytes,
+            maximum_bytes_per_second=maximum_bytes_per_second,
+        )
+
+    def _revision_files(self, model: str) -> tuple[str, ...]:
+        return self.storage.names(layout.revisions_folder(model))
+
+
+def parse_pointer(raw: bytes, *, location: str) -> CurrentPointer:
+    """The pointer in ``raw``. Raises :class:`IntegrityError`."""
+    if len(raw) > MAXIMUM_POINTER_BYTES:
+        raise IntegrityError(f"the pointer is larger than {MAXIMUM_POINTER_BYTES} bytes.", location=location)
+    try:
+        return CurrentPointer.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where: str | Literal["the pointer"] = ".".join(str(part) for part in first["loc"]) or "the pointer"
+        raise IntegrityError(f"the pointer breaks its schema at {where}: {first['msg']}.", location=location) from error
+
+
+def _is_model(name: str) -> bool:
+    try:
+        layout.checked_model(name)
+    except UserError:
+        return False
+    return True
