@@ -1,0 +1,19 @@
+"""Exact spatial pruning: two compiler passes over the channels of a captured network.
+
+:func:`capture` takes a module's graph, :func:`channel_groups` tells which channels go together, :func:`compress` removes
+every channel that provably does not matter and returns a smaller module with the same outputs.
+"""
+
+from .capture import CapturedModel, CaptureRefused, capture
+from .groups import ChannelGroup, ChannelSlice, channel_groups
+from .macs import count_macs
+
+__all__ = [
+    "CaptureRefused",
+    "CapturedModel",
+    "ChannelGroup",
+    "ChannelSlice",
+    "capture",
+    "channel_groups",
+    "count_macs",
+]

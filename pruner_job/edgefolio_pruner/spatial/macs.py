@@ -1,0 +1,33 @@
+"""Multiply-accumulate operations per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .capture import CapturedModel
+
+__all__ = ["count_macs", "count_parameters"]
+
+
+def count_macs(model: CapturedModel | torch.nn.Module, input_shapes: tuple[tuple[int, ...], ...] = ()) -> int:
+    """Multiply-accumulate operations of convolutions, linear layers and matrix products for one sample.
+
+    ``input_shapes`` (without the batch axis) are needed for a module; a captured model knows its own. The operations
+    are counted while the module runs once on zeros; elementwise work is not counted.
+    """
+    if isinstance(model, CapturedModel):
+        module: torch.nn.Module = model.graph_module
+        input_shapes = model.input_shapes
+    else:
+        module = model
+    tensor = next((value for value in module.state_dict().values() if value.is_floating_point()), torch.zeros(()))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*[torch.zeros((1, *shape), dtype=tensor.dtype) for shape in input_shapes])
+    return int(counter.get_total_flops()) // 2
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Numbers held in floating point weights and buffers that the module reads, running statistics included."""
+    return sum(value.numel() for value in module.state_dict().values() if value.is_floating_point())
