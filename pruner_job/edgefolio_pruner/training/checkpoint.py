@@ -1,0 +1,82 @@
+"""Files that are there whole or not at all: safetensors and JSON, written aside, flushed and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from edgefolio.errors import UserError
+
+_HEADER = "edgefolio"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Tensors by name, and the record that was written with them."""
+
+    tensors: dict[str, torch.Tensor]
+    record: dict[str, Any]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None) -> None:
+    """Put ``tensors`` and ``record`` (JSON) into the safetensors file ``path``, in one rename."""
+    # Clones: safetensors refuses tensors that share memory (tied weights).
+    separate = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    content = safetensors.torch.save(separate, metadata={_HEADER: json.dumps(record or {}, sort_keys=True)})
+    _write(path, content)
+
+
+def read_tensors(path: Path) -> Stored | None:
+    """What :func:`write_tensors` wrote, or None if it is not there or damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+            return Stored(tensors={name: file.get_tensor(name) for name in file.keys()}, record=record)  # noqa: SIM118
+    except (OSError, ValueError, safetensors.SafetensorError):
+        return None
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Put ``record`` into ``path``, in one rename."""
+    _write(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_json` wrote, or None if it is not there or damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+        # The rename itself must reach the disk too.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise UserError(
+            f"the checkpoint cannot be written ({error.strerror or error}).",
+            field="--work-dir",
+            value=path.parent,
+            remedy="Give it a directory with enough room that you may write to.",
+        ) from error

@@ -1,0 +1,344 @@
+"""Dense training and iterative pruning, level by level, from wherever the last run was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgefolio.errors import UserError
+from edgefolio.specification import SparseTraining
+from edgefolio_pruner.data import DataBundle
+from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.sources import check_weights_fit
+from edgefolio_pruner.training.batches import Batches
+from edgefolio_pruner.training.checkpoint import read_json, read_tensors, write_json, write_tensors
+from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
+from edgefolio_pruner.training.evaluation import check_model_fits_data, evaluate
+from edgefolio_pruner.training.groups import prune_by_group
+from edgefolio_pruner.training.masks import (
+    Masks,
+    apply_masks,
+    full_masks,
+    kept_weights,
+    prunable_parameters,
+    prune_by_magnitude,
+    summary_of,
+    target_of,
+)
+from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_digest
+from edgefolio_pruner.training.trainer import LevelTrainer, Plan, Position, part
+
+if TYPE_CHECKING:
+    from edgefolio_pruner.spatial import ChannelGroup
+
+_FIELD = "spec.methods.sparseTraining"
+_FORMAT = 1
+
+# A trained network goes on more gently than it began.
+_LEVEL_RATE_SHARE = 0.5
+
+
+def train_levels(
+    *,
+    specification: SparseTraining,
+    build: Callable[[], nn.Module],
+    initial_state: Mapping[str, torch.Tensor] | None,
+    data: DataBundle,
+    seed: int,
+    threads: int,
+    work_directory: Path,
+    progress: Progress = no_progress,
+    checkpoint_seconds: float = 30.0,
+) -> tuple[TrainedLevel, ...]:
+    """Train the dense model and ``specification.levels`` sparse ones; ``dense`` comes first.
+
+    ``build`` gives the freshly initialised module, the same each time. With ``initial_state`` these weights are the
+    dense model and are not trained further. Everything is kept in ``work_directory``: called again with equal arguments
+    it goes on where it was stopped, however that was, and ends with the same bits (same CPU, torch and threads); called
+    with other arguments it begins anew. Raises :class:`UserError` for a model without prunable layers, one that does
+    not fit the data, settings that cannot work and training that diverges.
+    """
+    _check(specification)
+    with reproducible(threads=threads):
+        run = _Run(
+            specification=specification,
+            build=build,
+            initial_state=initial_state,
+            data=data,
+            seed=seed,
+            threads=threads,
+            folder=work_directory,
+            progress=progress,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        levels: list[TrainedLevel] = []
+        for level in range(specification.levels + 1):
+            levels.append(run.finished(level) or run.train(level, levels))
+        (work_directory / "checkpoint.safetensors").unlink(missing_ok=True)
+    return tuple(levels)
+
+
+class _Run:
+    """One call of :func:`train_levels`."""
+
+    def __init__(
+        self,
+        *,
+        specification: SparseTraining,
+        build: Callable[[], nn.Module],
+        initial_state: Mapping[str, torch.Tensor] | None,
+        data: DataBundle,
+        seed: int,
+        threads: int,
+        folder: Path,
+        progress: Progress,
+        checkpoint_seconds: float,
+    ) -> None:
+        self._specification, self._build, self._data, self._seed = specification, build, data, seed
+        self._folder, self._progress, self._checkpoint_seconds = folder, progress, checkpoint_seconds
+        module = build()
+        check_model_fits_data(module, data)
+        if initial_state is not None:
+            check_weights_fit(module, initial_state, field="spec.source.weightsURI", name="the given weights")
+            module.load_state_dict(initial_state, strict=False)
+        self._start = {name: value.clone() for name, value in module.state_dict().items()}
+        self._given = initial_state is not None
+        self._full = full_masks(module)
+        self._batches = Batches(
+            data.train,
+            batch_size=specification.batch_size,
+            augmentation=specification.augmentation,
+            seed=seed,
+        )
+        self._groups: tuple[ChannelGroup, ...] | None = None
+        self._check_rewinding()
+        self._precision = self._enter_folder(threads)
+
+    def finished(self, level: int) -> TrainedLevel | None:
+        """The level, if an earlier run completed it and its files are whole."""
+        record = read_json(self._file(level, "json"))
+        state, masks = self._stored(level, "safetensors"), self._stored(level, "masks.safetensors")
+        if record is None or state is None or masks is None or state_digest(state) != record["state_digest"]:
+            return None
+        if level == 0 and self._records_rewinding and read_tensors(self._folder / "rewind.safetensors") is None:
+            return None
+        record["masks"] = tuple(MaskSummary(**entry) for entry in record["masks"])
+        return TrainedLevel(
+            **record, state_path=self._file(level, "safetensors"), masks_path=self._file(level, "masks.safetensors")
+        )
+
+    def train(self, level: int, before: list[TrainedLevel]) -> TrainedLevel:
+        """Train ``level`` from its checkpoint, or from the level before it."""
+        plan = self._plan(level)
+        module = self._build()
+        checkpoint = read_tensors(self._folder / "checkpoint.safetensors")
+        if checkpoint is not None and checkpoint.record.get("level") == level:
+            masks = {name: mask.bool() for name, mask in part(checkpoint.tensors, "mask/").items()}
+            trainer = LevelTrainer(module, masks, self._specification, self._precision)
+            trainer.restore(checkpoint.tensors)
+            position = Position(
+                step=int(checkpoint.record["step"]), seconds=float(checkpoint.record["seconds"]), loss=0.0
+            )
+        else:
+            masks = self._begin(module, level, before)
+            trainer = LevelTrainer(module, masks, self._specification, self._precision)
+            position = Position(step=plan.first_step, seconds=0.0, loss=0.0)
+        if level == 0 and self._records_rewinding and position.step <= self._specification.rewind_step:
+            position = self._advance(trainer, plan, position, until=self._specification.rewind_step)
+            write_tensors(self._folder / "rewind.safetensors", module.state_dict())
+        position = self._advance(trainer, plan, position, until=plan.steps)
+        return self._finish(level, module, masks, position.seconds, before)
+
+    def _advance(self, trainer: LevelTrainer, plan: Plan, position: Position, *, until: int) -> Position:
+        def pause(reached: Position) -> None:
+            record = {"level": plan.level, "step": reached.step, "seconds": reached.seconds}
+            write_tensors(self._folder / "checkpoint.safetensors", trainer.tensors(), record)
+
+        def report(reached: Position) -> None:
+            done = (reached.step - plan.first_step) / max(plan.steps - plan.first_step, 1)
+            epochs = max(-(-plan.steps // self._batches.per_epoch), 1)
+            epoch = min(reached.step // self._batches.per_epoch + 1, epochs)
+            self._report(plan.level, done, f"epoch {epoch}/{epochs}, loss {reached.loss:.3f}")
+
+        return trainer.run(
+            self._batches,
+            plan,
+            seed=self._seed,
+            start=position,
+            until=until,
+            on_pause=pause,
+            on_report=report,
+            checkpoint_seconds=self._checkpoint_seconds,
+        )
+
+    def _begin(self, module: nn.Module, level: int, before: list[TrainedLevel]) -> Masks:
+        """Put the weights that ``level`` begins with into ``module``; its masks."""
+        if level == 0:
+            module.load_state_dict(self._start)
+            return {}
+        parent = before[level - 1]
+        module.load_state_dict(parent.state())
+        stored = self._stored(level - 1, "masks.safetensors") or {}
+        masks = {name: mask.bool() for name, mask in stored.items()} or dict(self._full)
+        prunable = prunable_parameters(module)
+        target = target_of(parent.kept_weights, self._specification.prune_percent)
+        if self._specification.sparsity == "Group":
+            self._report(level, 0.0, "ranking channel groups")
+            masks = prune_by_group(
+                masks, dict(module.named_parameters()), prunable, self._channel_groups(), target=target
+            )
+        else:
+            masks = prune_by_magnitude(masks, prunable, target=target)
+        if self._rewinds:
+            rewound = read_tensors(self._folder / "rewind.safetensors")
+            # Given weights have no earlier step: they are what the levels go back to.
+            module.load_state_dict(self._start if self._given or rewound is None else rewound.tensors)
+        return masks
+
+    def _finish(
+        self, level: int, module: nn.Module, masks: Masks, seconds: float, before: list[TrainedLevel]
+    ) -> TrainedLevel:
+        self._report(level, 1.0, "validating")
+        apply_masks(module, masks)
+        correct = evaluate(module, self._data.validation)
+        prunable = prunable_parameters(module)
+        complete = self._full | masks
+        state = module.state_dict()
+        write_tensors(self._file(level, "safetensors"), state)
+        write_tensors(self._file(level, "masks.safetensors"), {name: mask.byte() for name, mask in masks.items()})
+        result = TrainedLevel(
+            name=_name(level),
+            level=level,
+            parent=before[-1].name if before else None,
+            state_path=self._file(level, "safetensors"),
+            state_digest=state_digest(state),
+            masks_path=self._file(level, "masks.safetensors"),
+            kept_weights=kept_weights(complete, prunable),
+            prunable_weights=sum(mask.numel() for mask in self._full.values()),
+            masks=summary_of(masks),
+            validation_correct=correct,
+            validation_samples=self._data.validation.samples,
+            seconds=round(seconds, 3),
+        )
+        record = {key: value for key, value in asdict(result).items() if not key.endswith("_path")}
+        # Written last: with it the level is complete.
+        write_json(self._file(level, "json"), record)
+        self._report(level, 1.0, f"validation accuracy {result.validation_accuracy_percent:.2f} %")
+        return result
+
+    def _plan(self, level: int) -> Plan:
+        specification, per_epoch = self._specification, self._batches.per_epoch
+        peak = float(specification.learning_rate)
+        if level == 0:
+            epochs = 0 if self._given else specification.dense_epochs
+            return Plan(level=0, first_step=0, steps=epochs * per_epoch, first_epoch=0, peak_rate=peak)
+        steps = specification.epochs_per_level * per_epoch
+        if self._rewinds:
+            # As the weights, so the schedule and the order of the samples go back to the step of the rewinding.
+            first = min(specification.rewind_step, steps)
+            return Plan(level=level, first_step=first, steps=steps, first_epoch=0, peak_rate=peak)
+        if specification.level_learning_rate is not None:
+            peak = float(specification.level_learning_rate)
+        else:
+            peak *= _LEVEL_RATE_SHARE
+        epochs_before = specification.dense_epochs + (level - 1) * specification.epochs_per_level
+        return Plan(level=level, first_step=0, steps=steps, first_epoch=epochs_before, peak_rate=peak)
+
+    @property
+    def _rewinds(self) -> bool:
+        return self._specification.rewind_step > 0 and self._specification.levels > 0
+
+    @property
+    def _records_rewinding(self) -> bool:
+        return self._rewinds and not self._given
+
+    def _check_rewinding(self) -> None:
+        if not self._rewinds:
+            return
+        epochs = [self._specification.epochs_per_level]
+        if not self._given:
+            epochs.append(self._specification.dense_epochs)
+        steps = min(epochs) * self._batches.per_epoch
+        if self._specification.rewind_step >= steps:
+            raise UserError(
+                f"dense training or a level ends after {steps} steps, before the step to rewind to.",
+                field=f"{_FIELD}.rewindStep",
+                value=self._specification.rewind_step,
+                remedy=f"Take a step below {steps}, or train for more epochs.",
+            )
+
+    def _channel_groups(self) -> tuple[ChannelGroup, ...]:
+        if self._groups is None:
+            from edgefolio_pruner.spatial import capture, channel_groups
+
+            example = torch.from_numpy(self._data.train.images[:2])
+            self._groups = channel_groups(capture(self._build().eval(), (example,)))
+        return self._groups
+
+    def _enter_folder(self, threads: int) -> Precision:
+        """Take over what an equal run left in the folder, or clear it; the precision to train with."""
+        settings = {
+            "format": _FORMAT,
+            "specification": self._specification.model_dump(mode="json"),
+            "seed": self._seed,
+            "threads": threads,
+            "data": self._data.digests.model_dump(mode="json"),
+            "start": state_digest(self._start),
+            "given": self._given,
+            "torch": torch.__version__,
+        }
+        fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        run = read_json(self._folder / "run.json")
+        if run is not None and run.get("fingerprint") == fingerprint:
+            # Kept on a machine that would choose otherwise: a run must not change its arithmetic half way.
+            return "bfloat16" if run.get("precision") == "bfloat16" else "float32"
+        shutil.rmtree(self._folder / "levels", ignore_errors=True)
+        for name in ("checkpoint.safetensors", "rewind.safetensors", "run.json"):
+            (self._folder / name).unlink(missing_ok=True)
+        precision = fastest_precision()
+        write_json(self._folder / "run.json", {"fingerprint": fingerprint, "precision": precision, **settings})
+        return precision
+
+    def _file(self, level: int, suffix: str) -> Path:
+        return self._folder / "levels" / f"{_name(level)}.{suffix}"
+
+    def _stored(self, level: int, suffix: str) -> dict[str, torch.Tensor] | None:
+        stored = read_tensors(self._file(level, suffix))
+        return None if stored is None else stored.tensors
+
+    def _report(self, level: int, done: float, message: str) -> None:
+        epochs = [0 if self._given else self._specification.dense_epochs]
+        epochs += [self._specification.epochs_per_level] * self._specification.levels
+        total = max(sum(epochs), 1)
+        fraction = (sum(epochs[:level]) + done * epochs[level]) / total
+        self._progress(stage="training", fraction=min(fraction, 1.0), message=f"{_name(level)}: {message}")
+
+
+def _name(level: int) -> str:
+    return "dense" if level == 0 else f"sparse-{level}"
+
+
+def _check(specification: SparseTraining) -> None:
+    """Raise :class:`UserError` for numbers that no optimizer can work with."""
+    bounds: tuple[tuple[str, str | None, float, float], ...] = (
+        ("learningRate", specification.learning_rate, 0.0, 1e6),
+        ("levelLearningRate", specification.level_learning_rate, 0.0, 1e6),
+        ("momentum", specification.momentum, -1e-12, 1.0),
+        ("weightDecay", specification.weight_decay, -1e-12, 1e6),
+    )
+    for name, value, above, below in bounds:
+        if value is not None and not above < float(value) < below:
+            raise UserError(
+                "this is no usable number.",
+                field=f"{_FIELD}.{name}",
+                value=value,
+                remedy=f"Take a number {'of at least' if above < 0 else 'above'} 0 and below {below:g}.",
+            )
