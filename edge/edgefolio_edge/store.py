@@ -1,0 +1,210 @@
+"""The models on local disk: Triton's model repository, filled with verified bytes only.
+
+    <root>/models/<model>/config.pbtxt            generated from the manifest
+    <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
+    <root>/models/<model>/<version>/probe.json    what the backend compares while it loads
+    <root>/revisions/<model>/<revision>.json      the manifest of every revision that is kept
+    <root>/revisions/<model>/good.json            the last complete revision: it serves when the repository is away
+    <root>/incoming/                              transfers that are under way or were interrupted
+
+Nothing in a version's directory changes after it got its name: Triton would take a changed file for a new model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefolio.durable_files import fsync_folder, make_folder, write_durably, writing
+from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.manifest import CurrentPointer, Manifest, Variant, sha256_of
+from edgefolio.repository import Repository
+from edgefolio.repository.fetching import digest_of_file
+from edgefolio_edge.probes import backend_probe
+from edgefolio_edge.triton.configuration import as_text, configuration_of
+
+FIELD = "--state-dir"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """What was verified and when: a file with another size, time or inode is verified again."""
+
+    sha256: str
+    signature: tuple[int, int, int]
+
+
+class ModelStore:
+    """Local copies of one model's variants. One process writes, Triton reads."""
+
+    def __init__(self, root: Path, *, model: str, served_as: str | None = None, threads: int = 1) -> None:
+        """``model`` is its name in the repository, ``served_as`` the name that clients use (the same by default)."""
+        self.root = root
+        self.model = model
+        self.served_as = served_as or model
+        self.threads = threads
+        self._verified: dict[Path, StoredFile] = {}
+
+    @property
+    def model_repository(self) -> Path:
+        """The directory that Triton is pointed at."""
+        return self.root / "models"
+
+    @property
+    def model_directory(self) -> Path:
+        """Triton's directory of the model."""
+        return self.model_repository / self.served_as
+
+    def version_directory(self, version: int) -> Path:
+        """Where a version lies once it is verified."""
+        return self.model_directory / str(version)
+
+    def path_of(self, manifest: Manifest, variant: Variant) -> Path:
+        """Where the variant's model lies once it is verified."""
+        return self.version_directory(manifest.version_of(variant)) / "model.onnx"
+
+    def has(self, manifest: Manifest, variant: Variant) -> bool:
+        """Whether the variant's bytes are on disk and are the manifest's."""
+        path = self.path_of(manifest, variant)
+        try:
+            status = path.stat()
+            signature = (status.st_size, status.st_mtime_ns, status.st_ino)
+            known = self._verified.get(path)
+            if known is not None and known.signature == signature:
+                return known.sha256 == variant.sha256
+            probe = (path.parent / "probe.json").read_bytes()
+            if probe != backend_probe(manifest, variant):
+                return False
+            digest = digest_of_file(path)
+        except OSError:
+            return False
+        self._verified[path] = StoredFile(sha256=digest, signature=signature)
+        return digest == variant.sha256
+
+    def require(self, manifest: Manifest, variant: Variant) -> Path:
+        """Verify the variant's bytes on disk anew. Raises :class:`IntegrityError` if they are not the manifest's."""
+        path = self.path_of(manifest, variant)
+        self._verified.pop(path, None)
+        if not self.has(manifest, variant):
+            raise IntegrityError(
+                f"the local copy of variant {variant.name!r} is missing or damaged.",
+                location=str(path),
+                remedy="It is fetched again while the repository can be reached.",
+            )
+        return path
+
+    def available(self, manifest: Manifest) -> tuple[Variant, ...]:
+        """The variants that can be loaded now, by rank."""
+        return tuple(variant for variant in manifest.variants if self.has(manifest, variant))
+
+    def fetch(self, repository: Repository, manifest: Manifest, variant: Variant) -> None:
+        """Bring one variant to disk, if it is not there. Raises :class:`IntegrityError` or :class:`UserError`."""
+        if self.has(manifest, variant):
+            return
+        version = manifest.version_of(variant)
+        incoming = self.root / "incoming" / self.served_as / str(version)
+        repository.fetch(manifest, variant, incoming / "model.onnx")
+        write_durably(incoming / "probe.json", backend_probe(manifest, variant), field=FIELD)
+        place = self.version_directory(version)
+        with writing(place, field=FIELD):
+            if place.exists():
+                # Damaged or of another manifest; a version that is served keeps its bytes in memory.
+                shutil.rmtree(place)
+            make_folder(place.parent, field=FIELD)
+            incoming.rename(place)
+            fsync_folder(place.parent)
+
+    def write_configuration(self, manifest: Manifest) -> None:
+        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already.
+
+        Loads carry their own configuration; this one is for whoever loads the model by its name alone.
+        """
+        configuration = configuration_of(
+            manifest,
+            model_name=self.served_as,
+            threads=self.threads,
+            versions=[manifest.version_of(manifest.variants[0])],
+        )
+        text = as_text(configuration).encode()
+        path = self.model_directory / "config.pbtxt"
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == text:
+                return
+        write_durably(path, text, field=FIELD)
+
+    def keep_manifest(self, manifest: Manifest, *, complete: bool) -> None:
+        """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
+        raw = manifest.to_bytes()
+        path = self._manifest_path(manifest.revision)
+        if not path.is_file() or path.read_bytes() != raw:
+            write_durably(path, raw, field=FIELD)
+        if complete:
+            pointer = CurrentPointer(
+                model=manifest.model, revision=manifest.revision, manifest_sha256=sha256_of(manifest.to_bytes())
+            )
+            write_durably(self._good_path, pointer.model_dump_json(by_alias=True).encode(), field=FIELD)
+
+    def last_good(self) -> Manifest | None:
+        """The manifest of the last complete revision, if its bytes are what was kept."""
+        try:
+            pointer = CurrentPointer.model_validate_json(self._good_path.read_bytes())
+            raw = self._manifest_path(pointer.revision).read_bytes()
+            if sha256_of(raw) != pointer.manifest_sha256 or pointer.model != self.model:
+                return None
+            return Manifest.from_bytes(raw, location=str(self._manifest_path(pointer.revision)))
+        except (OSError, ValueError, EdgefolioError):
+            return None
+
+    def forget_all_but(self, revisions: Iterable[int], *, served_versions: Iterable[int]) -> tuple[int, ...]:
+        """Remove versions of other revisions, except those still served. Returns the removed versions."""
+        kept, served = set(revisions), set(served_versions)
+        removed = []
+        for directory in sorted(self.model_directory.glob("[0-9]*")):
+            version = int(directory.name) if directory.name.isdecimal() else None
+            if version is None or version in served or version // 100 in kept:
+                continue
+            # Renamed first, so that a crash leaves no half version.
+            doomed = self.root / "incoming" / f"removed-{self.served_as}-{version}-{os.getpid()}"
+            make_folder(doomed.parent, field=FIELD)
+            directory.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            removed.append(version)
+        for path in self._manifest_path(0).parent.glob("[0-9]*.json"):
+            if path.stem.isdecimal() and int(path.stem) not in kept and removed:
+                path.unlink(missing_ok=True)
+        return tuple(removed)
+
+    @property
+    def _good_path(self) -> Path:
+        return self.root / "revisions" / self.model / "good.json"
+
+    def _manifest_path(self, revision: int) -> Path:
+        return self.root / "revisions" / self.model / f"{revision}.json"
+
+
+def by_size(manifest: Manifest) -> tuple[Variant, ...]:
+    """The manifest's variants, smallest file first: on a slow link the first one serves soonest."""
+    return tuple(sorted(manifest.variants, key=lambda variant: (variant.size_bytes, variant.rank)))
+
+
+def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
+    """The variant of ``manifest`` that Triton serves as ``version``."""
+    return next((variant for variant in manifest.variants if manifest.version_of(variant) == version), None)
+
+
+def variant_named(manifest: Manifest, name: str, *, field: str = "--variant") -> Variant:
+    """The variant called ``name``. Raises :class:`UserError` that lists the known ones."""
+    try:
+        return manifest.variant(name)
+    except KeyError:
+        known = ", ".join(variant.name for variant in manifest.variants)
+        raise UserError(
+            f"revision {manifest.revision} of model {manifest.model!r} has no such variant.",
+            field=field,
+            value=name,
+            remedy=f"Name one of: {known}.",
+        ) from None

@@ -1,0 +1,194 @@
+"""Triton's ``onnxruntime`` backend where NVIDIA's C++ one is absent: ONNX Runtime inside the Python backend's stub.
+
+It reads ``model.onnx`` and ``probe.json`` from the version's directory, and refuses to load a model whose answers to
+the probe are not the expected ones: such a version never becomes ready, clients never see it.
+
+A switch starts this process anew, on the cores that serve: its start is kept as cheap as it can be. Most of it is
+importing numpy and ONNX Runtime. Parts of numpy that are not used are imported lazily, and the import runs in a thread
+of lower priority, so that answers of the serving version come first. (Priority belongs to a thread in Linux; to lower
+that of the whole process would need a privilege to raise it again.)
+"""
+
+# This file runs inside the stub: it may import the standard library, numpy, onnxruntime and the stub's own module.
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+#: Added to the niceness of the thread that imports and loads; 0 leaves it alone.
+LOADING_NICENESS = int(os.environ.get("EDGEFOLIO_LOADING_NICENESS", "5"))
+_UNUSED_PARTS_OF_NUMPY = frozenset({"numpy.ctypeslib", "numpy.fft", "numpy.ma", "numpy.polynomial", "numpy.random"})
+
+
+class _LazyParts:
+    """An import hook that executes a part of numpy only when something looks into it."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The module's specification with a lazy loader; ``None`` for all other modules."""
+        if name not in _UNUSED_PARTS_OF_NUMPY:
+            return None
+        specification = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if specification is not None and specification.loader is not None:
+            specification.loader = importlib.util.LazyLoader(specification.loader)
+        return specification
+
+
+class _Asyncio(types.ModuleType):
+    """Stands in for ``asyncio``, of which the stub asks one thing, at the first request: is the answer a coroutine?
+
+    Ours never is. The real module costs 40 ms, which the first request after each switch would wait; whoever asks for
+    anything else gets it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("asyncio")
+        specification = importlib.machinery.PathFinder.find_spec("asyncio")
+        self.__path__ = [] if specification is None else list(specification.submodule_search_locations or [])
+
+    @staticmethod
+    def iscoroutine(value: object) -> bool:
+        """Whether ``value`` is a coroutine, as ``asyncio.iscoroutine`` says."""
+        return isinstance(value, types.CoroutineType)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get("asyncio") is self:
+            del sys.modules["asyncio"]
+        return getattr(importlib.import_module("asyncio"), name)
+
+
+def _at_low_priority(work: Callable[[], None]) -> None:
+    """Run ``work`` in a thread of lower priority and wait for it. Its exception is raised here."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        if LOADING_NICENESS:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        try:
+            work()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _import_libraries() -> None:
+    sys.meta_path.insert(0, _LazyParts)
+    try:
+        import numpy  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import triton_python_backend_utils  # noqa: F401
+    finally:
+        sys.meta_path.remove(_LazyParts)
+    sys.modules.setdefault("asyncio", _Asyncio())
+
+
+_at_low_priority(_import_libraries)
+
+import numpy as np  # noqa: E402
+import onnxruntime as ort  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
+
+
+class TritonPythonModel:
+    """One instance of one version."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load ``model.onnx`` and compare the probe. Raises what makes Triton refuse the version, with the reason."""
+        configuration = json.loads(args["model_config"])
+        directory = Path(pb_utils.get_model_dir())
+        self.inputs = tuple(tensor["name"] for tensor in configuration["input"])
+        self.outputs = tuple(tensor["name"] for tensor in configuration["output"])
+        threads = int(_parameter(configuration, "intra_op_thread_count", "1"))
+
+        def load() -> None:
+            self.session = _open_session(directory / "model.onnx", threads=threads)
+            self._compare_probe(directory / "probe.json")
+
+        # A pool's threads inherit the priority of the thread that starts them, and must serve at the normal one.
+        if threads == 1:
+            _at_low_priority(load)
+        else:
+            load()
+        # What was imported lives as long as the process; the collector need not walk over it between requests.
+        gc.collect()
+        gc.freeze()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request; one that fails says why and harms no other."""
+        return [self._answer(request) for request in requests]
+
+    def finalize(self) -> None:
+        """Leave the cores to the version that took over: what is left to do is only tidying."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, 19)
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            feed = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
+            wanted = [name for name in self.outputs if name in request.requested_output_names()] or list(self.outputs)
+            values = self.session.run(wanted, feed)
+            tensors = [pb_utils.Tensor(name, value) for name, value in zip(wanted, values, strict=True)]
+            return pb_utils.InferenceResponse(output_tensors=tensors)
+        except Exception as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))
+
+    def _compare_probe(self, path: Path) -> None:
+        try:
+            probe = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise RuntimeError("there is no probe beside the model, so nothing proves its answers") from None
+        names = [tensor["name"] for tensor in probe["outputs"]]
+        feed = {tensor["name"]: _array(tensor) for tensor in probe["inputs"]}
+        answers = self.session.run(names, feed)
+        for tensor, answer in zip(probe["outputs"], answers, strict=True):
+            expected = _array(tensor)
+            if answer.shape != expected.shape:
+                raise RuntimeError(f"probe: output {tensor['name']} has shape {answer.shape}, not {expected.shape}")
+            difference = float(np.abs(answer.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+            # A NaN compares as false and is refused, too.
+            if not difference <= probe["absoluteTolerance"]:
+                raise RuntimeError(
+                    f"probe: output {tensor['name']} differs by {difference:.6g}, "
+                    f"the tolerance is {probe['absoluteTolerance']:.6g}"
+                )
+
+
+def _open_session(path: Path, *, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # A spinning pool burns the cores that other instances need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _array(tensor: dict[str, Any]) -> Any:
+    raw = base64.b64decode(tensor["data"])
+    return np.frombuffer(raw, dtype=tensor["dtype"]).reshape(tensor["shape"])
+
+
+def _parameter(configuration: dict[str, Any], name: str, default: str) -> str:
+    value: str = configuration.get("parameters", {}).get(name, {}).get("string_value", default)
+    return value

@@ -1,0 +1,197 @@
+"""The control client: everything the agent asks of a Triton, over gRPC.
+
+Loading over HTTP freezes HTTP inference for the whole load (one event thread serves both), so nothing here uses HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton_grpc
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from edgefolio.errors import EdgefolioError
+from edgefolio_edge.triton.configuration import as_json
+
+#: The protocols that only the holder of the key may use; inference, health, metadata and statistics stay open.
+RESTRICTED_PROTOCOLS = ("model-repository", "model-config", "shared-memory", "trace", "logging")
+#: A load moves a model from disk into memory; the longest we wait for one.
+LOAD_SECONDS = 120.0
+CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessKey:
+    """A header's name and secret, without which the server refuses control."""
+
+    name: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"AccessKey(name={self.name!r}, secret=...)"
+
+    def grpc_headers(self) -> dict[str, str]:
+        """What a gRPC call carries."""
+        return {f"triton-grpc-protocol-{self.name}": self.secret}
+
+    def http_headers(self) -> dict[str, str]:
+        """What an HTTP call carries."""
+        return {self.name: self.secret}
+
+    def restriction(self, *, protocols: tuple[str, ...] = RESTRICTED_PROTOCOLS) -> str:
+        """The value of the server's two options that restrict ``protocols`` to this key."""
+        return f"{','.join(protocols)}:{self.name}={self.secret}"
+
+
+class ControlError(EdgefolioError):
+    """A call to the server failed. ``unreachable`` tells a server that is gone from one that refused."""
+
+    def __init__(self, message: str, *, unreachable: bool, timed_out: bool = False) -> None:
+        self.unreachable = unreachable
+        self.timed_out = timed_out
+        super().__init__(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionStatistics:
+    """Triton's counters for one version since it was loaded; durations in nanoseconds."""
+
+    version: int
+    successes: int
+    success_nanoseconds: int
+    failures: int
+    queue_nanoseconds: int
+    compute_nanoseconds: int
+    samples: int
+    executions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One inference: outputs by name, the version that the server says computed them, and the time it took."""
+
+    outputs: Mapping[str, NDArray[Any]]
+    version: int
+    milliseconds: float
+
+
+class TritonControl:
+    """Calls to one server. Not to be shared between threads."""
+
+    def __init__(self, endpoint: str, *, key: AccessKey | None = None) -> None:
+        """``endpoint`` is ``host:port`` of the gRPC service. Connects at the first call."""
+        self.endpoint = endpoint
+        self._headers = key.grpc_headers() if key is not None else {}
+        # A server that restarts is back within a second: do not let gRPC wait longer and longer before it looks again.
+        options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
+        limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self._client = triton_grpc.InferenceServerClient(endpoint, channel_args=[*options, *limits])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def is_live(self) -> bool:
+        """Whether the server answers at all. It says nothing of its backends: only an inference does."""
+        try:
+            return bool(self._client.is_server_live(client_timeout=CALL_SECONDS))
+        except InferenceServerException:
+            return False
+
+    def server_version(self) -> str:
+        """Triton's version. Raises :class:`ControlError`."""
+        metadata = self._call(self._client.get_server_metadata, client_timeout=CALL_SECONDS)
+        return str(metadata.version)
+
+    def ready_versions(self, model: str) -> tuple[int, ...]:
+        """Versions of ``model`` that the server calls ready, ascending. Needs the key."""
+        index = self._call(self._client.get_model_repository_index, headers=self._headers, client_timeout=CALL_SECONDS)
+        ready = (entry for entry in index.models if entry.name == model and entry.state == "READY")
+        return tuple(sorted(int(entry.version) for entry in ready))
+
+    def load(self, model: str, configuration: Mapping[str, Any], *, seconds: float = LOAD_SECONDS) -> None:
+        """Make exactly the versions in ``configuration`` served. Needs the key. Raises :class:`ControlError`.
+
+        Versions that are ready stay as they are, missing ones are loaded first, the others are unloaded after.
+        """
+        self._call(
+            self._client.load_model,
+            model,
+            config=as_json(configuration),
+            headers=self._headers,
+            client_timeout=seconds,
+        )
+
+    def unload(self, model: str) -> None:
+        """Stop serving ``model``. Needs the key. Returns before the last version is gone."""
+        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=LOAD_SECONDS)
+
+    def statistics(self, model: str) -> tuple[VersionStatistics, ...]:
+        """Counters of each served version of ``model``; those of an unloaded version are gone."""
+        try:
+            answer = self._call(self._client.get_inference_statistics, model, client_timeout=CALL_SECONDS)
+        except ControlError as error:
+            if error.unreachable:
+                raise
+            return ()  # no version is served
+        return tuple(
+            VersionStatistics(
+                version=int(entry.version),
+                successes=int(entry.inference_stats.success.count),
+                success_nanoseconds=int(entry.inference_stats.success.ns),
+                failures=int(entry.inference_stats.fail.count),
+                queue_nanoseconds=int(entry.inference_stats.queue.ns),
+                compute_nanoseconds=int(
+                    entry.inference_stats.compute_input.ns
+                    + entry.inference_stats.compute_infer.ns
+                    + entry.inference_stats.compute_output.ns
+                ),
+                samples=int(entry.inference_count),
+                executions=int(entry.execution_count),
+            )
+            for entry in answer.model_stats
+        )
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        version: int | None = None,
+        seconds: float = CALL_SECONDS,
+    ) -> Answer:
+        """Run one request, on ``version`` or on what unversioned clients reach. Raises :class:`ControlError`."""
+        requested = []
+        for name, values in inputs.items():
+            tensor = triton_grpc.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(values))
+            requested.append(tensor)
+        started = time.perf_counter()
+        result = self._call(
+            self._client.infer,
+            model,
+            requested,
+            model_version="" if version is None else str(version),
+            client_timeout=seconds,
+        )
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        response = result.get_response()
+        outputs = {output.name: result.as_numpy(output.name) for output in response.outputs}
+        return Answer(outputs=outputs, version=int(response.model_version), milliseconds=milliseconds)
+
+    def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(*arguments, **options)
+        except InferenceServerException as error:
+            status = error.status() or ""
+            message = " ".join(str(error.message()).split())
+            # A missing key is refused as UNAVAILABLE too; the text tells the two apart.
+            refused = "restricted" in message
+            timed_out = "DEADLINE_EXCEEDED" in status
+            unreachable = "UNAVAILABLE" in status and not refused
+            raise ControlError(message, unreachable=unreachable, timed_out=timed_out) from error

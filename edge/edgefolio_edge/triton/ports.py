@@ -1,0 +1,48 @@
+"""Ports of a server: find free ones, and tell a taken one before a server stumbles over it."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from edgefolio.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Where a server listens. 0 asks for any free port."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+
+def settle_ports(ports: Ports, *, address: str) -> Ports:
+    """``ports`` with every 0 replaced by a free one.
+
+    Raises :class:`UserError`, naming the option, for a port that somebody else has.
+    """
+    held: list[socket.socket] = []
+    settled: dict[str, int] = {}
+    try:
+        for name in ("http", "grpc", "metrics"):
+            wanted = getattr(ports, name)
+            endpoint = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            # A port whose last connections linger in TIME_WAIT is free; Triton sets this option too.
+            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.append(endpoint)
+            try:
+                endpoint.bind((address, wanted))
+                endpoint.listen(1)
+            except OSError as error:
+                raise UserError(
+                    f"the server cannot listen at {address} port {wanted} ({error.strerror or error}).",
+                    field=f"--{name}-port",
+                    value=wanted,
+                    remedy="Stop what listens there, or choose another port; 0 takes any free one.",
+                ) from error
+            settled[name] = endpoint.getsockname()[1]
+    finally:
+        for endpoint in held:
+            endpoint.close()
+    return Ports(**settled)

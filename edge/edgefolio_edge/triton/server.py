@@ -1,0 +1,283 @@
+"""Start a Triton from the wheel, find again one that outlived its agent, and stop it so that nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from edgefolio.errors import UserError
+from edgefolio_edge.triton.control import AccessKey, TritonControl
+from edgefolio_edge.triton.ports import Ports, settle_ports
+from edgefolio_edge.triton.processes import (
+    ProcessIdentity,
+    orphaned_stubs,
+    remove_remains,
+    shared_memory_of,
+    stubs_of,
+    wait_until_gone,
+)
+from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 60.0
+#: How long the server lets requests finish when it is told to stop.
+EXIT_SECONDS = 5
+KEY_NAME = "edgefolio-key"
+LOG_NAME = "triton.log"
+#: Becomes Triton, after asking the kernel to end it when the process that started it dies, however it dies.
+_DIE_WITH_PARENT = (
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)\n"
+    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What a server is started with. ``threads`` are those of one model instance."""
+
+    model_repository: Path
+    ports: Ports = field(default_factory=Ports)
+    address: str = LOOPBACK
+    threads: int = 1
+    die_with_parent: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonServer:
+    """A server that was started here. ``runtime`` holds its backends and its log and is removed with it."""
+
+    settings: ServerSettings
+    ports: Ports
+    key: AccessKey
+    identity: ProcessIdentity
+    runtime: Path
+    shared_memory_prefix: str
+
+    @classmethod
+    def start(cls, settings: ServerSettings) -> TritonServer:
+        """Start a server without models and wait until it answers.
+
+        Raises :class:`UserError` if Triton is absent or of another version, a port is taken, or the server dies.
+        """
+        wheel = locate_wheel()
+        ports = settle_ports(settings.ports, address=settings.address)
+        key = AccessKey(name=KEY_NAME, secret=secrets.token_hex(24))
+        prefix = f"edgefolio_{secrets.token_hex(8)}_"
+        runtime = Path(tempfile.mkdtemp(prefix="edgefolio-triton-"))
+        try:
+            backends = lay_out_backends(wheel, runtime / "backends")
+            executables = lay_out_python(runtime / "python")
+            environment = environment_for(wheel, threads=settings.threads, executables=executables)
+            settings.model_repository.mkdir(parents=True, exist_ok=True)
+            command = [
+                str(wheel.server),
+                *_arguments(settings, ports=ports, key=key, backends=backends, shared_memory_prefix=prefix),
+            ]
+            if settings.die_with_parent:
+                command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+            with (runtime / LOG_NAME).open("wb") as log:
+                # Its own session: Ctrl-C in a terminal reaches the agent, which stops the server in order.
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=runtime,
+                    start_new_session=True,
+                )
+            _CHILDREN[process.pid] = process
+            identity = ProcessIdentity.of(psutil.Process(process.pid))
+            server = cls(
+                settings=settings,
+                ports=ports,
+                key=key,
+                identity=identity,
+                runtime=runtime,
+                shared_memory_prefix=prefix,
+            )
+        except BaseException:
+            shutil.rmtree(runtime, ignore_errors=True)
+            raise
+        try:
+            server._wait_until_live()
+        except BaseException:
+            server.stop(seconds=1)
+            raise
+        return server
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """``host:port`` of the gRPC service."""
+        return f"{self.settings.address}:{self.ports.grpc}"
+
+    @property
+    def http_endpoint(self) -> str:
+        """``host:port`` of the HTTP service."""
+        return f"{self.settings.address}:{self.ports.http}"
+
+    @property
+    def metrics_endpoint(self) -> str:
+        """``host:port`` of the metrics service."""
+        return f"{self.settings.address}:{self.ports.metrics}"
+
+    def control(self) -> TritonControl:
+        """A new control client with the key."""
+        return TritonControl(self.grpc_endpoint, key=self.key)
+
+    def is_alive(self) -> bool:
+        """Whether the server's process runs. Its backends may be dead all the same."""
+        _reap(self.identity)
+        return self.identity.is_alive()
+
+    def stubs(self) -> tuple[ProcessIdentity, ...]:
+        """The running stubs: one for each version that is served, and for one that is being loaded."""
+        return stubs_of(self.identity)
+
+    def log_tail(self, lines: int = 8) -> str:
+        """The last lines of the server's log."""
+        try:
+            text = (self.runtime / LOG_NAME).read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self, *, seconds: float = EXIT_SECONDS + 2.0) -> None:
+        """End the server, its stubs, its shared memory and its temporary directory. May be called twice.
+
+        Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
+        """
+        stubs = self.stubs()
+        process = self.identity.process()
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
+            if not self._gone_within(seconds):
+                self.identity.kill()
+        _reap(self.identity, wait=True)
+        for stub in stubs:
+            stub.kill()
+        remove_remains(self.shared_memory_prefix)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+    def remains(self) -> tuple[str, ...]:
+        """What is left of this server on the machine; empty after :meth:`stop`."""
+        left = [str(path) for path in shared_memory_of(self.shared_memory_prefix)]
+        left += [f"process {stub.pid}" for stub in orphaned_stubs(self.shared_memory_prefix)]
+        if self.is_alive():
+            left.append(f"process {self.identity.pid}")
+        if self.runtime.exists():
+            left.append(str(self.runtime))
+        return tuple(left)
+
+    def _gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            _reap(self.identity)
+            if wait_until_gone([self.identity], seconds=0.1):
+                return True
+        return False
+
+    def _wait_until_live(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if not self.is_alive():
+                raise self._died_at_start()
+            if _answers(self.settings.address, self.ports.http):
+                return
+            time.sleep(0.02)
+        raise UserError(
+            f"Triton did not answer within {START_SECONDS:.0f} s. Its last words: {self.log_tail(3)}",
+            field="triton",
+            remedy="See whether the machine is overloaded, and start again.",
+        )
+
+    def _died_at_start(self) -> UserError:
+        errors = [line for line in self.log_tail(200).splitlines() if line.startswith("E") or "error" in line.lower()]
+        last_words = " / ".join(errors[-3:]) or self.log_tail(3) or "none"
+        if "already in use" in last_words:
+            return UserError(
+                f"a port was taken while Triton started. Its last words: {last_words}",
+                field="--http-port, --grpc-port, --metrics-port",
+                value=f"{self.ports.http}, {self.ports.grpc}, {self.ports.metrics}",
+                remedy="Start again, or choose other ports; 0 takes any free one.",
+            )
+        return UserError(
+            f"Triton died while it started. Its last words: {last_words}",
+            field="triton",
+            remedy="Mend what it says; `pip install --force-reinstall nvidia-pytriton` mends a damaged installation.",
+        )
+
+
+#: Children of this process, kept so that a dead one is reaped and leaves no zombie.
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
+    child = _CHILDREN.get(identity.pid)
+    if child is None:
+        return
+    if wait:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=5)
+    if child.poll() is not None:
+        del _CHILDREN[identity.pid]
+
+
+def _answers(address: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(LOOPBACK if address == "0.0.0.0" else address, port, timeout=1)
+    try:
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _arguments(
+    settings: ServerSettings, *, ports: Ports, key: AccessKey, backends: Path, shared_memory_prefix: str
+) -> list[str]:
+    options = {
+        "model-repository": settings.model_repository,
+        "backend-directory": backends,
+        "model-control-mode": "explicit",
+        # The strict form turns the whole server unready at each switch, and for good after a refused load.
+        "strict-readiness": "false",
+        "http-address": settings.address,
+        "http-port": ports.http,
+        "http-thread-count": 4,
+        "grpc-address": settings.address,
+        "grpc-port": ports.grpc,
+        "metrics-address": settings.address,
+        "metrics-port": ports.metrics,
+        "allow-gpu-metrics": "false",
+        "exit-timeout-secs": EXIT_SECONDS,
+        "model-load-thread-count": 2,
+        "pinned-memory-pool-byte-size": 0,
+        "grpc-restricted-protocol": key.restriction(),
+        "http-restricted-api": key.restriction(),
+    }
+    metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
+    return [
+        # Configurations are complete; trying a model to complete them costs a second at each load.
+        "--disable-auto-complete-config",
+        *(f"--{name}={value}" for name, value in options.items()),
+        *(f"--metrics-config={entry}" for entry in metrics),
+        # Names the shared memory of our stubs, so that what a crash leaves is known to be ours.
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
+    ]

@@ -1,0 +1,150 @@
+"""Find Triton inside the ``nvidia-pytriton`` wheel, and lay out what it needs to run on its own.
+
+The wheel is used for its server alone, not for its Python binding. Measured with 0.7.0, which carries Triton 2.51.0.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from edgefolio.errors import UserError
+from edgefolio_edge.triton.libpython import require_libpython
+
+WHEEL = "nvidia-pytriton"
+WHEEL_VERSION = "0.7.0"
+#: The Triton inside that wheel, and the oldest one that this code was tried with.
+TRITON_VERSION = "2.51.0"
+#: Name of our Python-based backend. NVIDIA's C++ one has the same, so models and configurations fit both.
+BACKEND = "onnxruntime"
+STUB = "triton_python_backend_stub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonWheel:
+    """Where the parts of the installed wheel lie."""
+
+    server: Path
+    python_backend: Path
+    stub: Path
+    libraries: Path
+
+
+def locate_wheel() -> TritonWheel:
+    """The installed wheel. Raises :class:`UserError` if it is absent, of another version, or without our Python."""
+    try:
+        installed = distribution(WHEEL)
+    except PackageNotFoundError as error:
+        raise UserError(
+            "no Triton is installed here.",
+            field="installation",
+            remedy=(
+                f"Run: pip install 'edgefolio[edge]' (it brings {WHEEL} {WHEEL_VERSION}), "
+                "or attach to a running Triton with --endpoint."
+            ),
+        ) from error
+    if installed.version != WHEEL_VERSION:
+        raise UserError(
+            f"this version of {WHEEL} was never tried; {WHEEL_VERSION} (Triton {TRITON_VERSION}) was.",
+            field=WHEEL,
+            value=installed.version,
+            remedy=f"Run: pip install '{WHEEL}=={WHEEL_VERSION}'",
+        )
+    site_packages = Path(str(installed.locate_file("")))
+    home = site_packages / "pytriton" / "tritonserver"
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wheel = TritonWheel(
+        server=home / "bin" / "tritonserver",
+        python_backend=home / "backends" / "python",
+        stub=home / "python_backend_stubs" / minor / STUB,
+        libraries=site_packages / "nvidia_pytriton.libs",
+    )
+    if not wheel.stub.is_file():
+        carried = sorted(path.name for path in (home / "python_backend_stubs").glob("3.*"))
+        raise UserError(
+            f"{WHEEL} has no Python backend for this Python; it has one for {', '.join(carried) or 'none'}.",
+            field="python",
+            value=minor,
+            remedy="Use one of those versions of Python.",
+        )
+    if not os.access(wheel.server, os.X_OK):
+        raise UserError(
+            "the server in the wheel cannot be executed.",
+            field=WHEEL,
+            value=wheel.server,
+            remedy=f"Run: pip install --force-reinstall '{WHEEL}=={WHEEL_VERSION}'",
+        )
+    return wheel
+
+
+def lay_out_backends(wheel: TritonWheel, destination: Path) -> Path:
+    """Make the backend directory ``destination``: NVIDIA's Python backend with its stub, and ours on top of it.
+
+    Returns ``destination``. The stub must lie inside the directory of the Python backend, where the wheel lacks it.
+    """
+    python = destination / "python"
+    python.mkdir(parents=True)
+    for source in wheel.python_backend.iterdir():
+        if source.suffix in {".so", ".py"}:
+            # Copies: Triton refuses a backend whose library is a link to another directory.
+            shutil.copy(source, python / source.name)
+    shutil.copy(wheel.stub, python / STUB)
+    ours = destination / BACKEND
+    ours.mkdir()
+    shutil.copy(Path(__file__).parent / "backend" / "model.py", ours / "model.py")
+    return destination
+
+
+def lay_out_python(destination: Path) -> Path:
+    """Make the small virtual environment ``destination`` for the stub. Returns its directory of executables.
+
+    It is the running Python with the same packages, but without what the environment of the user does at each start of
+    Python (coverage, hooks of editable installations): the stub starts anew at every switch.
+    """
+    executables = destination / "bin"
+    executables.mkdir(parents=True)
+    base = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
+    for name in ("python", "python3"):
+        (executables / name).symlink_to(base)
+    (destination / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+    packages = destination / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    packages.mkdir(parents=True)
+    homes = dict.fromkeys(_home_of(package) for package in ("numpy", "onnxruntime"))
+    (packages / "packages.pth").write_text("".join(f"{home}\n" for home in homes))
+    return executables
+
+
+def _home_of(package: str) -> Path:
+    specification = importlib.util.find_spec(package)
+    if specification is None or specification.origin is None:
+        raise UserError(
+            f"the Python package {package!r} is not installed, so the backend cannot run models.",
+            field="installation",
+            remedy="Run: pip install 'edgefolio[edge]'",
+        )
+    return Path(specification.origin).parents[1]
+
+
+def environment_for(wheel: TritonWheel, *, threads: int, executables: Path) -> dict[str, str]:
+    """The server's environment: this process's, plus the linker's and the stub's search paths.
+
+    The stub ignores PYTHONPATH; it finds its packages through the first ``python3`` on PATH, hence ``executables`` go
+    first (see :func:`lay_out_python`).
+    """
+    environment = dict(os.environ)
+    paths = [str(wheel.libraries), str(require_libpython())]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join([*paths, *filter(None, [environment.get("LD_LIBRARY_PATH")])])
+    environment["PATH"] = os.pathsep.join([str(executables), environment.get("PATH", os.defpath)])
+    # numpy's linear algebra is not used in the stub; its thread pool would cost start time and memory at each switch.
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    environment["OMP_NUM_THREADS"] = str(threads)
+    # The object store's credentials are the agent's business.
+    for name in list(environment):
+        if name.startswith("AWS_"):
+            del environment[name]
+    return environment
