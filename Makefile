@@ -5,7 +5,7 @@ export PYTHON
 unexport PYTHONWARNINGS PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo test lint test-base test-edge test-rooms format docs clean
+.PHONY: help install install-test demo test lint test-base test-edge test-rooms format manifests test-cluster docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -35,11 +35,17 @@ test-edge: install-test ## The agent with a real Triton, in an environment witho
 	.venv-edge/bin/python -m pytest tests/triton
 
 test-rooms: install ## Making, exactness, repository and everything across rooms
-	.venv/bin/python -m pytest --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton
+	.venv/bin/python -m pytest --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton --ignore=tests/cluster
 
 format: install ## Format the code
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+manifests: install ## Write the custom resource definitions that are generated from the specification
+	.venv/bin/python -m edgefolio_operator.crds manifests/crds
+
+test-cluster: install ## The operator on a real Kubernetes (root on Linux; tests/cluster/bed/build.sh once)
+	.venv/bin/python -m pytest tests/cluster
 
 docs: install ## Write the references that are generated from code
 	.venv/bin/python scripts/generate_reference.py

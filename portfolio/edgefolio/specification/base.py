@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 _WORDS_IN_CAPITALS = {"Uri": "URI", "P95": "P95"}
@@ -38,19 +38,25 @@ def _check_decimal(value: str) -> str:
     return value
 
 
+_DECIMAL = r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$"
+_BYTES = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+
 #: A decimal number as a string, "88.0": the resource holds no floats.
 DecimalString = Annotated[
     str,
     BeforeValidator(_decimal_text),
-    Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$", max_length=20),
+    Field(pattern=_DECIMAL, max_length=20),
     AfterValidator(_check_decimal),
+    # Said here because pydantic leaves the pattern of a type with validators around it out of the schema.
+    WithJsonSchema({"type": "string", "pattern": _DECIMAL, "maxLength": 20}),
 ]
 
 #: A quantity of bytes as Kubernetes writes it: 64Mi, 2Gi, 500M, 1048576.
 ByteQuantity = Annotated[
     str,
     BeforeValidator(_decimal_text),
-    Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=20),
+    Field(pattern=_BYTES, max_length=20),
+    WithJsonSchema({"type": "string", "pattern": _BYTES, "maxLength": 20, "x-kubernetes-int-or-string": True}),
 ]
 
 _BYTE_UNITS = {

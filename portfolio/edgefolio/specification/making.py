@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.rules import rules
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -18,15 +19,29 @@ class Architecture(Specification):
     """
 
     library: Literal["timm", "torchvision", "edgefolio", "factory"]
+    """Where the network is defined."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Its name there; for factory module:callable."""
     options: Annotated[dict[str, str | int | bool | None], Field(max_length=32)] = {}
+    """Keyword arguments it is built with: strings, integers, booleans."""
 
 
 class Source(Specification):
     """The model: an architecture, and its trained weights (safetensors; without them it is trained)."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc)://.')",
+                "weightsURI must begin with s3://, https:// or pvc://",
+            ),
+        )
+    )
+
     architecture: Architecture
+    """The network."""
     weights_uri: Uri | None = None
+    """Trained weights (safetensors); absent: it is trained from scratch."""
 
 
 class DataSpecification(Specification):
@@ -37,13 +52,32 @@ class DataSpecification(Specification):
     The three are disjoint: selection looks at validation, the manifest reports test.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                (
+                    f"!has(self.{field}) || self.{field}.matches('^(builtin:|(s3|https|pvc)://).')",
+                    f"{field} must begin with builtin:, s3://, https:// or pvc://",
+                )
+                for field in ("trainingURI", "validationURI", "testURI")
+            )
+        )
+    )
+
     training_uri: Uri
+    """Samples to learn from."""
     validation_uri: Uri | None = None
+    """Samples that selection looks at; absent: a part of the training data."""
     test_uri: Uri | None = None
+    """Samples that the manifest reports; absent: a built-in set's own, or a part of the training data."""
     validation_percent: Annotated[int, Field(ge=1, le=50)] = 10
+    """Part of the training data held out where validationURI is absent."""
     test_percent: Annotated[int, Field(ge=1, le=50)] = 10
+    """Part of the training data held out where testURI is absent."""
     calibration_samples: Annotated[int, Field(ge=32, le=65536)] = 512
+    """Unlabelled samples that the one-shot route looks at."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Height and width that pictures are scaled to; absent: as they are."""
 
 
 class SparseTraining(Specification):
@@ -56,19 +90,33 @@ class SparseTraining(Specification):
     """
 
     dense_epochs: Annotated[int, Field(ge=0, le=10000)] = 3
+    """Epochs of the dense model; 0 with trained weights."""
     levels: Annotated[int, Field(ge=0, le=32)] = 3
+    """Levels of sparsity, each a candidate."""
     epochs_per_level: Annotated[int, Field(ge=0, le=10000)] = 1
+    """Epochs after each pruning."""
     prune_percent: Annotated[int, Field(ge=1, le=95)] = 40
+    """Part of the remaining prunable weights that each level drops."""
     sparsity: Literal["Magnitude", "Group"] = "Group"
+    """Magnitude ranks single weights; Group also whole channel groups."""
     rewind_step: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    """Optimizer step whose weights the survivors go back to; 0: no rewinding."""
     optimizer: Literal["SGD", "AdamW"] = "SGD"
+    """Optimizer."""
     learning_rate: DecimalString = "0.1"
+    """Peak learning rate of the dense training."""
     level_learning_rate: DecimalString | None = None
+    """Peak learning rate of the levels; absent: as for the dense training."""
     momentum: DecimalString = "0.9"
+    """Momentum of SGD."""
     weight_decay: DecimalString = "0.0005"
+    """Weight decay."""
     schedule: Literal["OneCycle", "Cosine", "Step", "Constant"] = "OneCycle"
+    """How the learning rate moves."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 128
+    """Samples per optimizer step."""
     augmentation: Literal["None", "Flip", "FlipCrop"] = "Flip"
+    """What is done to training samples."""
 
 
 class OneShot(Specification):
@@ -83,14 +131,18 @@ class OneShot(Specification):
         35,
         25,
     )
+    """Part of the dense model's multiply-accumulates that a variant may keep; one variant each."""
 
 
 class Methods(Specification):
     """The routes to variants; at least one. The dense model is always a candidate."""
 
     sparse_training: SparseTraining | None = None
+    """Train, prune, train on."""
     one_shot: OneShot | None = None
+    """Prune and refit without training."""
     quantization: Literal["Disabled"] = "Disabled"
+    """Only Disabled so far."""
 
 
 class Selection(Specification):
@@ -101,20 +153,36 @@ class Selection(Specification):
     """
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
+    """Most variants in the portfolio."""
     max_accuracy_loss_points: DecimalString | None = None
+    """Largest loss against the dense model, in points."""
     min_accuracy_percent: DecimalString | None = None
+    """Smallest validation accuracy of a variant."""
     accuracy_epsilon_points: DecimalString = "0.3"
+    """Smaller differences of accuracy make no difference."""
     latency_epsilon_percent: DecimalString = "5"
+    """Smaller differences of latency make no difference."""
     memory_epsilon_percent: DecimalString = "5"
+    """Smaller differences of memory make no difference."""
 
 
 class Profiling(Specification):
     """How variants are measured: threads, batches (the last is the request batch) and samples per variant and batch."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.batchSizes.all(b, self.batchSizes.exists_one(c, c == b))", "batchSizes holds a number twice"),
+        )
+    )
+
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of the runtime while measuring."""
     batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=4)] = (1,)
+    """Batches that are measured; the last is the request batch."""
     samples: Annotated[int, Field(ge=20, le=100_000)] = 200
+    """Measurements per variant and batch."""
     rounds: Annotated[int, Field(ge=2, le=100)] = 5
+    """Interleaved rounds they are spread over."""
 
     @model_validator(mode="after")
     def _batches_are_distinct(self) -> Profiling:

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgefolio.specification.base import Specification
+from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
 from edgefolio.specification.making import DataSpecification, Methods, Profiling, Selection, Source, Uri
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
+from edgefolio.specification.rules import list_map, rules
 from edgefolio.specification.serving import Serving, Switching
 
 API_VERSION = "edgefolio.dev/v1alpha1"
@@ -17,33 +19,91 @@ API_VERSION = "edgefolio.dev/v1alpha1"
 class RepositorySpecification(Specification):
     """Where revisions are published and read: a directory (command line only) or an object store."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.uri.matches('^(s3|https|pvc)://.')", "uri must begin with s3://, https:// or pvc://"),
+            ("self.uri == oldSelf.uri", "uri cannot be changed: make another ModelPortfolio"),
+        )
+    )
+
     uri: Uri
-    secret_ref: dict[str, str] | None = None
+    """Object store, or a directory on the command line."""
+    secret_ref: SecretReference | None = None
+    """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like."""
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
+    """What becomes of the published revisions when the resource is deleted."""
 
 
 class PortfolioSpecification(Specification):
     """The ``spec`` of a ModelPortfolio. Without ``source`` it follows what others publish in the repository."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("!has(self.source) || has(self.data)", "data is needed to make variants of source"),
+            (
+                "!has(self.source) || has(self.methods.sparseTraining) || has(self.methods.oneShot)",
+                "methods needs sparseTraining or oneShot (or both)",
+            ),
+            (
+                "!has(self.source) || has(self.source.weightsURI) || has(self.methods.sparseTraining)",
+                "source has no weightsURI, so methods.sparseTraining is needed to train it",
+            ),
+            (
+                "!has(self.source) || !self.repository.uri.startsWith('https:')",
+                "nothing can be published at https://: use s3:// or pvc://, or follow it without source",
+            ),
+            (
+                "has(self.source) || self.repository.reclaimPolicy != 'Delete'",
+                "reclaimPolicy Delete needs source: what others published is not deleted",
+            ),
+        )
+    )
+
     source: Source | None = None
+    """The model; absent: follow what others publish in the repository."""
     data: DataSpecification | None = None
+    """The samples."""
     methods: Methods = Methods()
+    """The routes to variants."""
     selection: Selection = Selection()
+    """Which candidates become variants."""
     profiling: Profiling = Profiling()
+    """How candidates are measured."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of everything random."""
     repository: RepositorySpecification
+    """Where revisions are published and read."""
     serving: Serving
+    """What serves the variants."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
-    objective_overrides: Annotated[tuple[ObjectiveOverride, ...], Field(max_length=32)] = ()
+    """What is asked of every endpoint."""
+    objective_overrides: Annotated[
+        tuple[ObjectiveOverride, ...], Field(max_length=32, json_schema_extra=list_map("name"))
+    ] = ()
+    """What is asked on certain nodes; the first entry that matches counts."""
     switching: Switching = Switching()
-    job: dict[str, Any] = {}
-    rollout: dict[str, Any] = {}
+    """When an endpoint changes its variant."""
+    job: JobSpecification = JobSpecification()
+    """The Job that makes a revision."""
+    rollout: Rollout = Rollout()
+    """How a new revision reaches the endpoints."""
     revision_history_limit: Annotated[int, Field(ge=1, le=20)] = 3
+    """Revisions that are kept."""
     pinned_revision: Annotated[int, Field(ge=0, le=2**24)] = 0
+    """Serve this revision, whatever is newer; 0: the newest."""
+
+    @model_validator(mode="after")
+    def _overrides_have_names_of_their_own(self) -> PortfolioSpecification:
+        names = [entry.name for entry in self.objective_overrides]
+        if len(set(names)) != len(names):
+            raise ValueError("objectiveOverrides holds a name twice")
+        return self
 
     @model_validator(mode="after")
     def _making_is_complete(self) -> PortfolioSpecification:
         if self.source is None:
+            if self.repository.reclaim_policy == "Delete":
+                raise ValueError("reclaimPolicy Delete needs source: what others published is not deleted")
             return self
         if self.data is None:
             raise ValueError("data is needed to make variants of source: name at least data.trainingURI")

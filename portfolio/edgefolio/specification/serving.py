@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.cluster import AdoptServing, ManagedServing
+from edgefolio.specification.rules import rules
 
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -15,11 +17,31 @@ Percent = Annotated[int, Field(ge=0, le=100)]
 class Serving(Specification):
     """The name clients use, and the Triton that serves it."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.mode != 'Adopt' || has(self.adopt)", "mode Adopt needs adopt.selector"),
+            ("self.modelName == oldSelf.modelName", "modelName cannot be changed: make another ModelPortfolio"),
+        )
+    )
+
     model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$", max_length=63)]
+    """Name under which clients ask for the model."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of the runtime on each endpoint."""
     mode: Literal["Managed", "Adopt"] = "Managed"
-    managed: dict[str, Any] = {}
-    adopt: dict[str, Any] = {}
+    """Managed: Edgefolio runs Triton; Adopt: it joins Triton servers that run already."""
+    managed: ManagedServing = ManagedServing()
+    """Settings of mode Managed."""
+    adopt: AdoptServing | None = None
+    """Settings of mode Adopt."""
+    min_available_percent: Annotated[int, Field(ge=1, le=100)] = 90
+    """Ready means that this part of the endpoints on Ready nodes serves a verified variant."""
+
+    @model_validator(mode="after")
+    def _adopt_says_which(self) -> Serving:
+        if self.mode == "Adopt" and self.adopt is None:
+            raise ValueError("mode Adopt needs adopt.selector")
+        return self
 
 
 class Switching(Specification):
@@ -32,6 +54,9 @@ class Switching(Specification):
     | ``upAfterSeconds`` | a more accurate variant must be predicted to fit for this long |
     | ``minDwellSeconds`` | time between two switches (a memory emergency or a dead server ignores it) |
     | ``maxSwitchesPerHour`` | budget; a spent one holds |
+    | ``autonomyAfterSeconds`` | an agent that hears nothing from the cluster for this long decides for itself |
+    | ``annotationPolicy`` | whether annotations may change objectives, only tighten them, or neither |
+    | ``standby`` | further variants kept in memory |
     | ``upMarginPercent`` | a more accurate variant must be predicted this far below the objective (dead band) |
     | ``downMarginPercent`` | the variant taken on the way down must be predicted this far below the objective |
     | ``settleSeconds`` | measurements this soon after a switch are not believed |

@@ -1,0 +1,205 @@
+"""From a pydantic model to the structural schema that a custom resource definition holds.
+
+Kubernetes takes a part of OpenAPI 3.0: no references, one type per node, defaults that are static. What pydantic says
+in another way is said here in that way; what cannot be said is an error of the author, not a silent gap: every string,
+list and map must be bounded.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+Schema = dict[str, Any]
+
+#: Types whose values describe themselves, so that a length needs no bound.
+_BOUNDED_BY_FORMAT = frozenset({"date-time"})
+_KEPT = (
+    "type", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
+    "minProperties", "maxProperties", "format", "default",
+    "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations",
+)  # fmt: skip
+
+
+class SchemaError(ValueError):
+    """A model cannot be said in a structural schema; the message names the field."""
+
+
+def structural_schema(model: type[BaseModel]) -> Schema:
+    """The structural schema of ``model``, described by its docstrings. Raises :class:`SchemaError`."""
+    document = model.model_json_schema(by_alias=True)
+    definitions = document.pop("$defs", {})
+    documentation = {found.__name__: _Documentation(found) for found in _models_in(model)}
+    documentation[document["title"]] = documentation[model.__name__]
+    return _Converter(definitions, documentation).converted(document, path=model.__name__)
+
+
+class _Converter:
+    def __init__(self, definitions: dict[str, Schema], documentation: dict[str, _Documentation]) -> None:
+        self._definitions = definitions
+        self._documentation = documentation
+
+    def converted(self, given: Schema, *, path: str) -> Schema:
+        node = self._resolved(given)
+        result: Schema = {}
+        documentation = self._documentation.get(node.get("title", ""))
+        if documentation is not None and "properties" in node:
+            result["description"] = documentation.summary
+        if "const" in node:
+            node = {**node, "enum": [node["const"]]}
+        if "anyOf" in node:
+            result.update(_scalar_of_any_type(node, path=path))
+        result.update({key: node[key] for key in _KEPT if key in node})
+        if result.get("default", 0) is None:
+            del result["default"]
+        if result.get("x-kubernetes-int-or-string"):
+            # The type is then said by the extension itself; the pattern judges strings only, as intended.
+            del result["type"]
+        if result.get("type") == "integer":
+            result["format"] = "int32" if node.get("maximum", 2**63) < 2**31 else "int64"
+        if "properties" in node:
+            result.update(self._object(node, documentation, path=path))
+        elif isinstance(node.get("additionalProperties"), dict):
+            result["additionalProperties"] = self._map_value(node["additionalProperties"], path=f"{path}{{}}")
+        elif isinstance(node.get("patternProperties"), dict):
+            (inner,) = node["patternProperties"].values()
+            result["additionalProperties"] = self._map_value(inner, path=f"{path}{{}}")
+        elif node.get("type") == "object":
+            raise SchemaError(f"{path}: the map does not say what its values are")
+        if "items" in node:
+            result["items"] = self.converted(node["items"], path=f"{path}[]")
+        _check_bounds(result, path=path)
+        return result
+
+    def _object(self, node: Schema, documentation: _Documentation | None, *, path: str) -> Schema:
+        properties: Schema = {}
+        for name, given in node["properties"].items():
+            field = self.converted(given, path=f"{path}.{name}")
+            described = documentation.fields.get(name) if documentation else None
+            if described:
+                of_type = field.get("description")
+                field["description"] = f"{described}\n{of_type}" if of_type else described
+            if field.get("type") == "object" and "default" in field:
+                field["default"] = {}
+            properties[name] = _in_order(field)
+        result: Schema = {"properties": properties}
+        if node.get("required"):
+            result["required"] = sorted(node["required"])
+        return result
+
+    def _map_value(self, given: Schema, *, path: str) -> Schema:
+        value = self.converted(given, path=path)
+        value.pop("description", None)
+        return value
+
+    def _resolved(self, node: Schema) -> Schema:
+        """``node`` with its reference followed and its alternative ``null`` dropped; its own keys win."""
+        own = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
+        if "$ref" in node:
+            inner = self._definitions[node["$ref"].rpartition("/")[2]]
+            return {**self._resolved(inner), **own}
+        if "anyOf" in node:
+            choices = [choice for choice in node["anyOf"] if choice.get("type") != "null"]
+            if len(choices) == 1:
+                inner = self._resolved(choices[0])
+                kept_title = {"title": inner["title"]} if "title" in inner else {}
+                return {**inner, **own, **kept_title}
+            return {**own, "anyOf": choices}
+        return node
+
+
+def _scalar_of_any_type(node: Schema, *, path: str) -> Schema:
+    """A value that may be a string, an integer or a boolean: Kubernetes has no type for it, but bounds do hold."""
+    types = {choice.get("type") for choice in node["anyOf"]}
+    if not types <= {"string", "integer", "boolean"}:
+        raise SchemaError(f"{path}: a structural schema knows no choice between {sorted(map(str, types))}")
+    return {"x-kubernetes-preserve-unknown-fields": True, "maxLength": 253, "maxItems": 0, "maxProperties": 0}
+
+
+def _check_bounds(node: Schema, *, path: str) -> None:
+    kind = node.get("type")
+    named = "enum" in node or node.get("format") in _BOUNDED_BY_FORMAT
+    if kind == "string" and "maxLength" not in node and not named:
+        raise SchemaError(f"{path}: the string has no maxLength")
+    if kind == "array" and "maxItems" not in node:
+        raise SchemaError(f"{path}: the list has no maxItems")
+    if "additionalProperties" in node and "maxProperties" not in node:
+        raise SchemaError(f"{path}: the map has no maxProperties")
+    if kind == "number":
+        raise SchemaError(f"{path}: the resource holds no floats")
+    if kind is None and not any(key.startswith("x-kubernetes-") for key in node):
+        raise SchemaError(f"{path}: the node has no type")
+
+
+def _in_order(field: Schema) -> Schema:
+    """Description and type first, then bounds, then what is inside: as people read it."""
+    first = ("description", "type", "format", "default", "enum")
+    last = ("required", "properties", "additionalProperties", "items", "x-kubernetes-validations")
+    middle = [key for key in field if key not in first and key not in last]
+    return {key: field[key] for key in (*first, *middle, *last) if key in field}
+
+
+class _Documentation:
+    """What the docstrings of a model say: of itself, and of each field under its name in the resource."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        docstring = inspect.cleandoc(model.__doc__ or "") if "__doc__" in vars(model) else ""
+        prose = [line for line in docstring.splitlines() if not line.startswith("|")]
+        self.summary = _plain("\n".join(prose))
+        self.fields = dict(_table_rows(docstring))
+        for parent in reversed(model.__mro__):
+            if issubclass(parent, BaseModel) and parent is not BaseModel:
+                for name, text in _attribute_docstrings(parent):
+                    field = model.model_fields.get(name)
+                    if field is not None:
+                        self.fields[field.alias or name] = _plain(text)
+
+
+def _attribute_docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Name of each field of ``model`` that is followed by a string, and that string."""
+    try:
+        source = inspect.getsource(model)
+    except OSError:  # made at run time, not written
+        return
+    definition = ast.parse(inspect.cleandoc("\n" + source)).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    for statement, following in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            yield statement.target.id, following.value.value
+
+
+def _table_rows(docstring: str) -> Iterator[tuple[str, str]]:
+    """Rows | ``field`` | meaning | of a table in a docstring."""
+    for match in re.finditer(r"^\| ``(\w+)`` \| (.+) \|$", docstring, flags=re.MULTILINE):
+        yield match[1], _plain(match[2][0].upper() + match[2][1:] + ".")
+
+
+def _plain(text: str) -> str:
+    """A docstring as running text: paragraphs of one line each, without marks of code."""
+    paragraphs = re.split(r"\n\s*\n", text.replace("``", "").strip())
+    return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
+
+
+def _models_in(model: type[BaseModel]) -> set[type[BaseModel]]:
+    found: set[type[BaseModel]] = set()
+    waiting: list[Any] = [model]
+    while waiting:
+        candidate = waiting.pop()
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            if candidate not in found:
+                found.add(candidate)
+                waiting.extend(field.annotation for field in candidate.model_fields.values())
+        else:
+            waiting.extend(get_args(candidate))
+    return found

@@ -1,0 +1,205 @@
+"""What only a cluster reads: where pods run, what they may take, how a new revision is rolled out.
+
+On one machine these fields are read and checked, and then ignored with a note. Pod settings are a chosen few, not an
+embedded pod template: a template's schema is hundreds of kilobytes, and its fields would belong to nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from edgefolio.specification.base import ByteQuantity, Specification
+from edgefolio.specification.rules import list_map, rules
+
+#: Name of a namespaced object.
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+LabelKey = Annotated[
+    str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$", max_length=317)
+]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$", max_length=63)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
+ImageName = Annotated[str, Field(min_length=1, max_length=512)]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
+_QUANTITY = r"^[0-9]{1,12}(\.[0-9]{1,9})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+
+
+def _quantity_text(value: object) -> object:
+    # `cpu: 2` and `cpu: 0.5` are as usual in manifests as `cpu: "2"`.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+#: A Kubernetes quantity: 500m, 2, 1.5Gi.
+Quantity = Annotated[
+    str,
+    BeforeValidator(_quantity_text),
+    Field(pattern=_QUANTITY, max_length=32),
+    WithJsonSchema({"type": "string", "pattern": _QUANTITY, "maxLength": 32, "x-kubernetes-int-or-string": True}),
+]
+Quantities = Annotated[dict[LabelKey, Quantity], Field(max_length=8)]
+
+
+class SecretReference(Specification):
+    """A Secret in the same namespace."""
+
+    name: ObjectName
+    """Its name."""
+
+
+class Resources(Specification):
+    """What a container asks for and may take, as in a pod."""
+
+    requests: Quantities = {}
+    """Reserved on the node: {cpu: 500m, memory: 256Mi}."""
+    limits: Quantities = {}
+    """Never exceeded. The memory limit is what a switch must fit into."""
+
+
+class Toleration(Specification):
+    """A taint of nodes that these pods accept, as in a pod."""
+
+    key: LabelKey | None = None
+    """Key of the taint; absent with operator Exists: every taint."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """Exists ignores the value."""
+    value: LabelValue | None = None
+    """Value of the taint, for operator Equal."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint; absent: all of them."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
+    """With NoExecute: how long the pod stays."""
+
+
+class PodSettings(Specification):
+    """Where pods run and how their images are had."""
+
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    """When images are pulled."""
+    image_pull_secrets: Annotated[
+        tuple[SecretReference, ...], Field(max_length=8, json_schema_extra=list_map("name"))
+    ] = ()
+    """Secrets for the image registry."""
+    node_selector: Labels = {}
+    """Labels that a node must carry."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
+    """Taints that are accepted."""
+    priority_class_name: ObjectName | None = None
+    """Priority of the pods."""
+
+
+class Storage(Specification):
+    """The agent's volume on each node: last good variants, target, objectives and history."""
+
+    size_limit: ByteQuantity = "2Gi"
+    """Never more than this is kept on a node; a portfolio that needs more is refused."""
+    max_bytes_per_second: Annotated[int, Field(ge=1024, le=2**40)] | None = None
+    """Speed limit of fetching variants; absent: none."""
+
+
+class ManagedServing(PodSettings):
+    """Triton servers that Edgefolio runs itself: one pod on each chosen node."""
+
+    image: ImageName | None = None
+    """Image of Triton; absent: the one the operator was installed with."""
+    agent_image: ImageName | None = None
+    """Image of the agent beside it; absent: the one the operator was installed with."""
+    resources: Resources = Resources()
+    """Of Triton."""
+    agent_resources: Resources = Resources()
+    """Of the agent."""
+    storage: Storage = Storage()
+    """The agent's volume."""
+
+
+class PodSelector(Specification):
+    """Pods by their labels."""
+
+    match_labels: Annotated[dict[LabelKey, LabelValue], Field(min_length=1, max_length=16)]
+    """Labels that a pod must carry, all of them."""
+
+
+class AdoptServing(Specification):
+    """Triton servers that run already, with the agent added to their pods."""
+
+    selector: PodSelector
+    """Which pods are adopted."""
+
+
+class WorkDirectory(Specification):
+    """Where an interrupted making finds its checkpoints again."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.uri) != has(self.claimName)", "name exactly one of uri and claimName"),
+            ("!has(self.uri) || self.uri.startsWith('s3://')", "uri must begin with s3://"),
+        )
+    )
+
+    uri: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """An s3:// prefix: a Job whose node is lost resumes elsewhere."""
+    claim_name: ObjectName | None = None
+    """A PersistentVolumeClaim in the same namespace."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> WorkDirectory:
+        if (self.uri is None) == (self.claim_name is None):
+            raise ValueError("name exactly one of uri and claimName")
+        return self
+
+
+class VolumeMount(Specification):
+    """A PersistentVolumeClaim that the Job's container sees."""
+
+    claim_name: ObjectName
+    """The PersistentVolumeClaim, in the same namespace."""
+    mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]*$", max_length=255)]
+    """Where it appears in the container."""
+    read_only: bool = True
+    """Whether writing is refused."""
+
+
+class EnvironmentVariable(Specification):
+    """One variable of the Job's container."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    """Its name."""
+    value: Annotated[str, Field(max_length=1024)] = ""
+    """Its value. Secrets belong into repository.secretRef, not here."""
+
+
+class JobSpecification(PodSettings):
+    """The Job that makes a revision."""
+
+    image: ImageName | None = None
+    """Image of the pruner; absent: the one the operator was installed with."""
+    resources: Resources = Resources()
+    """Of each pod of the Job."""
+    parallelism: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that make independent pieces at the same time; 1: one pod does everything."""
+    suspend: bool = False
+    """Hold the Job: its pods are removed, its progress stays."""
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """Failures of the infrastructure that are retried; bad input fails at once."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
+    """Longest time a making may take; absent: any."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
+    """How long a finished Job stays to be looked at. Its outcome is kept in the status."""
+    work_directory: WorkDirectory | None = None
+    """Checkpoints; absent: below the repository if that is s3://, else lost with the pod."""
+    volumes: Annotated[tuple[VolumeMount, ...], Field(max_length=8, json_schema_extra=list_map("mountPath"))] = ()
+    """More volumes; claims named by a pvc:// URI are mounted without being listed here."""
+    env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
+    """More variables of its container."""
+
+
+class Rollout(Specification):
+    """How a new revision reaches the endpoints: in waves, each watched before the next."""
+
+    max_concurrent_percent: Annotated[int, Field(ge=1, le=100)] = 25
+    """Part of the endpoints that one wave takes, at least one."""
+    analysis_seconds: Annotated[int, Field(ge=0, le=86_400)] = 120
+    """How long a wave must hold its objectives before the next begins."""
+    on_failure: Literal["Rollback", "Pause"] = "Rollback"
+    """Rollback puts all endpoints back to the revision before; Pause stops where it is."""

@@ -1,0 +1,74 @@
+"""Values that both resources' statuses share: times, conditions, failures.
+
+A status is written by one version of the product and read by another: unknown fields are ignored, not refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgefolio.specification.base import resource_name
+
+#: An instant as Kubernetes writes it: 2026-01-31T12:00:00Z.
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+#: Why, in one word of the CamelCase kind.
+ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
+Message = Annotated[str, Field(max_length=1024)]
+Generation = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+#: Name of a variant, as in the manifest.
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", max_length=63)]
+RevisionNumber = Annotated[int, Field(ge=1, le=2**24)]
+
+
+class StatusRecord(BaseModel):
+    """Frozen and camelCase like a specification, but unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=resource_name, populate_by_name=True)
+
+
+class Condition(StatusRecord):
+    """One aspect of the state, as Kubernetes defines it."""
+
+    type: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=63)]
+    """Name of the condition."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    observed_generation: Generation | None = None
+    """Generation of the object that this is about."""
+    last_transition_time: Time
+    """When status last changed."""
+    reason: ReasonWord
+    """Why, in one word."""
+    message: Message = ""
+    """Why, for people."""
+
+
+class Failure(StatusRecord):
+    """The last thing that went wrong; it stays after the mending, with its time."""
+
+    location: Annotated[str, Field(max_length=253)] = ""
+    """Where: a field of the resource, a pod, a file."""
+    reason: ReasonWord
+    """What, in one word."""
+    message: Message = ""
+    """What, for people, with the remedy."""
+    revision: RevisionNumber | None = None
+    """The revision it is about."""
+    variant: VariantName | None = None
+    """The variant it is about."""
+    time: Time
+    """When."""
+
+
+def time_text(seconds: float) -> str:
+    """Seconds since the epoch as Kubernetes writes an instant: ``time_text(0) == "1970-01-01T00:00:00Z"``."""
+    return datetime.fromtimestamp(int(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def time_seconds(text: str) -> float:
+    """Seconds since the epoch of an instant that Kubernetes wrote. Raises ValueError for anything else."""
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,229 @@
+"""The ``ModelEndpoint`` resource: one Triton pod that serves a model.
+
+Users read it. The operator alone writes ``spec`` (its decision), the agent of that very pod alone writes ``status``
+(its report): all traffic from the edge goes outward, nothing ever connects to a pod.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.cluster import ObjectName
+from edgefolio.specification.conditions import (
+    Condition,
+    Failure,
+    Generation,
+    Message,
+    ReasonWord,
+    RevisionNumber,
+    Sha256,
+    StatusRecord,
+    Time,
+    VariantName,
+)
+from edgefolio.specification.making import Uri
+from edgefolio.specification.objectives import ObjectivesSpecification
+from edgefolio.specification.portfolio_status import Bytes
+from edgefolio.specification.resource import ObjectMeta
+from edgefolio.specification.rules import list_map, rules
+from edgefolio.specification.serving import Switching
+
+
+class PortfolioReference(Specification):
+    """A ModelPortfolio in the same namespace."""
+
+    name: ObjectName
+    """Its name."""
+
+
+class RevisionReference(Specification):
+    """One revision, told by the digest of its manifest."""
+
+    number: RevisionNumber
+    """Its number."""
+    manifest_digest: Sha256
+    """sha256 of its manifest; bytes that it does not vouch for are never served."""
+
+
+class EndpointSpecification(Specification):
+    """What the operator wants of one endpoint."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.epoch >= oldSelf.epoch", "a newer operator has written this endpoint"),
+            ("self.podName == oldSelf.podName", "podName cannot be changed"),
+            ("self.portfolioRef == oldSelf.portfolioRef", "portfolioRef cannot be changed"),
+            ("!has(self.targetVariant) || has(self.revision)", "targetVariant needs revision"),
+        )
+    )
+
+    portfolio_ref: PortfolioReference
+    """The portfolio it belongs to."""
+    pod_name: ObjectName
+    """Its pod."""
+    node_name: ObjectName
+    """The node of its pod."""
+    model_name: Annotated[str, Field(min_length=1, max_length=63)]
+    """Name under which clients ask for the model."""
+    repository_uri: Uri
+    """Where variants are fetched from."""
+    revision: RevisionReference | None = None
+    """The revision to serve; absent: none is published yet."""
+    target_variant: VariantName | None = None
+    """The variant to serve; absent: the agent begins with the smallest."""
+    pinned: bool = False
+    """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    objectives: ObjectivesSpecification = ObjectivesSpecification()
+    """What is asked of it, all levels taken together."""
+    switching: Switching = Switching()
+    """How it is kept, also while it is cut off."""
+    epoch: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """Grows with every change of operator: a paused old one is refused when it wakes."""
+
+
+class TrafficReport(StatusRecord):
+    """Requests of the last seconds to the active variant."""
+
+    window_seconds: DecimalString
+    """Length of the window."""
+    requests: Annotated[int, Field(ge=0)]
+    """Requests answered."""
+    failures: Annotated[int, Field(ge=0)] = 0
+    """Requests failed."""
+    executions: Annotated[int, Field(ge=0)] = 0
+    """Model executions."""
+    mean_compute_milliseconds: DecimalString
+    """Mean time in the model."""
+    mean_queue_milliseconds: DecimalString
+    """Mean time waiting for it."""
+    mean_total_milliseconds: DecimalString
+    """Mean time in the server."""
+    in_flight: DecimalString
+    """Mean number of requests inside the server."""
+    batch: DecimalString = "1"
+    """Mean number of samples of a request."""
+    p95_milliseconds: DecimalString | None = None
+    """95 % of requests were answered within this time."""
+
+
+class ProbeReport(StatusRecord):
+    """The agent's own request while there is no traffic."""
+
+    variant: VariantName
+    """The variant that answered."""
+    compute_milliseconds: DecimalString
+    """Time in the model."""
+    age_seconds: DecimalString = "0"
+    """Age at the time of the report."""
+
+
+class MemoryReport(StatusRecord):
+    """Memory of the server and of its node; what is absent is unknown."""
+
+    limit_bytes: Bytes | None = None
+    """What the server may take."""
+    working_set_bytes: Bytes | None = None
+    """What it takes."""
+    node_available_bytes: Bytes | None = None
+    """What the node has left."""
+
+
+class ObservationReport(StatusRecord):
+    """What the agent knows of its server.
+
+    It is written when it changes what a decision would rest on, and at the latest at ``validUntil``: until then, no
+    news means no change.
+    """
+
+    time: Time
+    """When it was observed."""
+    valid_until: Time
+    """The agent reports again by then; afterwards this is stale."""
+    server: Literal["Serving", "Dead", "Unknown"]
+    """What an inference says of the server."""
+    traffic: TrafficReport | None = None
+    """Requests; absent: none lately."""
+    probe: ProbeReport | None = None
+    """The agent's own request."""
+    memory: MemoryReport | None = None
+    """Memory."""
+
+
+class QuarantineReport(StatusRecord):
+    """A variant that failed to load or to answer its probe."""
+
+    variant: VariantName
+    """The variant."""
+    until: Time
+    """Not tried again before this."""
+    failures: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Failures in a row."""
+    cause: Annotated[str, Field(max_length=500)] = ""
+    """What happened."""
+
+
+class DecisionReport(StatusRecord):
+    """The last decision and what must be remembered for the next, also over restarts."""
+
+    action: Literal["Hold", "Switch"]
+    """What was decided."""
+    reason: ReasonWord
+    """Why, in one word."""
+    message: Message = ""
+    """Why, for people, with the figures."""
+    decided_by: Literal["Operator", "Agent"]
+    """Who decided: the agent does while it is cut off."""
+    objectives_met: bool | None = None
+    """Whether the objectives are met; absent: unknown."""
+    node_factor_percent: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Compute time here against the profile."""
+    transport_milliseconds: DecimalString = "0"
+    """Time a request takes besides computing."""
+    arrival_rate: DecimalString | None = None
+    """Requests per second last seen that were not held back by the server."""
+    last_switch_time: Time | None = None
+    """When the variant last changed."""
+    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=16)] = ()
+    """Changes of the last hour, oldest first."""
+    quarantined: Annotated[
+        tuple[QuarantineReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
+    ] = ()
+    """Variants that are not tried for now."""
+
+
+class EndpointStatus(StatusRecord):
+    """What the agent reports of its server."""
+
+    observed_generation: Generation = 0
+    """Generation of the spec that the agent acts on."""
+    observed_epoch: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """Highest epoch that it has seen; it obeys no lower one."""
+    active_variant: VariantName | None = None
+    """The variant that serves."""
+    active_revision: RevisionNumber | None = None
+    """Its revision."""
+    resident_variants: Annotated[tuple[VariantName, ...], Field(max_length=8)] = ()
+    """Variants in memory."""
+    observation: ObservationReport | None = None
+    """What it observed."""
+    decision: DecisionReport | None = None
+    """What was decided last, and what is remembered."""
+    last_failure: Failure | None = None
+    """The last thing that went wrong."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()
+    """Ready, Synced, ObjectivesMet, Autonomous and the like."""
+
+
+class ModelEndpoint(BaseModel):
+    """One Triton pod that serves a model: ``spec`` is the operator's decision, ``status`` the agent's report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    api_version: Annotated[Literal["edgefolio.dev/v1alpha1"], Field(alias="apiVersion")]
+    kind: Literal["ModelEndpoint"]
+    metadata: ObjectMeta
+    spec: EndpointSpecification
+    status: EndpointStatus | None = None
