@@ -1,0 +1,87 @@
+"""Where a profile is taken: processor, instruction sets, quota, runtime."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from edgefolio.manifest import Environment
+
+_CPUINFO = Path("/proc/cpuinfo")
+_CGROUP = Path("/sys/fs/cgroup")
+#: Instruction sets that change how fast a network runs (x86 and ARM names as the kernel gives them).
+_RELEVANT = (
+    "sse4_2",
+    "avx",
+    "f16c",
+    "fma",
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "neon",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "sve",
+    "sve2",
+    "i8mm",
+    "bf16",
+)
+
+
+def describe_environment(*, threads: int, onnxruntime_version: str) -> Environment:
+    """The environment of this process, for profiles on ``threads`` threads."""
+    information = _cpu_information()
+    flags = set((information.get("flags") or information.get("Features") or "").split())
+    return Environment(
+        cpu_model=_cpu_model(information),
+        instruction_sets=tuple(name for name in _RELEVANT if name in flags),
+        logical_cpus=len(os.sched_getaffinity(0)),
+        cpu_quota=cpu_quota(),
+        threads=threads,
+        onnxruntime_version=onnxruntime_version,
+        platform=f"{platform.system().lower()}-{platform.machine()}",
+    )
+
+
+def cpu_quota(cgroup: Path = _CGROUP) -> float | None:
+    """Processors that the control group grants (cgroup v2, then v1); ``None`` if it sets no limit."""
+    try:
+        allowed, period = (cgroup / "cpu.max").read_text().split()[:2]
+        return None if allowed == "max" else int(allowed) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        period_microseconds = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+        return None if quota <= 0 else quota / period_microseconds
+    except (OSError, ValueError):
+        return None
+
+
+def _cpu_information() -> dict[str, str]:
+    """The fields of the first processor in /proc/cpuinfo."""
+    try:
+        first = _CPUINFO.read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _cpu_model(information: dict[str, str]) -> str:
+    named = information.get("model name") or information.get("Model") or information.get("Hardware")
+    if named:
+        return " ".join(named.split())
+    if "CPU part" in information:
+        return f"implementer {information.get('CPU implementer', '?')} part {information['CPU part']}"
+    return platform.processor() or platform.machine()

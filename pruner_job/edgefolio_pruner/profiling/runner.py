@@ -1,0 +1,116 @@
+"""One process that holds one ONNX session and runs it when told: ``python -m edgefolio_pruner.profiling.runner``.
+
+It reads one JSON command per line from standard input and answers each with one JSON line. It loads nothing but numpy
+and the runtime, so that memory above the empty runtime is the variant's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from edgefolio_pruner.profiling.memory import (
+    peak_resident_bytes,
+    proportional_bytes,
+    reset_peak,
+    resident_bytes,
+)
+
+
+class Runner:
+    """One session and its inputs by batch size."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._feeds: dict[int, dict[str, Any]] = {}
+
+    def load(
+        self, *, path: str, empty_path: str, threads: int, batch_sizes: list[int], shapes: dict[str, list[int]]
+    ) -> dict[str, Any]:
+        """Create the session, run every batch once, and tell time and memory (bytes above the empty runtime)."""
+        generator = np.random.default_rng(0)
+        self._feeds = {
+            batch: {
+                name: generator.standard_normal((batch, *shape), dtype=np.float32) for name, shape in shapes.items()
+            }
+            for batch in batch_sizes
+        }
+        # The runtime's own one-time allocations happen here, and are not the variant's.
+        empty = _session(empty_path, threads=threads)
+        empty.run(None, {empty.get_inputs()[0].name: np.zeros((1, 1), dtype=np.float32)})
+        Path(path).read_bytes()  # the file's pages are in the page cache for every variant alike
+        _release_free_memory()
+        proportional, resident = proportional_bytes(), resident_bytes()
+        reset_peak()
+        started = time.perf_counter()
+        self._session = _session(path, threads=threads)
+        load_milliseconds = (time.perf_counter() - started) * 1e3
+        for feeds in self._feeds.values():
+            self._session.run(None, feeds)
+        peak = peak_resident_bytes() - resident
+        _release_free_memory()
+        steady = proportional_bytes() - proportional
+        return {
+            "load_milliseconds": load_milliseconds,
+            "memory_peak_bytes": max(peak, steady, 0),
+            "memory_steady_bytes": max(steady, 0),
+            "onnxruntime_version": onnxruntime.__version__,
+        }
+
+    def run(self, *, batch: int, samples: int, warm_up: int) -> dict[str, Any]:
+        """Latencies of ``samples`` runs in milliseconds, after ``warm_up`` runs that do not count."""
+        feeds, session = self._feeds[batch], self._session
+        for _ in range(warm_up):
+            session.run(None, feeds)
+        latencies = []
+        gc.disable()
+        for _ in range(samples):
+            started = time.perf_counter_ns()
+            session.run(None, feeds)
+            latencies.append((time.perf_counter_ns() - started) / 1e6)
+        gc.enable()
+        return {"latencies": latencies}
+
+
+def _session(path: str, *, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning thread of one variant would take the processor from the one that is measured.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _release_free_memory() -> None:
+    """Give freed memory back to the system, so that what is measured is what is held."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def main() -> None:
+    """Serve commands until standard input ends."""
+    runner = Runner()
+    for line in sys.stdin:
+        command: dict[str, Any] = json.loads(line)
+        name = command.pop("command")
+        try:
+            answer = getattr(runner, {"load": "load", "run": "run"}[name])(**command)
+        except Exception as error:  # the parent raises it with the variant's name
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
