@@ -28,6 +28,8 @@ class Objectives:
     network_latency_milliseconds: float = 0.0
     min_accuracy_percent: float | None = None
     max_memory_bytes: int | None = None
+    #: The variant that a person asked for by name; the core goes there and stays.
+    pinned_variant: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class TrafficWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """The agent's own request to the active variant while there is no traffic."""
+    """The agent's own request, of the profile's request batch, to the active variant while there is no traffic."""
 
     variant: str
     compute_milliseconds: float
@@ -64,8 +66,10 @@ class ProbeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryState:
-    """Memory in bytes; ``None`` is unknown. ``limit`` of the server (cgroup or what the user gave), its working set,
-    and what the node has left."""
+    """Memory in bytes; ``None`` is unknown and bounds nothing.
+
+    ``limit`` of the server (cgroup or what the user gave), its working set, and what the node has left.
+    """
 
     limit_bytes: int | None
     working_set_bytes: int | None
@@ -83,7 +87,12 @@ class ServerState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What is known about an endpoint at one instant."""
+    """What is known about an endpoint at one instant.
+
+    ``active_variant`` answers unversioned requests (``None``: nothing serves yet); ``resident_variants`` are loaded,
+    the active one among them; ``traffic`` is ``None`` when the counters could not be read, and has zero requests when
+    the endpoint is idle; ``instances`` is the number of model instances that compute at the same time.
+    """
 
     active_variant: str | None
     resident_variants: tuple[str, ...]
@@ -91,6 +100,7 @@ class Observation:
     traffic: TrafficWindow | None = None
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
+    instances: int = 1
 
 
 class Action(StrEnum):
@@ -133,7 +143,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the core expects of one variant now, and whether it may be taken."""
+    """What the core expects of one variant now, and whether it may be taken.
+
+    ``p95_milliseconds`` is ``None`` where the variant could not keep up (no p95 exists) or nothing is known;
+    ``verdict`` is one clause for people.
+    """
 
     variant: str
     p95_milliseconds: float | None
@@ -148,7 +162,11 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Hold or switch, with the reason and the evidence that was used."""
+    """Hold or switch, with the reason and the evidence that was used.
+
+    ``target`` is the variant to serve: of a switch, or, on hold, the one that the core would take if it might
+    (``None``: the active one is right). ``objectives_met`` speaks of the active variant; ``None`` is unknown.
+    """
 
     action: Action
     reason: Reason
@@ -173,21 +191,48 @@ class Quarantine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FittingVariant:
+    """A variant more accurate than the active one that has been predicted to fit, without a break, since then."""
+
+    variant: str
+    since: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpgradeBackoff:
+    """A variant that had to be left soon after it was taken on the way up, and until when it is not taken again."""
+
+    variant: str
+    until: float
+    bounces: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What must survive a restart, and what the core remembers between two cycles.
 
-    Times are seconds since the epoch as the caller gives them in ``now``; a clock that jumps back is survived (ages are
-    clamped to zero), one that jumps forward costs at most one early decision.
+    Times are seconds since the epoch as the caller gives them in ``now``. A clock that jumps back is survived (times in
+    the future are pulled to now); one that jumps forward breaks every "without a break" and so starts the timers anew.
     """
 
     compute_factor: float = 1.0
     transport_milliseconds: float = 0.0
+    #: Squared coefficient of variation of the gaps between arrivals: 1 Poisson, 0 evenly paced, above 1 bursts.
+    arrival_variability: float = 1.0
     factor_updated_at: float | None = None
+    #: Arrival rate that was not censored, in requests per second: the highest lately, halved each factor half-life.
+    arrival_rate: float | None = None
+    #: When measurements that could be believed were last seen.
+    observed_at: float | None = None
     violation_since: float | None = None
-    fits_since: float | None = None
-    fitting_variant: str | None = None
+    #: Requests answered during the violation: its evidence.
+    violation_requests: float = 0.0
+    failing_since: float | None = None
+    fitting: tuple[FittingVariant, ...] = ()
     last_switch_at: float | None = None
     recent_switches: tuple[float, ...] = ()
     quarantined: tuple[Quarantine, ...] = field(default=())
-    #: Highest arrival rate seen lately that was not censored, in requests per second.
-    arrival_rate: float | None = None
+    #: The last variant taken on the way up, and when: leaving it soon is a bounce.
+    upgraded_variant: str | None = None
+    upgraded_at: float | None = None
+    upgrade_backoffs: tuple[UpgradeBackoff, ...] = ()

@@ -1,0 +1,158 @@
+"""Which variant is right under given conditions: the assessment of each, and the choice among them.
+
+The choice is an order of tiers; the first tier that holds a variant decides. Only variants that physically can be
+served (memory, also during the switch; not quarantined) take part:
+
+1. inside memory objective, accuracy minimum and latency objective: the most accurate (highest rank);
+2. inside memory objective and accuracy minimum, none meets the latency: the fastest of these. The accuracy minimum is a
+   hard floor: an answer that is too inaccurate is no answer, a late one still is;
+3. inside the memory objective, none reaches the accuracy minimum: the most accurate, as near to the floor as can be;
+4. none inside the memory objective: the smallest.
+
+From 2 on, ``ObjectivesNotMet``. The order makes the choice monotone in each objective: a tighter latency never gives a
+slower variant, a higher accuracy minimum never a less accurate one, a tighter memory never a larger one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgefolio.decision.memory import MemoryBounds, mebibytes, needed_bytes
+from edgefolio.decision.prediction import UTILIZATION_CAP, Conditions, Expectation, expected_latency
+from edgefolio.decision.types import Objectives, Prediction, VariantProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """A profile with what is predicted of it now."""
+
+    profile: VariantProfile
+    prediction: Prediction
+    within_memory_objective: bool
+
+    @property
+    def servable(self) -> bool:
+        """Whether it may be served at all, whatever the objectives."""
+        return (
+            self.prediction.fits_memory
+            and self.prediction.fits_memory_during_switch
+            and not self.prediction.quarantined
+        )
+
+    @property
+    def meets_all(self) -> bool:
+        """Whether all three objectives are met."""
+        return self.within_memory_objective and self.prediction.meets_accuracy and self.prediction.meets_latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The variant that the tiers give, and whether it meets all objectives."""
+
+    assessment: Assessment
+    objectives_met: bool
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.assessment.profile.name
+
+
+def latency_budget(objectives: Objectives) -> float | None:
+    """What is left of the latency objective for the server, in milliseconds; ``None`` is not asked."""
+    asked = objectives.latency_p95_milliseconds
+    if asked is None or not math.isfinite(asked):
+        return None
+    network = objectives.network_latency_milliseconds
+    return asked - (network if math.isfinite(network) else 0.0)
+
+
+def assess(
+    profile: VariantProfile,
+    *,
+    conditions: Conditions,
+    objectives: Objectives,
+    margin_percent: float,
+    bounds: MemoryBounds,
+    quarantined: bool,
+    measured: Expectation | None = None,
+) -> Assessment:
+    """Judge one variant; ``measured`` (of the active variant) takes the prediction's place."""
+    expectation = measured or expected_latency(profile, conditions)
+    budget = latency_budget(objectives)
+    p95, utilization = expectation.p95_milliseconds, expectation.utilization
+    allowed = None if budget is None else budget * (1 - margin_percent / 100)
+    keeps_up = measured is not None or utilization is None or utilization <= UTILIZATION_CAP
+    in_time = p95 is not None and (allowed is None or p95 <= allowed)
+    minimum = objectives.min_accuracy_percent
+    accurate = minimum is None or not math.isfinite(minimum) or profile.accuracy_percent >= minimum
+    small = objectives.max_memory_bytes is None or needed_bytes(profile) <= objectives.max_memory_bytes
+    alone = bounds.fits_alone(profile) or profile.name in bounds.resident
+    during = bounds.fits_during_switch(profile, instances=max(1, conditions.instances))
+    faults: list[str] = []
+    if not alone:
+        faults.append(f"needs {mebibytes(needed_bytes(profile))}, the server has {mebibytes(bounds.alone_bytes)}")
+    elif not during:
+        faults.append(
+            f"needs {mebibytes(needed_bytes(profile))} beside what is loaded, {mebibytes(bounds.extra_bytes)} are left"
+        )
+    if not small:
+        faults.append(f"needs {mebibytes(needed_bytes(profile))} of at most {mebibytes(objectives.max_memory_bytes)}")
+    if not accurate:
+        faults.append(f"accuracy {profile.accuracy_percent:.2f} % is below {minimum:.2f} %")
+    if not keeps_up:
+        faults.append(f"it would be busy {100 * (utilization or 0):.0f} % of the time (at most {UTILIZATION_CAP:.0%})")
+    elif not in_time:
+        faults.append(
+            "it cannot keep up" if p95 is None else f"p95 {p95:.1f} ms is above {_allowed_text(budget, margin_percent)}"
+        )
+    if quarantined:
+        faults.append("quarantined after failures")
+    return Assessment(
+        profile=profile,
+        prediction=Prediction(
+            variant=profile.name,
+            p95_milliseconds=p95,
+            utilization=utilization,
+            meets_latency=in_time and keeps_up,
+            meets_accuracy=accurate,
+            fits_memory=alone,
+            fits_memory_during_switch=during,
+            quarantined=quarantined,
+            verdict="; ".join(faults) or "fits",
+        ),
+        within_memory_objective=small,
+    )
+
+
+def choose(assessments: Sequence[Assessment]) -> Choice | None:
+    """The variant to serve (see the module), or ``None`` if none may be served."""
+    servable = [entry for entry in assessments if entry.servable]
+    small = [entry for entry in servable if entry.within_memory_objective]
+    accurate = [entry for entry in small if entry.prediction.meets_accuracy]
+    good = [entry for entry in accurate if entry.prediction.meets_latency]
+    tiers: tuple[tuple[list[Assessment], Callable[[Assessment], tuple[float, ...]]], ...] = (
+        (good, lambda entry: (-entry.profile.rank, *speed(entry))),
+        (accurate, speed),
+        (small, lambda entry: (-entry.profile.accuracy_percent, -entry.profile.rank)),
+        (servable, lambda entry: (needed_bytes(entry.profile), *speed(entry))),
+    )
+    for entries, order in tiers:
+        if entries:
+            return Choice(assessment=min(entries, key=order), objectives_met=entries is good)
+    return None
+
+
+def speed(entry: Assessment) -> tuple[float, ...]:
+    """Sorts by latency: the predicted one, else (nothing keeps up) the profile's; the fastest is the least."""
+    p95 = entry.prediction.p95_milliseconds
+    return (math.inf if p95 is None else p95, entry.profile.p95_milliseconds, -entry.profile.rank)
+
+
+def _allowed_text(budget: float | None, margin_percent: float) -> str:
+    if budget is None:
+        return "what is asked"
+    less = f" ({budget:.1f} ms less {margin_percent:g} %)" if margin_percent else ""
+    return f"{budget * (1 - margin_percent / 100):.1f} ms{less}"

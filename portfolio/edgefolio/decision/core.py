@@ -1,0 +1,158 @@
+"""The decision: which variant an endpoint should serve now.
+
+The rules run in this order; the first that applies decides:
+
+1. serving nothing, or a dead server: serve the right one (in every policy); an active variant that no profile knows is
+   replaced too;
+2. policy ``Paused``; a variant that a person pinned;
+3. memory exceeded (the objective, or the headroom under the server's limit): a smaller one, at once;
+4. metrics missing, stale, or taken while a switch settles: hold;
+5. most requests fail, for ``downAfterSeconds``: another variant, once; the failing one is quarantined;
+6. accuracy below the minimum: the right one above it;
+7. latency violated, for ``downAfterSeconds`` and shown by ``minRequests``: a faster one;
+8. a more accurate one fits, with margin and for ``upAfterSeconds``: that one.
+
+Rules 1, 3 and 5 and a pin are not bound by dwell time and budget; 6 to 8 are. Every hold says why, in one sentence with
+numbers. ``Recommend`` runs the same rules and only says what they would do, but for serving nothing or a dead server.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from edgefolio.decision.cycle import Cycle
+from edgefolio.decision.estimation import estimated, measure
+from edgefolio.decision.prediction import is_usable
+from edgefolio.decision.rules import RULES, Outcome, memory_rule, pin_rule, serve_something_rule, upgrade_rule
+from edgefolio.decision.state import rebased
+from edgefolio.decision.timers import timed
+from edgefolio.decision.types import (
+    Action,
+    Decision,
+    Objectives,
+    Observation,
+    Reason,
+    ServerState,
+    State,
+    VariantProfile,
+)
+from edgefolio.specification.serving import Switching
+
+
+def decide(
+    *,
+    observation: Observation,
+    objectives: Objectives,
+    profiles: tuple[VariantProfile, ...],
+    switching: Switching,
+    state: State,
+    now: float,
+) -> tuple[Decision, State]:
+    """The decision for this cycle, and the state to hand to the next one.
+
+    ``now`` is in seconds on the caller's clock; ``profiles`` may come in any order. Total: whatever the numbers, it
+    decides and does not raise. The caller carries a switch out and then calls
+    :func:`~edgefolio.decision.state.state_after_switch` or :func:`~edgefolio.decision.state.state_after_failure`.
+    """
+    if not math.isfinite(now):
+        message = f"The clock says {now}; nothing is decided without a time."
+        hold = Decision(
+            action=Action.HOLD, reason=Reason.MISSING_METRICS, target=None, message=message, objectives_met=None
+        )
+        return hold, state
+    cycle = Cycle(
+        observation=observation,
+        objectives=objectives,
+        profiles=_usable(profiles),
+        switching=switching,
+        state=rebased(state, now=now, switching=switching),
+        now=now,
+    )
+    if not cycle.profiles:
+        return cycle.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), cycle.state
+    if (decision := serve_something_rule(cycle)) is not None:
+        return _under_policy(decision, cycle.state, cycle)
+    problem = _distrust(cycle)
+    if problem is None:
+        problem, cycle = _measured(cycle)
+    return _under_policy(*_decided(cycle, problem), cycle)
+
+
+def _under_policy(decision: Decision, after: State, cycle: Cycle) -> Outcome:
+    """What the policy lets through: all of it, nothing but what keeps an endpoint serving, or only words."""
+    policy = cycle.switching.policy
+    if policy == "Auto" or decision.reason in (Reason.INITIAL, Reason.SERVER_DEAD):
+        return decision, after
+    if policy == "Paused":
+        return cycle.hold(Reason.PAUSED, "The policy is Paused."), cycle.state
+    if decision.action is Action.HOLD:
+        return decision, after
+    message = f"The policy is Recommend; a switch to {decision.target} is due: {decision.message}"
+    return replace(decision, action=Action.HOLD, reason=Reason.RECOMMEND_ONLY, message=message), cycle.state
+
+
+def _decided(cycle: Cycle, problem: tuple[Reason, str] | None) -> Outcome:
+    for rule in (pin_rule, memory_rule):
+        if (outcome := rule(cycle)) is not None:
+            return outcome
+    if problem is not None:
+        return cycle.hold(*problem), cycle.state
+    for rule in RULES:
+        if (outcome := rule(cycle)) is not None:
+            return outcome
+    return upgrade_rule(cycle)
+
+
+def _usable(profiles: tuple[VariantProfile, ...]) -> tuple[VariantProfile, ...]:
+    """Usable profiles by rank; of two with one name the first."""
+    by_name: dict[str, VariantProfile] = {}
+    for profile in profiles:
+        if is_usable(profile):
+            by_name.setdefault(profile.name, profile)
+    return tuple(sorted(by_name.values(), key=lambda profile: (profile.rank, profile.name)))
+
+
+def _distrust(cycle: Cycle) -> tuple[Reason, str] | None:
+    """What speaks against believing this cycle's metrics."""
+    switching, traffic, memory = cycle.switching, cycle.observation.traffic, cycle.observation.memory
+    since_switch = cycle.since_switch
+    if since_switch is not None and since_switch < switching.settle_seconds:
+        text = f"The last switch was {since_switch:.1f} s ago; measurements count from {switching.settle_seconds} s."
+        return Reason.SETTLING, text
+    if cycle.observation.server is ServerState.UNKNOWN:
+        return Reason.MISSING_METRICS, "Whether the server answers is not known."
+    if traffic is None:
+        return Reason.MISSING_METRICS, "The server's counters could not be read."
+    for what, age in (("counters", traffic.age_seconds), ("memory figures", memory.age_seconds if memory else 0.0)):
+        # Written so that an age that is no number counts as stale.
+        if not age <= switching.stale_after_seconds:
+            text = f"The server's {what} are {age:.1f} s old; at most {switching.stale_after_seconds} s are believed."
+            return Reason.STALE_METRICS, text
+    return None
+
+
+def _measured(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
+    """The cycle with its measurement, estimates and timers; or why the numbers cannot be used."""
+    state, switching, traffic, active = cycle.state, cycle.switching, cycle.observation.traffic, cycle.active
+    assert traffic is not None
+    assert active is not None
+    measurement = measure(traffic, active, instances=cycle.observation.instances)
+    if measurement is None:
+        text = "The server's counters make no sense: a value is negative, infinite, or zero where it cannot be."
+        return (Reason.MISSING_METRICS, text), cycle
+    # Timers mean "without a break": a longer gap than metrics may be old starts them anew.
+    longest = max(float(switching.stale_after_seconds), 3 * float(switching.observe_seconds))
+    elapsed = math.inf if state.observed_at is None else cycle.now - state.observed_at
+    if elapsed > longest:
+        state = replace(state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=())
+    state = estimated(
+        replace(state, observed_at=cycle.now),
+        measurement=measurement,
+        probe=cycle.observation.probe,
+        profile=active,
+        switching=switching,
+        now=cycle.now,
+    )
+    cycle = replace(cycle, state=state, measurement=measurement)
+    return None, replace(cycle, state=timed(cycle, elapsed=elapsed))

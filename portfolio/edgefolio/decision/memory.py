@@ -1,0 +1,90 @@
+"""Whether a variant fits the memory: what was asked, what the server may use, and old + new during the switch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgefolio.decision.types import MemoryState, Observation, VariantProfile
+
+#: The node must keep this much after a variant was loaded, or the kubelet or the kernel starts to kill.
+NODE_RESERVE_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryBounds:
+    """Bytes that may be used: by one variant in place of all loaded ones, and on top of what is loaded now.
+
+    ``None`` is unbounded. ``resident`` variants cost nothing more.
+    """
+
+    alone_bytes: float | None
+    extra_bytes: float | None
+    resident: frozenset[str]
+
+    def fits_alone(self, profile: VariantProfile) -> bool:
+        """Whether the server could hold this variant once the others are gone."""
+        return self.alone_bytes is None or needed_bytes(profile) <= self.alone_bytes
+
+    def fits_during_switch(self, profile: VariantProfile, *, instances: int) -> bool:
+        """Whether it can be loaded while what is loaded now stays."""
+        if profile.name in self.resident:
+            return True
+        return self.extra_bytes is None or instances * needed_bytes(profile) <= self.extra_bytes
+
+
+def needed_bytes(profile: VariantProfile) -> int:
+    """What a variant adds to the empty server at its highest, which is at load."""
+    return max(profile.memory_peak_bytes, profile.memory_steady_bytes)
+
+
+def memory_bounds(
+    observation: Observation,
+    profiles: tuple[VariantProfile, ...],
+    *,
+    headroom_percent: float,
+) -> MemoryBounds:
+    """The bounds that ``observation`` sets; of the server's limit ``headroom_percent`` is kept free."""
+    resident = frozenset(observation.resident_variants)
+    if observation.active_variant is not None:
+        resident |= {observation.active_variant}
+    memory = observation.memory
+    if memory is None:
+        return MemoryBounds(alone_bytes=None, extra_bytes=None, resident=resident)
+    limit, used, node = (
+        _bytes(memory.limit_bytes),
+        _bytes(memory.working_set_bytes),
+        _bytes(memory.node_available_bytes),
+    )
+    instances = max(1, observation.instances)
+    loaded = instances * sum(profile.memory_steady_bytes for profile in profiles if profile.name in resident)
+    alone: float | None = None
+    extra: float | None = None
+    if limit is not None:
+        usable = limit * (1 - headroom_percent / 100)
+        # Without a working set at least the loaded variants are known.
+        extra = usable - (loaded if used is None else used)
+        alone = (usable - max(0.0, (used or 0.0) - loaded)) / instances
+    if node is not None:
+        free = node - NODE_RESERVE_BYTES
+        extra = free if extra is None else min(extra, free)
+        in_place = (free + loaded) / instances
+        alone = in_place if alone is None else min(alone, in_place)
+    return MemoryBounds(alone_bytes=alone, extra_bytes=extra, resident=resident)
+
+
+def exceeds_limit(memory: MemoryState | None, *, headroom_percent: float) -> bool:
+    """Whether the server has eaten into the headroom under its limit: an emergency."""
+    if memory is None:
+        return False
+    limit, used = _bytes(memory.limit_bytes), _bytes(memory.working_set_bytes)
+    return limit is not None and used is not None and used > limit * (1 - headroom_percent / 100)
+
+
+def mebibytes(amount: float | None) -> str:
+    """``amount`` bytes for people: "12.5 MiB"."""
+    return "unknown" if amount is None or not math.isfinite(amount) else f"{amount / 2**20:.1f} MiB"
+
+
+def _bytes(value: int | None) -> float | None:
+    return float(value) if value is not None and 0 <= value < math.inf else None

@@ -1,0 +1,134 @@
+"""What a variant would answer in, from its profile and the conditions at the endpoint.
+
+    p95(variant) = a + f * profile p95 + wait95
+
+``a`` is transport (everything in the server that is neither queue nor compute), ``f`` the compute factor (how much
+slower this node computes now than the profile says). The wait comes from one of two models:
+
+* **Open** (the arrival rate is known): M/G/c in the approximation of Allen and Cunneen,
+  ``Wq = C(c, rho) * s / (c * (1 - rho)) * (Ca2 + Cs2) / 2`` with the Erlang C formula for the probability to wait,
+  mean service time ``s``, and squared coefficients of variation of arrivals and service (A. O. Allen, *Probability,
+  Statistics, and Queueing Theory with Computer Science Applications*, 2nd ed., 1990, section 5.3). The wait of those
+  that wait is taken as exponential (exact for M/M/c; W. Whitt, "Approximations for the GI/G/m queue", Production and
+  Operations Management 2(2), 1993), so its 95th percentile is ``Wq / P * ln(P / 0.05)`` where ``P`` waits at all.
+* **Closed** (the rate is censored: the server is saturated and ``L`` requests are inside it): the requests ahead are
+  computed first, ``wait = max(0, L - c) / c * s``. A faster variant answers more of them, so the rate says nothing.
+
+The sum of two 95th percentiles is above the 95th percentile of the sum: the prediction errs to the careful side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgefolio.decision.types import VariantProfile
+
+#: A variant other than the active one is never taken if it would be busy for a larger share of the time than this.
+UTILIZATION_CAP = 0.85
+#: The share of requests that may be slower than the latency in the objective.
+_TAIL = 0.05
+#: Standard normal 95th percentile.
+_Z95 = 1.6448536269514722
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """The endpoint as a prediction sees it.
+
+    ``arrival_rate`` in requests per second, ``in_flight`` (requests inside the server) set where the rate is censored;
+    then ``arrival_rate`` is only a lower bound of the demand, or ``None``. ``merged_requests`` is how many requests one
+    execution answers (dynamic batching).
+    """
+
+    compute_factor: float = 1.0
+    transport_milliseconds: float = 0.0
+    arrival_rate: float | None = None
+    in_flight: float | None = None
+    arrival_variability: float = 1.0
+    instances: int = 1
+    merged_requests: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Predicted p95 in milliseconds (``None``: the queue grows without end) and utilization (``None``: unknown)."""
+
+    p95_milliseconds: float | None
+    utilization: float | None
+
+
+def is_usable(profile: VariantProfile) -> bool:
+    """Whether every figure of ``profile`` is a number that a prediction can stand on."""
+    latencies = (profile.mean_milliseconds, profile.p95_milliseconds)
+    memory = (profile.memory_peak_bytes, profile.memory_steady_bytes)
+    return (
+        all(0 < value < math.inf for value in latencies)
+        and all(0 <= value < math.inf for value in memory)
+        and math.isfinite(profile.accuracy_percent)
+    )
+
+
+def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expectation:
+    """What a request to this variant would take under ``conditions``; ``profile`` must be usable."""
+    instances = max(1, conditions.instances)
+    service = conditions.compute_factor * profile.mean_milliseconds
+    answer = conditions.transport_milliseconds + conditions.compute_factor * profile.p95_milliseconds
+    utilization = None
+    if conditions.arrival_rate is not None:
+        executions = conditions.arrival_rate / max(1.0, conditions.merged_requests)
+        utilization = executions * service / 1000 / instances
+    if conditions.in_flight is not None:
+        wait = max(0.0, conditions.in_flight - instances) / instances * service
+        return _expectation(answer + wait, utilization)
+    if utilization is None:
+        return _expectation(answer, None)
+    if not utilization < 1:
+        return Expectation(p95_milliseconds=None, utilization=utilization)
+    mean_wait = poisson_wait(utilization, service=service, instances=instances) * (
+        conditions.arrival_variability + service_variability(profile)
+    )
+    wait = wait_p95(mean_wait, utilization=utilization, service=service, instances=instances)
+    return _expectation(answer + wait, utilization)
+
+
+def erlang_c(utilization: float, *, instances: int) -> float:
+    """Probability that a request must wait in M/M/c (Erlang C); ``utilization`` per instance, in [0, 1)."""
+    offered = utilization * instances
+    # Erlang B by its recursion, which neither overflows nor cancels; then C from B.
+    blocking = 1.0
+    for count in range(1, instances + 1):
+        blocking = offered * blocking / (count + offered * blocking)
+    return blocking / (1 - utilization * (1 - blocking))
+
+
+def poisson_wait(utilization: float, *, service: float, instances: int) -> float:
+    """Half of the M/M/c mean wait, in the unit of ``service``: Allen-Cunneen multiplies it by Ca2 + Cs2."""
+    return erlang_c(utilization, instances=instances) * service / (instances * (1 - utilization)) / 2
+
+
+def wait_p95(mean_wait: float, *, utilization: float, service: float, instances: int) -> float:
+    """95th percentile of the wait whose mean over all requests is ``mean_wait`` (same unit as ``service``)."""
+    if mean_wait <= 0 or service <= 0:
+        return 0.0
+    utilization = min(max(utilization, 0.0), 0.999)
+    probability = erlang_c(utilization, instances=instances)
+    if mean_wait > 4 * poisson_wait(utilization, service=service, instances=instances):
+        # Far heavier than Poisson arrivals explain: bursts, in which nearly everyone waits.
+        probability = max(probability, min(1.0, mean_wait / service))
+    return mean_wait / probability * math.log(probability / _TAIL) if probability > _TAIL else 0.0
+
+
+def service_variability(profile: VariantProfile) -> float:
+    """Squared coefficient of variation of the service time, from the profile's p95 / mean.
+
+    For a log-normal time with parameter sigma, p95 / mean = exp(z * sigma - sigma^2 / 2); solved for sigma, the result
+    is exp(sigma^2) - 1. Beyond the largest ratio that a log-normal can have, it is bounded by that one.
+    """
+    ratio = math.log(max(1.0, profile.p95_milliseconds / profile.mean_milliseconds))
+    sigma = _Z95 - math.sqrt(max(0.0, _Z95 * _Z95 - 2 * ratio))
+    return math.expm1(sigma * sigma)
+
+
+def _expectation(p95: float, utilization: float | None) -> Expectation:
+    return Expectation(p95_milliseconds=p95 if math.isfinite(p95) else None, utilization=utilization)

@@ -1,0 +1,122 @@
+"""What the core remembers: carried through clock jumps, switches and failures, and written as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+from edgefolio.decision.encoding import decoded, encoded
+from edgefolio.decision.types import FittingVariant, Quarantine, State
+from edgefolio.specification.serving import Switching
+
+HOUR_SECONDS = 3600.0
+#: Doubling ends here: a quarantined variant is tried at least once a day, a bounced upgrade once an hour.
+_LONGEST_QUARANTINE_SECONDS = 86_400.0
+LONGEST_BACKOFF_SECONDS = HOUR_SECONDS
+#: More switches in an hour than the largest budget allows are not counted.
+_REMEMBERED_SWITCHES = 3600
+_FIRST_RETRY_SECONDS = 10.0
+
+
+def state_after_switch(state: State, *, variant: str, now: float) -> State:
+    """``state`` once ``variant`` serves, verified: dwell and budget start, timers of the variant left end."""
+    kept = tuple(entry for entry in state.quarantined if entry.variant != variant or entry.until <= now)
+    recent = (*(time for time in state.recent_switches if now - time < HOUR_SECONDS), now)
+    return replace(
+        state,
+        violation_since=None,
+        violation_requests=0.0,
+        failing_since=None,
+        fitting=tuple(entry for entry in state.fitting if entry.variant != variant),
+        last_switch_at=now,
+        recent_switches=recent[-_REMEMBERED_SWITCHES:],
+        quarantined=kept,
+    )
+
+
+def state_after_failure(state: State, *, variant: str, cause: str, now: float, switching: Switching) -> State:
+    """``state`` after ``variant`` failed to load or to answer: quarantined, twice as long as the last time."""
+    before = next((entry for entry in state.quarantined if entry.variant == variant), None)
+    failures = (before.failures if before else 0) + 1
+    record = Quarantine(
+        variant=variant,
+        until=now + quarantine_seconds(failures, switching),
+        failures=failures,
+        cause=cause[:500],
+    )
+    others = tuple(entry for entry in state.quarantined if entry.variant != variant)
+    return replace(state, fitting=(), quarantined=(*others, record))
+
+
+def quarantine_seconds(failures: int, switching: Switching) -> float:
+    """How long a variant that failed this many times is left alone."""
+    return float(min(switching.quarantine_seconds * 2.0 ** min(failures - 1, 30), _LONGEST_QUARANTINE_SECONDS))
+
+
+def retry_at(entry: Quarantine, switching: Switching) -> float:
+    """When an endpoint that serves *nothing* tries this variant again: 10, 20, 40, ... s after it failed."""
+    length = quarantine_seconds(entry.failures, switching)
+    return entry.until - length + min(length, _FIRST_RETRY_SECONDS * 2.0 ** min(entry.failures - 1, 30))
+
+
+def is_quarantined(state: State, variant: str, now: float) -> bool:
+    """Whether ``variant`` is left alone at ``now``."""
+    return any(entry.variant == variant and entry.until > now for entry in state.quarantined)
+
+
+def rebased(state: State, *, now: float, switching: Switching) -> State:
+    """``state`` with every number usable at ``now``: no time in the future, nothing infinite, old entries dropped."""
+
+    def past(time: float | None) -> float | None:
+        return None if time is None or not math.isfinite(time) else min(time, now)
+
+    def number(value: float, otherwise: float) -> float:
+        return value if 0 <= value < math.inf else otherwise
+
+    recent = (past(time) for time in state.recent_switches)
+    quarantined = []
+    for entry in state.quarantined:
+        length = quarantine_seconds(max(1, entry.failures), switching)
+        until = min(entry.until, now + length) if not math.isnan(entry.until) else now + length
+        # An expired entry is kept as long again: a failure soon after doubles.
+        if until + length > now:
+            quarantined.append(replace(entry, until=until, failures=max(1, entry.failures)))
+    backoffs = tuple(
+        replace(entry, until=min(entry.until, now + LONGEST_BACKOFF_SECONDS))
+        for entry in state.upgrade_backoffs
+        if not math.isnan(entry.until) and entry.until + LONGEST_BACKOFF_SECONDS > now
+    )
+    rate = state.arrival_rate
+    return replace(
+        state,
+        compute_factor=number(state.compute_factor, 1.0) or 1.0,
+        transport_milliseconds=number(state.transport_milliseconds, 0.0),
+        arrival_variability=number(state.arrival_variability, 1.0),
+        factor_updated_at=past(state.factor_updated_at),
+        arrival_rate=rate if rate is not None and 0 <= rate < math.inf else None,
+        observed_at=past(state.observed_at),
+        violation_since=past(state.violation_since),
+        violation_requests=number(state.violation_requests, 0.0),
+        failing_since=past(state.failing_since),
+        fitting=tuple(
+            FittingVariant(variant=entry.variant, since=since)
+            for entry in state.fitting
+            if (since := past(entry.since)) is not None
+        ),
+        last_switch_at=past(state.last_switch_at),
+        recent_switches=tuple(time for time in recent if time is not None and now - time < HOUR_SECONDS),
+        quarantined=tuple(quarantined),
+        upgraded_at=past(state.upgraded_at),
+        upgrade_backoffs=backoffs,
+    )
+
+
+def state_to_json(state: State) -> str:
+    """``state`` as one line of JSON, for the agent's volume."""
+    return json.dumps(encoded(state), sort_keys=True)
+
+
+def state_from_json(text: str) -> State:
+    """Read what :func:`state_to_json` wrote. Unknown fields are ignored; anything else wrong raises ValueError."""
+    return decoded(State, json.loads(text), ignore_unknown=True)
