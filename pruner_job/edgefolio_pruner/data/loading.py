@@ -33,14 +33,14 @@ def load_data(
     """
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {specification.training_uri}")
-    data = _read(specification.training_uri, image_size=specification.image_size, field=fields[TRAIN])
+    data = _read(specification.training_uri, TRAIN, image_size=specification.image_size, field=fields[TRAIN])
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
     for part, uri in ((VALIDATION, specification.validation_uri), (TEST, specification.test_uri)):
         if uri is None:
             continue
         progress(stage="data", fraction=0.3, message=f"reading {uri}")
-        other = _read(uri, image_size=specification.image_size, field=fields[part])
+        other = _read(uri, part, image_size=specification.image_size, field=fields[part])
         parts[part] = _only_part(other, part)
         names[part] = uri
         if other.scale != data.scale or not set(other.class_names) <= set(data.class_names):
@@ -79,7 +79,7 @@ def load_data(
     )
 
 
-def _read(uri: str, *, image_size: int | None, field: str) -> RawData:
+def _read(uri: str, needed: str, *, image_size: int | None, field: str) -> RawData:
     if uri.startswith("builtin:"):
         if uri == "builtin:digits":
             return read_digits()
@@ -89,13 +89,21 @@ def _read(uri: str, *, image_size: int | None, field: str) -> RawData:
             "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
         )
     if is_folder(uri):
-        return read_image_folder(uri, image_size=image_size, field=field)
-    return read_npz(uri, field=field)
+        data = read_image_folder(uri, image_size=image_size, field=field)
+        if needed not in data.parts and TRAIN not in data.parts:
+            raise UserError(
+                f"the folder has parts, but none for {needed}.",
+                field=field,
+                value=uri,
+                remedy=f"Put the images into <folder>/{needed}/<class>/.",
+            )
+        return data
+    return read_npz(uri, needed=needed, field=field)
 
 
 def _only_part(data: RawData, part: str) -> RawSplit:
     # A file for one purpose holds plain x and y, or the part under its own name.
-    return data.parts.get(part, data.parts[TRAIN])
+    return data.parts[part] if part in data.parts else data.parts[TRAIN]
 
 
 def _renumbered(split: RawSplit, own: tuple[str, ...], wanted: tuple[str, ...]) -> RawSplit:

@@ -26,8 +26,11 @@ from edgefolio_pruner.uris import read_uri
 _CHANNELS = (1, 3, 4)
 
 
-def read_npz(uri: str, *, field: str) -> RawData:
-    """The data in the file at ``uri`` (any URL that fsspec opens). Raises :class:`UserError` for ``field``."""
+def read_npz(uri: str, *, needed: str, field: str) -> RawData:
+    """The data in the file at ``uri`` (any URL that fsspec opens), with at least the part ``needed`` or plain x and y.
+
+    Raises :class:`UserError` for ``field``.
+    """
     arrays = _arrays(read_uri(uri, field=field), field=field, uri=uri)
     parts: dict[str, RawSplit] = {}
     for name in (TRAIN, VALIDATION, TEST):
@@ -42,9 +45,11 @@ def read_npz(uri: str, *, field: str) -> RawData:
         parts[name] = RawSplit(
             images=_images(arrays[keys[0]], keys[0], field, uri), labels=_labels(arrays[keys[1]], keys[1], field, uri)
         )
-    if TRAIN not in parts:
+    if TRAIN not in parts and needed not in parts:
         held = ", ".join(sorted(arrays)) or "nothing"
-        raise _bad(f"it holds {held}, but no x_train or x.", field, uri, "Save x_train and y_train (or x and y).")
+        raise _bad(
+            f"it holds {held}, but no x_{needed} or x.", field, uri, f"Save x_{needed} and y_{needed}, or x and y."
+        )
     if "class_names" in arrays:
         class_names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
     else:
