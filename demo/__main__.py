@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from demo.loads import LoadResult, Stage
-from demo.results import show, write_report_with_timeline
+from demo.results import show, timeline
 from edgefolio.repository import Repository
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,9 @@ EXAMPLE = ROOT / "examples" / "fashion-mnist.yaml"
 
 def main() -> int:
     """Make, publish, serve under three loads, judge, report."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="where everything is written")
     parser.add_argument("--example", type=Path, default=EXAMPLE, help="the portfolio to make")
     arguments = parser.parse_args()
@@ -57,8 +59,13 @@ def main() -> int:
     )
     results: list[LoadResult] = [stage.adaptive(), stage.fixed_slowest(), stage.fixed_fastest()]
 
-    report = write_report_with_timeline(manifest, results, path=output / "report.html", seconds=time.monotonic() - began)
-    return show(console, manifest, results, report=report)
+    report = output / "report.html"
+    recorded = output / "timeline.json"
+    timeline(manifest, results).write(recorded)
+    progress("writing the report")
+    command = [sys.executable, "-m", "edgefolio.commands.main", "report", str(repository)]
+    subprocess.run([*command, "--timeline", str(recorded), "--output", str(report)], check=True)
+    return show(console, manifest, results, report=report, seconds=time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from itertools import pairwise
 from statistics import mean
 
 from demo.clients import Record
+from edgefolio_pruner.report.timeline import ActiveStep, LatencyBin, LoadFigures
 
 #: "Outside the objective" is judged per second of the load: its p95 over all clients against the objective then.
 BIN_SECONDS = 1.0
@@ -23,25 +24,6 @@ class Switch:
     milliseconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadSummary:
-    """The figures of one load. Latencies in milliseconds, as clients saw them."""
-
-    name: str
-    requests: int
-    failed: int
-    wrong_version: int
-    outside_objective_percent: float
-    mean_accuracy_percent: float
-    p50_milliseconds: float
-    p95_milliseconds: float
-    switches: int
-    switch_milliseconds: float | None
-    longest_gap_milliseconds: float
-    p99_in_switch_windows_milliseconds: float | None
-    p99_steady_milliseconds: float
-
-
 def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile of ``values`` (not empty)."""
     ordered = sorted(values)
@@ -50,14 +32,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def summarize(
     *,
-    name: str,
     records: Sequence[Record],
     switches: Sequence[Switch],
     accuracy: Mapping[int, float],
     objective_at: Sequence[tuple[float, float]],
     until: float,
     switch_window_seconds: float = 1.0,
-) -> LoadSummary:
+) -> LoadFigures:
     """Figures of the requests before ``until`` seconds; ``objective_at`` lists (from second, p95 milliseconds)."""
     counted = [record for record in records if record.at < until]
     answered = [record for record in counted if record.error is None]
@@ -67,8 +48,7 @@ def summarize(
     windows = [(s.at - s.milliseconds / 1000, s.at + switch_window_seconds) for s in near]
     inside = [r.milliseconds for r in answered if any(low <= r.at <= high for low, high in windows)]
     steady = [r.milliseconds for r in answered if not any(low <= r.at <= high for low, high in windows)]
-    return LoadSummary(
-        name=name,
+    return LoadFigures(
         requests=len(counted),
         failed=len(counted) - len(answered),
         wrong_version=len(wrong),
@@ -97,6 +77,37 @@ def outside_objective_percent(
         number for number in seconds if percentile(bins[number], 95) > _objective(objective_at, number * BIN_SECONDS)
     ]
     return 100 * len(outside) / len(seconds) if seconds else 0.0
+
+
+def latency_bins(records: Sequence[Record], *, seconds: float = 0.5) -> tuple[LatencyBin, ...]:
+    """The latencies of ``records`` in bins of ``seconds``, for the plot."""
+    bins: dict[int, list[Record]] = {}
+    for record in records:
+        bins.setdefault(int(record.at / seconds), []).append(record)
+    result = []
+    for number, members in sorted(bins.items()):
+        latencies = [record.milliseconds for record in members if record.error is None]
+        result.append(
+            LatencyBin(
+                at=number * seconds,
+                requests=len(members),
+                failed=len(members) - len(latencies),
+                p50_milliseconds=percentile(latencies, 50) if latencies else None,
+                p95_milliseconds=percentile(latencies, 95) if latencies else None,
+                maximum_milliseconds=max(latencies, default=None),
+            )
+        )
+    return tuple(result)
+
+
+def active_steps(records: Sequence[Record], names: Mapping[int, str]) -> tuple[ActiveStep, ...]:
+    """Which variant answered from when on, by the version that the answers state."""
+    steps: list[ActiveStep] = []
+    for record in sorted(records, key=lambda record: record.at + record.milliseconds / 1000):
+        variant = names.get(record.version) if record.version is not None else None
+        if variant is not None and (not steps or steps[-1].variant != variant):
+            steps.append(ActiveStep(at=record.at, variant=variant))
+    return tuple(steps)
 
 
 def longest_gap_milliseconds(answered: Sequence[Record]) -> float:

@@ -34,7 +34,7 @@ def test_seconds_after_the_compared_part_do_not_count() -> None:
 
 def test_an_answer_of_another_version_than_stated_is_wrong_and_so_is_an_unknown_one() -> None:
     records = [record(0, 1), record(1, 1, by=102), record(2, 1, by=None), record(3, 1, error="x")]
-    figures = summarize(name="n", records=records, switches=[], accuracy={101: 90.0}, objective_at=[(0, 10)], until=9)
+    figures = summarize(records=records, switches=[], accuracy={101: 90.0}, objective_at=[(0, 10)], until=9)
     assert (figures.requests, figures.failed, figures.wrong_version) == (4, 1, 2)
     assert figures.mean_accuracy_percent == 90.0
 
@@ -42,9 +42,7 @@ def test_an_answer_of_another_version_than_stated_is_wrong_and_so_is_an_unknown_
 def test_requests_near_a_switch_are_apart_from_the_steady_ones() -> None:
     switch = Switch(at=1.5, variant="small", reason="LatencyViolated", milliseconds=200)
     records = [record(0.5, 10), record(1.4, 80), record(2.0, 60), record(4.0, 11)]
-    figures = summarize(
-        name="n", records=records, switches=[switch], accuracy={101: 90.0}, objective_at=[(0, 50)], until=9
-    )
+    figures = summarize(records=records, switches=[switch], accuracy={101: 90.0}, objective_at=[(0, 50)], until=9)
     assert figures.p99_in_switch_windows_milliseconds == 80
     assert figures.p99_steady_milliseconds == 11
     assert figures.switches == 1
