@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import numpy.typing
 import tritonclient.grpc
 import tritonclient.http
+
+FloatArray = numpy.typing.NDArray[numpy.float32]
 
 #: A client gives up a request after this long; it then counts as failed.
 TIMEOUT_SECONDS = 20.0
@@ -61,9 +64,7 @@ class Record:
 class _Requester:
     """One connection of one protocol."""
 
-    def __init__(
-        self, protocol: str, plan: ClientPlan, inputs: numpy.ndarray, expected: dict[int, numpy.ndarray]
-    ) -> None:
+    def __init__(self, protocol: str, plan: ClientPlan, inputs: FloatArray, expected: dict[int, FloatArray]) -> None:
         self._plan = plan
         self._expected = expected
         self._tools: Any = tritonclient.grpc if protocol == "grpc" else tritonclient.http
@@ -93,7 +94,7 @@ class _Requester:
         return stated, nearest if distances[nearest] <= self._plan.tolerance else None
 
 
-def run_clients(plan: ClientPlan, inputs: numpy.ndarray, expected: dict[int, numpy.ndarray]) -> list[Record]:
+def run_clients(plan: ClientPlan, inputs: FloatArray, expected: dict[int, FloatArray]) -> list[Record]:
     """Run the four clients side by side for ``plan.seconds``; ``inputs`` is (requests, batch, ...)."""
     records: list[Record] = []
     lock = threading.Lock()

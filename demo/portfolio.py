@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import numpy.typing
 import onnxruntime
 import yaml
 
+from demo.clients import FloatArray
 from edgefolio.manifest import Manifest, Variant
 
 #: The objective, as a multiple of the p95 of the most accurate variant on this machine when nothing disturbs it.
@@ -60,7 +62,7 @@ def write_requests(repository: Path, manifest: Manifest, path: Path) -> float:
     generator = numpy.random.default_rng(0)
     shape = (REQUESTS, manifest.request_batch_size, *signature.shape)
     inputs = generator.standard_normal(shape).astype(numpy.float32)
-    answers: dict[str, numpy.ndarray] = {}
+    answers: dict[str, FloatArray] = {}
     for variant in manifest.variants:
         session = onnxruntime.InferenceSession(repository / "models" / manifest.model / variant.file)
         outputs = [session.run([manifest.signature.outputs[0].name], {signature.name: batch})[0] for batch in inputs]

@@ -53,7 +53,7 @@ def summarize(
         failed=len(counted) - len(answered),
         wrong_version=len(wrong),
         outside_objective_percent=outside_objective_percent(counted, objective_at, until),
-        mean_accuracy_percent=mean(accuracy[record.version] for record in answered if record.version in accuracy),
+        mean_accuracy_percent=mean(accuracy[record.version] for record in answered if record.version is not None),
         p50_milliseconds=percentile(latencies, 50),
         p95_milliseconds=percentile(latencies, 95),
         switches=len(near),
