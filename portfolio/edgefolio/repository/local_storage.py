@@ -39,7 +39,6 @@ class LocalStorage:
     @classmethod
     def open(cls, root: Path, *, uri: str, field: str, create: bool) -> LocalStorage:
         """The directory ``root``; made if it is missing and ``create`` is set. Raises :class:`UserError`."""
-        root = root.expanduser()
         if create:
             make_folder(root, field=field)
         try:

@@ -7,6 +7,7 @@ moves forward, so a slow publisher never takes readers back to what a faster one
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from edgefolio.repository import layout
 from edgefolio.repository.fetching import digest_and_size, digest_of_file
 from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER_BYTES, Repository, parse_pointer
 from edgefolio.repository.retention import remove_old_revisions
-from edgefolio.repository.storage import open_storage
+from edgefolio.repository.storage import local_root, open_storage
 
 #: So many of the newest reservations are searched for one's own content.
 _RESERVATIONS_SEARCHED = 64
@@ -70,6 +71,25 @@ class Publication:
                 remedy="Publish to a directory or to s3://bucket/prefix.",
             )
         return cls(Repository(storage))
+
+    @staticmethod
+    def check(uri: str, *, field: str = "--repository") -> None:
+        """Raise :class:`UserError` if nothing could be published at ``uri``; nothing is written.
+
+        For what takes long before it publishes: a directory that is missing is made only then.
+        """
+        root = local_root(uri, field=field)
+        if root is None:
+            Publication.open(uri, field=field)
+            return
+        nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            raise UserError(
+                f"it cannot be written ({nearest} is no folder that you may write to).",
+                field=field,
+                value=uri,
+                remedy="Choose a folder that you may write to.",
+            )
 
     def publish(
         self,

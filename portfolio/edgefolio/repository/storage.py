@@ -58,13 +58,23 @@ def open_storage(uri: str, *, field: str, create: bool = False) -> Storage:
 
     ``create`` makes a missing directory. Raises :class:`UserError` for an unknown scheme or an unreadable place.
     """
+    root = local_root(uri, field=field)
+    if root is None:
+        from edgefolio.repository.object_storage import ObjectStorage
+
+        return ObjectStorage.open(uri, field=field)
+    from edgefolio.repository.local_storage import LocalStorage
+
+    return LocalStorage.open(root, uri=uri, field=field, create=create)
+
+
+def local_root(uri: str, *, field: str) -> Path | None:
+    """The directory that ``uri`` names; ``None`` if it names another place. Raises :class:`UserError` for nonsense."""
     scheme, separator, rest = uri.partition("://")
     if not uri:
         raise UserError("it is empty.", field=field, value=uri, remedy="Name a directory or s3://bucket/prefix.")
     if separator and scheme != "file":
-        from edgefolio.repository.object_storage import ObjectStorage
-
-        return ObjectStorage.open(uri, field=field)
+        return None
     if not separator and ":" in uri.partition("/")[0]:
         raise UserError(
             "the scheme of this URI is not known.",
@@ -72,6 +82,4 @@ def open_storage(uri: str, *, field: str, create: bool = False) -> Storage:
             value=uri,
             remedy="Name a directory or s3://bucket/prefix (a directory with a colon in its name: write ./name).",
         )
-    from edgefolio.repository.local_storage import LocalStorage
-
-    return LocalStorage.open(Path(rest if separator else uri), uri=uri, field=field, create=create)
+    return Path(rest if separator else uri).expanduser()

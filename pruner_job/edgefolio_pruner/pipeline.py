@@ -1,0 +1,217 @@
+"""From a specification to a published portfolio: source, training, one-shot, candidates, profile, selection, publish.
+
+Every stage keeps its results in the work directory under a digest of what they depend on. A run that is killed at any
+instant and started again reuses them, and ends with the same variants, the same manifest and the same revision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
+from edgefolio.manifest import Accuracy, Manifest, Profile
+from edgefolio.repository import Publication, Published
+from edgefolio.specification import ModelPortfolio
+from edgefolio_pruner.making.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.making.drafting import choose, draft_manifest, making_specification
+from edgefolio_pruner.making.ladder import one_shot_states
+from edgefolio_pruner.making.source import MakingSource, load_source
+from edgefolio_pruner.making.trained import DENSE, TrainedState, trained_states
+from edgefolio_pruner.making.work import WorkDirectory, default_work_directory, no_space_left
+from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
+from edgefolio_pruner.profiling.measure import profile_variants
+from edgefolio_pruner.progress import Progress, no_progress
+
+#: The stages in their order, as progress names them.
+STAGES = ("data", "training", "one-shot", "candidates", "profile", "test", "publish")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeResult:
+    """What was made, where it was published, and where the work lies."""
+
+    manifest: Manifest
+    published: Published
+    repository_uri: str
+    work_directory: Path
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 if no candidate meets the accuracy floor and the dense model alone was published."""
+        return EXIT_OK if self.manifest.accuracy_floor_met else EXIT_OBJECTIVE_NOT_MET
+
+
+def make_portfolio(
+    portfolio: ModelPortfolio,
+    *,
+    repository_uri: str | None = None,
+    work_directory: Path | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> MakeResult:
+    """Make the variants of ``portfolio`` and publish them.
+
+    ``repository_uri`` and ``work_directory`` replace what the specification and the user's cache say; ``threads`` (of
+    training and pruning; profiles have their own in the specification) are all that this process may use. Raises
+    :class:`~edgefolio.errors.UserError` for bad input, before anything is written.
+    """
+    spec = portfolio.spec
+    uri = repository_uri if repository_uri is not None else spec.repository.uri
+    source = load_source(portfolio, progress=progress)
+    progress(stage="data", fraction=1.0, message=_described(source))
+    # A repository that cannot be written is known before hours of training.
+    field = "--repository" if repository_uri is not None else "spec.repository.uri"
+    Publication.check(uri, field=field)
+    work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
+    with work.occupied(), no_space_left(work.path):
+        making = _Making(portfolio, source, work, threads if threads is not None else available_threads(), progress)
+        draft, files = making.run()
+        published = Publication.open(uri, field=field).publish(
+            draft,
+            files,
+            history_limit=spec.revision_history_limit,
+            in_use={spec.pinned_revision} if spec.pinned_revision else (),
+            on_step=lambda step: progress(stage="publish", fraction=0.5, message=step),
+        )
+    what = "already published" if published.already_published else "published"
+    progress(stage="publish", fraction=1.0, message=f"{what} as revision {published.manifest.revision}")
+    return MakeResult(manifest=published.manifest, published=published, repository_uri=uri, work_directory=work.path)
+
+
+def available_threads() -> int:
+    """Threads that torch would take, bounded by the control group's quota."""
+    quota = cpu_quota()
+    return max(1, min(torch.get_num_threads(), math.ceil(quota) if quota is not None else 1 << 16))
+
+
+class _Making:
+    """One call of :func:`make_portfolio`, up to the draft."""
+
+    def __init__(
+        self, portfolio: ModelPortfolio, source: MakingSource, work: WorkDirectory, threads: int, progress: Progress
+    ) -> None:
+        self._portfolio, self._source, self._work = portfolio, source, work
+        self._threads, self._progress = threads, progress
+
+    def run(self) -> tuple[Manifest, dict[str, Path]]:
+        """The draft of the manifest, and the file of each variant."""
+        made = CandidateMaker(self._source, work=self._work, threads=self._threads).make(
+            self._states(), progress=self._progress
+        )
+        self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
+        first_with: dict[str, str] = {}
+        duplicates: dict[str, str] = {}
+        for record, _ in made:
+            holder = first_with.setdefault(record.sha256, record.name)
+            if holder != record.name:
+                duplicates[record.name] = holder
+        files = {record.name: path for record, path in made if record.name not in duplicates}
+        profiles = self._profiles(files, {record.name: record.sha256 for record, _ in made})
+        draft = self._draft([record for record, _ in made], profiles, duplicates, files)
+        return draft, {variant.name: files[variant.name] for variant in draft.variants}
+
+    def _states(self) -> tuple[TrainedState, ...]:
+        methods = self._portfolio.spec.methods
+        states = trained_states(self._source, methods, work=self._work, threads=self._threads, progress=self._progress)
+        if methods.sparse_training is not None:
+            self._progress(stage="training", fraction=1.0, message=f"{len(states)} trained models")
+        if methods.one_shot is None:
+            return states
+        assert self._portfolio.spec.data is not None
+        pruned = one_shot_states(
+            self._source,
+            states[0],
+            methods.one_shot,
+            calibration_samples=self._portfolio.spec.data.calibration_samples,
+            work=self._work,
+            threads=self._threads,
+            progress=self._progress,
+        )
+        self._progress(stage="one-shot", fraction=1.0, message=f"{len(pruned)} pruned models")
+        return (*states, *pruned)
+
+    def _profiles(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Profile]:
+        settings = self._portfolio.spec.profiling
+        environment = describe_environment(threads=settings.threads, onnxruntime_version=str(onnxruntime.__version__))
+        key: dict[str, Any] = {
+            "files": {name: digests[name] for name in files},
+            "settings": settings.model_dump(mode="json"),
+            "environment": environment.model_dump(mode="json"),
+        }
+
+        def measure() -> dict[str, Any]:
+            profiles = profile_variants(
+                files,
+                input_shapes={INPUT_NAME: self._source.data.sample_shape},
+                batch_sizes=settings.batch_sizes,
+                threads=settings.threads,
+                samples=settings.samples,
+                rounds=settings.rounds,
+                progress=self._progress,
+            )
+            return {name: profile.model_dump(mode="json", by_alias=True) for name, profile in profiles.items()}
+
+        value = self._work.result("profile", key, measure)
+        self._progress(stage="profile", fraction=1.0, message=f"{len(value)} variants on {environment.cpu_model}")
+        return {name: Profile.model_validate(profile) for name, profile in value.items()}
+
+    def _draft(
+        self,
+        candidates: Sequence[CandidateRecord],
+        profiles: Mapping[str, Profile],
+        duplicates: Mapping[str, str],
+        files: Mapping[str, Path],
+    ) -> Manifest:
+        key: dict[str, Any] = {
+            "candidates": {candidate.name: candidate.sha256 for candidate in candidates},
+            "profiles": {name: profile.model_dump(mode="json") for name, profile in profiles.items()},
+            "specification": making_specification(self._portfolio),
+            "model": self._portfolio.spec.serving.model_name,
+            "source": self._source.record,
+        }
+
+        def draft() -> dict[str, Any]:
+            measured = [candidate for candidate in candidates if candidate.name not in duplicates]
+            choice = choose(measured, profiles, self._portfolio)
+            manifest = draft_manifest(
+                portfolio=self._portfolio,
+                source=self._source,
+                candidates=candidates,
+                profiles=profiles,
+                choice=choice,
+                duplicates=duplicates,
+                test_accuracies=self._test_accuracies(choice.chosen, files),
+            )
+            return manifest.model_dump(mode="json", by_alias=True)
+
+        manifest = Manifest.model_validate(self._work.result("draft", key, draft))
+        self._progress(stage="test", fraction=1.0, message=f"{len(manifest.variants)} of {len(candidates)} chosen")
+        return manifest
+
+    def _test_accuracies(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Accuracy]:
+        test = self._source.data.test
+        accuracies = {}
+        for position, name in enumerate(names):
+            self._progress(stage="test", fraction=position / len(names), message=name)
+            accuracies[name] = measure_accuracy(files[name], test.images, test.labels, threads=self._threads)
+        return accuracies
+
+
+def _described(source: MakingSource) -> str:
+    data = source.data
+    shape = "x".join(str(size) for size in data.sample_shape)
+    return (
+        f"{source.description} on {data.name}: {data.train.samples} training, {data.validation.samples} validation, "
+        f"{data.test.samples} test samples of {shape}"
+    )
+
+
+__all__ = ["DENSE", "STAGES", "MakeResult", "available_threads", "make_portfolio"]
