@@ -5,10 +5,18 @@ every channel that provably does not matter and returns a smaller module with th
 """
 
 from .capture import CapturedModel, CaptureRefused, capture
+from .compress import Compressed, compress
 from .groups import ChannelGroup, ChannelSlice, channel_groups
-from .macs import count_macs
+from .macs import count_macs, count_parameters
+from .report import Barrier, LayerChannels, SpatialReport
 
 __all__ = [
+    "Barrier",
+    "Compressed",
+    "LayerChannels",
+    "SpatialReport",
+    "compress",
+    "count_parameters",
     "CaptureRefused",
     "CapturedModel",
     "ChannelGroup",

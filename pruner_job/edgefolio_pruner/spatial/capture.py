@@ -133,7 +133,7 @@ def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     """A copy with its own weights and its own graph; node names and metadata are kept."""
     root = torch.nn.Module()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        assign_tensor(root, name, tensor.detach().clone())
+        assign_tensor(root, name, tensor.detach().clone(), trainable=isinstance(tensor, torch.nn.Parameter))
     graph = fx.Graph()
     result = graph.graph_copy(module.graph, val_map={})
     _close(graph, module.graph, result)
@@ -142,15 +142,18 @@ def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
     return copied
 
 
-def assign_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Hold ``tensor`` in ``root`` under a dotted name, as a buffer inside plain containers."""
+def assign_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor, *, trainable: bool = False) -> None:
+    """Hold ``tensor`` in ``root`` under a dotted name inside plain containers: a parameter if ``trainable``, or a buffer."""
     *path, leaf = name.split(".")
     holder = root
     for part in path:
         if part not in holder._modules:
             holder.add_module(part, torch.nn.Module())
         holder = holder._modules[part]  # type: ignore[assignment]
-    holder.register_buffer(leaf, tensor)
+    if trainable:
+        holder.register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+    else:
+        holder.register_buffer(leaf, tensor)
 
 
 def _close(graph: fx.Graph, source: fx.Graph, result: Any) -> None:
@@ -228,7 +231,8 @@ def _to_graph_module(program: ExportedProgram, module: torch.nn.Module) -> tuple
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 name = canonical.get(str(spec.target), str(spec.target))
                 if name not in assigned:
-                    assign_tensor(root, name, held[str(spec.target)].detach().clone())
+                    trainable = spec.kind is InputKind.PARAMETER
+                    assign_tensor(root, name, held[str(spec.target)].detach().clone(), trainable=trainable)
                     assigned.add(name)
                     if name not in names_in_state:
                         unnamed.append(name)

@@ -29,5 +29,5 @@ def count_macs(model: CapturedModel | torch.nn.Module, input_shapes: tuple[tuple
 
 
 def count_parameters(module: torch.nn.Module) -> int:
-    """Numbers held in floating point weights and buffers that the module reads, running statistics included."""
-    return sum(value.numel() for value in module.state_dict().values() if value.is_floating_point())
+    """Numbers held in the module's parameters; a tied parameter counts once, running statistics do not."""
+    return sum(value.numel() for value in module.parameters())

@@ -1,0 +1,224 @@
+"""Writing the smaller network: the program once more, with the channels that stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from .capture import assign_tensor
+from .layers import new_layer
+from .nodes import argument, operator_name
+from .plan import Plan
+from .roles import Barrier, Contraction, Map, Move, Operand, Output
+from .rewrite_movement import rewrite_movement
+
+__all__ = ["Writer", "rewrite"]
+
+aten = torch.ops.aten
+
+
+class Writer:
+    """Builds the new graph node by node. ``values`` maps old nodes to new ones; absent values have no entry."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.program = plan.structure.program
+        self.graph = fx.Graph()
+        self.root = torch.nn.Module()
+        self.values: dict[fx.Node, fx.Node] = {}
+        self._held: dict[tuple[str, Any], fx.Node] = {}
+        self._names: set[str] = set()
+        self._batch: fx.Node | None = None
+        self.uses = Counter(
+            str(role.weight.target) for role in plan.structure.roles.values() if isinstance(role, Contraction)
+        )
+
+    def call(self, target: Any, *arguments: Any) -> fx.Node:
+        """A new call."""
+        return self.graph.call_function(target, arguments)
+
+    def copy(self, node: fx.Node, **replaced: Any) -> fx.Node:
+        """``node`` with its inputs mapped and the named arguments replaced."""
+        arguments, keywords = list(node.args), dict(node.kwargs)
+        for name, value in replaced.items():
+            described = node.target._schema.arguments  # type: ignore[union-attr]
+            place = next(index for index, entry in enumerate(described) if entry.name == name)
+            if place < len(arguments):
+                arguments[place] = value
+            else:
+                keywords[name] = value
+        mapped = fx.map_arg((tuple(arguments), keywords), self.new)
+        assert callable(node.target)
+        return self.graph.call_function(node.target, *mapped)
+
+    def new(self, node: fx.Node) -> fx.Node:
+        """The new node for an old one; nodes that are already new pass through."""
+        if node.graph is self.graph:
+            return node
+        if node not in self.values and node.op == "get_attr":
+            self.values[node] = self.hold(str(node.target), self.program.constant(node))
+        return self.values[node]
+
+    def hold(self, name: str, tensor: torch.Tensor, key: Any = "whole") -> fx.Node:
+        """A weight under ``name``; equal ``key`` means equal content, another content gets another name."""
+        if (name, key) not in self._held:
+            unique, number = name, 2
+            while unique in self._names:
+                unique, number = f"{name}_{number}", number + 1
+            self._names.add(unique)
+            trainable = isinstance(_lookup(self.program.module, name), torch.nn.Parameter)
+            assign_tensor(self.root, unique, tensor.detach().clone().contiguous(), trainable=trainable)
+            self._held[name, key] = self.graph.get_attr(unique)
+        return self._held[name, key]
+
+    def batch_size(self) -> fx.Node:
+        """The batch size of the first input."""
+        if self._batch is None:
+            first = next(node for node in self.program.nodes if node.op == "placeholder")
+            with self.graph.inserting_after(self.values[first]):
+                self._batch = self.graph.call_function(aten.sym_size.int, (self.values[first], 0))
+        return self._batch
+
+    def constant_slice(self, node: fx.Node, axis: int, kept: np.ndarray[Any, Any]) -> fx.Node:
+        """A constant with only the kept positions along ``axis``."""
+        tensor = self.program.constant(node)
+        if kept.all() or tensor.shape[axis] == 1:
+            return self.new(node)
+        index = torch.from_numpy(np.flatnonzero(kept))
+        return self.hold(str(node.target), tensor.index_select(axis, index), (axis, kept.tobytes()))
+
+
+def rewrite(plan: Plan) -> fx.GraphModule:
+    """The smaller network as a graph module of its own."""
+    writer = Writer(plan)
+    for node in plan.structure.program.nodes:
+        _write(writer, node)
+    writer.graph.eliminate_dead_code()
+    module = fx.GraphModule(writer.root, writer.graph)
+    _drop_unread(module)
+    module.graph.lint()
+    module.eval()
+    return module
+
+
+def _write(writer: Writer, node: fx.Node) -> None:
+    if node.op == "placeholder":
+        writer.values[node] = writer.graph.placeholder(node.name)
+        return
+    if node.op == "output":
+        writer.graph.output(fx.map_arg(node.args[0], writer.new))
+        return
+    role = writer.plan.structure.roles.get(node)
+    if node.op == "get_attr":
+        return
+    if role is None:
+        writer.values[node] = _write_size(writer, node)
+        return
+    if writer.plan.is_absent(node):
+        return
+    if isinstance(role, Contraction):
+        writer.values[node] = _write_layer(writer, node, role)
+    elif isinstance(role, Map):
+        writer.values[node] = _write_map(writer, node, role)
+    elif isinstance(role, Move):
+        writer.values[node] = rewrite_movement(writer, node, role)
+    elif isinstance(role, (Barrier, Output)):
+        writer.values[node] = writer.copy(node)
+    else:
+        raise AssertionError(node)
+
+
+def _write_size(writer: Writer, node: fx.Node) -> fx.Node:
+    if operator_name(node) == "sym_size":
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        first = next(n for n in writer.program.nodes if n.op == "placeholder")
+        if writer.program.size(node) == writer.program.shapes[first][0]:
+            return writer.batch_size()
+    return writer.copy(node)
+
+
+def _write_layer(writer: Writer, node: fx.Node, role: Contraction) -> fx.Node:
+    weight_name = str(role.weight.target)
+    shared = writer.uses[weight_name] > 1
+    layer = new_layer(writer.plan, node, role, shared=shared)
+    if layer.unchanged:
+        return writer.copy(node)
+    bias_name = str(role.bias.target) if role.bias is not None else weight_name.removesuffix("weight") + "bias"
+    bias = None
+    if layer.bias is not None:
+        bias = writer.hold(bias_name, layer.bias, layer.bias.numpy().tobytes())
+    if layer.weight is None:
+        return _write_constant(writer, node, bias)
+    # All call sites of one weight keep the same rows and columns.
+    weight = writer.hold(weight_name, layer.weight, role.kind)
+    replaced: dict[str, Any] = {"weight": weight, "bias": bias}
+    if role.kind != "linear" and layer.groups != role.groups:
+        replaced["groups"] = layer.groups
+    return writer.copy(node, **replaced)
+
+
+def _write_constant(writer: Writer, node: fx.Node, bias: fx.Node | None) -> fx.Node:
+    """A layer without inputs is its bias everywhere."""
+    shape: list[Any] = list(writer.program.shapes[node])
+    channels = writer.plan.structure.channels[node]
+    axis = next((axis for axis in range(channels.ndim) if channels.shape[axis] > 1), 1)
+    if channels.shape[axis] > 1:
+        shape[axis] = int(writer.plan.along(node, axis).sum())
+    shape[0] = writer.batch_size()
+    view = [1] * len(shape)
+    view[axis] = shape[axis]
+    return writer.call(aten.expand.default, writer.call(aten.reshape.default, bias, view), shape)
+
+
+def _write_map(writer: Writer, node: fx.Node, role: Map) -> fx.Node:
+    replaced = {
+        operand.node: _operand_slice(writer, node, operand) for operand in role.operands if operand.node.op == "get_attr"
+    }
+    arguments, keywords = fx.map_arg(
+        (node.args, node.kwargs), lambda source: replaced[source] if source in replaced else writer.new(source)
+    )
+    assert callable(node.target)
+    return writer.graph.call_function(node.target, arguments, keywords)
+
+
+def _operand_slice(writer: Writer, node: fx.Node, operand: Operand) -> fx.Node:
+    """A constant operand with the positions that stay in the result."""
+    channels = writer.plan.structure.channels[node]
+    tensor = writer.program.constant(operand.node).reshape(operand.view)
+    key = b""
+    for axis, length in enumerate(channels.shape):
+        kept = writer.plan.along(node, axis)
+        if length > 1 and operand.view[axis] > 1 and not kept.all():
+            tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)))
+            key += bytes([axis]) + kept.tobytes()
+    if not key:
+        return writer.new(operand.node)
+    original = writer.program.shapes[operand.node]
+    trailing = operand.view[len(operand.view) - len(original) :] == original
+    tensor = tensor.reshape(tensor.shape[len(operand.view) - len(original) :]) if trailing else tensor.reshape(-1)
+    return writer.hold(str(operand.node.target), tensor, key)
+
+
+def _lookup(module: torch.nn.Module, name: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _drop_unread(module: fx.GraphModule) -> None:
+    """Remove weights that no node reads."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in list(module.state_dict()):
+        if name not in read:
+            *path, leaf = name.split(".")
+            holder = module.get_submodule(".".join(path))
+            delattr(holder, leaf)
+
+
+_ARGUMENT = argument
