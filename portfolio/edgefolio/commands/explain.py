@@ -1,0 +1,170 @@
+"""``edgefolio explain``: what would be chosen under stated conditions, and why not the others."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgefolio.decision.choice import latency_budget
+from edgefolio.decision.explaining import Explanation, explain_choice
+from edgefolio.decision.memory import mebibytes, needed_bytes
+from edgefolio.decision.profiles import objectives_from_specification, profiles_from_manifest
+from edgefolio.decision.types import Objectives, VariantProfile
+from edgefolio.errors import UserError
+from edgefolio.manifest import Manifest
+from edgefolio.repository import Repository
+from edgefolio.specification.base import ByteQuantity, bytes_of
+from edgefolio.specification.loading import load_portfolio
+
+
+def explain(
+    file: Path = typer.Option(
+        ..., "-f", "--file", help="The ModelPortfolio: objectives and switching are read from it."
+    ),
+    repository: str | None = typer.Option(None, "--repository", help="Repository URI; default: spec.repository.uri."),
+    cpu_factor: float = typer.Option(
+        1.0, "--cpu-factor", help="How many times slower than in its profile a variant computes on this node now."
+    ),
+    rate: float = typer.Option(0.0, "--rate", help="Requests per second that arrive (0: one at a time)."),
+    memory: str | None = typer.Option(
+        None, "--memory", help="Memory that variants may use together, as 64Mi or 2Gi; default: unbounded."
+    ),
+    transport: float = typer.Option(
+        0.0, "--transport", help="Milliseconds that a request spends in the server outside queue and compute."
+    ),
+    active: str | None = typer.Option(None, "--active", help="The variant that serves now; default: nothing does."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Say which variant would be chosen under stated conditions, and why not the others. Needs no server.
+
+    The profiles come from the current revision in the repository, the objectives from the file; the choice is what the
+    agent would settle on once nothing has to be waited for.
+
+      edgefolio explain -f examples/digits.yaml --cpu-factor 2.5 --rate 40 --memory 64Mi
+    """
+    portfolio = load_portfolio(file)
+    for option, value in (("--cpu-factor", cpu_factor), ("--rate", rate), ("--transport", transport)):
+        if not 0 <= value < math.inf or (option == "--cpu-factor" and value == 0):
+            raise UserError("the number makes no sense.", field=option, value=value, remedy="Give a positive number.")
+    memory_bytes = None if memory is None else _memory_bytes(memory)
+    uri = repository or portfolio.spec.repository.uri
+    field = "--repository" if repository else "spec.repository.uri"
+    _, manifest = Repository.open(uri, field=field).current_manifest(portfolio.spec.serving.model_name)
+    names = [variant.name for variant in manifest.variants]
+    if active is not None and active not in names:
+        raise UserError(
+            "the current revision has no such variant.",
+            field="--active",
+            value=active,
+            remedy=f"Name one of: {', '.join(names)}.",
+        )
+    objectives = objectives_from_specification(portfolio.spec.objectives)
+    explanation = explain_choice(
+        profiles=profiles_from_manifest(manifest, threads=portfolio.spec.serving.threads),
+        objectives=objectives,
+        switching=portfolio.spec.switching,
+        compute_factor=cpu_factor,
+        arrival_rate=rate,
+        transport_milliseconds=transport,
+        memory_bytes=memory_bytes,
+        active=active,
+    )
+    if as_json:
+        typer.echo(json.dumps(_document(explanation, manifest), indent=2))
+        return
+    console = Console(highlight=False)
+    conditions = f"compute {cpu_factor:g}x slower than profiled, {rate:g} requests/s"
+    if memory is not None:
+        conditions += f", {memory} for variants"
+    if active is not None:
+        conditions += f", {active} serves now"
+    console.print(Text(f"{manifest.model}, revision {manifest.revision}: {conditions}."))
+    console.print(Text(f"Asked: {_asked(objectives)}."))
+    console.print(_table(explanation))
+    console.print(Text(_conclusion(explanation), style="bold"))
+
+
+def _memory_bytes(memory: str) -> int:
+    try:
+        return bytes_of(TypeAdapter(ByteQuantity).validate_python(memory))
+    except ValidationError as error:
+        raise UserError(
+            "it is no amount of memory.", field="--memory", value=memory, remedy="Write it as 64Mi or 2Gi."
+        ) from error
+
+
+def _asked(objectives: Objectives) -> str:
+    parts = []
+    budget = latency_budget(objectives)
+    if budget is not None:
+        parts.append(f"p95 at most {budget:g} ms on the server")
+    if objectives.min_accuracy_percent is not None:
+        parts.append(f"accuracy at least {objectives.min_accuracy_percent:g} %")
+    if objectives.max_memory_bytes is not None:
+        parts.append(f"memory at most {mebibytes(objectives.max_memory_bytes)}")
+    return ", ".join(parts) or "nothing, so the most accurate variant that keeps up"
+
+
+def _table(explanation: Explanation) -> Table:
+    table = Table()
+    table.add_column("variant", overflow="fold")
+    for heading in ("accuracy %", "p95 ms", "busy %", "memory MiB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for entry in explanation.variants:
+        p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
+        table.add_row(
+            Text(entry.profile.name),
+            f"{entry.profile.accuracy_percent:.2f}",
+            "grows" if p95 is None else f"{p95:.1f}",
+            "-" if utilization is None else f"{100 * utilization:.0f}",
+            f"{needed_bytes(entry.profile) / 2**20:.1f}",
+            Text(entry.why),
+            style="bold green" if entry.chosen else None,
+        )
+    return table
+
+
+def _conclusion(explanation: Explanation) -> str:
+    if explanation.chosen is None:
+        return "Chosen: none. Nothing fits the memory, so nothing new can be loaded."
+    if explanation.objectives_met:
+        return f"Chosen: {explanation.chosen}."
+    return f"Chosen: {explanation.chosen}, though no variant meets all objectives (ObjectivesNotMet)."
+
+
+def _document(explanation: Explanation, manifest: Manifest) -> dict[str, object]:
+    return {
+        "model": manifest.model,
+        "revision": manifest.revision,
+        "chosen": explanation.chosen,
+        "objectivesMet": explanation.objectives_met,
+        "variants": [
+            {
+                "name": entry.profile.name,
+                "rank": entry.profile.rank,
+                "accuracyPercent": entry.profile.accuracy_percent,
+                "p95Milliseconds": entry.prediction.p95_milliseconds,
+                "utilization": entry.prediction.utilization,
+                "memoryBytes": needed_bytes(entry.profile),
+                "meetsLatency": entry.prediction.meets_latency,
+                "meetsAccuracy": entry.prediction.meets_accuracy,
+                "fitsMemory": entry.prediction.fits_memory and entry.prediction.fits_memory_during_switch,
+                "chosen": entry.chosen,
+                "why": entry.why,
+                "profile": _profile_document(entry.profile),
+            }
+            for entry in explanation.variants
+        ],
+    }
+
+
+def _profile_document(profile: VariantProfile) -> dict[str, float]:
+    return {"meanMilliseconds": profile.mean_milliseconds, "p95Milliseconds": profile.p95_milliseconds}
