@@ -300,8 +300,10 @@ class _Run:
         if run is not None and run.get("fingerprint") == fingerprint:
             # Kept on a machine that would choose otherwise: a run must not change its arithmetic half way.
             return "bfloat16" if run.get("precision") == "bfloat16" else "float32"
+        # First no run at all: one that is stopped in between must not take what is left for its own.
+        write_json(self._folder / "run.json", {})
         shutil.rmtree(self._folder / "levels", ignore_errors=True)
-        for name in ("checkpoint.safetensors", "rewind.safetensors", "run.json"):
+        for name in ("checkpoint.safetensors", "rewind.safetensors"):
             (self._folder / name).unlink(missing_ok=True)
         precision = fastest_precision()
         write_json(self._folder / "run.json", {"fingerprint": fingerprint, "precision": precision, **settings})
