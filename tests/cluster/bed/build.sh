@@ -1,0 +1,77 @@
+#!/bin/bash
+# Make everything that up.sh and the tests need: Debian packages, binaries (Go modules), images.
+# Idempotent: what is there and current is kept.
+#   build.sh            everything (root, Debian)
+#   build.sh control    etcd and Kubernetes' own programs alone: enough for the tests that need an API server only (any user)
+# A cold build takes about 10 minutes and both cores (control alone: half of it). JOBS=1 leaves one core to others.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/settings.sh"
+mkdir -p "$BIN" "$IMAGES"
+
+packages() {
+  local missing
+  missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' runc containernetworking-plugins iptables conntrack mmdebstrap gcc libc6-dev openssl 2>&1 || true; } |
+    sed -n 's/^dpkg-query: no packages found matching //p; s/ not-installed$//p; s/ config-files$//p')
+  if [ -z "$missing" ]; then return; fi
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+}
+
+version_of() { awk -v module="$1" '$1 == module && $2 ~ /^v/ {print $2; exit}' go.mod; }
+
+# go_build NAME PACKAGE...: compile into $BIN, unless that was done from the same sources
+go_build() {
+  local name=$1 state kubernetes major minor flags; shift
+  export GOCACHE=${GOCACHE:-$BED_CACHE/go-build} GOMODCACHE=${GOMODCACHE:-$BED_CACHE/go-mod}
+  export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -modcacherw" GOMAXPROCS=${JOBS:-2}
+  state=$(cat go.mod go.sum ./*/*.go "$here/build.sh" | sha256sum | cut -c1-16)
+  if [ -e "$BIN/.$name-$state" ]; then return; fi
+  kubernetes=$(version_of k8s.io/kubernetes)
+  IFS=. read -r major minor _ <<<"${kubernetes#v}"
+  flags="-s -w"
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do    # without it the server says v0.0.0-master
+    flags+=" -X $package.gitVersion=$kubernetes -X $package.gitMajor=$major -X $package.gitMinor=$minor -X $package.gitTreeState=clean"
+    flags+=" -X $package.gitCommit=$kubernetes -X $package.buildDate=1970-01-01T00:00:00Z"
+  done
+  flags+=" -X github.com/containerd/containerd/v2/version.Version=$(version_of github.com/containerd/containerd/v2)"
+  flags+=" -X helm.sh/helm/v3/internal/version.version=$(version_of helm.sh/helm/v3)"
+  nice -n 19 go build -p "${JOBS:-2}" -trimpath -ldflags "$flags" -o "$BIN/" "$@"
+  rm -f "$BIN/.$name-"*
+  touch "$BIN/.$name-$state"
+}
+
+control() {
+  cd "$here/go"
+  go_build control ./etcd ./kube
+  for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do ln -sf kube "$BIN/$name"; done
+}
+
+nodes() {
+  cd "$here/go"
+  go_build nodes ./coredns $(go list tool)
+}
+
+images() {
+  cd "$IMAGES"
+  if [ ! -e pause.tar ]; then
+    gcc -static -Os -s -o pause "$here/images/pause.c"
+    python3 "$here/images/mkimage.py" pause.tar bed.local/pause:1 --add pause:/pause --cmd /pause
+  fi
+  if [ ! -e python.tar ]; then
+    # variant "extract" only unpacks: no maintainer scripts, a third of the size and time of a minimal system
+    mmdebstrap --quiet --variant=extract --include=python3.11,busybox-static,iproute2,ca-certificates,libstdc++6,libgomp1 \
+      --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+      --extract-hook='cd "$1" && ln -sf python3.11 usr/bin/python3 && mkdir -p root tmp && chmod 1777 tmp &&
+        for name in $(chroot . /bin/busybox --list); do [ -e bin/$name ] || [ -e usr/bin/$name ] || [ -e sbin/$name ] || ln -s busybox bin/$name; done &&
+        echo root:x:0:0:root:/root:/bin/sh >etc/passwd && echo root:x:0: >etc/group' bookworm rootfs.tar
+    python3 "$here/images/mkimage.py" python.tar bed.local/python:3.11 --layer rootfs.tar --env PYTHONUNBUFFERED=1 --cmd python3
+    rm rootfs.tar
+  fi
+}
+
+for step in ${*:-packages control nodes images}; do
+  SECONDS=0
+  "$step"
+  echo "$step: $SECONDS s"
+done
