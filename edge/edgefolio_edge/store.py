@@ -21,7 +21,7 @@ from pathlib import Path
 
 from edgefolio.durable_files import fsync_folder, make_folder, write_durably, writing
 from edgefolio.errors import EdgefolioError, IntegrityError, UserError
-from edgefolio.manifest import CurrentPointer, Manifest, Variant, sha256_of
+from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, Variant, sha256_of
 from edgefolio.repository import Repository
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_edge.probes import backend_probe
@@ -41,18 +41,28 @@ class StoredFile:
 class ModelStore:
     """Local copies of one model's variants. One process writes, Triton reads."""
 
-    def __init__(self, root: Path, *, model: str, served_as: str | None = None, threads: int = 1) -> None:
-        """``model`` is its name in the repository, ``served_as`` the name that clients use (the same by default)."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        model: str,
+        served_as: str | None = None,
+        threads: int = 1,
+        model_repository: Path | None = None,
+    ) -> None:
+        """``model`` is its name in the repository, ``served_as`` the name that clients use (the same by default).
+
+        ``model_repository`` is the directory that a Triton which runs anyway reads; else it lies below ``root``.
+        """
         self.root = root
+        #: The directory that Triton is pointed at.
+        self.model_repository = model_repository or root / "models"
+        # On the same file system as the models: what is verified gets its place by a rename.
+        self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
         self.model = model
         self.served_as = served_as or model
         self.threads = threads
         self._verified: dict[Path, StoredFile] = {}
-
-    @property
-    def model_repository(self) -> Path:
-        """The directory that Triton is pointed at."""
-        return self.root / "models"
 
     @property
     def model_directory(self) -> Path:
@@ -106,7 +116,7 @@ class ModelStore:
         if self.has(manifest, variant):
             return
         version = manifest.version_of(variant)
-        incoming = self.root / "incoming" / self.served_as / str(version)
+        incoming = self._incoming / self.served_as / str(version)
         repository.fetch(manifest, variant, incoming / "model.onnx")
         write_durably(incoming / "probe.json", backend_probe(manifest, variant), field=FIELD)
         place = self.version_directory(version)
@@ -159,22 +169,36 @@ class ModelStore:
         except (OSError, ValueError, EdgefolioError):
             return None
 
-    def forget_all_but(self, revisions: Iterable[int], *, served_versions: Iterable[int]) -> tuple[int, ...]:
-        """Remove versions of other revisions, except those still served. Returns the removed versions."""
-        kept, served = set(revisions), set(served_versions)
+    def manifest_of_version(self, version: int) -> Manifest | None:
+        """The kept manifest of the revision that ``version`` belongs to, if there is one and it is whole."""
+        path = self._manifest_path(version // VERSIONS_PER_REVISION)
+        try:
+            manifest = Manifest.from_bytes(path.read_bytes(), location=str(path))
+        except (OSError, EdgefolioError):
+            return None
+        return manifest if manifest.model == self.model else None
+
+    def forget_older_than(self, revision: int, *, served_versions: Iterable[int]) -> tuple[int, ...]:
+        """Remove versions of older revisions, except those still served. Returns the removed versions.
+
+        Newer ones stay: they may be on their way in.
+        """
+        served = set(served_versions)
         removed = []
         for directory in sorted(self.model_directory.glob("[0-9]*")):
             version = int(directory.name) if directory.name.isdecimal() else None
-            if version is None or version in served or version // 100 in kept:
+            if version is None or version in served or version // VERSIONS_PER_REVISION >= revision:
                 continue
             # Renamed first, so that a crash leaves no half version.
-            doomed = self.root / "incoming" / f"removed-{self.served_as}-{version}-{os.getpid()}"
+            doomed = self._incoming / f"removed-{self.served_as}-{version}-{os.getpid()}"
             make_folder(doomed.parent, field=FIELD)
             directory.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
             removed.append(version)
-        for path in self._manifest_path(0).parent.glob("[0-9]*.json"):
-            if path.stem.isdecimal() and int(path.stem) not in kept and removed:
+        served_revisions = {version // VERSIONS_PER_REVISION for version in served}
+        for path in self._good_path.parent.glob("[0-9]*.json"):
+            number = int(path.stem) if path.stem.isdecimal() else revision
+            if number < revision and number not in served_revisions:
                 path.unlink(missing_ok=True)
         return tuple(removed)
 

@@ -82,6 +82,18 @@ def stubs_of(server: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
     return tuple(found)
 
 
+def stub_of_version(server: ProcessIdentity, version: int) -> ProcessIdentity | None:
+    """The running stub of ``server`` that computes ``version``: its command line names the version's model."""
+    for stub in stubs_of(server):
+        process = stub.process()
+        if process is None:
+            continue
+        with contextlib.suppress(psutil.Error):
+            if any(Path(argument).parent.name == str(version) for argument in process.cmdline()[1:2]):
+                return stub
+    return None
+
+
 def orphaned_stubs(prefix: str) -> tuple[ProcessIdentity, ...]:
     """Stubs that outlived their server: those whose command line names our shared memory ``prefix``."""
     found = []

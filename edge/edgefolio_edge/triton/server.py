@@ -19,6 +19,7 @@ import psutil
 
 from edgefolio.errors import UserError
 from edgefolio_edge.triton.control import AccessKey, TritonControl
+from edgefolio_edge.triton.endpoint import Endpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (
     ProcessIdentity,
@@ -123,17 +124,33 @@ class TritonServer:
     @property
     def grpc_endpoint(self) -> str:
         """``host:port`` of the gRPC service."""
-        return f"{self.settings.address}:{self.ports.grpc}"
+        return f"{self._reachable}:{self.ports.grpc}"
 
     @property
     def http_endpoint(self) -> str:
         """``host:port`` of the HTTP service."""
-        return f"{self.settings.address}:{self.ports.http}"
+        return f"{self._reachable}:{self.ports.http}"
 
     @property
     def metrics_endpoint(self) -> str:
         """``host:port`` of the metrics service."""
-        return f"{self.settings.address}:{self.ports.metrics}"
+        return f"{self._reachable}:{self.ports.metrics}"
+
+    @property
+    def _reachable(self) -> str:
+        """Where this machine reaches it: a server that listens everywhere is controlled over loopback, too."""
+        return LOOPBACK if self.settings.address == "0.0.0.0" else self.settings.address
+
+    def endpoint(self) -> Endpoint:
+        """How it is reached."""
+        return Endpoint(
+            grpc=self.grpc_endpoint,
+            http=self.http_endpoint,
+            metrics=self.metrics_endpoint,
+            key=self.key,
+            process=self.identity,
+            has_our_backend=True,
+        )
 
     def control(self) -> TritonControl:
         """A new control client with the key."""
@@ -197,7 +214,7 @@ class TritonServer:
         while time.monotonic() < deadline:
             if not self.is_alive():
                 raise self._died_at_start()
-            if _answers(self.settings.address, self.ports.http):
+            if _answers(self.http_endpoint):
                 return
             time.sleep(0.02)
         raise UserError(
@@ -238,8 +255,8 @@ def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
         del _CHILDREN[identity.pid]
 
 
-def _answers(address: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(LOOPBACK if address == "0.0.0.0" else address, port, timeout=1)
+def _answers(endpoint: str) -> bool:
+    connection = http.client.HTTPConnection(endpoint, timeout=1)
     try:
         connection.request("GET", "/v2/health/live")
         return connection.getresponse().status == 200

@@ -1,0 +1,108 @@
+"""The agent's Prometheus metrics."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from edgefolio.decision.types import Decision, Observation
+from edgefolio.errors import UserError
+
+
+class AgentMetrics:
+    """Metrics of one agent, in a registry of its own."""
+
+    def __init__(self, *, model: str) -> None:
+        self.registry = CollectorRegistry()
+        self._model = model
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+        self.decisions = self._metric(Counter, "edgefolio_decisions", "Decisions by what they say.", "action", "reason")
+        self.switches = self._metric(Counter, "edgefolio_switches", "Switches by how they ended.", "outcome")
+        self.switch_duration = Histogram(
+            "edgefolio_switch_duration_seconds",
+            "From the load request until the canary was answered.",
+            ["model"],
+            registry=self.registry,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+        self.variant = self._metric(
+            Gauge, "edgefolio_endpoint_variant_info", "1 for the variant that serves.", "variant", "version"
+        )
+        self.objective_violated = self._metric(
+            Gauge, "edgefolio_objective_violated", "1 while the objectives are not met."
+        )
+        self.compute_factor = self._metric(Gauge, "edgefolio_compute_factor_ratio", "Compute time over the profile's.")
+        self.arrival_rate = self._metric(Gauge, "edgefolio_arrival_rate_hertz", "Requests per second in the window.")
+        self.compute = self._metric(
+            Gauge, "edgefolio_request_compute_seconds", "Mean compute time per request in the window."
+        )
+        self.queue = self._metric(Gauge, "edgefolio_request_queue_seconds", "Mean queue time per request.")
+        self.working_set = self._metric(Gauge, "edgefolio_server_working_set_bytes", "Memory of the server.")
+        self.refused = self._metric(
+            Gauge, "edgefolio_revision_refused", "1 while a published revision is refused as corrupt."
+        )
+        self.restarts = self._metric(
+            Counter, "edgefolio_server_repairs", "Servers restarted and backends repaired.", "kind"
+        )
+
+    def serve(self, port: int, *, address: str = "127.0.0.1", field: str = "--agent-metrics-port") -> int:
+        """Serve them at ``port`` (0: any free one) and return the port. Raises :class:`UserError` if it is taken."""
+        try:
+            self._server, self._thread = start_http_server(port, addr=address, registry=self.registry)
+        except OSError as error:
+            raise UserError(
+                f"the agent cannot listen at {address} port {port} ({error.strerror or error}).",
+                field=field,
+                value=port,
+                remedy="Stop what listens there, or choose another port; 0 takes any free one.",
+            ) from error
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop serving them."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(timeout=5)
+            self._server = None
+
+    def observed(self, observation: Observation, decision: Decision) -> None:
+        """Take one cycle's figures."""
+        self.decisions.labels(self._model, decision.action.value, decision.reason.value).inc()
+        if decision.objectives_met is not None:
+            self.objective_violated.labels(self._model).set(0 if decision.objectives_met else 1)
+        if decision.compute_factor is not None:
+            self.compute_factor.labels(self._model).set(decision.compute_factor)
+        traffic, memory = observation.traffic, observation.memory
+        if traffic is not None:
+            self.arrival_rate.labels(self._model).set(traffic.requests / traffic.seconds if traffic.seconds else 0)
+            self.compute.labels(self._model).set(traffic.mean_compute_milliseconds / 1e3)
+            self.queue.labels(self._model).set(traffic.mean_queue_milliseconds / 1e3)
+        if memory is not None and memory.working_set_bytes is not None:
+            self.working_set.labels(self._model).set(memory.working_set_bytes)
+
+    def serving(self, variant: str | None, version: int | None) -> None:
+        """``variant`` serves now; all others do not."""
+        self.variant.clear()
+        if variant is not None:
+            self.variant.labels(self._model, variant, str(version)).set(1)
+
+    def switched(self, *, succeeded: bool, seconds: float) -> None:
+        """A switch ended."""
+        self.switches.labels(self._model, "success" if succeeded else "failure").inc()
+        self.switch_duration.labels(self._model).observe(seconds)
+
+    def refusing(self, refused: bool) -> None:
+        """Whether a revision is refused."""
+        self.refused.labels(self._model).set(1 if refused else 0)
+
+    def repaired(self, kind: str) -> None:
+        """A server (``server``) was restarted or a backend (``backend``) repaired."""
+        self.restarts.labels(self._model, kind).inc()
+
+    def _metric(self, kind: Any, name: str, text: str, *labels: str) -> Any:
+        return kind(name, text, ["model", *labels], registry=self.registry)

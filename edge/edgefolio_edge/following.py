@@ -1,0 +1,66 @@
+"""Follow a portfolio's file: objectives and switching rules may change while the agent runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgefolio.decision import objectives_from_specification
+from edgefolio.decision.types import Objectives
+from edgefolio.errors import UserError
+from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio.specification.serving import Switching
+from edgefolio_edge.reporting import Reporter
+
+
+class FollowedPortfolio:
+    """A portfolio and what it asks now. A file that became wrong changes nothing; the error is said once."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises :class:`UserError` if the file is no portfolio."""
+        self._path = path
+        self._signature = _signature(path)
+        self.portfolio: ModelPortfolio = load_portfolio(path)
+
+    @property
+    def objectives(self) -> Objectives:
+        """What is asked."""
+        return objectives_from_specification(self.portfolio.spec.objectives)
+
+    @property
+    def switching(self) -> Switching:
+        """How variants are switched."""
+        return self.portfolio.spec.switching
+
+    def reread(self, reporter: Reporter) -> bool:
+        """Read the file again if it changed. Returns whether objectives or switching rules are others now."""
+        signature = _signature(self._path)
+        if signature == self._signature or signature is None:
+            return False
+        self._signature = signature
+        try:
+            portfolio = load_portfolio(self._path)
+        except UserError as error:
+            reporter.event("error", f"The changed file is not used: {error.one_line()}")
+            return False
+        before, self.portfolio = self.portfolio, portfolio
+        if (before.spec.repository, before.spec.serving) != (portfolio.spec.repository, portfolio.spec.serving):
+            reporter.event("note", "spec.repository and spec.serving are read at the start alone; restart to use them.")
+        changed = (before.spec.objectives, before.spec.switching) != (
+            portfolio.spec.objectives,
+            portfolio.spec.switching,
+        )
+        if changed:
+            reporter.event(
+                "objectives",
+                "Objectives or switching rules changed.",
+                objectives=portfolio.spec.objectives.model_dump(mode="json", by_alias=True, exclude_none=True),
+            )
+        return changed
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,112 @@
+"""The server an agent works on: one of its own, which it keeps alive, or one that runs anyway."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from edgefolio.errors import UserError
+from edgefolio_edge.locking import only_writer_of_endpoint
+from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.record import recorded_server, remove_record, start_or_adopt, write_record
+from edgefolio_edge.triton.server import ServerSettings, TritonServer
+
+#: Waits between attempts to restart a server that keeps dying.
+RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Host:
+    """One endpoint. ``server`` is ``None`` where the Triton is not ours to start and stop."""
+
+    def __init__(self, endpoint: Endpoint, *, server: TritonServer | None, directory: Path | None) -> None:
+        self.endpoint = endpoint
+        self.server = server
+        self.adopted = False
+        self._directory = directory
+        self._failures = 0
+        self._not_before = 0.0
+
+    @classmethod
+    @contextlib.contextmanager
+    def own(cls, settings: ServerSettings, directory: Path) -> Iterator[Host]:
+        """A server that is started, or found again, for the context, and stopped with it.
+
+        Raises :class:`UserError` if another agent has the ports, a port is taken, or Triton cannot be started.
+        """
+        field = "--grpc-port"
+        with contextlib.ExitStack() as stack:
+            if settings.ports.grpc:
+                stack.enter_context(_writer(settings, settings.ports.grpc, field=field))
+            server, adopted = start_or_adopt(settings, directory)
+            host = cls(server.endpoint(), server=server, directory=directory)
+            host.adopted = adopted
+            try:
+                if not settings.ports.grpc:
+                    stack.enter_context(_writer(settings, server.ports.grpc, field=field))
+                yield host
+            finally:
+                host.stop()
+
+    @classmethod
+    @contextlib.contextmanager
+    def attached(cls, endpoint: Endpoint) -> Iterator[Host]:
+        """A server that runs anyway and goes on running. Raises :class:`UserError` if another agent controls it."""
+        with only_writer_of_endpoint(endpoint.grpc):
+            yield cls(endpoint, server=None, directory=None)
+
+    def is_alive(self) -> bool:
+        """Whether the server's process runs, as far as that can be known."""
+        if self.server is not None:
+            return self.server.is_alive()
+        return self.endpoint.process is None or self.endpoint.process.is_alive()
+
+    def log_tail(self) -> str:
+        """The last lines of our server's log."""
+        return "" if self.server is None else self.server.log_tail(3)
+
+    def may_restart(self) -> bool:
+        """Whether it is ours to restart, and the time to do it."""
+        return self.server is not None and time.monotonic() >= self._not_before
+
+    def restart(self) -> None:
+        """Start our server anew, on the same ports. Raises :class:`UserError`; the next attempt waits longer."""
+        assert self.server is not None
+        assert self._directory is not None
+        self._failures += 1
+        wait = RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)]
+        self._not_before = time.monotonic() + wait
+        self.server.stop()
+        self.server = TritonServer.start(replace(self.server.settings, ports=self.server.ports))
+        write_record(self.server, self._directory)
+        self.endpoint = self.server.endpoint()
+
+    def is_healthy_again(self) -> None:
+        """The server serves: the next restart need not wait."""
+        self._failures = 0
+        self._not_before = 0.0
+
+    def stop(self) -> None:
+        """Stop our server and forget it; leave another's alone."""
+        if self.server is not None:
+            self.server.stop()
+            if self._directory is not None:
+                remove_record(self._directory)
+
+
+def _writer(settings: ServerSettings, port: int, *, field: str) -> contextlib.AbstractContextManager[None]:
+    return only_writer_of_endpoint(f"{settings.address}:{port}", field=field)
+
+
+def require_no_server_of_another_kind(directory: Path) -> None:
+    """Raise :class:`UserError` if ``directory`` remembers a running server that an attached agent would leave."""
+    found = recorded_server(directory)
+    if found is not None and found.is_alive():
+        raise UserError(
+            f"the state directory belongs to an agent that started its own Triton (process {found.identity.pid}).",
+            field="--state-dir",
+            value=directory,
+            remedy="Give the agent that attaches a state directory of its own.",
+        )

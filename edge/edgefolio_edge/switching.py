@@ -1,0 +1,181 @@
+"""Make a server serve another variant, and believe it only after an inference.
+
+Variants are versions of one Triton model, so clients never change. The way of a switch: bytes verified on disk ->
+explicit load that names exactly the wanted versions -> our backend compares the probe while it loads, before the
+version becomes ready -> canary by version, and once as clients ask -> done. Otherwise back to the previous variant at
+once. A server that says 200 or "ready" proves nothing: it says so with a dead backend, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgefolio.errors import IntegrityError
+from edgefolio.manifest import Manifest, Variant
+from edgefolio_edge.probes import mismatch, probe_inputs
+from edgefolio_edge.store import ModelStore
+from edgefolio_edge.triton.configuration import configuration_of
+from edgefolio_edge.triton.control import LOAD_SECONDS, ControlError, TritonControl
+
+#: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
+CANARY_SECONDS = 10.0
+UNLOAD_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A variant of a revision: what a server serves, or should."""
+
+    manifest: Manifest
+    variant: Variant
+
+    @property
+    def version(self) -> int:
+        """The Triton version."""
+        return self.manifest.version_of(self.variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchOutcome:
+    """What a switch came to.
+
+    ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
+    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame.
+    """
+
+    variant: str
+    version: int
+    cause: str | None
+    load_milliseconds: float
+    total_milliseconds: float
+    restored: bool | None = None
+    unreachable: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the variant serves and answered its probe."""
+        return self.cause is None
+
+
+class Switcher:
+    """Switches the variants of one model on one server. There must be no second one (see ``locking``)."""
+
+    def __init__(
+        self,
+        control: TritonControl,
+        store: ModelStore,
+        *,
+        warm_up: bool = False,
+        load_seconds: float = LOAD_SECONDS,
+    ) -> None:
+        """``warm_up`` for a server whose backend compares no probe while loading."""
+        self.control = control
+        self.store = store
+        self.warm_up = warm_up
+        self.load_seconds = load_seconds
+
+    def switch(
+        self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
+    ) -> SwitchOutcome:
+        """Make ``target`` serve; on any failure make ``previous`` serve again.
+
+        ``standby`` variants stay loaded beside it. They must have a lower version: unversioned requests go to the
+        highest. Leaving a variant for a loaded standby is an unload, which takes milliseconds.
+        """
+        if any(placement.version > target.version for placement in standby):
+            raise ValueError("a standby of a higher version would take the target's requests")
+        started = time.perf_counter()
+        loaded = 0.0
+        cause: str | None = None
+        unreachable = False
+        try:
+            self.store.require(target.manifest, target.variant)
+            loaded = self._load([*standby, target])
+            cause = self.canary(target)
+        except IntegrityError as error:
+            cause = str(error)
+        except ControlError as error:
+            cause = str(error)
+            unreachable = error.unreachable
+        restored = None
+        if cause is not None and previous is not None and not unreachable:
+            restored = self._restore(previous)
+        return SwitchOutcome(
+            variant=target.variant.name,
+            version=target.version,
+            cause=cause,
+            load_milliseconds=loaded,
+            total_milliseconds=1e3 * (time.perf_counter() - started),
+            restored=restored,
+            unreachable=unreachable,
+        )
+
+    def canary(self, placement: Placement) -> str | None:
+        """Ask for the probe by version, and as clients ask. ``None`` if all is well, else what is not."""
+        probe = placement.variant.probe
+        inputs = probe_inputs(placement.manifest, probe)
+        for version in (placement.version, None):
+            try:
+                answer = self.control.infer(self.store.served_as, inputs, version=version, seconds=CANARY_SECONDS)
+            except ControlError as error:
+                return f"canary: {error}"
+            if answer.version != placement.version:
+                return f"canary: version {answer.version} answered instead of {placement.version}"
+            wrong = mismatch(probe, answer.outputs)
+            if wrong is not None:
+                return f"canary: {wrong}"
+        return None
+
+    def repair(self, placement: Placement) -> SwitchOutcome:
+        """Bring back ``placement`` after its backend died: unload, load, canary.
+
+        Loading it again would do nothing (the server believes it is ready), and loading another version would leave the
+        dead one unloading for good. Requests fail already, so the pause costs nothing.
+        """
+        started = time.perf_counter()
+        loaded = 0.0
+        try:
+            self.control.unload(self.store.served_as)
+            self._wait_until_unloaded()
+            self.store.require(placement.manifest, placement.variant)
+            loaded = self._load([placement])
+            cause = self.canary(placement)
+            unreachable = False
+        except (ControlError, IntegrityError) as error:
+            cause, unreachable = str(error), isinstance(error, ControlError) and error.unreachable
+        return SwitchOutcome(
+            variant=placement.variant.name,
+            version=placement.version,
+            cause=cause,
+            load_milliseconds=loaded,
+            total_milliseconds=1e3 * (time.perf_counter() - started),
+            unreachable=unreachable,
+        )
+
+    def _load(self, placements: Sequence[Placement]) -> float:
+        target = placements[-1]
+        configuration = configuration_of(
+            target.manifest,
+            model_name=self.store.served_as,
+            threads=self.store.threads,
+            versions=[placement.version for placement in placements],
+            warm_up=self.warm_up,
+        )
+        started = time.perf_counter()
+        self.control.load(self.store.served_as, configuration, seconds=self.load_seconds)
+        return 1e3 * (time.perf_counter() - started)
+
+    def _restore(self, previous: Placement) -> bool:
+        """Loads nothing if the previous version never left, which is the rule."""
+        try:
+            self._load([previous])
+            return self.canary(previous) is None
+        except ControlError:
+            return False
+
+    def _wait_until_unloaded(self) -> None:
+        deadline = time.monotonic() + UNLOAD_SECONDS
+        while self.control.ready_versions(self.store.served_as) and time.monotonic() < deadline:
+            time.sleep(0.02)

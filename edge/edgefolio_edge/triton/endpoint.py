@@ -1,0 +1,118 @@
+"""Where a Triton is reached, and what is known of its processes: one of ours, or one that runs anyway."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from edgefolio.errors import UserError
+from edgefolio_edge.triton.control import AccessKey, TritonControl
+from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
+from edgefolio_edge.triton.wheel import TRITON_VERSION
+
+_ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Addresses as ``host:port``. ``process`` is the server's, where it runs on this machine and is known.
+
+    ``has_our_backend`` tells whether models run in our Python-based backend, which compares probes while loading.
+    """
+
+    grpc: str
+    http: str | None
+    metrics: str | None
+    key: AccessKey | None
+    process: ProcessIdentity | None
+    has_our_backend: bool
+
+    def control(self) -> TritonControl:
+        """A new control client."""
+        return TritonControl(self.grpc, key=self.key)
+
+    def lacks_backend_of(self, version: int) -> bool:
+        """Whether the process that should compute ``version`` is seen to be gone. Only a hint: inference tells."""
+        if not self.has_our_backend or self.process is None:
+            return False
+        return stub_of_version(self.process, version) is None
+
+
+def attach(
+    address: str, *, key: AccessKey | None = None, metrics: str | None = None, field: str = "--endpoint"
+) -> Endpoint:
+    """The running Triton at ``address`` (``grpc://host:port``), NVIDIA's image included.
+
+    Raises :class:`UserError` if it is no address, nothing answers, the Triton is too old, or it wants a key.
+    """
+    match = _ADDRESS.match(address)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise UserError(
+            "this is not the address of a gRPC service.",
+            field=field,
+            value=address,
+            remedy="Write grpc://host:port, for instance grpc://127.0.0.1:8001.",
+        )
+    host, port = match["host"], int(match["port"])
+    endpoint = f"{host}:{port}"
+    control = TritonControl(endpoint, key=key)
+    try:
+        if not control.is_live():
+            raise UserError(
+                "no Triton answers there.",
+                field=field,
+                value=address,
+                remedy="Start it with --model-control-mode=explicit, or leave the option out to start one here.",
+            )
+        version = control.server_version()
+    finally:
+        control.close()
+    if _numbers(version) < _numbers(TRITON_VERSION):
+        raise UserError(
+            f"this Triton is older than {TRITON_VERSION}, the oldest that was tried.",
+            field=field,
+            value=version,
+            remedy="Run a newer Triton (NVIDIA's image 24.10 or later).",
+        )
+    process = _listening_process(host, port)
+    return Endpoint(
+        grpc=endpoint,
+        http=None,
+        metrics=metrics,
+        key=key,
+        process=process,
+        has_our_backend=process is not None and bool(stubs_of(process)),
+    )
+
+
+def read_key(path: Path, *, field: str = "--endpoint-key-file") -> AccessKey:
+    """The key in a file that holds ``name=secret``, as Triton's restriction options take it."""
+    try:
+        name, separator, secret = path.read_text().strip().partition("=")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("the file cannot be read.", field=field, value=path, remedy="Name a file to read.") from error
+    if not separator or not name or not secret:
+        raise UserError("the file does not hold a key.", field=field, value=path, remedy="Write one line: name=secret.")
+    return AccessKey(name=name, secret=secret)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _listening_process(host: str, port: int) -> ProcessIdentity | None:
+    """The process behind a loopback address, if it may be seen."""
+    if host not in {"127.0.0.1", "localhost", "[::1]"}:
+        return None
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            address = connection.laddr
+            listens = connection.status == psutil.CONN_LISTEN and len(address) == 2 and address.port == port
+            if listens and connection.pid:
+                return ProcessIdentity.of(psutil.Process(connection.pid))
+    except psutil.Error:
+        return None
+    return None
