@@ -200,6 +200,7 @@ class RejectedCandidate(Record):
     name: str
     reason: Annotated[str, Field(max_length=500)]
     validation_accuracy_percent: float | None = None
+    p50_milliseconds: float | None = None
     p95_milliseconds: float | None = None
 
 

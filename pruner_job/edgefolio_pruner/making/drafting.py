@@ -139,6 +139,7 @@ def _rejected(
         name=name,
         reason=reason,
         validation_accuracy_percent=by_name[name].validation_accuracy.percent,
+        p50_milliseconds=None if latency is None else latency.p50_milliseconds,
         p95_milliseconds=None if latency is None else latency.p95_milliseconds,
     )
 

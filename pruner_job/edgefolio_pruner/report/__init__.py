@@ -1,5 +1,6 @@
 """The report of a portfolio: one self-contained HTML file."""
 
+from edgefolio_pruner.report.html import render_report, write_report
 from edgefolio_pruner.report.timeline import (
     ActiveStep,
     DecisionMark,
@@ -22,4 +23,6 @@ __all__ = [
     "TimelineCheck",
     "TimelineLoad",
     "TimelinePhase",
+    "render_report",
+    "write_report",
 ]

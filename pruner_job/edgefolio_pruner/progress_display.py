@@ -1,0 +1,67 @@
+"""Progress for people: bars on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from edgefolio_pruner.progress import Progress, no_progress
+
+#: In a log, a stage that goes on says where it stands this often.
+_SECONDS_BETWEEN_LINES = 10.0
+_MESSAGE_WIDTH = 58
+
+
+@contextmanager
+def shown_progress(console: Console, *, quiet: bool = False) -> Iterator[Progress]:
+    """A :class:`Progress` that draws on ``console``: one bar per stage, or plain lines where it is no terminal."""
+    if quiet:
+        yield no_progress
+    elif console.is_terminal:
+        with Bars(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[message]}[/dim]", markup=True),
+            console=console,
+        ) as bars:
+            yield _BarPerStage(bars)
+    else:
+        yield _Lines(console)
+
+
+class _BarPerStage:
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, *, stage: str, fraction: float, message: str) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=1.0, message="")
+        # Square brackets would be taken for rich's markup.
+        shown = message if fraction >= 1.0 else message[:_MESSAGE_WIDTH]
+        self._bars.update(self._tasks[stage], completed=fraction, message=shown.replace("[", "("))
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._last = float("-inf")
+        self._stage: str | None = None
+
+    def __call__(self, *, stage: str, fraction: float, message: str) -> None:
+        now = time.monotonic()
+        is_due = stage != self._stage or fraction >= 1.0 or now - self._last >= _SECONDS_BETWEEN_LINES
+        if not is_due:
+            return
+        self._stage, self._last = stage, now
+        self._console.print(
+            f"{now - self._started:6.1f} s  {stage:<10} {fraction:4.0%}  {message}", markup=False, soft_wrap=True
+        )
