@@ -76,6 +76,10 @@ class EndpointSpecification(Specification):
     """The variant to serve; absent: the agent begins with the smallest."""
     pinned: bool = False
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    reason: ReasonWord | None = None
+    """Why this variant, or why no other, in one word."""
+    message: Message = ""
+    """Why, for people, with the figures."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
     """What is asked of it, all levels taken together."""
     switching: Switching = Switching()
@@ -107,6 +111,8 @@ class TrafficReport(StatusRecord):
     """Mean number of samples of a request."""
     p95_milliseconds: DecimalString | None = None
     """95 % of requests were answered within this time."""
+    age_seconds: DecimalString = "0"
+    """Age at the time of the report."""
 
 
 class ProbeReport(StatusRecord):
@@ -129,6 +135,8 @@ class MemoryReport(StatusRecord):
     """What it takes."""
     node_available_bytes: Bytes | None = None
     """What the node has left."""
+    age_seconds: DecimalString = "0"
+    """Age at the time of the report."""
 
 
 class ObservationReport(StatusRecord):
@@ -144,6 +152,8 @@ class ObservationReport(StatusRecord):
     """The agent reports again by then; afterwards this is stale."""
     server: Literal["Serving", "Dead", "Unknown"]
     """What an inference says of the server."""
+    instances: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Model instances that compute at the same time."""
     traffic: TrafficReport | None = None
     """Requests; absent: none lately."""
     probe: ProbeReport | None = None
@@ -165,6 +175,17 @@ class QuarantineReport(StatusRecord):
     """What happened."""
 
 
+class UpgradeBackoffReport(StatusRecord):
+    """A variant that had to be left soon after it was taken on the way up."""
+
+    variant: VariantName
+    """The variant."""
+    until: Time
+    """Not taken again before this."""
+    bounces: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How often that happened in a row."""
+
+
 class DecisionReport(StatusRecord):
     """The last decision and what must be remembered for the next, also over restarts."""
 
@@ -182,6 +203,8 @@ class DecisionReport(StatusRecord):
     """Compute time here against the profile."""
     transport_milliseconds: DecimalString = "0"
     """Time a request takes besides computing."""
+    arrival_variability: DecimalString = "1"
+    """Squared coefficient of variation of the gaps between requests."""
     arrival_rate: DecimalString | None = None
     """Requests per second last seen that were not held back by the server."""
     last_switch_time: Time | None = None
@@ -192,6 +215,14 @@ class DecisionReport(StatusRecord):
         tuple[QuarantineReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
     """Variants that are not tried for now."""
+    upgraded_variant: VariantName | None = None
+    """The last variant that was taken on the way up."""
+    upgraded_time: Time | None = None
+    """When that was."""
+    upgrade_backoffs: Annotated[
+        tuple[UpgradeBackoffReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
+    ] = ()
+    """Variants that are not taken on the way up for now."""
 
 
 class EndpointStatus(StatusRecord):
