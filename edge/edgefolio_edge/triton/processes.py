@@ -83,15 +83,19 @@ def stubs_of(server: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
 
 
 def stub_of_version(server: ProcessIdentity, version: int) -> ProcessIdentity | None:
-    """The running stub of ``server`` that computes ``version``: its command line names the version's model."""
+    """The running stub of ``server`` that computes ``version``: its command line names the version's model.
+
+    The newest one: a stub of an earlier load of the same version may still be on its way out.
+    """
+    found = []
     for stub in stubs_of(server):
         process = stub.process()
         if process is None:
             continue
         with contextlib.suppress(psutil.Error):
             if any(Path(argument).parent.name == str(version) for argument in process.cmdline()[1:2]):
-                return stub
-    return None
+                found.append(stub)
+    return max(found, key=lambda stub: (stub.started, stub.pid), default=None)
 
 
 def orphaned_stubs(prefix: str) -> tuple[ProcessIdentity, ...]:
