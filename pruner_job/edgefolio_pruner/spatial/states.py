@@ -77,11 +77,12 @@ def propagate(structure: Structure, matrices: Matrices, *, writers_zeroed: bool 
 
 
 def constant_states(tensor: torch.Tensor, lengths: tuple[int, ...]) -> tuple[Codes, Values]:
-    """State of a constant tensor at the resolution ``lengths``: border where it is not uniform."""
+    """State of a constant tensor at the resolution ``lengths``: border where it is not uniform, zero where it is 0."""
     array = tensor.detach().to(torch.float64).numpy()
     axes = tuple(axis for axis in range(array.ndim) if lengths[axis] == 1 and array.shape[axis] > 1)
     low, high = array.min(axis=axes, keepdims=True), array.max(axis=axes, keepdims=True)
     codes = np.where(low == high, np.int8(State.CONSTANT), np.int8(State.BORDER))
+    codes = np.where((low == 0) & (high == 0), np.int8(State.ZERO), codes)
     return np.broadcast_to(codes, lengths), np.broadcast_to(low, lengths)
 
 
@@ -99,6 +100,8 @@ def _move(states: States, node: fx.Node, role: Move) -> None:
         result = np.where((result <= State.CONSTANT) & (value != role.padding_value), np.int8(State.BORDER), result)
     elif role.effect is Effect.KEEPS_ZERO:
         result = np.where(result == State.CONSTANT, np.int8(State.BORDER), result)
+    elif role.effect is Effect.BLURS:
+        result = np.full_like(result, State.LIVE)
     states.put(node, result.astype(np.int8), value)
 
 
