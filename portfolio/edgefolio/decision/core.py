@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from edgefolio.decision.arrivals import arrivals_learned, traffic_before
 from edgefolio.decision.cycle import Cycle
 from edgefolio.decision.estimation import estimated, measure
 from edgefolio.decision.prediction import is_usable
@@ -76,7 +77,10 @@ def decide(
     problem = _distrust(cycle)
     if problem is None:
         problem, cycle = _measured(cycle)
-    return _under_policy(*_decided(cycle, problem), cycle)
+    decision, after = _under_policy(*_decided(cycle, problem), cycle)
+    if decision.action is Action.SWITCH:
+        after = replace(after, before_switch=traffic_before(cycle.measurement, switching))
+    return decision, after
 
 
 def _under_policy(decision: Decision, after: State, cycle: Cycle) -> Outcome:
@@ -143,8 +147,8 @@ def _measured(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
         return (Reason.MISSING_METRICS, text), cycle
     # Timers mean "without a break": a longer gap than metrics may be old starts them anew.
     longest = max(float(switching.stale_after_seconds), 3 * float(switching.observe_seconds))
-    elapsed = math.inf if state.observed_at is None else cycle.now - state.observed_at
-    if elapsed > longest:
+    elapsed = 0.0 if state.observed_at is None else cycle.now - state.observed_at
+    if state.observed_at is None or elapsed > longest:
         state = replace(state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=())
     state = estimated(
         replace(state, observed_at=cycle.now),
@@ -153,6 +157,9 @@ def _measured(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
         profile=active,
         switching=switching,
         now=cycle.now,
+    )
+    state = arrivals_learned(
+        state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=cycle.now
     )
     cycle = replace(cycle, state=state, measurement=measurement)
     return None, replace(cycle, state=timed(cycle, elapsed=elapsed))

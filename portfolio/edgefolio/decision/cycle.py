@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgefolio.decision.arrivals import conditions_of, is_censored
 from edgefolio.decision.choice import Assessment, Choice, assess, choose, latency_budget
-from edgefolio.decision.estimation import Measurement, conditions_of
+from edgefolio.decision.estimation import Measurement
 from edgefolio.decision.memory import memory_bounds
 from edgefolio.decision.prediction import Expectation
 from edgefolio.decision.state import is_quarantined
@@ -129,5 +130,5 @@ class Cycle:
             compute_factor=self.state.compute_factor,
             transport_milliseconds=self.state.transport_milliseconds,
             arrival_rate=None if found is None else found.arrival_rate,
-            rate_is_censored=found is not None and found.censored,
+            rate_is_censored=found is not None and is_censored(self.state, found),
         )

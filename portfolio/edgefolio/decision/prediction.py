@@ -1,9 +1,10 @@
 """What a variant would answer in, from its profile and the conditions at the endpoint.
 
-    p95(variant) = a + f * profile p95 + wait95
+    p95(variant) = a + s + Wq + sqrt((f * profile p95 - s)^2 + (wait p95 - Wq)^2),    s = f * profile mean
 
 ``a`` is transport (everything in the server that is neither queue nor compute), ``f`` the compute factor (how much
-slower this node computes now than the profile says). The wait comes from one of two models:
+slower this node computes now than the profile says): means add, and so do the squares of what two independent parts
+have above their means at the 95th percentile. The wait comes from one of two models:
 
 * **Open** (the arrival rate is known): M/G/c in the approximation of Allen and Cunneen,
   ``Wq = C(c, rho) * s / (c * (1 - rho)) * (Ca2 + Cs2) / 2`` with the Erlang C formula for the probability to wait,
@@ -14,7 +15,8 @@ slower this node computes now than the profile says). The wait comes from one of
 * **Closed** (the rate is censored: the server is saturated and ``L`` requests are inside it): the requests ahead are
   computed first, ``wait = max(0, L - c) / c * s``. A faster variant answers more of them, so the rate says nothing.
 
-The sum of two 95th percentiles is above the 95th percentile of the sum: the prediction errs to the careful side.
+Against simulated M/G/c (1, 2 and 4 instances, log-normal service) the open model is within 10 % up to 85 % utilization;
+above, it errs to the careful side. A test holds that.
 """
 
 from __future__ import annotations
@@ -73,23 +75,31 @@ def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expecta
     """What a request to this variant would take under ``conditions``; ``profile`` must be usable."""
     instances = max(1, conditions.instances)
     service = conditions.compute_factor * profile.mean_milliseconds
-    answer = conditions.transport_milliseconds + conditions.compute_factor * profile.p95_milliseconds
+    service_p95 = conditions.compute_factor * profile.p95_milliseconds
+    transport = conditions.transport_milliseconds
     utilization = None
     if conditions.arrival_rate is not None:
         executions = conditions.arrival_rate / max(1.0, conditions.merged_requests)
         utilization = executions * service / 1000 / instances
     if conditions.in_flight is not None:
         wait = max(0.0, conditions.in_flight - instances) / instances * service
-        return _expectation(answer + wait, utilization)
+        return _expectation(transport + service_p95 + wait, utilization)
     if utilization is None:
-        return _expectation(answer, None)
+        return _expectation(transport + service_p95, None)
     if not utilization < 1:
         return Expectation(p95_milliseconds=None, utilization=utilization)
     mean_wait = poisson_wait(utilization, service=service, instances=instances) * (
         conditions.arrival_variability + service_variability(profile)
     )
     wait = wait_p95(mean_wait, utilization=utilization, service=service, instances=instances)
-    return _expectation(answer + wait, utilization)
+    total = total_p95(service=service, service_p95=service_p95, mean_wait=mean_wait, wait=wait)
+    return _expectation(transport + total, utilization)
+
+
+def total_p95(*, service: float, service_p95: float, mean_wait: float, wait: float) -> float:
+    """95th percentile of service and wait together, from the means and the 95th percentiles of both."""
+    above = math.hypot(max(0.0, service_p95 - service), max(0.0, wait - mean_wait))
+    return service + mean_wait + above
 
 
 def erlang_c(utilization: float, *, instances: int) -> float:

@@ -110,8 +110,9 @@ def failures_rule(cycle: Cycle) -> Outcome | None:
     age, needed = cycle.now - since, cycle.switching.down_after_seconds
     if age < needed:
         return cycle.hold(Reason.VIOLATION_TOO_SHORT, f"{share}, for {age:.1f} s of {needed} s."), cycle.state
-    if any(entry.cause == FAILURE_CAUSE and entry.until > cycle.now for entry in cycle.state.quarantined):
-        message = f"{share}, as they did with the variant before: the variant is not the cause."
+    switched = cycle.state.last_switch_at
+    if switched is not None and since <= switched:
+        message = f"{share}, as they did before {active.name} was taken: the variant is not the cause."
         return cycle.hold(Reason.OBJECTIVES_NOT_MET, message), cycle.state
     choice = cycle.choice(profile.name for profile in cycle.profiles if profile.name != active.name)
     if choice is None:
@@ -152,7 +153,7 @@ def latency_rule(cycle: Cycle) -> Outcome | None:
         return None
     age, seen = cycle.now - since, state.violation_requests
     what = f"p95 of {active.name} is {p95:.1f} ms of {budget:.1f} ms"
-    if found.censored:
+    if found.saturated:
         what += f", {found.in_flight:.1f} requests are in a saturated server"
     if age < switching.down_after_seconds or seen < switching.min_requests:
         message = (
@@ -169,7 +170,7 @@ def latency_rule(cycle: Cycle) -> Outcome | None:
         return cycle.hold(Reason.OBJECTIVES_NOT_MET, f"{what}, and no faster variant can be taken."), state
     if (limited := _limited(cycle, choice.name)) is not None:
         return limited
-    reason = Reason.SATURATED if found.censored else Reason.LATENCY_VIOLATED
+    reason = Reason.SATURATED if found.saturated else Reason.LATENCY_VIOLATED
     message = f"{what}, for {age:.0f} s; {_why(cycle, choice)}."
     return cycle.switch(reason, message, target=choice.name), bounced(cycle)
 

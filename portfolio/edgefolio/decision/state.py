@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from edgefolio.decision.encoding import decoded, encoded
-from edgefolio.decision.types import FittingVariant, Quarantine, State
+from edgefolio.decision.types import FittingVariant, Quarantine, State, TrafficBefore
 from edgefolio.specification.serving import Switching
 
 HOUR_SECONDS = 3600.0
@@ -20,14 +20,13 @@ _FIRST_RETRY_SECONDS = 10.0
 
 
 def state_after_switch(state: State, *, variant: str, now: float) -> State:
-    """``state`` once ``variant`` serves, verified: dwell and budget start, timers of the variant left end."""
+    """``state`` once ``variant`` serves, verified: dwell and budget start, the violation ends."""
     kept = tuple(entry for entry in state.quarantined if entry.variant != variant or entry.until <= now)
     recent = (*(time for time in state.recent_switches if now - time < HOUR_SECONDS), now)
     return replace(
         state,
         violation_since=None,
         violation_requests=0.0,
-        failing_since=None,
         fitting=tuple(entry for entry in state.fitting if entry.variant != variant),
         last_switch_at=now,
         recent_switches=recent[-_REMEMBERED_SWITCHES:],
@@ -95,6 +94,8 @@ def rebased(state: State, *, now: float, switching: Switching) -> State:
         arrival_variability=number(state.arrival_variability, 1.0),
         factor_updated_at=past(state.factor_updated_at),
         arrival_rate=rate if rate is not None and 0 <= rate < math.inf else None,
+        saturated_at=past(state.saturated_at),
+        before_switch=_comparable(state.before_switch),
         observed_at=past(state.observed_at),
         violation_since=past(state.violation_since),
         violation_requests=number(state.violation_requests, 0.0),
@@ -110,6 +111,12 @@ def rebased(state: State, *, now: float, switching: Switching) -> State:
         upgraded_at=past(state.upgraded_at),
         upgrade_backoffs=backoffs,
     )
+
+
+def _comparable(before: TrafficBefore | None) -> TrafficBefore | None:
+    if before is None or not (0 < before.arrival_rate < math.inf and 0 < before.in_flight < math.inf):
+        return None
+    return before
 
 
 def state_to_json(state: State) -> str:

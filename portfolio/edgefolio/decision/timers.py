@@ -41,7 +41,7 @@ def timed(cycle: Cycle, *, elapsed: float) -> State:
 def bounced(cycle: Cycle) -> State:
     """The state when the active variant must be left: soon after an upgrade to it, the next one waits longer.
 
-    The wait doubles with each bounce, from ``upAfterSeconds`` to an hour.
+    The wait doubles with each bounce, from ``upAfterSeconds`` to an hour. What was believed of the clients is in doubt.
     """
     state, switching, active = cycle.state, cycle.switching, cycle.active
     if active is None or state.upgraded_variant != active.name or state.upgraded_at is None:
@@ -50,7 +50,9 @@ def bounced(cycle: Cycle) -> State:
     wait = min(max(1, switching.up_after_seconds) * 2.0 ** min(before, 30), LONGEST_BACKOFF_SECONDS)
     others = tuple(entry for entry in state.upgrade_backoffs if entry.variant != active.name)
     record = UpgradeBackoff(variant=active.name, until=cycle.now + wait, bounces=before + 1)
-    return replace(state, upgraded_variant=None, upgraded_at=None, upgrade_backoffs=(*others, record))
+    return replace(
+        state, upgraded_variant=None, upgraded_at=None, upgrade_backoffs=(*others, record), closed_loop=False
+    )
 
 
 def waiting_backoffs(cycle: Cycle) -> tuple[UpgradeBackoff, ...]:

@@ -208,6 +208,15 @@ class UpgradeBackoff:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrafficBefore:
+    """Requests per second, mean number of requests in flight and utilization on the variant that a switch left."""
+
+    arrival_rate: float
+    in_flight: float
+    utilization: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What must survive a restart, and what the core remembers between two cycles.
 
@@ -222,6 +231,12 @@ class State:
     factor_updated_at: float | None = None
     #: Arrival rate that was not censored, in requests per second: the highest lately, halved each factor half-life.
     arrival_rate: float | None = None
+    #: When the server was last seen saturated: what queues soon after says nothing of the arrivals.
+    saturated_at: float | None = None
+    #: Rate and requests in flight on the variant before the last switch, until they are compared with those after it.
+    before_switch: TrafficBefore | None = None
+    #: Whether the rate was seen to follow the variant's speed: clients that send the next request after the answer.
+    closed_loop: bool = False
     #: When measurements that could be believed were last seen.
     observed_at: float | None = None
     violation_since: float | None = None

@@ -1,0 +1,8 @@
+"""Small portfolios and observations for the core, and the simulator's folder on the import path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
