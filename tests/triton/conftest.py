@@ -1,10 +1,9 @@
-"""One server for each test module, a published portfolio, and the ``edgefolio`` command as a user starts it."""
+"""One server for each test module and a published portfolio."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,62 +11,16 @@ import pytest
 # The helpers beside this file, under names that no other area uses.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from edgefolio.manifest import Manifest
-from edgefolio.repository import Repository
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.switching import Placement, Switcher
-from edgefolio_edge.triton.control import TritonControl
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import ServerSettings, TritonServer
-from triton_portfolios import MODEL, publish, revealing_model
+from triton_portfolios import publish, revealing_model
+from triton_site import Site, open_site
 
-FREE_PORTS = Ports(http=0, grpc=0, metrics=0)
+from edgefolio.manifest import Manifest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.triton)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A server with a store and a switcher, serving nothing at first."""
-
-    server: TritonServer
-    store: ModelStore
-    control: TritonControl
-    switcher: Switcher
-    manifest: Manifest
-
-    def placement(self, rank: int) -> Placement:
-        return Placement(manifest=self.manifest, variant=self.manifest.variants[rank - 1])
-
-    def serve(self, rank: int) -> None:
-        """Make the variant of this rank the one that serves, whatever a test left."""
-        outcome = self.switcher.switch(self.placement(rank))
-        assert outcome.succeeded, outcome
-
-
-def open_site(directory: Path, manifest: Manifest, repository: Path) -> Iterator[Site]:
-    store = ModelStore(directory / "state", model=MODEL)
-    for variant in manifest.variants:
-        store.fetch(Repository.open(str(repository)), manifest, variant)
-    store.keep_manifest(manifest, complete=True)
-    server = TritonServer.start(ServerSettings(model_repository=store.model_repository, ports=FREE_PORTS))
-    control = server.control()
-    try:
-        yield Site(
-            server=server,
-            store=store,
-            control=control,
-            switcher=Switcher(control, store),
-            manifest=manifest,
-        )
-    finally:
-        control.close()
-        server.stop()
-        assert server.remains() == ()
 
 
 @pytest.fixture(scope="module")

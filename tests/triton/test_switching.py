@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from conftest import Site
 from triton_load import Clients, failed, longest_gap, wrong
 from triton_portfolios import MODEL, images, revealed_tag
+from triton_site import Site
 from tritonclient.utils import InferenceServerException
 
 from edgefolio_edge.observing.traffic import TrafficObserver
@@ -36,6 +36,7 @@ def test_five_thousand_requests_over_ten_switches(site: Site, record_property: A
             outcome = site.switcher.switch(target)
             assert outcome.succeeded, outcome.cause
             switches.append((began, time.perf_counter(), target.version))
+            clients.wait_for(len(clients.requests()) + 20)
         clients.wait_for(REQUESTS)
     requests = clients.requests()
     assert len(requests) >= REQUESTS

@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from triton_portfolios import images, revealed_tag
 
 from edgefolio.manifest import Manifest
 from edgefolio_edge.store import variant_of_version
-from triton_portfolios import images, revealed_tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,4 +119,4 @@ def wrong(requests: list[Request], manifest: Manifest, tags: dict[str, int]) -> 
 def longest_gap(requests: list[Request]) -> float:
     """The longest time without any answer, in seconds."""
     answered = [request.answered for request in requests]
-    return max((later - earlier for earlier, later in zip(answered, answered[1:], strict=False)), default=0.0)
+    return max((later - earlier for earlier, later in pairwise(answered)), default=0.0)
