@@ -133,7 +133,7 @@ def _map(structure: Structure, states: States, node: fx.Node, role: Map, writers
         values.append(np.broadcast_to(value, lengths))
     result = np.maximum.reduce(codes)
     with torch.no_grad():
-        arguments = [torch.from_numpy(np.ascontiguousarray(value)) for value in values]
+        arguments = [torch.from_numpy(np.array(value)) for value in values]
         value = np.broadcast_to(role.function(arguments).to(torch.float64).numpy(), lengths)
     result = np.where(result == State.ZERO, np.int8(State.CONSTANT), result)
     if role.zeros is Zeros.ABSORB:
