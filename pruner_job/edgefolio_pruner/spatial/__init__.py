@@ -1,7 +1,7 @@
 """Exact spatial pruning: two compiler passes over the channels of a captured network.
 
-:func:`capture` takes a module's graph, :func:`channel_groups` tells which channels go together, :func:`compress` removes
-every channel that provably does not matter and returns a smaller module with the same outputs.
+:func:`capture` takes a module's graph, :func:`channel_groups` tells which channels go together, and :func:`compress`
+removes every channel that provably does not matter and returns a smaller module with the same outputs.
 """
 
 from .capture import CapturedModel, CaptureRefused, capture
@@ -12,16 +12,16 @@ from .report import Barrier, LayerChannels, SpatialReport
 
 __all__ = [
     "Barrier",
-    "Compressed",
-    "LayerChannels",
-    "SpatialReport",
-    "compress",
-    "count_parameters",
     "CaptureRefused",
     "CapturedModel",
     "ChannelGroup",
     "ChannelSlice",
+    "Compressed",
+    "LayerChannels",
+    "SpatialReport",
     "capture",
     "channel_groups",
+    "compress",
     "count_macs",
+    "count_parameters",
 ]

@@ -8,7 +8,6 @@ once, and every weight is held under the name it has in the module's ``state_dic
 from __future__ import annotations
 
 import copy
-import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from .shapes import symbol_sizes
 __all__ = ["CaptureRefused", "CapturedModel", "capture"]
 
 
-class CaptureRefused(UserError):
+class CaptureRefused(UserError):  # noqa: N818 - a refusal, not a fault
     """The module cannot be captured as one graph; ``problem`` says why."""
 
 
@@ -62,10 +61,8 @@ class CapturedModel:
     @property
     def dtype(self) -> torch.dtype:
         """The floating point type of the weights."""
-        for value in self.graph_module.state_dict().values():
-            if value.is_floating_point():
-                return value.dtype
-        return torch.get_default_dtype()
+        floating = [value for value in self.parameters.values() if value.is_floating_point()]
+        return floating[0].dtype if floating else torch.get_default_dtype()
 
     def with_state(self, state_dict: Mapping[str, torch.Tensor]) -> CapturedModel:
         """The same graph with other weights, cast to the type of the present ones; no second export.
@@ -129,11 +126,12 @@ def capture(
     )
 
 
-def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy with its own weights and its own graph; node names and metadata are kept."""
+def copy_graph_module(module: fx.GraphModule, *, share_weights: bool = False) -> fx.GraphModule:
+    """A copy with its own graph, and its own weights unless shared; node names and metadata are kept."""
     root = torch.nn.Module()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        assign_tensor(root, name, tensor.detach().clone(), trainable=isinstance(tensor, torch.nn.Parameter))
+        held = tensor.detach() if share_weights else tensor.detach().clone()
+        assign_tensor(root, name, held, trainable=isinstance(tensor, torch.nn.Parameter))
     graph = fx.Graph()
     result = graph.graph_copy(module.graph, val_map={})
     _close(graph, module.graph, result)
@@ -143,7 +141,7 @@ def copy_graph_module(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def assign_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor, *, trainable: bool = False) -> None:
-    """Hold ``tensor`` in ``root`` under a dotted name inside plain containers: a parameter if ``trainable``, or a buffer."""
+    """Hold ``tensor`` in ``root`` under a dotted name inside plain containers, as a parameter or a buffer."""
     *path, leaf = name.split(".")
     holder = root
     for part in path:
@@ -272,6 +270,3 @@ def _canonical_names(module: torch.nn.Module) -> tuple[dict[str, str], dict[str,
     for name, tensor in module.state_dict(keep_vars=True).items():
         canonical[name] = first.setdefault(id(tensor), name)
     return canonical, {name: target for name, target in canonical.items() if name != target}
-
-
-GETITEM = operator.getitem

@@ -24,7 +24,7 @@ aten = torch.ops.aten
 
 def functionalize(program: ExportedProgram) -> ExportedProgram:
     """A program without in-place operators, simplified by :func:`simplify`."""
-    if not _replace_in_place(program.graph):
+    if not _replace_in_place(program.graph, frozenset(program.graph_signature.user_inputs)):
         # An aliased tensor is written: let torch work out who sees the new value.
         program = program.run_decompositions({})
     simplify(program.graph)
@@ -43,7 +43,8 @@ def simplify(graph: fx.Graph) -> None:
 
 _MAY_ALIAS = ("view", "reshape", "flatten", "slice", "select", "transpose", "permute", "expand", "squeeze", "chunk",
               "split", "unbind", "narrow", "detach", "contiguous", "alias", "dropout", "to", "t", "getitem", "unfold",
-              "swapaxes", "movedim", "diagonal", "unflatten", "expand_as", "view_as", "type_as", "reshape_as")  # fmt: skip
+              "swapaxes", "movedim", "diagonal", "unflatten", "expand_as", "view_as", "type_as", "reshape_as",
+              "unsqueeze", "split_with_sizes", "tensor_split", "_unsafe_view")  # fmt: skip
 
 
 def _is_in_place(node: fx.Node) -> bool:
@@ -51,29 +52,39 @@ def _is_in_place(node: fx.Node) -> bool:
     return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
 
 
-def _replace_in_place(graph: fx.Graph) -> bool:
-    """Replace in-place operators where no alias is written; ``False`` if one is (the graph is then unchanged)."""
-    written = [node for node in graph.nodes if _is_in_place(node)]
+def _replace_in_place(graph: fx.Graph, user_inputs: frozenset[str]) -> bool:
+    """Replace in-place operators; ``False``, and nothing changed, if someone else sees the written tensor."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    roots: dict[fx.Node, fx.Node] = {}
+    aliases: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        first = node.args[0] if node.op == "call_function" and node.args else None
+        may_alias = isinstance(first, fx.Node) and (_is_in_place(node) or operator_name(node) in _MAY_ALIAS)
+        roots[node] = roots[first] if may_alias and isinstance(first, fx.Node) else node
+        aliases.setdefault(roots[node], []).append(node)
     plan: list[tuple[fx.Node, Any]] = []
-    for node in written:
+    for node in filter(_is_in_place, graph.nodes):
         functional = _out_of_place(node)
-        first = node.args[0] if node.args else None
-        if functional is None or not isinstance(first, fx.Node) or first.op != "call_function":
+        written = node.args[0] if node.args else None
+        if functional is None or not isinstance(written, fx.Node) or _is_weight(roots[written], user_inputs):
             return False
-        may_alias = operator_name(first).rstrip("_") in _MAY_ALIAS
-        users = [user for user in first.users if user is not node]
-        if may_alias or any(operator_name(user).rstrip("_") in _MAY_ALIAS for user in users):
+        earlier = [alias for alias in aliases[roots[written]] if order[alias] < order[node] and alias is not written]
+        if any(order[user] > order[node] for alias in earlier if not _is_in_place(alias) for user in alias.users):
             return False
         plan.append((node, functional))
-    order = {node: index for index, node in enumerate(graph.nodes)}
     for node, functional in plan:
-        first = node.args[0]
-        assert isinstance(first, fx.Node)
+        # An earlier replacement may have changed what this one writes to.
+        written = node.args[0]
+        assert isinstance(written, fx.Node)
         node.target = functional
-        for user in list(first.users):
+        for user in list(written.users):
             if order[user] > order[node]:
-                user.replace_input_with(first, node)
+                user.replace_input_with(written, node)
     return True
+
+
+def _is_weight(node: fx.Node, user_inputs: frozenset[str]) -> bool:
+    return node.op == "get_attr" or (node.op == "placeholder" and node.name not in user_inputs)
 
 
 def _out_of_place(node: fx.Node) -> Any:
@@ -139,7 +150,7 @@ def _first_of(target: Callable[..., Any], arguments: Callable[[fx.Node], tuple[A
     return rule
 
 
-def _evaluation_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
+def _evaluation_batch_norm(_: fx.Graph, node: fx.Node) -> None:
     if argument(node, "training") or argument(node, "cudnn_enabled") is False:
         return
     node.args = (*node.args[:8], False)
@@ -155,6 +166,35 @@ def _dropout(graph: fx.Graph, node: fx.Node) -> None:
         _identity(graph, node)
 
 
+def _expand_as(graph: fx.Graph, node: fx.Node) -> None:
+    """``expand`` to sizes of its own, so that only repeated axes depend on the other tensor."""
+    source, other = node.args
+    assert isinstance(source, fx.Node)
+    assert isinstance(other, fx.Node)
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    missing = len(after) - len(before)
+    sizes: list[Any] = []
+    for axis, size in enumerate(after):
+        if axis >= missing and before[axis - missing] == size:
+            sizes.append(-1)
+        elif isinstance(size, int):
+            sizes.append(size)
+        else:
+            sizes.append(insert(node, aten.sym_size.int, (other, axis)))
+    _replace(node, aten.expand.default, (source, sizes))
+    graph.erase_node(node)
+
+
+def _stack(graph: fx.Graph, node: fx.Node) -> None:
+    """``stack`` as concatenation along an axis of its own."""
+    given = node.args[0]
+    assert isinstance(given, (list, tuple))
+    axis = argument(node, "dim") % node.meta["val"].ndim
+    parts = [insert(node, aten.unsqueeze.default, (part, axis)) for part in given]
+    _replace(node, aten.cat.default, (parts, axis))
+    graph.erase_node(node)
+
+
 def _slice(graph: fx.Graph, node: fx.Node) -> None:
     """A slice that takes everything."""
     start, end, step = argument(node, "start"), argument(node, "end"), argument(node, "step")
@@ -162,7 +202,7 @@ def _slice(graph: fx.Graph, node: fx.Node) -> None:
         _identity(graph, node)
 
 
-def _reshape(graph: fx.Graph, node: fx.Node) -> None:
+def _reshape(_: fx.Graph, node: fx.Node) -> None:
     """A view of what may no longer be contiguous, since copies were dropped."""
     node.target = aten.reshape.default
 
@@ -188,4 +228,6 @@ _FORMS: dict[Any, Callable[[fx.Graph, fx.Node], None]] = {
     aten.contiguous.default: _identity,
     aten.lift_fresh_copy.default: _identity,
     aten.clone.default: _identity,
+    aten.expand_as.default: _expand_as,
+    aten.stack.default: _stack,
 }

@@ -18,7 +18,7 @@ from torch import fx
 from .capture import CapturedModel
 from .nodes import argument, operator_name
 from .program import lower
-from .roles import Contraction, Map, Zeros
+from .roles import Contraction, Map
 from .states import State, States, propagate
 from .structure import Structure, build_structure
 from .weights import Matrices
@@ -219,6 +219,3 @@ def _not_zeroed(structure: Structure) -> Any:
             channels = structure.channels[role.source].ravel()[role.columns]
             result[channels[codes != State.ZERO]] = True
     return result
-
-
-_ZEROS = Zeros

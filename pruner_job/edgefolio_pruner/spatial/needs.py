@@ -181,5 +181,4 @@ def _any_row(entries: Mask, rows: Mask) -> Mask:
     if entries.shape[0] == 1:
         result: Mask = entries[0][rows[0]].any(axis=0)[None]
         return result
-    result = (entries & rows[:, :, None]).any(axis=1)
-    return result
+    return (entries & rows[:, :, None]).any(axis=1)

@@ -38,7 +38,7 @@ def tensor_inputs(node: fx.Node) -> tuple[fx.Node, ...]:
     seen: dict[fx.Node, None] = {}
     for source in node.all_input_nodes:
         value = source.meta.get("val")
-        if value is None or isinstance(value, torch.Tensor) or isinstance(value, (tuple, list)):
+        if value is None or isinstance(value, (torch.Tensor, tuple, list)):
             seen[source] = None
     return tuple(seen)
 

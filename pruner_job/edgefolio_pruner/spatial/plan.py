@@ -105,7 +105,7 @@ def _find_merges(
         blocked = uses[str(role.weight.target)] > 1
         for group, column in np.argwhere(candidates & ((codes == State.CONSTANT) | soft)).tolist():
             channel = int(channels[group, column])
-            if blocked and soft[group, column] or (node, group) in values[channel]:
+            if (blocked and soft[group, column]) or (node, group) in values[channel]:
                 free[channel] = False
                 continue
             if not blocked:
@@ -113,13 +113,12 @@ def _find_merges(
             if soft[group, column]:
                 reads[channel][node, group] = (column, float(value[group, column]))
     reads = {channel: read for channel, read in reads.items() if free[channel] and read}
-    return _choose(reads, values, free, merges, merged)
+    return _choose(reads, values, merges, merged)
 
 
 def _choose(
     reads: dict[int, dict[tuple[fx.Node, int], tuple[int, float]]],
     values: dict[int, dict[tuple[fx.Node, int], tuple[int, float]]],
-    free: Mask,
     merges: dict[fx.Node, list[Merge]],
     merged: Mask,
 ) -> bool:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from .shapes import LARGEST_STATIC_SIZE
 
-__all__ = ["Positions", "TooLarge", "collapse", "concatenate", "expand_axis", "reshape"]
+__all__ = ["Positions", "UnfollowedError", "collapse", "concatenate", "expand_axis", "reshape"]
 
 Positions = NDArray[np.int64]
 _LARGEST_DESCRIPTION = 1 << 23
 
 
-class TooLarge(ValueError):
+class UnfollowedError(ValueError):
     """A description that would not be small, or would have a symbolic length."""
 
 
@@ -41,15 +41,15 @@ def expand_axis(positions: Positions, axis: int, size: int) -> Positions:
     if positions.shape[axis] == size:
         return positions
     if size > LARGEST_STATIC_SIZE:
-        raise TooLarge(f"axis {axis} has no fixed size")
+        raise UnfollowedError(f"axis {axis} has no fixed size")
     return np.repeat(positions, size, axis=axis)
 
 
 def concatenate(parts: Sequence[Positions], sizes: Sequence[int], axis: int) -> Positions:
     """The description of tensors joined along ``axis``, where they have ``sizes``."""
     full = [expand_axis(part, axis, size) for part, size in zip(parts, sizes, strict=True)]
-    shape = np.broadcast_shapes(*[part.shape[:axis] + (1,) + part.shape[axis + 1 :] for part in full])
-    full = [np.broadcast_to(part, shape[:axis] + (part.shape[axis],) + shape[axis + 1 :]) for part in full]
+    shape = np.broadcast_shapes(*[(*part.shape[:axis], 1, *part.shape[axis + 1 :]) for part in full])
+    full = [np.broadcast_to(part, (*shape[:axis], part.shape[axis], *shape[axis + 1 :])) for part in full]
     return np.concatenate(full, axis=axis)
 
 
@@ -69,7 +69,7 @@ def reshape(positions: Positions, before: Sequence[int], after: Sequence[int]) -
     for length in expanded:
         total *= length
     if total > _LARGEST_DESCRIPTION:
-        raise TooLarge("the channels cannot be followed through a reshape")
+        raise UnfollowedError("the channels cannot be followed through a reshape")
     return collapse(np.broadcast_to(positions, expanded).reshape(lengths_out))
 
 
@@ -99,7 +99,7 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
                 group_out.append(j)
                 j += 1
             else:
-                raise TooLarge("shapes of a reshape do not match")
+                raise UnfollowedError("shapes of a reshape do not match")
         groups.append((group_in, group_out))
     return groups
 

@@ -59,8 +59,8 @@ class Program:
 
 
 def lower(captured: CapturedModel) -> Program:
-    """The program of a captured model, on a private copy of graph and weights."""
-    module = copy_graph_module(captured.graph_module)
+    """The program of a captured model, on a copy of its graph; the weights are only read."""
+    module = copy_graph_module(captured.graph_module, share_weights=True)
     _fold_constants(module)
     shapes = _shapes(module, captured)
     _recognize_shuffles(module, shapes)

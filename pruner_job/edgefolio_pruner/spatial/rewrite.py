@@ -11,10 +11,10 @@ from torch import fx
 
 from .capture import assign_tensor
 from .layers import new_layer
-from .nodes import argument, operator_name
+from .nodes import operator_name
 from .plan import Plan
-from .roles import Barrier, Contraction, Map, Move, Operand, Output
 from .rewrite_movement import rewrite_movement
+from .roles import Barrier, Contraction, Map, Move, Operand, Output
 
 __all__ = ["Writer", "rewrite"]
 
@@ -177,7 +177,9 @@ def _write_constant(writer: Writer, node: fx.Node, bias: fx.Node | None) -> fx.N
 
 def _write_map(writer: Writer, node: fx.Node, role: Map) -> fx.Node:
     replaced = {
-        operand.node: _operand_slice(writer, node, operand) for operand in role.operands if operand.node.op == "get_attr"
+        operand.node: _operand_slice(writer, node, operand)
+        for operand in role.operands
+        if operand.node.op == "get_attr"
     }
     arguments, keywords = fx.map_arg(
         (node.args, node.kwargs), lambda source: replaced[source] if source in replaced else writer.new(source)
@@ -219,6 +221,3 @@ def _drop_unread(module: fx.GraphModule) -> None:
             *path, leaf = name.split(".")
             holder = module.get_submodule(".".join(path))
             delattr(holder, leaf)
-
-
-_ARGUMENT = argument

@@ -32,7 +32,10 @@ def rewrite_movement(writer: Writer, node: fx.Node, role: Move) -> fx.Node:
         axis = argument(node, "dim") % len(writer.program.shapes[source])
         kept = writer.plan.along(source, axis)
         if len(kept) > 1 and not kept.all():
-            return {"slice": _slice, "select": _select, "index_select": _index_select}[name](writer, node, kept, axis)
+            if name == "select":
+                chosen = argument(node, "index") % len(kept)
+                return writer.copy(node, index=int(kept[:chosen].sum()))
+            return _take(writer, node, kept, axis, _taken(writer, node, len(kept)))
     elif name in ("pad", "constant_pad_nd") and bool((role.index < 0).any()):
         return _pad(writer, node)
     return writer.copy(node)
@@ -56,14 +59,11 @@ def _sizes(writer: Writer, node: fx.Node) -> fx.Node:
     return writer.copy(node, **{name: given}) if changed else writer.copy(node)
 
 
-def _slice(writer: Writer, node: fx.Node, kept: NDArray[np.bool_], axis: int) -> fx.Node:
-    taken = np.arange(len(kept))[slice(argument(node, "start"), argument(node, "end"), argument(node, "step"))]
-    return _take(writer, node, kept, axis, taken)
-
-
-def _index_select(writer: Writer, node: fx.Node, kept: NDArray[np.bool_], axis: int) -> fx.Node:
-    order = argument(node, "index")
-    return _take(writer, node, kept, axis, writer.program.constant(order).numpy())
+def _taken(writer: Writer, node: fx.Node, size: int) -> NDArray[Any]:
+    """The positions that a slice or an index takes, of ``size`` many."""
+    if operator_name(node) == "index_select":
+        return writer.program.constant(argument(node, "index")).numpy()
+    return np.arange(size)[slice(argument(node, "start"), argument(node, "end"), argument(node, "step"))]
 
 
 def _take(writer: Writer, node: fx.Node, kept: NDArray[np.bool_], axis: int, taken: NDArray[Any]) -> fx.Node:
@@ -79,11 +79,6 @@ def _take(writer: Writer, node: fx.Node, kept: NDArray[np.bool_], axis: int, tak
     return writer.call(aten.index_select.default, source, axis, held)
 
 
-def _select(writer: Writer, node: fx.Node, kept: NDArray[np.bool_], axis: int) -> fx.Node:
-    chosen = argument(node, "index") % len(kept)
-    return writer.copy(node, index=int(kept[:chosen].sum()))
-
-
 def _cat(writer: Writer, node: fx.Node, role: Move) -> fx.Node:
     axis = argument(node, "dim") % len(writer.program.shapes[node])
     parts = []
@@ -92,7 +87,9 @@ def _cat(writer: Writer, node: fx.Node, role: Move) -> fx.Node:
             continue
         if source.op == "get_attr":
             kept = writer.plan.along(source, axis)
-            parts.append(writer.constant_slice(source, axis, np.broadcast_to(kept, (writer.program.shapes[source][axis],))))
+            parts.append(
+                writer.constant_slice(source, axis, np.broadcast_to(kept, (writer.program.shapes[source][axis],)))
+            )
         else:
             parts.append(writer.new(source))
     return parts[0] if len(parts) == 1 else writer.call(aten.cat.default, parts, axis)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ class Effect(Enum):
     KEEPS = "keeps constants"
     PADS = "mixes constants with a padding value"
     KEEPS_ZERO = "keeps zeros only"
+    BLURS = "keeps nothing"
 
 
 @dataclass(frozen=True)
@@ -143,4 +143,3 @@ class Output:
 
 
 Role = Input | Constant | Move | Map | Contraction | Barrier | Output
-_ = Any

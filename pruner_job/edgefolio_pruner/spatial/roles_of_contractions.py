@@ -21,7 +21,7 @@ def _per_axis(value: Any, axes: int) -> list[int]:
     return [int(item) for item in (values * axes if len(values) == 1 else values)]
 
 
-def _weight_and_bias(builder: Builder, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | None:
+def _weight_and_bias(node: fx.Node) -> tuple[fx.Node, fx.Node | None] | None:
     weight, bias = argument(node, "weight"), argument(node, "bias")
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
         return None
@@ -32,7 +32,7 @@ def _weight_and_bias(builder: Builder, node: fx.Node) -> tuple[fx.Node, fx.Node 
 
 def _linear(builder: Builder, node: fx.Node) -> None:
     source = argument(node, "input")
-    held = _weight_and_bias(builder, node)
+    held = _weight_and_bias(node)
     if held is None or source not in builder.channels:
         builder.set_barrier(node, "weights computed from activations")
         return
@@ -51,7 +51,7 @@ def _linear(builder: Builder, node: fx.Node) -> None:
 
 def _convolution(builder: Builder, node: fx.Node) -> None:
     source = argument(node, "input")
-    held = _weight_and_bias(builder, node)
+    held = _weight_and_bias(node)
     rank = len(builder.shape(node))
     axes = int(operator_name(node)[-2])
     if held is None or source not in builder.channels:

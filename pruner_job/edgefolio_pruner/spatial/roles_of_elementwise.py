@@ -95,7 +95,7 @@ def _batch_norm(builder: Builder, node: fx.Node) -> None:
 
     def evaluate(values: list[torch.Tensor]) -> torch.Tensor:
         held: dict[str, Any] = dict(zip(present, values[1:], strict=True))
-        result = (values[0] - held["running_mean"]) / torch.sqrt(held["running_var"] + epsilon)
+        result: torch.Tensor = (values[0] - held["running_mean"]) / torch.sqrt(held["running_var"] + epsilon)
         if "weight" in held:
             result = result * held["weight"]
         return result + held["bias"] if "bias" in held else result
@@ -112,7 +112,8 @@ def _prelu(builder: Builder, node: fx.Node) -> None:
     operands = (Operand(source, builder.shape(source)), _along_axis_one(builder, node, weight))
 
     def evaluate(values: list[torch.Tensor]) -> torch.Tensor:
-        return torch.where(values[0] >= 0, values[0], values[0] * values[1])
+        negative: torch.Tensor = values[0] * values[1]
+        return torch.where(values[0] >= 0, values[0], negative)
 
     _set_map(builder, node, Map(operands, evaluate))
 
@@ -157,9 +158,6 @@ def _set_map(builder: Builder, node: fx.Node, role: Map) -> None:
         for _, channels in described:
             builder.pin(channels, f"operator {node.target} is not finite everywhere")
         builder.pin(result, f"operator {node.target} is not finite everywhere")
-    for operand, channels in described:
-        if channels.size == 1 and result.size == 1 and operand.view == shape:
-            builder.tie(result, channels)
     builder.roles[node] = role
     builder.channels[node] = result
 

@@ -11,7 +11,6 @@ from torch import fx
 from .nodes import argument, is_sequence_of_integers, operator_name
 from .positions import Positions, collapse, concatenate, expand_axis, reshape
 from .roles import Constant, Effect, Move
-from .shapes import LARGEST_STATIC_SIZE
 from .structure import Builder
 
 __all__ = ["RULES"]
@@ -191,14 +190,33 @@ def _reduce(effect: Effect) -> Callable[[Builder, fx.Node], None]:
         axes = [axes] if isinstance(axes, int) else axes
         axes = [axis % rank for axis in axes] if axes else list(range(rank))
         positions = _positions(builder, source)
-        if any(positions.shape[axis] > 1 or axis == 0 for axis in axes):
+        varied = [axis for axis in range(rank) if positions.shape[axis] > 1]
+        crossed = [axis for axis in axes if axis in varied]
+        # Of channels spread over several axes only the last can shrink; over the others they go together anyway.
+        if 0 in axes or varied[-1:] == crossed[-1:] != []:
             builder.set_barrier(node, f"operator {node.target} over channels")
             return
+        ways = np.moveaxis(positions, crossed, range(len(crossed)))
+        ways = ways.reshape(-1, *[1 if axis in crossed else positions.shape[axis] for axis in range(rank)])
         if not argument(node, "keepdim"):
-            positions = np.squeeze(positions, axis=tuple(axes))
-        _set_move(builder, node, positions[None], effect=effect)
+            ways = np.squeeze(ways, axis=tuple(axis + 1 for axis in axes))
+        _set_move(builder, node, ways, effect=effect)
 
     return rule
+
+
+def _softmax(builder: Builder, node: fx.Node) -> None:
+    channels = builder.channels[_source(node)]
+    axis = argument(node, "dim") % channels.ndim
+    last = [other for other in range(channels.ndim) if channels.shape[other] > 1][-1:]
+    if axis in (0, *last) or not node.meta["val"].dtype.is_floating_point:
+        builder.set_barrier(node, f"operator {node.target} over channels")
+        return
+    # Each position of the result depends on all positions along the axis.
+    positions = _positions(builder, _source(node))
+    ways = np.expand_dims(np.moveaxis(positions, axis, 0), axis + 1)
+    index = np.broadcast_to(ways, (ways.shape[0], *positions.shape))
+    _set_move(builder, node, index, effect=Effect.BLURS)
 
 
 def _pad(builder: Builder, node: fx.Node) -> None:
@@ -273,8 +291,6 @@ def _guarded(rule: Callable[[Builder, fx.Node], None]) -> Callable[[Builder, fx.
             builder.set_barrier(node, f"operator {node.target} of a constant")
         elif operator_name(node) == "cat" and not any(s in builder.channels for s in node.all_input_nodes):
             builder.set_barrier(node, f"operator {node.target} of constants")
-        elif builder.shape(node)[:1] and builder.shape(node)[0] < 0:
-            raise AssertionError(LARGEST_STATIC_SIZE)
         else:
             rule(builder, node)
 
@@ -283,10 +299,10 @@ def _guarded(rule: Callable[[Builder, fx.Node], None]) -> Callable[[Builder, fx.
 
 _SPATIAL_KEEPS = (
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "_adaptive_avg_pool2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d",
-    "upsample_bilinear2d", "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d",
-    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
-    "replication_pad2d",
+    "_adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d",
+    "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad1d", "reflection_pad2d",
+    "replication_pad1d", "replication_pad2d",
 )  # fmt: skip
 
 RULES: dict[str, Callable[[Builder, fx.Node], None]] = {
@@ -307,6 +323,8 @@ RULES: dict[str, Callable[[Builder, fx.Node], None]] = {
         "amax": _reduce(Effect.KEEPS),
         "amin": _reduce(Effect.KEEPS),
         "sum": _reduce(Effect.KEEPS_ZERO),
+        "softmax": _softmax,
+        "_softmax": _softmax,
         "pad": _pad,
         "constant_pad_nd": _pad,
         "pixel_shuffle": _pixel_shuffle,

@@ -36,7 +36,8 @@ def symbol_sizes(graph: fx.Graph) -> dict[Any, int]:
 def size_of(size: Any, sizes: Mapping[Any, int]) -> int:
     """One size as an integer."""
     if isinstance(size, torch.SymInt):
-        return int(size.node.expr.subs(dict(sizes)))
+        expression = size.node.expr
+        return sizes[expression] if expression in sizes else int(expression.subs(dict(sizes)))
     return int(size)
 
 

@@ -10,9 +10,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
-from .positions import Positions, TooLarge
+from .nodes import tensor_inputs
+from .positions import Positions, UnfollowedError
 from .program import Program
-from .roles import Barrier, Constant, Contraction, Input, Map, Move, Output, Role
+from .roles import Barrier, Contraction, Output, Role
 
 __all__ = ["Structure", "build_structure"]
 
@@ -90,8 +91,6 @@ class Builder:
 
     def set_barrier(self, node: fx.Node, reason: str) -> None:
         """Give ``node`` the role of a barrier; its value is one channel that stays."""
-        from .nodes import tensor_inputs
-
         inputs = tuple(source for source in tensor_inputs(node) if source in self.channels)
         for source in inputs:
             self.pin(self.channels[source], reason)
@@ -121,7 +120,7 @@ def build_structure(program: Program) -> Structure:
         else:
             try:
                 assign_role(builder, node)
-            except TooLarge as error:
+            except UnfollowedError as error:
                 builder.set_barrier(node, f"operator {node.target}: {error}")
             _keep_rectangular(builder, node)
     return _resolve(builder)
@@ -158,7 +157,3 @@ def _resolve(builder: Builder) -> Structure:
             mask[channel] = True
     channels_of = {node: final[channels] for node, channels in builder.channels.items()}
     return Structure(builder.program, builder.roles, channels_of, int(count), pinned, mask)
-
-
-_ROLES_WITHOUT_SOURCES = (Input, Constant)
-_ROLES = (Map, Move)
