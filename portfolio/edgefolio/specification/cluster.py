@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from edgefolio.specification.base import ByteQuantity, Specification
-from edgefolio.specification.rules import list_map, rules
+from edgefolio.specification.rules import list_map
 
 #: Name of a namespaced object.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
@@ -130,23 +130,8 @@ class AdoptServing(Specification):
 class WorkDirectory(Specification):
     """Where an interrupted making finds its checkpoints again."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            ("has(self.uri) != has(self.claimName)", "name exactly one of uri and claimName"),
-            ("!has(self.uri) || self.uri.startsWith('s3://')", "uri must begin with s3://"),
-        )
-    )
-
-    uri: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """An s3:// prefix: a Job whose node is lost resumes elsewhere."""
-    claim_name: ObjectName | None = None
+    claim_name: ObjectName
     """A PersistentVolumeClaim in the same namespace."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> WorkDirectory:
-        if (self.uri is None) == (self.claim_name is None):
-            raise ValueError("name exactly one of uri and claimName")
-        return self
 
 
 class VolumeMount(Specification):
@@ -175,9 +160,7 @@ class JobSpecification(PodSettings):
     image: ImageName | None = None
     """Image of the pruner; absent: the one the operator was installed with."""
     resources: Resources = Resources()
-    """Of each pod of the Job."""
-    parallelism: Annotated[int, Field(ge=1, le=64)] = 1
-    """Pods that make independent pieces at the same time; 1: one pod does everything."""
+    """Of its container."""
     suspend: bool = False
     """Hold the Job: its pods are removed, its progress stays."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
@@ -187,7 +170,7 @@ class JobSpecification(PodSettings):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
     """How long a finished Job stays to be looked at. Its outcome is kept in the status."""
     work_directory: WorkDirectory | None = None
-    """Checkpoints; absent: below the repository if that is s3://, else lost with the pod."""
+    """Checkpoints; absent: they are lost with the pod."""
     volumes: Annotated[tuple[VolumeMount, ...], Field(max_length=8, json_schema_extra=list_map("mountPath"))] = ()
     """More volumes; claims named by a pvc:// URI are mounted without being listed here."""
     env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()

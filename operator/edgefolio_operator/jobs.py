@@ -1,0 +1,237 @@
+"""The Job that makes a revision, as the dictionary that the API server takes; and the file it reads.
+
+The pod runs in a restricted namespace: not as root, with a read-only root file system, without capabilities. It reads
+the very resource that the user wrote, with ``pvc://`` URIs replaced by the paths where the claims are mounted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgefolio.errors import EXIT_BAD_INPUT
+from edgefolio.specification.cluster import JobSpecification, PodSettings, Resources
+from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
+from edgefolio_operator import names
+
+Object = dict[str, Any]
+
+CONTAINER = "pruner"
+#: Where a claim that a pvc:// URI names is mounted.
+CLAIMS = "/claims"
+WORK = "/work"
+_SPECIFICATION = "/etc/edgefolio"
+_CLAIM_URI = re.compile(r"^pvc://([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(/.*)?$")
+_MAKING = {"source", "data", "methods", "selection", "profiling", "seed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images that are used where a portfolio names none: those the operator was installed with."""
+
+    pruner: str
+    agent: str
+    triton: str
+
+
+def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
+    """What a making is made from, in 16 hexadecimal digits; ``request`` is the user's wish to make it once more.
+
+    Fields that hold their default are left out, so that a field that a later version adds does not make every portfolio
+    anew. The other side of it: within one API version no default may change.
+    """
+    document = spec.model_dump(mode="json", by_alias=True, include=_MAKING, exclude_defaults=True)
+    text = json.dumps([document, request], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
+    """The ConfigMap that holds the file which the Job reads."""
+    document = localized(
+        {
+            "apiVersion": portfolio.api_version,
+            "kind": portfolio.kind,
+            "metadata": {"name": portfolio.metadata.name},
+            "spec": portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True),
+        }
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(portfolio, key=key, owner=owner),
+        "immutable": True,
+        "data": {"portfolio.json": json.dumps(document, sort_keys=True)},
+    }
+
+
+def build_job(portfolio: ModelPortfolio, *, key: str, owner: Object, images: Images, request: str = "") -> Object:
+    """The Job that makes what ``key`` stands for."""
+    settings = portfolio.spec.job
+    metadata = _metadata(portfolio, key=key, owner=owner)
+    metadata["annotations"] = {names.HASH_ANNOTATION: key, **({names.REQUEST_ANNOTATION: request} if request else {})}
+    spec: Object = {
+        "suspend": settings.suspend,
+        "backoffLimit": settings.backoff_limit,
+        "ttlSecondsAfterFinished": settings.ttl_seconds_after_finished,
+        "podFailurePolicy": {
+            "rules": [
+                # Bad input stays bad; a lost node is nobody's failure.
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]},
+                },
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]
+        },
+        "template": {
+            "metadata": {"labels": names.labels(portfolio.metadata.name, component=names.JOB_COMPONENT)},
+            "spec": _pod(portfolio, settings, name=metadata["name"], image=settings.image or images.pruner),
+        },
+    }
+    if settings.active_deadline_seconds is not None:
+        spec["activeDeadlineSeconds"] = settings.active_deadline_seconds
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def localized(document: Any) -> Any:
+    """``document`` with every ``pvc://claim/path`` in it replaced by the path under the mounted claim."""
+    if isinstance(document, dict):
+        return {key: localized(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [localized(value) for value in document]
+    if isinstance(document, str) and (match := _CLAIM_URI.match(document)):
+        return f"{CLAIMS}/{match[1]}{match[3] or ''}"
+    return document
+
+
+def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
+    """Names of the claims that the ``pvc://`` URIs of a portfolio name."""
+
+    def found(document: Any) -> Iterator[str]:
+        if isinstance(document, dict):
+            document = list(document.values())
+        if isinstance(document, list):
+            for value in document:
+                yield from found(value)
+        elif isinstance(document, str) and (match := _CLAIM_URI.match(document)):
+            yield match[1]
+
+    # Only these fields hold URIs: a pvc:// in an environment variable mounts nothing.
+    uris = spec.model_dump(mode="json", include={"source": {"weights_uri"}, "data": True, "repository": {"uri"}})
+    return tuple(sorted(set(found(uris))))
+
+
+def pod_security() -> Object:
+    """Security of a pod in a restricted namespace; any user but root."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Object:
+    """Security of a container in a restricted namespace."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def pod_placement(settings: PodSettings) -> Object:
+    """The fields of a pod that its owner chose: where it runs and how its images are had."""
+    placement: Object = {}
+    if settings.image_pull_secrets:
+        placement["imagePullSecrets"] = [{"name": entry.name} for entry in settings.image_pull_secrets]
+    if settings.node_selector:
+        placement["nodeSelector"] = dict(settings.node_selector)
+    if settings.tolerations:
+        placement["tolerations"] = [
+            entry.model_dump(mode="json", by_alias=True, exclude_none=True) for entry in settings.tolerations
+        ]
+    if settings.priority_class_name is not None:
+        placement["priorityClassName"] = settings.priority_class_name
+    return placement
+
+
+def resources(settings: Resources) -> Object:
+    """Requests and limits of a container; what is empty is left out."""
+    return {key: dict(value) for key, value in (("requests", settings.requests), ("limits", settings.limits)) if value}
+
+
+def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
+    return {
+        "name": names.job_name(portfolio.metadata.name, key),
+        "namespace": portfolio.metadata.namespace,
+        "labels": names.labels(portfolio.metadata.name, component=names.JOB_COMPONENT),
+        "ownerReferences": [owner],
+    }
+
+
+def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, name: str, image: str) -> Object:
+    secret = portfolio.spec.repository.secret_ref
+    volumes, mounts = _volumes(portfolio.spec, specification=name)
+    container: Object = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python3", "-m", "edgefolio_pruner.job"],
+        "args": [f"{_SPECIFICATION}/portfolio.json", WORK],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},
+            *({"name": entry.name, "value": entry.value} for entry in settings.env),
+        ],
+        "resources": resources(settings.resources),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": mounts,
+    }
+    if secret is not None:
+        container["envFrom"] = [{"secretRef": {"name": secret.name}}]
+    return {
+        "restartPolicy": "Never",
+        # Training and pruning need no API; a token that is not there cannot be stolen.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        **pod_placement(settings),
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[Object], list[Object]]:
+    """Volumes of the pod, and where its container sees them."""
+    work = spec.job.work_directory
+    claims = dict.fromkeys(claims_in(spec), False)
+    volumes: list[Object] = [
+        {"name": "specification", "configMap": {"name": specification}},
+        {"name": "temporary", "emptyDir": {}},
+    ]
+    mounts: list[Object] = [
+        {"name": "specification", "mountPath": _SPECIFICATION, "readOnly": True},
+        {"name": "temporary", "mountPath": "/tmp"},
+    ]
+    if work is not None:
+        claims[work.claim_name] = False
+        mounts.append({"name": f"claim-{list(claims).index(work.claim_name)}", "mountPath": WORK})
+    else:
+        volumes.append({"name": "work", "emptyDir": {}})
+        mounts.append({"name": "work", "mountPath": WORK})
+    for entry in spec.job.volumes:
+        claims.setdefault(entry.claim_name, entry.read_only)
+    for number, claim in enumerate(claims):
+        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}})
+    for claim in claims_in(spec):
+        mounts.append({"name": f"claim-{list(claims).index(claim)}", "mountPath": f"{CLAIMS}/{claim}"})
+    for entry in spec.job.volumes:
+        number = list(claims).index(entry.claim_name)
+        mounts.append({"name": f"claim-{number}", "mountPath": entry.mount_path, "readOnly": entry.read_only})
+    return volumes, mounts
