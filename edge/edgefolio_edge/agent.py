@@ -31,6 +31,11 @@ from edgefolio_edge.syncing import Synced, Synchronizer
 SILENT_CYCLES_UNTIL_RESTART = 5
 
 
+#: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
+#: smallest first, so that a slow link has something to serve soon.
+FIRST_SYNC_SECONDS = 3.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sight:
     """What the endpoint serves. ``active`` is ``None`` if it serves nothing, or nothing that is known here."""
@@ -77,6 +82,7 @@ class Agent:
         self._serving: tuple[int, int] | None = None
         self._lives = 0
         self._silent_cycles = 0
+        self._started = time.monotonic()
         self._connect()
 
     def _connect(self) -> None:
@@ -121,6 +127,8 @@ class Agent:
         if sight is None:
             self._write_status(None, None, synced)
             return None
+        if sight.name is None and not synced.complete and time.monotonic() - self._started < FIRST_SYNC_SECONDS:
+            return None
         observation = self._observe(sight)
         now, before = time.time(), self.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
@@ -148,7 +156,7 @@ class Agent:
             self._is_serving(sight.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
         if switches and not self.dry_run:
-            self._act(decision, sight, self._manifest)
+            sight = self._act(decision, sight, self._manifest)
         self._state_file.write(self.state, now=switches)
         self._write_status(decision, sight, synced)
         return decision
@@ -219,7 +227,8 @@ class Agent:
         observation = self.observer.look(sight.active, resident=resident)
         return replace(observation, active_variant=sight.name)
 
-    def _act(self, decision: Decision, sight: Sight, manifest: Manifest) -> None:
+    def _act(self, decision: Decision, sight: Sight, manifest: Manifest) -> Sight:
+        """Carry a switch out and return what is served after it."""
         assert decision.target is not None
         target = Placement(manifest=manifest, variant=manifest.variant(decision.target))
         if decision.reason is Reason.SERVER_DEAD:
@@ -245,8 +254,9 @@ class Agent:
             self._recorder.outcome(now=now, variant=outcome.variant, cause=None)
             self._is_serving(target)
             self.store.forget_older_than(manifest.revision, served_versions=(target.version, *sight.ready))
-            return
+            return Sight(ready=(target.version,), active=target, name=outcome.variant)
         self._failed(outcome, sight)
+        return sight
 
     def _failed(self, outcome: SwitchOutcome, sight: Sight) -> None:
         now = time.time()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgefolio.errors import UserError
 from edgefolio_edge.locking import only_writer_of_endpoint
-from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.endpoint import Endpoint, attach, host_and_port, read_key
 from edgefolio_edge.triton.record import recorded_server, remove_record, start_or_adopt, write_record
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
 
@@ -52,10 +52,14 @@ class Host:
 
     @classmethod
     @contextlib.contextmanager
-    def attached(cls, endpoint: Endpoint) -> Iterator[Host]:
-        """A server that runs anyway and goes on running. Raises :class:`UserError` if another agent controls it."""
-        with only_writer_of_endpoint(endpoint.grpc):
-            yield cls(endpoint, server=None, directory=None)
+    def attached(cls, address: str, *, key_file: Path | None, metrics: str | None = None) -> Iterator[Host]:
+        """The server at ``grpc://host:port`` that runs anyway and goes on running.
+
+        Raises :class:`UserError` if another agent controls it, or it cannot be attached to.
+        """
+        key = read_key(key_file) if key_file is not None else None
+        with only_writer_of_endpoint(host_and_port(address)):
+            yield cls(attach(address, key=key, metrics=metrics), server=None, directory=None)
 
     def is_alive(self) -> bool:
         """Whether the server's process runs, as far as that can be known."""

@@ -26,7 +26,6 @@ from edgefolio_edge.reporting import Reporter
 from edgefolio_edge.stopping import stop_on_signals
 from edgefolio_edge.store import ModelStore
 from edgefolio_edge.syncing import Synchronizer
-from edgefolio_edge.triton.endpoint import attach, read_key
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings
 
@@ -129,15 +128,13 @@ def _host(options: RunOptions, store: ModelStore, state_directory: Path, *, thre
             yield host
         return
     require_no_server_of_another_kind(state_directory)
-    key = read_key(options.endpoint_key_file) if options.endpoint_key_file is not None else None
-    endpoint = attach(options.endpoint, key=key, metrics=options.endpoint_metrics)
     if options.model_directory is None and not options.dry_run:
         raise UserError(
             "the agent must know where that Triton reads its models.",
             field="--model-directory",
             remedy="Name the directory that the Triton was started with as --model-repository, as seen from here.",
         )
-    with Host.attached(endpoint) as host:
+    with Host.attached(options.endpoint, key_file=options.endpoint_key_file, metrics=options.endpoint_metrics) as host:
         yield host
 
 

@@ -16,7 +16,6 @@ from edgefolio_edge.reporting import Reporter
 from edgefolio_edge.stopping import stop_on_signals
 from edgefolio_edge.store import ModelStore, variant_named
 from edgefolio_edge.switching import Placement, Switcher
-from edgefolio_edge.triton.endpoint import attach, read_key
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings
 
@@ -116,13 +115,11 @@ def _host(options: ServeOptions, store: ModelStore, directory: Path) -> Iterator
         with Host.own(settings, directory) as host:
             yield host
         return
-    key = read_key(options.endpoint_key_file) if options.endpoint_key_file is not None else None
-    endpoint = attach(options.endpoint, key=key)
     if options.model_directory is None:
         raise UserError(
             "it must be known where that Triton reads its models.",
             field="--model-directory",
             remedy="Name the directory that the Triton was started with as --model-repository, as seen from here.",
         )
-    with Host.attached(endpoint) as host:
+    with Host.attached(options.endpoint, key_file=options.endpoint_key_file) as host:
         yield host

@@ -119,8 +119,8 @@ def draft(
             environment=environment,
             latencies=(latency,),
             load_milliseconds=100,
-            memory_peak_bytes=1 << 20,
-            memory_steady_bytes=1 << 20,
+            memory_peak_bytes=rank << 20,
+            memory_steady_bytes=rank << 20,
         )
         variants.append(
             Variant(

@@ -67,13 +67,11 @@ class Observer:
         self._probe = None
 
     def ready_versions(self) -> tuple[int, ...] | None:
-        """Versions that the server calls ready; ``None`` if it does not answer."""
+        """Versions that the server calls ready; ``None`` if it does not answer, or no longer takes the key."""
         try:
             return self.control.ready_versions(self._model)
-        except ControlError as error:
-            if error.unreachable or error.timed_out:
-                return None
-            raise
+        except ControlError:
+            return None
 
     def look(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""

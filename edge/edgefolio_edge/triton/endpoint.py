@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
-from edgefolio_edge.triton.control import AccessKey, TritonControl
+from edgefolio_edge.triton.control import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
@@ -41,13 +41,8 @@ class Endpoint:
         return stub_of_version(self.process, version) is None
 
 
-def attach(
-    address: str, *, key: AccessKey | None = None, metrics: str | None = None, field: str = "--endpoint"
-) -> Endpoint:
-    """The running Triton at ``address`` (``grpc://host:port``), NVIDIA's image included.
-
-    Raises :class:`UserError` if it is no address, nothing answers, the Triton is too old, or it wants a key.
-    """
+def host_and_port(address: str, *, field: str = "--endpoint") -> str:
+    """``host:port`` of ``grpc://host:port``. Raises :class:`UserError` for anything else."""
     match = _ADDRESS.match(address)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise UserError(
@@ -56,8 +51,18 @@ def attach(
             value=address,
             remedy="Write grpc://host:port, for instance grpc://127.0.0.1:8001.",
         )
-    host, port = match["host"], int(match["port"])
-    endpoint = f"{host}:{port}"
+    return f"{match['host']}:{match['port']}"
+
+
+def attach(
+    address: str, *, key: AccessKey | None = None, metrics: str | None = None, field: str = "--endpoint"
+) -> Endpoint:
+    """The running Triton at ``address`` (``grpc://host:port``), NVIDIA's image included.
+
+    Raises :class:`UserError` if it is no address, nothing answers, the Triton is too old, or it wants a key.
+    """
+    endpoint = host_and_port(address, field=field)
+    host, _, port = endpoint.rpartition(":")
     control = TritonControl(endpoint, key=key)
     try:
         if not control.is_live():
@@ -68,6 +73,14 @@ def attach(
                 remedy="Start it with --model-control-mode=explicit, or leave the option out to start one here.",
             )
         version = control.server_version()
+        try:
+            control.ready_versions("")
+        except ControlError as error:
+            raise UserError(
+                f"that Triton does not let itself be controlled: {error}",
+                field="--endpoint-key-file",
+                remedy="Name a file with the name=secret of its --grpc-restricted-protocol for model-repository.",
+            ) from error
     finally:
         control.close()
     if _numbers(version) < _numbers(TRITON_VERSION):
@@ -77,7 +90,7 @@ def attach(
             value=version,
             remedy="Run a newer Triton (NVIDIA's image 24.10 or later).",
         )
-    process = _listening_process(host, port)
+    process = _listening_process(host, int(port))
     return Endpoint(
         grpc=endpoint,
         http=None,
