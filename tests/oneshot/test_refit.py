@@ -161,20 +161,35 @@ def test_blocks_must_cover_the_columns_once() -> None:
 
 
 def test_wide_maps_are_ranked_by_what_blocks_contribute() -> None:
-    inputs, targets, _, _ = linear_data(3, 600, 12, 4)
+    inputs, _, _, _ = linear_data(3, 600, 12, 4)
     targets = inputs[:, :8] @ torch.randn(8, 4, generator=torch.Generator().manual_seed(9))
-    form = regularised_quadratic(
-        moments_of(inputs, targets), prior=torch.zeros(12, 4, dtype=torch.float64), ridge=1e-6, intercept=True
-    )
+    moments, prior = moments_of(inputs, targets), torch.zeros(12, 4, dtype=torch.float64)
+    form = regularised_quadratic(moments, prior=prior, ridge=1e-6, intercept=True)
     blocks = contiguous_blocks(6, 2)
-    found = select_blocks(form, blocks=blocks, full_selection_columns=4)
+    found = select_blocks(moments, prior=prior, blocks=blocks, ridge=1e-6, intercept=True, full_selection_columns=4)
     assert not found.exact
     assert set(found.order[:2]) == {4, 5}
     # One factor per block has fewer degrees of freedom than a refit, so it never promises too little loss.
     kept = blocks[list(found.kept(3, 6))].reshape(-1)
     promised = form.loss(form.minimum()) + sum(found.increases[:3])
     assert form.loss(form.minimum_on(kept)) <= promised * (1 + 1e-9)
-    assert select_blocks(form, blocks=blocks).exact
+    exact = select_blocks(moments, prior=prior, blocks=blocks, ridge=1e-6, intercept=True)
+    assert exact == eliminate_blocks(form, blocks=blocks)
+
+
+def test_with_few_rows_blocks_are_ranked_on_the_old_weights() -> None:
+    inputs, _, weights, _ = linear_data(13, 40, 30, 4)
+    weights[:6] = 0
+    found = select_blocks(
+        moments_of(inputs, inputs @ weights.float()),
+        prior=weights,
+        blocks=contiguous_blocks(10, 3),
+        ridge=1e-4,
+        intercept=True,
+    )
+    assert not found.exact
+    assert set(found.order[:2]) == {0, 1}
+    assert max(found.increases[:2]) < 1e-6 * found.increases[2]
 
 
 def test_contributions_leave_the_loss_of_whole_blocks_alone() -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+#: With fewer rows per column a least-squares fit follows the calibration samples, not the data.
+MIN_ROWS_PER_COLUMN = 5.0
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -44,6 +47,14 @@ class Moments:
             cross=self.cross - torch.outer(self.input_sum, self.target_sum) / self.rows,
             target_square=(self.target_square - self.target_sum.square() / self.rows).clamp_min(0),
         )
+
+    def live_columns(self, *, intercept: bool) -> int:
+        """The number of columns that carry anything (with ``intercept``: anything but a constant)."""
+        diagonal = self.gram.diagonal()
+        if intercept and self.rows:
+            # What the subtraction of the mean leaves of a constant column is rounding of the float32 sums.
+            return int((diagonal - self.input_sum.square() / self.rows > 1e-6 * diagonal).sum())
+        return int((diagonal > 0).sum())
 
     def columns(self, kept: torch.Tensor) -> Moments:
         """The moments of some columns only; ``kept`` holds their positions."""

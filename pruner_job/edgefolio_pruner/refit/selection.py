@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions
+from edgefolio_pruner.refit.moments import MIN_ROWS_PER_COLUMN, Moments
+from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
 
 #: Above this many columns the inverse is too dear; blocks are then ranked through one factor each.
 FULL_SELECTION_COLUMNS = 2304
@@ -36,20 +37,29 @@ class Elimination:
 
 
 def select_blocks(
-    quadratic: Quadratic,
+    moments: Moments,
     *,
+    prior: torch.Tensor,
     blocks: torch.Tensor,
+    ridge: float,
+    intercept: bool,
     prices: torch.Tensor | None = None,
     candidates: torch.Tensor | None = None,
     minimum_kept: int = 1,
     full_selection_columns: int = FULL_SELECTION_COLUMNS,
+    min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
 ) -> Elimination:
-    """:func:`eliminate_blocks`, through one factor per block where there are more columns than can be inverted."""
-    if blocks.numel() <= full_selection_columns:
-        return eliminate_blocks(
-            quadratic, blocks=blocks, prices=prices, candidates=candidates, minimum_kept=minimum_kept
-        )
-    reduced = block_contributions(quadratic, weights=quadratic.minimum(), blocks=blocks)
+    """:func:`eliminate_blocks` on calibration moments, as finely as the rows and the width allow.
+
+    Exactly, column by column, where there are enough rows and not too many columns. Otherwise through one factor per
+    block: on the fitted weights if only the width forbids it, on ``prior`` (the weights before, [d, o]) if the rows
+    would let any few columns stand in for all others.
+    """
+    form = regularised_quadratic(moments, prior=prior, ridge=ridge, intercept=intercept)
+    scarce = moments.rows < min_rows_per_column * moments.live_columns(intercept=intercept)
+    if blocks.numel() <= full_selection_columns and not scarce:
+        return eliminate_blocks(form, blocks=blocks, prices=prices, candidates=candidates, minimum_kept=minimum_kept)
+    reduced = block_contributions(form, weights=prior if scarce else form.minimum(), blocks=blocks)
     singles = torch.arange(len(blocks)).reshape(-1, 1)
     found = eliminate_blocks(reduced, blocks=singles, prices=prices, candidates=candidates, minimum_kept=minimum_kept)
     return Elimination(order=found.order, increases=found.increases, exact=False)

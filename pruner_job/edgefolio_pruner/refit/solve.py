@@ -8,13 +8,11 @@ from typing import Literal
 
 import torch
 
-from edgefolio_pruner.refit.moments import Moments, SplitMoments
+from edgefolio_pruner.refit.moments import MIN_ROWS_PER_COLUMN, Moments, SplitMoments
 from edgefolio_pruner.refit.quadratic import regularised_quadratic
 
 #: Ridges tried, in units of the mean diagonal of the Gram matrix; the held-out rows choose.
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-#: With fewer rows per column a least-squares fit follows the calibration samples, not the data.
-MIN_ROWS_PER_COLUMN = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,8 @@ def refit_columns(
     fit, held_out = moments.fit.columns(kept), moments.held_out.columns(kept)
     total = fit + held_out
     old = prior[kept]
-    alive = int((total.centred().gram.diagonal() > 0).sum()) if intercept else int((total.gram.diagonal() > 0).sum())
     method: Literal["least-squares", "scale-and-bias"] = "least-squares"
-    if total.rows < min_rows_per_column * alive:
+    if total.rows < min_rows_per_column * total.live_columns(intercept=intercept):
         method = "scale-and-bias"
     candidates = [0.0] if method == "scale-and-bias" else list(ridges)
     judge = held_out if held_out.rows else fit

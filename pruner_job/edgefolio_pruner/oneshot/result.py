@@ -1,0 +1,43 @@
+"""What the one-shot route hands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class ReaderResidual:
+    """How well one reader was fitted: squared error over the target's variance, on held-out calibration samples."""
+
+    layer: str
+    relative_error: float
+    ridge: float
+    rows: int
+    method: Literal["least-squares", "scale-and-bias"]
+
+
+@dataclass(frozen=True, eq=False)
+class OneShotResult:
+    """One variant: the dense module's weights with whole channels zeroed and the rest re-fitted.
+
+    ``state`` is a full state dict of the module; a removed channel's filter, bias, batch-norm scale and shift and its
+    reader's columns are zero, so the exact pruning removes it. ``kept`` gives (channels kept, channels before) per
+    group. ``reached`` is false if the groups that this route can prune do not suffice for ``macs_percent`` of the dense
+    model's multiply-accumulates; ``macs_percent_reached`` is then as far as they go. ``left_out`` says for every other
+    group why it was not pruned, ``notes`` whatever else the user should know. ``samples`` calibration samples were
+    used; ``seconds`` is this variant's share of the time.
+    """
+
+    state: dict[str, torch.Tensor]
+    kept: dict[str, tuple[int, int]]
+    macs_percent: int
+    macs_percent_reached: float
+    reached: bool
+    residuals: tuple[ReaderResidual, ...]
+    left_out: dict[str, str]
+    samples: int
+    seconds: float
+    notes: tuple[str, ...]

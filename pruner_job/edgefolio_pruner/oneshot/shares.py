@@ -1,0 +1,118 @@
+"""How many channels each group loses for a target of multiply-accumulates: unequal shares, cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from edgefolio_pruner.spatial import ChannelGroup
+
+#: How much more an error weighs at the last reader than at the first, whose error all later ones still repair.
+LAST_OVER_FIRST = 4.0
+
+_WEIGHTED = {
+    torch.ops.aten.conv1d.default,
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.conv2d.padding,
+    torch.ops.aten.conv3d.default,
+    torch.ops.aten.convolution.default,
+    torch.ops.aten.conv_transpose2d.input,
+}
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Multiply-accumulates per sample of one use of a weight, and the groups whose channels it holds."""
+
+    macs: int
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MacsModel:
+    """Multiply-accumulates of the net as a function of the channels kept per group."""
+
+    layers: tuple[LayerCost, ...]
+    channels: dict[str, int]
+
+    def macs(self, kept: dict[str, int]) -> float:
+        """Per sample, with ``kept`` channels per group; a layer between two groups shrinks with both."""
+        total = 0.0
+        for layer in self.layers:
+            part = float(layer.macs)
+            for group in layer.groups:
+                part *= kept[group] / self.channels[group]
+            total += part
+        return total
+
+
+def macs_model(graph: fx.Graph, parameters: dict[str, torch.Tensor], groups: tuple[ChannelGroup, ...]) -> MacsModel:
+    """Count the convolutions and linear layers of a captured graph (one of static size)."""
+    holders: dict[str, list[str]] = {}
+    for group in groups:
+        for part in (*group.writers, *group.readers):
+            names = holders.setdefault(part.parameter, [])
+            if group.name not in names:
+                names.append(group.name)
+    layers: list[LayerCost] = []
+    for node in graph.nodes:
+        if node.op != "call_function" or not (node.target in _WEIGHTED or node.target is torch.ops.aten.linear.default):
+            continue
+        weight = node.args[1]
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            continue
+        name = str(weight.target)
+        shape = tuple(node.meta["val"].shape)
+        numbers = [int(size) for size in (shape[2:] if node.target in _WEIGHTED else shape[1:-1])]
+        positions = 1
+        for size in numbers:
+            positions *= size
+        layers.append(LayerCost(macs=parameters[name].numel() * positions, groups=tuple(holders.get(name, ()))))
+    return MacsModel(layers=tuple(layers), channels={group.name: group.channels for group in groups})
+
+
+@dataclass(frozen=True)
+class GroupLosses:
+    """What dropping a group's channels, in their order, adds to the loss: parts of its reader's output variance."""
+
+    name: str
+    increases: tuple[float, ...]
+
+
+def plan_shares(
+    groups: Sequence[GroupLosses], *, model: MacsModel, targets: Sequence[float]
+) -> tuple[dict[str, int], ...]:
+    """Channels to drop per group for each of ``targets`` (MACs per sample); nested: fewer MACs drop more.
+
+    ``groups`` are in the order in which their readers run. One channel after the other goes, always from the group
+    where the loss it adds is least per multiply-accumulate saved at that point. Losses within a group are made monotone
+    by their running maximum, so that a dear channel never hides behind a cheap one; they weigh more towards the end of
+    the net (:data:`LAST_OVER_FIRST`). A target below what all groups can give gets all they can give.
+    """
+    last = max(1, len(groups) - 1)
+    weight = {group.name: LAST_OVER_FIRST ** (index / last) for index, group in enumerate(groups)}
+    dropped = {group.name: 0 for group in groups}
+    dearest = {group.name: 0.0 for group in groups}
+    kept = dict(model.channels)
+    current = model.macs(kept)
+    plans: dict[int, dict[str, int]] = {}
+    for index in sorted(range(len(targets)), key=lambda position: -targets[position]):
+        while current > targets[index]:
+            offers: list[tuple[float, str, float]] = []
+            for group in groups:
+                if dropped[group.name] == len(group.increases):
+                    continue
+                loss = max(dearest[group.name], weight[group.name] * group.increases[dropped[group.name]])
+                saved = current - model.macs(kept | {group.name: kept[group.name] - 1})
+                offers.append((loss / max(saved, 1e-9), group.name, loss))
+            if not offers:
+                break
+            _, name, dearest[name] = min(offers)
+            dropped[name] += 1
+            kept[name] -= 1
+            current = model.macs(kept)
+        plans[index] = dict(dropped)
+    return tuple(plans[index] for index in range(len(targets)))
