@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgefolio.decision.memory import MemoryBounds, mebibytes, needed_bytes
-from edgefolio.decision.prediction import UTILIZATION_CAP, Conditions, Expectation, expected_latency
+from edgefolio.decision.prediction import LARGEST_SENSIBLE, UTILIZATION_CAP, Conditions, Expectation, expected_latency
 from edgefolio.decision.types import Objectives, Prediction, VariantProfile
 
 
@@ -66,7 +66,8 @@ def latency_budget(objectives: Objectives) -> float | None:
     if asked is None or not math.isfinite(asked):
         return None
     network = objectives.network_latency_milliseconds
-    return asked - (network if math.isfinite(network) else 0.0)
+    budget = asked - (network if math.isfinite(network) else 0.0)
+    return min(max(budget, -LARGEST_SENSIBLE), LARGEST_SENSIBLE)
 
 
 def assess(
@@ -101,9 +102,9 @@ def assess(
     if not small:
         faults.append(f"needs {mebibytes(needed_bytes(profile))} of at most {mebibytes(objectives.max_memory_bytes)}")
     if not accurate:
-        faults.append(f"accuracy {profile.accuracy_percent:.2f} % is below {minimum:.2f} %")
+        faults.append(f"accuracy {profile.accuracy_percent:.2f} % is below {minimum:.4g} %")
     if not keeps_up:
-        faults.append(f"it would be busy {100 * (utilization or 0):.0f} % of the time (at most {UTILIZATION_CAP:.0%})")
+        faults.append(f"it would be busy {100 * (utilization or 0):.3g} % of the time (at most {UTILIZATION_CAP:.0%})")
     elif not in_time:
         faults.append(
             "it cannot keep up" if p95 is None else f"p95 {p95:.1f} ms is above {_allowed_text(budget, margin_percent)}"

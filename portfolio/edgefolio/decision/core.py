@@ -12,8 +12,9 @@ The rules run in this order; the first that applies decides:
 7. latency violated, for ``downAfterSeconds`` and shown by ``minRequests``: a faster one;
 8. a more accurate one fits, with margin and for ``upAfterSeconds``: that one.
 
-Rules 1, 3 and 5 and a pin are not bound by dwell time and budget; 6 to 8 are. Every hold says why, in one sentence with
-numbers. ``Recommend`` runs the same rules and only says what they would do, but for serving nothing or a dead server.
+Rules 1, 3 and 5 and a pin are not bound by dwell time and budget (but count in both); 6 to 8 are, and 8 leaves the last
+switch of the budget for 7. Every hold says why, in one sentence with numbers. ``Recommend`` runs the same rules and
+only says what they would do, but for serving nothing or a dead server.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _distrust(cycle: Cycle) -> tuple[Reason, str] | None:
     for what, age in (("counters", traffic.age_seconds), ("memory figures", memory.age_seconds if memory else 0.0)):
         # Written so that an age that is no number counts as stale.
         if not age <= switching.stale_after_seconds:
-            text = f"The server's {what} are {age:.1f} s old; at most {switching.stale_after_seconds} s are believed."
+            text = f"The server's {what} are {age:.4g} s old; at most {switching.stale_after_seconds} s are believed."
             return Reason.STALE_METRICS, text
     return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgefolio.decision.prediction import total_p95, wait_p95
+from edgefolio.decision.prediction import LARGEST_SENSIBLE, total_p95, wait_p95
 from edgefolio.decision.types import ProbeResult, State, TrafficWindow, VariantProfile
 from edgefolio.specification.serving import Switching
 
@@ -55,7 +55,7 @@ def measure(traffic: TrafficWindow, profile: VariantProfile, *, instances: int) 
     )
     idle = traffic.requests == 0
     # Means of no requests are 0 / 0 and may be anything.
-    if not all(0 <= value < math.inf for value in (numbers[:4] if idle else numbers)) or traffic.seconds <= 0:
+    if not all(0 <= value <= LARGEST_SENSIBLE for value in (numbers[:4] if idle else numbers)) or traffic.seconds <= 0:
         return None
     confirmed = traffic.p95_milliseconds
     if confirmed is not None and not 0 < confirmed < math.inf:

@@ -83,7 +83,13 @@ def exceeds_limit(memory: MemoryState | None, *, headroom_percent: float) -> boo
 
 def mebibytes(amount: float | None) -> str:
     """``amount`` bytes for people: "12.5 MiB"."""
-    return "unknown" if amount is None or not math.isfinite(amount) else f"{amount / 2**20:.1f} MiB"
+    return (
+        "unknown"
+        if amount is None or not math.isfinite(amount)
+        else f"{amount / 2**20:.1f} MiB"
+        if amount < 2**60
+        else f"{amount:.3g} B"
+    )
 
 
 def _bytes(value: int | None) -> float | None:

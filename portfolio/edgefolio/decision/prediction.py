@@ -28,6 +28,8 @@ from edgefolio.decision.types import VariantProfile
 
 #: A variant other than the active one is never taken if it would be busy for a larger share of the time than this.
 UTILIZATION_CAP = 0.85
+#: Beyond this (milliseconds, requests per second, ...: eleven days, a billion) a number is a fault, no measurement.
+LARGEST_SENSIBLE = 1e9
 #: The share of requests that may be slower than the latency in the objective.
 _TAIL = 0.05
 #: Standard normal 95th percentile.
@@ -65,9 +67,9 @@ def is_usable(profile: VariantProfile) -> bool:
     latencies = (profile.mean_milliseconds, profile.p95_milliseconds)
     memory = (profile.memory_peak_bytes, profile.memory_steady_bytes)
     return (
-        all(0 < value < math.inf for value in latencies)
+        all(0 < value <= LARGEST_SENSIBLE for value in latencies)
         and all(0 <= value < math.inf for value in memory)
-        and math.isfinite(profile.accuracy_percent)
+        and 0 <= profile.accuracy_percent <= 100
     )
 
 
@@ -141,4 +143,4 @@ def service_variability(profile: VariantProfile) -> float:
 
 
 def _expectation(p95: float, utilization: float | None) -> Expectation:
-    return Expectation(p95_milliseconds=p95 if math.isfinite(p95) else None, utilization=utilization)
+    return Expectation(p95_milliseconds=p95 if p95 <= LARGEST_SENSIBLE else None, utilization=utilization)

@@ -130,7 +130,7 @@ def accuracy_rule(cycle: Cycle) -> Outcome | None:
     found = cycle.assessment(active.name)
     if minimum is None or found is None or found.prediction.meets_accuracy:
         return None
-    why = f"{active.name} has {active.accuracy_percent:.2f} % of at least {minimum:.2f} %"
+    why = f"{active.name} has {active.accuracy_percent:.2f} % of at least {minimum:.4g} %"
     better = [entry for entry in cycle.assessments if entry.profile.accuracy_percent > active.accuracy_percent]
     choice = choose(cycle.assessments)
     if choice is not None and choice.assessment in better:
@@ -194,7 +194,8 @@ def upgrade_rule(cycle: Cycle) -> Outcome:
         return cycle.hold(Reason.CALM_TOO_SHORT, message, target=front.variant), state
     best = max(ready, key=lambda entry: _rank(cycle, entry.variant))
     age = cycle.now - best.since
-    if (limited := _limited(cycle, best.variant)) is not None:
+    # The last switch of the budget is kept for the way down: an upgrade that bounces must not be stuck.
+    if (limited := _limited(cycle, best.variant, reserve=min(1, switching.max_switches_per_hour - 1))) is not None:
         return limited
     chosen = cycle.assessment(best.variant)
     assert chosen is not None
@@ -244,8 +245,8 @@ def _calm(cycle: Cycle) -> Decision:
     return cycle.hold(Reason.OBJECTIVES_MET, f"{active.name} serves{shown}; {rest}.")
 
 
-def _limited(cycle: Cycle, target: str) -> Outcome | None:
-    """Dwell time and budget, which bind every switch that is no emergency."""
+def _limited(cycle: Cycle, target: str, *, reserve: int = 0) -> Outcome | None:
+    """Dwell time and budget (less ``reserve``), which bind every switch that is no emergency."""
     switching, since = cycle.switching, cycle.since_switch
     if since is not None and since < switching.min_dwell_seconds:
         message = (
@@ -253,8 +254,9 @@ def _limited(cycle: Cycle, target: str) -> Outcome | None:
         )
         return cycle.hold(Reason.MIN_DWELL, message, target=target), cycle.state
     spent = len(cycle.state.recent_switches)
-    if spent >= switching.max_switches_per_hour:
-        message = f"{target} is due, but {spent} of {switching.max_switches_per_hour} switches an hour are spent."
+    if spent + reserve >= switching.max_switches_per_hour:
+        kept = " and the last is kept for the way down" if reserve else ""
+        message = f"{target} is due, but {spent} of {switching.max_switches_per_hour} switches an hour are spent{kept}."
         return cycle.hold(Reason.SWITCH_BUDGET_SPENT, message, target=target), cycle.state
     return None
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 from edgefolio.decision.encoding import decoded, encoded
+from edgefolio.decision.prediction import LARGEST_SENSIBLE
 from edgefolio.decision.types import FittingVariant, Quarantine, State, TrafficBefore
 from edgefolio.specification.serving import Switching
 
@@ -71,7 +72,7 @@ def rebased(state: State, *, now: float, switching: Switching) -> State:
         return None if time is None or not math.isfinite(time) else min(time, now)
 
     def number(value: float, otherwise: float) -> float:
-        return value if 0 <= value < math.inf else otherwise
+        return value if 0 <= value <= LARGEST_SENSIBLE else otherwise
 
     recent = (past(time) for time in state.recent_switches)
     quarantined = []
@@ -93,7 +94,7 @@ def rebased(state: State, *, now: float, switching: Switching) -> State:
         transport_milliseconds=number(state.transport_milliseconds, 0.0),
         arrival_variability=number(state.arrival_variability, 1.0),
         factor_updated_at=past(state.factor_updated_at),
-        arrival_rate=rate if rate is not None and 0 <= rate < math.inf else None,
+        arrival_rate=rate if rate is not None and 0 <= rate <= LARGEST_SENSIBLE else None,
         saturated_at=past(state.saturated_at),
         before_switch=_comparable(state.before_switch),
         observed_at=past(state.observed_at),
