@@ -20,6 +20,7 @@ from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.making.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.making.captures import Captures
 from edgefolio_pruner.making.drafting import choose, draft_manifest, making_specification
 from edgefolio_pruner.making.ladder import one_shot_states
 from edgefolio_pruner.making.source import MakingSource, load_source
@@ -103,9 +104,11 @@ class _Making:
 
     def run(self) -> tuple[Manifest, dict[str, Path]]:
         """The draft of the manifest, and the file of each variant."""
-        made = CandidateMaker(self._source, work=self._work, threads=self._threads).make(
-            self._states(), progress=self._progress
-        )
+        captures = Captures(self._source)
+        # Known before hours of training, and only once for each source.
+        self._work.result("prunable-groups", self._source.record, captures.require_prunable)
+        maker = CandidateMaker(self._source, captures, work=self._work, threads=self._threads)
+        made = maker.make(self._states(), progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
         first_with: dict[str, str] = {}
         duplicates: dict[str, str] = {}

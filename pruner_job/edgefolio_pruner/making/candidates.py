@@ -17,6 +17,7 @@ from edgefolio.errors import EdgefolioError
 from edgefolio.manifest import Accuracy, ExactnessProof, LayerKept, ParityProof, Probe, Record
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.export import export_onnx, parity
+from edgefolio_pruner.making.captures import Captures
 from edgefolio_pruner.making.exactness import prove_exactness
 from edgefolio_pruner.making.probe import make_probe, probe_samples
 from edgefolio_pruner.making.source import MakingSource
@@ -24,7 +25,7 @@ from edgefolio_pruner.making.trained import DENSE, TrainedState
 from edgefolio_pruner.making.work import WorkDirectory
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.progress import Progress, part_of
-from edgefolio_pruner.spatial import CapturedModel, capture, compress, count_macs
+from edgefolio_pruner.spatial import compress, count_macs
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"
@@ -59,10 +60,10 @@ class CandidateRecord(Record):
 
 
 class CandidateMaker:
-    """Makes candidates of one source; the network is captured once, for all of them, when it is first needed."""
+    """Makes candidates of one source."""
 
-    def __init__(self, source: MakingSource, *, work: WorkDirectory, threads: int) -> None:
-        self._source, self._work, self._threads = source, work, threads
+    def __init__(self, source: MakingSource, captures: Captures, *, work: WorkDirectory, threads: int) -> None:
+        self._source, self._captures, self._work, self._threads = source, captures, work, threads
 
     def make(self, states: Sequence[TrainedState], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
         """The candidate of each state with the path of its ONNX file. Raises if one is not what it must be."""
@@ -128,7 +129,7 @@ class CandidateMaker:
             name=state.name,
             parent=state.parent,
             method=state.method,
-            settings=dict(state.settings),
+            settings=dict(state.settings) | ({} if state.seconds is None else {"seconds": round(state.seconds, 1)}),
             state_digest=state.state_digest,
             sha256=digest_of_file(path),
             size_bytes=exported.bytes,
@@ -153,8 +154,8 @@ class CandidateMaker:
     def _prune(
         self, name: str, weights: dict[str, torch.Tensor]
     ) -> tuple[torch.nn.Module, ExactnessProof, tuple[LayerKept, ...], int]:
-        captured32, captured64 = self._captured
-        sparse32, sparse64 = captured32.with_state(weights), captured64.with_state(weights)
+        sparse32 = self._captures.float32.with_state(weights)
+        sparse64 = self._captures.float64.with_state(weights)
         # Compressed in both precisions: the proof needs float64 throughout, the product is float32.
         compressed32, compressed64 = compress(sparse32), compress(sparse64)
         exactness = prove_exactness(
@@ -192,12 +193,6 @@ class CandidateMaker:
         """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
         samples = self._source.data.validation.images[:PARITY_SAMPLES]
         return np.concatenate([samples, self._source.data.train.images[: PARITY_SAMPLES - len(samples)]])
-
-    @cached_property
-    def _captured(self) -> tuple[CapturedModel, CapturedModel]:
-        example = torch.from_numpy(self._source.data.train.images[:2])
-        module = self._source.build().eval()
-        return capture(module, (example,)), capture(module.double(), (example.double(),))
 
 
 def _trainable(module: torch.nn.Module) -> int:

@@ -75,7 +75,8 @@ def one_shot_states(
             method="one-shot pruning with refit",
             state_path=_path(folder, record["macsPercent"]),
             state_digest=record["digest"],
-            settings={name: value for name, value in record.items() if name != "digest"},
+            settings={name: value for name, value in record.items() if name not in ("digest", "seconds")},
+            seconds=record["seconds"],
         )
         for record in records
     )

@@ -22,7 +22,10 @@ DENSE = "dense"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedState:
-    """Weights of a candidate before spatial pruning, where they lie, and how they came to be."""
+    """Weights of a candidate before spatial pruning, where they lie, and how they came to be.
+
+    ``seconds`` is the time it took; unlike the settings it is another one each time.
+    """
 
     name: str
     parent: str | None
@@ -30,6 +33,7 @@ class TrainedState:
     state_path: Path
     state_digest: str
     settings: Mapping[str, Any]
+    seconds: float | None
 
     def state(self) -> dict[str, torch.Tensor]:
         """The state dict."""
@@ -66,8 +70,8 @@ def trained_states(
             | {
                 "keptWeights": level.kept_weights,
                 "prunableWeights": level.prunable_weights,
-                "trainingSeconds": round(level.seconds, 1),
             },
+            seconds=level.seconds,
         )
         for level in levels
     )
@@ -86,6 +90,7 @@ def _given(source: MakingSource, work: WorkDirectory) -> TrainedState:
         state_path=path,
         state_digest=source.initial_digest,
         settings={},
+        seconds=None,
     )
 
 
