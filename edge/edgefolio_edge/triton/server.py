@@ -82,7 +82,9 @@ class TritonServer:
         try:
             backends = lay_out_backends(wheel, runtime / "backends")
             executables = lay_out_python(runtime / "python")
-            environment = environment_for(wheel, threads=settings.threads, executables=executables)
+            temporary = runtime / "temporary"
+            temporary.mkdir()
+            environment = environment_for(wheel, threads=settings.threads, executables=executables, temporary=temporary)
             settings.model_repository.mkdir(parents=True, exist_ok=True)
             command = [
                 str(wheel.server),

@@ -130,11 +130,11 @@ def _home_of(package: str) -> Path:
     return Path(specification.origin).parents[1]
 
 
-def environment_for(wheel: TritonWheel, *, threads: int, executables: Path) -> dict[str, str]:
+def environment_for(wheel: TritonWheel, *, threads: int, executables: Path, temporary: Path) -> dict[str, str]:
     """The server's environment: this process's, plus the linker's and the stub's search paths.
 
     The stub ignores PYTHONPATH; it finds its packages through the first ``python3`` on PATH, hence ``executables`` go
-    first (see :func:`lay_out_python`).
+    first (see :func:`lay_out_python`). ``temporary`` gets what the server and its libraries put into TMPDIR.
     """
     environment = dict(os.environ)
     paths = [str(wheel.libraries), str(require_libpython())]
@@ -143,6 +143,9 @@ def environment_for(wheel: TritonWheel, *, threads: int, executables: Path) -> d
     # numpy's linear algebra is not used in the stub; its thread pool would cost start time and memory at each switch.
     environment["OPENBLAS_NUM_THREADS"] = "1"
     environment["OMP_NUM_THREADS"] = str(threads)
+    environment["TMPDIR"] = str(temporary)
+    # ONNX Runtime's wheels report to their maker, and would start doing so anew at each switch.
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     # The object store's credentials are the agent's business.
     for name in list(environment):
         if name.startswith("AWS_"):
