@@ -28,7 +28,7 @@ architecture = parse_architecture("edgefolio:cnn", ["in_channels=1", "width=16"]
 print("started", flush=True)
 levels = train_levels(
     specification=SparseTraining(
-        dense_epochs=8, levels=3, epochs_per_level=4, batch_size=32, sparsity=sys.argv[3], rewind_step=int(sys.argv[4])
+        dense_epochs=5, levels=3, epochs_per_level=3, batch_size=32, sparsity=sys.argv[3], rewind_step=int(sys.argv[4])
     ),
     build=partial(build_architecture, architecture, seed=0),
     initial_state=None,

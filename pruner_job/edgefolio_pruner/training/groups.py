@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from edgefolio_pruner.training.masks import Masks, kept_weights, prune_by_magnitude
 
@@ -68,6 +69,17 @@ def prune_by_group(
         living[candidate.channel] = False
         kept -= _mask_channel(group, candidate.channel, result, parameters, prunable)
     return prune_by_magnitude(result, prunable, target=target)
+
+
+def with_first_names(groups: Sequence[ChannelGroup], module: nn.Module) -> tuple[ChannelGroup, ...]:
+    """``groups`` with each shared parameter under the name that ``module.named_parameters()`` gives it."""
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    known = {name: first[id(value)] for name, value in module.named_parameters(remove_duplicate=False)}
+
+    def renamed(parts: Sequence[ChannelSlice]) -> tuple[ChannelSlice, ...]:
+        return tuple(replace(part, parameter=known.get(part.parameter, part.parameter)) for part in parts)
+
+    return tuple(replace(group, writers=renamed(group.writers), readers=renamed(group.readers)) for group in groups)
 
 
 def least_channels(channels: int) -> int:

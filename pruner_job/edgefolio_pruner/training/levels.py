@@ -22,7 +22,7 @@ from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_json, read_tensors, write_json, write_tensors
 from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
 from edgefolio_pruner.training.evaluation import check_model_fits_data, evaluate
-from edgefolio_pruner.training.groups import prune_by_group
+from edgefolio_pruner.training.groups import prune_by_group, with_first_names
 from edgefolio_pruner.training.masks import (
     Masks,
     apply_masks,
@@ -279,8 +279,9 @@ class _Run:
         if self._groups is None:
             from edgefolio_pruner.spatial import capture, channel_groups
 
-            example = torch.from_numpy(self._data.train.images[:2])
-            self._groups = channel_groups(capture(self._build().eval(), (example,)))
+            module = self._build().eval()
+            example = torch.from_numpy(self._data.train.images[:2].copy())
+            self._groups = with_first_names(channel_groups(capture(module, (example,))), module)
         return self._groups
 
     def _enter_folder(self, threads: int) -> Precision:
