@@ -1,0 +1,1 @@
+"""What the exactness tests and the exactness benchmark share: nets, damage done to them, and an independent oracle."""
