@@ -121,11 +121,14 @@ def test_quota_and_floors(groups: tuple[ChannelGroup, ...], percent: int) -> Non
     masks = prune(module, groups, percent)
     total = sum(weight.numel() for weight in prunable.values())
     kept = kept_weights(masks, prunable)
-    # A whole channel may overshoot by its own weights.
-    assert target_of(total, percent) - 64 * 64 * 9 // 32 <= kept <= target_of(total, percent)
+    assert kept == target_of(total, percent)
     for group in groups:
         living = len(living_channels(group, masks))
-        assert living == group.channels if not group.prunable else living >= least_channels(group.channels)
+        if group.prunable:
+            assert living >= least_channels(group.channels)
+            assert living % 8 == 0
+        else:
+            assert living == group.channels
 
 
 def test_levels_are_nested_and_shrink_further(groups: tuple[ChannelGroup, ...]) -> None:

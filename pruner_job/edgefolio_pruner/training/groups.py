@@ -24,15 +24,32 @@ if TYPE_CHECKING:
 LEAST_CHANNELS = 8
 LEAST_SHARE = 0.1
 
-# How strongly saved work counts: score = importance / (saved MACs)^_WORK_EXPONENT.
-_WORK_EXPONENT = 0.5
+#: Groups keep a multiple of this many channels. Runtimes compute convolutions in blocks of 8 or 16 channels: other
+#: counts are padded, or fall off the fast path altogether (seen: half the work, and slower than before).
+BLOCK = 8
+
+# How strongly saved work counts: score = importance / (saved MACs)^_WORK_EXPONENT. With 0 the late layers go first,
+# which hold most weights and least work; with 1 the early ones are down to their floor at the first level.
+_WORK_EXPONENT = 0.25
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    score: float
-    group: int
-    channel: int
+@dataclass
+class _Living:
+    """One group, its living channels from the least important on, and their scores."""
+
+    group: ChannelGroup
+    channels: list[int]
+    scores: dict[int, float]
+
+    def next_block(self) -> list[int]:
+        """The least important channels down to the next multiple of :data:`BLOCK`; none if the floor forbids it."""
+        size = len(self.channels) % BLOCK or BLOCK
+        return self.channels[:size] if len(self.channels) - size >= least_channels(self.group.channels) else []
+
+    def block_score(self) -> float:
+        """The mean score of the next block."""
+        block = self.next_block()
+        return sum(self.scores[channel] for channel in block) / len(block)
 
 
 def prune_by_group(
@@ -43,31 +60,27 @@ def prune_by_group(
     *,
     target: int,
 ) -> Masks:
-    """Mask the least important channels until ``target`` prunable weights are kept; ``masks`` is not changed.
+    """Mask the least important channels, then weights, until ``target`` prunable weights are kept.
 
-    ``parameters`` are all of the module's, by name. Where every group is down to its floor, single weights go by
-    magnitude. The result has masks for biases, scales and shifts of masked channels too.
+    ``masks`` is not changed; ``parameters`` are all of the module's, by name. Channels go in blocks, the block with the
+    lowest score of the whole network first. What is too small for a block goes by magnitude of single weights, and so
+    does all the rest where every group is down to its floor. The result has masks for biases, scales and shifts of
+    masked channels too.
     """
     result = {name: mask.clone() for name, mask in masks.items()}
     kept = kept_weights(result, prunable)
-    ranked = [group for group in groups if group.prunable]
-    alive = [[_is_alive(group, channel, result, prunable) for channel in range(group.channels)] for group in ranked]
-    candidates = [
-        _Candidate(score=score, group=number, channel=channel)
-        for number, group in enumerate(ranked)
-        for channel, score in enumerate(channel_scores(group, parameters, prunable))
-        if alive[number][channel]
-    ]
-    # Ties go in the order of groups and channels, so that the choice is the same each time.
-    candidates.sort(key=lambda candidate: (candidate.score, candidate.group, candidate.channel))
-    for candidate in candidates:
-        if kept <= target:
-            break
-        group, living = ranked[candidate.group], alive[candidate.group]
-        if sum(living) <= least_channels(group.channels):
+    candidates = [_living(group, result, parameters, prunable) for group in groups if group.prunable]
+    while candidates := [candidate for candidate in candidates if candidate.next_block()]:
+        # Ties go to the first group, so that the choice is the same each time.
+        lowest = min(candidates, key=_Living.block_score)
+        block = lowest.next_block()
+        masked, dropped = _masked(lowest.group, block, result, parameters, prunable)
+        if kept - dropped < target:
+            candidates.remove(lowest)
             continue
-        living[candidate.channel] = False
-        kept -= _mask_channel(group, candidate.channel, result, parameters, prunable)
+        result |= masked
+        kept -= dropped
+        del lowest.channels[: len(block)]
     return prune_by_magnitude(result, prunable, target=target)
 
 
@@ -121,6 +134,14 @@ def _relative_energy(
     return total / len(parts)
 
 
+def _living(
+    group: ChannelGroup, masks: Masks, parameters: Mapping[str, torch.Tensor], prunable: Mapping[str, torch.Tensor]
+) -> _Living:
+    scores = dict(enumerate(channel_scores(group, parameters, prunable)))
+    living = [channel for channel in range(group.channels) if _is_alive(group, channel, masks, prunable)]
+    return _Living(group=group, channels=sorted(living, key=lambda channel: (scores[channel], channel)), scores=scores)
+
+
 def _is_alive(group: ChannelGroup, channel: int, masks: Masks, prunable: Mapping[str, torch.Tensor]) -> bool:
     return any(
         bool(masks[part.parameter].index_select(part.axis, _positions(part, channel)).any())
@@ -129,22 +150,25 @@ def _is_alive(group: ChannelGroup, channel: int, masks: Masks, prunable: Mapping
     )
 
 
-def _mask_channel(
+def _masked(
     group: ChannelGroup,
-    channel: int,
+    channels: Sequence[int],
     masks: Masks,
     parameters: Mapping[str, torch.Tensor],
     prunable: Mapping[str, torch.Tensor],
-) -> int:
-    """Mask all that writes or reads ``channel``; how many prunable weights that dropped."""
+) -> tuple[Masks, int]:
+    """The masks of all that writes or reads ``channels``, with those masked; how many prunable weights that drops."""
+    result: Masks = {}
     dropped = 0
     for part in (*group.writers, *(reader for reader in group.readers if reader.parameter in prunable)):
-        mask = masks.setdefault(part.parameter, torch.ones(parameters[part.parameter].shape, dtype=torch.bool))
-        positions = _positions(part, channel)
-        if part.parameter in prunable:
-            dropped += int(mask.index_select(part.axis, positions).sum())
-        mask.index_fill_(part.axis, positions, False)
-    return dropped
+        name = part.parameter
+        if name not in result:
+            result[name] = masks[name].clone() if name in masks else torch.ones_like(parameters[name], dtype=torch.bool)
+        positions = torch.cat([_positions(part, channel) for channel in channels])
+        if name in prunable:
+            dropped += int(result[name].index_select(part.axis, positions).sum())
+        result[name].index_fill_(part.axis, positions, False)
+    return result, dropped
 
 
 def _positions(part: ChannelSlice, channel: int) -> torch.Tensor:
