@@ -93,12 +93,11 @@ def assess(
     alone = bounds.fits_alone(profile) or profile.name in bounds.resident
     during = bounds.fits_during_switch(profile, instances=max(1, conditions.instances))
     faults: list[str] = []
+    needed = needed_bytes(profile) + bounds.overhead_bytes
     if not alone:
-        faults.append(f"needs {mebibytes(needed_bytes(profile))}, the server has {mebibytes(bounds.alone_bytes)}")
+        faults.append(f"needs {mebibytes(needed)}, the server has {mebibytes(bounds.alone_bytes)}")
     elif not during:
-        faults.append(
-            f"needs {mebibytes(needed_bytes(profile))} beside what is loaded, {mebibytes(bounds.extra_bytes)} are left"
-        )
+        faults.append(f"needs {mebibytes(needed)} beside what is loaded, {mebibytes(bounds.extra_bytes)} are left")
     if not small:
         faults.append(f"needs {mebibytes(needed_bytes(profile))} of at most {mebibytes(objectives.max_memory_bytes)}")
     if not accurate:

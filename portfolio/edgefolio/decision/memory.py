@@ -21,16 +21,18 @@ class MemoryBounds:
     alone_bytes: float | None
     extra_bytes: float | None
     resident: frozenset[str]
+    overhead_bytes: float = 0.0
 
     def fits_alone(self, profile: VariantProfile) -> bool:
         """Whether the server could hold this variant once the others are gone."""
-        return self.alone_bytes is None or needed_bytes(profile) <= self.alone_bytes
+        return self.alone_bytes is None or needed_bytes(profile) + self.overhead_bytes <= self.alone_bytes
 
     def fits_during_switch(self, profile: VariantProfile, *, instances: int) -> bool:
         """Whether it can be loaded while what is loaded now stays."""
         if profile.name in self.resident:
             return True
-        return self.extra_bytes is None or instances * needed_bytes(profile) <= self.extra_bytes
+        needed = instances * (needed_bytes(profile) + self.overhead_bytes)
+        return self.extra_bytes is None or needed <= self.extra_bytes
 
 
 def needed_bytes(profile: VariantProfile) -> int:
@@ -57,7 +59,8 @@ def memory_bounds(
         _bytes(memory.node_available_bytes),
     )
     instances = max(1, observation.instances)
-    loaded = instances * sum(profile.memory_steady_bytes for profile in profiles if profile.name in resident)
+    overhead = _bytes(memory.instance_overhead_bytes) or 0.0
+    loaded = instances * sum(profile.memory_steady_bytes + overhead for profile in profiles if profile.name in resident)
     alone: float | None = None
     extra: float | None = None
     if limit is not None:
@@ -70,7 +73,7 @@ def memory_bounds(
         extra = free if extra is None else min(extra, free)
         in_place = (free + loaded) / instances
         alone = in_place if alone is None else min(alone, in_place)
-    return MemoryBounds(alone_bytes=alone, extra_bytes=extra, resident=resident)
+    return MemoryBounds(alone_bytes=alone, extra_bytes=extra, resident=resident, overhead_bytes=overhead)
 
 
 def exceeds_limit(memory: MemoryState | None, *, headroom_percent: float) -> bool:

@@ -75,6 +75,8 @@ class MemoryState:
     working_set_bytes: int | None
     node_available_bytes: int | None
     age_seconds: float
+    #: What each loaded instance costs beside its variant: a backend that starts a process for it, for instance.
+    instance_overhead_bytes: int = 0
 
 
 class ServerState(StrEnum):
