@@ -56,11 +56,14 @@ def _replace_in_place(graph: fx.Graph, user_inputs: frozenset[str]) -> bool:
     """Replace in-place operators; ``False``, and nothing changed, if someone else sees the written tensor."""
     order = {node: index for index, node in enumerate(graph.nodes)}
     roots: dict[fx.Node, fx.Node] = {}
+    tensors: dict[fx.Node, fx.Node] = {}
     aliases: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         first = node.args[0] if node.op == "call_function" and node.args else None
         may_alias = isinstance(first, fx.Node) and (_is_in_place(node) or operator_name(node) in _MAY_ALIAS)
         roots[node] = roots[first] if may_alias and isinstance(first, fx.Node) else node
+        # An in-place operator returns the very tensor it wrote to, and later readers of either see the last value.
+        tensors[node] = tensors[first] if _is_in_place(node) and isinstance(first, fx.Node) else node
         aliases.setdefault(roots[node], []).append(node)
     plan: list[tuple[fx.Node, Any]] = []
     for node in filter(_is_in_place, graph.nodes):
@@ -68,8 +71,8 @@ def _replace_in_place(graph: fx.Graph, user_inputs: frozenset[str]) -> bool:
         written = node.args[0] if node.args else None
         if functional is None or not isinstance(written, fx.Node) or _is_weight(roots[written], user_inputs):
             return False
-        earlier = [alias for alias in aliases[roots[written]] if order[alias] < order[node] and alias is not written]
-        if any(order[user] > order[node] for alias in earlier if not _is_in_place(alias) for user in alias.users):
+        others = [alias for alias in aliases[roots[written]] if tensors[alias] is not tensors[written]]
+        if any(order[user] > order[node] for alias in others if order[alias] < order[node] for user in alias.users):
             return False
         plan.append((node, functional))
     for node, functional in plan:

@@ -179,6 +179,5 @@ def _contract(
 def _any_row(entries: Mask, rows: Mask) -> Mask:
     """Whether any needed row has an entry: (groups, inputs)."""
     if entries.shape[0] == 1:
-        result: Mask = entries[0][rows[0]].any(axis=0)[None]
-        return result
-    return (entries & rows[:, :, None]).any(axis=1)
+        return np.asarray(entries[0][rows[0]].any(axis=0)[None], dtype=np.bool_)
+    return np.asarray((entries & rows[:, :, None]).any(axis=1), dtype=np.bool_)
