@@ -22,7 +22,7 @@ class Member:
     """One endpoint as a rollout sees it: the revision it was sent to and what it says.
 
     ``reachable`` is false while its pod or node is not Ready; nothing is concluded from it, and nobody waits for it.
-    ``failed_revision`` could not be loaded or did not answer its probe.
+    ``failed_revision`` could not be loaded or did not answer its probe, ``failed_at`` (seconds since the epoch).
     """
 
     name: str
@@ -31,6 +31,7 @@ class Member:
     reachable: bool = True
     objectives_met: bool | None = None
     failed_revision: int | None = None
+    failed_at: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def _progress(
     watched = [member for member in sent if member.reachable]
     began = now if status.wave_start_time is None else time_seconds(status.wave_start_time)
     analysed = now - began >= settings.analysis_seconds
-    failure = _failure(watched, status.revision, analysed=analysed)
+    failure = _failure(watched, status.revision, began=began, analysed=analysed)
     if failure is not None:
         reason, message = failure
         if settings.on_failure == "Pause":
@@ -123,8 +124,9 @@ def _begin(target: int, members: Sequence[Member], known: frozenset[int], now: f
     )
 
 
-def _failure(watched: Sequence[Member], revision: int, *, analysed: bool) -> tuple[str, str] | None:
-    broken = [member.name for member in watched if member.failed_revision == revision]
+def _failure(watched: Sequence[Member], revision: int, *, began: float, analysed: bool) -> tuple[str, str] | None:
+    # Endpoints remember their last failure: one from before this wave says nothing about it.
+    broken = [member.name for member in watched if member.failed_revision == revision and member.failed_at >= began]
     if broken:
         return "LoadFailed", f"Revision {revision} could not be served by {_named(broken)}."
     missing = [member.name for member in watched if analysed and member.objectives_met is False]

@@ -92,7 +92,7 @@ def test_a_wave_waits_for_endpoints_that_have_not_arrived() -> None:
 def test_a_revision_that_cannot_be_loaded_goes_back_at_once() -> None:
     fleet = Fleet(members(8))
     fleet.step()
-    fleet.change(1, failed_revision=2)
+    fleet.change(1, failed_revision=2, failed_at=fleet.now)
     assert fleet.step(1) == [1] * 8
     assert fleet.phase == "RolledBack"
     assert fleet.status is not None
@@ -101,6 +101,13 @@ def test_a_revision_that_cannot_be_loaded_goes_back_at_once() -> None:
     assert fleet.step(10_000) == [1] * 8, "what was rolled back is not tried again"
     fleet.target = 3
     assert fleet.step() == [3, 3, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_failure_from_before_says_nothing() -> None:
+    fleet = Fleet(members(4))
+    fleet.change(0, failed_revision=2, failed_at=NOW - 1)
+    fleet.step()
+    assert fleet.step(100) == [2, 2, 1, 1]
 
 
 def test_missed_objectives_count_at_the_end_of_the_analysis() -> None:
@@ -118,7 +125,7 @@ def test_missed_objectives_count_at_the_end_of_the_analysis() -> None:
 def test_pause_stops_where_it_is() -> None:
     fleet = Fleet(members(8), rules=RULES.model_copy(update={"on_failure": "Pause"}))
     fleet.step()
-    fleet.change(1, failed_revision=2)
+    fleet.change(1, failed_revision=2, failed_at=fleet.now)
     assert fleet.step(1) == [2, 2, 1, 1, 1, 1, 1, 1]
     fleet.change(1, failed_revision=None)
     assert fleet.step(1000) == [2, 2, 1, 1, 1, 1, 1, 1]
