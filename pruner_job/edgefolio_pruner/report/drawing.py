@@ -82,7 +82,9 @@ def to_svg(drawn: Figure, *, name: str, description: str) -> str:
     # The page sizes the figure: its width in points is dropped, its shape stays in the view box.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'id="(figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick)_', rf'id="{name}-\1_', text)
+    # Several figures share a page: ids, and the references to them, carry the figure's name.
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1)
 
 

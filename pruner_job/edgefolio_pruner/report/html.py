@@ -40,6 +40,7 @@ def render_report(manifest: Manifest, *, timeline: RunTimeline | None = None) ->
     loads = [] if timeline is None else list(timeline.loads)
     return environment.get_template("report.html.jinja").render(
         manifest=manifest,
+        made=view.readable_time(manifest.created),
         manifest_digest=sha256_of(manifest.to_bytes()),
         profile=manifest.variants[-1].profiles[0],
         headline=view.headline(manifest),

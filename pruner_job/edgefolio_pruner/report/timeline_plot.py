@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from edgefolio_pruner.report.drawing import ALERT, INK, MUTED, SHADE, colour_of, figure, quiet_axes, to_svg
+from edgefolio_pruner.report.drawing import ALERT, GRID, INK, MUTED, SHADE, colour_of, figure, quiet_axes, to_svg
 from edgefolio_pruner.report.timeline import TimelineLoad
+
+#: About so many letters of a phase's name fit across the whole figure.
+_LETTERS_ACROSS = 120
 
 
 def draw_load(load: TimelineLoad, *, variants: Sequence[str], name: str, tall: bool) -> str:
@@ -25,14 +29,14 @@ def draw_load(load: TimelineLoad, *, variants: Sequence[str], name: str, tall: b
             for phase in load.phases:
                 if phase.disturbs:
                     axes.axvspan(phase.start, phase.end, color=SHADE, linewidth=0, zorder=0)
-        _draw_latencies(upper, load)
+        _draw_latencies(upper, load, axes_points=72 * (3.4 if tall else 2.0))
         _draw_active(lower, load, rows)
         lower.set_xlim(0, load.seconds)
         lower.set_xlabel("seconds since the load began")
         return to_svg(drawn, name=name, description=f"Latency and active variant over time: {load.name}")
 
 
-def _draw_latencies(axes: Any, load: TimelineLoad) -> None:
+def _draw_latencies(axes: Any, load: TimelineLoad, *, axes_points: float) -> None:
     quiet_axes(axes, vertical=False)
     answered = [entry for entry in load.latencies if entry.p95_milliseconds is not None]
     times = [entry.at for entry in answered]
@@ -48,7 +52,7 @@ def _draw_latencies(axes: Any, load: TimelineLoad) -> None:
     axes.plot(times, [entry.p50_milliseconds for entry in answered], color=MUTED, linewidth=1.1, label="p50")
     steps = [step for step in load.objective if step.p95_milliseconds is not None]
     if steps:
-        ends = [*[step.at for step in load.objective[1:]], load.seconds]
+        ends = _ends([step.at for step in load.objective], load.seconds)
         label = "objective (p95)"
         for step, end in zip(load.objective, ends, strict=True):
             if step.p95_milliseconds is not None:
@@ -65,23 +69,37 @@ def _draw_latencies(axes: Any, load: TimelineLoad) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency, ms")
-    for phase in load.phases:
+    row = 0
+    for phase, following in pairwise([*load.phases, None]):
+        assert phase is not None
+        if phase.start > 0:
+            axes.axvline(phase.start, color=GRID, linewidth=1)
         axes.annotate(
             phase.name,
             (phase.start, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, 4),
+            xytext=(3, 4 + 11 * row),
             textcoords="offset points",
             color=MUTED,
             fontsize=8.5,
             annotation_clip=False,
         )
-    # Above the frame, at the right: nothing that is drawn can lie under it.
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.07), ncols=4, fontsize=9, handlelength=1.8, borderaxespad=0)
+        # A name that would run into the next one lifts that one a row.
+        room = 0 if following is None else (following.start - phase.start) / load.seconds * _LETTERS_ACROSS
+        row = (row + 1) % 3 if following is not None and len(phase.name) > room else 0
+    # Above the frame and the phases' names: nothing that is drawn can lie under it.
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0 + 46 / axes_points),
+        ncols=4,
+        fontsize=9,
+        handlelength=1.8,
+        borderaxespad=0,
+    )
 
 
 def _draw_active(axes: Any, load: TimelineLoad, rows: Mapping[str, int]) -> None:
-    ends = [*[step.at for step in load.active[1:]], load.seconds]
+    ends = _ends([step.at for step in load.active], load.seconds)
     for step, end in zip(load.active, ends, strict=True):
         row = None if step.variant is None else rows.get(step.variant)
         if row is not None:
@@ -93,3 +111,8 @@ def _draw_active(axes: Any, load: TimelineLoad, rows: Mapping[str, int]) -> None
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
+
+
+def _ends(starts: Sequence[float], end: float) -> list[float]:
+    """Where stretches that begin at ``starts`` end: each where the next one begins, the last at ``end``."""
+    return [*starts[1:], end][: len(starts)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -206,6 +208,15 @@ def specification_text(manifest: Manifest) -> str:
     return text
 
 
+def readable_time(created: str) -> str:
+    """``2026-01-31 12:00 UTC``; text that is no time stays as it is."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment.tzinfo else f"{moment:%Y-%m-%d %H:%M}"
+
+
 def byte_count(number: int) -> str:
     """``1.2 MiB``."""
     return f"{number / 2**20:.1f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
@@ -231,8 +242,11 @@ def _milliseconds(value: float) -> str:
 def _settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
     shown = []
     for name, value in settings.items():
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
         if isinstance(value, list):
             shown += [str(entry) for entry in value]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            shown.append(f"{words} {value:,}")
         else:
-            shown.append(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+            shown.append(f"{words} {value}")
     return tuple(shown)
