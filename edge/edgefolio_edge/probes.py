@@ -72,6 +72,7 @@ def backend_probe(manifest: Manifest, variant: Variant) -> bytes:
         "inputs": [_encoded(tensor, manifest.signature.inputs) for tensor in probe.inputs],
         "outputs": [_encoded(tensor, manifest.signature.outputs) for tensor in probe.outputs],
         "absoluteTolerance": probe.absolute_tolerance,
+        "requestBatchSize": min(manifest.request_batch_size, manifest.signature.max_batch_size),
     }
     return json.dumps(document, sort_keys=True).encode()
 
