@@ -69,11 +69,15 @@ def lower(captured: CapturedModel) -> Program:
 
 
 def _shapes(module: fx.GraphModule, captured: CapturedModel) -> dict[fx.Node, tuple[int, ...]]:
-    return {
-        node: shape_of(node.meta["val"], captured.tracing_sizes)
-        for node in module.graph.nodes
-        if isinstance(node.meta.get("val"), torch.Tensor)
-    }
+    shapes = {}
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, (tuple, list)) and value:
+            # An operator with several results is known by its first.
+            value = value[0]
+        if isinstance(value, torch.Tensor):
+            shapes[node] = shape_of(value, captured.tracing_sizes)
+    return shapes
 
 
 def _fold_constants(module: fx.GraphModule) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from .nodes import argument, operator_name, tensor_inputs
+from .positions import Positions
 from .roles import Map, Operand, Zeros
 from .structure import Builder
 
@@ -132,15 +133,15 @@ def _set_map(builder: Builder, node: fx.Node, role: Map) -> None:
     lengths = np.broadcast_shapes(*[channels.shape for _, channels in described])
     for operand, channels in described:
         for axis, length in enumerate(lengths):
-            if length > 1 and channels.shape[axis] == 1 and operand.view[axis] > 1:
+            unlike = length > 1 and channels.shape[axis] == 1 and operand.view[axis] > 1
+            if unlike and any(_changes_along(other, axis) for _, other in described):
                 builder.set_barrier(node, "operands whose channels lie on different axes")
                 return
     # An axis that one operand repeats does not tie: that operand is merely read there.
     complete = [
-        channels
+        np.broadcast_to(channels, lengths)
         for operand, channels in described
         if all(operand.view[axis] == shape[axis] for axis in range(len(shape)) if lengths[axis] > 1)
-        and (channels.shape == lengths)
     ]
     if complete:
         result = complete[0]
@@ -160,6 +161,10 @@ def _set_map(builder: Builder, node: fx.Node, role: Map) -> None:
         builder.pin(result, f"operator {node.target} is not finite everywhere")
     builder.roles[node] = role
     builder.channels[node] = result
+
+
+def _changes_along(channels: Positions, axis: int) -> bool:
+    return bool((channels != np.take(channels, [0], axis=axis)).any())
 
 
 def _lengths(builder: Builder, operand: Operand) -> tuple[int, ...]:

@@ -79,7 +79,16 @@ def _average_pool(builder: Builder, node: fx.Node) -> None:
 def _reshape(builder: Builder, node: fx.Node) -> None:
     source = _source(node)
     index = reshape(_positions(builder, source), builder.shape(source), builder.shape(node))
-    _set_move(builder, node, index[None])
+    channels = builder.channels[source].ravel()
+    ways = index[None]
+    for axis in range(index.ndim):
+        taken = channels[ways[0]]
+        if taken.shape[axis] > 1 and (taken == np.take(taken, [0], axis=axis)).all():
+            # Slots of one channel, such as its places after a flattening, come together again.
+            ways = np.expand_dims(
+                np.moveaxis(ways, axis + 1, 0).reshape(-1, *np.delete(ways.shape[1:], axis)), axis + 1
+            )
+    _set_move(builder, node, ways)
 
 
 def _permute(builder: Builder, node: fx.Node) -> None:
@@ -282,6 +291,15 @@ def _flip(builder: Builder, node: fx.Node) -> None:
     _keep(builder, node)
 
 
+def _getitem(builder: Builder, node: fx.Node) -> None:
+    """The first result of an operator that returns several, such as a pool with indices."""
+    source = _source(node)
+    if node.args[1] != 0 or not isinstance(builder.roles.get(source), Move):
+        builder.set_barrier(node, f"operator {source.target}")
+        return
+    _keep(builder, node)
+
+
 def _guarded(rule: Callable[[Builder, fx.Node], None]) -> Callable[[Builder, fx.Node], None]:
     """Only values of the program with floating point numbers carry channels."""
 
@@ -299,7 +317,7 @@ def _guarded(rule: Callable[[Builder, fx.Node], None]) -> Callable[[Builder, fx.
 
 _SPATIAL_KEEPS = (
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "_adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "_adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
     "_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d",
     "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad1d", "reflection_pad2d",
     "replication_pad1d", "replication_pad2d",
@@ -330,5 +348,6 @@ RULES: dict[str, Callable[[Builder, fx.Node], None]] = {
         "pixel_shuffle": _pixel_shuffle,
         "pixel_unshuffle": _pixel_unshuffle,
         "flip": _flip,
+        "getitem": _getitem,
     }.items()
 }

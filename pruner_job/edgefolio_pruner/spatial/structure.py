@@ -115,8 +115,7 @@ def build_structure(program: Program) -> Structure:
             builder.roles[node] = Output(outputs)
         elif node.op == "get_attr" or node not in program.shapes:
             # Constants get a role where they are used; sizes carry no channels.
-            if node.op == "call_function" and node not in program.shapes and not _is_size(node):
-                builder.set_barrier(node, f"operator {node.target}")
+            continue
         else:
             try:
                 assign_role(builder, node)
@@ -126,18 +125,16 @@ def build_structure(program: Program) -> Structure:
     return _resolve(builder)
 
 
-def _is_size(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return not isinstance(value, (tuple, list)) and value is not None
-
-
 def _keep_rectangular(builder: Builder, node: fx.Node) -> None:
     """Channels spread over several axes: whole slices along the last of them are removed, or nothing."""
     channels = builder.channels[node]
     axes = [axis for axis in range(channels.ndim) if channels.shape[axis] > 1]
     if len(axes) > 1:
+        last = [1] * channels.ndim
+        last[axes[-1]] = channels.shape[axes[-1]]
         arranged = np.moveaxis(channels, axes[-1], -1).reshape(-1, channels.shape[axes[-1]])
         builder.tie(arranged[:1], arranged)
+        builder.channels[node] = np.broadcast_to(arranged[0].reshape(last), channels.shape)
 
 
 def _resolve(builder: Builder) -> Structure:

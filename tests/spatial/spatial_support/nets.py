@@ -50,7 +50,9 @@ def flat(outputs: object) -> torch.Tensor:
     return torch.cat([leaf.reshape(-1) for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)])
 
 
-def difference(module: nn.Module, compressed: Compressed, *shapes: tuple[int, ...], batches: tuple[int, ...] = (1, 3)) -> float:
+def difference(
+    module: nn.Module, compressed: Compressed, *shapes: tuple[int, ...], batches: tuple[int, ...] = (1, 3)
+) -> float:
     """Largest difference of the outputs on random inputs, relative to the largest output."""
     worst = 0.0
     for batch in batches:
