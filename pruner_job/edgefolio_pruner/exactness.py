@@ -17,14 +17,14 @@ import torch
 from torch import fx
 
 from edgefolio_pruner.export import evaluating, flat_outputs
+from edgefolio_pruner.making.exactness import FLOAT32_FACTOR, FLOAT64_RELATIVE_BOUND
 from edgefolio_pruner.spatial import CapturedModel, Compressed, compress
 from edgefolio_pruner.spatial.capture import copy_graph_module
 
 #: Largest allowed |difference| / max |output| in float64.
-FLOAT64_BOUND = 1e-9
+FLOAT64_BOUND = FLOAT64_RELATIVE_BOUND
 #: The same in float32, or ``FLOAT32_FACTOR`` times the sparse network's own float32 error where that is larger.
 FLOAT32_BOUND = 1e-4
-FLOAT32_FACTOR = 4.0
 
 
 @dataclasses.dataclass(frozen=True)

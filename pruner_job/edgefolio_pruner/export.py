@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from edgefolio.errors import UserError
 
+from edgefolio.errors import UserError
 from edgefolio_pruner.batch_norm_folding import fold_batch_norms
 
 #: Operator set and IR version that Triton's onnxruntime backend has read since 2023 (opset 18 came with IR version 8).
@@ -127,7 +127,7 @@ def export_onnx(
     _require_standard_domain(model)
     content = _serialise(model)
     onnx.checker.check_model(content, full_check=True)
-    _write_atomically(path, content)
+    write_atomically(path, content)
     return ExportedModel(
         path=path,
         bytes=len(content),
@@ -297,7 +297,8 @@ def _serialise(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` by a rename: a reader sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

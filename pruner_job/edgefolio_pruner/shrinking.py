@@ -1,0 +1,179 @@
+"""Exact pruning of one sparse model: safetensors in, smaller ONNX file out, with the proof that nothing changed."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from edgefolio.errors import UserError
+from edgefolio.manifest import Profile
+from edgefolio_pruner.exactness import Exactness, prove_exact
+from edgefolio_pruner.export import (
+    ExportedModel,
+    Parity,
+    evaluating,
+    export_onnx,
+    flat_outputs,
+    parity,
+    write_atomically,
+)
+from edgefolio_pruner.making.exactness import NotExactError
+from edgefolio_pruner.profiling.measure import profile_variants
+from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.spatial import SpatialReport, capture, channel_groups, compress
+
+_STAGE = "shrink"
+_ROUNDS = 5
+#: One input shows a wrong channel as well as a thousand; these run in float64 too, which is slow.
+_PROOF_SAMPLES = 4
+_INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What became of a sparse model.
+
+    ``before`` and ``after`` are the ONNX files of the sparse model (batch norms folded, as in the other) and of the
+    shrunk one; the first is gone. ``parity`` compares the shrunk file with the *sparse* torch model. ``profiles`` holds
+    ``before`` and ``after``, measured in turns, or nothing if that was not asked for.
+    """
+
+    report: SpatialReport
+    exactness: Exactness
+    parity: Parity
+    before: ExportedModel
+    after: ExportedModel
+    profiles: dict[str, Profile]
+    threads: int
+
+
+def shrink_model(
+    module: torch.nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    output: Path,
+    dynamic_size: bool = False,
+    samples: int = 8,
+    latency_samples: int = 30,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Shrunk:
+    """Remove every channel of ``module`` (float32) that provably does not matter, and write the rest to ``output``.
+
+    ``input_shape`` is of one sample, without the batch. Parity is checked on ``samples`` random inputs, exactness on
+    the first four of them; each model runs ``latency_samples`` times with a batch of 1 on ``threads`` threads (0: no measurement). Raises
+    :class:`UserError` if the input does not fit, the model cannot be captured or written, or has no prunable layer,
+    and :class:`NotExactError` if the proof fails; then nothing is written.
+    """
+    module = module.float().eval()
+    inputs = torch.randn((max(2, samples), *input_shape), generator=torch.Generator().manual_seed(seed))
+    output_names = _run_once(module, inputs[:2])
+    progress(stage=_STAGE, fraction=0.05, message="capturing the network")
+    captured = capture(module, (inputs[:2],), dynamic_size=dynamic_size)
+    if not any(group.prunable for group in channel_groups(captured)):
+        raise UserError(
+            "the model has no prunable layer: no convolution or linear layer whose channels only other layers read.",
+            field="--architecture",
+            value=type(module).__name__,
+            remedy="Nothing can be removed from it; deploy it as it is.",
+        )
+    progress(stage=_STAGE, fraction=0.2, message="removing channels")
+    compressed = compress(captured)
+    progress(stage=_STAGE, fraction=0.3, message="proving that nothing changed")
+    exactness = prove_exact(module, captured, compressed, inputs[:_PROOF_SAMPLES])
+    if not exactness.holds:
+        raise NotExactError(
+            f"Pruning changed the outputs by {exactness.float64_difference:.3g} of the largest in float64, by "
+            f"{exactness.float32_difference:.3g} in float32. Nothing is written. Please report it with the "
+            "architecture."
+        )
+    with tempfile.TemporaryDirectory(prefix="edgefolio-shrink-") as folder:
+        progress(stage=_STAGE, fraction=0.4, message="writing ONNX")
+        files: dict[str, ExportedModel] = {}
+        for name, part in (("before", module), ("after", compressed.module)):
+            files[name] = export_onnx(
+                part,
+                (inputs[:2],),
+                Path(folder) / f"{name}.onnx",
+                input_names=[_INPUT],
+                output_names=output_names,
+                dynamic_size=dynamic_size,
+            )
+        progress(stage=_STAGE, fraction=0.6, message="comparing the file with the sparse model")
+        proof = parity(module, files["after"].path, inputs.numpy(), batch=8, threads=threads)
+        if not proof.relative_difference <= exactness.float32_bound:
+            raise NotExactError(
+                f"The ONNX file differs from the sparse model by {proof.relative_difference:.3g} of the largest output "
+                f"(allowed {exactness.float32_bound:.3g}). Nothing is written. Please report it with the architecture."
+            )
+        profiles: dict[str, Profile] = {}
+        if latency_samples:
+            progress(stage=_STAGE, fraction=0.7, message="measuring latency")
+            profiles = profile_variants(
+                {name: file.path for name, file in files.items()},
+                input_shapes={_INPUT: input_shape},
+                batch_sizes=[1],
+                threads=threads,
+                samples=latency_samples,
+                rounds=min(_ROUNDS, latency_samples),
+            )
+        after = _publish(files["after"], output)
+    progress(stage=_STAGE, fraction=1.0, message="done")
+    return Shrunk(
+        report=compressed.report,
+        exactness=exactness,
+        parity=proof,
+        before=files["before"],
+        after=after,
+        profiles=profiles,
+        threads=threads,
+    )
+
+
+def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:
+    """Run the model on two samples; the names of its outputs. Raises :class:`UserError` if it does not take them."""
+    shape = ",".join(str(size) for size in inputs.shape[1:])
+    try:
+        with torch.no_grad(), evaluating(module):
+            outputs = module(inputs)
+    except Exception as error:  # the architecture is the user's: any of its operators may refuse the shape
+        raise UserError(
+            f"the model does not take this input ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
+            field="--input-shape",
+            value=shape,
+            remedy="Give channels, height and width of one image as the model takes them, without the batch.",
+        ) from error
+    leaves = flat_outputs(outputs)
+    if not leaves or any(leaf.ndim == 0 or leaf.shape[0] != len(inputs) for leaf in leaves):
+        raise UserError(
+            "an output has no batch axis, so samples cannot be told apart.",
+            field="--architecture",
+            value=type(module).__name__,
+            remedy="Let the model return one row for each sample.",
+        )
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
+        raise UserError(
+            "the model gives values that are not finite (NaN or infinity) for random inputs.",
+            field="--weights",
+            remedy="Check the weights; a batch norm with a variance of zero or below is a common cause.",
+        )
+    if isinstance(outputs, dict) and len(outputs) == len(leaves):
+        return [str(name) for name in outputs]
+    return ["output"] if len(leaves) == 1 else [f"output_{index}" for index in range(len(leaves))]
+
+
+def _publish(exported: ExportedModel, output: Path) -> ExportedModel:
+    try:
+        write_atomically(output, exported.path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"the file cannot be written ({error.strerror or error}).",
+            field="--output",
+            value=output,
+            remedy="Name a file in a directory with space that you may write to.",
+        ) from error
+    return replace(exported, path=output)
