@@ -65,9 +65,9 @@ def shrink_model(
     """Remove every channel of ``module`` (float32) that provably does not matter, and write the rest to ``output``.
 
     ``input_shape`` is of one sample, without the batch. Parity is checked on ``samples`` random inputs, exactness on
-    the first four of them; each model runs ``latency_samples`` times with a batch of 1 on ``threads`` threads (0: no measurement). Raises
-    :class:`UserError` if the input does not fit, the model cannot be captured or written, or has no prunable layer,
-    and :class:`NotExactError` if the proof fails; then nothing is written.
+    the first four of them; each model runs ``latency_samples`` times with a batch of 1 on ``threads`` threads (0: no
+    measurement). Raises :class:`UserError` if the input does not fit, the model cannot be captured or written, or has
+    no prunable layer, and :class:`NotExactError` if the proof fails; then nothing is written.
     """
     module = module.float().eval()
     inputs = torch.randn((max(2, samples), *input_shape), generator=torch.Generator().manual_seed(seed))
