@@ -104,6 +104,25 @@ def test_objectives_are_followed_and_everything_is_removed_at_the_end(place: Pla
     assert "MemoryExceeded" in replayed.stdout
 
 
+def test_measured_latency_above_the_objective_makes_it_take_a_faster_variant(place: Place) -> None:
+    """The profile promises 0.4 ms; on this machine the most accurate variant takes far longer than the objective."""
+    models = [revealing_model(1, width=4), revealing_model(2, width=192, layers=4)]
+    manifest = publish(place.repository, models, milliseconds=[0.05, 0.4])
+    place.ask({"latencyP95Milliseconds": 2})
+    with place.run() as agent:
+        serving = agent.wait_for("serving")
+        assert serving["variant"] == "variant-2"
+        with Clients(serving["grpc"], serving["http"], model=MODEL, grpc=1, http=1, think=0.02) as clients:
+            switch = agent.wait_for("switch", variant="variant-1")
+            assert switch["reason"] in {"LatencyViolated", "Saturated"}
+            clients.wait_for(len(clients.requests()) + 20)
+        assert failed(clients.requests()) == []
+        assert wrong(clients.requests(), manifest, {"variant-1": 1, "variant-2": 2}) == []
+        assert clients.requests()[-1].tag == 1
+        held = agent.wait_for("decision", action="Hold", active="variant-2", reason="ViolationTooShort")
+        assert "ms" in held["message"]
+
+
 def test_a_killed_agent_finds_its_triton_again_and_users_notice_nothing(place: Place) -> None:
     agent = place.run()
     serving = agent.wait_for("serving")
