@@ -27,8 +27,9 @@ class Specification(BaseModel):
 
 def _decimal_text(value: object) -> object:
     # YAML reads 88.0 as a float; the resource has no floats, but the command line need not be a pedant about quotes.
+    # Written out: 1.0e-5 would not be a decimal.
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+        return format(Decimal(str(value)), "f")
     return value
 
 
@@ -38,25 +39,41 @@ def _check_decimal(value: str) -> str:
     return value
 
 
-_DECIMAL = r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$"
-_BYTES = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+def _bounded(lowest: int, highest: int | None = None, *, may_be_lowest: bool = True) -> AfterValidator:
+    def check(value: str) -> str:
+        number = Decimal(value)
+        if number < lowest or (number == lowest and not may_be_lowest):
+            raise ValueError(f"must be {'at least' if may_be_lowest else 'above'} {lowest}")
+        if highest is not None and number > highest:
+            raise ValueError(f"must be at most {highest}")
+        return value
+
+    return AfterValidator(check)
+
+
+DECIMAL_PATTERN = r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$"
+BYTES_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 #: A decimal number as a string, "88.0": the resource holds no floats.
 DecimalString = Annotated[
     str,
     BeforeValidator(_decimal_text),
-    Field(pattern=_DECIMAL, max_length=20),
+    Field(pattern=DECIMAL_PATTERN, max_length=20),
     AfterValidator(_check_decimal),
     # Said here because pydantic leaves the pattern of a type with validators around it out of the schema.
-    WithJsonSchema({"type": "string", "pattern": _DECIMAL, "maxLength": 20}),
+    WithJsonSchema({"type": "string", "pattern": DECIMAL_PATTERN, "maxLength": 20}),
 ]
+
+NonNegativeDecimal = Annotated[DecimalString, _bounded(0)]
+PositiveDecimal = Annotated[DecimalString, _bounded(0, may_be_lowest=False)]
+PercentDecimal = Annotated[DecimalString, _bounded(0, 100)]
 
 #: A quantity of bytes as Kubernetes writes it: 64Mi, 2Gi, 500M, 1048576.
 ByteQuantity = Annotated[
     str,
     BeforeValidator(_decimal_text),
-    Field(pattern=_BYTES, max_length=20),
-    WithJsonSchema({"type": "string", "pattern": _BYTES, "maxLength": 20, "x-kubernetes-int-or-string": True}),
+    Field(pattern=BYTES_PATTERN, max_length=20),
+    WithJsonSchema({"type": "string", "pattern": BYTES_PATTERN, "maxLength": 20, "x-kubernetes-int-or-string": True}),
 ]
 
 _BYTE_UNITS = {

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
+from edgefolio.specification.mistakes import first_mistake
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 
 #: Fields that only a cluster reads; on one machine they are ignored, with a note.
@@ -33,15 +34,15 @@ def load_portfolio(path: Path) -> ModelPortfolio:
 def parse_portfolio(text: str, *, name: str = "text") -> ModelPortfolio:
     """The ModelPortfolio that ``text`` (YAML, one document) describes; ``name`` stands in errors."""
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"it is no valid YAML: {' '.join(str(error).split())}.", field="-f", value=name, remedy="Mend the file."
-        ) from error
+        document = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fault = "it is nested too deeply" if isinstance(error, RecursionError) else _yaml_fault(error)
+        raise UserError(f"it is no valid YAML: {fault}.", field="-f", value=name, remedy="Mend the file.") from error
     if not isinstance(document, Mapping) or document.get("kind") != "ModelPortfolio":
-        kind = document.get("kind") if isinstance(document, Mapping) else type(document).__name__
+        kind = document.get("kind") if isinstance(document, Mapping) else None
+        what = "the document" if isinstance(document, Mapping) else f"{name} holds {_kind_of(document)}; it"
         raise UserError(
-            "the document is not a ModelPortfolio.",
+            f"{what} is not a ModelPortfolio.",
             field="kind",
             value=kind,
             remedy=f"Write apiVersion: {API_VERSION} and kind: ModelPortfolio.",
@@ -56,7 +57,7 @@ def parse_portfolio(text: str, *, name: str = "text") -> ModelPortfolio:
     try:
         return ModelPortfolio.model_validate(document)
     except ValidationError as error:
-        raise _first_mistake(error, document) from error
+        raise first_mistake(error, document, ModelPortfolio) from error
 
 
 def ignored_on_one_machine(portfolio: ModelPortfolio) -> tuple[str, ...]:
@@ -72,31 +73,24 @@ def ignored_on_one_machine(portfolio: ModelPortfolio) -> tuple[str, ...]:
     return tuple(f"spec.{field}" for field in CLUSTER_FIELDS if is_set(field))
 
 
-def _first_mistake(error: ValidationError, document: Mapping[str, Any]) -> UserError:
-    mistakes = error.errors(include_url=False)
-    first = mistakes[0]
-    field = ".".join(str(part) for part in first["loc"]) or "spec"
-    more = f" ({len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    remedies = {
-        "missing": "Add the field.",
-        "extra_forbidden": "Remove it, or correct its spelling.",
-    }
-    value = None if first["type"] == "missing" else _value_at(document, first["loc"])
-    return UserError(
-        f"{message}{more}.",
-        field=field,
-        value=value,
-        remedy=remedies.get(first["type"], "Correct the value."),
-    )
+class _StrictLoader(yaml.SafeLoader):
+    """Safe, and without silent surprises: of a field that is written twice neither is the obvious one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the field {key.value!r} is written twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
-def _value_at(document: Any, location: tuple[int | str, ...]) -> Any:
-    for part in location:
-        if isinstance(document, Mapping) and part in document:
-            document = document[part]
-        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
-            document = document[part]
-        else:
-            return None
-    return document if not isinstance(document, Mapping | list) else None
+def _yaml_fault(error: Exception) -> str:
+    return " ".join(str(error).replace('"<unicode string>", ', "").split()).rstrip(".")
+
+
+def _kind_of(document: object) -> str:
+    return "nothing" if document is None else "a list" if isinstance(document, list) else "a plain value"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.base import NonNegativeDecimal, PercentDecimal, PositiveDecimal, Specification
 from edgefolio.specification.rules import rules
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -103,13 +103,13 @@ class SparseTraining(Specification):
     """Optimizer step whose weights the survivors go back to; 0: no rewinding."""
     optimizer: Literal["SGD", "AdamW"] = "SGD"
     """Optimizer."""
-    learning_rate: DecimalString = "0.1"
+    learning_rate: PositiveDecimal = "0.1"
     """Peak learning rate of the dense training."""
-    level_learning_rate: DecimalString | None = None
+    level_learning_rate: PositiveDecimal | None = None
     """Peak learning rate of the levels; absent: as for the dense training."""
-    momentum: DecimalString = "0.9"
+    momentum: NonNegativeDecimal = "0.9"
     """Momentum of SGD."""
-    weight_decay: DecimalString = "0.0005"
+    weight_decay: NonNegativeDecimal = "0.0005"
     """Weight decay."""
     schedule: Literal["OneCycle", "Cosine", "Step", "Constant"] = "OneCycle"
     """How the learning rate moves."""
@@ -154,15 +154,15 @@ class Selection(Specification):
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
     """Most variants in the portfolio."""
-    max_accuracy_loss_points: DecimalString | None = None
+    max_accuracy_loss_points: NonNegativeDecimal | None = None
     """Largest loss against the dense model, in points."""
-    min_accuracy_percent: DecimalString | None = None
+    min_accuracy_percent: PercentDecimal | None = None
     """Smallest validation accuracy of a variant."""
-    accuracy_epsilon_points: DecimalString = "0.3"
+    accuracy_epsilon_points: NonNegativeDecimal = "0.3"
     """Smaller differences of accuracy make no difference."""
-    latency_epsilon_percent: DecimalString = "5"
+    latency_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of latency make no difference."""
-    memory_epsilon_percent: DecimalString = "5"
+    memory_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of memory make no difference."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import ByteQuantity, DecimalString, Specification
+from edgefolio.specification.base import ByteQuantity, PercentDecimal, Specification
 from edgefolio.specification.cluster import Labels
 from edgefolio.specification.rules import rules, without_default
 
@@ -33,7 +33,7 @@ class ObjectivesSpecification(Specification):
     """95 % of requests are answered within this time, measured on the server."""
     network_latency_milliseconds: Annotated[int, Field(ge=0, le=600_000, json_schema_extra=without_default)] = 0
     """Part of that time which the way to the client takes."""
-    min_accuracy_percent: DecimalString | None = None
+    min_accuracy_percent: PercentDecimal | None = None
     """Test accuracy of the served variant is at least this."""
     max_memory: ByteQuantity | None = None
     """What the variant may add to the empty server."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.base import PositiveDecimal, Specification
 from edgefolio.specification.cluster import AdoptServing, ManagedServing
 from edgefolio.specification.rules import rules
 
@@ -87,5 +87,5 @@ class Switching(Specification):
     probe_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     quarantine_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     memory_headroom_percent: Percent = 5
-    observe_seconds: DecimalString = "1"
+    observe_seconds: PositiveDecimal = "1"
     window_seconds: Annotated[int, Field(ge=1, le=600)] = 5
