@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
     state = Branches().state_dict()
     del state["norm.bias"]
     state["conv.weight"] = torch.zeros(8, 3, 5, 5)
-    with pytest.raises(UserError, match="norm.bias is missing") as caught:
+    with pytest.raises(UserError, match=r"norm\.bias is missing") as caught:
         captured.with_state(state)
     assert "conv.weight has shape (8, 3, 5, 5), not (8, 3, 3, 3)" in caught.value.problem
 

@@ -121,3 +121,27 @@ def test_channels_that_nobody_reads_go_and_take_theirs_along() -> None:
         module[4].weight[:, [0, 5]] = 0
         module[2].weight[1:5, 3] = 0
     assert after(shrink(module, (3, 8, 8))) == {"0": 5, "2": 4, "4": 4}
+
+
+def test_edges_are_gone_once_all_positions_are_pooled_or_flattened() -> None:
+    class Pooled(nn.Module):
+        def __init__(self, flatten: bool) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 6, 1)
+            self.second = nn.Conv2d(6, 5, 3, padding=1)
+            self.head = nn.Linear(5 * 36 if flatten else 5, 4)
+            self.flatten = flatten
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.relu(self.second(self.first(x)))
+            return self.head(x.flatten(1) if self.flatten else x.mean((2, 3)))
+
+    for flatten in (True, False):
+        module = lively(Pooled(flatten))
+        silence(module.first, [0, 1], bias=0.5)
+        with torch.no_grad():
+            module.second.weight[[0, 3], 2:] = 0
+            module.second.bias[[0, 3]] = 1.0
+        compressed = shrink(module, (3, 6, 6))
+        # Filters 0 and 3 read constants alone; as numbers the head's bias takes them over.
+        assert after(compressed) == {"first": 5, "second": 3, "head": 4}

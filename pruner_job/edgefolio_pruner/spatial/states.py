@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from .observed import Observed
 from .roles import Barrier, Constant, Contraction, Effect, Input, Map, Move, Operand, Zeros
 from .structure import Structure
 from .weights import Matrices
@@ -57,6 +58,7 @@ def propagate(structure: Structure, matrices: Matrices, *, writers_zeroed: bool 
     state for another's): a channel that is then not zero somewhere is not made zero by its writers.
     """
     states = States()
+    observed = Observed(structure)
     for node, role in structure.roles.items():
         shape = structure.channels[node].shape if node in structure.channels else ()
         if isinstance(role, (Input, Barrier)):
@@ -73,7 +75,17 @@ def propagate(structure: Structure, matrices: Matrices, *, writers_zeroed: bool 
                 states.put(node, np.zeros(shape, dtype=np.int8), np.zeros(shape))
             else:
                 _contract(states, matrices, node, role, shape)
+        if not writers_zeroed and node in states.codes and (states.codes[node] == State.BORDER).any():
+            _read_off(states, node, observed.numbers(node, structure.channels[node]))
     return states
+
+
+def _read_off(states: States, node: fx.Node, numbers: Values | None) -> None:
+    """Border channels that have come down to single numbers are constants."""
+    if numbers is not None:
+        border = states.codes[node] == State.BORDER
+        codes = np.where(border, np.int8(State.CONSTANT), states.codes[node])
+        states.put(node, codes, np.where(border, numbers, states.values[node]))
 
 
 def constant_states(tensor: torch.Tensor, lengths: tuple[int, ...]) -> tuple[Codes, Values]:

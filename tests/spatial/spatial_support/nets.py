@@ -12,7 +12,7 @@ BOUND = 1e-9
 
 
 def lively(module: nn.Module) -> nn.Module:
-    """The module in float64 and evaluation mode, with batch-norm statistics, scales and biases unlike their defaults."""
+    """The module in float64 and evaluation mode, with statistics, scales and biases unlike the defaults."""
     generator = torch.Generator().manual_seed(7)
     module.double()
     with torch.no_grad():
