@@ -1,0 +1,174 @@
+"""The parts of the one-shot route: rows, the resumable run of a graph, shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
+from edgefolio_pruner.oneshot.readers import Geometry, find_readers
+from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
+from edgefolio_pruner.oneshot.shares import GroupLosses, LayerCost, MacsModel, plan_shares
+from edgefolio_pruner.spatial import capture, channel_groups
+
+if TYPE_CHECKING:
+    from conftest import Digits
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    channels_last=st.booleans(),
+)
+def test_rows_times_weights_are_the_convolution(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    channels_last: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, 5, 9, 8, generator=generator)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(3, 5, *kernel, generator=generator)
+    outputs = functional.conv2d(images, weight, None, stride, padding, dilation)
+    positions = sampled_positions(4, output_positions(outputs, convolution=True), 30, generator=generator)
+    rows = input_rows(images, positions, torch.arange(5), Geometry(kernel, stride, padding, dilation))
+    expected = output_rows(outputs, positions, convolution=True)
+    assert torch.allclose(rows @ weight.flatten(1).T, expected, atol=1e-4)
+    part = input_rows(images, positions, torch.tensor([1, 4]), Geometry(kernel, stride, padding, dilation))
+    assert torch.equal(part, rows.reshape(len(rows), 5, -1)[:, [1, 4]].flatten(1))
+
+
+def test_rows_of_a_linear_layer_over_tokens() -> None:
+    generator = torch.Generator().manual_seed(2)
+    tokens, weight = torch.randn(3, 7, 6, generator=generator), torch.randn(4, 6, generator=generator)
+    outputs = functional.linear(tokens, weight)
+    positions = sampled_positions(3, output_positions(outputs, convolution=False), 12, generator=generator)
+    rows = input_rows(tokens, positions, torch.arange(6), None)
+    assert rows.shape == (12, 6)
+    assert torch.allclose(rows @ weight.T, output_rows(outputs, positions, convolution=False), atol=1e-5)
+
+
+def test_positions_never_repeat_within_a_sample() -> None:
+    chosen = sampled_positions(20, 30, 200, generator=torch.Generator().manual_seed(0))
+    assert chosen.shape == (20, 10)
+    assert all(len(set(row.tolist())) == 10 for row in chosen)
+    everything = sampled_positions(20, 30, 10_000, generator=torch.Generator().manual_seed(0))
+    assert everything.shape == (20, 30)
+
+
+def test_a_stopped_and_changed_run_ends_like_the_changed_net(
+    trained: Callable[[str], nn.Module], digits: Digits
+) -> None:
+    module = trained("residual")
+    captured = capture(module, (digits.images[:2],))
+    graph, state = captured.graph_module.graph, captured.parameters
+    readers, _ = find_readers(graph, state, channel_groups(captured))
+    output = next(iter(reversed(graph.nodes))).args[0]
+    last = output if isinstance(output, torch.fx.Node) else output[0]
+    with torch.no_grad():
+        run = GraphRun(
+            graph,
+            state,
+            [digits.images[:16], digits.images[16:20]],
+            hold=[*(pair for reader in readers for pair in reader.held), (last, last)],
+        )
+        for reader in readers:
+            run.advance(reader.end)
+            state[reader.weight] = state[reader.weight] * 1.5
+            run.rerun(reader.chain)
+        run.advance(last)
+        for reader in readers:
+            module.get_parameter(reader.weight).mul_(1.5)
+        assert torch.allclose(torch.cat(run.values(last)), module(digits.images[:20]), rtol=1e-4, atol=1e-4)
+        # The logits, and the last reader's input; everything else is gone.
+        assert run.held_bytes() == 20 * (10 + 32) * 4
+        # Two activations of 8 channels of 8 x 8, and the sample itself, are the least that a residual sum needs.
+        assert 2 * 8 * 64 * 4 <= peak_bytes_per_sample(graph, state, digits.images[:2]) <= 5 * 8 * 64 * 4
+
+
+def test_residual_blocks_are_fitted_to_their_sum_and_projections_before_it(
+    trained: Callable[[str], nn.Module], digits: Digits
+) -> None:
+    captured = capture(trained("residual"), (digits.images[:2],))
+    readers, _ = find_readers(captured.graph_module.graph, captured.parameters, channel_groups(captured))
+    order = [reader.layer for reader in readers]
+    assert order.index("layer2.0.shortcut.0") < order.index("layer2.0.conv2")
+    by_layer = {reader.layer: reader for reader in readers}
+    assert by_layer["layer2.0.conv2"].skip is not None
+    assert by_layer["layer2.0.shortcut.0"].skip is None
+    assert by_layer["layer2.0.shortcut.0"].group is None
+    # What runs before the first pruned channel is read has nothing to repair.
+    assert "conv1" not in by_layer
+    assert "layer1.0.conv1" not in by_layer
+
+
+losses = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(curves=st.lists(losses, min_size=1, max_size=4), targets=st.lists(st.floats(0.05, 1), min_size=1, max_size=4))
+def test_shares_reach_their_targets_and_are_nested(curves: list[list[float]], targets: list[float]) -> None:
+    groups = [GroupLosses(str(index), tuple(curve)) for index, curve in enumerate(curves)]
+    channels = {group.name: len(group.increases) + 1 for group in groups}
+    names = list(channels)
+    layers = tuple(
+        LayerCost(1000 * (index + 1), tuple(names[max(0, index - 1) : index + 1])) for index in range(len(names) + 1)
+    )
+    model = MacsModel(layers, channels)
+    dense = model.macs(channels)
+    plans = plan_shares(groups, model=model, targets=[dense * target for target in targets])
+    for target, plan in zip(targets, plans, strict=True):
+        kept = {name: channels[name] - plan[name] for name in names}
+        exhausted = all(plan[group.name] == len(group.increases) for group in groups)
+        assert exhausted or model.macs(kept) <= dense * target
+        for other_target, other in zip(targets, plans, strict=True):
+            if other_target <= target:
+                assert all(other[name] >= plan[name] for name in names)
+
+
+def test_the_cheaper_group_per_saved_work_gives_first() -> None:
+    groups = [GroupLosses("dear", (0.5,) * 9), GroupLosses("cheap", (0.001,) * 9)]
+    model = MacsModel((LayerCost(1000, ("dear",)), LayerCost(1000, ("cheap",))), {"dear": 10, "cheap": 10})
+    (plan,) = plan_shares(groups, model=model, targets=[1500])
+    assert plan == {"dear": 0, "cheap": 5}
+
+
+def test_a_dear_channel_is_not_hidden_behind_a_cheap_one() -> None:
+    groups = [GroupLosses("hidden", (0.9, 0.0, 0.0)), GroupLosses("even", (0.2, 0.2, 0.2))]
+    model = MacsModel((LayerCost(400, ("hidden",)), LayerCost(400, ("even",))), {"hidden": 4, "even": 4})
+    (plan,) = plan_shares(groups, model=model, targets=[500])
+    assert plan == {"hidden": 0, "even": 3}
+
+
+def test_errors_weigh_more_where_less_can_repair_them() -> None:
+    groups = [GroupLosses("early", (0.1,) * 9), GroupLosses("late", (0.1,) * 9)]
+    model = MacsModel((LayerCost(1000, ("early",)), LayerCost(1000, ("late",))), {"early": 10, "late": 10})
+    (plan,) = plan_shares(groups, model=model, targets=[1500])
+    assert plan["early"] > plan["late"]
+
+
+def test_unknown_readers_are_left_out_with_their_reason(digits: Digits) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 10, 8),
+        nn.Flatten(),
+    ).eval()
+    captured = capture(module, (digits.images[:2],))
+    readers, left_out = find_readers(captured.graph_module.graph, captured.parameters, channel_groups(captured))
+    assert [reader.layer for reader in readers if reader.group is not None] == ["4"]
+    assert "transpose" in left_out["0"] or "unusual" in left_out["0"]
