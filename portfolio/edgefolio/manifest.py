@@ -272,7 +272,7 @@ class Manifest(Record):
         """Parse what :meth:`to_bytes` wrote; ``location`` stands in errors. Raises :class:`IntegrityError`."""
         try:
             document = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise IntegrityError("the manifest is not JSON.", location=location) from error
         found = document.get("schemaVersion") if isinstance(document, dict) else None
         if found != SCHEMA_VERSION:
@@ -289,6 +289,15 @@ class Manifest(Record):
             raise IntegrityError(
                 f"the manifest breaks its schema at {where}: {first['msg']}.", location=location
             ) from error
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that a published manifest follows."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_VERSION,
+        **Manifest.model_json_schema(by_alias=True, mode="serialization"),
+    }
 
 
 class CurrentPointer(Record):

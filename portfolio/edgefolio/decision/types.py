@@ -116,31 +116,31 @@ class Reason(StrEnum):
     """Why. One for every branch of the core, also for each way to do nothing."""
 
     # Hold
-    OBJECTIVES_MET = "ObjectivesMet"
-    OBJECTIVES_NOT_MET = "ObjectivesNotMet"
-    MISSING_METRICS = "MissingMetrics"
-    STALE_METRICS = "StaleMetrics"
-    SETTLING = "Settling"
-    VIOLATION_TOO_SHORT = "ViolationTooShort"
-    CALM_TOO_SHORT = "CalmTooShort"
-    MIN_DWELL = "MinDwell"
-    SWITCH_BUDGET_SPENT = "SwitchBudgetSpent"
-    INSUFFICIENT_SWITCH_MEMORY = "InsufficientSwitchMemory"
-    PAUSED = "Paused"
-    RECOMMEND_ONLY = "RecommendOnly"
-    PINNED = "Pinned"
-    ALL_QUARANTINED = "AllQuarantined"
-    DEAD_BAND = "DeadBand"
+    OBJECTIVES_MET = "ObjectivesMet"  # the active variant is right
+    OBJECTIVES_NOT_MET = "ObjectivesNotMet"  # not met, and no other variant would be nearer to it
+    MISSING_METRICS = "MissingMetrics"  # no counters, none that make sense, or no usable profile
+    STALE_METRICS = "StaleMetrics"  # older than staleAfterSeconds
+    SETTLING = "Settling"  # within settleSeconds of a switch
+    VIOLATION_TOO_SHORT = "ViolationTooShort"  # not yet downAfterSeconds, or shown by too few requests
+    CALM_TOO_SHORT = "CalmTooShort"  # a more accurate one fits, not yet for upAfterSeconds, or it bounced
+    MIN_DWELL = "MinDwell"  # within minDwellSeconds of a switch
+    SWITCH_BUDGET_SPENT = "SwitchBudgetSpent"  # maxSwitchesPerHour reached
+    INSUFFICIENT_SWITCH_MEMORY = "InsufficientSwitchMemory"  # old and new do not fit at the same time
+    PAUSED = "Paused"  # policy Paused
+    RECOMMEND_ONLY = "RecommendOnly"  # policy Recommend; target is what would be taken
+    PINNED = "Pinned"  # a person chose the variant
+    ALL_QUARANTINED = "AllQuarantined"  # every other variant failed lately
+    DEAD_BAND = "DeadBand"  # a more accurate one fits, but not with the margin
     # Switch
-    INITIAL = "Initial"
-    LATENCY_VIOLATED = "LatencyViolated"
-    FAILURES = "Failures"
-    SATURATED = "Saturated"
-    MEMORY_EXCEEDED = "MemoryExceeded"
-    ACCURACY_BELOW_MINIMUM = "AccuracyBelowMinimum"
-    MORE_ACCURATE_FITS = "MoreAccurateFits"
-    SERVER_DEAD = "ServerDead"
-    UNKNOWN_ACTIVE_VARIANT = "UnknownActiveVariant"
+    INITIAL = "Initial"  # nothing was served
+    LATENCY_VIOLATED = "LatencyViolated"  # p95 outside the objective
+    FAILURES = "Failures"  # most requests failed
+    SATURATED = "Saturated"  # p95 outside the objective, and requests pile up
+    MEMORY_EXCEEDED = "MemoryExceeded"  # more memory than the objective or the limit allows
+    ACCURACY_BELOW_MINIMUM = "AccuracyBelowMinimum"  # an accurate enough one can be served
+    MORE_ACCURATE_FITS = "MoreAccurateFits"  # for upAfterSeconds, with margin
+    SERVER_DEAD = "ServerDead"  # inference is not answered; the variant is loaded anew
+    UNKNOWN_ACTIVE_VARIANT = "UnknownActiveVariant"  # of another revision, or nobody's
 
 
 @dataclass(frozen=True, kw_only=True)
