@@ -14,6 +14,8 @@ FINALIZER = f"{GROUP}/repository"
 
 # Labels of what the operator makes.
 PORTFOLIO_LABEL = f"{GROUP}/portfolio"
+ENDPOINT_LABEL = f"{GROUP}/endpoint"
+"""On every pod that carries the agent, whoever made it; the operator sees no other pods."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 

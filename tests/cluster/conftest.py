@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,12 @@ def namespace(api_server: Kubernetes) -> Iterator[Kubernetes]:
     for kind in ("ModelPortfolio", "ModelEndpoint"):
         own = api_server.within(name)
         own.request("DELETE", own.path("edgefolio.dev/v1alpha1", kind))
+
+
+@pytest.fixture(scope="session")
+def unused_ports() -> Callable[[int], list[int]]:
+    """Ports of loopback that nobody listens on."""
+    return _free_ports
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,98 @@
+"""What kopf does here: it watches our own two kinds, starts and stops the controller, and answers the liveness probe.
+
+The handlers only note what kopf saw; everything is decided in the controller's cycle, from what is. Event handlers
+leave no finalizer and no annotation on anybody's object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import Any
+
+import kopf
+from prometheus_client import REGISTRY, start_http_server
+
+from edgefolio_operator.api import Access, Api
+from edgefolio_operator.controller import LONGEST_CYCLE_SECONDS, Controller
+from edgefolio_operator.metrics import Metrics
+from edgefolio_operator.mirrors import Store
+from edgefolio_operator.names import GROUP, VERSION
+from edgefolio_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Handlers:
+    """kopf's handlers of one operator, in a registry of their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.registry = kopf.OperatorRegistry()
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._controller: Controller | None = None
+        self._task: asyncio.Task[None] | None = None
+        kopf.on.startup(registry=self.registry)(self._start)
+        kopf.on.cleanup(registry=self.registry)(self._stop)
+        kopf.on.login(registry=self.registry)(self._login)
+        kopf.on.probe(id="cycle", registry=self.registry)(self._probe)
+        kopf.on.event(GROUP, VERSION, "modelportfolios", registry=self.registry)(self._portfolio_seen)
+        kopf.on.event(GROUP, VERSION, "modelendpoints", registry=self.registry)(self._endpoint_seen)
+
+    async def _start(self, *, settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.scanning.disabled = True  # the kinds are known; reading all definitions would need more rights
+        settings.posting.enabled = False
+        settings.watching.client_timeout = 240
+        settings.watching.server_timeout = 240
+        settings.networking.request_timeout = 20
+        settings.persistence.finalizer = f"{GROUP}/operator"
+        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        metrics = Metrics(REGISTRY)
+        if self._settings.metrics_port:
+            server, thread = start_http_server(self._settings.metrics_port)
+            self._stack.callback(thread.join)
+            self._stack.callback(server.server_close)
+            self._stack.callback(server.shutdown)
+        api = await self._stack.enter_async_context(Api(Access.found()))
+        api.writes = lambda kind: metrics.writes.labels(kind).inc()
+        self._controller = Controller(api, self._settings, metrics)
+        self._task = asyncio.create_task(self._controller.run())
+
+    async def _stop(self, **_: Any) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._stack.aclose()
+
+    async def _login(self, **kwargs: Any) -> Any:
+        # kopf's own two ways in; with the official client installed it would load all of it.
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    async def _probe(self, **_: Any) -> float:
+        """Seconds since the last good cycle. Raises when that is too long ago, which makes the probe fail."""
+        if self._controller is None or (self._task is not None and self._task.done()):
+            raise RuntimeError("the controller does not run")
+        silent = self._controller.silent_seconds
+        if silent > LONGEST_CYCLE_SECONDS:
+            raise RuntimeError(f"no cycle was finished for {silent:.0f} s")
+        return round(silent, 1)
+
+    async def _portfolio_seen(self, *, event: Any, **_: Any) -> None:
+        self._note(self._running.portfolios, event)
+
+    async def _endpoint_seen(self, *, event: Any, **_: Any) -> None:
+        self._note(self._running.endpoints, event)
+
+    @property
+    def _running(self) -> Controller:
+        assert self._controller is not None
+        return self._controller
+
+    def _note(self, store: Store, event: Any) -> None:
+        thing = dict(event["object"])
+        if event["type"] == "DELETED":
+            store.drop(thing)
+        else:
+            store.put(thing)

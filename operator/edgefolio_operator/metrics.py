@@ -1,0 +1,35 @@
+"""What the operator tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from edgefolio.decision.types import Action, Reason
+
+
+class Metrics:
+    """The operator's own metrics; counters that people alert on begin at zero."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.decisions = Counter(
+            "edgefolio_decisions", "Changes of a decision.", ["action", "reason"], registry=registry
+        )
+        self.reconcile_seconds = Histogram(
+            "edgefolio_reconcile_duration_seconds", "One cycle over all portfolios.", registry=registry
+        )
+        self.reconcile_errors = Counter(
+            "edgefolio_reconcile_errors", "Cycles of a portfolio that ended with an error.", registry=registry
+        )
+        self.writes = Counter("edgefolio_api_writes", "Writes to the API server.", ["kind"], registry=registry)
+        self.leading = Gauge("edgefolio_leading", "Whether this operator acts.", registry=registry)
+        self.endpoints = Gauge(
+            "edgefolio_endpoints", "Endpoints of a portfolio.", ["namespace", "portfolio", "state"], registry=registry
+        )
+        self.objective_violated = Gauge(
+            "edgefolio_objective_violated",
+            "Whether an endpoint misses its objectives.",
+            ["namespace", "portfolio", "endpoint"],
+            registry=registry,
+        )
+        for reason in Reason:
+            self.decisions.labels(Action.SWITCH, reason)

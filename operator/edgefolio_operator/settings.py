@@ -1,0 +1,63 @@
+"""How the operator was installed: environment variables, as the chart sets them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgefolio.errors import UserError
+from edgefolio_operator.jobs import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """| variable | meaning |
+    |---|---|
+    | ``EDGEFOLIO_NAMESPACES`` | namespaces to look after, separated by commas; absent: all of them |
+    | ``EDGEFOLIO_PRUNER_IMAGE``, ``EDGEFOLIO_AGENT_IMAGE``, ``EDGEFOLIO_TRITON_IMAGE`` | images where none is named |
+    | ``EDGEFOLIO_IDENTITY`` | name of this operator in the lease; absent: the host's name |
+    | ``EDGEFOLIO_LEASE_NAMESPACE`` | where the lease lies; absent: the pod's own namespace |
+    | ``EDGEFOLIO_CYCLE_SECONDS`` | time between two cycles |
+    | ``EDGEFOLIO_METRICS_PORT``, ``EDGEFOLIO_PROBE_PORT`` | ports of metrics and liveness; 0: none |
+    """
+
+    images: Images
+    namespaces: tuple[str, ...] = ()
+    identity: str = ""
+    lease_namespace: str = ""
+    cycle_seconds: float = 2.0
+    metrics_port: int = 8080
+    probe_port: int = 8081
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the environment. Raises :class:`~edgefolio.errors.UserError` for what cannot be read."""
+        namespaces = [name.strip() for name in environment.get("EDGEFOLIO_NAMESPACES", "").split(",")]
+        return cls(
+            images=Images(
+                pruner=environment.get("EDGEFOLIO_PRUNER_IMAGE", "edgefolio-pruner"),
+                agent=environment.get("EDGEFOLIO_AGENT_IMAGE", "edgefolio-agent"),
+                triton=environment.get("EDGEFOLIO_TRITON_IMAGE", "tritonserver"),
+            ),
+            namespaces=tuple(name for name in namespaces if name),
+            identity=environment.get("EDGEFOLIO_IDENTITY") or socket.gethostname(),
+            lease_namespace=environment.get("EDGEFOLIO_LEASE_NAMESPACE", ""),
+            cycle_seconds=_number(environment, "EDGEFOLIO_CYCLE_SECONDS", default=2.0, least=0.1, most=60.0),
+            metrics_port=int(_number(environment, "EDGEFOLIO_METRICS_PORT", default=8080, least=0, most=65535)),
+            probe_port=int(_number(environment, "EDGEFOLIO_PROBE_PORT", default=8081, least=0, most=65535)),
+        )
+
+
+def _number(environment: Mapping[str, str], name: str, *, default: float, least: float, most: float) -> float:
+    text = environment.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise UserError(
+            f"it must be a number from {least:g} to {most:g}.", field=name, value=text, remedy="Correct the variable."
+        )
+    return value
