@@ -327,3 +327,25 @@ def test_parameters_of_weights_computed_in_the_graph() -> None:
     module = lively(nn.Sequential(Standardized(3, 6, 3, padding=1), nn.ReLU(), Standardized(6, 4, 3)))
     silence(module[0], [0, 3], bias=0.5)
     assert [layer.after for layer in shrink(module, (3, 8, 8)).report.layers] == [4, 4]
+
+
+def test_attention_along_the_channels() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 3, padding=1)
+            self.along = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+            self.head = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.body(x)
+            gate = torch.sigmoid(self.along(x.mean((2, 3)).unsqueeze(1)))
+            return self.head(x * gate.transpose(1, 2).unsqueeze(-1))
+
+    module = lively(Attention())
+    silence(module.body, [0, 3, 4], bias=0.0)
+    silence(module.body, [6], bias=0.8)
+    # The constant is scaled by its neighbours' gate and so alive; zeros are filled in where the gates are computed.
+    assert after(shrink(module, (3, 8, 8))) == {"body": 5, "head": 4}
+    silence(module.body, [0, 1, 2, 3, 4, 5, 6, 7], bias=0.3)
+    assert after(shrink(module, (3, 8, 8))) == {"body": 0, "head": 4}

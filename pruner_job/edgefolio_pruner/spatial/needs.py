@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from .roles import Barrier, Contraction, Map, Move, Output, Zeros
+from .roles import Barrier, Contraction, Map, Mixer, Move, Output, Zeros
 from .states import State, States, operand_states
 from .structure import Structure
 from .weights import Matrices
@@ -98,6 +98,9 @@ def _pass(
             _move(needs, node, role)
         elif isinstance(role, Map):
             _map(structure, states, needs, node, role)
+        elif isinstance(role, Mixer):
+            if needs.slots[node].any():
+                needs.slots[role.source] |= states.codes[role.source] >= State.BORDER
         elif isinstance(role, Contraction):
             _contract(needs, states, matrices, node, role, merges.get(node, []), forced.get(node), ignore_soft)
     return needs

@@ -11,10 +11,10 @@ from torch import fx
 
 from .capture import assign_tensor
 from .layers import new_layer
-from .nodes import operator_name
+from .nodes import argument, operator_name
 from .plan import Plan
 from .rewrite_movement import rewrite_movement
-from .roles import Barrier, Contraction, Map, Move, Operand, Output
+from .roles import Barrier, Contraction, Map, Mixer, Move, Operand, Output
 
 __all__ = ["Writer", "rewrite"]
 
@@ -126,6 +126,8 @@ def _write(writer: Writer, node: fx.Node) -> None:
         writer.values[node] = _write_map(writer, node, role)
     elif isinstance(role, Move):
         writer.values[node] = rewrite_movement(writer, node, role)
+    elif isinstance(role, Mixer):
+        writer.values[node] = _write_mixer(writer, node, role)
     elif isinstance(role, (Barrier, Output)):
         writer.values[node] = writer.copy(node)
     else:
@@ -173,6 +175,34 @@ def _write_constant(writer: Writer, node: fx.Node, bias: fx.Node | None) -> fx.N
     view = [1] * len(shape)
     view[axis] = shape[axis]
     return writer.call(aten.expand.default, writer.call(aten.reshape.default, bias, view), shape)
+
+
+def _write_mixer(writer: Writer, node: fx.Node, role: Mixer) -> fx.Node:
+    """All channels in their places, the constants filled in; of the result those that stay."""
+    plan, axis = writer.plan, role.axis
+    needed = plan.needs.slots[role.source].ravel()
+    here = plan.mask(role.source).ravel()
+    full = writer.values.get(role.source)
+    if full is None or not needed.all():
+        fill = plan.states.values[role.source]
+        dtype = writer.program.constant(argument(node, "weight")).dtype
+        held = writer.hold(f"channel_constants.{node.name}", torch.from_numpy(np.ascontiguousarray(fill)).to(dtype))
+        shape: list[Any] = [writer.batch_size(), *fill.shape[1:]]
+        filled = writer.call(aten.expand.default, held, shape)
+        if full is None:
+            full = filled
+        else:
+            # Needed channels are taken from what is there, the others from the constants behind it.
+            order = np.where(needed, np.cumsum(here) - 1, int(here.sum()) + np.arange(len(here)))
+            index = writer.hold(f"channel_orders.{node.name}_source", torch.from_numpy(order))
+            joined = writer.call(aten.cat.default, [full, filled], axis)
+            full = writer.call(aten.index_select.default, joined, axis, index)
+    result = writer.copy(node, input=full)
+    kept = plan.mask(node).ravel()
+    if kept.all():
+        return result
+    index = writer.hold(f"channel_orders.{node.name}", torch.from_numpy(np.flatnonzero(kept)))
+    return writer.call(aten.index_select.default, result, axis, index)
 
 
 def _write_map(writer: Writer, node: fx.Node, role: Map) -> fx.Node:

@@ -19,7 +19,7 @@ from torch import fx
 
 from .positions import Positions
 
-__all__ = ["Barrier", "Constant", "Contraction", "Effect", "Input", "Map", "Move", "Operand", "Output", "Role"]
+__all__ = ["Barrier", "Constant", "Contraction", "Effect", "Input", "Map", "Mixer", "Move", "Operand", "Output", "Role"]
 
 
 class Effect(Enum):
@@ -128,6 +128,18 @@ class Contraction:
 
 
 @dataclass(frozen=True)
+class Mixer:
+    """A convolution along the channels of single numbers, as in efficient channel attention.
+
+    It needs every channel of ``source`` in its place along ``axis``: those that are gone are filled in again with
+    their constants, which costs next to nothing where a channel is one number. Its result has new channels.
+    """
+
+    source: fx.Node
+    axis: int
+
+
+@dataclass(frozen=True)
 class Barrier:
     """An operator without a transfer function: its inputs stay whole and its value is live. ``reason`` is reported."""
 
@@ -142,4 +154,4 @@ class Output:
     inputs: tuple[fx.Node, ...]
 
 
-Role = Input | Constant | Move | Map | Contraction | Barrier | Output
+Role = Input | Constant | Move | Map | Contraction | Mixer | Barrier | Output

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from .nodes import argument, operator_name
-from .roles import Contraction
+from .roles import Contraction, Mixer
 from .shapes import LARGEST_STATIC_SIZE
 from .structure import Builder
 
@@ -59,7 +59,7 @@ def _convolution(builder: Builder, node: fx.Node) -> None:
         return
     channels = builder.channels[source]
     if rank != axes + 2 or channels.size != channels.shape[1]:
-        builder.set_barrier(node, "convolution along the axis of the channels")
+        _along_channels(builder, node, source)
         return
     groups = int(argument(node, "groups"))
     weight_shape = builder.shape(held[0])
@@ -86,6 +86,18 @@ def _convolution(builder: Builder, node: fx.Node) -> None:
     rows = builder.fresh(1, outputs, *([1] * axes))
     role = Contraction(kind, source, *held, groups, slots, outputs // groups, exposed, positions)
     _set(builder, node, role, rows)
+
+
+def _along_channels(builder: Builder, node: fx.Node, source: fx.Node) -> None:
+    """Efficient channel attention: the channels lie on an axis of positions, one number each."""
+    channels, shape = builder.channels[source], builder.shape(node)
+    axes = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
+    same = shape[1:] == builder.shape(source)[1:] == channels.shape[1:]
+    if not same or len(axes) != 1 or channels.shape[0] != 1:
+        builder.set_barrier(node, "convolution along the axis of the channels")
+        return
+    builder.roles[node] = Mixer(source, axes[0])
+    builder.channels[node] = builder.fresh(*channels.shape)
 
 
 def _set(builder: Builder, node: fx.Node, role: Contraction, rows: np.ndarray[Any, Any]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from .observed import Observed
-from .roles import Barrier, Constant, Contraction, Effect, Input, Map, Move, Operand, Zeros
+from .roles import Barrier, Constant, Contraction, Effect, Input, Map, Mixer, Move, Operand, Zeros
 from .structure import Structure
 from .weights import Matrices
 
@@ -70,6 +70,10 @@ def propagate(structure: Structure, matrices: Matrices, *, writers_zeroed: bool 
             _move(states, node, role)
         elif isinstance(role, Map):
             _map(structure, states, node, role, writers_zeroed)
+        elif isinstance(role, Mixer):
+            # Of constants alone its result does not depend on the input either.
+            fixed = not writers_zeroed and bool((states.codes[role.source] <= State.BORDER).all())
+            states.put(node, np.full(shape, State.BORDER if fixed else State.LIVE, dtype=np.int8), np.zeros(shape))
         elif isinstance(role, Contraction):
             if writers_zeroed:
                 states.put(node, np.zeros(shape, dtype=np.int8), np.zeros(shape))
