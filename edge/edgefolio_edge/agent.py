@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from edgefolio.decision.types import Action, Decision, Observation, Reason, Serv
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.agent_metrics import AgentMetrics
-from edgefolio_edge.following import FollowedPortfolio
+from edgefolio_edge.following import Asked
 from edgefolio_edge.hosting import Host
 from edgefolio_edge.observing.observer import Observer
 from edgefolio_edge.processor import processor_model
@@ -45,6 +46,17 @@ class Sight:
     name: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on."""
+
+    synced: Synced
+    sight: Sight | None
+    observation: Observation | None
+    decision: Decision | None
+    state: State
+
+
 class Agent:
     """Keeps the variant that fits on one endpoint."""
 
@@ -53,7 +65,7 @@ class Agent:
         host: Host,
         store: ModelStore,
         synchronizer: Synchronizer,
-        portfolio: FollowedPortfolio,
+        portfolio: Asked,
         *,
         reporter: Reporter,
         metrics: AgentMetrics,
@@ -61,6 +73,7 @@ class Agent:
         record: Path | None = None,
         dry_run: bool = False,
         memory_limit_bytes: int | None = None,
+        after_cycle: Callable[[Cycle], None] = lambda _cycle: None,
     ) -> None:
         self.host = host
         self.store = store
@@ -70,6 +83,7 @@ class Agent:
         self.metrics = metrics
         self.dry_run = dry_run
         self._memory_limit_bytes = memory_limit_bytes
+        self._after_cycle = after_cycle
         self._state_file = StateFile(state_directory)
         self._status_file = StatusFile(state_directory)
         self._recorder = Recorder(record)
@@ -121,11 +135,11 @@ class Agent:
         synced = self.synchronizer.synced
         self._take(synced)
         if not self._server_runs() or self._manifest is None or not synced.available:
-            self._write_status(None, None, synced)
+            self._end_cycle(synced)
             return None
         sight = self._look()
         if sight is None:
-            self._write_status(None, None, synced)
+            self._end_cycle(synced)
             return None
         if sight.name is None and not synced.complete and time.monotonic() - self._started < FIRST_SYNC_SECONDS:
             return None
@@ -158,8 +172,21 @@ class Agent:
         if switches and not self.dry_run:
             sight = self._act(decision, sight, self._manifest)
         self._state_file.write(self.state, now=switches)
-        self._write_status(decision, sight, synced)
+        self._end_cycle(synced, sight=sight, observation=observation, decision=decision)
         return decision
+
+    def _end_cycle(
+        self,
+        synced: Synced,
+        *,
+        sight: Sight | None = None,
+        observation: Observation | None = None,
+        decision: Decision | None = None,
+    ) -> None:
+        self._write_status(decision, sight, synced)
+        self._after_cycle(
+            Cycle(synced=synced, sight=sight, observation=observation, decision=decision, state=self.state)
+        )
 
     def _take(self, synced: Synced) -> None:
         """Follow the synchronizer: another revision has other variants."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
@@ -10,6 +11,21 @@ from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio, load_portfolio
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.reporting import Reporter
+
+
+class Asked(Protocol):
+    """What is asked of an endpoint now, wherever that is written."""
+
+    @property
+    def objectives(self) -> Objectives:
+        """What is asked."""
+
+    @property
+    def switching(self) -> Switching:
+        """How variants are switched."""
+
+    def reread(self, reporter: Reporter) -> bool:
+        """Look again. Returns whether objectives or switching rules are others now."""
 
 
 class FollowedPortfolio:

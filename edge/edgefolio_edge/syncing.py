@@ -47,13 +47,19 @@ class Synchronizer:
         store: ModelStore,
         *,
         pinned_revision: int | None = None,
+        ordered: Callable[[], tuple[int, str] | None] | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's."""
+        """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's.
+
+        ``ordered`` names the revision and the digest of its manifest from outside the repository, which is then not
+        asked for either.
+        """
         self._open = open_repository
         self._repository: Repository | None = None
         self._store = store
         self._pinned = pinned_revision
+        self._ordered = ordered
         self._poll_seconds = poll_seconds
         self._refused: tuple[tuple[int, str], float] | None = None
         self._damaged: dict[str, float] = {}
@@ -115,6 +121,8 @@ class Synchronizer:
             self._refuse(revision, error)
 
     def _wanted(self, repository: Repository) -> tuple[int, str] | None:
+        if self._ordered is not None:
+            return self._ordered()
         current = self.synced.manifest
         if self._pinned and current is not None and current.revision == self._pinned:
             return current.revision, self._digest_of(current)

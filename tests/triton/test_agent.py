@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +163,29 @@ def test_a_killed_triton_is_started_again(place: Place) -> None:
         control = after.control()
         assert control.ready_versions(MODEL) == (104,)
         control.close()
+        assert agent.stop() == 0
+    assert before.remains() == ()
+    assert after.remains() == ()
+
+
+def test_a_backend_that_is_stopped_for_a_while_is_survived(place: Place) -> None:
+    """Triton takes it for dead; when it goes on, Triton may abort. Either way requests are answered again."""
+    with place.run() as agent:
+        serving = agent.wait_for("serving")
+        before, said = place.server(), len(agent.lines)
+        stopped = [psutil.Process(stub.pid) for stub in stubs_of(before.identity)]
+        for stub in stopped:
+            stub.suspend()
+        with Clients(serving["grpc"], serving["http"], model=MODEL, grpc=1, http=0, think=0.05) as clients:
+            agent.wait_for("switch", after=said)
+            for stub in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    stub.resume()
+            deadline = time.monotonic() + 60
+            while clients.latest_good_run() < 20 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert clients.latest_good_run() >= 20
+        after = place.server()
         assert agent.stop() == 0
     assert before.remains() == ()
     assert after.remains() == ()

@@ -62,6 +62,11 @@ class Clients:
         """All requests so far, by the time of their answer."""
         return sorted((request for done in self._done for request in list(done)), key=lambda request: request.answered)
 
+    def latest_good_run(self) -> int:
+        """How many of the latest requests in a row were answered."""
+        requests = self.requests()
+        return next((number for number, request in enumerate(reversed(requests)) if request.error), len(requests))
+
     def wait_for(self, count: int, *, seconds: float = 60.0) -> None:
         """Wait until ``count`` requests were answered or failed."""
         deadline = time.monotonic() + seconds

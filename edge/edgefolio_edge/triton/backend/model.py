@@ -4,9 +4,10 @@ It reads ``model.onnx`` and ``probe.json`` from the version's directory, and ref
 the probe are not the expected ones: such a version never becomes ready, clients never see it.
 
 A switch starts this process anew, on the cores that serve: its start is kept as cheap as it can be. Most of it is
-importing numpy and ONNX Runtime. Parts of numpy that are not used are imported lazily, and the import runs in a thread
-of lower priority, so that answers of the serving version come first. (Priority belongs to a thread in Linux; to lower
-that of the whole process would need a privilege to raise it again.)
+importing numpy and ONNX Runtime. Parts of numpy that are not used are imported lazily, and each step of the start runs
+in a thread of lower priority, so that answers of the serving version come first. (Priority belongs to a thread in
+Linux; to lower that of the whole process would need a privilege to raise it again.) Where the cores are so busy that
+this takes long, the rest runs at normal priority: the switch may be what relieves them.
 """
 
 # This file runs inside the stub: it may import the standard library, numpy, onnxruntime and the stub's own module.
@@ -21,13 +22,17 @@ import json
 import os
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-#: Added to the niceness of the thread that imports and loads; 0 leaves it alone.
-LOADING_NICENESS = int(os.environ.get("EDGEFOLIO_LOADING_NICENESS", "5"))
+#: Added to the niceness of the threads that import and load; 0 leaves it alone.
+LOADING_NICENESS = int(os.environ.get("EDGEFOLIO_LOADING_NICENESS", "10"))
+#: After this many seconds the rest of the start runs at normal priority.
+PATIENCE_SECONDS = 0.3
+_STARTED = time.monotonic()
 _UNUSED_PARTS_OF_NUMPY = frozenset({"numpy.ctypeslib", "numpy.fft", "numpy.ma", "numpy.polynomial", "numpy.random"})
 
 
@@ -74,12 +79,14 @@ class _Asyncio(types.ModuleType):
 
 def _at_low_priority(work: Callable[[], None]) -> None:
     """Run ``work`` in a thread of lower priority and wait for it. Its exception is raised here."""
+    if LOADING_NICENESS == 0 or time.monotonic() - _STARTED > PATIENCE_SECONDS:
+        work()
+        return
     failures: list[BaseException] = []
 
     def run() -> None:
-        if LOADING_NICENESS:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
         try:
             work()
         except BaseException as failure:
@@ -92,18 +99,21 @@ def _at_low_priority(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-def _import_libraries() -> None:
+def _import_numpy() -> None:
     sys.meta_path.insert(0, _LazyParts)
     try:
         import numpy  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import triton_python_backend_utils  # noqa: F401
     finally:
         sys.meta_path.remove(_LazyParts)
-    sys.modules.setdefault("asyncio", _Asyncio())
 
 
-_at_low_priority(_import_libraries)
+def _import_onnxruntime() -> None:
+    import onnxruntime  # noqa: F401
+
+
+_at_low_priority(_import_numpy)
+_at_low_priority(_import_onnxruntime)
+sys.modules.setdefault("asyncio", _Asyncio())
 
 import numpy as np  # noqa: E402
 import onnxruntime as ort  # noqa: E402
@@ -121,15 +131,15 @@ class TritonPythonModel:
         self.outputs = tuple(tensor["name"] for tensor in configuration["output"])
         threads = int(_parameter(configuration, "intra_op_thread_count", "1"))
 
-        def load() -> None:
+        def open_session() -> None:
             self.session = _open_session(directory / "model.onnx", threads=threads)
-            self._compare_probe(directory / "probe.json")
 
         # A pool's threads inherit the priority of the thread that starts them, and must serve at the normal one.
         if threads == 1:
-            _at_low_priority(load)
+            _at_low_priority(open_session)
         else:
-            load()
+            open_session()
+        _at_low_priority(lambda: self._compare_probe(directory / "probe.json"))
         # What was imported lives as long as the process; the collector need not walk over it between requests.
         gc.collect()
         gc.freeze()
