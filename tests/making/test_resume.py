@@ -87,3 +87,5 @@ def test_killed_training_ends_with_the_same_bits(
         process.communicate()
     assert unfinished >= 2
     assert digests(start(data, tmp_path / "killed", sparsity, rewind_step)) == expected
+    left = {path.name for path in (tmp_path / "killed").rglob("*") if path.is_file()}
+    assert left == {path.name for path in (tmp_path / "whole").rglob("*") if path.is_file()}

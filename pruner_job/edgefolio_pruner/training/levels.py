@@ -19,7 +19,7 @@ from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.sources import check_weights_fit
 from edgefolio_pruner.training.batches import Batches
-from edgefolio_pruner.training.checkpoint import read_json, read_tensors, write_json, write_tensors
+from edgefolio_pruner.training.checkpoint import read_json, read_tensors, remove_unfinished, write_json, write_tensors
 from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
 from edgefolio_pruner.training.evaluation import check_model_fits_data, evaluate
 from edgefolio_pruner.training.groups import prune_by_group, with_first_names
@@ -297,6 +297,7 @@ class _Run:
             "torch": torch.__version__,
         }
         fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        remove_unfinished(self._folder)
         run = read_json(self._folder / "run.json")
         if run is not None and run.get("fingerprint") == fingerprint:
             # Kept on a machine that would choose otherwise: a run must not change its arithmetic half way.
@@ -330,18 +331,11 @@ def _name(level: int) -> str:
 
 
 def _check(specification: SparseTraining) -> None:
-    """Raise :class:`UserError` for numbers that no optimizer can work with."""
-    bounds: tuple[tuple[str, str | None, float, float], ...] = (
-        ("learningRate", specification.learning_rate, 0.0, 1e6),
-        ("levelLearningRate", specification.level_learning_rate, 0.0, 1e6),
-        ("momentum", specification.momentum, -1e-12, 1.0),
-        ("weightDecay", specification.weight_decay, -1e-12, 1e6),
-    )
-    for name, value, above, below in bounds:
-        if value is not None and not above < float(value) < below:
-            raise UserError(
-                "this is no usable number.",
-                field=f"{_FIELD}.{name}",
-                value=value,
-                remedy=f"Take a number {'of at least' if above < 0 else 'above'} 0 and below {below:g}.",
-            )
+    """Raise :class:`UserError` for a momentum that no optimizer can work with."""
+    if float(specification.momentum) >= 1:
+        raise UserError(
+            "momentum must be below 1.",
+            field=f"{_FIELD}.momentum",
+            value=specification.momentum,
+            remedy="Take a number of at least 0 and below 1.",
+        )
