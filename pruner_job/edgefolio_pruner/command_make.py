@@ -101,10 +101,12 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     manifest = result.manifest
     console = Console(highlight=False)
     batch = manifest.request_batch_size
-    table = Table(title=f"{manifest.model}, revision {manifest.revision} (latency of a batch of {batch})")
-    table.add_column("variant")
-    table.add_column("method")
-    for heading in ("test accuracy", "p50", "p95", "size", "memory"):
+    table = Table(
+        title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
+    )
+    table.add_column("variant", no_wrap=True)
+    table.add_column("method", no_wrap=True, overflow="ellipsis")
+    for heading in ("accuracy", "p50", "p95", "size", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for variant in reversed(manifest.variants):
         latency = variant.profiles[0].latency(batch)

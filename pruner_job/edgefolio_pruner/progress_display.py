@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from edgefolio_pruner.progress import Progress, no_progress
 
 #: In a log, a stage that goes on says where it stands this often.
 _SECONDS_BETWEEN_LINES = 10.0
-_MESSAGE_WIDTH = 58
 
 
 @contextmanager
@@ -24,12 +24,15 @@ def shown_progress(console: Console, *, quiet: bool = False) -> Iterator[Progres
         yield no_progress
     elif console.is_terminal:
         with Bars(
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[message]}[/dim]", markup=True),
+            TextColumn("{task.description:<10}", table_column=Column(no_wrap=True, min_width=10)),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn(
+                "[dim]{task.fields[message]}[/dim]", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
             console=console,
+            expand=True,
         ) as bars:
             yield _BarPerStage(bars)
     else:
@@ -45,8 +48,7 @@ class _BarPerStage:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=1.0, message="")
         # Square brackets would be taken for rich's markup.
-        shown = message if fraction >= 1.0 else message[:_MESSAGE_WIDTH]
-        self._bars.update(self._tasks[stage], completed=fraction, message=shown.replace("[", "("))
+        self._bars.update(self._tasks[stage], completed=fraction, message=message.replace("[", "("))
 
 
 class _Lines:
