@@ -93,6 +93,7 @@ class Agent:
         self._profiles: tuple[VariantProfile, ...] = ()
         self._said: tuple[object, ...] | None = None
         self._said_sync: tuple[object, ...] | None = None
+        self._said_error: str | None = None
         self._serving: tuple[int, int] | None = None
         self._lives = 0
         self._silent_cycles = 0
@@ -114,19 +115,25 @@ class Agent:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Cycle until ``stop`` is set. Raises :class:`UserError` only for what a user must mend, as a full disk."""
+        """Cycle until ``stop`` is set. What a user must mend meanwhile, as a full disk, is said; serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
                 started = time.monotonic()
-                self.cycle()
+                try:
+                    self.cycle()
+                except UserError as error:
+                    self._say_error(error)
                 length = float(self.portfolio.switching.observe_seconds)
                 stop.wait(max(0.05, started + length - time.monotonic()))
         finally:
             self.synchronizer.stop()
-            self._state_file.write(self.state, now=True)
-            self._status_file.remove()
             self.control.close()
+            self._status_file.remove()
+            try:
+                self._state_file.write(self.state, now=True)
+            except UserError as error:
+                self._say_error(error)
 
     def cycle(self) -> Decision | None:
         """One cycle. Returns the decision, ``None`` if there was nothing to decide on."""
@@ -216,7 +223,7 @@ class Agent:
         try:
             self.host.restart()
         except UserError as error:
-            self.reporter.event("error", error.one_line())
+            self._say_error(error)
             return False
         self._connect()
         return True
@@ -267,7 +274,7 @@ class Agent:
         self.metrics.switched(succeeded=outcome.succeeded, seconds=outcome.total_milliseconds / 1e3)
         if outcome.succeeded:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
-            self.observer.switched()
+            self.observer.switched(outcome.version)
             self.reporter.event(
                 "switch",
                 f"{sight.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -334,6 +341,11 @@ class Agent:
                 metrics=endpoint.metrics,
                 adopted=self.host.adopted or None,
             )
+
+    def _say_error(self, error: UserError) -> None:
+        if str(error) != self._said_error:
+            self._said_error = str(error)
+            self.reporter.event("error", error.one_line())
 
     def _say(self, decision: Decision, sight: Sight) -> None:
         said = (decision.action, decision.reason, decision.target, sight.name, decision.objectives_met)

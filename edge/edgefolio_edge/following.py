@@ -59,8 +59,10 @@ class FollowedPortfolio:
             reporter.event("error", f"The changed file is not used: {error.one_line()}")
             return False
         before, self.portfolio = self.portfolio, portfolio
-        if (before.spec.repository, before.spec.serving) != (portfolio.spec.repository, portfolio.spec.serving):
-            reporter.event("note", "spec.repository and spec.serving are read at the start alone; restart to use them.")
+        if _read_once(before) != _read_once(portfolio):
+            reporter.event(
+                "note", "spec.repository, spec.serving and spec.pinnedRevision are read at the start alone; restart."
+            )
         changed = (before.spec.objectives, before.spec.switching) != (
             portfolio.spec.objectives,
             portfolio.spec.switching,
@@ -72,6 +74,10 @@ class FollowedPortfolio:
                 objectives=portfolio.spec.objectives.model_dump(mode="json", by_alias=True, exclude_none=True),
             )
         return changed
+
+
+def _read_once(portfolio: ModelPortfolio) -> tuple[object, ...]:
+    return portfolio.spec.repository, portfolio.spec.serving, portfolio.spec.pinned_revision
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
