@@ -14,17 +14,20 @@ def count_macs(model: CapturedModel | torch.nn.Module, input_shapes: tuple[tuple
     """Multiply-accumulate operations of convolutions, linear layers and matrix products for one sample.
 
     ``input_shapes`` (without the batch axis) are needed for a module; a captured model knows its own. The operations
-    are counted while the module runs once on zeros; elementwise work is not counted.
+    are counted while the module runs once on tensors without data; elementwise work is not counted.
     """
     if isinstance(model, CapturedModel):
         module: torch.nn.Module = model.graph_module
         input_shapes = model.input_shapes
     else:
         module = model
-    tensor = next((value for value in module.state_dict().values() if value.is_floating_point()), torch.zeros(()))
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    dtype = next((value.dtype for value in held.values() if value.is_floating_point()), torch.get_default_dtype())
+    shapes_only = {name: torch.empty_like(value, device="meta") for name, value in held.items()}
+    inputs = tuple(torch.empty((1, *shape), dtype=dtype, device="meta") for shape in input_shapes)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        module(*[torch.zeros((1, *shape), dtype=tensor.dtype) for shape in input_shapes])
+        torch.func.functional_call(module, shapes_only, inputs)
     return int(counter.get_total_flops()) // 2
 
 

@@ -30,6 +30,8 @@ class Writer:
         self.graph = fx.Graph()
         self.root = torch.nn.Module()
         self.values: dict[fx.Node, fx.Node] = {}
+        # Values that are constants of shape (1, C, 1, 1), and the shape they stand for.
+        self.constants: dict[fx.Node, list[Any]] = {}
         self._held: dict[tuple[str, Any], fx.Node] = {}
         self._names: set[str] = set()
         self._batch: fx.Node | None = None
@@ -61,6 +63,9 @@ class Writer:
             return node
         if node not in self.values and node.op == "get_attr":
             self.values[node] = self.hold(str(node.target), self.program.constant(node))
+        if node in self.constants:
+            shape = [self.batch_size(), *self.constants.pop(node)]
+            self.values[node] = self.call(aten.expand.default, self.values[node], shape)
         return self.values[node]
 
     def hold(self, name: str, tensor: torch.Tensor, key: Any = "whole") -> fx.Node:
@@ -171,10 +176,10 @@ def _write_constant(writer: Writer, node: fx.Node, bias: fx.Node | None) -> fx.N
     axis = next((axis for axis in range(channels.ndim) if channels.shape[axis] > 1), 1)
     if channels.shape[axis] > 1:
         shape[axis] = int(writer.plan.along(node, axis).sum())
-    shape[0] = writer.batch_size()
     view = [1] * len(shape)
     view[axis] = shape[axis]
-    return writer.call(aten.expand.default, writer.call(aten.reshape.default, bias, view), shape)
+    writer.constants[node] = shape[1:]
+    return writer.call(aten.reshape.default, bias, view)
 
 
 def _write_mixer(writer: Writer, node: fx.Node, role: Mixer) -> fx.Node:
@@ -211,11 +216,29 @@ def _write_map(writer: Writer, node: fx.Node, role: Map) -> fx.Node:
         for operand in role.operands
         if operand.node.op == "get_attr"
     }
+    shape = writer.program.shapes[node]
+    sources = [operand.node for operand in role.operands if operand.node not in replaced]
+    # A constant is spread by the function itself if another operand has the full shape; alone it stays small.
+    full = [s for s in sources if s not in writer.constants and writer.program.shapes[s] == shape]
+    small = [s for s in sources if s in writer.constants]
+    if small and not full:
+        same = len(small) == len(sources) and all(writer.program.shapes[s] == shape for s in small)
+        if same and all(_is_even(writer, node, operand) for operand in role.operands if operand.node in replaced):
+            writer.constants[node] = writer.constants[small[0]]
+        else:
+            small = []
     arguments, keywords = fx.map_arg(
-        (node.args, node.kwargs), lambda source: replaced[source] if source in replaced else writer.new(source)
+        (node.args, node.kwargs),
+        lambda s: replaced[s] if s in replaced else writer.values[s] if s in small else writer.new(s),
     )
     assert callable(node.target)
     return writer.graph.call_function(node.target, arguments, keywords)
+
+
+def _is_even(writer: Writer, node: fx.Node, operand: Operand) -> bool:
+    """Whether a constant operand is the same at all positions, so that a small result stays small."""
+    lengths = writer.plan.structure.channels[node].shape
+    return all(size == 1 or lengths[axis] > 1 for axis, size in enumerate(operand.view))
 
 
 def _operand_slice(writer: Writer, node: fx.Node, operand: Operand) -> fx.Node:
