@@ -15,9 +15,13 @@ EXIT_OBJECTIVE_NOT_MET = 3
 
 
 class EdgefolioError(Exception):
-    """Base of all errors that Edgefolio raises on purpose."""
+    """Base of all errors that Edgefolio raises on purpose. They can be pickled: some cross a process boundary."""
 
     exit_code: int = EXIT_FAILURE
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own way calls the class with the message alone.
+        return _remade, (type(self), str(self), dict(self.__dict__))
 
 
 class UserError(EdgefolioError):
@@ -55,6 +59,13 @@ class IntegrityError(EdgefolioError):
         self.location = location
         self.remedy = remedy
         super().__init__(f"{location}: {problem} {remedy}")
+
+
+def _remade(kind: type[EdgefolioError], message: str, attributes: dict[str, object]) -> EdgefolioError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    error.__dict__.update(attributes)
+    return error
 
 
 def _shortened(text: str, limit: int = 300) -> str:
