@@ -13,7 +13,7 @@ from typing import Any
 from edgefolio.decision import state_from_json, state_to_json
 from edgefolio.decision.traces import cycle_line, failed_line, header_line, switched_line
 from edgefolio.decision.types import Decision, Objectives, Observation, State, VariantProfile
-from edgefolio.durable_files import unwritable, write_durably
+from edgefolio.durable_files import write_durably, writing
 from edgefolio.specification.serving import Switching
 
 STATE_FILE = "decision.json"
@@ -61,8 +61,9 @@ class StatusFile:
         if text == self._written:
             return
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(text)
-        temporary.replace(self._path)
+        with writing(self._path, field="--state-dir"):
+            temporary.write_text(text)
+            temporary.replace(self._path)
         self._written = text
 
     def remove(self) -> None:
@@ -75,7 +76,11 @@ class Recorder:
     """Writes a trace that ``edgefolio replay`` reads. A new revision has other profiles, so it begins a new file."""
 
     def __init__(self, path: Path | None) -> None:
+        """Raises :class:`UserError` if ``path`` cannot be written."""
         self._path = path
+        if path is not None:
+            with writing(path, field="--record"):
+                path.write_text("")
         self._begun: tuple[VariantProfile, ...] | None = None
         self._switching: Switching | None = None
         self._files = 0
@@ -123,11 +128,8 @@ class Recorder:
 
     def _write(self, text: str, *, mode: str) -> None:
         assert self._current is not None
-        try:
-            with self._current.open(mode, encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise unwritable(error, path=self._current, field="--record") from error
+        with writing(self._current, field="--record"), self._current.open(mode, encoding="utf-8") as stream:
+            stream.write(text)
 
 
 def default_state_directory(name: str, *, repository: str) -> Path:

@@ -192,7 +192,8 @@ class ModelStore:
             # Renamed first, so that a crash leaves no half version.
             doomed = self._incoming / f"removed-{self.served_as}-{version}-{os.getpid()}"
             make_folder(doomed.parent, field=FIELD)
-            directory.rename(doomed)
+            with writing(doomed, field=FIELD):
+                directory.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
             removed.append(version)
         served_revisions = {version // VERSIONS_PER_REVISION for version in served}

@@ -59,12 +59,14 @@ class Observer:
         self._timeouts = 0
         self._version = None
 
-    def switched(self) -> None:
-        """A switch was verified just now: the endpoint answers, and counters of another version begin."""
+    def switched(self, version: int) -> None:
+        """A switch to ``version`` was verified just now: the endpoint answers, and other counters begin."""
         self.traffic.reset()
+        self._version = version
         self._answered_at = time.monotonic()
         self._timeouts = 0
         self._probe = None
+        self._read_counters(version)
 
     def ready_versions(self) -> tuple[int, ...] | None:
         """Versions that the server calls ready; ``None`` if it does not answer, or no longer takes the key."""
