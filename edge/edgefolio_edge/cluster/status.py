@@ -1,0 +1,155 @@
+"""The endpoint's status: written when it would change a decision, and before the last report runs out.
+
+A cycle a second on many nodes must not become a write a second. Figures that only tremble are not reported; until
+``validUntil`` no news means no change.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from edgefolio.decision.types import Observation, TrafficWindow
+from edgefolio.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.specification.conditions import Condition, Failure, time_text
+from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio_edge.agent import Cycle
+from edgefolio_edge.cluster.orders import Orders
+
+#: A report holds for so long; the next one comes after about half of it.
+VALID_SECONDS = 60.0
+#: Two reports are at least this far apart, unless the served variant changed.
+MIN_SECONDS = 2.0
+#: A figure that changed by less is the same figure.
+_TREMBLE = 0.2
+
+
+class StatusWriter:
+    """Decides when to report, and what."""
+
+    def __init__(self, orders: Orders, write: Callable[[dict[str, Any]], bool], *, clock: Callable[[], float]) -> None:
+        """``write`` returns whether the report arrived; ``clock`` gives seconds since the epoch."""
+        self._orders = orders
+        self._write = write
+        self._clock = clock
+        self._failure: Failure | None = None
+        self._conditions: tuple[Condition, ...] = ()
+        self._reported: tuple[object, ...] | None = None
+        self._traffic: TrafficWindow | None = None
+        self._reported_at = float("-inf")
+        self._next_at = float("-inf")
+
+    def failed(self, *, reason: str, message: str, revision: int | None = None, variant: str | None = None) -> None:
+        """Something went wrong; it is reported with the next cycle."""
+        self._failure = Failure(
+            location="",
+            reason=reason,
+            message=message[:1024],
+            revision=revision,
+            variant=variant,
+            time=time_text(self._clock()),
+        )
+
+    def after_cycle(self, cycle: Cycle) -> None:
+        """Report ``cycle`` if it is worth it."""
+        now = self._clock()
+        facts = self._facts(cycle)
+        served = None if self._reported is None else self._reported[:2]
+        urgent = served != facts[:2]
+        changed = facts != self._reported or self._moved(cycle.observation)
+        due = now >= self._next_at or (changed and (urgent or now - self._reported_at >= MIN_SECONDS))
+        # A clock that was set back must not silence the endpoint.
+        if not due and self._reported_at <= now:
+            return
+        if self._write(self._status(cycle, now).model_dump(mode="json", by_alias=True, exclude_none=True)):
+            self._reported = facts
+            self._traffic = cycle.observation.traffic if cycle.observation is not None else None
+            self._reported_at = now
+            self._next_at = now + VALID_SECONDS * random.uniform(0.4, 0.6)
+
+    def _facts(self, cycle: Cycle) -> tuple[object, ...]:
+        """What a decision or a person would want to know at once."""
+        active = cycle.sight.active if cycle.sight is not None else None
+        decision, order = cycle.decision, self._orders.order
+        return (
+            active.variant.name if active is not None else None,
+            active.manifest.revision if active is not None else None,
+            cycle.observation.server if cycle.observation is not None else None,
+            decision.objectives_met if decision is not None else None,
+            decision.reason if decision is not None and self._orders.is_alone else None,
+            cycle.state.last_switch_at,
+            cycle.state.quarantined,
+            cycle.synced.complete,
+            cycle.synced.refusal,
+            self._orders.is_alone,
+            order.generation if order is not None else None,
+            self._failure,
+        )
+
+    def _moved(self, observation: Observation | None) -> bool:
+        """Whether the traffic is another than the one reported."""
+        new, old = observation.traffic if observation is not None else None, self._traffic
+        if new is None or old is None:
+            return (new is None) != (old is None)
+        return (
+            (new.requests == 0) != (old.requests == 0)
+            or _differs(new.requests / max(new.seconds, 1e-9), old.requests / max(old.seconds, 1e-9))
+            or (new.requests > 0 and _differs(new.mean_compute_milliseconds, old.mean_compute_milliseconds))
+            or (new.requests > 0 and _differs(new.mean_total_milliseconds, old.mean_total_milliseconds))
+        )
+
+    def _status(self, cycle: Cycle, now: float) -> EndpointStatus:
+        sight, order = cycle.sight, self._orders.order
+        active = sight.active if sight is not None else None
+        observation, decision = cycle.observation, cycle.decision
+        alone = self._orders.is_alone
+        self._conditions = self._conditions_now(cycle, now, alone=alone)
+        return EndpointStatus(
+            observed_generation=order.generation if order is not None else 0,
+            observed_epoch=order.spec.epoch if order is not None else 0,
+            active_variant=active.variant.name if active is not None else None,
+            active_revision=active.manifest.revision if active is not None else None,
+            resident_variants=observation.resident_variants[:8] if observation is not None else (),
+            observation=None
+            if observation is None
+            else report_of_observation(observation, now=now, valid_seconds=VALID_SECONDS),
+            decision=None if decision is None else report_of_decision(decision, cycle.state, decided_by_agent=alone),
+            last_failure=self._failure,
+            conditions=self._conditions,
+        )
+
+    def _conditions_now(self, cycle: Cycle, now: float, *, alone: bool) -> tuple[Condition, ...]:
+        synced, sight = cycle.synced, cycle.sight
+        serves = sight is not None and sight.active is not None
+        wanted = self._orders.revision
+        if synced.refusal is not None:
+            sync = ("False", "Refused", synced.refusal.problem)
+        elif synced.manifest is not None and synced.complete and wanted and synced.manifest.revision == wanted[0]:
+            sync = ("True", "Verified", f"Revision {wanted[0]} is on disk, verified.")
+        else:
+            sync = ("False", "Unreachable" if synced.unreachable else "Fetching", synced.unreachable or "")
+        found = {
+            "Ready": ("True", "Serving", "") if serves else ("False", "NothingServed", ""),
+            "Synced": sync,
+            "Autonomous": ("True", "CutOff", "The agent decides.") if alone else ("False", "Connected", ""),
+        }
+        known = {condition.type: condition for condition in self._conditions}
+        return tuple(
+            Condition.model_validate(
+                {
+                    "type": kind,
+                    "status": status,
+                    "reason": reason,
+                    "message": message[:1024],
+                    "last_transition_time": known[kind].last_transition_time
+                    if kind in known and known[kind].status == status
+                    else time_text(now),
+                }
+            )
+            for kind, (status, reason, message) in found.items()
+        )
+
+
+def _differs(new: float, old: float) -> bool:
+    return abs(new - old) > _TREMBLE * max(abs(new), abs(old), 1e-9)

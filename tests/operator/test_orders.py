@@ -1,0 +1,121 @@
+"""When an agent obeys and when it decides alone; in virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefolio.specification.endpoint import EndpointSpecification
+from edgefolio_edge.cluster.orders import HANDOVER_SECONDS, Orders
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def spec(**changes: Any) -> EndpointSpecification:
+    return EndpointSpecification.model_validate(
+        {
+            "portfolioRef": {"name": "digits"},
+            "podName": "digits-a",
+            "nodeName": "edge-1",
+            "modelName": "digits",
+            "repositoryURI": "s3://bucket/portfolios",
+            "revision": {"number": 2, "manifestDigest": "a" * 64},
+            "targetVariant": "dense",
+            "objectives": {"latencyP95Milliseconds": 20},
+            "switching": {"policy": "Recommend", "autonomyAfterSeconds": 30},
+            "epoch": 3,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def orders(tmp_path: Path, clock: Clock) -> Orders:
+    made = Orders(tmp_path, clock=clock)
+    assert made.take(spec(), generation=1)
+    made.heard()
+    return made
+
+
+def test_an_order_is_a_pin_and_is_carried_out_whatever_the_policy(orders: Orders) -> None:
+    assert orders.revision == (2, "a" * 64)
+    assert orders.objectives.pinned_variant == "dense"
+    assert orders.objectives.latency_p95_milliseconds == 20
+    assert orders.switching.policy == "Auto"
+
+
+def test_cut_off_the_agent_decides_by_the_policy_and_the_last_objectives(orders: Orders, clock: Clock) -> None:
+    clock.now += 30
+    assert not orders.is_alone
+    clock.now += 1
+    assert orders.is_alone
+    assert orders.objectives.pinned_variant is None
+    assert orders.objectives.latency_p95_milliseconds == 20
+    assert orders.switching.policy == "Recommend"
+    orders.heard()
+    assert orders.objectives.pinned_variant == "dense"
+
+
+def test_a_user_s_pin_holds_also_alone(orders: Orders, clock: Clock) -> None:
+    orders.take(spec(pinned=True), generation=2)
+    clock.now += 1000
+    assert orders.is_alone
+    assert orders.objectives.pinned_variant == "dense"
+
+
+def test_back_again_the_operator_has_time_to_see_what_was_done(orders: Orders, clock: Clock) -> None:
+    clock.now += 31
+    orders.acted()
+    orders.heard()
+    assert orders.is_alone
+    clock.now += HANDOVER_SECONDS - 1
+    orders.heard()
+    assert orders.objectives.pinned_variant is None
+    clock.now += 1
+    orders.heard()
+    assert orders.objectives.pinned_variant == "dense"
+
+
+def test_a_new_order_ends_the_handover(orders: Orders, clock: Clock) -> None:
+    clock.now += 31
+    orders.acted()
+    orders.heard()
+    orders.take(spec(targetVariant="small"), generation=2)
+    assert not orders.is_alone
+    assert orders.objectives.pinned_variant == "small"
+
+
+def test_an_operator_that_was_replaced_is_not_obeyed(orders: Orders) -> None:
+    assert orders.take(spec(targetVariant="small", epoch=2), generation=5) is False
+    assert orders.objectives.pinned_variant == "dense"
+
+
+def test_orders_survive_a_restart_without_the_api(orders: Orders, tmp_path: Path, clock: Clock) -> None:
+    again = Orders(tmp_path, clock=clock)
+    assert again.order is not None
+    assert again.order.spec == spec()
+    assert again.objectives.pinned_variant == "dense"
+    clock.now += 31
+    assert again.is_alone
+    assert again.take(spec(epoch=2), generation=1) is False
+
+
+def test_a_damaged_file_is_no_order(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "orders.json").write_text("{")
+    made = Orders(tmp_path, clock=clock)
+    assert made.order is None
+    assert made.revision is None
+    assert made.objectives.pinned_variant is None
