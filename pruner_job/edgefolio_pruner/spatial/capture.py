@@ -112,6 +112,8 @@ def capture(
         warnings.simplefilter("ignore")
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes(module, inputs, dynamic_size))
+            if dynamic_size:
+                _require_free_size(program, inputs)
             graph_module, aliases = _to_graph_module(program, module)
         except CaptureRefused:
             raise
@@ -189,12 +191,22 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 def _dynamic_shapes(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], dynamic_size: bool) -> Any:
     batch = Dim("batch")
     shapes: list[dict[int, Any]] = []
-    for index, tensor in enumerate(inputs):
+    for tensor in inputs:
         axes: dict[int, Any] = {0: batch}
         if dynamic_size and tensor.ndim == 4:
-            axes |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if index else {2: Dim("height"), 3: Dim("width")}
+            # The range is inferred: a net with strides does not take every small size.
+            axes |= {2: Dim.AUTO, 3: Dim.AUTO}
         shapes.append(axes)
     return tuple(shapes) if not _takes_star(module) else (tuple(shapes),)
+
+
+def _require_free_size(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> None:
+    """torch.export fixes a size that some operator needs to know, and says nothing."""
+    names = set(program.graph_signature.user_inputs)
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    for node, tensor in zip(placeholders, inputs, strict=True):
+        if tensor.ndim == 4 and any(isinstance(size, int) for size in node.meta["val"].shape[2:]):
+            raise _refusal(f"an operator fixes the height or width of {node.name} (the size cannot be dynamic)")
 
 
 def _takes_star(module: torch.nn.Module) -> bool:
