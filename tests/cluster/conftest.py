@@ -27,6 +27,11 @@ from typing import Any
 import pytest
 import yaml
 
+# The helpers beside this file, under names that no other area uses.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster_site import Operator
+
 BED = Path(__file__).parent / "bed"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 _numbers = itertools.count(1)
@@ -149,6 +154,26 @@ def namespace(api_server: Kubernetes) -> Iterator[Kubernetes]:
 def unused_ports() -> Callable[[int], list[int]]:
     """Ports of loopback that nobody listens on."""
     return _free_ports
+
+
+@pytest.fixture
+def start(
+    namespace: Any, tmp_path: Path, unused_ports: Callable[[int], list[int]]
+) -> Iterator[Callable[..., Operator]]:
+    """Starts operators; all of them end with the test, and their logs are shown."""
+    started: list[Operator] = []
+
+    def starting(identity: str = "operator-a") -> Operator:
+        operator = Operator(
+            namespace.kubeconfig, namespace.namespace, tmp_path, identity=identity, ports=unused_ports(2)
+        )
+        started.append(operator)
+        return operator
+
+    yield starting
+    for operator in started:
+        operator.end()
+        print(operator.log.read_text())
 
 
 @pytest.fixture(scope="session")

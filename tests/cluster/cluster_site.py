@@ -1,0 +1,254 @@
+"""An operator in a process of its own, and a site where the tests play kubelet, Job controller and agents."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, TrafficWindow
+from edgefolio.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.job_report import FailureReport, PublishedReport
+from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio.specification.portfolio_status import VariantStatus
+
+SPEC: dict[str, Any] = {
+    "source": {"architecture": {"library": "edgefolio", "name": "cnn"}},
+    "data": {"trainingURI": "builtin:digits"},
+    "methods": {"sparseTraining": {}},
+    "repository": {"uri": "s3://bucket/portfolios"},
+    "serving": {"modelName": "digits"},
+    "objectives": {"latencyP95Milliseconds": 20},
+    "switching": {"downAfterSeconds": 1, "upAfterSeconds": 2, "settleSeconds": 0, "minDwellSeconds": 0},
+}
+COMPUTE = {"small": 2.0, "dense": 10.0}
+
+
+def variant(name: str, rank: int) -> VariantStatus:
+    return VariantStatus(
+        name=name,
+        rank=rank,
+        accuracy_percent=str(80 + rank),
+        mean_milliseconds=str(COMPUTE[name]),
+        p95_milliseconds=str(COMPUTE[name] * 1.2),
+        load_milliseconds="100",
+        memory_peak_bytes=2**24,
+        memory_steady_bytes=2**23,
+    )
+
+
+PUBLISHED = PublishedReport(revision=1, manifest_digest="1" * 64, variants=(variant("small", 1), variant("dense", 2)))
+
+
+def wait_for(claim: Callable[[], Any], *, seconds: float = 30) -> Any:
+    """Ask until ``claim`` holds; what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            found = claim()
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+            found = None
+        if found:
+            return found
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.1)
+
+
+class Operator:
+    """An operator in a process of its own, outside the cluster."""
+
+    def __init__(
+        self, kubeconfig: Path, namespace: str, folder: Path, *, identity: str, ports: tuple[int, int]
+    ) -> None:
+        self.probe_port = ports[0]
+        self.metrics_port = ports[1]
+        self.log = folder / f"{identity}-{time.monotonic_ns()}.log"
+        environment = {
+            "KUBECONFIG": str(kubeconfig),
+            "EDGEFOLIO_LEASE_NAMESPACE": namespace,
+            "EDGEFOLIO_IDENTITY": identity,
+            "EDGEFOLIO_CYCLE_SECONDS": "0.5",
+            "EDGEFOLIO_PROBE_PORT": str(self.probe_port),
+            "EDGEFOLIO_METRICS_PORT": str(self.metrics_port),
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgefolio_operator"],
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        """Stop it as a kubelet does; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            self.process.kill()
+
+    def read(self, port: int, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+
+class Site:
+    """A namespace with nodes, and what kubelet, Job controller and agents do there."""
+
+    def __init__(self, kubernetes: Any, *, nodes: int = 2) -> None:
+        self.kubernetes = kubernetes
+        self.nodes = [f"{kubernetes.namespace}-edge-{number}" for number in range(1, nodes + 1)]
+        for node in self.nodes:
+            kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+            self._ready("Node", node)
+            self.add_pod(node)
+
+    def add_pod(self, node: str) -> None:
+        metadata = {
+            "name": f"digits-{node}",
+            "labels": {"edgefolio.dev/portfolio": "digits", "edgefolio.dev/endpoint": "digits"},
+        }
+        container = {"name": "triton", "image": "bed.local/pause:1"}
+        spec = {"nodeName": node, "containers": [container]}
+        self.kubernetes.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        self._ready("Pod", metadata["name"])
+
+    def _ready(self, kind: str, name: str, status: str = "True") -> None:
+        conditions = [{"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+        document = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "status": {"conditions": conditions}}
+        self.kubernetes.apply(document, subresource="status")
+
+    def portfolio(self, **spec: Any) -> None:
+        document = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "digits"}}
+        self.kubernetes.apply({**document, "spec": {**SPEC, **spec}}, manager="user")
+
+    def get(self, kind: str = "ModelPortfolio", name: str = "digits") -> dict[str, Any]:
+        return self.kubernetes.request("GET", self.kubernetes.path("edgefolio.dev/v1alpha1", kind, name))
+
+    def endpoint(self, number: int) -> dict[str, Any]:
+        return self.get("ModelEndpoint", f"digits-{self.nodes[number]}")
+
+    def target(self, number: int) -> str | None:
+        target: str | None = self.endpoint(number)["spec"].get("targetVariant")
+        return target
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        conditions = self.get().get("status", {}).get("conditions", [])
+        found = next((entry for entry in conditions if entry["type"] == kind), {"status": "", "reason": "absent"})
+        return found["status"], found["reason"]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.kubernetes.request("GET", self.kubernetes.path("batch/v1", "Job"))["items"]
+        return items
+
+    def end_job(self, report: PublishedReport | FailureReport) -> None:
+        """What Job controller and kubelet write when the Job's only pod ends."""
+        (job,) = wait_for(self.jobs)
+        name = job["metadata"]["name"]
+        labels = {**job["spec"]["template"]["metadata"]["labels"], "job-name": name}
+        template = job["spec"]["template"]["spec"]
+        self.kubernetes.apply(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{name}-pod", "labels": labels}, "spec": template}
+        )
+        succeeded = isinstance(report, PublishedReport)
+        terminated = {
+            "exitCode": 0 if succeeded else 2,
+            "message": report.to_message(),
+            "startedAt": "2026-01-01T00:00:00Z",
+            "finishedAt": "2026-01-01T00:00:01Z",
+        }
+        container = {
+            "name": "pruner",
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": terminated},
+        }
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{name}-pod"}}
+        self.kubernetes.apply({**pod, "status": {"containerStatuses": [container]}}, subresource="status")
+        now = "2026-01-01T00:00:02Z"
+        kinds = ("SuccessCriteriaMet", "Complete") if succeeded else ("FailureTarget", "Failed")
+        conditions = [
+            {"type": kind, "status": "True", "reason": "Test", "lastProbeTime": now, "lastTransitionTime": now}
+            for kind in kinds
+        ]
+        status = {"startTime": "2026-01-01T00:00:00Z", "conditions": conditions}
+        if succeeded:
+            status |= {"completionTime": now, "succeeded": 1}
+        done = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "status": status}
+        self.kubernetes.apply(done, subresource="status")
+
+    def report(self, number: int, *, slowdown: float = 1.0) -> None:
+        """The agent does as it is told and reports steady traffic at ``slowdown`` of the profile."""
+        endpoint = self.endpoint(number)
+        old = EndpointStatus.model_validate(endpoint.get("status") or {})
+        active = endpoint["spec"]["targetVariant"]
+        now = time.time()
+        last = old.decision.last_switch_time if old.decision else None
+        switched = old.active_variant not in (None, active)
+        compute = COMPUTE[active] * slowdown
+        traffic = TrafficWindow(
+            seconds=5,
+            requests=20,
+            failures=0,
+            executions=20,
+            mean_compute_milliseconds=compute,
+            mean_queue_milliseconds=0.1,
+            mean_total_milliseconds=compute + 0.5,
+            in_flight=0.1,
+            batch=1,
+            age_seconds=0,
+        )
+        observation = Observation(
+            active_variant=active, resident_variants=(active,), server=ServerState.SERVING, traffic=traffic
+        )
+        decision = Decision(
+            action=Action.HOLD,
+            reason=Reason.OBJECTIVES_MET,
+            target=None,
+            message="",
+            objectives_met=compute * 1.2 < 20,
+        )
+        state = State(
+            compute_factor=slowdown, last_switch_at=now if switched else (time_seconds(last) if last else None)
+        )
+        status = EndpointStatus(
+            observed_generation=endpoint["metadata"]["generation"],
+            observed_epoch=endpoint["spec"]["epoch"],
+            active_variant=active,
+            active_revision=endpoint["spec"]["revision"]["number"],
+            resident_variants=(active,),
+            observation=report_of_observation(observation, now=now, valid_seconds=60),
+            decision=report_of_decision(decision, state, decided_by_agent=False),
+        )
+        document = {
+            "apiVersion": "edgefolio.dev/v1alpha1",
+            "kind": "ModelEndpoint",
+            "metadata": {"name": endpoint["metadata"]["name"]},
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        self.kubernetes.apply(document, subresource="status", manager="agent")
+
+    def served(self) -> None:
+        """From nothing to a first revision that all endpoints serve."""
+        self.portfolio()
+        self.end_job(PUBLISHED)
+        for number in range(len(self.nodes)):
+            wait_for(lambda number=number: self.target(number) == "dense")
+            self.report(number)
+        wait_for(lambda: self.condition("Ready") == ("True", "Serving"))
