@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import platform
+import select
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ from benchmarks.exactness.table import as_markdown
 ROOT = Path(__file__).parents[2]
 LINES = ROOT / "benchmarks" / "work" / "exactness" / "lines.jsonl"
 RESULTS = ROOT / "benchmarks" / "results"
-TIME_LIMIT_SECONDS = 420
+TIME_LIMIT_SECONDS = 240
+_ANSWERS_PER_PROCESS = 12
 
 
 def main() -> None:
@@ -33,22 +36,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="these architectures (library:name)")
     parser.add_argument("--again", nargs="*", default=[], help="repeat those with these outcomes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no other after so long")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     LINES.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     done = read_lines()
     names = arguments.only or all_names()
+    worker = Worker()
+    end = time.monotonic() + 60 * arguments.minutes
     for position, name in enumerate(names, start=1):
+        if time.monotonic() > end:
+            break
         known = done.get(name)
         if known is not None and not arguments.only and known["outcome"] not in arguments.again:
             continue
-        record = run_one(name, seed=arguments.seed) | {"commit": _commit()}
+        record = worker.measure(name, seed=arguments.seed) | {"commit": _commit()}
         with LINES.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
         done[name] = record
         print(f"{position}/{len(names)} {name}: {record['outcome']} {record.get('reason', '')}", flush=True)
         write_results(done)
+    worker.close()
     write_results(done)
 
 
@@ -60,28 +69,53 @@ def read_lines() -> dict[str, dict[str, Any]]:
     return {record["architecture"]: record for record in records}
 
 
-def run_one(name: str, *, seed: int) -> dict[str, Any]:
-    """Measure one architecture in a process of its own, with a time limit."""
-    command = [sys.executable, str(Path(__file__).with_name("one.py")), name, "--seed", str(seed)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    try:
-        finished = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"longer than {TIME_LIMIT_SECONDS} s"
-        return {"architecture": name, "outcome": "timeout", "reason": reason}
-    lines = finished.stdout.strip().splitlines()
-    if finished.returncode or not lines:
-        reason = " ".join(finished.stderr.split())[-300:]
-        return {"architecture": name, "outcome": "FAILED", "reason": f"exit {finished.returncode}: {reason}"}
-    record: dict[str, Any] = json.loads(lines[-1])
-    return record
+class Worker:
+    """The process that measures; a new one after a failure, and now and then, for what it leaves in memory."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._answered = 0
+
+    def measure(self, name: str, *, seed: int) -> dict[str, Any]:
+        """The record of one architecture; ``timeout`` or ``FAILED`` if the process gives none."""
+        if self._process is None:
+            command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=(LINES.parent / "worker.log").open("a"),
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{name} {seed}\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], TIME_LIMIT_SECONDS)
+        line = self._process.stdout.readline() if ready else ""
+        if line:
+            self._answered += 1
+            if self._answered % _ANSWERS_PER_PROCESS == 0:
+                self.close()
+            record: dict[str, Any] = json.loads(line)
+            return record
+        self.close()
+        outcome, reason = ("FAILED", "the process died") if ready else ("timeout", f"over {TIME_LIMIT_SECONDS} s")
+        return {"architecture": name, "outcome": outcome, "reason": reason}
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
 def write_results(done: dict[str, dict[str, Any]]) -> None:
     """The JSON document and the Markdown table of what is known so far."""
     records = [done[name] for name in all_names() if name in done]
+    not_reached = [name for name in all_names() if name not in done]
     document = {
         "environment": {
             "machine": platform.machine(),
@@ -92,6 +126,7 @@ def write_results(done: dict[str, dict[str, Any]]) -> None:
         },
         "command": "python benchmarks/exactness/run.py",
         "architectures": records,
+        "notReached": not_reached,
     }
     (RESULTS / "exactness.json").write_text(json.dumps(document, indent=1) + "\n")
     (RESULTS / "exactness.md").write_text(as_markdown(document))

@@ -32,7 +32,10 @@ def as_markdown(document: dict[str, Any]) -> str:
         "float32 | capture + compress, s | barriers |",
         "|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    return "\n".join([*lines, *map(_row, records)]) + "\n"
+    lines += map(_row, records)
+    if document["notReached"]:
+        lines += ["", f"Not reached in the time that this run had: {', '.join(document['notReached'])}."]
+    return "\n".join(lines) + "\n"
 
 
 def _row(record: dict[str, Any]) -> str:

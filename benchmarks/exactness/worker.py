@@ -1,15 +1,17 @@
-"""One architecture: made trained-looking, damaged, captured, compressed, proven. Prints one JSON line.
+"""Measures architectures: made trained-looking, damaged, captured, compressed, proven.
 
-Run by run.py in a process of its own, so that a hanging or greedy architecture takes nothing else down.
+Reads ``library:name seed`` lines and answers each with one JSON line. run.py talks to it from another process, so that
+an architecture that hangs or takes all memory takes nothing else down.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import resource
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def measure(name: str, *, seed: int) -> dict[str, Any]:
     look_trained(module, samples, seed=seed)
     classifier = [part for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv2d))][-1]
     try:
-        done = damage(module, samples, seed=seed, keep=classifier)
+        done = damage(module, samples[:3], seed=seed, keep=classifier)
     except ValueError as error:
         return record | {"outcome": "left out", "reason": str(error)}
     record |= {"deadShare": done.dead_share, "wholeLayer": done.whole_layer}
@@ -95,20 +97,18 @@ def _fitting_samples(module: nn.Module, seed: int) -> torch.Tensor:
 
 
 def main() -> None:
-    """Measure the architecture named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    """Answer lines until there are no more."""
     torch.set_num_threads(1)
-    try:
-        record = measure(arguments.name, seed=arguments.seed)
-    except Exception as error:  # a failure is a result: it is shown in the table
-        text = " ".join(str(error).split())[:300]
-        record = {"architecture": arguments.name, "outcome": "FAILED", "reason": f"{type(error).__name__}: {text}"}
-        if "--traceback" in sys.argv:
-            raise
-    print(json.dumps(record))
+    for line in sys.stdin:
+        name, seed = line.split()
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                record = measure(name, seed=int(seed))
+        except Exception as error:  # a failure is a result: it is shown in the table
+            traceback.print_exc()
+            text = " ".join(str(error).split())[:300]
+            record = {"architecture": name, "outcome": "FAILED", "reason": f"{type(error).__name__}: {text}"}
+        print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":
