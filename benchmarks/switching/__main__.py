@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,9 +34,10 @@ from edgefolio_edge.switching import Placement, Switcher
 from edgefolio_edge.triton.control import TritonControl
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
-from edgefolio_edge.triton.wheel import TRITON_VERSION
+from edgefolio_edge.triton.wheel import BACKEND, TRITON_VERSION
 
 VARIANTS = 4
+PLAIN_BACKEND = Path(__file__).parent / "plain_backend.py"
 NICENESS = "EDGEFOLIO_LOADING_NICENESS"
 
 
@@ -54,8 +56,10 @@ class Site:
 
 
 @contextmanager
-def open_site(directory: Path, manifest: Manifest, repository: Path, *, niceness: int | None = None) -> Iterator[Site]:
-    """A server of its own, with loads at ``niceness`` (the backend's own choice by default)."""
+def open_site(
+    directory: Path, manifest: Manifest, repository: Path, *, niceness: int | None = None, plain: bool = False
+) -> Iterator[Site]:
+    """A server of its own, with loads at ``niceness`` (the backend's own choice by default), or a ``plain`` backend."""
     store = ModelStore(directory / "state", model=MODEL)
     for variant in manifest.variants:
         store.fetch(Repository.open(str(repository)), manifest, variant)
@@ -69,6 +73,9 @@ def open_site(directory: Path, manifest: Manifest, repository: Path, *, niceness
         os.environ.pop(NICENESS, None)
         if before is not None:
             os.environ[NICENESS] = before
+    if plain:
+        # Read anew at each load, so this takes effect from the first one on.
+        shutil.copy(PLAIN_BACKEND, server.runtime / "backends" / BACKEND / "model.py")
     control = server.control()
     try:
         yield Site(server=server, control=control, switcher=Switcher(control, store), manifest=manifest)
@@ -164,8 +171,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--switches", type=int, default=100)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--think-milliseconds", type=float, default=4.0)
-    parser.add_argument("--share", type=float, default=0.2, help="part of the load that each comparison gets")
+    parser.add_argument("--think-milliseconds", type=float, default=8.0)
+    parser.add_argument("--share", type=float, default=0.15, help="part of the load that each comparison gets")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/switching.json"))
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": _machine(options)}
@@ -174,9 +181,16 @@ def main() -> None:
         repository = directory / "portfolios"
         manifest = publish(repository, variants=VARIANTS)
 
-        def measured(label: str, *, share: float = 1.0, niceness: int | None = None, standby: bool = False) -> None:
+        def measured(
+            label: str,
+            *,
+            share: float = 1.0,
+            niceness: int | None = None,
+            standby: bool = False,
+            plain: bool = False,
+        ) -> None:
             print(label, file=sys.stderr, flush=True)
-            with open_site(directory, manifest, repository, niceness=niceness) as site:
+            with open_site(directory, manifest, repository, niceness=niceness, plain=plain) as site:
                 result[label] = switch_under_load(
                     site,
                     requests=int(options.requests * share),
@@ -190,7 +204,8 @@ def main() -> None:
 
         measured("switching")
         measured("standby", share=options.share, standby=True)
-        for niceness in (0, 10, 19):
+        measured("plainBackend", share=options.share, plain=True)
+        for niceness in (0, 5, 19):
             measured(f"loadingAtNiceness{niceness}", share=options.share, niceness=niceness)
         with open_site(directory, manifest, repository) as site:
             result["restart"] = restart(site, rounds=5)

@@ -85,6 +85,11 @@ def figures(rows: NDArray[np.float64], switches: Sequence[SwitchRecord], *, firs
         int(np.sum(good & (sent > one.returned) & (answered < other.began) & (version != one.version)))
         for one, other in pairwise(switches)
     )
+    first_answers = []
+    for switch in switches:
+        by_new = np.flatnonzero(good & (answered > switch.began) & (version == switch.version))
+        if len(by_new):
+            first_answers.append(milliseconds[by_new[0]])
     gaps = 1e3 * np.diff(answered[good])
     steady, switching, unloading = (milliseconds[good & mask] for mask in (~near, during, near & ~during))
     return {
@@ -99,6 +104,7 @@ def figures(rows: NDArray[np.float64], switches: Sequence[SwitchRecord], *, firs
         "steady": _latencies(steady),
         "duringSwitch": _latencies(switching),
         "whileOldUnloads": _latencies(unloading),
+        "firstAnswerByNewVersion": _latencies(np.array(first_answers)),
         "p99RatioDuringSwitch": round(float(np.percentile(switching, 99) / np.percentile(steady, 99)), 2),
         "loadMilliseconds": _latencies(np.array([switch.load_milliseconds for switch in switches])),
         "switchMilliseconds": _latencies(np.array([1e3 * (switch.returned - switch.began) for switch in switches])),
