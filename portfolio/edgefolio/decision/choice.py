@@ -103,7 +103,8 @@ def assess(
     if not accurate:
         faults.append(f"accuracy {profile.accuracy_percent:.2f} % is below {minimum:.4g} %")
     if not keeps_up:
-        faults.append(f"it would be busy {100 * (utilization or 0):.3g} % of the time (at most {UTILIZATION_CAP:.0%})")
+        busy = f"{100 * (utilization or 0):.3g} % of the time (at most {100 * UTILIZATION_CAP:g} %)"
+        faults.append(f"it would be busy {busy}")
     elif not in_time:
         faults.append(
             "it cannot keep up" if p95 is None else f"p95 {p95:.1f} ms is above {_allowed_text(budget, margin_percent)}"

@@ -77,7 +77,8 @@ def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expecta
     """What a request to this variant would take under ``conditions``; ``profile`` must be usable."""
     instances = max(1, conditions.instances)
     service = conditions.compute_factor * profile.mean_milliseconds
-    service_p95 = conditions.compute_factor * profile.p95_milliseconds
+    # A profile's mean can lie above its p95: a few outliers suffice.
+    service_p95 = max(service, conditions.compute_factor * profile.p95_milliseconds)
     transport = conditions.transport_milliseconds
     utilization = None
     if conditions.arrival_rate is not None:

@@ -53,7 +53,7 @@ class Switching(Specification):
     | ``downAfterSeconds`` | a violation must last this long before a faster variant is taken |
     | ``upAfterSeconds`` | a more accurate variant must be predicted to fit for this long |
     | ``minDwellSeconds`` | time between two switches (a memory emergency or a dead server ignores it) |
-    | ``maxSwitchesPerHour`` | budget; a spent one holds |
+    | ``maxSwitchesPerHour`` | budget; a spent one holds, and its last switch is kept for the way down |
     | ``autonomyAfterSeconds`` | an agent that hears nothing from the cluster for this long decides for itself |
     | ``annotationPolicy`` | whether annotations may change objectives, only tighten them, or neither |
     | ``standby`` | further variants kept in memory |
@@ -61,7 +61,7 @@ class Switching(Specification):
     | ``downMarginPercent`` | the variant taken on the way down must be predicted this far below the objective |
     | ``settleSeconds`` | measurements this soon after a switch are not believed |
     | ``staleAfterSeconds`` | an older measurement counts as missing |
-    | ``minRequests`` | fewer requests than this in a window prove no violation |
+    | ``minRequests`` | a violation must show in this many requests, however long that takes |
     | ``factorHalfLifeSeconds`` | without traffic the compute factor falls back towards 1 this fast |
     | ``probeIntervalSeconds`` | the agent's own probe while there is no traffic |
     | ``quarantineSeconds`` | a variant whose load or canary failed is not tried again for this long (doubles) |
