@@ -30,9 +30,13 @@ logger = logging.getLogger(__name__)
 
 _PLURALS = {
     "ConfigMap": "configmaps",
+    "DaemonSet": "daemonsets",
     "Job": "jobs",
     "ModelEndpoint": "modelendpoints",
     "ModelPortfolio": "modelportfolios",
+    "RoleBinding": "rolebindings",
+    "Service": "services",
+    "ServiceAccount": "serviceaccounts",
 }
 #: A controller that has not finished a cycle for this long is not alive.
 LONGEST_CYCLE_SECONDS = 120.0
@@ -70,6 +74,7 @@ class Controller:
         self._jobs = self._mirrors("batch/v1", "jobs", selector=_MINE)
         self._job_pods = self._mirrors("v1", "pods", selector=_MINE)
         self._pods = self._mirrors("v1", "pods", selector=names.ENDPOINT_LABEL)
+        self._daemon_sets = self._mirrors("apps/v1", "daemonsets", selector=names.ENDPOINT_LABEL)
         # An operator of a few namespaces may read neither nodes nor namespaces; annotations there say nothing then.
         self._nodes = None if settings.namespaces else Mirror(api, collection("v1", "nodes"), changed=self._wake.set)
         self._spaces = (
@@ -83,7 +88,7 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        everything = [*self._jobs, *self._job_pods, *self._pods]
+        everything = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets]
         everything += [mirror for mirror in (self._nodes, self._spaces) if mirror is not None]
         async with asyncio.TaskGroup() as tasks:
             for mirror in everything:
@@ -163,6 +168,7 @@ class Controller:
             nodes=None if self._nodes is None else {node["metadata"]["name"]: node for node in self._nodes.store.all()},
             namespace=None if self._spaces is None else self._spaces.store.get(namespace),
             endpoints=self.endpoints.all(namespace=namespace, labels=own),
+            daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
         )
 
     async def _write(self, portfolio: Object, plan: Plan) -> None:
@@ -177,6 +183,9 @@ class Controller:
             written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
             if document["kind"] == "ModelEndpoint":
                 self.endpoints.put(written)
+        if plan.delete_daemon_set is not None:
+            self._may_write()
+            await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
         if plan.suspend_job is not None:
             self._may_write()
             name, suspend = plan.suspend_job

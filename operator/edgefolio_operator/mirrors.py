@@ -122,6 +122,9 @@ def slim(thing: Object) -> Object:
     elif thing.get("kind") == "Node":
         kept.pop("spec", None)
         kept["status"] = {"conditions": thing.get("status", {}).get("conditions", [])}
+    elif thing.get("kind") == "DaemonSet":
+        kept.pop("spec", None)
+        kept.pop("status", None)
     elif thing.get("kind") == "Job":
         kept["spec"] = {"suspend": thing["spec"].get("suspend", False)}
     return kept

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from edgefolio.decision.types import Decision, State
 from edgefolio.specification.conditions import Failure, time_text
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
-from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus
+from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import names
 from edgefolio_operator.conditions import Facts, conditions_of
@@ -25,6 +25,13 @@ from edgefolio_operator.keeping import Kept, Surroundings, annotations_of, keep
 from edgefolio_operator.making import MakingPlan, ObservedJob, failure_of, observed_job, plan_making
 from edgefolio_operator.objectives import Issue
 from edgefolio_operator.rollout import RolloutPlan, plan_rollout
+from edgefolio_operator.workloads import (
+    build_access,
+    build_daemon_set,
+    build_service,
+    service_url,
+    serving_key,
+)
 
 Object = Mapping[str, Any]
 
@@ -40,6 +47,7 @@ class World:
     nodes: Mapping[str, Object] | None = None
     namespace: Object | None = None
     endpoints: Sequence[Object] = ()
+    daemon_set: Object | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +66,7 @@ class Plan:
     status: PortfolioStatus
     apply: tuple[dict[str, Any], ...] = ()
     delete_jobs: tuple[str, ...] = ()
+    delete_daemon_set: str | None = None
     suspend_job: tuple[str, bool] | None = None
     events: tuple[Event, ...] = ()
     states: Mapping[str, State] | None = None
@@ -83,7 +92,7 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
     rollout = _rollout(portfolio, revision, revisions, members, before, now)
     kept = _kept(portfolio, members, revisions, rollout, states, epoch, now)
     status = _status(portfolio, generation, before, making, jobs, revisions, revision, rollout, members, kept, now)
-    documents: list[dict[str, Any]] = []
+    documents = _workload(portfolio, world.daemon_set, owner=owner, images=images)
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
         documents.append(build_job(portfolio, key=making.key, owner=owner, images=images, request=request))
@@ -96,6 +105,9 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
         status=status,
         apply=tuple(documents),
         delete_jobs=making.delete,
+        delete_daemon_set=None
+        if portfolio.spec.serving.mode == "Managed" or world.daemon_set is None
+        else portfolio.metadata.name,
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
         events=_events(before, status, members, kept),
         states={decided.spec.pod_name: decided.state for decided in kept},
@@ -113,6 +125,21 @@ def owner_reference(owner: Object) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def _workload(
+    portfolio: ModelPortfolio, daemon_set: Object | None, *, owner: dict[str, Any], images: Images
+) -> list[dict[str, Any]]:
+    """What runs Triton, unless it is as it should be."""
+    if portfolio.spec.serving.mode != "Managed":
+        return []
+    if annotations_of(daemon_set).get(names.HASH_ANNOTATION) == serving_key(portfolio):
+        return []
+    return [
+        *build_access(portfolio),
+        build_service(portfolio, owner=owner),
+        build_daemon_set(portfolio, owner=owner, images=images),
+    ]
 
 
 def _endpoints(world: World) -> list[Endpoint]:
@@ -220,7 +247,7 @@ def _status(
         job=making.status,
         rollout=rollout.status,
         endpoints=figures.counts,
-        address=before.address,
+        address=Address(url=service_url(portfolio)) if portfolio.spec.serving.mode == "Managed" else None,
         last_switch_time=figures.last_switch_time or before.last_switch_time,
         last_failure=failure,
     )

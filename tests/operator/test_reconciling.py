@@ -85,6 +85,7 @@ class Site:
             for name in names
         ]
         self.endpoints: dict[str, dict[str, Any]] = {}
+        self.daemon_set: dict[str, Any] | None = None
         self.states: dict[str, State] = {}
         self.plan: Plan | None = None
 
@@ -98,14 +99,19 @@ class Site:
             pods=self.pods,
             nodes=self.nodes,
             endpoints=list(self.endpoints.values()),
+            daemon_set=self.daemon_set,
         )
         plan = reconcile(world, images=IMAGES, states=self.states, epoch=1, now=self.now)
         for document in plan.apply:
             name = document["metadata"]["name"]
             if document["kind"] == "Job":
                 self.jobs[name] = {**document, "status": {"startTime": time_text(self.now)}}
+            elif document["kind"] == "DaemonSet":
+                self.daemon_set = document
             elif document["kind"] == "ModelEndpoint":
                 self.endpoints[name] = {**self.endpoints.get(name, {}), **document}
+        if plan.delete_daemon_set is not None:
+            self.daemon_set = None
         for name in plan.delete_jobs:
             del self.jobs[name]
         self.portfolio["status"] = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -201,7 +207,9 @@ def serving(**spec: Any) -> Site:
 def test_from_nothing_to_serving() -> None:
     site = Site()
     first = site.cycle()
-    assert [document["kind"] for document in first.apply] == ["ConfigMap", "Job", "ModelEndpoint", "ModelEndpoint"]
+    workload = ["ServiceAccount", "RoleBinding", "Service", "DaemonSet"]
+    making = ["ConfigMap", "Job"]
+    assert [document["kind"] for document in first.apply] == [*workload, *making, "ModelEndpoint", "ModelEndpoint"]
     assert site.targets() == {"edge-1": None, "edge-2": None}
     assert site.condition("Ready") == ("False", "Making")
     assert site.condition("Reconciling") == ("True", "FirstMaking")
@@ -243,6 +251,22 @@ def test_contention_moves_one_endpoint_and_back_and_is_no_reconciliation() -> No
         site.report("edge-2")
         site.cycle()
     assert site.targets() == {"edge-1": "dense", "edge-2": "dense"}
+
+
+def test_pods_are_made_anew_only_when_their_settings_change() -> None:
+    site = serving()
+    assert site.daemon_set is not None
+    before = site.daemon_set
+    site.edit(objectives={"latencyP95Milliseconds": 30}, revisionHistoryLimit=5)
+    site.cycle()
+    assert site.daemon_set is before
+    site.edit(serving={"modelName": "digits", "managed": {"resources": {"limits": {"memory": "1Gi"}}}})
+    plan = site.cycle()
+    assert "DaemonSet" in [document["kind"] for document in plan.apply]
+    site.edit(serving={"modelName": "digits", "mode": "Adopt", "adopt": {"selector": {"matchLabels": {"a": "b"}}}})
+    site.cycle()
+    assert site.daemon_set is None
+    assert "address" not in site.portfolio["status"]
 
 
 def test_silence_holds() -> None:
