@@ -27,9 +27,10 @@ from edgefolio_edge.reporting import Reporter
 from edgefolio_edge.store import ModelStore, variant_of_version
 from edgefolio_edge.switching import Placement, Switcher, SwitchOutcome
 from edgefolio_edge.syncing import Synced, Synchronizer
+from edgefolio_edge.telling import Teller
 
 #: A server that runs but answers no control call for this many cycles is restarted, if it is ours.
-SILENT_CYCLES_UNTIL_RESTART = 5
+SILENT_CYCLES_UNTIL_RESTART = 3
 
 
 #: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
@@ -91,9 +92,7 @@ class Agent:
         self._processor = processor_model()
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
-        self._said: tuple[object, ...] | None = None
-        self._said_sync: tuple[object, ...] | None = None
-        self._said_error: str | None = None
+        self._teller = Teller(reporter)
         self._serving: tuple[int, int] | None = None
         self._lives = 0
         self._silent_cycles = 0
@@ -123,7 +122,7 @@ class Agent:
                 try:
                     self.cycle()
                 except UserError as error:
-                    self._say_error(error)
+                    self._teller.error(error)
                 length = float(self.portfolio.switching.observe_seconds)
                 stop.wait(max(0.05, started + length - time.monotonic()))
         finally:
@@ -133,7 +132,7 @@ class Agent:
             try:
                 self._state_file.write(self.state, now=True)
             except UserError as error:
-                self._say_error(error)
+                self._teller.error(error)
 
     def cycle(self) -> Decision | None:
         """One cycle. Returns the decision, ``None`` if there was nothing to decide on."""
@@ -171,7 +170,7 @@ class Agent:
             decision=decision,
             note=f"{self.store.served_as}, revision {self._manifest.revision}",
         )
-        self._say(decision, sight)
+        self._teller.decision(decision, active=sight.name, dry_run=self.dry_run)
         self.metrics.observed(observation, decision)
         if observation.server is ServerState.SERVING and sight.active is not None:
             self._is_serving(sight.active)
@@ -197,7 +196,8 @@ class Agent:
 
     def _take(self, synced: Synced) -> None:
         """Follow the synchronizer: another revision has other variants."""
-        self._say_sync(synced)
+        self._teller.synced(synced)
+        self.metrics.refusing(synced.refusal is not None)
         if synced.manifest is None or synced.manifest is self._manifest:
             return
         self._manifest = synced.manifest
@@ -223,7 +223,7 @@ class Agent:
         try:
             self.host.restart()
         except UserError as error:
-            self._say_error(error)
+            self._teller.error(error)
             return False
         self._connect()
         return True
@@ -340,44 +340,6 @@ class Agent:
                 grpc=endpoint.grpc,
                 metrics=endpoint.metrics,
                 adopted=self.host.adopted or None,
-            )
-
-    def _say_error(self, error: UserError) -> None:
-        if str(error) != self._said_error:
-            self._said_error = str(error)
-            self.reporter.event("error", error.one_line())
-
-    def _say(self, decision: Decision, sight: Sight) -> None:
-        said = (decision.action, decision.reason, decision.target, sight.name, decision.objectives_met)
-        if said != self._said:
-            self._said = said
-            self.reporter.decision(decision, active=sight.name, dry_run=self.dry_run)
-
-    def _say_sync(self, synced: Synced) -> None:
-        revision = None if synced.manifest is None else synced.manifest.revision
-        said = (revision, synced.complete, synced.refusal, synced.unreachable)
-        if said == self._said_sync:
-            return
-        before, self._said_sync = self._said_sync, said
-        self.metrics.refusing(synced.refusal is not None)
-        if synced.refusal is not None and (before is None or before[2] != synced.refusal):
-            on = "nothing serves yet" if revision is None else f"revision {revision} serves on"
-            number = synced.refusal.revision
-            what = "A published revision" if number is None else f"Revision {number}"
-            self.reporter.event(
-                "refused",
-                f"{what} is refused, {on}: {synced.refusal.problem}",
-                revision=number,
-                servedRevision=revision,
-            )
-        if synced.unreachable is not None and (before is None or before[3] != synced.unreachable):
-            self.reporter.event("unsynced", f"The repository cannot be followed: {synced.unreachable}")
-        if synced.complete and (before is None or before[:2] != said[:2]):
-            self.reporter.event(
-                "revision",
-                f"Revision {revision} is on disk, verified.",
-                revision=revision,
-                variants=len(synced.available),
             )
 
     def _write_status(self, decision: Decision | None, sight: Sight | None, synced: Synced) -> None:

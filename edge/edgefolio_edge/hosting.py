@@ -86,6 +86,7 @@ class Host:
         self.server = TritonServer.start(replace(self.server.settings, ports=self.server.ports))
         write_record(self.server, self._directory)
         self.endpoint = self.server.endpoint()
+        self.adopted = False
 
     def is_healthy_again(self) -> None:
         """The server serves: the next restart need not wait."""

@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from triton_agent import Command, write_portfolio
+from triton_agent import Command, eventually, write_portfolio
 from triton_load import Clients, failed, wrong
 from triton_portfolios import MODEL, publish, revealing_model
 
@@ -76,23 +75,23 @@ def test_objectives_are_followed_and_everything_is_removed_at_the_end(place: Pla
             switch = agent.wait_for("switch", variant="variant-1")
             assert switch["reason"] == "MemoryExceeded"
             place.ask({})
-            switch = agent.wait_for("switch", variant="variant-4", reason="MoreAccurateFits")
-            assert switch["previous"] == "variant-1"
+            agent.wait_for("switch", variant="variant-4", reason="MoreAccurateFits")
         requests = clients.requests()
         assert failed(requests) == []
         assert wrong(requests, place.manifest, TAGS) == []
         assert {request.tag for request in requests} >= {1, 4}
+        # The cycle that switched ends a little after the switch was said.
+        eventually(lambda: json.loads((place.state / "status.json").read_text())["activeVariant"] == "variant-4")
         with urllib.request.urlopen(f"http://{agent.wait_for('started')['agentMetrics']}/metrics") as answer:
             metrics = answer.read().decode()
         for name in (
             'edgefolio_decisions_total{action="Switch",model="revealing",reason="MemoryExceeded"} 1.0',
-            'edgefolio_switch_duration_seconds_count{model="revealing"} 3.0',
+            'edgefolio_switches_total{model="revealing",outcome="success"}',
+            'edgefolio_switch_duration_seconds_count{model="revealing"}',
             'edgefolio_endpoint_variant_info{model="revealing",variant="variant-4",version="104"} 1.0',
             'edgefolio_objective_violated{model="revealing"} 0.0',
         ):
             assert name in metrics
-        status = json.loads((place.state / "status.json").read_text())
-        assert status["activeVariant"] == "variant-4"
         assert agent.stop() == 0
     assert server.remains() == ()
     assert not (place.state / "server.json").exists()
@@ -181,10 +180,7 @@ def test_a_backend_that_is_stopped_for_a_while_is_survived(place: Place) -> None
             for stub in stopped:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     stub.resume()
-            deadline = time.monotonic() + 60
-            while clients.latest_good_run() < 20 and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert clients.latest_good_run() >= 20
+            eventually(lambda: clients.latest_good_run() >= 20)
         after = place.server()
         assert agent.stop() == 0
     assert before.remains() == ()

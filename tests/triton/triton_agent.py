@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,14 @@ QUICK_SWITCHING = {
     "probeIntervalSeconds": 1,
     "maxSwitchesPerHour": 3600,
 }
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until ``holds`` does; fail if it never does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def write_portfolio(
