@@ -58,8 +58,10 @@ class Kubernetes:
 
     def kubectl(self, *arguments: str, stdin: object = None) -> str:
         """What ``kubectl`` prints; ``stdin`` is sent as JSON. Raises :class:`Refused`."""
+        # Named only where it must be: kubectl refuses files of several namespaces when one is named.
+        where = [] if self.namespace == "default" else ["--namespace", self.namespace]
         done = subprocess.run(
-            [self.binaries / "kubectl", "--kubeconfig", self.kubeconfig, "--namespace", self.namespace, *arguments],
+            [self.binaries / "kubectl", "--kubeconfig", self.kubeconfig, *where, *arguments],
             input=None if stdin is None else json.dumps(stdin),
             capture_output=True,
             text=True,
@@ -72,15 +74,21 @@ class Kubernetes:
         return done.stdout
 
     def request(
-        self, method: str, path: str, body: object = None, *, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """The API server's answer. Raises :class:`Refused` with its message."""
-        server, context, headers = _access(self.kubeconfig)
+        server, context, credentials = _access(self.kubeconfig)
         request = urllib.request.Request(
             server + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={**headers, "Content-Type": content_type},
+            headers={**credentials, **(headers or {}), "Content-Type": content_type},
         )
         try:
             with urllib.request.urlopen(request, context=context, timeout=60) as answer:
@@ -96,7 +104,14 @@ class Kubernetes:
         inside = "" if kind in ("Namespace", "Node") else f"/namespaces/{self.namespace}"
         return f"{prefix}{inside}/{kind.lower()}s{'/' + name if name else ''}"
 
-    def apply(self, document: dict[str, Any], *, subresource: str = "", manager: str = "test") -> dict[str, Any]:
+    def apply(
+        self,
+        document: dict[str, Any],
+        *,
+        subresource: str = "",
+        manager: str = "test",
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Server-side apply ``document``, strict about unknown fields; the stored object."""
         path = self.path(document["apiVersion"], document["kind"], document["metadata"]["name"])
         options = f"fieldManager={manager}&force=true&fieldValidation=Strict"
@@ -105,6 +120,7 @@ class Kubernetes:
             f"{path}{'/' + subresource if subresource else ''}?{options}",
             document,
             content_type="application/apply-patch+yaml",
+            headers=headers,
         )
 
     def within(self, namespace: str) -> Kubernetes:
@@ -132,7 +148,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]
     binaries = _binaries("etcd", "kube-apiserver", "kubectl")
     folder = tmp_path_factory.mktemp("api-server")
     with _ApiServer(binaries=binaries, folder=folder) as kubernetes:
-        kubernetes.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "crds"))
+        kubernetes.kubectl("apply", "--server-side", "-k", str(MANIFESTS / "crds"))
         kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         _retried(lambda: kubernetes.kubectl("get", "modelportfolios,modelendpoints"), seconds=30)
         yield kubernetes

@@ -17,7 +17,9 @@ FOLDER = ROOT / "manifests" / "crds"
 
 def test_committed_files_are_not_stale() -> None:
     assert crds.stale(FOLDER) == []
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(crds.files())
+    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+    assert sorted(kustomization["resources"]) == sorted(crds.files())
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*crds.files(), "kustomization.yaml"])
 
 
 def test_a_changed_file_is_stale(tmp_path: Path) -> None:
