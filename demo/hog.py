@@ -26,7 +26,8 @@ class CpuHog:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> CpuHog:
-        self._running = [subprocess.Popen(self._command) for _ in range(self._count)]
+        # Each in a session of its own: Linux may share processors out by session, and four hogs must count as four.
+        self._running = [subprocess.Popen(self._command, start_new_session=True) for _ in range(self._count)]
         return self
 
     def __exit__(

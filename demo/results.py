@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.loads import LoadResult
-from demo.portfolio import request_p95, slowest_and_fastest
+from demo.portfolio import request_latency, slowest_and_fastest
 from demo.story import Event
 from demo.summary import active_steps, latency_bins
 from edgefolio.manifest import Manifest
@@ -114,11 +114,11 @@ def _load(manifest: Manifest, result: LoadResult) -> TimelineLoad:
 def show(console: Console, manifest: Manifest, results: Sequence[LoadResult], *, report: Path, seconds: float) -> int:
     """Print the table, what had to hold, and the report's path; return the exit code."""
     slowest, fastest = slowest_and_fastest(manifest)
-    ratio = request_p95(slowest, manifest) / request_p95(fastest, manifest)
+    ratio = request_latency(slowest, manifest) / request_latency(fastest, manifest)
     console.print()
     console.print(
         f"{len(manifest.variants)} variants; the fastest is {ratio:.1f}x as fast as the slowest "
-        f"(p95 of a batch of {manifest.request_batch_size})"
+        f"(median of a batch of {manifest.request_batch_size})"
     )
     table = Table(title="The same load on three servers", title_justify="left")
     table.add_column("figure")
