@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
-from edgefolio_pruner.oneshot.readers import Geometry, find_readers
+from edgefolio_pruner.oneshot.readers import Geometry, channel_step, find_readers, least_channels
 from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
 from edgefolio_pruner.oneshot.shares import GroupLosses, LayerCost, MacsModel, plan_shares
 from edgefolio_pruner.spatial import capture, channel_groups
@@ -143,6 +144,24 @@ def test_the_cheaper_group_per_saved_work_gives_first() -> None:
     model = MacsModel((LayerCost(1000, ("dear",)), LayerCost(1000, ("cheap",))), {"dear": 10, "cheap": 10})
     (plan,) = plan_shares(groups, model=model, targets=[1500])
     assert plan == {"dear": 0, "cheap": 5}
+
+
+def test_channels_go_in_steps_to_multiples() -> None:
+    groups = [GroupLosses("odd", (0.1,) * 15, step=8), GroupLosses("even", (0.1,) * 8, step=4)]
+    model = MacsModel((LayerCost(2100, ("odd",)), LayerCost(1200, ("even",))), {"odd": 21, "even": 12})
+    plans = plan_shares(groups, model=model, targets=[3200, 2500, 1500, 100])
+    left = [(21 - plan["odd"], 12 - plan["even"]) for plan in plans]
+    assert all(odd in (21, 16, 8) and even in (12, 8, 4) for odd, even in left)
+    assert left[-1] == (8, 4)
+    assert [odd * 100 + even * 100 <= 2500 for odd, even in left] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("channels", "least"), [(3, 3), (8, 4), (16, 4), (32, 4), (64, 8), (128, 16), (512, 48), (2048, 168)]
+)
+def test_the_least_channels_are_a_multiple_of_the_step(channels: int, least: int) -> None:
+    assert least_channels(channels) == least
+    assert least_channels(channels) % channel_step(channels) == 0
 
 
 def test_a_dear_channel_is_not_hidden_behind_a_cheap_one() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from edgefolio_pruner.oneshot.cascade import PrunedNet, State, survey_groups
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
-from edgefolio_pruner.oneshot.readers import Reader
+from edgefolio_pruner.oneshot.readers import Reader, channel_step
 from edgefolio_pruner.oneshot.shares import GroupLosses, MacsModel, macs_model, plan_shares
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.spatial import CapturedModel, ChannelGroup
@@ -60,7 +60,10 @@ class Ladder:
         )
         dense = self.model.macs(self.model.channels)
         plans = plan_shares(
-            [GroupLosses(name, found.relative_increases) for name, found in survey.items()],
+            [
+                GroupLosses(name, found.relative_increases, channel_step(self.model.channels[name]))
+                for name, found in survey.items()
+            ],
             model=self.model,
             targets=[dense * percent / 100 for percent in self._percents],
         )

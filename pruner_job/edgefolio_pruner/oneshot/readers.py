@@ -20,9 +20,20 @@ LEAST_PERCENT = 8
 _CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding, aten.convolution.default)
 
 
+def channel_step(channels: int) -> int:
+    """A group of ``channels`` is cut to a multiple of this.
+
+    Runtimes compute convolutions in blocks of 8 or 16 channels and fall back to something slower for odd counts:
+    onnxruntime takes longer for 25 channels than for 32, and for 121 than for 128 (measured, AVX-512).
+    """
+    return 8 if channels >= 64 else 4 if channels >= 8 else 1
+
+
 def least_channels(channels: int) -> int:
     """The number of channels that a group of ``channels`` always keeps."""
-    return min(channels, max(LEAST_CHANNELS, -(-channels * LEAST_PERCENT // 100)))
+    step = channel_step(channels)
+    least = max(LEAST_CHANNELS, -(-channels * LEAST_PERCENT // 100))
+    return min(channels, -(-least // step) * step)
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,14 @@ def macs_model(graph: fx.Graph, parameters: dict[str, torch.Tensor], groups: tup
 
 @dataclass(frozen=True)
 class GroupLosses:
-    """What dropping a group's channels, in their order, adds to the loss: parts of its reader's output variance."""
+    """What dropping a group's channels, in their order, adds to the loss: parts of its reader's output variance.
+
+    Channels go until a multiple of ``step`` is left.
+    """
 
     name: str
     increases: tuple[float, ...]
+    step: int = 1
 
 
 def plan_shares(
@@ -87,10 +91,10 @@ def plan_shares(
 ) -> tuple[dict[str, int], ...]:
     """Channels to drop per group for each of ``targets`` (MACs per sample); nested: fewer MACs drop more.
 
-    ``groups`` are in the order in which their readers run. One channel after the other goes, always from the group
-    where the loss it adds is least per multiply-accumulate saved at that point. Losses within a group are made monotone
-    by their running maximum, so that a dear channel never hides behind a cheap one; they weigh more towards the end of
-    the net (:data:`LAST_OVER_FIRST`). A target below what all groups can give gets all they can give.
+    ``groups`` are in the order in which their readers run. One step after the other is taken, always by the group where
+    the loss it adds is least per multiply-accumulate saved at that point. Losses within a group are made monotone by
+    their running maximum, so that dear channels never hide behind cheap ones; they weigh more towards the end of the
+    net (:data:`LAST_OVER_FIRST`). A target below what all groups can give gets all they can give.
     """
     last = max(1, len(groups) - 1)
     weight = {group.name: LAST_OVER_FIRST ** (index / last) for index, group in enumerate(groups)}
@@ -101,18 +105,20 @@ def plan_shares(
     plans: dict[int, dict[str, int]] = {}
     for index in sorted(range(len(targets)), key=lambda position: -targets[position]):
         while current > targets[index]:
-            offers: list[tuple[float, str, float]] = []
+            offers: list[tuple[float, str, int, float]] = []
             for group in groups:
-                if dropped[group.name] == len(group.increases):
+                number = (kept[group.name] - 1) % group.step + 1
+                if dropped[group.name] + number > len(group.increases):
                     continue
-                loss = max(dearest[group.name], weight[group.name] * group.increases[dropped[group.name]])
-                saved = current - model.macs(kept | {group.name: kept[group.name] - 1})
-                offers.append((loss / max(saved, 1e-9), group.name, loss))
+                part = group.increases[dropped[group.name] : dropped[group.name] + number]
+                loss = max(dearest[group.name], weight[group.name] * sum(part) / number)
+                saved = current - model.macs(kept | {group.name: kept[group.name] - number})
+                offers.append((loss * number / max(saved, 1e-9), group.name, number, loss))
             if not offers:
                 break
-            _, name, dearest[name] = min(offers)
-            dropped[name] += 1
-            kept[name] -= 1
+            _, name, number, dearest[name] = min(offers)
+            dropped[name] += number
+            kept[name] -= number
             current = model.macs(kept)
         plans[index] = dict(dropped)
     return tuple(plans[index] for index in range(len(targets)))
