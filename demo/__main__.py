@@ -64,7 +64,8 @@ def main() -> int:
     timeline(manifest, results).write(recorded)
     progress("writing the report")
     command = [sys.executable, "-m", "edgefolio.commands.main", "report", str(repository)]
-    subprocess.run([*command, "--timeline", str(recorded), "--output", str(report)], check=True)
+    options = ["--revision", str(manifest.revision), "--timeline", str(recorded), "--output", str(report)]
+    subprocess.run([*command, *options], check=True)
     return show(console, manifest, results, report=report, seconds=time.monotonic() - began)
 
 
