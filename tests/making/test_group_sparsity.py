@@ -125,7 +125,7 @@ def test_quota_and_floors(groups: tuple[ChannelGroup, ...], percent: int) -> Non
     for group in groups:
         living = len(living_channels(group, masks))
         if group.prunable:
-            assert living >= least_channels(group.channels)
+            assert living >= least_channels(group.channels, share=target_of(total, percent) / total)
             assert living % 8 == 0
         else:
             assert living == group.channels
@@ -146,7 +146,8 @@ def test_levels_are_nested_and_shrink_further(groups: tuple[ChannelGroup, ...]) 
 
 
 def test_the_floor() -> None:
-    assert [least_channels(channels) for channels in (4, 8, 16, 80, 81, 512)] == [4, 8, 8, 8, 9, 52]
+    assert [least_channels(channels, share=0.01) for channels in (4, 8, 16, 80, 81, 512)] == [4, 8, 8, 8, 9, 52]
+    assert [least_channels(channels, share=0.6) for channels in (4, 8, 16, 24, 48, 512)] == [4, 8, 16, 16, 32, 312]
 
 
 def test_scores_are_relative_to_the_layer_and_rank_by_carried_and_read(groups: tuple[ChannelGroup, ...]) -> None:
@@ -179,8 +180,9 @@ def test_trained_levels_become_really_smaller(tmp_path: Path) -> None:
     )
     captured = capture(build_architecture(RESNET).eval(), (EXAMPLE,))
     work = [compress(captured.with_state(level.state())).report.macs_after for level in levels]
-    assert work[0] > 1.8 * work[1]
+    assert work[0] > 1.2 * work[1]
     assert work[1] > 1.2 * work[2]
+    assert work[0] > 2 * work[2]
     assert levels[2].kept_weights <= 0.37 * levels[2].prunable_weights
     # Masked biases, scales and shifts are exact zeros after training too.
     for level in levels[1:]:

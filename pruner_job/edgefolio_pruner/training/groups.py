@@ -40,11 +40,12 @@ class _Living:
     group: ChannelGroup
     channels: list[int]
     scores: dict[int, float]
+    floor: int
 
     def next_block(self) -> list[int]:
         """The least important channels down to the next multiple of :data:`BLOCK`; none if the floor forbids it."""
         size = len(self.channels) % BLOCK or BLOCK
-        return self.channels[:size] if len(self.channels) - size >= least_channels(self.group.channels) else []
+        return self.channels[:size] if len(self.channels) - size >= self.floor else []
 
     def block_score(self) -> float:
         """The mean score of the next block."""
@@ -69,7 +70,8 @@ def prune_by_group(
     """
     result = {name: mask.clone() for name, mask in masks.items()}
     kept = kept_weights(result, prunable)
-    candidates = [_living(group, result, parameters, prunable) for group in groups if group.prunable]
+    share = target / sum(weight.numel() for weight in prunable.values())
+    candidates = [_living(group, result, parameters, prunable, share) for group in groups if group.prunable]
     while candidates := [candidate for candidate in candidates if candidate.next_block()]:
         # Ties go to the first group, so that the choice is the same each time.
         lowest = min(candidates, key=_Living.block_score)
@@ -95,9 +97,14 @@ def with_first_names(groups: Sequence[ChannelGroup], module: nn.Module) -> tuple
     return tuple(replace(group, writers=renamed(group.writers), readers=renamed(group.readers)) for group in groups)
 
 
-def least_channels(channels: int) -> int:
-    """How many of ``channels`` a group keeps at least; all, if it has few."""
-    return min(channels, max(LEAST_CHANNELS, math.ceil(LEAST_SHARE * channels)))
+def least_channels(channels: int, *, share: float) -> int:
+    """How many of ``channels`` a group keeps at least where the network keeps ``share`` of its weights.
+
+    The same share, in whole blocks, so that no layer is emptied long before the others (weights go with the square of
+    the width: pruned evenly, a group would keep the root of the share); never less than the floor that holds always.
+    """
+    even = math.ceil(channels * share / BLOCK) * BLOCK
+    return min(channels, max(LEAST_CHANNELS, math.ceil(LEAST_SHARE * channels), even))
 
 
 def channel_scores(
@@ -135,11 +142,20 @@ def _relative_energy(
 
 
 def _living(
-    group: ChannelGroup, masks: Masks, parameters: Mapping[str, torch.Tensor], prunable: Mapping[str, torch.Tensor]
+    group: ChannelGroup,
+    masks: Masks,
+    parameters: Mapping[str, torch.Tensor],
+    prunable: Mapping[str, torch.Tensor],
+    share: float,
 ) -> _Living:
     scores = dict(enumerate(channel_scores(group, parameters, prunable)))
     living = [channel for channel in range(group.channels) if _is_alive(group, channel, masks, prunable)]
-    return _Living(group=group, channels=sorted(living, key=lambda channel: (scores[channel], channel)), scores=scores)
+    return _Living(
+        group=group,
+        channels=sorted(living, key=lambda channel: (scores[channel], channel)),
+        scores=scores,
+        floor=least_channels(group.channels, share=share),
+    )
 
 
 def _is_alive(group: ChannelGroup, channel: int, masks: Masks, prunable: Mapping[str, torch.Tensor]) -> bool:
