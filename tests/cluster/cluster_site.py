@@ -82,7 +82,7 @@ class Operator:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgefolio_operator"],
+                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "edgefolio_operator"],
                 env={**os.environ, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,

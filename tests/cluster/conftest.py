@@ -286,14 +286,18 @@ class _ApiServer:
     def _start(self, program: str, *flags: str) -> None:
         with (self._folder / f"{program}.log").open("wb") as log:
             process = subprocess.Popen(
-                [self._binaries / program, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                # Whatever ends the tests, nothing of theirs stays behind.
+                ["setpriv", "--pdeathsig", "KILL", self._binaries / program, *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self._processes.append(process)
 
     def _alive(self) -> None:
         for process in self._processes:
             if process.poll() is not None:
-                name = Path(str(process.args[0])).name  # type: ignore[index]
+                name = Path(str(process.args[3])).name  # type: ignore[index]
                 log = (self._folder / f"{name}.log").read_text()[-3000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log}")
 

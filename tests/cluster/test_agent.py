@@ -42,7 +42,7 @@ class ObjectStore:
         }
         (folder / "bucket").mkdir(parents=True)
         self.process = subprocess.Popen(
-            [binaries / "versitygw", "--port", f"127.0.0.1:{port}", "posix", folder],
+            ["setpriv", "--pdeathsig", "KILL", binaries / "versitygw", "--port", f"127.0.0.1:{port}", "posix", folder],
             env={**os.environ, "ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "test-secret"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -91,7 +91,7 @@ class Pod:
     def start_agent(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "edgefolio_edge.cluster"],
+                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "edgefolio_edge.cluster"],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

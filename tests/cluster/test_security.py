@@ -85,8 +85,7 @@ def _is_refused(site: Any, *, of: str, by: str | None) -> bool:
     try:
         report(site, of=of, by=by)
     except AssertionError as refusal:
-        assert "an agent reports of its own pod only" in str(refusal)
-        return True
+        return "an agent reports of its own pod only" in str(refusal)
     return False
 
 
