@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -101,6 +102,8 @@ def _release_free_memory() -> None:
 
 def main() -> None:
     """Serve commands until standard input ends."""
+    # Ctrl-C reaches every process of the terminal; the parent ends this one by closing its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     runner = Runner()
     for line in sys.stdin:
         command: dict[str, Any] = json.loads(line)
