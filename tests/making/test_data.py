@@ -156,7 +156,7 @@ def test_image_folders_that_cannot_be_used(tmp_path: Path) -> None:
     write_images(tmp_path / "only-test", {"test/a": 3, "test/b": 3})
     with pytest.raises(UserError, match=r"none for train.*<folder>/train/<class>"):
         load(tmp_path / "only-test")
-    assert load(tmp_path / "sizes", image_size=6, test_uri=str(tmp_path / "only-test")).test.samples == 6
+    assert load(tmp_path / "sizes", image_size=8, test_uri=str(tmp_path / "only-test")).test.samples == 6
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
         load(tmp_path / "empty")
