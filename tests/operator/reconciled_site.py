@@ -1,0 +1,190 @@
+"""What an API server would hold of one portfolio, in memory: plans are written into it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from edgefolio.decision.types import Action as DecisionAction
+from edgefolio.decision.types import (
+    Decision,
+    MemoryState,
+    Observation,
+    ServerState,
+    State,
+    TrafficWindow,
+)
+from edgefolio.decision.types import Reason as DecisionReason
+from edgefolio.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.job_report import FailureReport, PublishedReport
+from edgefolio.specification.conditions import time_seconds, time_text
+from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio.specification.portfolio_status import VariantStatus
+from edgefolio_operator.jobs import Images
+from edgefolio_operator.reconciling import Plan, World, reconcile
+
+NOW = 1_800_000_000.0
+IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
+
+
+def variant(name: str, rank: int, milliseconds: float) -> VariantStatus:
+    return VariantStatus(
+        name=name,
+        rank=rank,
+        accuracy_percent=str(80 + rank),
+        mean_milliseconds=str(milliseconds),
+        p95_milliseconds=str(milliseconds * 1.2),
+        load_milliseconds="100",
+        memory_peak_bytes=2**24,
+        memory_steady_bytes=2**23,
+    )
+
+
+def published(revision: int) -> PublishedReport:
+    variants = (variant("small", 1, 2.0), variant("dense", 2, 10.0))
+    return PublishedReport(revision=revision, manifest_digest=f"{revision:064x}", variants=variants)
+
+
+class Site:
+    """What an API server would hold: plans are written into it, and what pods and people do as well."""
+
+    def __init__(self, *, nodes: int = 2, **spec: Any) -> None:
+        self.now = NOW
+        self.portfolio: dict[str, Any] = {
+            "apiVersion": "edgefolio.dev/v1alpha1",
+            "kind": "ModelPortfolio",
+            "metadata": {"name": "digits", "namespace": "models", "uid": "u", "generation": 1, "annotations": {}},
+            "spec": {
+                "source": {"architecture": {"library": "edgefolio", "name": "cnn"}},
+                "data": {"trainingURI": "builtin:digits"},
+                "methods": {"sparseTraining": {}},
+                "repository": {"uri": "s3://bucket/portfolios"},
+                "serving": {"modelName": "digits"},
+                "objectives": {"latencyP95Milliseconds": 20},
+                "switching": {"downAfterSeconds": 2, "upAfterSeconds": 30, "settleSeconds": 0, "minDwellSeconds": 0},
+                **spec,
+            },
+        }
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.job_pods: list[dict[str, Any]] = []
+        names = [f"edge-{number}" for number in range(1, nodes + 1)]
+        self.nodes = {name: {"metadata": {"name": name, "annotations": {}}, "status": _ready()} for name in names}
+        self.pods = [
+            {
+                "metadata": {
+                    "name": f"digits-{name}",
+                    "uid": name,
+                    "creationTimestamp": time_text(NOW - 60),
+                    "annotations": {},
+                },
+                "spec": {"nodeName": name},
+                "status": _ready(),
+            }
+            for name in names
+        ]
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self.daemon_set: dict[str, Any] | None = None
+        self.states: dict[str, State] = {}
+        self.plan: Plan | None = None
+
+    def cycle(self, seconds: float = 1.0) -> Plan:
+        """One cycle ``seconds`` later; what it plans is written."""
+        self.now += seconds
+        world = World(
+            portfolio=copy.deepcopy(self.portfolio),
+            jobs=list(self.jobs.values()),
+            job_pods=self.job_pods,
+            pods=self.pods,
+            nodes=self.nodes,
+            endpoints=list(self.endpoints.values()),
+            daemon_set=self.daemon_set,
+        )
+        plan = reconcile(world, images=IMAGES, states=self.states, epoch=1, now=self.now)
+        for document in plan.apply:
+            name = document["metadata"]["name"]
+            if document["kind"] == "Job":
+                self.jobs[name] = {**document, "status": {"startTime": time_text(self.now)}}
+            elif document["kind"] == "DaemonSet":
+                self.daemon_set = document
+            elif document["kind"] == "ModelEndpoint":
+                self.endpoints[name] = {**self.endpoints.get(name, {}), **document}
+        if plan.delete_daemon_set is not None:
+            self.daemon_set = None
+        for name in plan.delete_jobs:
+            del self.jobs[name]
+        self.portfolio["status"] = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        self.states = dict(plan.states or {})
+        self.plan = plan
+        return plan
+
+    def end_job(self, report: PublishedReport | FailureReport) -> None:
+        """The newest Job ends with this report."""
+        name = list(self.jobs)[-1]
+        kind = "Complete" if isinstance(report, PublishedReport) else "Failed"
+        conditions = [{"type": kind, "status": "True", "lastTransitionTime": time_text(self.now)}]
+        self.jobs[name]["status"]["conditions"] = conditions
+        state = {"terminated": {"message": report.to_message()}}
+        statuses = {"containerStatuses": [{"name": "pruner", "state": state}]}
+        self.job_pods.append({"metadata": {"labels": {"job-name": name}}, "status": statuses})
+
+    def edit(self, **spec: Any) -> None:
+        """The user changes the spec."""
+        self.portfolio["spec"] = {**self.portfolio["spec"], **spec}
+        self.portfolio["metadata"]["generation"] += 1
+
+    def report(self, node: str, *, slowdown: float = 1.0, met: bool | None = True, obey: bool = True) -> None:
+        """The agent on ``node`` does as it is told and reports steady traffic at ``slowdown`` of the profile."""
+        entry = self.endpoints[f"digits-{node}"]
+        old = EndpointStatus.model_validate(entry.get("status") or {})
+        spec = entry["spec"]
+        active = spec["targetVariant"] if obey else old.active_variant
+        switched = old.active_variant is not None and active != old.active_variant
+        at = self.now if switched else None
+        compute = {"small": 2.0, "dense": 10.0}[active] * slowdown
+        traffic = TrafficWindow(
+            seconds=5,
+            requests=20,
+            failures=0,
+            executions=20,
+            mean_compute_milliseconds=compute,
+            mean_queue_milliseconds=0.1,
+            mean_total_milliseconds=compute + 0.5,
+            in_flight=0.04,
+            batch=1,
+            age_seconds=0,
+        )
+        observation = Observation(
+            active_variant=active,
+            resident_variants=(active,),
+            server=ServerState.SERVING,
+            traffic=traffic,
+            memory=MemoryState(limit_bytes=2**30, working_set_bytes=2**27, node_available_bytes=2**31, age_seconds=0),
+        )
+        decision = Decision(
+            action=DecisionAction.HOLD,
+            reason=DecisionReason.OBJECTIVES_MET,
+            target=None,
+            message="",
+            objectives_met=met,
+        )
+        last = old.decision.last_switch_time if old.decision else None
+        state = State(compute_factor=slowdown, last_switch_at=at or (time_seconds(last) if last else None))
+        status = EndpointStatus(
+            active_variant=active,
+            active_revision=spec["revision"]["number"] if obey else old.active_revision,
+            resident_variants=(active,),
+            observation=report_of_observation(observation, now=self.now, valid_seconds=30),
+            decision=report_of_decision(decision, state, decided_by_agent=False),
+        )
+        entry["status"] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        (found,) = (entry for entry in self.portfolio["status"]["conditions"] if entry["type"] == kind)
+        return found["status"], found["reason"]
+
+    def targets(self) -> dict[str, str | None]:
+        return {entry["spec"]["nodeName"]: entry["spec"].get("targetVariant") for entry in self.endpoints.values()}
+
+
+def _ready() -> dict[str, Any]:
+    return {"conditions": [{"type": "Ready", "status": "True"}]}
