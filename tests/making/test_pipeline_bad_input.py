@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Change, str, str]] = {
         "spec.source",
         "nothing to make",
     ),
-    "a misspelt field": (lambda spec, folder: spec.update(metods={}), "spec.metods", "not permitted"),
+    "a misspelt field": (lambda spec, folder: spec.update(metods={}), "spec.metods", "no such field"),
 }
 
 
