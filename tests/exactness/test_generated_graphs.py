@@ -8,7 +8,7 @@ from exactness_support.check import assert_mutation_is_noticed, assert_removed_a
 from exactness_support.damage import damage
 from exactness_support.graphs import INPUT_CHANNELS, KINDS, Block, Recipe, build, recipes
 from exactness_support.trained import look_trained
-from hypothesis import HealthCheck, example, given, reject, seed, settings
+from hypothesis import HealthCheck, Phase, example, given, reject, seed, settings
 
 GRAPHS = 200
 SHARDS = 8
@@ -26,6 +26,8 @@ def test_generated_graphs_are_compressed_exactly(shard: int) -> None:
         max_examples=GRAPHS // SHARDS,
         deadline=None,
         database=None,
+        # Recipes are small; to shrink one would take longer than all the tests.
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     @given(recipes())

@@ -39,14 +39,14 @@ def assert_mutation_is_noticed(module: nn.Module, captured: CapturedModel, sampl
 
 
 def assert_removed_as_the_oracle_says(module: nn.Module, report: SpatialReport, samples: torch.Tensor) -> int:
-    """Each layer keeps what is needed, and no more than the oracle's fewest; returns the channels the oracle frees."""
+    """Each layer keeps what is live and no more than the oracle's fewest; how many channels the oracle frees."""
     found = find_removable(module.double(), samples[:2].double())
     module.float()
     layers = {layer.name: layer for layer in report.layers}
     too_many: list[str] = []
     for name, oracle in found.items():
         kept = layers[name].after
-        assert kept >= oracle.needed, f"{name}: {kept} kept, but {oracle.needed} are needed"
+        assert kept >= oracle.live, f"{name}: {kept} kept, but {oracle.live} are live"
         if kept > oracle.fewest and not any(reason in layers[name].kept_because for reason in DOCUMENTED_BARRIERS):
             too_many.append(f"{name}: {kept} kept ({layers[name].kept_because}), but {oracle}")
     assert not too_many, "\n".join(too_many)

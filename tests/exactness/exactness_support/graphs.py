@@ -401,7 +401,7 @@ def build(recipe: Recipe) -> Generated:
 
 
 def recipes() -> st.SearchStrategy[Recipe]:
-    """Recipes of two to five blocks."""
+    """Recipes of two to four blocks."""
     block = st.builds(
         Block,
         kind=st.sampled_from(sorted(KINDS)),
@@ -411,7 +411,7 @@ def recipes() -> st.SearchStrategy[Recipe]:
     )
     return st.builds(
         Recipe,
-        blocks=st.lists(block, min_size=2, max_size=5).map(tuple),
+        blocks=st.lists(block, min_size=2, max_size=4).map(tuple),
         width=st.sampled_from([8, 12]),
         size=st.sampled_from([7, 8]),
         head=st.sampled_from(["pool", "pool", "flatten"]),

@@ -36,24 +36,25 @@ _SEARCHES = 60
 class LayerOracle:
     """What the experiments say of one layer's output channels.
 
-    ``needed`` must stay. ``coupled`` are channels that nobody needs, but that glue joins with one that is needed (an
-    addition or a product of streams, a depthwise layer, equal groups): taking them out of one stream would take them
-    out of the other. ``uneven`` are free channels whose image, at some layer, is not the same everywhere: no bias can
-    replace it. ``ones`` is how many channels stand for all those free ones that a layer with zero padding reads as one
-    non-zero value.
+    ``live`` differ from input to input, and an output depends on them: they must stay. ``needed`` are these and others
+    that act on what is live (a constant under attention along the channels, say). ``held`` are channels that nobody
+    needs and yet cannot go: glue joins them with a needed one (an addition or a product of streams, a depthwise layer,
+    equal groups), so that taking them out of one stream would take them out of the other; or their image, at some
+    layer, is not the same everywhere, so that no bias can replace it. ``ones`` is how many channels stand for all those
+    free ones that a layer with zero padding reads as one non-zero value.
     """
 
     name: str
     channels: int
+    live: int
     needed: int
-    coupled: int
-    uneven: int
+    held: int
     ones: int
 
     @property
     def fewest(self) -> int:
         """How many channels are left if everything removable is removed."""
-        return self.needed + self.coupled + self.uneven + self.ones
+        return self.needed + self.held + self.ones
 
 
 @dataclass
@@ -82,23 +83,29 @@ def find_removable(module: nn.Module, inputs: torch.Tensor, *, seed: int = 0) ->
     whole, whole_names = _with_whole_glue(module)
     joins = _Feeds(whole, whole_names, calls, scaled[:1], generator)
     places = _Places(names)
+    live: set[_Place] = set()
     needed: set[_Place] = set()
     for index, call in enumerate(calls):
         everything = list(range(width(call.module)))
         suspects = (~(call.live_channels & call.read_channels)).nonzero().flatten().tolist()
-        needed |= {places.channel(call, channel) for channel in set(everything) - set(suspects)}
+        live |= {places.channel(call, channel) for channel in set(everything) - set(suspects)}
         for channel, columns, reaches_output in feeds.of(index, suspects, signs=(1.0, -1.0)):
-            live = any(bool((calls[r].live_columns & calls[r].read_columns)[column]) for r, column in columns)
-            if live or reaches_output:
+            acts = any(bool((calls[r].live_columns & calls[r].read_columns)[column]) for r, column in columns)
+            if acts or reaches_output:
                 needed.add(places.channel(call, channel))
         for channel, columns, _ in joins.of(index, everything, signs=(1.0,)):
             for reader, column in columns:
                 places.join(places.channel(call, channel), places.column(calls[reader], column))
+    needed |= live
     for call in calls:
         places.join_depthwise(call)
     kept = _equal_groups(calls, places, {places.group(place) for place in needed})
     constants, uneven, groups = _images(calls, places, kept)
-    return {name: _layer(part, name, places, needed, kept, constants, uneven, groups) for part, name in names.items()}
+    # Uneven images stay, and so does a channel that stands for constants: where groups are equal they weigh more.
+    kept = _equal_groups(calls, places, kept | uneven | _ones_of_groups(calls, places, constants))
+    constants, _, groups = _images(calls, places, kept)
+    layers = [_layer(part, name, places, live, needed, kept, constants, groups) for part, name in names.items()]
+    return {layer.name: layer for layer in layers}
 
 
 _Place = tuple[str, str, int]
@@ -156,6 +163,19 @@ def _equal_groups(calls: list[_Call], places: _Places, kept: set[_Place]) -> set
             return kept
 
 
+def _ones_of_groups(calls: list[_Call], places: _Places, constants: set[_Place]) -> set[_Place]:
+    """For each group of a grouped convolution that reads constants, one of them."""
+    chosen: set[_Place] = set()
+    for call in calls:
+        part = call.module
+        if isinstance(part, _ConvNd) and 1 < part.groups < part.in_channels:
+            read = [places.group(places.column(call, column)) for column in range(part.in_channels)]
+            size = len(read) // part.groups
+            for start in range(0, len(read), size):
+                chosen |= set([place for place in read[start : start + size] if place in constants][:1])
+    return chosen
+
+
 def _images(
     calls: list[_Call], places: _Places, kept: set[_Place]
 ) -> tuple[set[_Place], set[_Place], dict[_Place, int]]:
@@ -184,10 +204,10 @@ def _layer(
     part: nn.Module,
     name: str,
     places: _Places,
+    live: set[_Place],
     needed: set[_Place],
     kept: set[_Place],
     constants: set[_Place],
-    uneven: set[_Place],
     groups: dict[_Place, int],
 ) -> LayerOracle:
     own: list[_Place] = [("out", name, channel) for channel in range(width(part))]
@@ -197,9 +217,9 @@ def _layer(
     return LayerOracle(
         name=name,
         channels=len(own),
+        live=sum(place in live for place in own),
         needed=sum(place in needed for place in own),
-        coupled=sum(place not in needed and root in kept for place, root in zip(own, roots, strict=True)),
-        uneven=sum(root in uneven for root in roots),
+        held=sum(place not in needed and root in kept for place, root in zip(own, roots, strict=True)),
         ones=max(costs, default=0),
     )
 
