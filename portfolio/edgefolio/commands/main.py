@@ -55,10 +55,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     found = {point.name: point for point in entry_points(group=COMMAND_GROUP)}
     for name in sorted(found, key=lambda name: (COMMAND_ORDER.index(name) if name in COMMAND_ORDER else 99, name)):
-        try:  # TEMPORARY while the rooms are being built
-            app.command(name)(_loaded(found[name]))
-        except (ModuleNotFoundError, AttributeError):
-            continue
+        app.command(name)(_loaded(found[name]))
     return app
 
 
