@@ -122,7 +122,7 @@ def paper(networks: Json) -> list[str]:
         "few epochs used here; with long trainings the ratios after the dense model grow in proportion |",
         f"| 5.14x smaller than sparse models | {'; '.join(smaller)} | {command} | the paper: VGG-16 on CIFAR-10, "
         "256x sparsity by single weights, against the dense net with its batch norms; here narrow nets, Fashion-MNIST, "
-        "channel groups, five levels |",
+        "channel groups, four levels |",
         f"| 1.67x faster than sparse models | {'; '.join(speed)} | {command} | other nets, runtime and processor; the "
         "paper's figure comes from few single batches, ours from interleaved rounds at batch 32 |",
         "| 11.9x less switching overhead | see `benchmarks/results/switching.json` | `benchmarks/switching` | the "
