@@ -116,3 +116,16 @@ def test_macs_are_those_of_one_sample() -> None:
     expected = 6 * 6 * 4 * 3 * 9 + 4 * 6 * 6 * 5
     assert count_macs(capture(module, (torch.randn(7, 3, 6, 6),))) == expected
     assert count_macs(module, ((3, 6, 6),)) == expected
+
+
+def test_macs_of_a_net_that_makes_its_own_tensors() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x + torch.arange(6, dtype=x.dtype, device="cpu"))
+
+    assert count_macs(Positions(), ((6,),)) == 24
+    assert count_macs(capture(Positions(), (torch.randn(2, 6),))) == 24

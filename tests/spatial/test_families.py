@@ -86,6 +86,18 @@ def test_groups_stay_equally_large() -> None:
     assert "equal groups: 1" in compressed.report.layers[0].kept_because
 
 
+def test_one_channel_stands_for_constants_where_its_group_has_room() -> None:
+    module = lively(
+        nn.Sequential(nn.Conv2d(4, 8, 1, groups=2), nn.Conv2d(8, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 3, 1))
+    )
+    # The constant of the first group is larger, but there it would force a filler into the second.
+    silence(module[0], [0], bias=2.0)
+    silence(module[0], [4, 5], bias=0.5)
+    compressed = shrink(module, (4, 8, 8))
+    assert after(compressed) == {"0": 6, "1": 5, "3": 3}
+    assert compressed.report.layers[0].merged_border == 2
+
+
 class Dense(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -23,11 +23,26 @@ def count_macs(model: CapturedModel | torch.nn.Module, input_shapes: tuple[tuple
         module = model
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     dtype = next((value.dtype for value in held.values() if value.is_floating_point()), torch.get_default_dtype())
-    shapes_only = {name: torch.empty_like(value, device="meta") for name, value in held.items()}
-    inputs = tuple(torch.empty((1, *shape), dtype=dtype, device="meta") for shape in input_shapes)
+    try:
+        return _run(module, held, input_shapes, dtype, device="meta")
+    except RuntimeError:
+        # The module makes tensors of its own on another device; then it runs on zeros.
+        return _run(module, held, input_shapes, dtype, device="cpu")
+
+
+def _run(
+    module: torch.nn.Module,
+    held: dict[str, torch.Tensor],
+    input_shapes: tuple[tuple[int, ...], ...],
+    dtype: torch.dtype,
+    *,
+    device: str,
+) -> int:
+    weights = {name: value.to(device) for name, value in held.items()}
+    inputs = tuple(torch.zeros((1, *shape), dtype=dtype, device=device) for shape in input_shapes)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        torch.func.functional_call(module, shapes_only, inputs)
+        torch.func.functional_call(module, weights, inputs)
     return int(counter.get_total_flops()) // 2
 
 

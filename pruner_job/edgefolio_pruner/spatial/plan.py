@@ -113,12 +113,26 @@ def _find_merges(
             if soft[group, column]:
                 reads[channel][node, group] = (column, float(value[group, column]))
     reads = {channel: read for channel, read in reads.items() if free[channel] and read}
-    return _choose(reads, values, merges, merged)
+    return _choose(reads, values, _fits_free(structure, firmly), merges, merged)
+
+
+def _fits_free(structure: Structure, firmly: Mask) -> Mask:
+    """Channels that could stay without making any grouped layer larger than its fullest group already makes it."""
+    result = np.ones(structure.count, dtype=bool)
+    for node, role in structure.contractions():
+        if role.groups > 1 and not role.is_depthwise:
+            read = structure.channels[role.source].ravel()[role.columns]
+            written = structure.channels[node].reshape(role.groups, role.outputs_per_group)
+            for channels in (read, written):
+                counts = firmly[channels].sum(axis=1)
+                result[channels[counts == counts.max()].ravel()] = False
+    return result
 
 
 def _choose(
     reads: dict[int, dict[tuple[fx.Node, int], tuple[int, float]]],
     values: dict[int, dict[tuple[fx.Node, int], tuple[int, float]]],
+    fits_free: Mask,
     merges: dict[fx.Node, list[Merge]],
     merged: Mask,
 ) -> bool:
@@ -144,7 +158,11 @@ def _choose(
         needed = frozenset(place for member in members for place in reads[member])
         representative = max(
             (channel for channel in patterns[best]),
-            key=lambda channel: (min(abs(values[channel][place][1]) for place in needed), -channel),
+            key=lambda channel: (
+                bool(fits_free[channel]),
+                min(abs(values[channel][place][1]) for place in needed),
+                -channel,
+            ),
         )
         _merge(representative, [m for m in members if m != representative], reads, values, merges)
         merged[[m for m in members if m != representative]] = True
