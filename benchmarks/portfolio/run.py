@@ -54,9 +54,15 @@ def main() -> None:
                 folder = arguments.work_dir / network.architecture / f"seed-{seed}"
                 finished.append(Run(network=network, seed=seed, folder=folder, data=data, say=say).result())
                 write(path, finished)
-    results = json.loads(path.read_text())
-    (arguments.results / "portfolio.md").write_text(markdown(results))
-    say(f"wrote {path}")
+                write_table(path)
+    else:
+        write_table(path)
+
+
+def write_table(path: Path) -> None:
+    """The Markdown page beside the results."""
+    path.with_suffix(".md").write_text(markdown(json.loads(path.read_text())))
+    say(f"wrote {path} and its table")
 
 
 def shortened(data: DataBundle, samples: int, *, seed: int) -> DataBundle:
