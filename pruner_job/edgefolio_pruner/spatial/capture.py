@@ -254,7 +254,8 @@ def _to_graph_module(program: ExportedProgram, module: torch.nn.Module) -> tuple
             result = node.args[0]
         elif node.op in ("call_function", "get_attr"):
             if node.op == "get_attr":
-                raise _refusal("it holds control flow that depends on values")
+                users = sorted({str(user.target) for user in node.users})
+                raise _refusal(f"it holds a graph of its own within {', '.join(users)}")
             mapped[node] = graph.node_copy(node, lambda argument: mapped[argument])
         else:
             raise _refusal(f"it holds a {node.op} node")
