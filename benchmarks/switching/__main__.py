@@ -103,7 +103,7 @@ def switch_under_load(
             began = time.monotonic()
             outcome = site.switcher.switch(target, standby=beside)
             returned = time.monotonic()
-            assert outcome.succeeded, outcome.cause
+            assert outcome.succeeded, f"{outcome.cause}\n{site.server.log_tail(40)}"
             records.append(
                 SwitchRecord(
                     began=began, returned=returned, version=target.version, load_milliseconds=outcome.load_milliseconds

@@ -28,11 +28,14 @@ from edgefolio_edge.store import ModelStore, variant_of_version
 from edgefolio_edge.switching import Placement, Switcher, SwitchOutcome
 from edgefolio_edge.syncing import Synced, Synchronizer
 from edgefolio_edge.telling import Teller
+from edgefolio_edge.triton.server import STOP_SECONDS
 
 #: A server that runs but answers no control call for this many cycles is restarted, if it is ours.
 SILENT_CYCLES_UNTIL_RESTART = 3
 
 
+#: A server whose load hangs would use up all the time it is given to stop, and users wait for the next one.
+QUICK_STOP_SECONDS = 1.0
 #: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
@@ -215,13 +218,13 @@ class Agent:
         self.reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
         return self._restart()
 
-    def _restart(self) -> bool:
-        """Start our server anew. ``False``, and the error said, if that fails now."""
+    def _restart(self, *, seconds: float = STOP_SECONDS) -> bool:
+        """Start our server anew; the old one gets ``seconds`` to stop. ``False``, and the error said, if that fails."""
         self.metrics.repaired("server")
         self.metrics.serving(None, None)
         self.control.close()
         try:
-            self.host.restart()
+            self.host.restart(seconds=seconds)
         except UserError as error:
             self._teller.error(error)
             return False
@@ -237,7 +240,7 @@ class Agent:
                 self.reporter.event("silent", "The server does not answer the control calls.")
             if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and self.host.may_restart() and not self.dry_run:
                 self._silent_cycles = 0
-                self._restart()
+                self._restart(seconds=QUICK_STOP_SECONDS)
             return None
         self._silent_cycles = 0
         if not ready or self._manifest is None:
@@ -308,6 +311,10 @@ class Agent:
             previous=sight.name,
             restored=outcome.restored,
         )
+        if outcome.stuck:
+            self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
+            if self.host.may_restart():
+                self._restart(seconds=QUICK_STOP_SECONDS)
 
     def _repair(self, target: Placement) -> SwitchOutcome:
         """A backend died: load anew; where that does not help and the server is ours, restart it."""

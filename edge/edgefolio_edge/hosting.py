@@ -12,7 +12,7 @@ from edgefolio.errors import UserError
 from edgefolio_edge.locking import only_writer_of_endpoint
 from edgefolio_edge.triton.endpoint import Endpoint, attach, host_and_port, read_key
 from edgefolio_edge.triton.record import recorded_server, remove_record, start_or_adopt, write_record
-from edgefolio_edge.triton.server import ServerSettings, TritonServer
+from edgefolio_edge.triton.server import STOP_SECONDS, ServerSettings, TritonServer
 
 #: Waits between attempts to restart a server that keeps dying.
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -75,14 +75,17 @@ class Host:
         """Whether it is ours to restart, and the time to do it."""
         return self.server is not None and time.monotonic() >= self._not_before
 
-    def restart(self) -> None:
-        """Start our server anew, on the same ports. Raises :class:`UserError`; the next attempt waits longer."""
+    def restart(self, *, seconds: float = STOP_SECONDS) -> None:
+        """Start our server anew, on the same ports; the old one gets ``seconds`` to stop.
+
+        Raises :class:`UserError`; the next attempt waits longer.
+        """
         assert self.server is not None
         assert self._directory is not None
         self._failures += 1
         wait = RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)]
         self._not_before = time.monotonic() + wait
-        self.server.stop()
+        self.server.stop(seconds=seconds)
         self.server = TritonServer.start(replace(self.server.settings, ports=self.server.ports))
         write_record(self.server, self._directory)
         self.endpoint = self.server.endpoint()

@@ -22,6 +22,10 @@ from edgefolio_edge.triton.control import LOAD_SECONDS, ControlError, TritonCont
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0
 UNLOAD_SECONDS = 15.0
+#: A load that takes this many times as long as it did when the variant was profiled hangs, but never sooner than ...
+LOAD_PATIENCE = 50.0
+#: ... so many seconds.
+LEAST_LOAD_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,8 @@ class SwitchOutcome:
     """What a switch came to.
 
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
-    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame.
+    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
+    did not end in time; this Triton then takes no further load until it is restarted, whatever becomes of the backend.
     """
 
     variant: str
@@ -52,11 +57,18 @@ class SwitchOutcome:
     total_milliseconds: float
     restored: bool | None = None
     unreachable: bool = False
+    stuck: bool = False
 
     @property
     def succeeded(self) -> bool:
         """Whether the variant serves and answered its probe."""
         return self.cause is None
+
+
+def load_seconds(variant: Variant) -> float:
+    """How long a load of ``variant`` may take: far longer than when it was profiled, and then it hangs."""
+    profiled = max(profile.load_milliseconds for profile in variant.profiles) / 1e3
+    return min(LOAD_SECONDS, max(LEAST_LOAD_SECONDS, LOAD_PATIENCE * profiled))
 
 
 class Switcher:
@@ -68,13 +80,11 @@ class Switcher:
         store: ModelStore,
         *,
         warm_up: bool = False,
-        load_seconds: float = LOAD_SECONDS,
     ) -> None:
         """``warm_up`` for a server whose backend compares no probe while loading."""
         self.control = control
         self.store = store
         self.warm_up = warm_up
-        self.load_seconds = load_seconds
 
     def switch(
         self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
@@ -89,7 +99,7 @@ class Switcher:
         started = time.perf_counter()
         loaded = 0.0
         cause: str | None = None
-        unreachable = False
+        unreachable = stuck = False
         try:
             self.store.require(target.manifest, target.variant)
             loaded = self._load([*standby, target])
@@ -98,10 +108,11 @@ class Switcher:
             cause = str(error)
         except ControlError as error:
             cause = str(error)
-            unreachable = error.unreachable
+            unreachable, stuck = error.unreachable, error.timed_out
         restored = None
         if cause is not None and previous is not None and not unreachable:
-            restored = self._restore(previous)
+            # Behind a load that hangs another would wait for ever; the previous version has not left meanwhile.
+            restored = self.canary(previous) is None if stuck else self._restore(previous)
         return SwitchOutcome(
             variant=target.variant.name,
             version=target.version,
@@ -110,6 +121,7 @@ class Switcher:
             total_milliseconds=1e3 * (time.perf_counter() - started),
             restored=restored,
             unreachable=unreachable,
+            stuck=stuck,
         )
 
     def canary(self, placement: Placement) -> str | None:
@@ -164,7 +176,7 @@ class Switcher:
             warm_up=self.warm_up,
         )
         started = time.perf_counter()
-        self.control.load(self.store.served_as, configuration, seconds=self.load_seconds)
+        self.control.load(self.store.served_as, configuration, seconds=load_seconds(target.variant))
         return 1e3 * (time.perf_counter() - started)
 
     def _restore(self, previous: Placement) -> bool:

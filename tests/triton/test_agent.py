@@ -20,7 +20,7 @@ from triton_portfolios import MODEL, publish, revealing_model
 
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.control import AccessKey, TritonControl
-from edgefolio_edge.triton.processes import stubs_of
+from edgefolio_edge.triton.processes import stub_of_version, stubs_of
 from edgefolio_edge.triton.record import recorded_server
 from edgefolio_edge.triton.server import TritonServer
 
@@ -185,6 +185,28 @@ def test_a_backend_that_is_stopped_for_a_while_is_survived(place: Place) -> None
         assert agent.stop() == 0
     assert before.remains() == ()
     assert after.remains() == ()
+
+
+def test_a_load_that_hangs_is_survived_by_a_restart(place: Place) -> None:
+    """The new variant's backend is stopped while it starts: this Triton then takes no load any more."""
+    with place.run() as agent:
+        serving = agent.wait_for("serving")
+        before, said = place.server(), len(agent.lines)
+        place.ask({"maxMemory": "1536Ki"})
+        eventually(lambda: stub_of_version(before.identity, 101) is not None)
+        loading = stub_of_version(before.identity, 101)
+        assert loading is not None
+        psutil.Process(loading.pid).suspend()
+        failure = agent.wait_for("failed", after=said, variant="variant-1")
+        assert failure["restored"] is True
+        agent.wait_for("stuck", after=said)
+        agent.wait_for("serving", after=said)
+        assert place.server().identity != before.identity
+        assert place.server().grpc_endpoint == serving["grpc"]
+        # The variant that hung is left alone for a while; of the others the one nearest to the objective serves.
+        assert "variant-1" in json.loads((place.state / "status.json").read_text())["quarantined"]
+        assert agent.stop() == 0
+    assert before.remains() == ()
 
 
 def test_a_killed_backend_is_found_and_repaired_without_a_restart(place: Place) -> None:

@@ -127,9 +127,9 @@ class TritonControl:
             client_timeout=seconds,
         )
 
-    def unload(self, model: str) -> None:
+    def unload(self, model: str, *, seconds: float = CALL_SECONDS) -> None:
         """Stop serving ``model``. Needs the key. Returns before the last version is gone."""
-        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=LOAD_SECONDS)
+        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=seconds)
 
     def statistics(self, model: str) -> tuple[VersionStatistics, ...]:
         """Counters of each served version of ``model``; those of an unloaded version are gone."""

@@ -35,6 +35,8 @@ LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 #: How long the server lets requests finish when it is told to stop.
 EXIT_SECONDS = 5
+#: After this it is ended.
+STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
 #: Becomes Triton, after asking the kernel to end it when the process that started it dies, however it dies.
@@ -175,7 +177,7 @@ class TritonServer:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def stop(self, *, seconds: float = EXIT_SECONDS + 2.0) -> None:
+    def stop(self, *, seconds: float = STOP_SECONDS) -> None:
         """End the server, its stubs, its shared memory and its temporary directory. May be called twice.
 
         Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
