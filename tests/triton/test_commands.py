@@ -88,8 +88,9 @@ def test_serve_mends_a_dead_backend_and_says_when_triton_dies(manifest: Manifest
     assert "remedy" in command.errors
 
 
-def test_a_killed_serve_takes_its_triton_with_it(manifest: Manifest, repository: Path) -> None:
-    command = Command("serve", "--repository", str(repository), "--model", MODEL, "--json", *ANY_PORTS)
+def test_a_killed_serve_takes_its_triton_with_it(manifest: Manifest, repository: Path, temporary: Path) -> None:
+    options = ["--repository", str(repository), "--model", MODEL, "--json", *ANY_PORTS]
+    command = Command("serve", *options, temporary=temporary)
     command.wait_for("serving")
     (triton,) = _servers(command)
     command.kill()
