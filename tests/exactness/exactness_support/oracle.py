@@ -27,7 +27,7 @@ from torch.nn.modules.conv import _ConvNd
 #: A change below this share of a tensor's largest value is rounding (float64).
 _TOLERANCE = 1e-11
 _CHUNK = 128
-_DISTURBED_RUNS = 6
+_DISTURBED_RUNS = 16
 #: Interventions spent on telling unread columns from columns that only look so; after them the rest count as read.
 _SEARCHES = 60
 
@@ -79,9 +79,11 @@ def find_removable(module: nn.Module, inputs: torch.Tensor, *, seed: int = 0) ->
     names = {part: name for name, part in module.named_modules() if is_layer(part)}
     scaled = torch.cat([inputs, inputs * 4, -inputs * 20, inputs.roll(1, dims=-1) * 0.3])
     calls = _record(module, names, scaled, generator)
-    feeds = _Feeds(module, names, calls, scaled[:1], generator)
+    feeds = _Feeds(module, names, calls, scaled[:1], generator, held=[call.given[:1] for call in calls])
     whole, whole_names = _with_whole_glue(module)
-    joins = _Feeds(whole, whole_names, calls, scaled[:1], generator)
+    # Positive everywhere, so that no zero factor hides that two streams are multiplied.
+    positive = [torch.rand(call.given[:1].shape, generator=generator, dtype=call.given.dtype) + 0.5 for call in calls]
+    joins = _Feeds(whole, whole_names, calls, scaled[:1], generator, held=positive)
     places = _Places(names)
     live: set[_Place] = set()
     needed: set[_Place] = set()
@@ -102,6 +104,7 @@ def find_removable(module: nn.Module, inputs: torch.Tensor, *, seed: int = 0) ->
     kept = _equal_groups(calls, places, {places.group(place) for place in needed})
     constants, uneven, groups = _images(calls, places, kept)
     # Uneven images stay, and so does a channel that stands for constants: where groups are equal they weigh more.
+    uneven |= _uneven_outputs(calls, places, kept)
     kept = _equal_groups(calls, places, kept | uneven | _ones_of_groups(calls, places, constants))
     constants, _, groups = _images(calls, places, kept)
     layers = [_layer(part, name, places, live, needed, kept, constants, groups) for part, name in names.items()]
@@ -198,6 +201,26 @@ def _images(
                 constants.add(place)
                 groups[place] = max(groups.get(place, 1), getattr(call.module, "groups", 1))
     return constants - uneven, uneven, groups
+
+
+def _uneven_outputs(calls: list[_Call], places: _Places, kept: set[_Place]) -> set[_Place]:
+    """Free places that hold an uneven image at a layer's output, or several of its channels in turns, and are read.
+
+    Glue may make it even again: a ReLU that cuts all of it to zero, a pool over the four constants of a pixel shuffle.
+    The compiler does not follow the values of uneven images (a documented limit), so it keeps them.
+    """
+    uneven: set[_Place] = set()
+    for call in calls:
+        flat = _channels_first(call.module, call.given)[0]
+        seen: set[_Place] = set()
+        for channel, image in enumerate(flat):
+            place = places.group(places.channel(call, channel))
+            if place in kept or bool(call.live_channels[channel]) or not bool(call.read_channels[channel]):
+                continue
+            if place in seen or float((image - image[0]).abs().max()) > _TOLERANCE * float(image.abs().max()):
+                uneven.add(place)
+            seen.add(place)
+    return uneven
 
 
 def _layer(
@@ -450,7 +473,10 @@ class _Feeds:
         calls: list[_Call],
         image: torch.Tensor,
         generator: torch.Generator,
+        *,
+        held: list[torch.Tensor],
     ) -> None:
+        self._held = held
         self._module, self._names, self._calls, self._image, self._generator = module, names, calls, image, generator
 
     def of(
@@ -487,7 +513,7 @@ class _Feeds:
                 for sample, column in moved.nonzero().tolist():
                     columns[sample - 1].add((position, column))
             # A copy: glue such as an in-place ReLU writes into it.
-            held = call.given[:1].expand(batch, *call.given.shape[1:]).clone()
+            held = self._held[position].expand(batch, *call.given.shape[1:]).clone()
             if position != index:
                 return held
             view = held.movedim(_axis(part, held), 1)
