@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -61,6 +62,8 @@ def build_app() -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    # ONNX Runtime on Linux reports its use unless told not to; what runs at the edge must not call anywhere.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # Long work ends up in logs and pipes; a line is wanted there when it happens.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
