@@ -210,14 +210,20 @@ def _uneven_outputs(calls: list[_Call], places: _Places, kept: set[_Place]) -> s
     The compiler does not follow the values of uneven images (a documented limit), so it keeps them.
     """
     uneven: set[_Place] = set()
+    read = {
+        places.group(places.column(call, column))
+        for call in calls
+        for column in call.read_columns.nonzero().flatten().tolist()
+    }
     for call in calls:
         flat = _channels_first(call.module, call.given)[0]
         seen: set[_Place] = set()
         for channel, image in enumerate(flat):
             place = places.group(places.channel(call, channel))
-            if place in kept or bool(call.live_channels[channel]) or not bool(call.read_channels[channel]):
+            if place in kept or bool(call.live_channels[channel]) or place not in read:
                 continue
-            if place in seen or float((image - image[0]).abs().max()) > _TOLERANCE * float(image.abs().max()):
+            differs = float((image - image[0]).abs().max()) > _TOLERANCE * float(image.abs().max())
+            if place in seen or (differs and bool(call.read_channels[channel])):
                 uneven.add(place)
             seen.add(place)
     return uneven
