@@ -27,7 +27,7 @@ from torch.nn.modules.conv import _ConvNd
 #: A change below this share of a tensor's largest value is rounding (float64).
 _TOLERANCE = 1e-11
 _CHUNK = 128
-_DISTURBED_RUNS = 16
+_DISTURBED_RUNS = 8
 #: Interventions spent on telling unread columns from columns that only look so; after them the rest count as read.
 _SEARCHES = 60
 
