@@ -104,8 +104,8 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     table = Table(
         title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
     )
+    # Fits eighty columns; the report says more (method, parent, intervals).
     table.add_column("variant", no_wrap=True)
-    table.add_column("method", no_wrap=True, overflow="ellipsis")
     for heading in ("accuracy", "p50", "p95", "size", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for variant in reversed(manifest.variants):
@@ -113,7 +113,6 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
         assert latency is not None
         table.add_row(
             variant.name,
-            variant.method,
             f"{variant.test_accuracy.percent:.2f} %",
             f"{latency.p50_milliseconds:.2f} ms",
             f"{latency.p95_milliseconds:.2f} ms",
