@@ -17,7 +17,7 @@ from demo.servers import Edgefolio
 from demo.story import Event, PlacedPhase
 
 #: Busy processes during the hog, all on the server's processors.
-HOG_PROCESSES = 4
+HOG_PROCESSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)

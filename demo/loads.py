@@ -19,8 +19,8 @@ from edgefolio.manifest import Manifest
 from edgefolio_pruner.report.timeline import LoadFigures
 
 #: Requests per second of each fixed-rate client, and the pause of each closed-loop client.
-FIXED_RATE = 6.0
-THINK_SECONDS = 0.15
+FIXED_RATE = 5.0
+THINK_SECONDS = 0.2
 #: An agent that was killed must be back at work within this time.
 RECOVERY_SECONDS = 30.0
 

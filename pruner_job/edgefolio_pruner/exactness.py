@@ -103,8 +103,11 @@ def in_dtype(captured: CapturedModel, dtype: torch.dtype) -> CapturedModel:
             return {name: cast(entry) for name, entry in value.items()}
         return value
 
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function":
+    for node in list(graph_module.graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            # It states the type that a tensor had when the graph was captured, which is what changes here.
+            graph_module.graph.erase_node(node)
+        elif node.op == "call_function":
             node.args = tuple(argument if isinstance(argument, fx.Node) else cast(argument) for argument in node.args)
             node.kwargs = cast(node.kwargs)
     graph_module.recompile()
