@@ -26,9 +26,9 @@ class Phase:
 
 #: The same for every server that is compared.
 COMPARED = (
-    Phase(event=Event.QUIET, seconds=9),
+    Phase(event=Event.QUIET, seconds=8),
     Phase(event=Event.CPU_HOG, seconds=14),
-    Phase(event=Event.QUIET, seconds=15),
+    Phase(event=Event.QUIET, seconds=19),
     Phase(event=Event.OBJECTIVE_CHANGED, seconds=10),
 )
 
