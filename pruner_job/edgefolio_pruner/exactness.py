@@ -18,7 +18,7 @@ from torch import fx
 
 from edgefolio_pruner.export import evaluating, flat_outputs
 from edgefolio_pruner.making.exactness import FLOAT32_FACTOR, FLOAT64_RELATIVE_BOUND
-from edgefolio_pruner.spatial import CapturedModel, Compressed, compress
+from edgefolio_pruner.spatial import CapturedModel, Compressed, capture, compress
 from edgefolio_pruner.spatial.capture import copy_graph_module
 
 #: Largest allowed |difference| / max |output| in float64.
@@ -57,10 +57,14 @@ def prove_exact(
 ) -> Exactness:
     """Compare ``module`` (float32) with what came of it, on ``samples`` ``[samples, channels, height, width]``.
 
-    ``captured`` and ``compressed`` are of ``module`` in float32. No second export is made: the captured graph is cast.
+    ``captured`` and ``compressed`` are of ``module`` in float32. The captured graph is cast to float64; only where the
+    module names float32 itself (then it computes a part in float32 in any case) it is captured a second time.
     """
     exact = copy.deepcopy(module).double()
-    captured64 = in_dtype(captured, torch.float64)
+    if _names_its_type(captured):
+        captured64 = capture(exact.eval(), (samples[:2].double(),))
+    else:
+        captured64 = in_dtype(captured, torch.float64)
     compressed64 = compress(captured64)
     with torch.no_grad(), evaluating(exact), evaluating(module):
         truth = flat_outputs(exact(samples.double()))
@@ -72,6 +76,15 @@ def prove_exact(
         float32_difference=relative_difference(truth, float32),
         float32_own_error=relative_difference(truth, own),
         samples=len(samples),
+    )
+
+
+def _names_its_type(captured: CapturedModel) -> bool:
+    """Whether an operator of the graph, not only its weights, fixes the floating point type."""
+    return any(
+        captured.dtype in (*node.args, *node.kwargs.values())
+        for node in captured.graph_module.graph.nodes
+        if node.op == "call_function" and node.target is not torch.ops.aten._assert_tensor_metadata.default
     )
 
 
