@@ -213,7 +213,7 @@ def test_full_shared_memory_refuses_the_new_variant_and_the_old_serves_on(site: 
     if probe.returncode != 0:
         pytest.skip("mounting a small /dev/shm needs privileges: " + probe.stderr.decode().strip())
     script = tmp_path / "small.py"
-    script.write_text(_SMALL_SHARED_MEMORY)
+    script.write_text(_SECOND_FAILS)
     command = f"mount -t tmpfs -o size=1536k tmpfs /dev/shm && exec {sys.executable} {script} {site.store.root}"
     finished = subprocess.run(
         ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=120, check=False
@@ -222,7 +222,24 @@ def test_full_shared_memory_refuses_the_new_variant_and_the_old_serves_on(site: 
     assert finished.stdout.split() == ["first", "True", "second", "False", "restored", "True", "serves", "101"]
 
 
-_SMALL_SHARED_MEMORY = """
+def test_an_unreadable_version_is_refused_and_the_old_serves_on(site: Site, tmp_path: Path) -> None:
+    """Without the right to read everything, which root has and an agent in a container has not."""
+    unprivileged = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    script = tmp_path / "unreadable.py"
+    script.write_text(_SECOND_FAILS)
+    folder = site.store.model_repository / MODEL / "102"
+    before = folder.stat().st_mode
+    folder.chmod(0o000)
+    try:
+        command = [*unprivileged, sys.executable, str(script), str(site.store.root)]
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        folder.chmod(before)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split() == ["first", "True", "second", "False", "restored", "True", "serves", "101"]
+
+
+_SECOND_FAILS = """
 import sys
 from pathlib import Path
 from edgefolio_edge.store import ModelStore
