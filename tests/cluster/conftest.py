@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster_site import Operator
 from control_plane import BED, ApiServer, Kubernetes, NotBuilt, free_ports, install_resources, programs
-from edge_site import IMAGES, EdgeSite, bed_run, progress
+from edge_site import IMAGES, EdgeSite, bed_run, cpusets, progress
 
 _numbers = itertools.count(1)
 
@@ -103,7 +103,7 @@ def cluster() -> Iterator[Kubernetes]:
         yield kubernetes
         return
     # A node's hog must leave the other serving node alone, on two processors as on many.
-    environment = {**os.environ, "NODE_CPUSETS": os.environ.get("NODE_CPUSETS") or _cpusets()}
+    environment = {**os.environ, "NODE_CPUSETS": os.environ.get("NODE_CPUSETS") or cpusets()}
     subprocess.run([BED / "down.sh"], check=True, timeout=60)
     try:
         done = progress("starting three nodes")
@@ -113,13 +113,6 @@ def cluster() -> Iterator[Kubernetes]:
     finally:
         if not keep:
             subprocess.run([BED / "down.sh"], check=True, timeout=60)
-
-
-def _cpusets() -> str:
-    processors = sorted(os.sched_getaffinity(0))
-    if len(processors) < 2:
-        return ""
-    return f"{processors[0]} {processors[1]} {','.join(map(str, processors))}"
 
 
 @pytest.fixture(scope="session")

@@ -451,3 +451,11 @@ def progress(text: str) -> Callable[[], None]:
 def bed_run() -> Path:
     """Where the running bed writes."""
     return Path(os.environ.get("BED_RUN", "/tmp/edgefolio-bed"))
+
+
+def cpusets() -> str:
+    """The bed's NODE_CPUSETS: a processor for each serving node, so that a hog on one leaves the other alone."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        return ""
+    return f"{processors[0]} {processors[1]} {','.join(map(str, processors))}"
