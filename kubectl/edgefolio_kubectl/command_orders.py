@@ -1,4 +1,4 @@
-"""``kubectl edgefolio pin``, ``unpin``, ``pause``, ``resume``, ``make``: annotations that people may write by hand too."""
+"""``kubectl edgefolio pin``, ``unpin``, ``pause``, ``resume``, ``make``: annotations, the same as written by hand."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def unpin(
 ) -> None:
     """Let an endpoint change its variant again.
 
-    kubectl edgefolio unpin edge-1
+    A pin on the node stays, and is named.
+
+      kubectl edgefolio unpin edge-1
     """
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
     _, found = _endpoint(cluster, endpoint)
@@ -90,7 +92,9 @@ def resume(
 ) -> None:
     """Let a paused endpoint be kept again.
 
-    kubectl edgefolio resume edge-1
+    What else pauses it, its node or the portfolio's policy, stays and is named.
+
+      kubectl edgefolio resume edge-1
     """
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
     portfolio, found = _endpoint(cluster, endpoint)

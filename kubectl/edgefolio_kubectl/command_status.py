@@ -34,11 +34,13 @@ def status(
 ) -> None:
     """Show portfolios as trees: state, making, revisions, endpoints with observation, decision and reason.
 
-    kubectl edgefolio status                      # all portfolios of the namespace
+    Ages are by the API server's clock. Colours are for terminals; in a pipe the width is 100 columns or $COLUMNS.
 
-    kubectl edgefolio status fashion --watch      # one of them, until Ctrl-C
+      kubectl edgefolio status                    # all of the namespace
 
-    kubectl edgefolio status -A --json            # everything, for programs
+      kubectl edgefolio status fashion --watch    # one, until Ctrl-C
+
+      kubectl edgefolio status -A --json          # everything, for programs
     """
     if name is not None and all_namespaces:
         raise UserError(

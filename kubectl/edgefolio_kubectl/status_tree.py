@@ -47,7 +47,7 @@ def portfolio_tree(portfolio: PortfolioView, *, now: float, with_namespace: bool
     for endpoint in portfolio.endpoints:
         _add_endpoint(branch, portfolio, endpoint, now=now)
     failure = portfolio.status.last_failure
-    if failure is not None:
+    if failure is not None and not any(entry.message == failure.message for entry in portfolio.notable):
         tree.add(_failure(failure, now=now))
     return tree
 
@@ -129,7 +129,7 @@ def _revision_line(portfolio: PortfolioView, revision: RevisionStatus, *, now: f
 
 def _variants(portfolio: PortfolioView, revision: RevisionStatus) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", min_width=8)
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
@@ -149,13 +149,12 @@ def _endpoints_line(portfolio: PortfolioView) -> Text:
     counts = portfolio.status.endpoints
     if not portfolio.endpoints:
         return Text("endpoints: none", style=QUIET)
-    line = Text(f"endpoints: {len(portfolio.endpoints)}")
-    if counts is not None:
-        line.append(
-            f", {counts.available} of {counts.total} that count are available, {counts.meeting_objectives} meet their "
-            "objectives"
-        )
-    return line
+    if counts is None:
+        return Text(f"endpoints: {len(portfolio.endpoints)}")
+    line = Text(f"endpoints: {counts.available} of {counts.total} available, ")
+    line.append(f"{counts.meeting_objectives} of {counts.total} inside the objectives")
+    more = len(portfolio.endpoints) - counts.total
+    return line.append(f"; {more} more starting or on a lost node" if more > 0 else "")
 
 
 def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView, *, now: float) -> None:
