@@ -8,7 +8,7 @@ import pytest
 from cluster_site import wait_for
 from edge_site import SYSTEM, EdgeSite
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def serving_pods(site: EdgeSite) -> dict[str, tuple[str, int]]:
