@@ -87,7 +87,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
 K
 start_here containerd containerd --config "$dir/containerd.toml"
 wait_for 20 ctr -a "$dir/containerd.sock" version
-for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" $EXTRA_IMAGES; do
+for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" "$IMAGES"/edgefolio-*.tar $EXTRA_IMAGES; do
+  [ -e "$image" ] || continue                 # the tests that need Edgefolio's images say what is missing
   ctr -a "$dir/containerd.sock" -n k8s.io images import --local "$image" >>"$LOGS/$name-images.log" 2>&1
 done
 
