@@ -8,6 +8,8 @@ prints. Each variant is a row, not an object: sixteen of them must fit.
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +24,11 @@ from edgefolio.specification.portfolio_status import VariantStatus
 
 #: What Kubernetes keeps of a termination message.
 LARGEST_MESSAGE_BYTES = 4096
+#: Where Kubernetes reads it; the variable is for runs outside a pod.
+TERMINATION_MESSAGE = "/dev/termination-log"
+TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
+#: What tells one making from others, over all its pods.
+MAKING_VARIABLE = "EDGEFOLIO_MAKING"
 _ROW = tuple(VariantStatus.model_fields)
 
 
@@ -133,6 +140,14 @@ def report_of_message(text: str) -> PublishedReport | FailureReport | None:
         return PublishedReport.model_validate({**document, "variants": rows})
     except (ValueError, TypeError, KeyError, ValidationError):
         return None
+
+
+def leave(report: PublishedReport | FailureReport) -> None:
+    """Print ``report``, and leave it as the container's termination message."""
+    message = report.to_message()
+    print(message, flush=True)
+    path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))
+    path.write_text(message, encoding="utf-8")
 
 
 def _cut(text: str, limit: int) -> str:
