@@ -41,8 +41,8 @@ format: install ## Format the code
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-manifests: install ## Write the custom resource definitions that are generated from the specification
-	.venv/bin/python -m edgefolio_operator.crds manifests/crds
+manifests: install ## Write the manifests that are generated: definitions, the chart's copies of them and of the rights
+	.venv/bin/python scripts/generate_manifests.py
 
 test-cluster: install ## The operator on a real Kubernetes (root on Linux; tests/cluster/bed/build.sh once)
 	.venv/bin/python -m pytest tests/cluster

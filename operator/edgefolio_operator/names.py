@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from edgefolio.specification import annotations
 from edgefolio.specification.resource import API_VERSION
 
 GROUP, VERSION = API_VERSION.split("/")
@@ -28,10 +29,10 @@ PIECES_ANNOTATION = f"{GROUP}/pieces"
 """On a Job whose pods make pieces of a revision: how many there are."""
 
 # Annotations that users write.
-MAKE_REQUESTED_ANNOTATION = f"{GROUP}/make-requested-at"
-PIN_VARIANT_ANNOTATION = f"{GROUP}/pin-variant"
-PAUSED_ANNOTATION = f"{GROUP}/paused"
-OBJECTIVE_PREFIX = f"slo.{GROUP}/"
+MAKE_REQUESTED_ANNOTATION = annotations.MAKE_REQUESTED
+PIN_VARIANT_ANNOTATION = annotations.PIN_VARIANT
+PAUSED_ANNOTATION = annotations.PAUSED
+OBJECTIVE_PREFIX = annotations.OBJECTIVE_PREFIX
 
 # What the pods of a Job do: make a revision, look what others published, delete what was published.
 JOB_COMPONENT = "pruner"

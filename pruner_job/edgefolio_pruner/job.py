@@ -152,7 +152,7 @@ def _work_directory(task: Task, *, slot: str, others: tuple[str, ...]) -> Iterat
         # Nodes differ; a limit of the Job is the same on all of them.
         threads = remote.agreed_threads(threads)
     brought = remote.take(others=others)
-    progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs")
+    progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs restored")
 
     with KeptUp(remote) as kept_up:
 
