@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from edgefolio.specification import annotations
+from edgefolio.specification import annotations as of_users
 from edgefolio.specification.resource import API_VERSION
 
 GROUP, VERSION = API_VERSION.split("/")
@@ -29,10 +29,10 @@ PIECES_ANNOTATION = f"{GROUP}/pieces"
 """On a Job whose pods make pieces of a revision: how many there are."""
 
 # Annotations that users write.
-MAKE_REQUESTED_ANNOTATION = annotations.MAKE_REQUESTED
-PIN_VARIANT_ANNOTATION = annotations.PIN_VARIANT
-PAUSED_ANNOTATION = annotations.PAUSED
-OBJECTIVE_PREFIX = annotations.OBJECTIVE_PREFIX
+MAKE_REQUESTED_ANNOTATION = of_users.MAKE_REQUESTED
+PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
+PAUSED_ANNOTATION = of_users.PAUSED
+OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX
 
 # What the pods of a Job do: make a revision, look what others published, delete what was published.
 JOB_COMPONENT = "pruner"

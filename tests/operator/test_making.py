@@ -10,7 +10,8 @@ from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.portfolio_status import JobStatus, VariantStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.jobs import making_key
-from edgefolio_operator.making import MakingPlan, failure_of, observed_job, plan_making
+from edgefolio_operator.making import MakingPlan, failure_of, plan_making
+from edgefolio_operator.observed_jobs import observed_job
 
 NOW = 1_800_000_000.0
 SPEC = {
