@@ -122,7 +122,7 @@ class ProgressLine(_Words):
     @classmethod
     def newest_in(cls, log: str) -> ProgressLine | None:
         """The last line of ``log`` that is one; whatever else a container prints is passed over."""
-        for line in reversed(log.splitlines()):
+        for line in reversed(log.split("\n")):
             try:
                 return cls.model_validate_json(line)
             except ValidationError:
