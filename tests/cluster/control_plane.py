@@ -1,14 +1,13 @@
-"""A real Kubernetes API server for tests: etcd and kube-apiserver on loopback, ready within seconds.
+"""A Kubernetes control plane on free ports of loopback: no root, no network of its own, several at once.
 
-The programs come out of ``tests/cluster/bed/build.sh`` and are kept in the user's cache. Where they are missing the
-tests skip and say which command builds them; nothing is built behind the user's back.
+``ApiServer`` is etcd and the API server, there within seconds. ``ControlPlane`` adds controllers, scheduler and kwok:
+DaemonSets get their pods, and nodes that exist in the API only play them.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
-import itertools
 import json
 import os
 import socket
@@ -19,17 +18,31 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 BED = Path(__file__).parent / "bed"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
-_numbers = itertools.count(1)
+
+
+class NotBuilt(Exception):
+    """Programs of the test bed are missing; the message says how to get them."""
+
+
+def programs(*needed: str) -> Path:
+    """Folder of the bed's programs. Raises :class:`NotBuilt`."""
+    if sys.platform != "linux":
+        raise NotBuilt("the test bed runs on Linux only")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("BED_CACHE") or cache / "edgefolio" / "cluster-bed") / "bin"
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise NotBuilt(f"{', '.join(missing)} not built; once, about 10 minutes: {BED / 'build.sh'}")
+    return folder
 
 
 class Refused(AssertionError):
@@ -44,6 +57,8 @@ class Kubernetes:
     kubeconfig: Path
     namespace: str = "default"
     environment: dict[str, str] = field(default_factory=dict)
+    anonymous: bool = False
+    """Plain requests show no certificate and no token but their own."""
 
     def kubectl(self, *arguments: str, stdin: object = None) -> str:
         """What ``kubectl`` prints; ``stdin`` is sent as JSON. Raises :class:`Refused`."""
@@ -72,7 +87,7 @@ class Kubernetes:
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """The API server's answer. Raises :class:`Refused` with its message."""
-        server, context, credentials = _access(self.kubeconfig)
+        server, context, credentials = _access(self.kubeconfig, anonymous=self.anonymous)
         request = urllib.request.Request(
             server + path,
             method=method,
@@ -90,7 +105,7 @@ class Kubernetes:
     def path(self, api_version: str, kind: str, name: str = "") -> str:
         """Where an object, or without ``name`` all of its kind in this namespace, is found."""
         prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-        inside = "" if kind in ("Namespace", "Node") else f"/namespaces/{self.namespace}"
+        inside = "" if kind in ("Namespace", "Node", "PersistentVolume") else f"/namespaces/{self.namespace}"
         return f"{prefix}{inside}/{kind.lower()}s{'/' + name if name else ''}"
 
     def apply(
@@ -100,10 +115,11 @@ class Kubernetes:
         subresource: str = "",
         manager: str = "test",
         headers: dict[str, str] | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Server-side apply ``document``, strict about unknown fields; the stored object."""
         path = self.path(document["apiVersion"], document["kind"], document["metadata"]["name"])
-        options = f"fieldManager={manager}&force=true&fieldValidation=Strict"
+        options = f"fieldManager={manager}&force=true&fieldValidation=Strict{'&dryRun=All' if dry_run else ''}"
         return self.request(
             "PATCH",
             f"{path}{'/' + subresource if subresource else ''}?{options}",
@@ -114,54 +130,17 @@ class Kubernetes:
 
     def within(self, namespace: str) -> Kubernetes:
         """The same cluster, another namespace."""
-        return Kubernetes(
-            binaries=self.binaries, kubeconfig=self.kubeconfig, namespace=namespace, environment=self.environment
-        )
+        return replace(self, namespace=namespace)
 
 
-def bed_programs(*needed: str) -> Path:
-    """Folder of the bed's programs, or a skip that says how to get them."""
-    if sys.platform != "linux":
-        pytest.skip("the test bed runs on Linux only")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("BED_CACHE") or cache / "edgefolio" / "cluster-bed") / "bin"
-    missing = [name for name in needed if not (folder / name).exists()]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not built; once, about 10 minutes: {BED / 'build.sh'}")
-    return folder
+def install_resources(kubernetes: Kubernetes) -> None:
+    """Our resource definitions, ready for use."""
+    kubernetes.kubectl("apply", "--server-side", "-k", str(MANIFESTS / "crds"))
+    kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    retried(lambda: kubernetes.kubectl("get", "modelportfolios,modelendpoints"), seconds=30)
 
 
-@pytest.fixture(scope="session")
-def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
-    """etcd and an API server on loopback, without nodes or controllers, and with our resource definitions."""
-    binaries = bed_programs("etcd", "kube-apiserver", "kubectl")
-    folder = tmp_path_factory.mktemp("api-server")
-    with _ApiServer(binaries=binaries, folder=folder) as kubernetes:
-        kubernetes.kubectl("apply", "--server-side", "-k", str(MANIFESTS / "crds"))
-        kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-        _retried(lambda: kubernetes.kubectl("get", "modelportfolios,modelendpoints"), seconds=30)
-        yield kubernetes
-
-
-@pytest.fixture
-def namespace(api_server: Kubernetes) -> Iterator[Kubernetes]:
-    """A namespace of this test's own on the API server."""
-    name = f"test-{next(_numbers)}"
-    api_server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    yield api_server.within(name)
-    # No controller finishes the removal; what is in it must not reach the next test.
-    for kind in ("ModelPortfolio", "ModelEndpoint"):
-        own = api_server.within(name)
-        own.request("DELETE", own.path("edgefolio.dev/v1alpha1", kind))
-
-
-@pytest.fixture(scope="session")
-def unused_ports() -> Callable[[int], list[int]]:
-    """Ports of loopback that nobody listens on."""
-    return free_ports
-
-
-class _ApiServer:
+class ApiServer:
     """Starts etcd and kube-apiserver on free ports of loopback; nobody but the owner of the token gets in."""
 
     def __init__(self, *, binaries: Path, folder: Path) -> None:
@@ -183,7 +162,7 @@ class _ApiServer:
             )
             self._start("kube-apiserver", *self._api_server_flags(etcd=etcd, port=port))
             kubernetes = Kubernetes(binaries=self._binaries, kubeconfig=self._kubeconfig(port))
-            _retried(lambda: kubernetes.kubectl("get", "--raw", "/readyz"), seconds=90, alive=self._alive)
+            retried(lambda: kubernetes.kubectl("get", "--raw", "/readyz"), seconds=90, alive=self._alive)
             return kubernetes
         except BaseException:
             self.__exit__()
@@ -256,8 +235,54 @@ class _ApiServer:
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log}")
 
 
+class ControlPlane(ApiServer):
+    """The API server with controllers, scheduler and kwok."""
+
+    #: What DaemonSets, their pods and whatever goes with its owner or node need.
+    CONTROLLERS = (
+        "daemonset-controller",
+        "garbage-collector-controller",
+        "namespace-controller",
+        "node-lifecycle-controller",
+    )
+
+    def __enter__(self) -> Kubernetes:
+        kubernetes = super().__enter__()
+        kubeconfig = kubernetes.kubeconfig
+        controllers, scheduler, kwok = free_ports(3)
+        own = (f"--kubeconfig={kubeconfig}", "--bind-address=127.0.0.1", "--leader-elect=false", "--profiling=false")
+        quick = ("--kube-api-qps=300", "--kube-api-burst=500")
+        try:
+            chosen = f"--controllers={','.join(self.CONTROLLERS)}"
+            self._start("kube-controller-manager", *own, *quick, chosen, f"--secure-port={controllers}")
+            self._start("kube-scheduler", *own, *quick, f"--secure-port={scheduler}")
+            self._start(
+                "kwok",
+                f"--kubeconfig={kubeconfig}",
+                f"--config={BED / 'manifests' / 'kwok.yaml'}",
+                "--manage-all-nodes=false",
+                "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+                "--node-ip=127.0.0.1",
+                "--cidr=10.200.0.0/16",
+                f"--server-address=127.0.0.1:{kwok}",
+                "--node-lease-duration-seconds=40",
+            )
+            return kubernetes
+        except BaseException:
+            self.__exit__()
+            raise
+
+
+def add_fake_nodes(kubernetes: Kubernetes, count: int) -> None:
+    """``count`` nodes that exist in the API only, Ready; as ``bed/fake-nodes.sh`` adds them to a whole cluster."""
+    template = (BED / "manifests" / "fake-node.yaml").read_text()
+    items = [yaml.safe_load(template.replace("@NAME@", f"fake-{number}")) for number in range(1, count + 1)]
+    kubernetes.kubectl("create", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": items})
+    kubernetes.kubectl("wait", "--for=condition=Ready", "--timeout=100s", "nodes", "-l", "type=kwok")
+
+
 @functools.cache
-def _access(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+def _access(kubeconfig: Path, *, anonymous: bool) -> tuple[str, ssl.SSLContext, dict[str, str]]:
     """Address, trust and credentials that ``kubeconfig`` holds."""
     document = yaml.safe_load(kubeconfig.read_text())
     cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
@@ -266,6 +291,8 @@ def _access(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
         cafile=cluster.get("certificate-authority"),
         cadata=base64.b64decode(authority).decode() if authority else None,
     )
+    if anonymous:
+        return cluster["server"], context, {}
     if "client-certificate-data" in user:
         with tempfile.NamedTemporaryFile() as pem:
             pem.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
@@ -285,7 +312,7 @@ def free_ports(count: int) -> list[int]:
             opened.close()
 
 
-def _retried(attempt: Any, *, seconds: float, alive: Any = None) -> None:
+def retried(attempt: Any, *, seconds: float, alive: Any = None) -> None:
     """Call ``attempt`` until it is no longer refused; ``alive`` may raise to give up at once."""
     end = time.monotonic() + seconds
     while True:
