@@ -46,7 +46,7 @@ CLUSTER_SCOPED = frozenset({"nodes", "namespaces"})
 _LABELS = '  labels:\n    {{- include "edgefolio.labels" . | nindent 4 }}\n'
 _ANNOTATIONS = """\
   {{- $kept := ternary (dict "helm.sh/resource-policy" "keep") dict .Values.crds.keep }}
-  {{- include "edgefolio.annotations" (list . $kept) | nindent 2 }}
+  {{- include "edgefolio.annotations" (list . $kept) }}
 """
 
 
