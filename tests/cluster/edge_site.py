@@ -438,7 +438,12 @@ class Client:
 
 
 #: Values of the chart -> image of the test.
-CHART_IMAGES = {"image": "operator", "agent.image": "edge", "pruner.image": "pruner", "triton.image": "triton"}
+CHART_IMAGES = {
+    "image": "operator",
+    "defaultImages.agent": "edge",
+    "defaultImages.pruner": "pruner",
+    "defaultImages.triton": "triton",
+}
 
 
 def progress(text: str) -> Callable[[], None]:
