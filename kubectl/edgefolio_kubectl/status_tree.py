@@ -53,7 +53,7 @@ def portfolio_tree(portfolio: PortfolioView, *, now: float, with_namespace: bool
 
 
 def _headline(portfolio: PortfolioView, name: str) -> Text:
-    line = Text(name, style="bold")
+    line = Text().append(name, style="bold")
     if not portfolio.exists:
         return line.append(": the ModelPortfolio is gone, endpoints are left", style=WAITING)
     ready = portfolio.condition("Ready")
@@ -89,11 +89,11 @@ def _wished(portfolio: PortfolioView) -> Text:
 
 def _condition(condition: Condition) -> Text:
     bad = condition.type in ("Stalled", "Degraded") or condition.status == "False"
-    line = Text(f"{clean(condition.type)}", style=BAD if bad else WAITING)
+    line = Text().append(clean(condition.type), style=BAD if bad else WAITING)
     if condition.status != "True":
         line.append(f" {condition.status}")
-    line.append(f", {clean(condition.reason)}", style="default not bold")
-    return line.append(f": {clean(condition.message)}" if condition.message else "", style="default not bold")
+    line.append(f", {clean(condition.reason)}")
+    return line.append(f": {clean(condition.message)}" if condition.message else "")
 
 
 def _job(job: JobStatus, *, now: float) -> Text:
@@ -121,10 +121,10 @@ def _rollout(rollout: RolloutStatus) -> Text:
 
 def _revision_line(portfolio: PortfolioView, revision: RevisionStatus, *, now: float) -> Text:
     current = revision.number == portfolio.status.current_revision
-    line = Text(f"revision {revision.number}", style="bold" if current else "")
+    line = Text().append(f"revision {revision.number}", style="bold" if current else "")
     line.append(", current" if current else "")
-    line.append(f", {span(now - time_seconds(revision.published_time))} old", style="not bold")
-    return line.append(f", manifest {revision.manifest_digest[:_DIGEST_LETTERS]}", style=f"not bold {QUIET}")
+    line.append(f", {span(now - time_seconds(revision.published_time))} old")
+    return line.append(f", manifest {revision.manifest_digest[:_DIGEST_LETTERS]}", style=QUIET)
 
 
 def _variants(portfolio: PortfolioView, revision: RevisionStatus) -> Table:
@@ -164,10 +164,10 @@ def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView
     node.add(_seen_line(endpoint, seen, now=now))
     told = endpoint.told
     if told is not None:
-        line = Text(told.action.value, style=WAITING if told.action is Action.SWITCH else "")
+        line = Text().append(told.action.value, style=WAITING if told.action is Action.SWITCH else "")
         line.append(f" {clean(told.reason)}", style="bold")
-        line.append(", says the agent alone" if told.by == "Agent" else "", style="default not bold")
-        node.add(line.append(f": {clean(told.message)}" if told.message else "", style="default not bold"))
+        line.append(", says the agent alone" if told.by == "Agent" else "")
+        node.add(line.append(f": {clean(told.message)}" if told.message else ""))
     for condition in endpoint.status.conditions:
         if condition.type == "Synced" and condition.status != "True":
             node.add(_condition(condition))
@@ -181,7 +181,7 @@ def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView
 
 
 def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen | None) -> Text:
-    line = Text(clean(endpoint.name), style="bold").append(f" on {endpoint.node or '?'}: ", style="not bold")
+    line = Text().append(clean(endpoint.name), style="bold").append(f" on {endpoint.node or '?'}: ")
     active, target = endpoint.status.active_variant, endpoint.target
     serves = active is not None and (seen is None or seen.server == "Serving")
     line.append(clean(active) if active else "serves nothing", style=GOOD if serves else BAD)
@@ -189,7 +189,7 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen 
         line.append(" does not answer", style=BAD)
     number = endpoint.status.active_revision
     if number is not None and number != portfolio.status.current_revision:
-        line.append(f" of revision {number}", style="not bold")
+        line.append(f" of revision {number}")
     moves = target is not None and (target != active or endpoint.revision != number)
     if moves:
         to = f" of revision {endpoint.revision}" if endpoint.revision != number and number is not None else ""
@@ -197,8 +197,7 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen 
     decision = endpoint.status.decision
     met = None if decision is None or (seen is not None and seen.stale) else decision.objectives_met
     if met is not None:
-        line.append(", ", style="not bold")
-        line.append("objectives met" if met else "objectives missed", style=GOOD if met else BAD)
+        line.append(", ").append("objectives met" if met else "objectives missed", style=GOOD if met else BAD)
     flags = (("autonomous", endpoint.autonomous), ("pinned", endpoint.pinned), ("paused", endpoint.paused))
     for word, holds in flags:
         if holds:
