@@ -5,12 +5,12 @@ The rules run in this order; the first that applies decides:
 1. serving nothing, or a dead server: serve the right one (in every policy); an active variant that no profile knows is
    replaced too;
 2. policy ``Paused``; a variant that a person pinned;
-3. memory exceeded (the objective, or the headroom under the server's limit): a smaller one, at once;
+3. memory exceeded (the objective, the headroom under the server's limit, or the node's): a smaller one, at once;
 4. metrics missing, stale, or taken while a switch settles: hold;
 5. most requests fail, for ``downAfterSeconds``: another variant, once; the failing one is quarantined;
 6. accuracy below the minimum: the right one above it;
 7. latency violated, for ``downAfterSeconds`` and shown by ``minRequests``: a faster one;
-8. a more accurate one fits, with margin and for ``upAfterSeconds``: that one.
+8. a more accurate one fits, with margin and for ``upAfterSeconds``, and others leave it the node: that one.
 
 Rules 1, 3 and 5 and a pin are not bound by dwell time and budget (but count in both); 6 to 8 are, and 8 leaves the last
 switch of the budget for 7. Every hold says why, in one sentence with numbers. ``Recommend`` runs the same rules and
