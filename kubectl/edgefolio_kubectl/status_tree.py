@@ -13,7 +13,7 @@ from rich.tree import Tree
 from edgefolio.decision.types import Action
 from edgefolio.specification.conditions import Condition, Failure, time_seconds
 from edgefolio.specification.objectives import ObjectivesSpecification
-from edgefolio.specification.portfolio_status import JobStatus, RevisionStatus, RolloutStatus
+from edgefolio.specification.portfolio_status import CheckStatus, JobStatus, RevisionStatus, RolloutStatus
 from edgefolio.specification.understanding import understood
 from edgefolio_kubectl.views import EndpointView, PortfolioView, Seen
 from edgefolio_kubectl.words import age, asked, clean, mebibytes, milliseconds, percent, span
@@ -39,6 +39,8 @@ def portfolio_tree(portfolio: PortfolioView, *, now: float, with_namespace: bool
             tree.add(_condition(condition))
         if portfolio.status.job is not None:
             tree.add(_job(portfolio.status.job, now=now))
+        if portfolio.status.check is not None:
+            tree.add(_check(portfolio.status.check, now=now))
         if portfolio.status.rollout is not None and portfolio.status.rollout.phase != "Completed":
             tree.add(_rollout(portfolio.status.rollout))
         for revision in reversed(portfolio.status.revisions):
@@ -109,6 +111,15 @@ def _job(job: JobStatus, *, now: float) -> Text:
     if job.attempt > 1:
         line.append(f", attempt {job.attempt}")
     return line.append(f": {clean(job.message)}" if job.message else "")
+
+
+def _check(check: CheckStatus, *, now: float) -> Text:
+    style = {"Found": GOOD, "Refused": BAD}.get(check.outcome, WAITING)
+    line = Text("repository: ").append(check.outcome, style=style)
+    line.append(", never looked into yet" if check.time is None else f", looked into {age(check.time, now=now)}")
+    line.append(", being looked into" if check.job else "")
+    line.append(f", {clean(check.reason)}" if check.reason else "")
+    return line.append(f": {clean(check.message)}" if check.message else "")
 
 
 def _rollout(rollout: RolloutStatus) -> Text:
