@@ -381,7 +381,7 @@ class EdgeSite:
 
     def start_client(self, node: str, *, rate: float = 8, seconds: float = 600, address: str | None = None) -> Client:
         """A client on ``node``; it asks the Service, as users do."""
-        address = address or f"digits.{self.namespace}.svc:8000"
+        address = address or f"digits.{self.namespace}.svc:8001"
         name = f"client-{node}-{int(time.monotonic())}"
         arguments = (address, MODEL, str(rate), str(seconds), str(BATCH))
         self.start_pod(name, node, IMAGES["edge"], *arguments, script="client")
