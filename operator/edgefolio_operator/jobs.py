@@ -69,7 +69,6 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(portfolio, key=key, owner=owner),
-        "immutable": True,
         "data": {"portfolio.json": json.dumps(document, sort_keys=True)},
     }
 

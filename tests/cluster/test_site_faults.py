@@ -14,7 +14,7 @@ import pytest
 from cluster_site import wait_for
 from edge_site import SYSTEM, EdgeSite, container_id
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from cluster_site import wait_for
 from edge_site import EdgeSite, container_id
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def job_pods(site: EdgeSite, portfolio: str) -> list[dict[str, Any]]:

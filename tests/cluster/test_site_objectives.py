@@ -8,7 +8,7 @@ import pytest
 from cluster_site import wait_for
 from edge_site import EdgeSite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 LATENCY = "slo.edgefolio.dev/latency-p95-ms"
 ACCURACY = "slo.edgefolio.dev/min-accuracy-percent"
 

@@ -15,7 +15,7 @@ from control_plane import Refused
 from edge_site import MODEL, SYSTEM, EdgeSite
 from tritonclient.utils import InferenceServerException
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def report(site: EdgeSite, pod: str, *, token: str, name: str | None = None) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cluster_site import wait_for
 from edge_site import EdgeSite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_from_helm_install_to_two_serving_nodes(edge_site: EdgeSite) -> None:

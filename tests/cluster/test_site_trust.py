@@ -12,7 +12,7 @@ import pytest
 from cluster_site import wait_for
 from edge_site import EdgeSite
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def _corrupt(folder: Path, manifest: dict[str, Any]) -> None:
