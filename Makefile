@@ -38,7 +38,7 @@ test-edge: install-test ## The agent with a real Triton, in an environment witho
 	.venv-edge/bin/python -m pytest tests/triton
 
 test-rooms: install ## Making, exactness, repository and everything across rooms
-	.venv/bin/python -m pytest --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton \
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton \
 	  --ignore=tests/cluster --ignore=tests/packaging
 
 format: install ## Format the code

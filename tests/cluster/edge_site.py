@@ -40,7 +40,7 @@ ANNOTATIONS = (
 )
 
 SPEC: dict[str, Any] = {
-    "source": {"architecture": {"library": "edgefolio", "name": "resnet8", "options": {"in_channels": 1, "width": 32}}},
+    "source": {"architecture": {"library": "edgefolio", "name": "resnet8", "options": {"in_channels": 1, "width": 64}}},
     "data": {
         "trainingURI": "builtin:digits",
         "validationPercent": 20,
@@ -49,14 +49,14 @@ SPEC: dict[str, Any] = {
     },
     "methods": {
         "sparseTraining": {
-            "denseEpochs": 6,
+            "denseEpochs": 8,
             "levels": 0,
             "batchSize": 64,
             "augmentation": "None",
         },
-        "oneShot": {"macsPercent": [50, 25, 12]},
+        "oneShot": {"macsPercent": [60, 30, 10]},
     },
-    "selection": {"maxVariants": 4, "maxAccuracyLossPoints": "30.0"},
+    "selection": {"accuracyEpsilonPoints": "0.05", "maxVariants": 4, "maxAccuracyLossPoints": "30.0"},
     "profiling": {"threads": 1, "batchSizes": [BATCH], "samples": 60, "rounds": 3},
     "repository": {"uri": "s3://portfolios/site", "secretRef": {"name": "s3"}},
     "serving": {
@@ -440,9 +440,9 @@ class Client:
 #: Values of the chart -> image of the test.
 CHART_IMAGES = {
     "image": "operator",
-    "defaultImages.agent": "edge",
-    "defaultImages.pruner": "pruner",
-    "defaultImages.triton": "triton",
+    "agent.image": "edge",
+    "pruner.image": "pruner",
+    "triton.image": "triton",
 }
 
 

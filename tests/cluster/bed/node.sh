@@ -14,8 +14,7 @@ for controller in $(awk '$3 == "cgroup" {print $2}' /proc/mounts); do
   controllers+=("$controller")
   mkdir -p "$controller/edgefolio-bed-$name"
   if [ -e "$controller/cpuset.cpus" ]; then
-    cat "$controller/cpuset.mems" >"$controller/edgefolio-bed-$name/cpuset.mems"
-    echo "${cpuset:-$(cat "$controller/cpuset.cpus")}" >"$controller/edgefolio-bed-$name/cpuset.cpus"
+    for file in cpuset.cpus cpuset.mems; do cat "$controller/$file" >"$controller/edgefolio-bed-$name/$file"; done
   fi
 done
 # A slower node: everything on it, kubelet included, shares this quota.  A pod whose CPU limit is above it cannot start.
@@ -88,7 +87,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
 K
 start_here containerd containerd --config "$dir/containerd.toml"
 wait_for 20 ctr -a "$dir/containerd.sock" version
-for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" $EXTRA_IMAGES; do
+for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" "$IMAGES"/edgefolio-*.tar $EXTRA_IMAGES; do
+  [ -e "$image" ] || continue                 # the tests that need Edgefolio's images say what is missing
   ctr -a "$dir/containerd.sock" -n k8s.io images import --local "$image" >>"$LOGS/$name-images.log" 2>&1
 done
 
@@ -141,3 +141,11 @@ mode: iptables
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}   # may not be set in a namespace
 K
 start_here kube-proxy kube-proxy --config="$dir/proxy.yaml"
+
+# Pods copy the processors of the group above theirs.  (kubelet itself insists on all of the machine's.)
+if [ -n "$cpuset" ]; then
+  pods=$(compgen -G "/sys/fs/cgroup/*cpuset*/edgefolio-bed-$name" | head -n 1)/kubepods
+  wait_for 60 test -e "$pods/besteffort/cpuset.cpus"
+  wait_for 60 test -e "$pods/burstable/cpuset.cpus"
+  for group in "$pods/besteffort" "$pods/burstable" "$pods"; do echo "$cpuset" >"$group/cpuset.cpus"; done
+fi
