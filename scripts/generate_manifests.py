@@ -60,6 +60,11 @@ def files() -> dict[Path, str]:
     return found
 
 
+def sources() -> list[Path]:
+    """Path below the root of every manifest that something is generated from."""
+    return [BASE / name for name in ("rights.yaml", "agents.yaml", "operator.yaml")]
+
+
 class _Dumper(yaml.SafeDumper):
     """Without anchors: people read these files."""
 
