@@ -107,30 +107,25 @@ def resume(
 
 
 def make(
-    name: str = typer.Argument(..., metavar="NAME", help="A ModelPortfolio with a source."),
+    name: str = typer.Argument(..., metavar="NAME", help="A ModelPortfolio."),
     namespace: str | None = options.NAMESPACE,
     context: str | None = options.CONTEXT,
     kubeconfig: str | None = options.KUBECONFIG,
 ) -> None:
     """Ask for a new making of a portfolio whose specification has not changed, for instance after its data did.
 
-    What is published serves on until the new revision is there.
+    What is published serves on until the new revision is there. A portfolio without spec.source makes nothing: it is
+    asked to look into its repository at once.
 
       kubectl edgefolio make fashion
     """
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
     views = portfolio_views(cluster.portfolios(cluster.namespace), ())
     portfolio = portfolio_called(name, views, namespace=cluster.namespace)
-    if not portfolio.spec.get("source"):
-        raise UserError(
-            "the portfolio has no spec.source: it follows what others publish.",
-            field="NAME",
-            value=name,
-            remedy="Make the revision where its source is, in the hub.",
-        )
     now = datetime.fromtimestamp(cluster.now(), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     cluster.annotate_portfolio(name, {MAKE_REQUESTED: now})
-    typer.echo(f"{name}: a making is asked for ({MAKE_REQUESTED}={now}).")
+    asked = "a making" if portfolio.spec.get("source") else "a look into its repository"
+    typer.echo(f"{name}: {asked} is asked for ({MAKE_REQUESTED}={now}).")
     typer.echo(f"Look: kubectl edgefolio status {name} --watch")
 
 

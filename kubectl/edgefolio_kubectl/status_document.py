@@ -27,6 +27,7 @@ def _portfolio(portfolio: PortfolioView, *, now: float) -> dict[str, Any]:
             for entry in status.conditions
         },
         "job": _plain(status.job),
+        "check": _plain(status.check),
         "rollout": _plain(status.rollout),
         "revisions": [
             {

@@ -13,7 +13,7 @@ from rich.tree import Tree
 from edgefolio.decision.types import Action
 from edgefolio.specification.conditions import Condition, Failure, time_seconds
 from edgefolio.specification.objectives import ObjectivesSpecification
-from edgefolio.specification.portfolio_status import JobStatus, RevisionStatus, RolloutStatus
+from edgefolio.specification.portfolio_status import CheckStatus, JobStatus, RevisionStatus, RolloutStatus
 from edgefolio.specification.understanding import understood
 from edgefolio_kubectl.views import EndpointView, PortfolioView, Seen
 from edgefolio_kubectl.words import age, asked, clean, mebibytes, milliseconds, percent, span
@@ -39,6 +39,8 @@ def portfolio_tree(portfolio: PortfolioView, *, now: float, with_namespace: bool
             tree.add(_condition(condition))
         if portfolio.status.job is not None:
             tree.add(_job(portfolio.status.job, now=now))
+        if portfolio.status.check is not None:
+            tree.add(_check(portfolio.status.check, now=now))
         if portfolio.status.rollout is not None and portfolio.status.rollout.phase != "Completed":
             tree.add(_rollout(portfolio.status.rollout))
         for revision in reversed(portfolio.status.revisions):
@@ -53,7 +55,7 @@ def portfolio_tree(portfolio: PortfolioView, *, now: float, with_namespace: bool
 
 
 def _headline(portfolio: PortfolioView, name: str) -> Text:
-    line = Text(name, style="bold")
+    line = Text().append(name, style="bold")
     if not portfolio.exists:
         return line.append(": the ModelPortfolio is gone, endpoints are left", style=WAITING)
     ready = portfolio.condition("Ready")
@@ -89,11 +91,11 @@ def _wished(portfolio: PortfolioView) -> Text:
 
 def _condition(condition: Condition) -> Text:
     bad = condition.type in ("Stalled", "Degraded") or condition.status == "False"
-    line = Text(f"{clean(condition.type)}", style=BAD if bad else WAITING)
+    line = Text().append(clean(condition.type), style=BAD if bad else WAITING)
     if condition.status != "True":
         line.append(f" {condition.status}")
-    line.append(f", {clean(condition.reason)}", style="default not bold")
-    return line.append(f": {clean(condition.message)}" if condition.message else "", style="default not bold")
+    line.append(f", {clean(condition.reason)}")
+    return line.append(f": {clean(condition.message)}" if condition.message else "")
 
 
 def _job(job: JobStatus, *, now: float) -> Text:
@@ -111,6 +113,15 @@ def _job(job: JobStatus, *, now: float) -> Text:
     return line.append(f": {clean(job.message)}" if job.message else "")
 
 
+def _check(check: CheckStatus, *, now: float) -> Text:
+    style = {"Found": GOOD, "Refused": BAD}.get(check.outcome, WAITING)
+    line = Text("repository: ").append(check.outcome, style=style)
+    line.append(", never looked into yet" if check.time is None else f", looked into {age(check.time, now=now)}")
+    line.append(", being looked into" if check.job else "")
+    line.append(f", {clean(check.reason)}" if check.reason else "")
+    return line.append(f": {clean(check.message)}" if check.message else "")
+
+
 def _rollout(rollout: RolloutStatus) -> Text:
     style = WAITING if rollout.phase == "Progressing" else BAD
     line = Text(f"rollout of revision {rollout.revision}: ").append(rollout.phase, style=style)
@@ -121,10 +132,10 @@ def _rollout(rollout: RolloutStatus) -> Text:
 
 def _revision_line(portfolio: PortfolioView, revision: RevisionStatus, *, now: float) -> Text:
     current = revision.number == portfolio.status.current_revision
-    line = Text(f"revision {revision.number}", style="bold" if current else "")
+    line = Text().append(f"revision {revision.number}", style="bold" if current else "")
     line.append(", current" if current else "")
-    line.append(f", {span(now - time_seconds(revision.published_time))} old", style="not bold")
-    return line.append(f", manifest {revision.manifest_digest[:_DIGEST_LETTERS]}", style=f"not bold {QUIET}")
+    line.append(f", {span(now - time_seconds(revision.published_time))} old")
+    return line.append(f", manifest {revision.manifest_digest[:_DIGEST_LETTERS]}", style=QUIET)
 
 
 def _variants(portfolio: PortfolioView, revision: RevisionStatus) -> Table:
@@ -164,10 +175,10 @@ def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView
     node.add(_seen_line(endpoint, seen, now=now))
     told = endpoint.told
     if told is not None:
-        line = Text(told.action.value, style=WAITING if told.action is Action.SWITCH else "")
+        line = Text().append(told.action.value, style=WAITING if told.action is Action.SWITCH else "")
         line.append(f" {clean(told.reason)}", style="bold")
-        line.append(", says the agent alone" if told.by == "Agent" else "", style="default not bold")
-        node.add(line.append(f": {clean(told.message)}" if told.message else "", style="default not bold"))
+        line.append(", says the agent alone" if told.by == "Agent" else "")
+        node.add(line.append(f": {clean(told.message)}" if told.message else ""))
     for condition in endpoint.status.conditions:
         if condition.type == "Synced" and condition.status != "True":
             node.add(_condition(condition))
@@ -181,7 +192,7 @@ def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView
 
 
 def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen | None) -> Text:
-    line = Text(clean(endpoint.name), style="bold").append(f" on {endpoint.node or '?'}: ", style="not bold")
+    line = Text().append(clean(endpoint.name), style="bold").append(f" on {endpoint.node or '?'}: ")
     active, target = endpoint.status.active_variant, endpoint.target
     serves = active is not None and (seen is None or seen.server == "Serving")
     line.append(clean(active) if active else "serves nothing", style=GOOD if serves else BAD)
@@ -189,7 +200,7 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen 
         line.append(" does not answer", style=BAD)
     number = endpoint.status.active_revision
     if number is not None and number != portfolio.status.current_revision:
-        line.append(f" of revision {number}", style="not bold")
+        line.append(f" of revision {number}")
     moves = target is not None and (target != active or endpoint.revision != number)
     if moves:
         to = f" of revision {endpoint.revision}" if endpoint.revision != number and number is not None else ""
@@ -197,8 +208,7 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen 
     decision = endpoint.status.decision
     met = None if decision is None or (seen is not None and seen.stale) else decision.objectives_met
     if met is not None:
-        line.append(", ", style="not bold")
-        line.append("objectives met" if met else "objectives missed", style=GOOD if met else BAD)
+        line.append(", ").append("objectives met" if met else "objectives missed", style=GOOD if met else BAD)
     flags = (("autonomous", endpoint.autonomous), ("pinned", endpoint.pinned), ("paused", endpoint.paused))
     for word, holds in flags:
         if holds:

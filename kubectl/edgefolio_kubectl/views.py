@@ -23,7 +23,9 @@ Object = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
 #: Conditions that are as wished while they are true; all others are as wished while they are false.
-_GOOD_WHEN_TRUE = frozenset({"Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "Synced", "SourceAvailable"})
+_GOOD_WHEN_TRUE = frozenset(
+    {"Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ prints. Each variant is a row, not an object: sixteen of them must fit.
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +24,11 @@ from edgefolio.specification.portfolio_status import VariantStatus
 
 #: What Kubernetes keeps of a termination message.
 LARGEST_MESSAGE_BYTES = 4096
+#: Where Kubernetes reads it; the variable is for runs outside a pod.
+TERMINATION_MESSAGE = "/dev/termination-log"
+TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
+#: What tells one making from others, over all its pods.
+MAKING_VARIABLE = "EDGEFOLIO_MAKING"
 _ROW = tuple(VariantStatus.model_fields)
 
 
@@ -115,7 +122,7 @@ class ProgressLine(_Words):
     @classmethod
     def newest_in(cls, log: str) -> ProgressLine | None:
         """The last line of ``log`` that is one; whatever else a container prints is passed over."""
-        for line in reversed(log.splitlines()):
+        for line in reversed(log.split("\n")):
             try:
                 return cls.model_validate_json(line)
             except ValidationError:
@@ -133,6 +140,14 @@ def report_of_message(text: str) -> PublishedReport | FailureReport | None:
         return PublishedReport.model_validate({**document, "variants": rows})
     except (ValueError, TypeError, KeyError, ValidationError):
         return None
+
+
+def leave(report: PublishedReport | FailureReport) -> None:
+    """Print ``report``, and leave it as the container's termination message."""
+    message = report.to_message()
+    print(message, flush=True)
+    path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))
+    path.write_text(message, encoding="utf-8")
 
 
 def _cut(text: str, limit: int) -> str:

@@ -25,16 +25,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
-from edgefolio.job_report import FailureReport, ProgressLine, PublishedReport
+from edgefolio.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
 from edgefolio.pieces import pieces_of
 from edgefolio.specification import ModelPortfolio, load_portfolio
 from edgefolio_pruner.progress import Progress
 
-#: Where Kubernetes reads the termination message; the variable is for runs outside a pod.
-TERMINATION_MESSAGE = "/dev/termination-log"
-TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
-#: What tells this making from others, over all its pods.
-MAKING_VARIABLE = "EDGEFOLIO_MAKING"
 #: Kubernetes numbers the pods of an Indexed Job in it.
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 EXIT_TOLD_TO_END = 128 + signal.SIGTERM
@@ -157,7 +152,7 @@ def _work_directory(task: Task, *, slot: str, others: tuple[str, ...]) -> Iterat
         # Nodes differ; a limit of the Job is the same on all of them.
         threads = remote.agreed_threads(threads)
     brought = remote.take(others=others)
-    progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs")
+    progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs restored")
 
     with KeptUp(remote) as kept_up:
 
@@ -192,10 +187,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _told_to_end)
     exit_code, report = run(parsed.file, Task(parsed))
     if report is not None:
-        message = report.to_message()
-        print(message, flush=True)
-        path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))
-        path.write_text(message, encoding="utf-8")
+        leave(report)
     return exit_code
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 from building import NOW, memory, observation, traffic
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from simulator import MEBIBYTE, PROFILES, SWITCHING
 
 from edgefolio.decision import decide
 from edgefolio.decision.explaining import ExplainedVariant, Explanation, explain_choice, explain_observed
-from edgefolio.decision.types import Action, Objectives, Observation, Quarantine, State
+from edgefolio.decision.types import Action, NodeState, Objectives, Observation, Quarantine, State
 
 
 def explained(
@@ -33,6 +33,7 @@ def of(name: str, explanation: Explanation) -> ExplainedVariant:
     return next(entry for entry in explanation.variants if entry.profile.name == name)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     latency=st.integers(2, 60),
     network=st.integers(0, 20),
@@ -62,6 +63,7 @@ def test_the_latency_remedies_are_enough(latency: int, network: int, factor: flo
         assert utilization <= 0.85
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mebibytes=st.integers(1, 70), name=st.sampled_from([profile.name for profile in PROFILES]))
 def test_the_memory_remedy_is_enough(mebibytes: int, name: str) -> None:
     entry = of(name, explained(Objectives(), mebibytes=mebibytes))
@@ -134,6 +136,12 @@ def test_memory_beside_what_is_loaded() -> None:
     entry = of("large", seen(found, Objectives()))
     assert entry.prediction.fits_memory
     assert entry.remedies == ("20Mi more memory while both are loaded",)
+
+
+def test_a_node_that_is_short_of_memory() -> None:
+    node = NodeState(others_cpu_percent=None, pressures=("MemoryPressure",), reserved_bytes=0)
+    entry = of("large", seen(observation("small", node=node), Objectives()))
+    assert entry.remedies == ("the end of the node's MemoryPressure",)
 
 
 def test_nothing_serves_yet() -> None:

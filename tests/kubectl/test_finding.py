@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import tomllib
+from pathlib import Path
+
 import pytest
 from reconciled_site import Site
 
@@ -67,3 +71,11 @@ def test_ages_and_foreign_text() -> None:
     assert age("1970-01-01T00:00:10Z", now=40) == "30 s ago"
     assert age(None, now=40) == "at an unknown time"
     assert clean("a\x1b[31mb\r\nc\u202ed é") == "a [31mb  c d é"
+
+
+def test_kubectl_finds_the_program() -> None:
+    """A program ``kubectl-edgefolio`` on the PATH is what ``kubectl edgefolio`` runs."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["kubectl-edgefolio"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert any(requirement.startswith("kubernetes") for requirement in project["optional-dependencies"]["kubectl"])

@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from reconciled_site import Site, published
+from reconciled_site import NOW, Site, published
 from rich.console import Console
 
 from edgefolio.job_report import FailureReport
+from edgefolio.specification.conditions import time_text
 from edgefolio_kubectl.status_document import status_document
 from edgefolio_kubectl.status_tree import status_trees
 from edgefolio_kubectl.views import PortfolioView, portfolio_views
@@ -189,3 +190,31 @@ def test_the_document_holds_numbers(serving: Site) -> None:
     assert endpoint["observation"]["p95Milliseconds"] == pytest.approx(12.5, abs=0.1)
     assert endpoint["decision"]["reason"] == "ObjectivesMet"
     assert json.loads(json.dumps(portfolio)) == portfolio
+
+
+def test_a_site_that_follows_says_when_it_looked() -> None:
+    site = Site()
+    site.portfolio["status"] = {
+        "observedGeneration": 1,
+        "conditions": [
+            {"type": kind, "status": status, "reason": reason, "message": text, "lastTransitionTime": time_text(NOW)}
+            for kind, status, reason, text in (
+                ("Ready", "False", "WaitingForRevision", "No revision is published in the repository yet."),
+                ("NodeMetricsAvailable", "False", "MetricsStale", "There is no sample."),
+                ("Conflicted", "False", "NoConflict", ""),
+                ("Compatible", "True", "Managed", ""),
+            )
+        ],
+        "check": {
+            "specificationHash": "x",
+            "outcome": "Unreachable",
+            "reason": "RepositoryUnreachable",
+            "message": "no such bucket.",
+            "time": time_text(NOW - 58),
+        },
+    }
+    text = shown(site)
+    assert "repository: Unreachable, looked into 60 s ago, RepositoryUnreachable: no such bucket." in text
+    assert "NodeMetricsAvailable False, MetricsStale: There is no sample." in text
+    assert "Conflicted" not in text
+    assert "Compatible" not in text

@@ -47,12 +47,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
-{{/* Annotations of an object: those of all objects and its own. Takes a list: the root, its own. */}}
+{{/* Annotations of an object, below its metadata: those of all objects and its own. Takes a list: the root, its own. */}}
 {{- define "edgefolio.annotations" -}}
 {{- $root := index . 0 }}
 {{- with merge (dict) (index . 1) $root.Values.commonAnnotations }}
-annotations:
-  {{- toYaml . | nindent 2 }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
 {{- end }}
 {{- end }}
 

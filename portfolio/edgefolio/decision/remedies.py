@@ -10,6 +10,7 @@ from edgefolio.decision.choice import Assessment, latency_budget
 from edgefolio.decision.cycle import Cycle
 from edgefolio.decision.memory import memory_bounds, needed_bytes
 from edgefolio.decision.prediction import UTILIZATION_CAP, Conditions, expected_latency
+from edgefolio.decision.types import MEMORY_PRESSURE
 
 #: A node that computes this much faster than the machine of the profile is no remedy that anybody can take.
 _LEAST_FACTOR = 0.02
@@ -37,6 +38,8 @@ def _memory(cycle: Cycle, entry: Assessment) -> list[str]:
     needed, found = needed_bytes(entry.profile) + bounds.overhead_bytes, []
     if not entry.prediction.fits_memory and bounds.alone_bytes is not None:
         found.append(f"{_at_least(needed - bounds.alone_bytes)} more memory for the server")
+    elif not entry.prediction.fits_memory_during_switch and bounds.is_too_large(entry.profile):
+        found.append(f"the end of the node's {MEMORY_PRESSURE}")
     elif not entry.prediction.fits_memory_during_switch and bounds.extra_bytes is not None:
         short = max(1, cycle.observation.instances) * needed - bounds.extra_bytes
         found.append(f"{_at_least(short)} more memory while both are loaded")
