@@ -18,6 +18,7 @@ import aiohttp
 from edgefolio.decision.types import State
 from edgefolio_operator import names
 from edgefolio_operator.api import Api, ApiError, collection
+from edgefolio_operator.capabilities import Capabilities
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.lease import Lease
 from edgefolio_operator.metrics import Metrics
@@ -41,6 +42,7 @@ _PLURALS = {
 #: A controller that has not finished a cycle for this long is not alive.
 LONGEST_CYCLE_SECONDS = 120.0
 _MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.JOB_COMPONENT}"
+_SERVING = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.ENDPOINT_COMPONENT}"
 
 
 class LeaseLostError(Exception):
@@ -75,6 +77,8 @@ class Controller:
         self._job_pods = self._mirrors("v1", "pods", selector=_MINE)
         self._pods = self._mirrors("v1", "pods", selector=names.ENDPOINT_LABEL)
         self._daemon_sets = self._mirrors("apps/v1", "daemonsets", selector=names.ENDPOINT_LABEL)
+        self._services = self._mirrors("v1", "services", selector=_SERVING)
+        self._capabilities = Capabilities()
         # An operator of a few namespaces may read neither nodes nor namespaces; annotations there say nothing then.
         self._nodes = None if settings.namespaces else Mirror(api, collection("v1", "nodes"), changed=self._wake.set)
         self._spaces = (
@@ -88,16 +92,28 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        everything = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets]
+        everything = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets, *self._services]
         everything += [mirror for mirror in (self._nodes, self._spaces) if mirror is not None]
         async with asyncio.TaskGroup() as tasks:
             for mirror in everything:
                 tasks.create_task(mirror.run())
             tasks.create_task(self.lease.run())
             await asyncio.gather(*(mirror.synced.wait() for mirror in everything))
+            self._capabilities = await self._found_capabilities()
             while True:
                 await self._cycle()
                 await self._pause()
+
+    async def _found_capabilities(self) -> Capabilities:
+        """What the cluster can do; little, where the operator may not know its version. Asked once."""
+        while True:
+            try:
+                return Capabilities.of(await self._api.get("/version"))
+            except ApiError as error:
+                logger.warning("the version of Kubernetes is not told: %s", error)
+                return Capabilities()
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                await asyncio.sleep(1.0)
 
     def _mirrors(self, api_version: str, plural: str, *, selector: str) -> list[Mirror]:
         return [
@@ -169,6 +185,8 @@ class Controller:
             namespace=None if self._spaces is None else self._spaces.store.get(namespace),
             endpoints=self.endpoints.all(namespace=namespace, labels=own),
             daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
+            service=next(iter(_all(self._services, namespace, own)), None),
+            capabilities=self._capabilities,
         )
 
     async def _write(self, portfolio: Object, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgefolio.specification import annotations
 from edgefolio.specification.resource import API_VERSION
 
 GROUP, VERSION = API_VERSION.split("/")
@@ -24,10 +25,10 @@ HASH_ANNOTATION = f"{GROUP}/specification-hash"
 REQUEST_ANNOTATION = f"{GROUP}/make-request"
 
 # Annotations that users write.
-MAKE_REQUESTED_ANNOTATION = f"{GROUP}/make-requested-at"
-PIN_VARIANT_ANNOTATION = f"{GROUP}/pin-variant"
-PAUSED_ANNOTATION = f"{GROUP}/paused"
-OBJECTIVE_PREFIX = f"slo.{GROUP}/"
+MAKE_REQUESTED_ANNOTATION = annotations.MAKE_REQUESTED
+PIN_VARIANT_ANNOTATION = annotations.PIN_VARIANT
+PAUSED_ANNOTATION = annotations.PAUSED
+OBJECTIVE_PREFIX = annotations.OBJECTIVE_PREFIX
 
 JOB_COMPONENT = "pruner"
 ENDPOINT_COMPONENT = "endpoint"

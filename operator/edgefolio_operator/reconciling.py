@@ -7,7 +7,7 @@ already; the caller writes the rest. Only the timers of the decision live in mem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import names
+from edgefolio_operator.capabilities import Capabilities
 from edgefolio_operator.conditions import Facts, conditions_of
 from edgefolio_operator.counting import Endpoint, tally
 from edgefolio_operator.jobs import Images, build_job, build_specification
@@ -48,6 +49,8 @@ class World:
     namespace: Object | None = None
     endpoints: Sequence[Object] = ()
     daemon_set: Object | None = None
+    service: Object | None = None
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
     rollout = _rollout(portfolio, revision, revisions, members, before, now)
     kept = _kept(portfolio, members, revisions, rollout, states, epoch, now)
     status = _status(portfolio, generation, before, making, jobs, revisions, revision, rollout, members, kept, now)
-    documents = _workload(portfolio, world.daemon_set, owner=owner, images=images)
+    documents = _workload(portfolio, world, owner=owner, images=images)
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
         documents.append(build_job(portfolio, key=making.key, owner=owner, images=images, request=request))
@@ -128,18 +131,18 @@ def owner_reference(owner: Object) -> dict[str, Any]:
 
 
 def _workload(
-    portfolio: ModelPortfolio, daemon_set: Object | None, *, owner: dict[str, Any], images: Images
+    portfolio: ModelPortfolio, world: World, *, owner: dict[str, Any], images: Images
 ) -> list[dict[str, Any]]:
-    """What runs Triton, unless it is as it should be."""
+    """What runs Triton and leads clients there, unless it is as it should be."""
     if portfolio.spec.serving.mode != "Managed":
         return []
-    if annotations_of(daemon_set).get(names.HASH_ANNOTATION) == serving_key(portfolio):
-        return []
-    return [
-        *build_access(portfolio),
-        build_service(portfolio, owner=owner),
-        build_daemon_set(portfolio, owner=owner, images=images),
-    ]
+    documents: list[dict[str, Any]] = []
+    service = build_service(portfolio, owner=owner, capabilities=world.capabilities)
+    if annotations_of(world.service).get(names.HASH_ANNOTATION) != annotations_of(service)[names.HASH_ANNOTATION]:
+        documents.append(service)
+    if annotations_of(world.daemon_set).get(names.HASH_ANNOTATION) != serving_key(portfolio):
+        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images)]
+    return documents
 
 
 def _endpoints(world: World) -> list[Endpoint]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefolio.decision.profiles import profiles_from_manifest
 from edgefolio.endpoint_report import variant_status_of
-from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError
 from edgefolio.manifest import Manifest
 from edgefolio.specification.base import resource_name
 from edgefolio.specification.conditions import RevisionNumber, Sha256
@@ -61,9 +61,17 @@ class PublishedReport(_Words):
 
 
 class FailureReport(_Words):
-    """Nothing was published; ``BadInput`` will fail again until the user mends it."""
+    """Nothing was published, or found.
 
-    kind: Literal["BadInput", "Failed"]
+    | kind | meaning |
+    |---|---|
+    | ``BadInput`` | it will fail again until the user mends it |
+    | ``Failed`` | it may pass by itself, or nobody knows |
+    | ``Refused`` | what is published is not what it should be |
+    | ``Nothing`` | what was asked for is not published |
+    """
+
+    kind: Literal["BadInput", "Failed", "Refused", "Nothing"]
     field: Annotated[str, Field(max_length=253)] = ""
     value: Annotated[str, Field(max_length=300)] = ""
     problem: Annotated[str, Field(max_length=500)]
@@ -74,7 +82,7 @@ class FailureReport(_Words):
         """The report of what ended a making."""
         if isinstance(error, UserError):
             return cls(
-                kind="BadInput",
+                kind="Failed" if isinstance(error, TransientError) else "BadInput",
                 field=_cut(error.field, 253),
                 value=_cut(error.value or "", 300),
                 problem=_cut(error.problem, 500),
@@ -95,6 +103,24 @@ class FailureReport(_Words):
         shown = f" = {self.value!r}" if self.value else ""
         where = f"{self.field}{shown}: " if self.field else ""
         return f"{where}{self.problem} {self.remedy}".strip()
+
+
+class ProgressLine(_Words):
+    """One line of a Job's log: where the work stands."""
+
+    stage: Annotated[str, Field(min_length=1, max_length=63)]
+    percent: Annotated[int, Field(ge=0, le=100)]
+    message: str = ""
+
+    @classmethod
+    def newest_in(cls, log: str) -> ProgressLine | None:
+        """The last line of ``log`` that is one; whatever else a container prints is passed over."""
+        for line in reversed(log.splitlines()):
+            try:
+                return cls.model_validate_json(line)
+            except ValidationError:
+                continue
+        return None
 
 
 def report_of_message(text: str) -> PublishedReport | FailureReport | None:

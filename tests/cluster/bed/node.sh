@@ -6,7 +6,7 @@ i=$1 name=$(node_name "$1") ip=$(node_ip "$1")
 dir=$BED_RUN/$name
 mkdir -p "$dir"/{cni,containerd,state,kubelet,log/pods}
 nth() { echo "$1" | cut -d' ' -f"$i" -s; [[ $1 == *" "* ]] || echo "$1"; }
-cpus=$(nth "$NODE_CPUS") memory=$(nth "$NODE_MEMORY_MIB")
+cpus=$(nth "$NODE_CPUS") memory=$(nth "$NODE_MEMORY_MIB") cpuset=$(nth "$NODE_CPUSETS")
 
 # A cgroup of its own in every (v1) controller.  A new cpuset is empty, and no process may enter it before it is filled.
 controllers=()
@@ -14,7 +14,8 @@ for controller in $(awk '$3 == "cgroup" {print $2}' /proc/mounts); do
   controllers+=("$controller")
   mkdir -p "$controller/edgefolio-bed-$name"
   if [ -e "$controller/cpuset.cpus" ]; then
-    for file in cpuset.cpus cpuset.mems; do cat "$controller/$file" >"$controller/edgefolio-bed-$name/$file"; done
+    cat "$controller/cpuset.mems" >"$controller/edgefolio-bed-$name/cpuset.mems"
+    echo "${cpuset:-$(cat "$controller/cpuset.cpus")}" >"$controller/edgefolio-bed-$name/cpuset.cpus"
   fi
 done
 # A slower node: everything on it, kubelet included, shares this quota.  A pod whose CPU limit is above it cannot start.
