@@ -63,6 +63,13 @@ def main(benchmark: Benchmark, *, description: str | None) -> None:
                 run = benchmark.run(settings=settings, network=network, seed=seed, folder=folder, data=data, say=say)
                 finished.append(run.result())
                 write(path, benchmark, finished)
+                write_table(path, benchmark)
+    else:
+        write_table(path, benchmark)
+
+
+def write_table(path: Path, benchmark: Benchmark) -> None:
+    """The Markdown page beside the results."""
     path.with_suffix(".md").write_text(benchmark.markdown(json.loads(path.read_text())))
     say(f"wrote {path} and its table")
 

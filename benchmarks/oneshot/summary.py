@@ -39,7 +39,7 @@ def target(runs: Sequence[Json], name: str) -> Json:
     return {
         "oneShot": way(runs, name)
         | {
-            "kept": [run["oneShot"][name]["kept"] for run in runs],
+            "kept": [{block: kept for block, (kept, _) in run["oneShot"][name]["kept"].items()} for run in runs],
             "pruneSeconds": measured([run["oneShot"][name]["seconds"] for run in runs]),
             "pruneWallSeconds": measured([run["oneShot"][name]["wallSeconds"] for run in runs]),
             "shrinkAndExportSeconds": measured([one["shrinkSeconds"] + one["exportSeconds"] for one in exported]),
