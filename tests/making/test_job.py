@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -153,18 +154,18 @@ def test_told_to_end_it_keeps_its_work_and_says_so(store, portfolio_file, tmp_pa
         document["spec"]["methods"]["sparseTraining"]["denseEpochs"] = 5000
 
     message = tmp_path / "termination"
-    command = ["job", portfolio_file(change), tmp_path / "work", "--work-uri", store.work, "--copy-seconds", "3600"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"edgefolio_pruner.{command[0]}", *map(str, command[1:])],
+    arguments = (portfolio_file(change), tmp_path / "work", "--work-uri", store.work, "--copy-seconds", "3600")
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgefolio_pruner.job", *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "EDGEFOLIO_TERMINATION_MESSAGE": str(message)},
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    # An epoch has ended, so that there is a checkpoint.
-    assert any("epoch 3/" in line for line in process.stdout)
-    process.terminate()
-    process.communicate(timeout=120)
+    ) as process:
+        assert process.stdout is not None
+        # An epoch has ended, so that there is a checkpoint.
+        assert any((epoch := re.search(r"epoch (\d+)/", line)) and int(epoch[1]) > 2 for line in process.stdout)
+        process.terminate()
+        process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert report_of_message(message.read_text()) == FailureReport(kind="Failed", problem="The pod was told to end.")
     RemoteWork.open(store.work, tmp_path / "look").take()

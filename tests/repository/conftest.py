@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import uuid
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from draft_manifests import draft_manifest, draft_variant
+from drafts import contents_of
 from s3_server import s3_endpoint, s3_uri
 
 from edgefolio.manifest import Manifest
@@ -33,19 +32,14 @@ def make_draft(tmp_path: Path) -> Callable[..., Draft]:
     """``make_draft(text)``: a draft of two variants whose bytes depend on ``text``."""
 
     def make(text: str = "one", *, size: int = 3000, model: str = "digits") -> Draft:
-        contents = {
-            name: hashlib.sha256(f"{text} {name}".encode()).digest() * (size // 32 + 1) for name in ("small", "large")
-        }
+        contents = contents_of(text, size=size)
         folder = tmp_path / "drafts" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         files = {}
         for name, content in contents.items():
             files[name] = folder / f"{name}.onnx"
             files[name].write_bytes(content)
-        variants = [
-            draft_variant(name, rank, content) for rank, (name, content) in enumerate(contents.items(), start=1)
-        ]
-        return Draft(manifest=draft_manifest(variants, model=model), files=files, contents=contents)
+        return Draft(manifest=draft_of(contents, model=model), files=files, contents=contents)
 
     return make
 
