@@ -146,7 +146,8 @@ def test_the_page_says_triton_s_flags() -> None:
 
 def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize: Kustomize) -> None:
     def workload(kind: str, name: str, labels: dict[str, str]) -> dict[str, Any]:
-        pod = {"containers": [{"name": "triton", "image": "triton:1"}]}
+        own = {"name": "own", "image": "own:1"}
+        pod = {"containers": [{"name": "triton", "image": "triton:1"}], "initContainers": [own]}
         return {
             "apiVersion": "apps/v1",
             "kind": kind,
@@ -170,10 +171,10 @@ def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize:
     documents = kustomize.documents(tmp_path)
     for kind, name in (("Deployment", "a"), ("DaemonSet", "b")):
         template = named(documents, kind, name)["spec"]["template"]
-        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent"]
+        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent", "own"]
         assert template["metadata"]["labels"] == {"app": name, "edgefolio.dev/endpoint": "adopted"}
         assert template["spec"]["containers"][0]["image"] == "triton:1"
-    assert named(documents, "Deployment", "c")["spec"]["template"]["spec"].keys() == {"containers"}
+    assert named(documents, "Deployment", "c")["spec"]["template"]["spec"].keys() == {"containers", "initContainers"}
     binding = named(documents, "RoleBinding", "edgefolio-agent")
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "edgefolio-agent", "namespace": "models"}]
 
