@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from drafts import contents_of
+from drafts import contents_of, draft_of
 from s3_server import s3_endpoint, s3_uri
 
 from edgefolio.manifest import Manifest
