@@ -19,10 +19,12 @@ from edgefolio.decision.types import State
 from edgefolio_operator import names
 from edgefolio_operator.api import Api, ApiError, collection
 from edgefolio_operator.capabilities import Capabilities
+from edgefolio_operator.deleting import plan_deletion
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.lease import Lease
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Mirror, Store
+from edgefolio_operator.progress import ProgressReader
 from edgefolio_operator.reconciling import Plan, World, reconcile
 from edgefolio_operator.settings import Settings
 
@@ -39,9 +41,11 @@ _PLURALS = {
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
 }
+_MAKING = {names.COMPONENT_LABEL: names.JOB_COMPONENT}
 #: A controller that has not finished a cycle for this long is not alive.
 LONGEST_CYCLE_SECONDS = 120.0
-_MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.JOB_COMPONENT}"
+_JOBS = ",".join((names.JOB_COMPONENT, names.CHECK_COMPONENT, names.RECLAIM_COMPONENT))
+_MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL} in ({_JOBS})"
 _SERVING = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.ENDPOINT_COMPONENT}"
 
 
@@ -64,6 +68,12 @@ class Controller:
         self._states: dict[tuple[str, str], dict[str, State]] = {}
         self._said: dict[tuple[str, str], tuple[str, str]] = {}
         self._events = EventSink(api)
+        self._progress = ProgressReader(
+            api,
+            pods=lambda: [pod for mirror in self._job_pods for pod in mirror.store.all(labels=_MAKING)],
+            is_active=lambda: self.lease.epoch is not None,
+            changed=self._wake.set,
+        )
         self.portfolios = Store(self._wake.set)
         self.endpoints = Store(self._wake.set)
         self.lease = Lease(
@@ -98,6 +108,7 @@ class Controller:
             for mirror in everything:
                 tasks.create_task(mirror.run())
             tasks.create_task(self.lease.run())
+            tasks.create_task(self._progress.run())
             await asyncio.gather(*(mirror.synced.wait() for mirror in everything))
             self._capabilities = await self._found_capabilities()
             while True:
@@ -148,7 +159,8 @@ class Controller:
             return
         try:
             if portfolio["metadata"].get("deletionTimestamp"):
-                return  # what it owns goes with it
+                await self._delete(portfolio)
+                return
             plan = reconcile(
                 self._world(portfolio),
                 images=self._settings.images,
@@ -169,6 +181,21 @@ class Controller:
             self._metrics.reconcile_errors.inc()
             logger.exception("%s/%s: the cycle failed", namespace, name)
 
+    async def _delete(self, portfolio: Object) -> None:
+        """What a portfolio owns goes with it; what it published may have to be deleted before."""
+        world, images = self._world(portfolio), self._settings.images
+        plan = plan_deletion(world, images=images, now=self._clock())
+        if plan is None:
+            return
+        try:
+            await self._write(portfolio, plan)
+        except ApiError as error:
+            if not error.is_of_an_ending_namespace:
+                raise
+            ended = plan_deletion(world, images=images, now=self._clock(), in_ending_namespace=True)
+            assert ended is not None
+            await self._write(portfolio, ended)
+
     def _world(self, portfolio: Object) -> World:
         namespace, name = portfolio["metadata"]["namespace"], portfolio["metadata"]["name"]
         own = {names.PORTFOLIO_LABEL: name}
@@ -185,6 +212,7 @@ class Controller:
             namespace=None if self._spaces is None else self._spaces.store.get(namespace),
             endpoints=self.endpoints.all(namespace=namespace, labels=own),
             daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
+            progress=self._progress.of(namespace),
             service=next(iter(_all(self._services, namespace, own)), None),
             capabilities=self._capabilities,
         )
@@ -192,15 +220,22 @@ class Controller:
     async def _write(self, portfolio: Object, plan: Plan) -> None:
         namespace = portfolio["metadata"]["namespace"]
         jobs = collection("batch/v1", "jobs", namespace)
+        if plan.finalizer:
+            # Before anything that it is to protect.
+            portfolio = await self._set_finalizer(portfolio, present=True)
         for name in plan.delete_jobs:
             self._may_write()
             await self._api.delete(f"{jobs}/{name}")
+            for mirror in self._jobs:
+                mirror.store.drop({"metadata": {"namespace": namespace, "name": name}})
         for document in plan.apply:
             self._may_write()
             document["metadata"]["namespace"] = namespace
             written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
             if document["kind"] == "ModelEndpoint":
                 self.endpoints.put(written)
+            elif document["kind"] == "Job":
+                self._store_of_jobs(namespace).put(written)
         if plan.delete_daemon_set is not None:
             self._may_write()
             await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
@@ -215,8 +250,34 @@ class Controller:
             head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
             written = await self._api.apply({**head, "status": status}, plural="modelportfolios", subresource="status")
             self.portfolios.put(written)
+            portfolio = written
         for event in plan.events:
-            await self._events.tell(portfolio, event)
+            await self._events.tell(self._namespace(namespace) if event.about_namespace else portfolio, event)
+        if plan.finalizer is False:
+            await self._set_finalizer(portfolio, present=False)
+
+    async def _set_finalizer(self, portfolio: Object, *, present: bool) -> Object:
+        """Add or remove the operator's finalizer, and touch no other. Refused if the portfolio changed meanwhile."""
+        self._may_write()
+        metadata = portfolio["metadata"]
+        finalizers = [entry for entry in metadata.get("finalizers") or () if entry != names.FINALIZER]
+        if present:
+            finalizers.append(names.FINALIZER)
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+        path = collection(portfolio["apiVersion"], "modelportfolios", metadata["namespace"]) + f"/{metadata['name']}"
+        written = await self._api.merge(path, patch)
+        if present:
+            self.portfolios.put(written)
+        return written
+
+    def _store_of_jobs(self, namespace: str) -> Store:
+        watched = self._settings.namespaces
+        return self._jobs[watched.index(namespace) if watched else 0].store
+
+    def _namespace(self, name: str) -> Object:
+        """The namespace as something to tell of; it has none itself, and its events go to the default one."""
+        known = self._spaces.store.get(name) if self._spaces is not None else None
+        return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
     def _may_write(self) -> None:
         if self.lease.epoch is None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from edgefolio.errors import EdgefolioError, UserError
+from edgefolio.reaching import unreachable
 
 _S3 = frozenset({"s3", "s3a"})
 _ATTEMPTS_TO_UPDATE = 50
@@ -187,8 +188,9 @@ class ObjectStorage:
         except Exception as error:  # every driver of fsspec raises its own kinds
             if "pre-conditions" in str(error) or "PreconditionFailed" in str(error) or "Conditional" in str(error):
                 raise _ChangedMeanwhileError from error
-            raise UserError(
-                f"the repository cannot be reached ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
+            raise unreachable(
+                error,
+                f"the store cannot be reached ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
                 field=self.field,
                 value=self.uri,
                 remedy="Check the address (AWS_ENDPOINT_URL), the credentials and the permissions.",

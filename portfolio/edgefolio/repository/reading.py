@@ -97,6 +97,11 @@ class Repository:
             )
         return manifest
 
+    def digest_of_manifest(self, model: str, revision: int) -> str | None:
+        """The sha256 of the manifest's bytes as they lie here; ``None`` if there is no such revision."""
+        raw = self.storage.read(layout.manifest_path(model, revision), maximum_bytes=MAXIMUM_MANIFEST_BYTES)
+        return sha256_of(raw) if raw is not None else None
+
     def current_manifest(self, model: str) -> tuple[CurrentPointer, Manifest]:
         """The pointer and the manifest it names, verified against it. Raises as the two do, and if there is none."""
         pointer = self.current(model)
