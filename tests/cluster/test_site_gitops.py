@@ -73,9 +73,7 @@ def test_an_upgrade_of_the_chart_restarts_the_operator_alone(site: EdgeSite) -> 
     before = serving_pods(site)
     operator = _operator_pods(site)
     # The next version: other images by default for agents and Tritons, and another operator.
-    site.install(
-        "--set=defaultImages.agent.tag=next", "--set=defaultImages.triton.tag=next", "--set=podAnnotations.version=next"
-    )
+    site.install("--set=agent.image.tag=next", "--set=triton.image.tag=next", "--set=podAnnotations.version=next")
     wait_for(lambda: _operator_pods(site) and not _operator_pods(site) & operator, seconds=60)
     switch_there_and_back(site)
     assert serving_pods(site) == before

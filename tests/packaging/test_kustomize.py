@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +108,46 @@ def test_k3s_by_kustomize_and_by_chart_is_the_same(kustomize: Kustomize, chart: 
     assert mine["spec"]["template"]["spec"] == others["spec"]["template"]["spec"]
 
 
+def component_below(folder: Path) -> str:
+    """Path of the adopt component, as a kustomization in ``folder`` must say it."""
+    return str(Path(*[".."] * (len(folder.parts) - 1)) / (MANIFESTS / "components" / "adopt").relative_to("/"))
+
+
+def test_the_page_says_how_to_name_another_secret(tmp_path: Path, kustomize: Kustomize) -> None:
+    page = (MANIFESTS / "README.md").read_text()
+    block = page.partition("    patches:\n")[2].partition("\n\n")[0]
+    patches = yaml.safe_load(textwrap.dedent("    patches:\n" + block))["patches"]
+    (tmp_path / "triton.yaml").write_text((ROOT / "examples" / "cluster" / "adopt" / "triton.yaml").read_text())
+    kustomization = {
+        "namespace": "models",
+        "resources": ["triton.yaml"],
+        "components": [component_below(tmp_path)],
+        "patches": patches,
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    deployment = named(kustomize.documents(tmp_path), "Deployment", "triton")
+    agent = deployment["spec"]["template"]["spec"]["initContainers"][1]
+    assert agent["envFrom"] == [{"secretRef": {"name": "s3"}}]
+
+
+def test_the_page_says_triton_s_flags() -> None:
+    """Those of the operator's own Tritons; ports and what only a GPU has are left to the user."""
+    page = (MANIFESTS / "README.md").read_text()
+    block = textwrap.dedent(page.partition("         - |\n")[2].partition("\n\n   Explicit")[0])
+    (deployment,) = yaml.safe_load_all((ROOT / "examples" / "cluster" / "adopt" / "triton.yaml").read_text())
+    script = deployment["spec"]["template"]["spec"]["containers"][0]["command"][2]
+
+    def words(text: str) -> set[str]:
+        return set(shlex.split(text.replace("\\\n", " ")))
+
+    left_out = {"--allow-gpu-metrics=false", "--http-port=8000", "--grpc-port=8001", "--metrics-port=8002"}
+    assert words(block) == words(script) - left_out
+
+
 def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize: Kustomize) -> None:
     def workload(kind: str, name: str, labels: dict[str, str]) -> dict[str, Any]:
-        pod = {"containers": [{"name": "triton", "image": "triton:1"}]}
+        own = {"name": "own", "image": "own:1"}
+        pod = {"containers": [{"name": "triton", "image": "triton:1"}], "initContainers": [own]}
         return {
             "apiVersion": "apps/v1",
             "kind": kind,
@@ -126,17 +165,16 @@ def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize:
         workload("Deployment", "c", {}),
     ]
     (tmp_path / "workloads.yaml").write_text(yaml.safe_dump_all(workloads))
-    above = Path(*[".."] * (len(tmp_path.parts) - 1))
-    component = above / (MANIFESTS / "components" / "adopt").relative_to("/")
-    kustomization = {"namespace": "models", "resources": ["workloads.yaml"], "components": [str(component)]}
+    components = [component_below(tmp_path)]
+    kustomization = {"namespace": "models", "resources": ["workloads.yaml"], "components": components}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     documents = kustomize.documents(tmp_path)
     for kind, name in (("Deployment", "a"), ("DaemonSet", "b")):
         template = named(documents, kind, name)["spec"]["template"]
-        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent"]
+        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent", "own"]
         assert template["metadata"]["labels"] == {"app": name, "edgefolio.dev/endpoint": "adopted"}
         assert template["spec"]["containers"][0]["image"] == "triton:1"
-    assert named(documents, "Deployment", "c")["spec"]["template"]["spec"].keys() == {"containers"}
+    assert named(documents, "Deployment", "c")["spec"]["template"]["spec"].keys() == {"containers", "initContainers"}
     binding = named(documents, "RoleBinding", "edgefolio-agent")
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "edgefolio-agent", "namespace": "models"}]
 

@@ -18,6 +18,7 @@ from edgefolio.reaching import unreachable
 
 _S3 = frozenset({"s3", "s3a"})
 _ATTEMPTS_TO_UPDATE = 50
+_READ_AHEAD_BYTES = 4 << 20
 #: A store that does not answer must be an error soon, not after botocore's default of a minute per attempt.
 _S3_CONFIGURATION = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3, "mode": "standard"}}
 
@@ -68,10 +69,10 @@ class ObjectStorage:
         except FileNotFoundError:
             return None
 
-    def open_at(self, path: str, *, offset: int = 0) -> BinaryIO:
+    def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
         with self.reaching():
-            stream = self._file_system.open(self._full(path), "rb", block_size=4 << 20)
+            stream = self._file_system.open(self._full(path), "rb", block_size=read_ahead_bytes or _READ_AHEAD_BYTES)
             if offset:
                 stream.seek(offset)
             return cast(BinaryIO, stream)
