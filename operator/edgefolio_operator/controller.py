@@ -1,29 +1,40 @@
 """The cycle: look at what is, plan, write what differs; again and again.
 
 kopf delivers portfolios and endpoints; pods, Jobs, nodes and namespaces come from mirrors with selectors. Every few
-seconds, and at once after a change, each portfolio is planned anew from all of it. A portfolio whose cycle fails is
-logged, counted and tried again; it does not hold up the others.
+seconds, and at once after a change, each portfolio is planned anew from all of it, the youngest first: what it must
+leave to an older one is free when that one's turn comes. A portfolio whose cycle fails is logged, counted and tried
+again; it does not hold up the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 
 from edgefolio.decision.types import State
+from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import names
 from edgefolio_operator.api import Api, ApiError, collection
+from edgefolio_operator.conflicts import PortfolioKey, key_of, lost_pods, repository_owners, seniority
+from edgefolio_operator.deciding import Sight
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.lease import Lease
+from edgefolio_operator.liveness import Pulse
+from edgefolio_operator.measuring import Measurements
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.mirrors import Mirror, Store
-from edgefolio_operator.reconciling import Plan, World, reconcile
+from edgefolio_operator.mirrors import Store
+from edgefolio_operator.reconciling import Plan, World, promises_before, reconcile
+from edgefolio_operator.reservations import Promise, Reservations
+from edgefolio_operator.resyncing import Resync
 from edgefolio_operator.settings import Settings
+from edgefolio_operator.sources import Sources, unknown_namespaces
 
 Object = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -38,9 +49,8 @@ _PLURALS = {
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
 }
-#: A controller that has not finished a cycle for this long is not alive.
-LONGEST_CYCLE_SECONDS = 120.0
-_MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.JOB_COMPONENT}"
+#: A status that did not change is written again after about this long: who changed it behind our back is set right.
+REWRITE_SECONDS = 300.0
 
 
 class LeaseLostError(Exception):
@@ -59,11 +69,22 @@ class Controller:
         self._clock = clock
         self._wake = asyncio.Event()
         self._finished_at = time.monotonic()
-        self._states: dict[tuple[str, str], dict[str, State]] = {}
-        self._said: dict[tuple[str, str], tuple[str, str]] = {}
+        self._states: dict[PortfolioKey, dict[str, State]] = {}
+        self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
+        self._rewrite_at: dict[PortfolioKey, float] = {}
         self._events = EventSink(api)
+        self._measurements = Measurements(metrics)
+        self._sources = Sources(api, settings, changed=self._wake.set)
         self.portfolios = Store(self._wake.set)
         self.endpoints = Store(self._wake.set)
+        self._resync = Resync(
+            api,
+            {
+                collection(API_VERSION, plural, namespace): store
+                for plural, store in (("modelportfolios", self.portfolios), ("modelendpoints", self.endpoints))
+                for namespace in settings.namespaces or ("",)
+            },
+        )
         self.lease = Lease(
             api,
             name=names.MANAGER,
@@ -71,39 +92,27 @@ class Controller:
             identity=settings.identity,
             changed=self._wake.set,
         )
-        self._jobs = self._mirrors("batch/v1", "jobs", selector=_MINE)
-        self._job_pods = self._mirrors("v1", "pods", selector=_MINE)
-        self._pods = self._mirrors("v1", "pods", selector=names.ENDPOINT_LABEL)
-        self._daemon_sets = self._mirrors("apps/v1", "daemonsets", selector=names.ENDPOINT_LABEL)
-        # An operator of a few namespaces may read neither nodes nor namespaces; annotations there say nothing then.
-        self._nodes = None if settings.namespaces else Mirror(api, collection("v1", "nodes"), changed=self._wake.set)
-        self._spaces = (
-            None if settings.namespaces else Mirror(api, collection("v1", "namespaces"), changed=self._wake.set)
-        )
 
     @property
-    def silent_seconds(self) -> float:
-        """Seconds since a cycle was finished, or was rightly not begun."""
-        return time.monotonic() - self._finished_at
+    def pulse(self) -> Pulse:
+        """How long ago each part gave a sign of life."""
+        return Pulse(
+            cycle=time.monotonic() - self._finished_at,
+            answer=self._api.silent_seconds,
+            mirrors={mirror.path: mirror.silent_seconds for mirror in self._sources.mirrors},
+            deaf=self._resync.deaf,
+        )
 
     async def run(self) -> None:
         """Work until cancelled."""
-        everything = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets]
-        everything += [mirror for mirror in (self._nodes, self._spaces) if mirror is not None]
         async with asyncio.TaskGroup() as tasks:
-            for mirror in everything:
-                tasks.create_task(mirror.run())
             tasks.create_task(self.lease.run())
-            await asyncio.gather(*(mirror.synced.wait() for mirror in everything))
+            await self._sources.start(tasks)
+            await self._resync.first()
+            tasks.create_task(self._resync.run())
             while True:
                 await self._cycle()
                 await self._pause()
-
-    def _mirrors(self, api_version: str, plural: str, *, selector: str) -> list[Mirror]:
-        return [
-            Mirror(self._api, collection(api_version, plural, namespace), selector=selector, changed=self._wake.set)
-            for namespace in self._settings.namespaces or ("",)
-        ]
 
     async def _pause(self) -> None:
         """Wait for the next cycle: some seconds, or less after a change, but never none."""
@@ -116,34 +125,65 @@ class Controller:
 
     async def _cycle(self) -> None:
         self._metrics.leading.set(self.lease.epoch is not None)
+        now = time.time()
+        for mirror in self._sources.mirrors:
+            self._metrics.mirror_heard.labels(mirror.path).set(now - mirror.silent_seconds)
+        portfolios = self.portfolios.all()
+        self._sources.follow(portfolios)
         if self.lease.epoch is not None:
             began = time.monotonic()
-            portfolios = self.portfolios.all()
-            for portfolio in portfolios:
-                await self._one(portfolio)
-            self._forget(portfolios)
+            await self._forget(portfolios)
+            for world in self._worlds(portfolios):
+                await self._one(world)
             self._metrics.reconcile_seconds.observe(time.monotonic() - began)
         self._finished_at = time.monotonic()
 
-    async def _one(self, portfolio: Object) -> None:
-        namespace, name = portfolio["metadata"]["namespace"], portfolio["metadata"]["name"]
+    def _worlds(self, portfolios: Sequence[Object]) -> list[World]:
+        """What there is of each portfolio, the youngest first; not of those whose pods are not known yet."""
+        selected = {key_of(entry): self._sources.pods_of(entry) for entry in portfolios}
+        unknown = unknown_namespaces(selected)
+        lost = lost_pods([(entry, selected.get(key_of(entry)) or ()) for entry in portfolios])
+        barred = repository_owners(portfolios)
+        worlds = []
+        for portfolio in sorted(portfolios, key=seniority, reverse=True):
+            key = key_of(portfolio)
+            if key[0] in unknown:
+                continue
+            endpoints = self.endpoints.all(namespace=key[0], labels={names.PORTFOLIO_LABEL: key[1]})
+            world = self._sources.world(portfolio, pods=selected.get(key) or (), endpoints=endpoints)
+            world = replace(world, lost_pods=lost.get(key, {}), repository_owner=barred.get(key))
+            if key not in self._promises:
+                self._promises[key] = promises_before(world, now=self._clock())
+            worlds.append(world)
+        return worlds
+
+    async def _one(self, world: World) -> None:
+        portfolio = world.portfolio
+        key = namespace, name = key_of(portfolio)
         epoch = self.lease.epoch
         if epoch is None:
             return
         try:
-            if portfolio["metadata"].get("deletionTimestamp"):
+            if _is_ending(portfolio):
                 return  # what it owns goes with it
+            promises = Reservations.of(promise for made in self._promises.values() for promise in made)
+            sight = Sight(
+                usage=self._sources.metrics.usage,
+                stale_after=self._settings.metrics_stale_seconds,
+                reservations=promises,
+            )
             plan = reconcile(
-                self._world(portfolio),
+                replace(world, sight=sight),
                 images=self._settings.images,
-                states=self._states.get((namespace, name), {}),
+                states=self._states.get(key, {}),
                 epoch=epoch,
                 now=self._clock(),
             )
             await self._write(portfolio, plan)
             # Only now: a switch that was decided and could not be written is decided again.
-            self._states[namespace, name] = dict(plan.states or {})
-            self._measure(namespace, name, plan)
+            self._states[key] = dict(plan.states or {})
+            self._promises[key] = plan.promises
+            self._measurements.take(key, world, plan, before=promises.promises)
         except LeaseLostError:
             logger.error("%s/%s: the lease was lost during a cycle", namespace, name)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -153,30 +193,15 @@ class Controller:
             self._metrics.reconcile_errors.inc()
             logger.exception("%s/%s: the cycle failed", namespace, name)
 
-    def _world(self, portfolio: Object) -> World:
-        namespace, name = portfolio["metadata"]["namespace"], portfolio["metadata"]["name"]
-        own = {names.PORTFOLIO_LABEL: name}
-        serving = portfolio["spec"].get("serving", {})
-        selected = own
-        if serving.get("mode") == "Adopt":
-            selected = dict(serving.get("adopt", {}).get("selector", {}).get("matchLabels", {})) or own
-        return World(
-            portfolio=portfolio,
-            jobs=_all(self._jobs, namespace, own),
-            job_pods=_all(self._job_pods, namespace, own),
-            pods=_all(self._pods, namespace, selected),
-            nodes=None if self._nodes is None else {node["metadata"]["name"]: node for node in self._nodes.store.all()},
-            namespace=None if self._spaces is None else self._spaces.store.get(namespace),
-            endpoints=self.endpoints.all(namespace=namespace, labels=own),
-            daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
-        )
-
-    async def _write(self, portfolio: Object, plan: Plan) -> None:
-        namespace = portfolio["metadata"]["namespace"]
+    async def _write(self, portfolio: Mapping[str, Any], plan: Plan) -> None:
+        key = namespace, _ = key_of(portfolio)
         jobs = collection("batch/v1", "jobs", namespace)
         for name in plan.delete_jobs:
             self._may_write()
             await self._api.delete(f"{jobs}/{name}")
+        for name in plan.delete_endpoints:
+            self._may_write()
+            await self._delete_endpoint(namespace, name)
         for document in plan.apply:
             self._may_write()
             document["metadata"]["namespace"] = namespace
@@ -191,44 +216,43 @@ class Controller:
             name, suspend = plan.suspend_job
             await self._api.merge(f"{jobs}/{name}", {"spec": {"suspend": suspend}})
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if status != portfolio.get("status"):
+        if status != portfolio.get("status") or time.monotonic() >= self._rewrite_at.get(key, 0.0):
             self._may_write()
             identity = {"name": portfolio["metadata"]["name"], "namespace": namespace}
             head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
             written = await self._api.apply({**head, "status": status}, plural="modelportfolios", subresource="status")
             self.portfolios.put(written)
+            self._rewrite_at[key] = time.monotonic() + REWRITE_SECONDS * random.uniform(0.8, 1.2)
         for event in plan.events:
-            await self._events.tell(portfolio, event)
+            about = portfolio if event.endpoint is None else self.endpoints.get(event.endpoint, namespace)
+            if about is not None and not await self._events.tell(about, event):
+                break  # an API server that hangs must not hang the cycle
 
     def _may_write(self) -> None:
         if self.lease.epoch is None:
             raise LeaseLostError
 
-    def _measure(self, namespace: str, name: str, plan: Plan) -> None:
-        counts = plan.status.endpoints
-        for state, value in (
-            ("total", counts.total if counts else 0),
-            ("available", counts.available if counts else 0),
-            ("meeting_objectives", counts.meeting_objectives if counts else 0),
-        ):
-            self._metrics.endpoints.labels(namespace, name, state).set(value)
-        for endpoint, decision in (plan.decisions or {}).items():
-            said = (decision.action.value, decision.reason.value)
-            if self._said.get((namespace, endpoint)) != said:
-                self._said[namespace, endpoint] = said
-                self._metrics.decisions.labels(*said).inc()
-                logger.info("%s/%s: %s %s: %s", namespace, endpoint, *said, decision.message)
-            violated = self._metrics.objective_violated.labels(namespace, name, endpoint)
-            violated.set(decision.objectives_met is False)
+    async def _forget(self, portfolios: Sequence[Object]) -> None:
+        """Drop what is remembered of portfolios that are gone, and the endpoints that they left behind."""
+        kept = {key_of(entry) for entry in portfolios}
+        for key in {*self._states, *self._promises} - kept:
+            self._states.pop(key, None)
+            self._promises.pop(key, None)
+            self._rewrite_at.pop(key, None)
+            self._measurements.forget(key)
+        for endpoint in self.endpoints.all(labels={names.MANAGED_BY_LABEL: names.MANAGER}):
+            owner = endpoint["metadata"]["namespace"], endpoint["metadata"]["labels"].get(names.PORTFOLIO_LABEL)
+            if owner in kept or self.lease.epoch is None:
+                continue
+            try:
+                await self._delete_endpoint(endpoint["metadata"]["namespace"], endpoint["metadata"]["name"])
+            except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
+                logger.warning("%s/%s was left behind: %s", *owner, error)
 
-    def _forget(self, portfolios: Sequence[Object]) -> None:
-        """Drop what is remembered of portfolios that are gone."""
-        kept = {(entry["metadata"]["namespace"], entry["metadata"]["name"]) for entry in portfolios}
-        for key in self._states.keys() - kept:
-            del self._states[key]
-            for state in ("total", "available", "meeting_objectives"):
-                self._metrics.endpoints.remove(*key, state)
+    async def _delete_endpoint(self, namespace: str, name: str) -> None:
+        await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
+        self.endpoints.drop({"metadata": {"namespace": namespace, "name": name}})
 
 
-def _all(mirrors: Sequence[Mirror], namespace: str, labels: dict[str, str]) -> list[Object]:
-    return [thing for mirror in mirrors for thing in mirror.store.all(namespace=namespace, labels=labels)]
+def _is_ending(portfolio: Mapping[str, Any]) -> bool:
+    return bool(portfolio["metadata"].get("deletionTimestamp"))

@@ -7,7 +7,7 @@ already; the caller writes the rest. Only the timers of the decision live in mem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,13 +18,18 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import names
+from edgefolio_operator.aspects import ASPECTS, OVERRIDES_IGNORED, aspects_of
 from edgefolio_operator.conditions import Facts, conditions_of
+from edgefolio_operator.conflicts import PortfolioKey, repository_owned
 from edgefolio_operator.counting import Endpoint, tally
+from edgefolio_operator.deciding import Sight, decide_all, standing_promises
 from edgefolio_operator.jobs import Images, build_job, build_specification
-from edgefolio_operator.keeping import Kept, Surroundings, annotations_of, keep
-from edgefolio_operator.making import MakingPlan, ObservedJob, failure_of, observed_job, plan_making
-from edgefolio_operator.objectives import Issue
+from edgefolio_operator.keeping import Kept, Surroundings, annotations_of
+from edgefolio_operator.making import MakingPlan, ObservedJob, failure_of, nothing_made, observed_job, plan_making
+from edgefolio_operator.preflight import incompatible
+from edgefolio_operator.reservations import Promise
 from edgefolio_operator.rollout import RolloutPlan, plan_rollout
+from edgefolio_operator.telling import Event, events_of
 from edgefolio_operator.workloads import (
     build_access,
     build_daemon_set,
@@ -38,7 +43,11 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What the API server holds of one portfolio."""
+    """What the API server holds of one portfolio.
+
+    ``nodes`` is ``None`` where they may not be read. ``lost_pods`` are pods that an older portfolio has, with that one;
+    ``repository_owner`` is the older portfolio that makes into this one's repository.
+    """
 
     portfolio: Object
     jobs: Sequence[Object] = ()
@@ -48,15 +57,9 @@ class World:
     namespace: Object | None = None
     endpoints: Sequence[Object] = ()
     daemon_set: Object | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something to tell people about the portfolio, once."""
-
-    reason: str
-    message: str
-    warning: bool = False
+    sight: Sight = field(default_factory=Sight)
+    lost_pods: Mapping[str, PortfolioKey] = field(default_factory=dict)
+    repository_owner: PortfolioKey | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,12 @@ class Plan:
     apply: tuple[dict[str, Any], ...] = ()
     delete_jobs: tuple[str, ...] = ()
     delete_daemon_set: str | None = None
+    delete_endpoints: tuple[str, ...] = ()
     suspend_job: tuple[str, bool] | None = None
     events: tuple[Event, ...] = ()
     states: Mapping[str, State] | None = None
     decisions: Mapping[str, Decision] | None = None
+    promises: tuple[Promise, ...] = ()
 
 
 def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoch: int, now: float) -> Plan:
@@ -86,12 +91,25 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
     jobs = tuple(observed_job(job, _pods_of(job, world.job_pods)) for job in world.jobs)
     request = annotations_of(world.portfolio).get(names.MAKE_REQUESTED_ANNOTATION, "")[:128]
     making = plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now)
+    if world.repository_owner is not None:
+        making = nothing_made(before.job, jobs)
     revisions = _revisions(before.revisions, making.revision, portfolio.spec.revision_history_limit)
     revision = _current(portfolio, revisions)
-    members = _endpoints(world)
+    members = endpoints_of(world, portfolio)
     rollout = _rollout(portfolio, revision, revisions, members, before, now)
-    kept = _kept(portfolio, members, revisions, rollout, states, epoch, now)
-    status = _status(portfolio, generation, before, making, jobs, revisions, revision, rollout, members, kept, now)
+    kept, promises = decide_all(
+        portfolio,
+        members,
+        revisions=revisions,
+        assignments=rollout.assignments,
+        states=states,
+        sight=world.sight,
+        epoch=epoch,
+        now=now,
+    )
+    status = _status(
+        world, portfolio, generation, before, making, jobs, revisions, revision, rollout, members, kept, now
+    )
     documents = _workload(portfolio, world.daemon_set, owner=owner, images=images)
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
@@ -108,11 +126,21 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
         delete_daemon_set=None
         if portfolio.spec.serving.mode == "Managed" or world.daemon_set is None
         else portfolio.metadata.name,
+        delete_endpoints=_left_behind(world),
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
-        events=_events(before, status, members, kept),
+        events=events_of(before, status, members, kept),
         states={decided.spec.pod_name: decided.state for decided in kept},
         decisions={decided.spec.pod_name: decided.decision for decided in kept if decided.decision is not None},
+        promises=promises,
     )
+
+
+def promises_before(world: World, *, now: float) -> tuple[Promise, ...]:
+    """What the endpoints of a portfolio hold before its first cycle."""
+    status = _parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
+    namespace = str(world.portfolio["metadata"].get("namespace", ""))
+    stored = [endpoint for endpoint in endpoints_of(world) if endpoint.spec is not None]
+    return standing_promises(namespace, stored, revisions=status.revisions, now=now)
 
 
 def owner_reference(owner: Object) -> dict[str, Any]:
@@ -142,17 +170,26 @@ def _workload(
     ]
 
 
-def _endpoints(world: World) -> list[Endpoint]:
-    """The endpoint of every pod that has a node, by name; what cannot be read counts as not written."""
+def endpoints_of(world: World, portfolio: ModelPortfolio | None = None) -> list[Endpoint]:
+    """The endpoint of every pod that has a node, by name; what cannot be read counts as not written.
+
+    Not of pods that an older portfolio has, nor of those that lack what the agent needs. One that was an endpoint stays
+    one: a newer operator may ask for more than the pod had when it was taken.
+    """
     stored = {entry["metadata"]["name"]: entry for entry in world.endpoints}
+    adopts = portfolio is not None and portfolio.spec.serving.mode == "Adopt"
+    unfit = incompatible(world.pods) if adopts else {}
     found = []
     for pod in sorted(world.pods, key=lambda pod: str(pod["metadata"]["name"])):
         ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
         if not pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp") or ended:
             continue
+        name = str(pod["metadata"]["name"])
+        if name in world.lost_pods or (name in unfit and name not in stored):
+            continue
         node_name = pod["spec"]["nodeName"]
         node = None if world.nodes is None else world.nodes.get(node_name, {"metadata": {"name": node_name}})
-        entry = stored.get(pod["metadata"]["name"], {})
+        entry = stored.get(name, {})
         found.append(
             Endpoint(
                 surroundings=Surroundings(pod=pod, node=node, namespace=world.namespace),
@@ -183,32 +220,8 @@ def _rollout(
     )
 
 
-def _kept(
-    portfolio: ModelPortfolio,
-    members: Sequence[Endpoint],
-    revisions: Sequence[RevisionStatus],
-    rollout: RolloutPlan,
-    states: Mapping[str, State],
-    epoch: int,
-    now: float,
-) -> list[Kept]:
-    by_number = {entry.number: entry for entry in revisions}
-    return [
-        keep(
-            portfolio,
-            endpoint.surroundings,
-            revision=by_number.get(rollout.assignments.get(endpoint.surroundings.pod_name, 0)),
-            current=endpoint.spec,
-            status=endpoint.status,
-            memory=states.get(endpoint.surroundings.pod_name),
-            epoch=epoch,
-            now=now,
-        )
-        for endpoint in members
-    ]
-
-
 def _status(
+    world: World,
     portfolio: ModelPortfolio,
     generation: int,
     before: PortfolioStatus,
@@ -223,6 +236,8 @@ def _status(
 ) -> PortfolioStatus:
     figures = tally(members, now=now)
     terminal = _terminal(portfolio, making, jobs, revisions, before)
+    if world.repository_owner is not None:
+        terminal = repository_owned(world.repository_owner)
     facts = Facts(
         generation=generation,
         making=making.status is not None and making.status.outcome in ("Running", "Suspended"),
@@ -233,7 +248,16 @@ def _status(
         endpoints_settled=not figures.starting,
         objectives_unknown=figures.unknown,
         min_available_percent=portfolio.spec.serving.min_available_percent,
-        issues=_told_once(issue for decided in kept for issue in decided.issues),
+        issues=_issues(world, portfolio, kept),
+        aspects=aspects_of(
+            mode=portfolio.spec.serving.mode,
+            pods=world.pods,
+            nodes=[endpoint.surroundings.node_name for endpoint in members],
+            reads_nodes=world.nodes is not None,
+            lost_pods=world.lost_pods,
+            sight=world.sight,
+            now=now,
+        ),
     )
     failure = before.last_failure
     if terminal is not None and (failure is None or (failure.reason, failure.message) != terminal):
@@ -311,41 +335,35 @@ def _endpoint_document(endpoint: Endpoint, spec: EndpointSpecification, portfoli
     }
 
 
-def _events(
-    before: PortfolioStatus, after: PortfolioStatus, members: Sequence[Endpoint], kept: Sequence[Kept]
-) -> tuple[Event, ...]:
-    """One event for each change that people ask about: revisions, rollouts, failures, switches."""
-    events = []
-    known = {entry.number for entry in before.revisions}
-    for entry in after.revisions:
-        if entry.number not in known:
-            text = f"Revision {entry.number} with {len(entry.variants)} variants is published."
-            events.append(Event(reason="Published", message=text))
-    old, new = before.rollout, after.rollout
-    if new is not None and (old is None or (old.revision, old.phase) != (new.revision, new.phase)):
-        warning = new.phase in ("RolledBack", "Paused")
-        message = new.message or f"The rollout of revision {new.revision} is {new.phase.lower()}."
-        events.append(Event(reason=f"Rollout{new.phase}", message=message, warning=warning))
-    if after.last_failure != before.last_failure and after.last_failure is not None:
-        events.append(Event(reason=after.last_failure.reason, message=after.last_failure.message, warning=True))
-    for endpoint, decided in zip(members, kept, strict=True):
-        told = endpoint.spec.target_variant if endpoint.spec is not None else None
-        if told is not None and decided.spec.target_variant not in (None, told):
-            text = f"{decided.spec.pod_name}: {told} -> {decided.spec.target_variant}. {decided.spec.message}"
-            events.append(Event(reason=decided.spec.reason or "Switch", message=text[:1024]))
-    return tuple(events)
-
-
-def _told_once(issues: Any) -> tuple[str, ...]:
-    found: dict[str, None] = dict.fromkeys(issue.message for issue in issues if isinstance(issue, Issue))
+def _issues(world: World, portfolio: ModelPortfolio, kept: Sequence[Kept]) -> tuple[str, ...]:
+    """What was asked and is not taken, each once."""
+    found = dict.fromkeys(issue.message for decided in kept for issue in decided.issues)
+    if world.nodes is None and portfolio.spec.objective_overrides:
+        found[OVERRIDES_IGNORED] = None
     return tuple(found)
+
+
+def _left_behind(world: World) -> tuple[str, ...]:
+    """Endpoints of pods that are no longer this portfolio's: of another selector, or of an older portfolio."""
+    selected = {str(pod["metadata"]["name"]) for pod in world.pods} - world.lost_pods.keys()
+    return tuple(sorted({str(entry["metadata"]["name"]) for entry in world.endpoints} - selected))
 
 
 def _refused(error: ValidationError, before: PortfolioStatus, generation: int, now: float) -> Plan:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "spec"
     terminal = "InvalidSpec", f"{field}: {first['msg'].removeprefix('Value error, ')}"[:1024]
-    facts = Facts(generation=generation, revision=before.current_revision, terminal=terminal, counts=before.endpoints)
+    facts = Facts(
+        generation=generation,
+        revision=before.current_revision,
+        terminal=terminal,
+        counts=before.endpoints,
+        aspects={
+            entry.type: (entry.status, entry.reason, entry.message)
+            for entry in before.conditions
+            if entry.type in ASPECTS
+        },
+    )
     conditions = conditions_of(facts, before=before.conditions, now=now)
     return Plan(status=before.model_copy(update={"observed_generation": generation, "conditions": conditions}))
 
