@@ -36,7 +36,7 @@ class EventSink:
         self._of_all = Budget(burst=_BURST_OF_ALL, per_second=_PER_SECOND_OF_ALL, now=clock())
 
     async def tell(self, about: Mapping[str, Any], event: Event) -> bool:
-        """Write ``event``; one that cannot be written is logged, never an error. Returns whether the server answered."""
+        """Write ``event``, or log it if that is refused. Returns false if the API server does not answer at all."""
         metadata = about["metadata"]
         logger.info("%s/%s: %s: %s", metadata["namespace"], metadata["name"], event.reason, event.message)
         if not self._allowed((about["kind"], metadata["namespace"], metadata["name"])):

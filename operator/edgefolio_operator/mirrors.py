@@ -61,7 +61,9 @@ class Store:
         listed = {_key(thing): thing for thing in things}
         at = int(version) if version.isdigit() else 0
         newer = [
-            thing for key, thing in listed.items() if key not in self._objects or _is_older(self._objects[key], thing)
+            thing
+            for key, thing in listed.items()
+            if key not in self._objects or _version(self._objects[key]) < _version(thing)
         ]
         gone = [held for key, held in self._objects.items() if key not in listed and _version(held) <= at]
         for thing in newer:
@@ -171,10 +173,6 @@ def slim(thing: Object) -> Object:
 
 def _key(thing: Object) -> tuple[str, str]:
     return thing["metadata"].get("namespace") or "", thing["metadata"]["name"]
-
-
-def _is_older(held: Object, thing: Object) -> bool:
-    return _uid(held) != _uid(thing) or _version(held) < _version(thing)
 
 
 def _uid(thing: Object) -> str:

@@ -18,6 +18,8 @@ from edgefolio.specification.portfolio_status import RevisionStatus
 
 #: A switch that was told so long ago and is still not done reserves nothing any more.
 PATIENCE_SECONDS = 300.0
+#: A load that has begun is not broken off when the order changes: so long it may still be under way.
+LOAD_SECONDS = 60.0
 #: Longer than any figure is believed: no figure is older than that.
 DONE_SECONDS = 300.0
 
@@ -98,9 +100,12 @@ def promise_of(
         peak_bytes=instances * needed_bytes(profile_of(variant)),
         since=now,
     )
-    if before is not None and replace(before, since=now, done_at=None, peak_bytes=promise.peak_bytes) != promise:
+    serves = (status.active_revision, status.active_variant) == (revision.number, variant.name)
+    if before is not None and (before.revision, before.variant) != (promise.revision, promise.variant):
+        if before.done_at is None and now - before.since <= LOAD_SECONDS:
+            return before if serves else replace(promise, peak_bytes=max(promise.peak_bytes, before.peak_bytes))
         before = None
-    if (status.active_revision, status.active_variant) != (revision.number, variant.name):
+    if not serves:
         return promise if before is None or before.done_at is not None else replace(promise, since=before.since)
     done_at = _done_at(before, status, now=now)
     return None if done_at is None or now - done_at > DONE_SECONDS else replace(promise, done_at=done_at)
