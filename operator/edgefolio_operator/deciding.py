@@ -12,7 +12,7 @@ from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.counting import Endpoint
 from edgefolio_operator.headroom import ClusterView
 from edgefolio_operator.keeping import Kept, keep
-from edgefolio_operator.reservations import EndpointKey, Promise, Reservations, promise_of
+from edgefolio_operator.reservations import EndpointKey, Promise, Reservations, promises_of
 from edgefolio_operator.usage import Usage
 
 
@@ -45,7 +45,6 @@ def decide_all(
     for endpoint in members:
         surroundings = endpoint.surroundings
         key = (namespace, surroundings.pod_name)
-        revision = by_number.get(assignments.get(surroundings.pod_name, 0))
         decided = keep(
             portfolio,
             surroundings,
@@ -56,24 +55,24 @@ def decide_all(
                 stale_after=sight.stale_after,
                 reserved=partial(_reserved, reservations, surroundings.node_name, key, now),
             ),
-            revision=revision,
+            revision=by_number.get(assignments.get(surroundings.pod_name, 0)),
             current=endpoint.spec,
             status=endpoint.status,
             memory=states.get(surroundings.pod_name),
             epoch=epoch,
             now=now,
         )
-        promise = promise_of(
+        own = promises_of(
             key,
             spec=decided.spec,
             status=endpoint.status,
-            revision=revision,
-            before=sight.reservations.promises.get(key),
+            revisions=by_number,
+            before=sight.reservations.promises.get(key, ()),
             now=now,
         )
-        reservations = reservations.after(key, promise)
+        reservations = reservations.after(key, own)
         kept.append(decided)
-        promises += [promise] if promise is not None else []
+        promises += own
     return kept, tuple(promises)
 
 
@@ -86,19 +85,19 @@ def standing_promises(
 ) -> tuple[Promise, ...]:
     """What the endpoints of a portfolio hold before it is looked at for the first time, as after a restart."""
     by_number = {entry.number: entry for entry in revisions}
-    found = [
-        promise_of(
+    return tuple(
+        promise
+        for endpoint in members
+        if endpoint.spec is not None
+        for promise in promises_of(
             (namespace, endpoint.surroundings.pod_name),
             spec=endpoint.spec,
             status=endpoint.status,
-            revision=by_number.get(endpoint.spec.revision.number) if endpoint.spec.revision is not None else None,
-            before=None,
+            revisions=by_number,
+            before=(),
             now=now,
         )
-        for endpoint in members
-        if endpoint.spec is not None
-    ]
-    return tuple(promise for promise in found if promise is not None)
+    )
 
 
 def _reserved(reservations: Reservations, node: str, key: EndpointKey, now: float, seen_at: float) -> int:

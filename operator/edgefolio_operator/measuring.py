@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import Gauge
@@ -32,7 +33,9 @@ class Measurements:
         self._series: dict[PortfolioKey, set[_Series]] = {}
         self._said: dict[PortfolioKey, dict[str, tuple[str, str]]] = {}
 
-    def take(self, key: PortfolioKey, world: World, plan: Plan, *, before: Mapping[EndpointKey, Promise]) -> None:
+    def take(
+        self, key: PortfolioKey, world: World, plan: Plan, *, before: Mapping[EndpointKey, Sequence[Promise]]
+    ) -> None:
         """Tell what one cycle found; ``before`` are the promises of the cycle before."""
         found: dict[_Series, float] = {}
         counts = plan.status.endpoints
@@ -51,9 +54,9 @@ class Measurements:
         self._set(key, found)
         self._count_decisions(key, plan)
         for promise in plan.promises:
-            told = before.get(promise.endpoint)
-            if promise.done_at is not None and told is not None and told.done_at is None:
-                self._metrics.switch_seconds.observe(max(0.0, promise.done_at - told.since))
+            under_way = replace(promise, done_at=None) in before.get(promise.endpoint, ())
+            if promise.done_at is not None and under_way:
+                self._metrics.switch_seconds.observe(max(0.0, promise.done_at - promise.since))
 
     def forget(self, key: PortfolioKey) -> None:
         """A portfolio is gone."""

@@ -39,7 +39,7 @@ from edgefolio_operator.reservations import (
     PATIENCE_SECONDS,
     Promise,
     Reservations,
-    promise_of,
+    promises_of,
 )
 from edgefolio_operator.usage import Sample, Usage
 
@@ -83,38 +83,46 @@ def serving(name: str | None, **fields: Any) -> EndpointStatus:
 
 
 def promised(
-    target: str, active: str | None, *, before: Promise | None = None, now: float = NOW, **fields: Any
-) -> Promise | None:
-    return promise_of(
-        KEY, spec=spec(target), status=serving(active, **fields), revision=REVISION, before=before, now=now
-    )
+    target: str, active: str | None, *, before: tuple[Promise, ...] = (), now: float = NOW, **fields: Any
+) -> tuple[Promise, ...]:
+    status = serving(active, **fields)
+    return promises_of(KEY, spec=spec(target), status=status, revisions={1: REVISION}, before=before, now=now)
 
 
-def bytes_for(reservations: Reservations, *, seen_at: float, now: float, but_for: str = "other") -> int:
-    return reservations.reserved_bytes("edge-1", but_for=("models", but_for), seen_at=seen_at, now=now)
+def taken(promises: tuple[Promise, ...], *, seen_at: float, now: float, but_for: str = "other") -> int:
+    """In MiB, on the promises' node."""
+    found = Reservations.of(promises).reserved_bytes("edge-1", but_for=("models", but_for), seen_at=seen_at, now=now)
+    return found // MEBIBYTE
 
 
 def test_a_switch_is_promised_its_peak_until_it_is_done_and_seen() -> None:
-    told = promised("dense", "small")
-    assert told is not None
+    (told,) = promised("dense", "small")
     assert (told.peak_bytes, told.since, told.done_at) == (120 * MEBIBYTE, NOW, None)
-    again = promised("dense", "small", before=told, now=NOW + 5)
-    assert again == told
-    done = promised("dense", "dense", before=again, now=NOW + 8)
-    assert done is not None
-    assert (done.since, done.done_at) == (NOW + 8, NOW + 8)
-    held = Reservations.of([done])
+    assert promised("dense", "small", before=(told,), now=NOW + 5) == (told,)
+    done = promised("dense", "dense", before=(told,), now=NOW + 8)
+    assert [(entry.since, entry.done_at) for entry in done] == [(NOW, NOW + 8)]
     # A figure from before it was done does not show it, a newer one does.
-    assert bytes_for(held, seen_at=NOW + 7, now=NOW + 20) == 120 * MEBIBYTE
-    assert bytes_for(held, seen_at=NOW + 9, now=NOW + 20) == 0
-    assert promised("dense", "dense", before=done, now=NOW + 8 + DONE_SECONDS + 1) is None
+    assert taken(done, seen_at=NOW + 7, now=NOW + 20) == 120
+    assert taken(done, seen_at=NOW + 9, now=NOW + 20) == 0
+    assert promised("dense", "dense", before=done, now=NOW + 8 + DONE_SECONDS + 1) == ()
+
+
+def test_what_was_done_is_not_forgotten_when_the_next_switch_is_told() -> None:
+    told = promised("dense", "small")
+    again = promised("mid", "dense", before=told, now=NOW + 8)
+    assert [(entry.variant, entry.done_at) for entry in again] == [("dense", NOW + 8), ("mid", None)]
+    assert taken(again, seen_at=NOW + 3, now=NOW + 9) == 120 + 80
+    assert taken(again, seen_at=NOW + 9, now=NOW + 9) == 80
+    back = promised("mid", "mid", before=again, now=NOW + 12)
+    # One variant came after the other: the larger of them counts.
+    assert taken(back, seen_at=NOW + 3, now=NOW + 13) == 120
+    assert taken(back, seen_at=NOW + 10, now=NOW + 13) == 80
 
 
 def test_an_endpoint_is_not_charged_with_its_own_switch_nor_another_node_s() -> None:
     told = promised("dense", "small")
-    assert told is not None
-    held = Reservations.of([told])
-    assert bytes_for(held, seen_at=NOW, now=NOW, but_for="pod-a") == 0
+    assert taken(told, seen_at=NOW, now=NOW, but_for="pod-a") == 0
+    held = Reservations.of(told)
     assert held.reserved_bytes("edge-2", but_for=("models", "other"), seen_at=NOW, now=NOW) == 0
     # The same name in another namespace is another endpoint.
     assert held.reserved_bytes("edge-1", but_for=("elsewhere", "pod-a"), seen_at=NOW, now=NOW) == 120 * MEBIBYTE
@@ -122,21 +130,20 @@ def test_an_endpoint_is_not_charged_with_its_own_switch_nor_another_node_s() -> 
 
 def test_an_order_that_nobody_carries_out_does_not_block_for_ever() -> None:
     told = promised("dense", "small")
-    assert told is not None
     late = NOW + PATIENCE_SECONDS + 1
-    again = promised("dense", "small", before=told, now=late)
-    assert again is not None
-    assert bytes_for(Reservations.of([again]), seen_at=late, now=late) == 0
+    assert taken(promised("dense", "small", before=told, now=late), seen_at=late, now=late) == 0
 
 
 def test_a_load_under_way_counts_when_the_order_changes() -> None:
     told = promised("dense", "mid")
-    changed = promised("small", "mid", before=told, now=NOW + 2)
-    assert changed is not None
+    (changed,) = promised("small", "mid", before=told, now=NOW + 2)
     assert (changed.variant, changed.peak_bytes) == ("small", 120 * MEBIBYTE)
-    taken_back = promised("mid", "mid", before=told, now=NOW + 2)
-    assert taken_back == told
-    assert promised("mid", "mid", before=told, now=NOW + LOAD_SECONDS + 1) is None
+    (later,) = promised("small", "mid", before=(changed,), now=NOW + 4)
+    assert (later.since, later.peak_bytes) == (NOW + 2, 120 * MEBIBYTE)
+    (late,) = promised("small", "mid", before=(changed,), now=NOW + 3 + LOAD_SECONDS)
+    assert late.peak_bytes == 40 * MEBIBYTE
+    assert promised("mid", "mid", before=told, now=NOW + 2) == told
+    assert promised("mid", "mid", before=told, now=NOW + LOAD_SECONDS + 1) == ()
 
 
 def test_every_instance_takes_its_part() -> None:
@@ -145,15 +152,14 @@ def test_every_instance_takes_its_part() -> None:
         now=NOW,
         valid_seconds=60,
     )
-    told = promised("dense", "small", observation=observation)
-    assert told is not None
+    (told,) = promised("dense", "small", observation=observation)
     assert told.peak_bytes == 3 * 120 * MEBIBYTE
 
 
 @pytest.mark.parametrize("target", [None, "gone"])
 def test_no_target_no_promise(target: str | None) -> None:
-    assert promise_of(KEY, spec=spec(target), status=serving("small"), revision=REVISION, before=None, now=NOW) is None
-    assert promise_of(KEY, spec=spec(), status=serving("small"), revision=None, before=None, now=NOW) is None
+    for told, revisions in ((spec(target), {1: REVISION}), (spec(), {})):
+        assert promises_of(KEY, spec=told, status=serving("small"), revisions=revisions, before=(), now=NOW) == ()
 
 
 def test_after_a_restart_promises_are_found_again() -> None:
@@ -164,10 +170,10 @@ def test_after_a_restart_promises_are_found_again() -> None:
         endpoint("pod-b", spec("dense", name="pod-b"), serving("dense", decision=decision)),
         endpoint("pod-c", spec("dense", name="pod-c"), serving("dense")),
     ]
-    held = Reservations.of(standing_promises("models", entries, revisions=[REVISION], now=NOW))
-    assert set(held.promises) == {("models", "pod-a"), ("models", "pod-b")}
-    assert bytes_for(held, seen_at=NOW, now=NOW) == 120 * MEBIBYTE
-    assert bytes_for(held, seen_at=NOW - 40, now=NOW) == 240 * MEBIBYTE
+    found = standing_promises("models", entries, revisions=[REVISION], now=NOW)
+    assert [entry.endpoint[1] for entry in found] == ["pod-a", "pod-b"]
+    assert taken(found, seen_at=NOW, now=NOW) == 120
+    assert taken(found, seen_at=NOW - 40, now=NOW) == 240
 
 
 def _held() -> Any:
