@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from edgefolio_operator.mirrors import Store
 from edgefolio_operator.reconciling import Plan, World, promises_before, reconcile
 from edgefolio_operator.reservations import Promise, Reservations
 from edgefolio_operator.resyncing import Resync
+from edgefolio_operator.rewriting import Rewrites
 from edgefolio_operator.settings import Settings
 from edgefolio_operator.sources import Sources, unknown_namespaces
 
@@ -49,8 +49,6 @@ _PLURALS = {
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
 }
-#: A status that did not change is written again after about this long: who changed it behind our back is set right.
-REWRITE_SECONDS = 300.0
 
 
 class LeaseLostError(Exception):
@@ -71,7 +69,7 @@ class Controller:
         self._finished_at = time.monotonic()
         self._states: dict[PortfolioKey, dict[str, State]] = {}
         self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
-        self._rewrite_at: dict[PortfolioKey, float] = {}
+        self._rewrites = Rewrites()
         self._events = EventSink(api)
         self._measurements = Measurements(metrics)
         self._sources = Sources(api, settings, changed=self._wake.set)
@@ -216,13 +214,13 @@ class Controller:
             name, suspend = plan.suspend_job
             await self._api.merge(f"{jobs}/{name}", {"spec": {"suspend": suspend}})
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if status != portfolio.get("status") or time.monotonic() >= self._rewrite_at.get(key, 0.0):
+        if status != portfolio.get("status") or self._rewrites.is_due(key):
             self._may_write()
             identity = {"name": portfolio["metadata"]["name"], "namespace": namespace}
             head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
             written = await self._api.apply({**head, "status": status}, plural="modelportfolios", subresource="status")
             self.portfolios.put(written)
-            self._rewrite_at[key] = time.monotonic() + REWRITE_SECONDS * random.uniform(0.8, 1.2)
+            self._rewrites.written(key)
         for event in plan.events:
             about = portfolio if event.endpoint is None else self.endpoints.get(event.endpoint, namespace)
             if about is not None and not await self._events.tell(about, event):
@@ -238,7 +236,7 @@ class Controller:
         for key in {*self._states, *self._promises} - kept:
             self._states.pop(key, None)
             self._promises.pop(key, None)
-            self._rewrite_at.pop(key, None)
+            self._rewrites.forget(key)
             self._measurements.forget(key)
         for endpoint in self.endpoints.all(labels={names.MANAGED_BY_LABEL: names.MANAGER}):
             owner = endpoint["metadata"]["namespace"], endpoint["metadata"]["labels"].get(names.PORTFOLIO_LABEL)
