@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,36 +23,22 @@ from edgefolio_operator import names
 from edgefolio_operator.api import Api, ApiError, collection
 from edgefolio_operator.conflicts import PortfolioKey, key_of, lost_pods, repository_owners, seniority
 from edgefolio_operator.deciding import Sight
-from edgefolio_operator.events import EventSink
+from edgefolio_operator.deleting import plan_deletion
 from edgefolio_operator.lease import Lease
 from edgefolio_operator.liveness import Pulse
 from edgefolio_operator.measuring import Measurements
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Store
-from edgefolio_operator.reconciling import Plan, World, promises_before, reconcile
+from edgefolio_operator.reconciling import reconcile
 from edgefolio_operator.reservations import Promise, Reservations
 from edgefolio_operator.resyncing import Resync
-from edgefolio_operator.rewriting import Rewrites
 from edgefolio_operator.settings import Settings
 from edgefolio_operator.sources import Sources, unknown_namespaces
+from edgefolio_operator.world import World, promises_before
+from edgefolio_operator.writing import LeaseLostError, Writer
 
 Object = dict[str, Any]
 logger = logging.getLogger(__name__)
-
-_PLURALS = {
-    "ConfigMap": "configmaps",
-    "DaemonSet": "daemonsets",
-    "Job": "jobs",
-    "ModelEndpoint": "modelendpoints",
-    "ModelPortfolio": "modelportfolios",
-    "RoleBinding": "rolebindings",
-    "Service": "services",
-    "ServiceAccount": "serviceaccounts",
-}
-
-
-class LeaseLostError(Exception):
-    """Another operator acts; nothing more may be written."""
 
 
 class Controller:
@@ -69,12 +55,24 @@ class Controller:
         self._finished_at = time.monotonic()
         self._states: dict[PortfolioKey, dict[str, State]] = {}
         self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
-        self._rewrites = Rewrites()
-        self._events = EventSink(api)
         self._measurements = Measurements(metrics)
-        self._sources = Sources(api, settings, changed=self._wake.set)
         self.portfolios = Store(self._wake.set)
         self.endpoints = Store(self._wake.set)
+        self.lease = Lease(
+            api,
+            name=names.MANAGER,
+            namespace=settings.lease_namespace or api.access.namespace,
+            identity=settings.identity,
+            changed=self._wake.set,
+        )
+        self._sources = Sources(api, settings, changed=self._wake.set, is_active=self._acts)
+        self._writer = Writer(
+            api,
+            sources=self._sources,
+            portfolios=self.portfolios,
+            endpoints=self.endpoints,
+            may_write=self._acts,
+        )
         self._resync = Resync(
             api,
             {
@@ -82,13 +80,6 @@ class Controller:
                 for plural, store in (("modelportfolios", self.portfolios), ("modelendpoints", self.endpoints))
                 for namespace in settings.namespaces or ("",)
             },
-        )
-        self.lease = Lease(
-            api,
-            name=names.MANAGER,
-            namespace=settings.lease_namespace or api.access.namespace,
-            identity=settings.identity,
-            changed=self._wake.set,
         )
 
     @property
@@ -112,6 +103,9 @@ class Controller:
                 await self._cycle()
                 await self._pause()
 
+    def _acts(self) -> bool:
+        return self.lease.epoch is not None
+
     async def _pause(self) -> None:
         """Wait for the next cycle: some seconds, or less after a change, but never none."""
         self._wake.clear()
@@ -122,13 +116,13 @@ class Controller:
         await asyncio.sleep(min(0.2, self._settings.cycle_seconds))
 
     async def _cycle(self) -> None:
-        self._metrics.leading.set(self.lease.epoch is not None)
+        self._metrics.leading.set(self._acts())
         now = time.time()
         for mirror in self._sources.mirrors:
             self._metrics.mirror_heard.labels(mirror.path).set(now - mirror.silent_seconds)
         portfolios = self.portfolios.all()
         self._sources.follow(portfolios)
-        if self.lease.epoch is not None:
+        if self._acts():
             began = time.monotonic()
             await self._forget(portfolios)
             for world in self._worlds(portfolios):
@@ -156,14 +150,14 @@ class Controller:
         return worlds
 
     async def _one(self, world: World) -> None:
-        portfolio = world.portfolio
-        key = namespace, name = key_of(portfolio)
+        key = namespace, name = key_of(world.portfolio)
         epoch = self.lease.epoch
         if epoch is None:
             return
         try:
-            if _is_ending(portfolio):
-                return  # what it owns goes with it
+            if world.portfolio["metadata"].get("deletionTimestamp"):
+                await self._delete(world)
+                return
             promises = Reservations.of(promise for made in self._promises.values() for promise in made)
             sight = Sight(
                 usage=self._sources.metrics.usage,
@@ -177,7 +171,7 @@ class Controller:
                 epoch=epoch,
                 now=self._clock(),
             )
-            await self._write(portfolio, plan)
+            await self._writer.write(world.portfolio, plan)
             # Only now: a switch that was decided and could not be written is decided again.
             self._states[key] = dict(plan.states or {})
             self._promises[key] = plan.promises
@@ -191,44 +185,20 @@ class Controller:
             self._metrics.reconcile_errors.inc()
             logger.exception("%s/%s: the cycle failed", namespace, name)
 
-    async def _write(self, portfolio: Mapping[str, Any], plan: Plan) -> None:
-        key = namespace, _ = key_of(portfolio)
-        jobs = collection("batch/v1", "jobs", namespace)
-        for name in plan.delete_jobs:
-            self._may_write()
-            await self._api.delete(f"{jobs}/{name}")
-        for name in plan.delete_endpoints:
-            self._may_write()
-            await self._delete_endpoint(namespace, name)
-        for document in plan.apply:
-            self._may_write()
-            document["metadata"]["namespace"] = namespace
-            written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
-            if document["kind"] == "ModelEndpoint":
-                self.endpoints.put(written)
-        if plan.delete_daemon_set is not None:
-            self._may_write()
-            await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
-        if plan.suspend_job is not None:
-            self._may_write()
-            name, suspend = plan.suspend_job
-            await self._api.merge(f"{jobs}/{name}", {"spec": {"suspend": suspend}})
-        status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if status != portfolio.get("status") or self._rewrites.is_due(key):
-            self._may_write()
-            identity = {"name": portfolio["metadata"]["name"], "namespace": namespace}
-            head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
-            written = await self._api.apply({**head, "status": status}, plural="modelportfolios", subresource="status")
-            self.portfolios.put(written)
-            self._rewrites.written(key)
-        for event in plan.events:
-            about = portfolio if event.endpoint is None else self.endpoints.get(event.endpoint, namespace)
-            if about is not None and not await self._events.tell(about, event):
-                break  # an API server that hangs must not hang the cycle
-
-    def _may_write(self) -> None:
-        if self.lease.epoch is None:
-            raise LeaseLostError
+    async def _delete(self, world: World) -> None:
+        """What a portfolio owns goes with it; what it published may have to be deleted before."""
+        images = self._settings.images
+        plan = plan_deletion(world, images=images, now=self._clock())
+        if plan is None:
+            return
+        try:
+            await self._writer.write(world.portfolio, plan)
+        except ApiError as error:
+            if not error.is_of_an_ending_namespace:
+                raise
+            ended = plan_deletion(world, images=images, now=self._clock(), in_ending_namespace=True)
+            assert ended is not None
+            await self._writer.write(world.portfolio, ended)
 
     async def _forget(self, portfolios: Sequence[Object]) -> None:
         """Drop what is remembered of portfolios that are gone, and the endpoints that they left behind."""
@@ -236,21 +206,15 @@ class Controller:
         for key in {*self._states, *self._promises} - kept:
             self._states.pop(key, None)
             self._promises.pop(key, None)
-            self._rewrites.forget(key)
+            self._writer.forget(key)
             self._measurements.forget(key)
         for endpoint in self.endpoints.all(labels={names.MANAGED_BY_LABEL: names.MANAGER}):
-            owner = endpoint["metadata"]["namespace"], endpoint["metadata"]["labels"].get(names.PORTFOLIO_LABEL)
-            if owner in kept or self.lease.epoch is None:
+            metadata = endpoint["metadata"]
+            if (metadata["namespace"], metadata["labels"].get(names.PORTFOLIO_LABEL)) in kept:
                 continue
             try:
-                await self._delete_endpoint(endpoint["metadata"]["namespace"], endpoint["metadata"]["name"])
+                await self._writer.delete_endpoint(metadata["namespace"], metadata["name"])
+            except LeaseLostError:
+                return
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-                logger.warning("%s/%s was left behind: %s", *owner, error)
-
-    async def _delete_endpoint(self, namespace: str, name: str) -> None:
-        await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
-        self.endpoints.drop({"metadata": {"namespace": namespace, "name": name}})
-
-
-def _is_ending(portfolio: Mapping[str, Any]) -> bool:
-    return bool(portfolio["metadata"].get("deletionTimestamp"))
+                logger.warning("%s/%s was left behind: %s", metadata["namespace"], metadata["name"], error)

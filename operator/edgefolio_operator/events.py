@@ -38,20 +38,22 @@ class EventSink:
     async def tell(self, about: Mapping[str, Any], event: Event) -> bool:
         """Write ``event``, or log it if that is refused. Returns false if the API server does not answer at all."""
         metadata = about["metadata"]
-        logger.info("%s/%s: %s: %s", metadata["namespace"], metadata["name"], event.reason, event.message)
-        if not self._allowed((about["kind"], metadata["namespace"], metadata["name"])):
+        own = metadata.get("namespace")
+        namespace = own or "default"
+        logger.info("%s/%s: %s: %s", namespace, metadata["name"], event.reason, event.message)
+        if not self._allowed((about["kind"], namespace, metadata["name"])):
             return True
         now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         document = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+            "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
             "involvedObject": {
                 "apiVersion": about["apiVersion"],
                 "kind": about["kind"],
                 "name": metadata["name"],
-                "namespace": metadata["namespace"],
                 "uid": metadata["uid"],
+                **({"namespace": own} if own else {}),
             },
             "type": "Warning" if event.warning else "Normal",
             "reason": event.reason[:128],
@@ -62,7 +64,7 @@ class EventSink:
             "count": 1,
         }
         try:
-            await self._api.create(collection("v1", "events", metadata["namespace"]), document)
+            await self._api.create(collection("v1", "events", namespace), document)
         except ApiError as error:
             logger.warning("an event was not written: %s", error)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -11,8 +11,8 @@ from prometheus_client import Gauge
 
 from edgefolio_operator.conflicts import PortfolioKey
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.reconciling import Plan, World
 from edgefolio_operator.reservations import EndpointKey, Promise
+from edgefolio_operator.world import Plan, World
 
 logger = logging.getLogger(__name__)
 

@@ -163,7 +163,7 @@ def slim(thing: Object) -> Object:
             "conditions": status.get("conditions", []),
             "allocatable": {key: total[key] for key in ("cpu", "memory") if key in total},
         }
-    elif thing.get("kind") == "DaemonSet":
+    elif thing.get("kind") in ("DaemonSet", "Service"):
         kept.pop("spec", None)
         kept.pop("status", None)
     elif thing.get("kind") == "Job":

@@ -17,7 +17,11 @@ Object = Mapping[str, Any]
 COMPONENT = "manifests/components/adopt"
 KEY_VOLUME = "key"
 #: Volumes that the agent shares with Triton, and what for.
-SHARED_VOLUMES = {KEY_VOLUME: "the key of Triton's control interfaces", "models": "verified variants"}
+SHARED_VOLUMES = {
+    KEY_VOLUME: "the key of Triton's control interfaces",
+    "health": "how Triton is",
+    "models": "verified variants",
+}
 _RESTRICTED_FLAGS = ("--grpc-restricted-protocol", "--http-restricted-api")
 _NAMED_PODS = 5
 

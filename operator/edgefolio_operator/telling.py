@@ -13,6 +13,7 @@ from edgefolio.specification.conditions import Condition
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_operator.counting import Endpoint
 from edgefolio_operator.keeping import Kept
+from edgefolio_operator.making import MakingPlan
 from edgefolio_operator.objectives import Issue
 
 #: Holds that pass by themselves on the way to something, or say that all is well: no news.
@@ -41,11 +42,12 @@ _TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something to tell people, once: about the portfolio, or about the ``endpoint`` of that name."""
+    """Something to tell people, once: about the portfolio, its namespace, or the ``endpoint`` of that name."""
 
     reason: str
     message: str
     warning: bool = False
+    about_namespace: bool = False
     endpoint: str | None = None
 
 
@@ -77,6 +79,14 @@ def events_of(
             Event(reason=issue.reason, message=issue.message[:1024], warning=True, endpoint=name) for issue in issues
         ]
     return tuple(events)
+
+
+def events_of_making(making: MakingPlan) -> tuple[Event, ...]:
+    """What the Jobs of a making went through."""
+    if not making.lost:
+        return ()
+    text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."
+    return (Event(reason="PodLost", message=text, warning=True),)
 
 
 def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Event]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from edgefolio.specification.annotations import is_paused as says_pause
 from edgefolio_operator import names
 from edgefolio_operator.objectives import Issue, Level
 
-_NO = frozenset({"", "false", "no", "0"})
-_YES = frozenset({"true", "yes", "1"})
+#: Words for a pause, and for none.
+_CLEAR = frozenset({"true", "yes", "1", "", "false", "no", "0"})
 _LONGEST_SHOWN = 60
 
 #: Annotations by level, nearest first.
@@ -35,13 +36,12 @@ def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue])
 def is_paused(levels: Levels, *, issues: list[Issue]) -> bool:
     """Whether the endpoint is to be left as it is; what is neither yes nor no is added to ``issues``."""
     for level, value in _values(levels, names.PAUSED_ANNOTATION):
-        word = value.lower()
-        if word not in _NO | _YES:
+        if value.lower() not in _CLEAR:
             message = (
                 f"{names.PAUSED_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is neither true nor false; it is taken as true."
             )
             issues.append(Issue(level=level, key=names.PAUSED_ANNOTATION, reason="MalformedPause", message=message))
-        return word not in _NO
+        return says_pause(value)
     return False
 
 

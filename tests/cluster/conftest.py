@@ -1,175 +1,31 @@
-"""A real Kubernetes API server for the tests here: alone within seconds, or with nodes that run pods.
-
-The programs come out of ``tests/cluster/bed/build.sh`` and are kept in the user's cache. Where they are missing the
-tests skip and say which command builds them; nothing is built behind the user's back.
-"""
+"""A real Kubernetes for the tests here: an API server alone within seconds, or nodes that run pods."""
 
 from __future__ import annotations
 
-import base64
-import functools
-import itertools
-import json
 import os
-import socket
-import ssl
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 # The helpers beside this file, under names that no other area uses.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster_site import Operator
+from control_plane import BED, Kubernetes
+from edge_site import IMAGES, EdgeSite, bed_run, cpusets, progress
+from kubernetes_bed import api_server, bed_programs, namespace, unused_ports
 
-BED = Path(__file__).parent / "bed"
-MANIFESTS = Path(__file__).parents[2] / "manifests"
-_numbers = itertools.count(1)
+__all__ = ["api_server", "namespace", "unused_ports"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-
-
-class Refused(AssertionError):
-    """Kubernetes said no; the message is what it said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kubernetes:
-    """A running cluster: kubectl for what users see, plain requests for what only has to be there."""
-
-    binaries: Path
-    kubeconfig: Path
-    namespace: str = "default"
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def kubectl(self, *arguments: str, stdin: object = None) -> str:
-        """What ``kubectl`` prints; ``stdin`` is sent as JSON. Raises :class:`Refused`."""
-        # Named only where it must be: kubectl refuses files of several namespaces when one is named.
-        where = [] if self.namespace == "default" else ["--namespace", self.namespace]
-        done = subprocess.run(
-            [self.binaries / "kubectl", "--kubeconfig", self.kubeconfig, *where, *arguments],
-            input=None if stdin is None else json.dumps(stdin),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, **self.environment},
-        )
-        if done.returncode:
-            raise Refused(done.stderr.strip() or done.stdout.strip())
-        return done.stdout
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        content_type: str = "application/json",
-        headers: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """The API server's answer. Raises :class:`Refused` with its message."""
-        server, context, credentials = _access(self.kubeconfig)
-        request = urllib.request.Request(
-            server + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={**credentials, **(headers or {}), "Content-Type": content_type},
-        )
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=60) as answer:
-                result: dict[str, Any] = json.load(answer)
-                return result
-        except urllib.error.HTTPError as error:
-            with error:
-                raise Refused(json.load(error)["message"]) from None
-
-    def path(self, api_version: str, kind: str, name: str = "") -> str:
-        """Where an object, or without ``name`` all of its kind in this namespace, is found."""
-        prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-        inside = "" if kind in ("Namespace", "Node") else f"/namespaces/{self.namespace}"
-        return f"{prefix}{inside}/{kind.lower()}s{'/' + name if name else ''}"
-
-    def apply(
-        self,
-        document: dict[str, Any],
-        *,
-        subresource: str = "",
-        manager: str = "test",
-        headers: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """Server-side apply ``document``, strict about unknown fields; the stored object."""
-        path = self.path(document["apiVersion"], document["kind"], document["metadata"]["name"])
-        options = f"fieldManager={manager}&force=true&fieldValidation=Strict"
-        return self.request(
-            "PATCH",
-            f"{path}{'/' + subresource if subresource else ''}?{options}",
-            document,
-            content_type="application/apply-patch+yaml",
-            headers=headers,
-        )
-
-    def within(self, namespace: str) -> Kubernetes:
-        """The same cluster, another namespace."""
-        return Kubernetes(
-            binaries=self.binaries, kubeconfig=self.kubeconfig, namespace=namespace, environment=self.environment
-        )
-
-
-def _binaries(*needed: str) -> Path:
-    """Folder of the bed's programs, or a skip that says how to get them."""
-    if sys.platform != "linux":
-        pytest.skip("the test bed runs on Linux only")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("BED_CACHE") or cache / "edgefolio" / "cluster-bed") / "bin"
-    missing = [name for name in needed if not (folder / name).exists()]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not built; once, about 10 minutes: {BED / 'build.sh'}")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
-    """etcd and an API server on loopback, without nodes or controllers, and with our resource definitions."""
-    binaries = _binaries("etcd", "kube-apiserver", "kubectl")
-    folder = tmp_path_factory.mktemp("api-server")
-    with _ApiServer(binaries=binaries, folder=folder) as kubernetes:
-        kubernetes.kubectl("apply", "--server-side", "-k", str(MANIFESTS / "crds"))
-        kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-        _retried(lambda: kubernetes.kubectl("get", "modelportfolios,modelendpoints"), seconds=30)
-        yield kubernetes
-
-
-@pytest.fixture
-def namespace(api_server: Kubernetes) -> Iterator[Kubernetes]:
-    """A namespace of this test's own on the API server."""
-    name = f"test-{next(_numbers)}"
-    api_server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    yield api_server.within(name)
-    # No controller finishes the removal; what is in it must not reach the next test.
-    for kind in ("ModelPortfolio", "ModelEndpoint"):
-        own = api_server.within(name)
-        own.request("DELETE", own.path("edgefolio.dev/v1alpha1", kind))
-
-
-@pytest.fixture(scope="session")
-def unused_ports() -> Callable[[int], list[int]]:
-    """Ports of loopback that nobody listens on."""
-    return _free_ports
 
 
 @pytest.fixture
@@ -201,153 +57,46 @@ def start(
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Kubernetes]:
-    """A whole cluster: control plane, three edge nodes, DNS, metrics, object storage."""
-    binaries = _binaries("etcd", "kube-apiserver", "kubectl", "kubelet", "containerd", "coredns", "metrics-server")
+    """A whole cluster: control plane, three edge nodes, DNS, metrics, object storage.
+
+    ``BED_KEEP=1`` uses a cluster that runs already and leaves it running: for whoever writes these tests.
+    """
+    binaries = bed_programs("etcd", "kube-apiserver", "kubectl", "kubelet", "containerd", "coredns", "metrics-server")
     if os.geteuid() != 0:
         pytest.skip("nodes in namespaces of their own need root")
+    run, keep = bed_run(), bool(os.environ.get("BED_KEEP"))
+    kubernetes = Kubernetes(binaries=binaries, kubeconfig=run / "kubeconfig")
+    if keep and run.exists():
+        yield kubernetes
+        return
+    # A node's hog must leave the other serving node alone, on two processors as on many.
+    environment = {**os.environ, "NODE_CPUSETS": os.environ.get("NODE_CPUSETS") or cpusets()}
     subprocess.run([BED / "down.sh"], check=True, timeout=60)
-    run = Path(os.environ.get("BED_RUN", "/tmp/edgefolio-bed"))
     try:
-        subprocess.run([BED / "up.sh"], check=True, timeout=180)
-        yield Kubernetes(binaries=binaries, kubeconfig=run / "kubeconfig")
+        done = progress("starting three nodes")
+        subprocess.run([BED / "up.sh"], check=True, timeout=300, env=environment, stdout=subprocess.DEVNULL)
+        done()
+        yield kubernetes
     finally:
-        subprocess.run([BED / "down.sh"], check=True, timeout=60)
+        if not keep:
+            subprocess.run([BED / "down.sh"], check=True, timeout=60)
 
 
-class _ApiServer:
-    """Starts etcd and kube-apiserver on free ports of loopback; nobody but the owner of the token gets in."""
-
-    def __init__(self, *, binaries: Path, folder: Path) -> None:
-        self._binaries = binaries
-        self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Kubernetes:
-        etcd, etcd_peer, port = _free_ports(3)
-        try:
-            self._start(
-                "etcd",
-                f"--data-dir={self._folder / 'etcd'}",
-                f"--listen-client-urls=http://127.0.0.1:{etcd}",
-                f"--advertise-client-urls=http://127.0.0.1:{etcd}",
-                f"--listen-peer-urls=http://127.0.0.1:{etcd_peer}",
-                "--unsafe-no-fsync",
-                "--log-level=warn",
-            )
-            self._start("kube-apiserver", *self._api_server_flags(etcd=etcd, port=port))
-            kubernetes = Kubernetes(binaries=self._binaries, kubeconfig=self._kubeconfig(port))
-            _retried(lambda: kubernetes.kubectl("get", "--raw", "/readyz"), seconds=90, alive=self._alive)
-            return kubernetes
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes):
-            process.kill()  # nothing of it is kept
-            process.wait()
-
-    def _api_server_flags(self, *, etcd: int, port: int) -> Iterator[str]:
-        key = self._folder / "service-account.key"
-        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-        (self._folder / "tokens.csv").write_text("for-the-test,admin,admin,system:masters\n")
-        yield f"--etcd-servers=http://127.0.0.1:{etcd}"
-        yield "--bind-address=127.0.0.1"
-        yield "--advertise-address=127.0.0.1"
-        yield "--endpoint-reconciler-type=none"
-        yield f"--secure-port={port}"
-        yield f"--cert-dir={self._folder / 'certificates'}"
-        yield f"--token-auth-file={self._folder / 'tokens.csv'}"
-        yield f"--service-account-key-file={key}"
-        yield f"--service-account-signing-key-file={key}"
-        yield "--service-account-issuer=https://kubernetes.default.svc.cluster.local"
-        yield "--service-cluster-ip-range=10.96.0.0/16"
-        yield "--authorization-mode=RBAC"
-        yield "--allow-privileged=true"
-        # There is no controller that would make the default service account of a namespace.
-        yield "--disable-admission-plugins=ServiceAccount"
-        yield "--profiling=false"
-
-    def _kubeconfig(self, port: int) -> Path:
-        path = self._folder / "kubeconfig"
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {
-                    "name": "test",
-                    "cluster": {
-                        "server": f"https://127.0.0.1:{port}",
-                        # The server's certificate is signed by itself: it vouches for itself.
-                        "certificate-authority": str(self._folder / "certificates" / "apiserver.crt"),
-                    },
-                }
-            ],
-            "users": [{"name": "admin", "user": {"token": "for-the-test"}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-            "current-context": "test",
-        }
-        path.write_text(yaml.safe_dump(document))
-        return path
-
-    def _start(self, program: str, *flags: str) -> None:
-        with (self._folder / f"{program}.log").open("wb") as log:
-            process = subprocess.Popen(
-                # Whatever ends the tests, nothing of theirs stays behind.
-                ["setpriv", "--pdeathsig", "KILL", self._binaries / program, *flags],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self._processes.append(process)
-
-    def _alive(self) -> None:
-        for process in self._processes:
-            if process.poll() is not None:
-                name = Path(str(process.args[3])).name  # type: ignore[index]
-                log = (self._folder / f"{name}.log").read_text()[-3000:]
-                raise RuntimeError(f"{name} ended with {process.returncode}:\n{log}")
+@pytest.fixture(scope="session")
+def edge_site(cluster: Kubernetes) -> EdgeSite:
+    """Edgefolio installed on the cluster, and a portfolio made and served on edge-1 and edge-2."""
+    missing = [name for name in IMAGES if not (cluster.binaries.parent / "images" / f"edgefolio-{name}.tar").exists()]
+    if missing:
+        pytest.skip(f"images {', '.join(missing)} not built: {BED / 'build.sh'}")
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("the pruner's pod mounts this environment's torch, which must be for the image's Python 3.11")
+    site = EdgeSite(cluster, bed_run())
+    site.set_up()
+    return site
 
 
-@functools.cache
-def _access(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
-    """Address, trust and credentials that ``kubeconfig`` holds."""
-    document = yaml.safe_load(kubeconfig.read_text())
-    cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
-    authority = cluster.get("certificate-authority-data")
-    context = ssl.create_default_context(
-        cafile=cluster.get("certificate-authority"),
-        cadata=base64.b64decode(authority).decode() if authority else None,
-    )
-    if "client-certificate-data" in user:
-        with tempfile.NamedTemporaryFile() as pem:
-            pem.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
-            pem.flush()
-            context.load_cert_chain(pem.name)
-    return cluster["server"], context, {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()
-
-
-def _retried(attempt: Any, *, seconds: float, alive: Any = None) -> None:
-    """Call ``attempt`` until it is no longer refused; ``alive`` may raise to give up at once."""
-    end = time.monotonic() + seconds
-    while True:
-        if alive is not None:
-            alive()
-        try:
-            attempt()
-            return
-        except Refused:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
+@pytest.fixture
+def site(edge_site: EdgeSite) -> EdgeSite:
+    """The site, calm: as after its first making, whatever the test before did to it."""
+    edge_site.calm()
+    return edge_site

@@ -9,7 +9,8 @@ from typing import Any
 from cluster_site import PUBLISHED, Operator, Site, wait_for
 
 ADOPT = {"modelName": "digits", "mode": "Adopt", "adopt": {"selector": {"matchLabels": {"app": "inference"}}}}
-MOUNTS = [{"name": "key", "mountPath": "/run/edgefolio"}, {"name": "models", "mountPath": "/models"}]
+SHARED = ("key", "models", "health")
+MOUNTS = [{"name": name, "mountPath": f"/{name}"} for name in SHARED]
 
 
 def adoptable(site: Site, name: str, *, complete: bool, app: str = "inference") -> None:
@@ -21,7 +22,7 @@ def adoptable(site: Site, name: str, *, complete: bool, app: str = "inference") 
         triton["volumeMounts"] = MOUNTS
         agent = {"name": "agent", "image": "bed.local/pause:1", "restartPolicy": "Always", "volumeMounts": MOUNTS}
         spec["initContainers"] = [agent]
-        spec["volumes"] = [{"name": "key", "emptyDir": {"medium": "Memory"}}, {"name": "models", "emptyDir": {}}]
+        spec["volumes"] = [{"name": name, "emptyDir": {"medium": "Memory"}} for name in SHARED]
     site.kubernetes.apply(
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
     )

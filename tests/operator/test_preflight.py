@@ -13,7 +13,7 @@ from edgefolio_operator.preflight import incompatible, missing_parts, slim_adopt
 
 def pod(name: str = "inference-0") -> dict[str, Any]:
     """A pod as the adopt component leaves it."""
-    mounts = [{"name": "key", "mountPath": "/run/edgefolio"}, {"name": "models", "mountPath": "/models"}]
+    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("key", "models", "health")]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -44,6 +44,7 @@ def pod(name: str = "inference-0") -> dict[str, Any]:
             "volumes": [
                 {"name": "key", "emptyDir": {"medium": "Memory"}},
                 {"name": "models", "emptyDir": {}},
+                {"name": "health", "emptyDir": {"medium": "Memory"}},
                 {"name": "secret", "secret": {"secretName": "x"}},
             ],
         },
@@ -84,6 +85,7 @@ def test_a_pod_with_everything_lacks_nothing() -> None:
         ),
         (changed("spec", "volumes", 0, to=None), "the volume key (the key of Triton's control interfaces)"),
         (changed("spec", "volumes", 1, to=None), "the volume models (verified variants)"),
+        (changed("spec", "volumes", 2, to=None), "the volume health (how Triton is)"),
         (changed("spec", "volumes", 0, "emptyDir", to={}), "a volume key in memory (emptyDir.medium: Memory)"),
         (
             changed("spec", "containers", 0, "volumeMounts", 0, to=None),

@@ -180,13 +180,14 @@ def test_one_that_loses_its_repository_ends_its_job_and_serves_on() -> None:
 
 def adopted(site: Site) -> None:
     """Give every pod what the component brings."""
-    mounts = [{"name": "key"}, {"name": "models"}]
+    shared = ("key", "models", "health")
+    mounts = [{"name": name} for name in shared]
     for pod in site.pods:
         pod["metadata"]["labels"] = {"app": "inference", "edgefolio.dev/endpoint": "digits"}
         pod["spec"] |= {
             "initContainers": [{"name": "agent", "restartPolicy": "Always", "volumeMounts": mounts}],
             "containers": [{"name": "triton", "volumeMounts": mounts}],
-            "volumes": [{"name": "key", "emptyDir": {"medium": "Memory"}}, {"name": "models", "emptyDir": {}}],
+            "volumes": [{"name": name, "emptyDir": {"medium": "Memory"}} for name in shared],
         }
 
 

@@ -8,19 +8,19 @@ counts.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
 from edgefolio.durable_files import write_durably
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
+from edgefolio.specification.understanding import understood
 from edgefolio_edge.reporting import Reporter
 
 ORDERS_FILE = "orders.json"
@@ -49,6 +49,8 @@ class Orders:
         self._returned_at: float | None = None
         self._acted_alone: int | None = None
         self._told: tuple[Objectives, Switching] | None = None
+        #: Called after a new order was taken, in the thread that took it.
+        self.changed: Callable[[], None] = lambda: None
 
     @property
     def order(self) -> Order | None:
@@ -62,6 +64,11 @@ class Orders:
         if order is None or order.spec.revision is None:
             return None
         return order.spec.revision.number, order.spec.revision.manifest_digest
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the API server answered last, on a monotonic clock; ``None`` if never."""
+        return self._heard_at
 
     @property
     def is_alone(self) -> bool:
@@ -127,14 +134,17 @@ class Orders:
             before = self._order
             if before is not None and spec.epoch < before.spec.epoch:
                 return False
-            if before is None or before.spec != spec:
+            is_new = before is None or before.spec != spec
+            if is_new:
                 text = spec.model_dump_json(by_alias=True, exclude_none=True)
                 write_durably(self._path, text.encode(), field="--state-dir")
             self._order = Order(spec=spec, generation=generation)
-            return True
+        if is_new:
+            self.changed()
+        return True
 
     def _read(self) -> Order | None:
         try:
-            return Order(spec=EndpointSpecification.model_validate_json(self._path.read_bytes()), generation=0)
-        except (OSError, ValidationError):
+            return Order(spec=understood(EndpointSpecification, json.loads(self._path.read_bytes())), generation=0)
+        except (OSError, ValueError):
             return None

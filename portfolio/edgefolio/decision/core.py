@@ -63,7 +63,31 @@ def decide(
             action=Action.HOLD, reason=Reason.MISSING_METRICS, target=None, message=message, objectives_met=None
         )
         return hold, state
-    cycle = Cycle(
+    cycle = cycle_of(
+        observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
+    )
+    if not cycle.profiles:
+        return cycle.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), cycle.state
+    if (decision := serve_something_rule(cycle)) is not None:
+        return _under_policy(decision, cycle.state, cycle)
+    problem, cycle = believed(cycle)
+    decision, after = _under_policy(*_decided(cycle, problem), cycle)
+    if decision.action is Action.SWITCH:
+        after = replace(after, before_switch=traffic_before(cycle.measurement, switching))
+    return decision, after
+
+
+def cycle_of(
+    *,
+    observation: Observation,
+    objectives: Objectives,
+    profiles: tuple[VariantProfile, ...],
+    switching: Switching,
+    state: State,
+    now: float,
+) -> Cycle:
+    """The cycle at ``now`` before anything was measured: usable profiles alone, and a state that is usable now."""
+    return Cycle(
         observation=observation,
         objectives=objectives,
         profiles=_usable(profiles),
@@ -71,17 +95,15 @@ def decide(
         state=rebased(state, now=now, switching=switching),
         now=now,
     )
-    if not cycle.profiles:
-        return cycle.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), cycle.state
-    if (decision := serve_something_rule(cycle)) is not None:
-        return _under_policy(decision, cycle.state, cycle)
+
+
+def believed(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
+    """``cycle`` with its measurement, estimates and timers, or why its metrics are not believed.
+
+    The active variant must have a profile.
+    """
     problem = _distrust(cycle)
-    if problem is None:
-        problem, cycle = _measured(cycle)
-    decision, after = _under_policy(*_decided(cycle, problem), cycle)
-    if decision.action is Action.SWITCH:
-        after = replace(after, before_switch=traffic_before(cycle.measurement, switching))
-    return decision, after
+    return _measured(cycle) if problem is None else (problem, cycle)
 
 
 def _under_policy(decision: Decision, after: State, cycle: Cycle) -> Outcome:

@@ -11,20 +11,9 @@ if [ ! -d "/proc/$pid" ]; then
   start kwok nsenter --net=/run/netns/central -- kwok --kubeconfig="$PKI/kwok.kubeconfig" --config="$here/manifests/kwok.yaml" --manage-all-nodes=false \
     --manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake --node-ip=$CENTRAL_IP --cidr=10.200.0.0/16 --server-address=127.0.0.1:10247 --node-lease-duration-seconds=40
 fi
+template=$(<"$here/manifests/fake-node.yaml")
 for i in $(seq "$count"); do
-  cat <<K
----
-apiVersion: v1
-kind: Node
-metadata:
-  name: fake-$i
-  annotations: {kwok.x-k8s.io/node: fake, node.alpha.kubernetes.io/ttl: "0"}
-  labels: {type: kwok, kubernetes.io/os: linux, kubernetes.io/arch: amd64, kubernetes.io/hostname: fake-$i, bed/edge: "true"}
-spec: {taints: [{key: kwok.x-k8s.io/node, value: fake, effect: NoSchedule}]}
-status:
-  capacity: {cpu: "4", memory: 8Gi, pods: "110"}
-  allocatable: {cpu: "4", memory: 8Gi, pods: "110"}
-K
+  printf -- '---\n%s\n' "${template//@NAME@/fake-$i}"
 done | kubectl create -f - >/dev/null
 all_ready() { [ "$(kubectl get nodes -l type=kwok --no-headers | grep -cw Ready)" -ge "$count" ]; }
 until all_ready; do sleep 1; [ $SECONDS -lt 120 ] || { echo "only some fake nodes are Ready" >&2; exit 1; }; done

@@ -6,7 +6,7 @@ i=$1 name=$(node_name "$1") ip=$(node_ip "$1")
 dir=$BED_RUN/$name
 mkdir -p "$dir"/{cni,containerd,state,kubelet,log/pods}
 nth() { echo "$1" | cut -d' ' -f"$i" -s; [[ $1 == *" "* ]] || echo "$1"; }
-cpus=$(nth "$NODE_CPUS") memory=$(nth "$NODE_MEMORY_MIB")
+cpus=$(nth "$NODE_CPUS") memory=$(nth "$NODE_MEMORY_MIB") cpuset=$(nth "$NODE_CPUSETS")
 
 # A cgroup of its own in every (v1) controller.  A new cpuset is empty, and no process may enter it before it is filled.
 controllers=()
@@ -85,9 +85,18 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       SystemdCgroup = false
 K
+# The store that build.sh filled, as hard links: nothing ever writes into a layer. Its indices (*.db) are copied.
+images=()
+if [ -e "$STORE/.ready" ] && [ -z "$(find "$IMAGES" -name '*.tar' -newer "$STORE/.ready")" ] &&
+  cp --archive --link "$STORE/." "$dir/containerd/" 2>/dev/null; then
+  (cd "$STORE" && find . -name '*.db' -exec cp --remove-destination {} "$dir/containerd/{}" \;)
+else
+  rm -rf "$dir/containerd"                    # another file system, or there is a newer image
+  images=("$IMAGES"/*.tar)
+fi
 start_here containerd containerd --config "$dir/containerd.toml"
 wait_for 20 ctr -a "$dir/containerd.sock" version
-for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" $EXTRA_IMAGES; do
+for image in "${images[@]}" $EXTRA_IMAGES; do
   ctr -a "$dir/containerd.sock" -n k8s.io images import --local "$image" >>"$LOGS/$name-images.log" 2>&1
 done
 
@@ -140,3 +149,11 @@ mode: iptables
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}   # may not be set in a namespace
 K
 start_here kube-proxy kube-proxy --config="$dir/proxy.yaml"
+
+# Pods copy the processors of the group above theirs.  (kubelet itself insists on all of the machine's.)
+if [ -n "$cpuset" ]; then
+  pods=$(compgen -G "/sys/fs/cgroup/*cpuset*/edgefolio-bed-$name" | head -n 1)/kubepods
+  wait_for 60 test -e "$pods/besteffort/cpuset.cpus"
+  wait_for 60 test -e "$pods/burstable/cpuset.cpus"
+  for group in "$pods/besteffort" "$pods/burstable" "$pods"; do echo "$cpuset" >"$group/cpuset.cpus"; done
+fi
