@@ -257,8 +257,8 @@ class Synchronizer:
                 problem = error
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
-            self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
             on_variant(variant.name)
+            self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
         available = _names(self._store, manifest)
         complete = len(available) == len(manifest.variants)
         if complete and not was_complete:

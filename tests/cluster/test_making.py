@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 import pytest
 from cluster_site import PUBLISHED, Operator, wait_for
 from control_plane import Kubernetes, install_resources
-from job_site import JobControlPlane, JobSite, log_server
-from kubernetes_bed import bed_programs
 
 # The S3 server and the small portfolios of the tests beside these.
-sys.path.insert(0, str(Path(__file__).parents[1] / "repository"))
-
 from drafts import publish_draft
+from job_site import JobControlPlane, JobSite, log_server
+from kubernetes_bed import bed_programs
 from s3_server import s3_endpoint, s3_uri
 
 from edgefolio.job_report import FailureReport, ProgressLine

@@ -20,8 +20,6 @@ import pytest
 import yaml
 
 # The S3 server of the tests beside these.
-sys.path.insert(0, str(Path(__file__).parents[1] / "repository"))
-
 from s3_server import s3_endpoint, s3_uri
 
 __all__ = ["s3_endpoint", "s3_uri"]

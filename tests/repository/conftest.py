@@ -1,4 +1,4 @@
-"""Small drafts to publish, and publishers in processes of their own."""
+"""Small drafts to publish, a real S3 server on loopback, and publishers in processes of their own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-# The helpers beside this file, under names that no other area uses.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from drafts import contents_of, draft_manifest
+from drafts import contents_of, draft_of
 from s3_server import s3_endpoint, s3_uri
 
 from edgefolio.manifest import Manifest
@@ -43,7 +39,7 @@ def make_draft(tmp_path: Path) -> Callable[..., Draft]:
         for name, content in contents.items():
             files[name] = folder / f"{name}.onnx"
             files[name].write_bytes(content)
-        return Draft(manifest=draft_manifest(contents, model=model), files=files, contents=contents)
+        return Draft(manifest=draft_of(contents, model=model), files=files, contents=contents)
 
     return make
 
