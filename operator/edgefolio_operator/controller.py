@@ -181,6 +181,8 @@ class Controller:
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
             self._metrics.reconcile_errors.inc()
             logger.warning("%s/%s: %s: %s", namespace, name, type(error).__name__, error)
+            if isinstance(error, ApiError):
+                await self._writer.refused(world.portfolio, error)
         except Exception:
             self._metrics.reconcile_errors.inc()
             logger.exception("%s/%s: the cycle failed", namespace, name)

@@ -7,12 +7,13 @@ from typing import Any
 
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import names
-from edgefolio_operator.api import Api, collection
+from edgefolio_operator.api import Api, ApiError, collection
 from edgefolio_operator.conflicts import key_of
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.mirrors import Store
 from edgefolio_operator.rewriting import Rewrites
 from edgefolio_operator.sources import Sources
+from edgefolio_operator.telling import Event
 from edgefolio_operator.world import Plan
 
 Object = Mapping[str, Any]
@@ -46,6 +47,7 @@ class Writer:
         self._may_write = may_write
         self._events = EventSink(api)
         self._rewrites = Rewrites()
+        self._refusals: dict[tuple[str, str], str] = {}
 
     async def write(self, portfolio: Object, plan: Plan) -> None:
         """Write ``plan``. Raises :class:`LeaseLostError`, ApiError and what aiohttp raises."""
@@ -89,9 +91,18 @@ class Writer:
         await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
         self._endpoints.drop({"metadata": {"namespace": namespace, "name": name}})
 
+    async def refused(self, portfolio: Object, error: ApiError) -> None:
+        """Tell people what the API server refused, once for each message: nothing else names a quota or a policy."""
+        key, message = key_of(portfolio), str(error)
+        if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
+            return
+        self._refusals[key] = message
+        await self._events.tell(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
+
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""
         self._rewrites.forget(key)
+        self._refusals.pop(key, None)
 
     async def _apply(self, document: dict[str, Any], namespace: str) -> None:
         self._check()
