@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY, start_http_server
 
 from edgefolio_operator.api import Access, Api
 from edgefolio_operator.controller import LONGEST_CYCLE_SECONDS, Controller
+from edgefolio_operator.kopf_storage import NothingToCompare
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Store
 from edgefolio_operator.names import GROUP, VERSION
@@ -48,7 +49,7 @@ class Handlers:
         settings.networking.request_timeout = 20
         settings.persistence.finalizer = f"{GROUP}/operator"
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = NothingToCompare(prefix=GROUP)
         metrics = Metrics(REGISTRY)
         if self._settings.metrics_port:
             server, thread = start_http_server(self._settings.metrics_port)
