@@ -52,11 +52,12 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something to tell people about the portfolio, once."""
+    """Something to tell people about the portfolio, once; about an endpoint of it where one is named."""
 
     reason: str
     message: str
     warning: bool = False
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,7 +333,8 @@ def _events(
         told = endpoint.spec.target_variant if endpoint.spec is not None else None
         if told is not None and decided.spec.target_variant not in (None, told):
             text = f"{decided.spec.pod_name}: {told} -> {decided.spec.target_variant}. {decided.spec.message}"
-            events.append(Event(reason=decided.spec.reason or "Switch", message=text[:1024]))
+            reason = decided.spec.reason or "Switch"
+            events.append(Event(reason=reason, message=text[:1024], endpoint=decided.spec.pod_name))
     return tuple(events)
 
 
