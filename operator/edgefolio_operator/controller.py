@@ -24,6 +24,7 @@ from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Mirror, Store
 from edgefolio_operator.reconciling import Plan, World, reconcile
 from edgefolio_operator.settings import Settings
+from edgefolio_operator.writing import write_each
 
 Object = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ _PLURALS = {
 }
 #: A controller that has not finished a cycle for this long is not alive.
 LONGEST_CYCLE_SECONDS = 120.0
+#: A change is rarely alone: so long the cycle waits for what comes with it.
+_GATHERING_SECONDS = 0.2
+#: Where many endpoints report, something changes all the time. Planning then takes at most a fifth of one processor.
+_REST_TO_WORK = 4.0
 _MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.JOB_COMPONENT}"
 
 
@@ -59,6 +64,7 @@ class Controller:
         self._clock = clock
         self._wake = asyncio.Event()
         self._finished_at = time.monotonic()
+        self._planning_seconds = 0.0
         self._states: dict[tuple[str, str], dict[str, State]] = {}
         self._said: dict[tuple[str, str], tuple[str, str]] = {}
         self._events = EventSink(api)
@@ -107,17 +113,21 @@ class Controller:
 
     async def _pause(self) -> None:
         """Wait for the next cycle: some seconds, or less after a change, but never none."""
+        ended = time.monotonic()
         self._wake.clear()
         try:
             await asyncio.wait_for(self._wake.wait(), timeout=self._settings.cycle_seconds)
         except TimeoutError:
             return
-        await asyncio.sleep(min(0.2, self._settings.cycle_seconds))
+        gone = time.monotonic() - ended
+        shortest = min(_GATHERING_SECONDS, self._settings.cycle_seconds)
+        rest = min(_REST_TO_WORK * self._planning_seconds, self._settings.cycle_seconds)
+        await asyncio.sleep(max(shortest, rest - gone))
 
     async def _cycle(self) -> None:
         self._metrics.leading.set(self.lease.epoch is not None)
         if self.lease.epoch is not None:
-            began = time.monotonic()
+            began, self._planning_seconds = time.monotonic(), 0.0
             portfolios = self.portfolios.all()
             for portfolio in portfolios:
                 await self._one(portfolio)
@@ -133,6 +143,7 @@ class Controller:
         try:
             if portfolio["metadata"].get("deletionTimestamp"):
                 return  # what it owns goes with it
+            began = time.monotonic()
             plan = reconcile(
                 self._world(portfolio),
                 images=self._settings.images,
@@ -140,10 +151,16 @@ class Controller:
                 epoch=epoch,
                 now=self._clock(),
             )
-            await self._write(portfolio, plan)
+            self._planning_seconds += time.monotonic() - began
+            refused = await self._write(portfolio, plan)
             # Only now: a switch that was decided and could not be written is decided again.
-            self._states[namespace, name] = dict(plan.states or {})
+            before, after = self._states.get((namespace, name), {}), plan.states or {}
+            undone = {key: before[key] for key in refused if key in before}
+            self._states[namespace, name] = {key: after[key] for key in after if key not in refused} | undone
             self._measure(namespace, name, plan)
+            for endpoint, error in refused.items():
+                self._metrics.reconcile_errors.inc()
+                logger.warning("%s/%s: endpoint %s: %s", namespace, name, endpoint, error)
         except LeaseLostError:
             logger.error("%s/%s: the lease was lost during a cycle", namespace, name)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -171,18 +188,25 @@ class Controller:
             daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
         )
 
-    async def _write(self, portfolio: Object, plan: Plan) -> None:
+    async def _write(self, portfolio: Object, plan: Plan) -> dict[str, ApiError]:
+        """Write the plan; the endpoints that were refused."""
         namespace = portfolio["metadata"]["namespace"]
         jobs = collection("batch/v1", "jobs", namespace)
         for name in plan.delete_jobs:
             self._may_write()
             await self._api.delete(f"{jobs}/{name}")
-        for document in plan.apply:
+
+        async def apply(document: Object) -> None:
             self._may_write()
             document["metadata"]["namespace"] = namespace
             written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
             if document["kind"] == "ModelEndpoint":
                 self.endpoints.put(written)
+
+        for document in plan.apply:
+            if document["kind"] != "ModelEndpoint":
+                await apply(document)
+        refused = await write_each((each for each in plan.apply if each["kind"] == "ModelEndpoint"), apply)
         if plan.delete_daemon_set is not None:
             self._may_write()
             await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
@@ -198,7 +222,9 @@ class Controller:
             written = await self._api.apply({**head, "status": status}, plural="modelportfolios", subresource="status")
             self.portfolios.put(written)
         for event in plan.events:
-            await self._events.tell(portfolio, event)
+            if event.endpoint not in refused:
+                await self._events.tell(portfolio, event)
+        return refused
 
     def _may_write(self) -> None:
         if self.lease.epoch is None:
