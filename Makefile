@@ -5,7 +5,7 @@ export PYTHON
 unexport PYTHONWARNINGS PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo test lint test-base test-edge test-rooms format manifests test-cluster docs clean
+.PHONY: help install install-test bed demo demo-cluster test test-faults lint test-base test-edge test-rooms format manifests test-cluster docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -20,7 +20,10 @@ install-test: install
 demo: install ## Make a portfolio, serve it with Triton, switch under load; ends with a table and a report
 	@.venv/bin/python -m demo
 
-test: install-test lint test-base test-edge test-rooms ## Everything that can be tested here, a real Triton included
+demo-cluster: install bed ## The same on a Kubernetes with three edge nodes: install, make, serve, contention, recovery
+	@.venv/bin/python -m demo.cluster
+
+test: install-test bed lint test-base test-edge test-rooms test-cluster ## Everything within minutes, a real Triton and a real Kubernetes included
 
 lint: install ## Style, types and the layers between the rooms
 	.venv/bin/ruff check
@@ -35,17 +38,24 @@ test-edge: install-test ## The agent with a real Triton, in an environment witho
 	.venv-edge/bin/python -m pytest tests/triton
 
 test-rooms: install ## Making, exactness, repository and everything across rooms
-	.venv/bin/python -m pytest --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton --ignore=tests/cluster
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton \
+	  --ignore=tests/cluster --ignore=tests/packaging
 
 format: install ## Format the code
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-manifests: install ## Write the custom resource definitions that are generated from the specification
-	.venv/bin/python -m edgefolio_operator.crds manifests/crds
+manifests: install ## Write the manifests that are generated: definitions, the chart's copies of them and of the rights
+	.venv/bin/python scripts/generate_manifests.py
 
-test-cluster: install ## The operator on a real Kubernetes (root on Linux; tests/cluster/bed/build.sh once)
-	.venv/bin/python -m pytest tests/cluster
+bed: install ## Build the Kubernetes of the tests, as far as this machine can; cold about 10 minutes, then a second
+	@scripts/bed
+
+test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot run is skipped, and says why
+	.venv/bin/python -m pytest tests/packaging tests/cluster -m "not long"
+
+test-faults: bed ## The long ones: cut links, killed operators, lost nodes, attacks on the bucket, upgrades
+	.venv/bin/python -m pytest tests/cluster -m long
 
 docs: install ## Write the references that are generated from code
 	.venv/bin/python scripts/generate_reference.py

@@ -19,23 +19,17 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.agent_metrics import AgentMetrics
 from edgefolio_edge.following import Asked
+from edgefolio_edge.health import Health
 from edgefolio_edge.hosting import Host
-from edgefolio_edge.observing.observer import Observer
 from edgefolio_edge.processor import processor_model
 from edgefolio_edge.remembering import Recorder, StateFile, StatusFile
 from edgefolio_edge.reporting import Reporter
+from edgefolio_edge.server_keeping import KeptServer
 from edgefolio_edge.store import ModelStore, variant_of_version
-from edgefolio_edge.switching import Placement, Switcher, SwitchOutcome
+from edgefolio_edge.switching import Placement, SwitchOutcome
 from edgefolio_edge.syncing import Synced, Synchronizer
 from edgefolio_edge.telling import Teller
-from edgefolio_edge.triton.server import STOP_SECONDS
 
-#: A server that runs but answers no control call for this many cycles is restarted, if it is ours.
-SILENT_CYCLES_UNTIL_RESTART = 3
-
-
-#: A server whose load hangs would use up all the time it is given to stop, and users wait for the next one.
-QUICK_STOP_SECONDS = 1.0
 #: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
@@ -52,13 +46,17 @@ class Sight:
 
 @dataclass(frozen=True, kw_only=True)
 class Cycle:
-    """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on."""
+    """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
+
+    ``trouble`` says why the server cannot be worked with.
+    """
 
     synced: Synced
     sight: Sight | None
     observation: Observation | None
     decision: Decision | None
     state: State
+    trouble: str | None = None
 
 
 class Agent:
@@ -77,16 +75,16 @@ class Agent:
         record: Path | None = None,
         dry_run: bool = False,
         memory_limit_bytes: int | None = None,
+        health: Health | None = None,
         after_cycle: Callable[[Cycle], None] = lambda _cycle: None,
     ) -> None:
-        self.host = host
         self.store = store
         self.synchronizer = synchronizer
         self.portfolio = portfolio
         self.reporter = reporter
         self.metrics = metrics
         self.dry_run = dry_run
-        self._memory_limit_bytes = memory_limit_bytes
+        self._woken = threading.Event()
         self._after_cycle = after_cycle
         self._state_file = StateFile(state_directory)
         self._status_file = StatusFile(state_directory)
@@ -97,24 +95,22 @@ class Agent:
         self._profiles: tuple[VariantProfile, ...] = ()
         self._teller = Teller(reporter)
         self._serving: tuple[int, int] | None = None
-        self._lives = 0
-        self._silent_cycles = 0
-        self._started = time.monotonic()
-        self._connect()
-
-    def _connect(self) -> None:
-        """Make new clients: the server is another one, or the first."""
-        self._lives += 1
-        endpoint = self.host.endpoint
-        self.control = endpoint.control()
-        self.switcher = Switcher(self.control, self.store, warm_up=not endpoint.has_our_backend)
-        self.observer = Observer(
-            endpoint,
-            self.control,
-            self.switcher,
-            memory_limit_bytes=self._memory_limit_bytes,
-            switching=self.portfolio.switching,
+        self._available_since: float | None = None
+        self.server = KeptServer(
+            host,
+            store,
+            reporter=reporter,
+            teller=self._teller,
+            metrics=metrics,
+            health=health or Health(),
+            switching=portfolio.switching,
+            memory_limit_bytes=memory_limit_bytes,
+            is_only_watched=dry_run,
         )
+
+    def wake(self) -> None:
+        """Begin the next cycle at once: something is asked that was not before. From any thread."""
+        self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
         """Cycle until ``stop`` is set. What a user must mend meanwhile, as a full disk, is said; serving goes on."""
@@ -122,37 +118,47 @@ class Agent:
         try:
             while not stop.is_set():
                 started = time.monotonic()
+                self._woken.clear()
                 try:
                     self.cycle()
                 except UserError as error:
                     self._teller.error(error)
-                length = float(self.portfolio.switching.observe_seconds)
-                stop.wait(max(0.05, started + length - time.monotonic()))
+                self._pause(stop, until=started + float(self.portfolio.switching.observe_seconds))
         finally:
             self.synchronizer.stop()
-            self.control.close()
+            self.server.close()
             self._status_file.remove()
             try:
                 self._state_file.write(self.state, now=True)
             except UserError as error:
                 self._teller.error(error)
 
+    def _pause(self, stop: threading.Event, *, until: float) -> None:
+        stop.wait(0.05)
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            # A signal sets ``stop``, and nothing else: it is looked at often.
+            if self._woken.wait(min(left, 0.2)):
+                return
+
     def cycle(self) -> Decision | None:
         """One cycle. Returns the decision, ``None`` if there was nothing to decide on."""
         if self.portfolio.reread(self.reporter):
-            self.observer.use(self.portfolio.switching)
+            self.server.use(self.portfolio.switching)
         synced = self.synchronizer.synced
         self._take(synced)
-        if not self._server_runs() or self._manifest is None or not synced.available:
+        if self._manifest is None or not synced.available:
             self._end_cycle(synced)
             return None
-        sight = self._look()
+        self.server.health.synced()
+        sight = self._look() if self.server.runs() else None
         if sight is None:
             self._end_cycle(synced)
             return None
-        if sight.name is None and not synced.complete and time.monotonic() - self._started < FIRST_SYNC_SECONDS:
+        if sight.name is None and not synced.complete and self._waits_for_more():
             return None
         observation = self._observe(sight)
+        if not sight.ready or observation.server is ServerState.DEAD:
+            self.server.health.fails()
         now, before = time.time(), self.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
         decision, self.state = decide(
@@ -194,7 +200,14 @@ class Agent:
     ) -> None:
         self._write_status(decision, sight, synced)
         self._after_cycle(
-            Cycle(synced=synced, sight=sight, observation=observation, decision=decision, state=self.state)
+            Cycle(
+                synced=synced,
+                sight=sight,
+                observation=observation,
+                decision=decision,
+                state=self.state,
+                trouble=self.server.trouble,
+            )
         )
 
     def _take(self, synced: Synced) -> None:
@@ -205,44 +218,22 @@ class Agent:
             return
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest, cpu_model=self._processor, threads=self.store.threads)
-        if self._lives and self._serving is not None:
+        if self._serving is not None:
             # Other bytes: what failed before says nothing of them.
             self.state = replace(self.state, quarantined=())
 
-    def _server_runs(self) -> bool:
-        if self.host.is_alive():
-            return True
-        self.metrics.serving(None, None)
-        if not self.host.may_restart() or self.dry_run:
-            return False
-        self.reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
-        return self._restart()
-
-    def _restart(self, *, seconds: float = STOP_SECONDS) -> bool:
-        """Start our server anew; the old one gets ``seconds`` to stop. ``False``, and the error said, if that fails."""
-        self.metrics.repaired("server")
-        self.metrics.serving(None, None)
-        self.control.close()
-        try:
-            self.host.restart(seconds=seconds)
-        except UserError as error:
-            self._teller.error(error)
-            return False
-        self._connect()
-        return True
+    def _waits_for_more(self) -> bool:
+        """Whether the rest of the first revision may still come in time."""
+        now = time.monotonic()
+        self._available_since = self._available_since or now
+        return now - self._available_since < FIRST_SYNC_SECONDS
 
     def _look(self) -> Sight | None:
-        """What the server serves; ``None`` if it runs but does not answer."""
-        ready = self.observer.ready_versions()
+        """What the server serves; ``None`` if it does not answer."""
+        ready = self.server.ready_versions()
         if ready is None:
-            self._silent_cycles += 1
-            if self._silent_cycles == 1:
-                self.reporter.event("silent", "The server does not answer the control calls.")
-            if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and self.host.may_restart() and not self.dry_run:
-                self._silent_cycles = 0
-                self._restart(seconds=QUICK_STOP_SECONDS)
             return None
-        self._silent_cycles = 0
+        self.synchronizer.served_versions = ready
         if not ready or self._manifest is None:
             return Sight(ready=ready, active=None, name=None)
         version = ready[-1]
@@ -261,23 +252,26 @@ class Agent:
         assert self._manifest is not None
         known = (variant_of_version(self._manifest, version) for version in sight.ready)
         resident = tuple(variant.name for variant in known if variant is not None)
-        observation = self.observer.look(sight.active, resident=resident)
+        observation = self.server.observer.look(sight.active, resident=resident)
         return replace(observation, active_variant=sight.name)
 
     def _act(self, decision: Decision, sight: Sight, manifest: Manifest) -> Sight:
         """Carry a switch out and return what is served after it."""
         assert decision.target is not None
         target = Placement(manifest=manifest, variant=manifest.variant(decision.target))
+        outcome: SwitchOutcome | None
         if decision.reason is Reason.SERVER_DEAD:
             outcome = self._repair(target)
         else:
             previous = sight.active if sight.active is not None and sight.active.version != target.version else None
-            outcome = self.switcher.switch(target, previous=previous)
+            outcome = self.server.switcher.switch(target, previous=previous)
+        if outcome is None:
+            return sight
         now = time.time()
         self.metrics.switched(succeeded=outcome.succeeded, seconds=outcome.total_milliseconds / 1e3)
         if outcome.succeeded:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
-            self.observer.switched(outcome.version)
+            self.server.observer.switched(outcome.version)
             self.reporter.event(
                 "switch",
                 f"{sight.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -290,7 +284,7 @@ class Agent:
             )
             self._recorder.outcome(now=now, variant=outcome.variant, cause=None)
             self._is_serving(target)
-            self.store.forget_older_than(manifest.revision, served_versions=(target.version, *sight.ready))
+            self.synchronizer.served_versions = (target.version, *sight.ready)
             return Sight(ready=(target.version,), active=target, name=outcome.variant)
         self._failed(outcome, sight)
         return sight
@@ -298,11 +292,20 @@ class Agent:
     def _failed(self, outcome: SwitchOutcome, sight: Sight) -> None:
         now = time.time()
         cause = outcome.cause or "unknown"
-        if not outcome.unreachable:
-            self.state = state_after_failure(
-                self.state, variant=outcome.variant, cause=cause, now=now, switching=self.portfolio.switching
-            )
-            self._recorder.outcome(now=now, variant=outcome.variant, cause=cause)
+        if outcome.unreachable:
+            if not self.server.ended_during(outcome.variant):
+                self.reporter.event(
+                    "interrupted",
+                    f"The server ended while {outcome.variant} was loaded: {cause}",
+                    variant=outcome.variant,
+                    version=outcome.version,
+                )
+                return
+            cause = f"the server ends each time it is loaded: {cause}"
+        self.state = state_after_failure(
+            self.state, variant=outcome.variant, cause=cause, now=now, switching=self.portfolio.switching
+        )
+        self._recorder.outcome(now=now, variant=outcome.variant, cause=cause)
         self.reporter.event(
             "failed",
             f"{outcome.variant} is not served: {cause}",
@@ -313,30 +316,36 @@ class Agent:
         )
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
-            if self.host.may_restart():
-                self._restart(seconds=QUICK_STOP_SECONDS)
+            self.server.restart_or_ask("A load hangs.")
 
-    def _repair(self, target: Placement) -> SwitchOutcome:
-        """A backend died: load anew; where that does not help and the server is ours, restart it."""
+    def _repair(self, target: Placement) -> SwitchOutcome | None:
+        """A backend died: load anew; where that does not help, the server is restarted.
+
+        ``None`` while the restart is still to come: it will show whether the variant was at fault.
+        """
         self.reporter.event("dead", "The server does not answer inference; it is repaired.")
         self.metrics.serving(None, None)
         self.metrics.repaired("backend")
-        outcome = self.switcher.repair(target)
-        if not outcome.succeeded and self.host.may_restart():
-            if not self._restart():
-                return replace(outcome, unreachable=True)
-            outcome = self.switcher.switch(target)
-        self.observer.forget()
-        return outcome
+        outcome = self.server.switcher.repair(target)
+        self.server.observer.forget()
+        host = self.server.host
+        if outcome.succeeded or outcome.damaged:
+            return outcome
+        if not host.is_ours and outcome.unreachable:
+            return outcome  # it ended, and whoever runs it starts it again
+        if not host.may_restart() and not self.server.health.is_told:
+            return outcome
+        why = f"It does not answer inference, and loading anew does not help: {outcome.cause}"
+        return self.server.switcher.switch(target) if self.server.restart_or_ask(why) else None
 
     def _is_serving(self, active: Placement) -> None:
         """``active`` was verified by inference: say so once in each life of the server."""
-        self.host.is_healthy_again()
+        self.server.has_verified()
         self.metrics.serving(active.variant.name, active.version)
-        first = self._serving is None or self._serving[0] != self._lives
-        self._serving = (self._lives, active.version)
+        first = self._serving is None or self._serving[0] != self.server.lives
+        self._serving = (self.server.lives, active.version)
         if first:
-            endpoint = self.host.endpoint
+            endpoint = self.server.host.endpoint
             self.reporter.event(
                 "serving",
                 f"{self.store.served_as} is served by {active.variant.name}.",
@@ -346,7 +355,7 @@ class Agent:
                 http=endpoint.http,
                 grpc=endpoint.grpc,
                 metrics=endpoint.metrics,
-                adopted=self.host.adopted or None,
+                adopted=self.server.host.adopted or None,
             )
 
     def _write_status(self, decision: Decision | None, sight: Sight | None, synced: Synced) -> None:
@@ -355,7 +364,7 @@ class Agent:
             "revision": None if synced.manifest is None else synced.manifest.revision,
             "activeVariant": None if sight is None else sight.name,
             "residentVersions": [] if sight is None else list(sight.ready),
-            "endpoint": {"grpc": self.host.endpoint.grpc, "http": self.host.endpoint.http},
+            "endpoint": {"grpc": self.server.host.endpoint.grpc, "http": self.server.host.endpoint.http},
             "conditions": {
                 "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,
                 "RepositoryUnreachable": synced.unreachable,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +21,22 @@ RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 class Host:
     """One endpoint. ``server`` is ``None`` where the Triton is not ours to start and stop."""
 
-    def __init__(self, endpoint: Endpoint, *, server: TritonServer | None, directory: Path | None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        server: TritonServer | None = None,
+        directory: Path | None = None,
+        find: Callable[[], Endpoint] | None = None,
+    ) -> None:
+        """``find`` looks for a server that is not ours; it raises :class:`UserError` while there is none."""
         self.endpoint = endpoint
         self.server = server
         self.adopted = False
         self._directory = directory
+        self._find = find
+        self._is_lost = False
+        self._was_found = False
         self._failures = 0
         self._not_before = 0.0
 
@@ -57,15 +68,55 @@ class Host:
 
         Raises :class:`UserError` if another agent controls it, or it cannot be attached to.
         """
-        key = read_key(key_file) if key_file is not None else None
-        with only_writer_of_endpoint(host_and_port(address)):
-            yield cls(attach(address, key=key, metrics=metrics), server=None, directory=None)
+        with cls.awaited(address, key_file=key_file, metrics=metrics) as host:
+            host.find_again()
+            yield host
+
+    @classmethod
+    @contextlib.contextmanager
+    def awaited(cls, address: str, *, key_file: Path | None, metrics: str | None = None) -> Iterator[Host]:
+        """The server that somebody else starts at ``grpc://host:port``, sooner or later, and again when it ends.
+
+        Raises :class:`UserError` if another agent controls it.
+        """
+
+        def find() -> Endpoint:
+            key = read_key(key_file) if key_file is not None else None
+            return attach(address, key=key, metrics=metrics)
+
+        place = host_and_port(address)
+        unknown = Endpoint(grpc=place, http=None, metrics=metrics, key=None, process=None, has_our_backend=False)
+        with only_writer_of_endpoint(place):
+            host = cls(unknown, find=find)
+            host.lose()
+            yield host
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we start and stop the server."""
+        return self.server is not None
+
+    @property
+    def was_found(self) -> bool:
+        """Whether a server that is not ours was attached to before."""
+        return self._was_found
 
     def is_alive(self) -> bool:
         """Whether the server's process runs, as far as that can be known."""
         if self.server is not None:
             return self.server.is_alive()
-        return self.endpoint.process is None or self.endpoint.process.is_alive()
+        return not self._is_lost and (self.endpoint.process is None or self.endpoint.process.is_alive())
+
+    def lose(self) -> None:
+        """A server that is not ours is gone: whoever answers next is looked at anew."""
+        self._is_lost = True
+
+    def find_again(self) -> None:
+        """Attach to the server that answers at our address now. Raises :class:`UserError` if none does to us."""
+        assert self._find is not None
+        self.endpoint = self._find()
+        self._is_lost = False
+        self._was_found = True
 
     def log_tail(self) -> str:
         """The last lines of our server's log."""

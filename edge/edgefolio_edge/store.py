@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from edgefolio_edge.probes import backend_probe
 from edgefolio_edge.triton.configuration import as_text, configuration_of
 
 FIELD = "--state-dir"
+_BLOCK_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +112,27 @@ class ModelStore:
         """The variants that can be loaded now, by rank."""
         return tuple(variant for variant in manifest.variants if self.has(manifest, variant))
 
-    def fetch(self, repository: Repository, manifest: Manifest, variant: Variant) -> None:
-        """Bring one variant to disk, if it is not there. Raises :class:`IntegrityError` or :class:`UserError`."""
+    def fetch(
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        variant: Variant,
+        *,
+        maximum_bytes_per_second: int | None = None,
+        may_go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Bring one variant to disk, if it is not there. Raises as :meth:`Repository.fetch` does."""
         if self.has(manifest, variant):
             return
         version = manifest.version_of(variant)
         incoming = self._incoming / self.served_as / str(version)
-        repository.fetch(manifest, variant, incoming / "model.onnx")
+        repository.fetch(
+            manifest,
+            variant,
+            incoming / "model.onnx",
+            maximum_bytes_per_second=maximum_bytes_per_second,
+            may_go_on=may_go_on,
+        )
         write_durably(incoming / "probe.json", backend_probe(manifest, variant), field=FIELD)
         place = self.version_directory(version)
         with writing(place, field=FIELD):
@@ -178,16 +193,41 @@ class ModelStore:
             return None
         return manifest if manifest.model == self.model else None
 
-    def forget_older_than(self, revision: int, *, served_versions: Iterable[int]) -> tuple[int, ...]:
-        """Remove versions of older revisions, except those still served. Returns the removed versions.
+    def manifest_kept(self, revision: int, *, digest: str) -> Manifest | None:
+        """The kept manifest of ``revision``, if its bytes have this digest."""
+        path = self._manifest_path(revision)
+        try:
+            raw = path.read_bytes()
+            return Manifest.from_bytes(raw, location=str(path)) if sha256_of(raw) == digest else None
+        except (OSError, EdgefolioError):
+            return None
 
-        Newer ones stay: they may be on their way in.
-        """
+    def occupied_bytes(self) -> int:
+        """What lies in Triton's model repository, transfers under way apart."""
+        found = 0
+        for folder, _, names in os.walk(self.model_repository):
+            if self._incoming in (Path(folder), *Path(folder).parents):
+                continue
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found += _in_blocks(os.lstat(Path(folder, name)).st_size)
+        return found
+
+    def missing_bytes(self, manifest: Manifest) -> int:
+        """What the variants of ``manifest`` that are not on disk take."""
+        return sum(
+            _in_blocks(variant.size_bytes) + _in_blocks(len(backend_probe(manifest, variant)))
+            for variant in manifest.variants
+            if not self.has(manifest, variant)
+        )
+
+    def keep_only(self, revisions: Collection[int], *, served_versions: Iterable[int]) -> tuple[int, ...]:
+        """Remove all other revisions' versions, except those still served. Returns the removed versions."""
         served = set(served_versions)
         removed = []
         for directory in sorted(self.model_directory.glob("[0-9]*")):
             version = int(directory.name) if directory.name.isdecimal() else None
-            if version is None or version in served or version // VERSIONS_PER_REVISION >= revision:
+            if version is None or version in served or version // VERSIONS_PER_REVISION in revisions:
                 continue
             # Renamed first, so that a crash leaves no half version.
             doomed = self._incoming / f"removed-{self.served_as}-{version}-{os.getpid()}"
@@ -196,12 +236,19 @@ class ModelStore:
                 directory.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
             removed.append(version)
-        served_revisions = {version // VERSIONS_PER_REVISION for version in served}
+        kept = {*revisions, *(version // VERSIONS_PER_REVISION for version in served)}
         for path in self._good_path.parent.glob("[0-9]*.json"):
-            number = int(path.stem) if path.stem.isdecimal() else revision
-            if number < revision and number not in served_revisions:
+            if path.stem.isdecimal() and int(path.stem) not in kept:
                 path.unlink(missing_ok=True)
+        self._forget_transfers(kept)
         return tuple(removed)
+
+    def _forget_transfers(self, revisions: Collection[int]) -> None:
+        """Remove what interrupted transfers of other revisions left, and half-removed versions."""
+        for directory in (*self._incoming.glob(f"{self.served_as}/[0-9]*"), *self._incoming.glob("removed-*")):
+            version = int(directory.name) if directory.name.isdecimal() else None
+            if version is None or version // VERSIONS_PER_REVISION not in revisions:
+                shutil.rmtree(directory, ignore_errors=True)
 
     @property
     def _good_path(self) -> Path:
@@ -209,6 +256,11 @@ class ModelStore:
 
     def _manifest_path(self, revision: int) -> Path:
         return self.root / "revisions" / self.model / f"{revision}.json"
+
+
+def _in_blocks(size: int) -> int:
+    """What a file of ``size`` bytes takes on disk."""
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def by_size(manifest: Manifest) -> tuple[Variant, ...]:

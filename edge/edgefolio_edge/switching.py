@@ -48,6 +48,7 @@ class SwitchOutcome:
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
     (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
     did not end in time; this Triton then takes no further load until it is restarted, whatever becomes of the backend.
+    ``damaged``: the local copy is, so the server is not to blame.
     """
 
     variant: str
@@ -58,6 +59,7 @@ class SwitchOutcome:
     restored: bool | None = None
     unreachable: bool = False
     stuck: bool = False
+    damaged: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -99,16 +101,17 @@ class Switcher:
         started = time.perf_counter()
         loaded = 0.0
         cause: str | None = None
-        unreachable = stuck = False
+        unreachable = stuck = damaged = False
         try:
             self.store.require(target.manifest, target.variant)
             loaded = self._load([*standby, target])
             cause = self.canary(target)
         except IntegrityError as error:
-            cause = str(error)
+            cause, damaged = str(error), True
         except ControlError as error:
-            cause = str(error)
-            unreachable, stuck = error.unreachable, error.timed_out
+            cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        if cause is not None and not stuck:
+            unreachable = unreachable or self._is_gone()
         restored = None
         if cause is not None and previous is not None and not unreachable:
             # Behind a load that hangs another would wait for ever; the previous version has not left meanwhile.
@@ -122,6 +125,7 @@ class Switcher:
             restored=restored,
             unreachable=unreachable,
             stuck=stuck,
+            damaged=damaged,
         )
 
     def canary(self, placement: Placement) -> str | None:
@@ -148,22 +152,25 @@ class Switcher:
         """
         started = time.perf_counter()
         loaded = 0.0
+        unreachable = damaged = False
         try:
             self.control.unload(self.store.served_as)
             self._wait_until_unloaded()
             self.store.require(placement.manifest, placement.variant)
             loaded = self._load([placement])
             cause = self.canary(placement)
-            unreachable = False
-        except (ControlError, IntegrityError) as error:
-            cause, unreachable = str(error), isinstance(error, ControlError) and error.unreachable
+        except IntegrityError as error:
+            cause, damaged = str(error), True
+        except ControlError as error:
+            cause, unreachable = str(error), error.unreachable
         return SwitchOutcome(
             variant=placement.variant.name,
             version=placement.version,
             cause=cause,
             load_milliseconds=loaded,
             total_milliseconds=1e3 * (time.perf_counter() - started),
-            unreachable=unreachable,
+            unreachable=unreachable or (cause is not None and self._is_gone()),
+            damaged=damaged,
         )
 
     def _load(self, placements: Sequence[Placement]) -> float:
@@ -186,6 +193,14 @@ class Switcher:
             return self.canary(previous) is None
         except ControlError:
             return False
+
+    def _is_gone(self) -> bool:
+        """Whether the server has ended, or is about to: then what it answered last says nothing of a variant."""
+        try:
+            self.control.ready_versions(self.store.served_as)
+        except ControlError as error:
+            return error.unreachable
+        return False
 
     def _wait_until_unloaded(self) -> None:
         deadline = time.monotonic() + UNLOAD_SECONDS

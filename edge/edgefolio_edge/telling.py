@@ -30,6 +30,12 @@ class Teller:
             self._error = str(error)
             self._reporter.event("error", error.one_line())
 
+    def waiting(self, error: UserError) -> None:
+        """Say why a server that somebody else runs cannot be worked with yet, once."""
+        if str(error) != self._error:
+            self._error = str(error)
+            self._reporter.event("waiting", error.problem, endpoint=error.value)
+
     def synced(self, synced: Synced) -> None:
         """Say what is new of the repository: a refusal, a revision on disk, that it cannot be read."""
         before = self._synced or Synced()
@@ -42,6 +48,7 @@ class Teller:
             self._reporter.event(
                 "refused",
                 f"{what} is refused, {on}: {synced.refusal.problem}",
+                reason=synced.refusal.reason,
                 revision=number,
                 servedRevision=revision,
             )

@@ -31,12 +31,18 @@ _SILENCE_SECONDS = 90.0
 
 
 class ApiError(Exception):
-    """The API server refused: HTTP ``status``, its ``reason`` in one word, its message."""
+    """The API server refused: HTTP ``status``, its ``reason`` in one word, its message, and ``causes`` in one word."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, *, causes: tuple[str, ...] = ()) -> None:
         self.status = status
         self.reason = reason
+        self.causes = causes
         super().__init__(message)
+
+    @property
+    def is_of_an_ending_namespace(self) -> bool:
+        """Whether nothing can be created because the namespace is being deleted."""
+        return self.status == 403 and "NamespaceTerminating" in self.causes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,20 @@ class Api:
     async def get(self, path: str) -> Object:
         """The object at ``path``."""
         return await self._request("GET", path)
+
+    async def text(self, path: str, params: dict[str, str], *, longest_seconds: float) -> str:
+        """What stands at ``path`` as plain text, a log as a rule."""
+        assert self._session is not None
+        async with self._session.get(
+            self.access.server + path,
+            params=params,
+            headers={**self._headers(), "Accept": "*/*"},
+            timeout=aiohttp.ClientTimeout(total=longest_seconds),
+        ) as answer:
+            raw = await answer.read()
+            if answer.status >= 400:
+                raise _error(answer.status, raw)
+            return raw.decode(errors="replace")
 
     async def create(self, path: str, document: Object) -> Object:
         """Create ``document`` in the collection ``path``."""
@@ -222,7 +242,13 @@ def collection(api_version: str, plural: str, namespace: str | None = None) -> s
 def _error(status: int, raw: bytes) -> ApiError:
     try:
         document = json.loads(raw)
-        return ApiError(status, str(document.get("reason", "")), str(document.get("message", "")))
+        causes = (document.get("details") or {}).get("causes") or ()
+        return ApiError(
+            status,
+            str(document.get("reason", "")),
+            str(document.get("message", "")),
+            causes=tuple(str(cause.get("reason", "")) for cause in causes),
+        )
     except (ValueError, AttributeError):
         return ApiError(status, "", raw[:300].decode(errors="replace"))
 

@@ -24,7 +24,8 @@ class Facts:
 
     ``counts`` is ``None`` until the endpoints were counted for the first time, ``endpoints_settled`` false while more
     of them are expected. ``terminal`` is reason and message of an error that the user must mend.
-    ``objectives_unknown`` endpoints have not said whether they meet theirs.
+    ``objectives_unknown`` endpoints have not said whether they meet theirs. ``repository``: reason and message of what
+    is wrong with a repository that is followed; it may pass, and is looked at again.
     """
 
     generation: int
@@ -32,6 +33,7 @@ class Facts:
     revision: int = 0
     waits_for_others: bool = False
     terminal: tuple[str, str] | None = None
+    repository: tuple[str, str] | None = None
     rollout: RolloutStatus | None = None
     counts: EndpointCounts | None = None
     endpoints_settled: bool = True
@@ -74,6 +76,8 @@ def _ready(facts: Facts) -> _Value:
             return _no(*facts.terminal)
         if facts.making:
             return _no("Making", "The first revision is being made.")
+        if facts.repository:
+            return _no(*facts.repository)
         if facts.waits_for_others:
             return _no("WaitingForRevision", "No revision is published in the repository yet.")
         return _no("NoRevision", "No revision is published yet.")
@@ -122,6 +126,8 @@ def _degraded(facts: Facts) -> _Value:
         return _yes(f"Rollout{rollout.phase}", rollout.message)
     if facts.terminal and facts.revision:
         return _yes("MakingFailed", f"Revision {facts.revision} serves on. {facts.terminal[1]}"[:1024])
+    if facts.repository and facts.revision:
+        return _yes(facts.repository[0], f"Revision {facts.revision} serves on. {facts.repository[1]}")
     if counts is not None and counts.available < counts.total:
         return _yes(
             "EndpointsUnavailable", f"{counts.total - counts.available} of {counts.total} endpoints do not serve."

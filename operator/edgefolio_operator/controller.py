@@ -18,10 +18,13 @@ import aiohttp
 from edgefolio.decision.types import State
 from edgefolio_operator import names
 from edgefolio_operator.api import Api, ApiError, collection
+from edgefolio_operator.capabilities import Capabilities
+from edgefolio_operator.deleting import plan_deletion
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.lease import Lease
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Mirror, Store
+from edgefolio_operator.progress import ProgressReader
 from edgefolio_operator.reconciling import Plan, World, reconcile
 from edgefolio_operator.settings import Settings
 from edgefolio_operator.writing import write_each
@@ -39,13 +42,16 @@ _PLURALS = {
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
 }
+_MAKING = {names.COMPONENT_LABEL: names.JOB_COMPONENT}
 #: A controller that has not finished a cycle for this long is not alive.
 LONGEST_CYCLE_SECONDS = 120.0
 #: A change is rarely alone: so long the cycle waits for what comes with it.
 _GATHERING_SECONDS = 0.2
 #: Where many endpoints report, something changes all the time. Planning then takes at most a fifth of one processor.
 _REST_TO_WORK = 4.0
-_MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.JOB_COMPONENT}"
+_JOBS = ",".join((names.JOB_COMPONENT, names.CHECK_COMPONENT, names.RECLAIM_COMPONENT))
+_MINE = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL} in ({_JOBS})"
+_SERVING = f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.COMPONENT_LABEL}={names.ENDPOINT_COMPONENT}"
 
 
 class LeaseLostError(Exception):
@@ -68,6 +74,12 @@ class Controller:
         self._states: dict[tuple[str, str], dict[str, State]] = {}
         self._said: dict[tuple[str, str], tuple[str, str]] = {}
         self._events = EventSink(api)
+        self._progress = ProgressReader(
+            api,
+            pods=lambda: [pod for mirror in self._job_pods for pod in mirror.store.all(labels=_MAKING)],
+            is_active=lambda: self.lease.epoch is not None,
+            changed=self._wake.set,
+        )
         self.portfolios = Store(self._wake.set)
         self.endpoints = Store(self._wake.set)
         self.lease = Lease(
@@ -81,6 +93,8 @@ class Controller:
         self._job_pods = self._mirrors("v1", "pods", selector=_MINE)
         self._pods = self._mirrors("v1", "pods", selector=names.ENDPOINT_LABEL)
         self._daemon_sets = self._mirrors("apps/v1", "daemonsets", selector=names.ENDPOINT_LABEL)
+        self._services = self._mirrors("v1", "services", selector=_SERVING)
+        self._capabilities = Capabilities()
         # An operator of a few namespaces may read neither nodes nor namespaces; annotations there say nothing then.
         self._nodes = None if settings.namespaces else Mirror(api, collection("v1", "nodes"), changed=self._wake.set)
         self._spaces = (
@@ -94,16 +108,29 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        everything = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets]
+        everything = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets, *self._services]
         everything += [mirror for mirror in (self._nodes, self._spaces) if mirror is not None]
         async with asyncio.TaskGroup() as tasks:
             for mirror in everything:
                 tasks.create_task(mirror.run())
             tasks.create_task(self.lease.run())
+            tasks.create_task(self._progress.run())
             await asyncio.gather(*(mirror.synced.wait() for mirror in everything))
+            self._capabilities = await self._found_capabilities()
             while True:
                 await self._cycle()
                 await self._pause()
+
+    async def _found_capabilities(self) -> Capabilities:
+        """What the cluster can do; little, where the operator may not know its version. Asked once."""
+        while True:
+            try:
+                return Capabilities.of(await self._api.get("/version"))
+            except ApiError as error:
+                logger.warning("the version of Kubernetes is not told: %s", error)
+                return Capabilities()
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                await asyncio.sleep(1.0)
 
     def _mirrors(self, api_version: str, plural: str, *, selector: str) -> list[Mirror]:
         return [
@@ -142,7 +169,8 @@ class Controller:
             return
         try:
             if portfolio["metadata"].get("deletionTimestamp"):
-                return  # what it owns goes with it
+                await self._delete(portfolio)
+                return
             began = time.monotonic()
             plan = reconcile(
                 self._world(portfolio),
@@ -170,6 +198,21 @@ class Controller:
             self._metrics.reconcile_errors.inc()
             logger.exception("%s/%s: the cycle failed", namespace, name)
 
+    async def _delete(self, portfolio: Object) -> None:
+        """What a portfolio owns goes with it; what it published may have to be deleted before."""
+        world, images = self._world(portfolio), self._settings.images
+        plan = plan_deletion(world, images=images, now=self._clock())
+        if plan is None:
+            return
+        try:
+            await self._write(portfolio, plan)
+        except ApiError as error:
+            if not error.is_of_an_ending_namespace:
+                raise
+            ended = plan_deletion(world, images=images, now=self._clock(), in_ending_namespace=True)
+            assert ended is not None
+            await self._write(portfolio, ended)
+
     def _world(self, portfolio: Object) -> World:
         namespace, name = portfolio["metadata"]["namespace"], portfolio["metadata"]["name"]
         own = {names.PORTFOLIO_LABEL: name}
@@ -186,15 +229,23 @@ class Controller:
             namespace=None if self._spaces is None else self._spaces.store.get(namespace),
             endpoints=self.endpoints.all(namespace=namespace, labels=own),
             daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
+            progress=self._progress.of(namespace),
+            service=next(iter(_all(self._services, namespace, own)), None),
+            capabilities=self._capabilities,
         )
 
     async def _write(self, portfolio: Object, plan: Plan) -> dict[str, ApiError]:
         """Write the plan; the endpoints that were refused."""
         namespace = portfolio["metadata"]["namespace"]
         jobs = collection("batch/v1", "jobs", namespace)
+        if plan.finalizer:
+            # Before anything that it is to protect.
+            portfolio = await self._set_finalizer(portfolio, present=True)
         for name in plan.delete_jobs:
             self._may_write()
             await self._api.delete(f"{jobs}/{name}")
+            for mirror in self._jobs:
+                mirror.store.drop({"metadata": {"namespace": namespace, "name": name}})
 
         async def apply(document: Object) -> None:
             self._may_write()
@@ -202,6 +253,8 @@ class Controller:
             written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
             if document["kind"] == "ModelEndpoint":
                 self.endpoints.put(written)
+            elif document["kind"] == "Job":
+                self._store_of_jobs(namespace).put(written)
 
         for document in plan.apply:
             if document["kind"] != "ModelEndpoint":
@@ -221,10 +274,36 @@ class Controller:
             head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
             written = await self._api.apply({**head, "status": status}, plural="modelportfolios", subresource="status")
             self.portfolios.put(written)
+            portfolio = written
         for event in plan.events:
             if event.endpoint not in refused:
-                await self._events.tell(portfolio, event)
+                await self._events.tell(self._namespace(namespace) if event.about_namespace else portfolio, event)
+        if plan.finalizer is False:
+            await self._set_finalizer(portfolio, present=False)
         return refused
+
+    async def _set_finalizer(self, portfolio: Object, *, present: bool) -> Object:
+        """Add or remove the operator's finalizer, and touch no other. Refused if the portfolio changed meanwhile."""
+        self._may_write()
+        metadata = portfolio["metadata"]
+        finalizers = [entry for entry in metadata.get("finalizers") or () if entry != names.FINALIZER]
+        if present:
+            finalizers.append(names.FINALIZER)
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+        path = collection(portfolio["apiVersion"], "modelportfolios", metadata["namespace"]) + f"/{metadata['name']}"
+        written = await self._api.merge(path, patch)
+        if present:
+            self.portfolios.put(written)
+        return written
+
+    def _store_of_jobs(self, namespace: str) -> Store:
+        watched = self._settings.namespaces
+        return self._jobs[watched.index(namespace) if watched else 0].store
+
+    def _namespace(self, name: str) -> Object:
+        """The namespace as something to tell of; it has none itself, and its events go to the default one."""
+        known = self._spaces.store.get(name) if self._spaces is not None else None
+        return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
     def _may_write(self) -> None:
         if self.lease.epoch is None:

@@ -50,6 +50,8 @@ def model_portfolio() -> Schema:
             _column("Policy", ".spec.switching.policy", wide=True),
             _column("Last switch", ".status.lastSwitchTime", kind="date", wide=True),
             _column("Reason", _condition("Ready", "reason"), wide=True),
+            _column("Stage", ".status.job.stage", wide=True, description="What the Job that makes a revision does."),
+            _column("Progress", ".status.job.progressPercent", kind="integer", wide=True, description="In percent."),
             _column("Age", ".metadata.creationTimestamp", kind="date"),
         ],
     )

@@ -22,7 +22,7 @@ _PER_SECOND = 0.2
 
 
 class EventSink:
-    """Writes events: 20 at once per portfolio, then one in five seconds; the rest is only logged."""
+    """Writes events: 20 at once per object, then one in five seconds; the rest is only logged."""
 
     def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
@@ -32,20 +32,22 @@ class EventSink:
     async def tell(self, about: dict[str, Any], event: Event) -> None:
         """Write ``event``; one that cannot be written is logged, never an error."""
         metadata = about["metadata"]
-        logger.info("%s/%s: %s: %s", metadata["namespace"], metadata["name"], event.reason, event.message)
-        if not self._allowed((metadata["namespace"], metadata["name"])):
+        own = metadata.get("namespace")
+        namespace = own or "default"
+        logger.info("%s/%s: %s: %s", namespace, metadata["name"], event.reason, event.message)
+        if not self._allowed((namespace, metadata["name"])):
             return
         now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         document = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+            "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
             "involvedObject": {
                 "apiVersion": about["apiVersion"],
                 "kind": about["kind"],
                 "name": metadata["name"],
-                "namespace": metadata["namespace"],
                 "uid": metadata["uid"],
+                **({"namespace": own} if own else {}),
             },
             "type": "Warning" if event.warning else "Normal",
             "reason": event.reason[:128],
@@ -56,7 +58,7 @@ class EventSink:
             "count": 1,
         }
         try:
-            await self._api.create(collection("v1", "events", metadata["namespace"]), document)
+            await self._api.create(collection("v1", "events", namespace), document)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
             logger.warning("an event was not written: %s", error)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio.errors import EXIT_BAD_INPUT
+from edgefolio.job_report import MAKING_VARIABLE
+from edgefolio.pieces import pieces_of
 from edgefolio.specification.cluster import JobSpecification, PodSettings, Resources
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
 from edgefolio_operator import names
@@ -24,6 +26,9 @@ CONTAINER = "pruner"
 #: Where a claim that a pvc:// URI names is mounted.
 CLAIMS = "/claims"
 WORK = "/work"
+#: A Job that is removed the moment it ends would be run again: nobody would have seen how it ended.
+LEAST_TTL_SECONDS = 60
+LOST_NODE_SECONDS = 60
 _SPECIFICATION = "/etc/edgefolio"
 _CLAIM_URI = re.compile(r"^pvc://([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(/.*)?$")
 _MAKING = {"source", "data", "methods", "selection", "profiling", "seed"}
@@ -56,27 +61,32 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -
             "apiVersion": portfolio.api_version,
             "kind": portfolio.kind,
             "metadata": {"name": portfolio.metadata.name},
-            "spec": portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True),
+            # Without what holds its default: a pruner of a version before does not know every field.
+            "spec": portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
         }
     )
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(portfolio, key=key, owner=owner),
-        "immutable": True,
         "data": {"portfolio.json": json.dumps(document, sort_keys=True)},
     }
 
 
-def build_job(portfolio: ModelPortfolio, *, key: str, owner: Object, images: Images, request: str = "") -> Object:
-    """The Job that makes what ``key`` stands for."""
+def build_job(
+    portfolio: ModelPortfolio, *, key: str, owner: Object, images: Images, request: str = "", pieces: int = 0
+) -> Object:
+    """The Job that makes what ``key`` stands for; with ``pieces``, the one whose pods make so many pieces of it."""
     settings = portfolio.spec.job
     metadata = _metadata(portfolio, key=key, owner=owner)
     metadata["annotations"] = {names.HASH_ANNOTATION: key, **({names.REQUEST_ANNOTATION: request} if request else {})}
+    if pieces:
+        metadata["name"] = names.pieces_job_name(portfolio.metadata.name, key)
+        metadata["annotations"][names.PIECES_ANNOTATION] = str(pieces)
     spec: Object = {
         "suspend": settings.suspend,
-        "backoffLimit": settings.backoff_limit,
-        "ttlSecondsAfterFinished": settings.ttl_seconds_after_finished,
+        **_shape(settings, pieces=pieces),
+        "ttlSecondsAfterFinished": max(settings.ttl_seconds_after_finished, LEAST_TTL_SECONDS),
         "podFailurePolicy": {
             "rules": [
                 # Bad input stays bad; a lost node is nobody's failure.
@@ -89,12 +99,26 @@ def build_job(portfolio: ModelPortfolio, *, key: str, owner: Object, images: Ima
         },
         "template": {
             "metadata": {"labels": names.labels(portfolio.metadata.name, component=names.JOB_COMPONENT)},
-            "spec": _pod(portfolio, settings, name=metadata["name"], image=settings.image or images.pruner),
+            "spec": _pod(portfolio, settings, key=key, image=settings.image or images.pruner, pieces=pieces),
         },
     }
     if settings.active_deadline_seconds is not None:
         spec["activeDeadlineSeconds"] = settings.active_deadline_seconds
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def pieces_to_make(spec: PortfolioSpecification) -> int:
+    """How many pieces several pods make; 0 where one Job makes all."""
+    count = len(pieces_of(spec.methods)) if spec.job.parallelism > 1 else 0
+    return count if count > 1 else 0
+
+
+def work_uri(portfolio: ModelPortfolio) -> str | None:
+    """The portfolio's own folder below the place that its work directory has in an object store."""
+    work = portfolio.spec.job.work_directory
+    if work is None or work.uri is None:
+        return None
+    return f"{work.uri.rstrip('/')}/{portfolio.metadata.namespace}/{portfolio.metadata.name}"
 
 
 def localized(document: Any) -> Any:
@@ -175,17 +199,40 @@ def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
     }
 
 
-def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, name: str, image: str) -> Object:
-    secret = portfolio.spec.repository.secret_ref
-    volumes, mounts = _volumes(portfolio.spec, specification=name)
+def _shape(settings: JobSpecification, *, pieces: int) -> Object:
+    """How many pods, and what becomes of the Job when one fails."""
+    if not pieces:
+        return {"backoffLimit": settings.backoff_limit}
+    return {
+        "completionMode": "Indexed",
+        "completions": pieces,
+        "parallelism": min(pieces, settings.parallelism),
+        "backoffLimitPerIndex": settings.backoff_limit,
+        # Without one of the pieces the others are of no use; what they made so far is kept.
+        "maxFailedIndexes": 0,
+    }
+
+
+def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, image: str, pieces: int) -> Object:
+    secret, work = portfolio.spec.repository.secret_ref, work_uri(portfolio)
+    volumes, mounts = _volumes(portfolio.spec, specification=names.job_name(portfolio.metadata.name, key))
+    placement = pod_placement(settings)
+    if work is not None:
+        placement["tolerations"] = [*placement.get("tolerations", ()), *_leaving_lost_nodes(settings)]
     container: Object = {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python3", "-m", "edgefolio_pruner.job"],
-        "args": [f"{_SPECIFICATION}/portfolio.json", WORK],
+        "args": [
+            f"{_SPECIFICATION}/portfolio.json",
+            WORK,
+            *(["--work-uri", work] if work is not None else []),
+            *(["--pieces", str(pieces)] if pieces else []),
+        ],
         "env": [
             {"name": "HOME", "value": "/tmp"},
+            {"name": MAKING_VARIABLE, "value": key},
             *({"name": entry.name, "value": entry.value} for entry in settings.env),
         ],
         "resources": resources(settings.resources),
@@ -201,10 +248,22 @@ def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, name: str, im
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),
-        **pod_placement(settings),
+        **placement,
         "containers": [container],
         "volumes": volumes,
     }
+
+
+def _leaving_lost_nodes(settings: JobSpecification) -> list[Object]:
+    """A pod that goes on anywhere leaves a lost node soon, not after the usual five minutes."""
+    own = {toleration.key for toleration in settings.tolerations}
+    if None in own:
+        return []
+    return [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_NODE_SECONDS}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if key not in own
+    ]
 
 
 def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[Object], list[Object]]:
@@ -219,7 +278,7 @@ def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[
         {"name": "specification", "mountPath": _SPECIFICATION, "readOnly": True},
         {"name": "temporary", "mountPath": "/tmp"},
     ]
-    if work is not None:
+    if work is not None and work.claim_name is not None:
         claims[work.claim_name] = False
         mounts.append({"name": f"claim-{list(claims).index(work.claim_name)}", "mountPath": WORK})
     else:

@@ -9,6 +9,7 @@ from typing import Any
 from edgefolio.decision import decide, objectives_from_specification
 from edgefolio.decision.types import Action, Decision, Observation, State
 from edgefolio.endpoint_report import observation_of, profile_of, state_of
+from edgefolio.specification.annotations import is_paused
 from edgefolio.specification.endpoint import (
     EndpointSpecification,
     EndpointStatus,
@@ -216,7 +217,7 @@ def _pinned(surroundings: Surroundings, revision: RevisionStatus | None, issues:
 
 def _paused(surroundings: Surroundings) -> bool:
     found = surroundings.annotation(names.PAUSED_ANNOTATION)
-    return found is not None and found[1].strip().lower() not in ("", "false", "no", "0")
+    return is_paused(None if found is None else found[1])
 
 
 def _calmed(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:

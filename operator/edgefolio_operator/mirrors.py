@@ -122,7 +122,7 @@ def slim(thing: Object) -> Object:
     elif thing.get("kind") == "Node":
         kept.pop("spec", None)
         kept["status"] = {"conditions": thing.get("status", {}).get("conditions", [])}
-    elif thing.get("kind") == "DaemonSet":
+    elif thing.get("kind") in ("DaemonSet", "Service"):
         kept.pop("spec", None)
         kept.pop("status", None)
     elif thing.get("kind") == "Job":

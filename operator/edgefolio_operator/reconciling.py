@@ -7,23 +7,30 @@ already; the caller writes the rest. Only the timers of the decision live in mem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgefolio.decision.types import Decision, State
+from edgefolio.job_report import ProgressLine
 from edgefolio.specification.conditions import Failure, time_text
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import names
+from edgefolio_operator.capabilities import Capabilities
 from edgefolio_operator.conditions import Facts, conditions_of
 from edgefolio_operator.counting import Endpoint, tally
+from edgefolio_operator.following import FollowingPlan, plan_following
 from edgefolio_operator.jobs import Images, build_job, build_specification
 from edgefolio_operator.keeping import Kept, Surroundings, annotations_of, keep
-from edgefolio_operator.making import MakingPlan, ObservedJob, failure_of, observed_job, plan_making
+from edgefolio_operator.making import MakingPlan, plan_making, terminal_error
 from edgefolio_operator.objectives import Issue
+from edgefolio_operator.observed_jobs import ObservedJob, observed_jobs
+from edgefolio_operator.reclaiming import wanted_finalizer
+from edgefolio_operator.repository_jobs import build_check_job
+from edgefolio_operator.revisions import current_revision, kept_revisions
 from edgefolio_operator.rollout import RolloutPlan, plan_rollout
 from edgefolio_operator.workloads import (
     build_access,
@@ -48,6 +55,9 @@ class World:
     namespace: Object | None = None
     endpoints: Sequence[Object] = ()
     daemon_set: Object | None = None
+    service: Object | None = None
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    progress: Mapping[str, ProgressLine] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,7 @@ class Event:
     reason: str
     message: str
     warning: bool = False
+    about_namespace: bool = False
     endpoint: str = ""
 
 
@@ -69,6 +80,7 @@ class Plan:
     delete_jobs: tuple[str, ...] = ()
     delete_daemon_set: str | None = None
     suspend_job: tuple[str, bool] | None = None
+    finalizer: bool | None = None
     events: tuple[Event, ...] = ()
     states: Mapping[str, State] | None = None
     decisions: Mapping[str, Decision] | None = None
@@ -77,26 +89,43 @@ class Plan:
 def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoch: int, now: float) -> Plan:
     """The plan for one portfolio. ``states`` are those of the last plan, by endpoint. Total for any stored resource."""
     generation = int(world.portfolio["metadata"].get("generation", 1))
-    before = _parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
+    before = parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
     try:
         portfolio = ModelPortfolio.model_validate({**world.portfolio, "status": None})
     except ValidationError as error:
         # The API server's rules let it through, the models do not: a value that only they can judge.
         return _refused(error, before, generation, now)
     owner = owner_reference(world.portfolio)
-    jobs = tuple(observed_job(job, _pods_of(job, world.job_pods)) for job in world.jobs)
+    jobs = observed_jobs(world.jobs, world.job_pods, names.JOB_COMPONENT)
     request = annotations_of(world.portfolio).get(names.MAKE_REQUESTED_ANNOTATION, "")[:128]
-    making = plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now)
-    revisions = _revisions(before.revisions, making.revision, portfolio.spec.revision_history_limit)
-    revision = _current(portfolio, revisions)
+    making = plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now, progress=world.progress)
+    following = plan_following(
+        portfolio,
+        uid=str(world.portfolio["metadata"]["uid"]),
+        request=request,
+        last=before.check,
+        jobs=observed_jobs(world.jobs, world.job_pods, names.CHECK_COMPONENT),
+        revisions=before.revisions,
+        now=now,
+    )
+    revisions = kept_revisions(portfolio, before.revisions, making.revision or following.revision)
+    revision = current_revision(portfolio, revisions)
     members = _endpoints(world)
     rollout = _rollout(portfolio, revision, revisions, members, before, now)
     kept = _kept(portfolio, members, revisions, rollout, states, epoch, now)
-    status = _status(portfolio, generation, before, making, jobs, revisions, revision, rollout, members, kept, now)
-    documents = _workload(portfolio, world.daemon_set, owner=owner, images=images)
+    status = _status(
+        portfolio, generation, before, making, following, jobs, revisions, revision, rollout, members, kept, now
+    )
+    documents = _workload(portfolio, world, owner=owner, images=images)
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
-        documents.append(build_job(portfolio, key=making.key, owner=owner, images=images, request=request))
+        documents.append(
+            build_job(portfolio, key=making.key, owner=owner, images=images, request=request, pieces=making.pieces)
+        )
+    if following.create:
+        documents.append(
+            build_check_job(portfolio, name=following.create, key=following.key, owner=owner, images=images)
+        )
     documents += [
         _endpoint_document(endpoint, decided.spec, world.portfolio)
         for endpoint, decided in zip(members, kept, strict=True)
@@ -105,12 +134,15 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
     return Plan(
         status=status,
         apply=tuple(documents),
-        delete_jobs=making.delete,
+        delete_jobs=(*making.delete, *following.delete),
         delete_daemon_set=None
         if portfolio.spec.serving.mode == "Managed" or world.daemon_set is None
         else portfolio.metadata.name,
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
-        events=_events(before, status, members, kept),
+        finalizer=wanted_finalizer(
+            world.portfolio, portfolio.spec.repository.reclaim_policy, namespace_ends=namespace_ends(world)
+        ),
+        events=(*_events(before, status, members, kept), *_events_of(making)),
         states={decided.spec.pod_name: decided.state for decided in kept},
         decisions={decided.spec.pod_name: decided.decision for decided in kept if decided.decision is not None},
     )
@@ -129,18 +161,18 @@ def owner_reference(owner: Object) -> dict[str, Any]:
 
 
 def _workload(
-    portfolio: ModelPortfolio, daemon_set: Object | None, *, owner: dict[str, Any], images: Images
+    portfolio: ModelPortfolio, world: World, *, owner: dict[str, Any], images: Images
 ) -> list[dict[str, Any]]:
-    """What runs Triton, unless it is as it should be."""
+    """What runs Triton and leads clients there, unless it is as it should be."""
     if portfolio.spec.serving.mode != "Managed":
         return []
-    if annotations_of(daemon_set).get(names.HASH_ANNOTATION) == serving_key(portfolio):
-        return []
-    return [
-        *build_access(portfolio),
-        build_service(portfolio, owner=owner),
-        build_daemon_set(portfolio, owner=owner, images=images),
-    ]
+    documents: list[dict[str, Any]] = []
+    service = build_service(portfolio, owner=owner, capabilities=world.capabilities)
+    if annotations_of(world.service).get(names.HASH_ANNOTATION) != annotations_of(service)[names.HASH_ANNOTATION]:
+        documents.append(service)
+    if annotations_of(world.daemon_set).get(names.HASH_ANNOTATION) != serving_key(portfolio):
+        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images)]
+    return documents
 
 
 def _endpoints(world: World) -> list[Endpoint]:
@@ -157,8 +189,8 @@ def _endpoints(world: World) -> list[Endpoint]:
         found.append(
             Endpoint(
                 surroundings=Surroundings(pod=pod, node=node, namespace=world.namespace),
-                spec=_parsed(EndpointSpecification, entry.get("spec")),
-                status=_parsed(EndpointStatus, entry.get("status")) or EndpointStatus(),
+                spec=parsed(EndpointSpecification, entry.get("spec")),
+                status=parsed(EndpointStatus, entry.get("status")) or EndpointStatus(),
             )
         )
     return found
@@ -214,6 +246,7 @@ def _status(
     generation: int,
     before: PortfolioStatus,
     making: MakingPlan,
+    following: FollowingPlan,
     jobs: Sequence[ObservedJob],
     revisions: tuple[RevisionStatus, ...],
     revision: RevisionStatus | None,
@@ -223,12 +256,14 @@ def _status(
     now: float,
 ) -> PortfolioStatus:
     figures = tally(members, now=now)
-    terminal = _terminal(portfolio, making, jobs, revisions, before)
+    terminal = terminal_error(portfolio, making, jobs, revisions, before)
     facts = Facts(
         generation=generation,
         making=making.status is not None and making.status.outcome in ("Running", "Suspended"),
         revision=revision.number if revision is not None else 0,
+        waits_for_others=portfolio.spec.source is None,
         terminal=terminal,
+        repository=following.trouble,
         rollout=rollout.status,
         counts=figures.counts if revision is not None else None,
         endpoints_settled=not figures.starting,
@@ -236,9 +271,9 @@ def _status(
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_told_once(issue for decided in kept for issue in decided.issues),
     )
-    failure = before.last_failure
-    if terminal is not None and (failure is None or (failure.reason, failure.message) != terminal):
-        failure = Failure(location="", reason=terminal[0], message=terminal[1][:1024], time=time_text(now))
+    failure, wrong = before.last_failure, terminal or following.trouble
+    if wrong is not None and (failure is None or (failure.reason, failure.message) != (wrong[0], wrong[1][:1024])):
+        failure = Failure(location="", reason=wrong[0], message=wrong[1][:1024], time=time_text(now))
     return PortfolioStatus(
         observed_generation=generation,
         conditions=conditions_of(facts, before=before.conditions, now=now),
@@ -246,55 +281,13 @@ def _status(
         variant_count=len(revision.variants) if revision is not None else 0,
         revisions=revisions,
         job=making.status,
+        check=following.status,
         rollout=rollout.status,
         endpoints=figures.counts,
         address=Address(url=service_url(portfolio)) if portfolio.spec.serving.mode == "Managed" else None,
         last_switch_time=figures.last_switch_time or before.last_switch_time,
         last_failure=failure,
     )
-
-
-def _terminal(
-    portfolio: ModelPortfolio,
-    making: MakingPlan,
-    jobs: Sequence[ObservedJob],
-    revisions: Sequence[RevisionStatus],
-    before: PortfolioStatus,
-) -> tuple[str, str] | None:
-    """Reason and message of what waits for the user."""
-    if portfolio.spec.source is None:
-        return "SourceNeeded", "spec.source: it is absent, and no other cluster's repository can be followed. Add it."
-    pinned = portfolio.spec.pinned_revision
-    known = [entry.number for entry in revisions]
-    if pinned and pinned not in known:
-        listed = ", ".join(map(str, known)) or "none"
-        return "UnknownRevision", f"spec.pinnedRevision = {pinned}: it is not kept; kept are: {listed}."
-    status = making.status
-    if status is None or status.outcome != "Failed":
-        return None
-    current = next((job for job in jobs if job.key == making.key), None)
-    found = failure_of(current)
-    if found is not None:
-        return found
-    earlier = before.last_failure
-    if earlier is not None and earlier.message == status.message:
-        return earlier.reason, earlier.message
-    return "MakingFailed", status.message
-
-
-def _revisions(
-    before: tuple[RevisionStatus, ...], published: RevisionStatus | None, limit: int
-) -> tuple[RevisionStatus, ...]:
-    """The newest ``limit`` revisions; one published again keeps the digest it was first pinned with."""
-    if published is None or any(entry.number == published.number for entry in before):
-        return before
-    return tuple(sorted((*before, published), key=lambda entry: entry.number))[-limit:]
-
-
-def _current(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:
-    pinned = portfolio.spec.pinned_revision
-    chosen = next((entry for entry in revisions if entry.number == pinned), None)
-    return chosen or max(revisions, key=lambda entry: entry.number, default=None)
 
 
 def _endpoint_document(endpoint: Endpoint, spec: EndpointSpecification, portfolio: Object) -> dict[str, Any]:
@@ -338,6 +331,13 @@ def _events(
     return tuple(events)
 
 
+def _events_of(making: MakingPlan) -> tuple[Event, ...]:
+    if not making.lost:
+        return ()
+    text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."
+    return (Event(reason="PodLost", message=text, warning=True),)
+
+
 def _told_once(issues: Any) -> tuple[str, ...]:
     found: dict[str, None] = dict.fromkeys(issue.message for issue in issues if isinstance(issue, Issue))
     return tuple(found)
@@ -352,13 +352,12 @@ def _refused(error: ValidationError, before: PortfolioStatus, generation: int, n
     return Plan(status=before.model_copy(update={"observed_generation": generation, "conditions": conditions}))
 
 
-def _pods_of(job: Object, pods: Sequence[Object]) -> list[Object]:
-    """The pods of ``job``, oldest first."""
-    own = [pod for pod in pods if pod["metadata"].get("labels", {}).get("job-name") == job["metadata"]["name"]]
-    return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+def namespace_ends(world: World) -> bool:
+    """Whether the portfolio's namespace is being deleted, as far as may be read."""
+    return bool((world.namespace or {}).get("metadata", {}).get("deletionTimestamp"))
 
 
-def _parsed(model: Any, document: Any) -> Any:
+def parsed(model: Any, document: Any) -> Any:
     """``document`` as ``model``; ``None`` where it is absent or from a world that this version does not know."""
     if not document:
         return None

@@ -49,4 +49,4 @@ async def write_each(
 
 def is_about_one_object(error: ApiError) -> bool:
     """Whether another object may fare better: this one was refused for what it is or says."""
-    return 400 <= error.status < 500 and error.status not in (401, 408, 429)
+    return 400 <= error.status < 500 and error.status not in (401, 408, 429) and not error.is_of_an_ending_namespace

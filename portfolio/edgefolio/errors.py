@@ -46,6 +46,13 @@ class UserError(EdgefolioError):
         return f"{self.field}{shown}: {self.problem} {self.remedy}"
 
 
+class TransientError(UserError):
+    """A :class:`UserError` that may pass by itself: a store that does not answer, a directory that is in use.
+
+    On the command line it is like any other; a Job is tried again.
+    """
+
+
 class IntegrityError(EdgefolioError):
     """Bytes are not what their manifest says. They must never reach Triton.
 

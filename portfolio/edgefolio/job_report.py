@@ -8,13 +8,15 @@ prints. Each variant is a row, not an object: sixteen of them must fit.
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefolio.decision.profiles import profiles_from_manifest
 from edgefolio.endpoint_report import variant_status_of
-from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError
 from edgefolio.manifest import Manifest
 from edgefolio.specification.base import resource_name
 from edgefolio.specification.conditions import RevisionNumber, Sha256
@@ -22,6 +24,11 @@ from edgefolio.specification.portfolio_status import VariantStatus
 
 #: What Kubernetes keeps of a termination message.
 LARGEST_MESSAGE_BYTES = 4096
+#: Where Kubernetes reads it; the variable is for runs outside a pod.
+TERMINATION_MESSAGE = "/dev/termination-log"
+TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
+#: What tells one making from others, over all its pods.
+MAKING_VARIABLE = "EDGEFOLIO_MAKING"
 _ROW = tuple(VariantStatus.model_fields)
 
 
@@ -61,9 +68,17 @@ class PublishedReport(_Words):
 
 
 class FailureReport(_Words):
-    """Nothing was published; ``BadInput`` will fail again until the user mends it."""
+    """Nothing was published, or found.
 
-    kind: Literal["BadInput", "Failed"]
+    | kind | meaning |
+    |---|---|
+    | ``BadInput`` | it will fail again until the user mends it |
+    | ``Failed`` | it may pass by itself, or nobody knows |
+    | ``Refused`` | what is published is not what it should be |
+    | ``Nothing`` | what was asked for is not published |
+    """
+
+    kind: Literal["BadInput", "Failed", "Refused", "Nothing"]
     field: Annotated[str, Field(max_length=253)] = ""
     value: Annotated[str, Field(max_length=300)] = ""
     problem: Annotated[str, Field(max_length=500)]
@@ -74,7 +89,7 @@ class FailureReport(_Words):
         """The report of what ended a making."""
         if isinstance(error, UserError):
             return cls(
-                kind="BadInput",
+                kind="Failed" if isinstance(error, TransientError) else "BadInput",
                 field=_cut(error.field, 253),
                 value=_cut(error.value or "", 300),
                 problem=_cut(error.problem, 500),
@@ -97,6 +112,24 @@ class FailureReport(_Words):
         return f"{where}{self.problem} {self.remedy}".strip()
 
 
+class ProgressLine(_Words):
+    """One line of a Job's log: where the work stands."""
+
+    stage: Annotated[str, Field(min_length=1, max_length=63)]
+    percent: Annotated[int, Field(ge=0, le=100)]
+    message: str = ""
+
+    @classmethod
+    def newest_in(cls, log: str) -> ProgressLine | None:
+        """The last line of ``log`` that is one; whatever else a container prints is passed over."""
+        for line in reversed(log.split("\n")):
+            try:
+                return cls.model_validate_json(line)
+            except ValidationError:
+                continue
+        return None
+
+
 def report_of_message(text: str) -> PublishedReport | FailureReport | None:
     """What a termination message says; ``None`` if it is not one of ours (a killed container leaves none)."""
     try:
@@ -107,6 +140,14 @@ def report_of_message(text: str) -> PublishedReport | FailureReport | None:
         return PublishedReport.model_validate({**document, "variants": rows})
     except (ValueError, TypeError, KeyError, ValidationError):
         return None
+
+
+def leave(report: PublishedReport | FailureReport) -> None:
+    """Print ``report``, and leave it as the container's termination message."""
+    message = report.to_message()
+    print(message, flush=True)
+    path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))
+    path.write_text(message, encoding="utf-8")
 
 
 def _cut(text: str, limit: int) -> str:

@@ -2,25 +2,37 @@
 
 The same pipeline as ``edgefolio make``. Progress goes to standard output as one JSON object per line; the last words
 go into the container's termination message, where the operator reads what was published or what must be mended. Exit
-codes: 0 published; 2 the input needs mending, another attempt would end the same; 1 anything else.
+codes: 0 published (or the piece is made); 2 the input needs mending, another attempt would end the same; 143 it was
+told to end; 1 anything else, and another attempt may help.
+
+``--work-uri`` names the place of the work directory in an object store: it is fetched at the start and kept up to date,
+so that another pod goes on where this one is lost. ``--pieces N`` makes one of N pieces alone, the one whose number is
+in ``JOB_COMPLETION_INDEX``.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
+import shutil
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK
-from edgefolio.job_report import FailureReport, PublishedReport
-from edgefolio.specification import load_portfolio
+from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
+from edgefolio.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.pieces import pieces_of
+from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio_pruner.progress import Progress
 
-#: Where Kubernetes reads the termination message; the variable is for runs outside a pod.
-TERMINATION_MESSAGE = "/dev/termination-log"
-TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
+#: Kubernetes numbers the pods of an Indexed Job in it.
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+EXIT_TOLD_TO_END = 128 + signal.SIGTERM
 _SECONDS_BETWEEN_LINES = 1.0
 
 
@@ -37,36 +49,145 @@ class LoggedProgress:
         if stage == self._stage and now - self._logged_at < _SECONDS_BETWEEN_LINES and fraction < 1:
             return
         self._stage, self._logged_at = stage, now
-        line = {"stage": stage, "percent": int(100 * fraction), "message": message}
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(ProgressLine(stage=stage, percent=int(100 * fraction), message=message).to_message(), flush=True)
 
 
-def run(file: Path, work_directory: Path) -> tuple[int, PublishedReport | FailureReport]:
-    """Make what ``file`` says; the exit code and the last words."""
+class Task:
+    """What one pod is to do: all of a making, or one of its pieces."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.work_directory: Path = arguments.work_directory
+        self.work_uri: str | None = arguments.work_uri
+        self.making = os.environ.get(MAKING_VARIABLE, "")
+        self._pieces: int | None = arguments.pieces
+
+    def piece_of(self, portfolio: ModelPortfolio) -> str | None:
+        """The piece to make; ``None`` for all of it. Raises :class:`UserError` if there is no such piece."""
+        if self._pieces is None:
+            return None
+        pieces = pieces_of(portfolio.spec.methods)
+        index = os.environ.get(INDEX_VARIABLE, "")
+        if len(pieces) != self._pieces or not index.isdecimal() or int(index) >= len(pieces):
+            raise UserError(
+                f"this making has {len(pieces)} pieces, not {self._pieces}.",
+                field=INDEX_VARIABLE,
+                value=index,
+                remedy="Run the pruner of the operator's own version.",
+            )
+        return pieces[int(index)]
+
+
+def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | None]:
+    """Make what ``file`` says; the exit code and the last words, which a piece has only if it fails."""
     try:
         portfolio = load_portfolio(file)
-        from edgefolio_pruner.pipeline import make_portfolio
-
-        result = make_portfolio(portfolio, work_directory=work_directory, progress=LoggedProgress())
+        piece = task.piece_of(portfolio)
+        if piece is None:
+            return EXIT_OK, _publish(portfolio, task)
+        _make_piece(portfolio, piece, task)
+        return EXIT_OK, None
+    except _ToldToEndError:
+        return EXIT_TOLD_TO_END, FailureReport(kind="Failed", problem="The pod was told to end.")
     except Exception as error:
         report = FailureReport.of(error)
         if report.kind == "Failed":
             traceback.print_exc()
         return (EXIT_BAD_INPUT if report.kind == "BadInput" else EXIT_FAILURE), report
-    pointer = result.published.pointer
-    return EXIT_OK, PublishedReport.of(result.manifest, digest=pointer.manifest_sha256)
+
+
+def _publish(portfolio: ModelPortfolio, task: Task) -> PublishedReport:
+    from edgefolio_pruner.making.remote_work import MAIN
+    from edgefolio_pruner.pipeline import make_portfolio
+
+    pieces = pieces_of(portfolio.spec.methods) if portfolio.spec.job.parallelism > 1 else ()
+    with _work_directory(task, slot=MAIN, others=pieces) as work:
+        result = make_portfolio(
+            portfolio,
+            work_directory=task.work_directory,
+            threads=work.threads,
+            progress=work.progress,
+            making=task.making,
+            before_publishing=work.keep,
+        )
+        if result.work_names is not None:
+            work.tidy(result.work_names)
+    return PublishedReport.of(result.manifest, digest=result.published.pointer.manifest_sha256)
+
+
+def _make_piece(portfolio: ModelPortfolio, piece: str, task: Task) -> None:
+    from edgefolio_pruner.making.pieces import make_piece
+    from edgefolio_pruner.making.remote_work import MAIN
+
+    with _work_directory(task, slot=piece, others=(MAIN,)) as work:
+        make_piece(portfolio, piece, work_directory=task.work_directory, threads=work.threads, progress=work.progress)
+
+
+class _Work:
+    """The work directory as a run needs it, wherever it is kept."""
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        progress: Progress,
+        keep: Callable[[], None] = lambda: None,
+        tidy: Callable[[frozenset[str]], None] = lambda _names: None,
+    ) -> None:
+        self.threads, self.progress, self.keep, self.tidy = threads, progress, keep, tidy
+
+
+@contextmanager
+def _work_directory(task: Task, *, slot: str, others: tuple[str, ...]) -> Iterator[_Work]:
+    from edgefolio_pruner.making.kept_up import KeptUp
+    from edgefolio_pruner.making.remote_work import RemoteWork
+    from edgefolio_pruner.pipeline import available_threads
+    from edgefolio_pruner.profiling.environment import cpu_quota
+
+    progress, threads = LoggedProgress(), available_threads()
+    if task.work_uri is None:
+        yield _Work(threads=threads, progress=progress)
+        return
+    remote = RemoteWork.open(task.work_uri, task.work_directory, slot=slot)
+    if cpu_quota() is None:
+        # Nodes differ; a limit of the Job is the same on all of them.
+        threads = remote.agreed_threads(threads)
+    brought = remote.take(others=others)
+    progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs restored")
+
+    with KeptUp(remote) as kept_up:
+
+        def tidy(names: frozenset[str]) -> None:
+            """Keep what this making rests on; what other settings left behind, and the pieces' own copies, go."""
+            for path in task.work_directory.iterdir():
+                if path.name not in names:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            kept_up.send(everything=True)
+            remote.forget(slot for slot in others)
+
+        yield _Work(threads=threads, progress=kept_up.watching(progress), keep=kept_up.send, tidy=tidy)
+
+
+class _ToldToEndError(BaseException):
+    """SIGTERM: the pod is removed, by a drain, a suspension or an end of the Job."""
+
+
+def _told_to_end(*_: object) -> NoReturn:
+    raise _ToldToEndError
 
 
 def main(arguments: list[str]) -> int:
     """Run the Job; its exit code."""
-    if len(arguments) != 2:
-        print("usage: python -m edgefolio_pruner.job FILE WORK_DIRECTORY", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    exit_code, report = run(Path(arguments[0]), Path(arguments[1]))
-    message = report.to_message()
-    print(message, flush=True)
-    path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))
-    path.write_text(message, encoding="utf-8")
+    parser = argparse.ArgumentParser(prog="python -m edgefolio_pruner.job", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("file", type=Path, help="the ModelPortfolio")
+    parser.add_argument("work_directory", type=Path, help="where work is kept")
+    parser.add_argument("--work-uri", help="where the work directory is kept in an object store")
+    parser.add_argument("--pieces", type=int, help="make one of so many pieces, by JOB_COMPLETION_INDEX")
+    parsed = parser.parse_args(arguments)
+    # The first process of a container ignores signals that it does not ask for.
+    signal.signal(signal.SIGTERM, _told_to_end)
+    exit_code, report = run(parsed.file, Task(parsed))
+    if report is not None:
+        leave(report)
     return exit_code
 
 

@@ -7,7 +7,7 @@ instant and started again reuses them, and ends with the same variants, the same
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgefolio.repository import Publication, Published
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.making.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.making.captures import Captures
+from edgefolio_pruner.making.decided import Decision
 from edgefolio_pruner.making.drafting import choose, draft_manifest, making_specification
 from edgefolio_pruner.making.ladder import one_shot_states
 from edgefolio_pruner.making.source import MakingSource, load_source
@@ -43,6 +44,8 @@ class MakeResult:
     published: Published
     repository_uri: str
     work_directory: Path
+    work_names: frozenset[str] | None
+    """Names in the work directory that this run rests on; ``None`` if it found all decided and looked at none."""
 
     @property
     def exit_code(self) -> int:
@@ -57,11 +60,15 @@ def make_portfolio(
     work_directory: Path | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
+    making: str = "",
+    before_publishing: Callable[[], None] = lambda: None,
 ) -> MakeResult:
     """Make the variants of ``portfolio`` and publish them.
 
     ``repository_uri`` and ``work_directory`` replace what the specification and the user's cache say; ``threads`` (of
-    training and pruning; profiles have their own in the specification) are all that this process may use. Raises
+    training and pruning; profiles have their own in the specification) are all that this process may use. ``making``
+    names one making over all its runs: what one of them has decided to publish, the next one publishes, also on a
+    machine that measures otherwise. ``before_publishing`` is called when that is decided and kept. Raises
     :class:`~edgefolio.errors.UserError` for bad input, before anything is written.
     """
     spec = portfolio.spec
@@ -73,8 +80,16 @@ def make_portfolio(
     Publication.check(uri, field=field)
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     with work.occupied(), no_space_left(work.path):
-        making = _Making(portfolio, source, work, threads if threads is not None else available_threads(), progress)
-        draft, files = making.run()
+        decision = Decision(work, making=making, model=spec.serving.model_name) if making else None
+        decided = decision.kept() if decision is not None else None
+        if decided is None:
+            run = _Making(portfolio, source, work, threads if threads is not None else available_threads(), progress)
+            draft, files = run.run()
+            if decision is not None:
+                decision.keep(draft, files)
+        else:
+            draft, files = decided
+        before_publishing()
         published = Publication.open(uri, field=field).publish(
             draft,
             files,
@@ -84,7 +99,13 @@ def make_portfolio(
         )
     what = "already published" if published.already_published else "published"
     progress(stage="publish", fraction=1.0, message=f"{what} as revision {published.manifest.revision}")
-    return MakeResult(manifest=published.manifest, published=published, repository_uri=uri, work_directory=work.path)
+    return MakeResult(
+        manifest=published.manifest,
+        published=published,
+        repository_uri=uri,
+        work_directory=work.path,
+        work_names=work.used if decided is None else None,
+    )
 
 
 def available_threads() -> int:

@@ -7,13 +7,14 @@ from pathlib import Path
 import fsspec
 
 from edgefolio.errors import UserError
+from edgefolio.reaching import unreachable
 
 
 def read_uri(uri: str | Path, *, field: str) -> bytes:
     """All bytes behind ``uri``: a path, or a URL such as ``s3://bucket/key`` or ``https://...``.
 
     Raises :class:`UserError` (for ``field``) if the scheme is unknown, its driver is not installed, or the bytes
-    cannot be read.
+    cannot be read; :class:`~edgefolio.errors.TransientError` where that may pass by itself.
     """
     name = str(uri)
     try:
@@ -36,7 +37,8 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
     except FileNotFoundError as error:
         raise UserError("there is no such file.", field=field, value=name, remedy="Correct the path.") from error
     except Exception as error:  # every driver of fsspec raises its own kinds
-        raise UserError(
+        raise unreachable(
+            error,
             f"it cannot be read ({type(error).__name__}: {error}).",
             field=field,
             value=name,

@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Kubernetes:
     kubeconfig: Path
     namespace: str = "default"
     environment: dict[str, str] = field(default_factory=dict)
+    anonymous: bool = False
+    """Plain requests show no certificate and no token but their own."""
 
     def kubectl(self, *arguments: str, stdin: object = None) -> str:
         """What ``kubectl`` prints; ``stdin`` is sent as JSON. Raises :class:`Refused`."""
@@ -85,7 +87,7 @@ class Kubernetes:
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """The API server's answer. Raises :class:`Refused` with its message."""
-        server, context, credentials = _access(self.kubeconfig)
+        server, context, credentials = _access(self.kubeconfig, anonymous=self.anonymous)
         request = urllib.request.Request(
             server + path,
             method=method,
@@ -103,7 +105,7 @@ class Kubernetes:
     def path(self, api_version: str, kind: str, name: str = "") -> str:
         """Where an object, or without ``name`` all of its kind in this namespace, is found."""
         prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-        inside = "" if kind in ("Namespace", "Node") else f"/namespaces/{self.namespace}"
+        inside = "" if kind in ("Namespace", "Node", "PersistentVolume") else f"/namespaces/{self.namespace}"
         return f"{prefix}{inside}/{kind.lower()}s{'/' + name if name else ''}"
 
     def apply(
@@ -113,10 +115,11 @@ class Kubernetes:
         subresource: str = "",
         manager: str = "test",
         headers: dict[str, str] | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Server-side apply ``document``, strict about unknown fields; the stored object."""
         path = self.path(document["apiVersion"], document["kind"], document["metadata"]["name"])
-        options = f"fieldManager={manager}&force=true&fieldValidation=Strict"
+        options = f"fieldManager={manager}&force=true&fieldValidation=Strict{'&dryRun=All' if dry_run else ''}"
         return self.request(
             "PATCH",
             f"{path}{'/' + subresource if subresource else ''}?{options}",
@@ -127,9 +130,7 @@ class Kubernetes:
 
     def within(self, namespace: str) -> Kubernetes:
         """The same cluster, another namespace."""
-        return Kubernetes(
-            binaries=self.binaries, kubeconfig=self.kubeconfig, namespace=namespace, environment=self.environment
-        )
+        return replace(self, namespace=namespace)
 
 
 def install_resources(kubernetes: Kubernetes) -> None:
@@ -281,7 +282,7 @@ def add_fake_nodes(kubernetes: Kubernetes, count: int) -> None:
 
 
 @functools.cache
-def _access(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+def _access(kubeconfig: Path, *, anonymous: bool) -> tuple[str, ssl.SSLContext, dict[str, str]]:
     """Address, trust and credentials that ``kubeconfig`` holds."""
     document = yaml.safe_load(kubeconfig.read_text())
     cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
@@ -290,6 +291,8 @@ def _access(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
         cafile=cluster.get("certificate-authority"),
         cadata=base64.b64decode(authority).decode() if authority else None,
     )
+    if anonymous:
+        return cluster["server"], context, {}
     if "client-certificate-data" in user:
         with tempfile.NamedTemporaryFile() as pem:
             pem.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))

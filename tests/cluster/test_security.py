@@ -141,7 +141,8 @@ def test_the_operator_reads_no_secret_and_enters_no_pod(installed: Any) -> None:
     assert not resources & {"secrets", "pods/exec", "pods/proxy", "nodes/proxy", "services/proxy", "*"}
     assert not {verb for verb, _, _ in found} & {"*", "escalate", "impersonate"}
     assert {verb for verb, _, resource in found if resource == "clusterroles"} == {"bind"}
-    assert {verb for verb, _, resource in found if resource == "modelportfolios"} == {"list", "watch"}
+    assert {verb for verb, _, resource in found if resource == "modelportfolios"} == {"list", "watch", "patch"}
+    assert {verb for verb, _, resource in found if resource == "pods/log"} == {"get"}
 
 
 def test_restricted_namespaces_take_what_we_make(site: Any) -> None:

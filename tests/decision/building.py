@@ -13,6 +13,7 @@ from edgefolio.decision.types import (
     MemoryState,
     Objectives,
     Observation,
+    Quarantine,
     ServerState,
     State,
     TrafficWindow,
@@ -66,6 +67,12 @@ def memory(
 
     return MemoryState(
         limit_bytes=amount(limit), working_set_bytes=amount(used), node_available_bytes=amount(node), age_seconds=age
+    )
+
+
+def quarantined(*names: str, until: float = NOW + 50, failures: int = 1) -> State:
+    return State(
+        quarantined=tuple(Quarantine(variant=name, until=until, failures=failures, cause="test") for name in names)
     )
 
 

@@ -18,6 +18,7 @@ from edgefolio.decision.types import (
     Decision,
     FittingVariant,
     MemoryState,
+    NodeState,
     Objectives,
     Observation,
     ProbeResult,
@@ -102,6 +103,12 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         node_available_bytes=optional(count),
         age_seconds=number,
     )
+    node = st.builds(
+        NodeState,
+        others_cpu_percent=optional(number),
+        pressures=st.sampled_from([(), ("MemoryPressure",), ("DiskPressure", "PIDPressure")]),
+        reserved_bytes=count,
+    )
     return st.builds(
         Observation,
         active_variant=optional(names),
@@ -111,6 +118,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         probe=optional(st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)),
         memory=optional(memory),
         instances=st.integers(-2, 64),
+        node=optional(node),
     )
 
 
@@ -207,7 +215,7 @@ def test_it_decides_whatever_it_is_given(seen, objectives, profiles, switching, 
 
 
 @settings(max_examples=200)
-@given(state=states(wild))
+@given(state=states(wild.map(lambda number: number + 0.0)))  # -0.0 is the default 0.0, and is left out like it
 def test_state_survives_its_journey_as_json(state: State) -> None:
     assert repr(state_from_json(state_to_json(state))) == repr(state)
 
@@ -268,7 +276,8 @@ def fits_beside(target: VariantProfile, seen: Observation) -> bool:
         return True
     needed = needed_bytes(target)
     limit, used, node = seen.memory.limit_bytes, seen.memory.working_set_bytes, seen.memory.node_available_bytes
-    return (limit is None or (used or 0) + needed <= limit) and (node is None or needed <= node)
+    reserved = seen.node.reserved_bytes if seen.node is not None else 0
+    return (limit is None or (used or 0) + needed <= limit) and (node is None or reserved + needed <= node)
 
 
 @settings(max_examples=300)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from building import NOW, by_name, decided, memory, observation, repeated, traffic
+from building import NOW, by_name, decided, memory, observation, quarantined, repeated, traffic
 from simulator import MEBIBYTE, PROFILES, SWITCHING
 
 from edgefolio.decision import state_after_failure, state_after_switch
@@ -24,12 +24,6 @@ from edgefolio.decision.types import (
 )
 
 SLOW = Objectives(latency_p95_milliseconds=15.0)
-
-
-def quarantined(*names: str, until: float = NOW + 50, failures: int = 1) -> State:
-    return State(
-        quarantined=tuple(Quarantine(variant=name, until=until, failures=failures, cause="test") for name in names)
-    )
 
 
 # Serving nothing, dead, unknown.

@@ -20,6 +20,7 @@ from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio.specification.portfolio_status import VariantStatus
+from edgefolio_operator.capabilities import Capabilities
 from edgefolio_operator.jobs import Images
 from edgefolio_operator.reconciling import Plan, World, reconcile
 
@@ -84,6 +85,8 @@ class Site:
         ]
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.daemon_set: dict[str, Any] | None = None
+        self.service: dict[str, Any] | None = None
+        self.capabilities = Capabilities()
         self.states: dict[str, State] = {}
         self.plan: Plan | None = None
 
@@ -98,6 +101,8 @@ class Site:
             nodes=self.nodes,
             endpoints=list(self.endpoints.values()),
             daemon_set=self.daemon_set,
+            service=self.service,
+            capabilities=self.capabilities,
         )
         plan = reconcile(world, images=IMAGES, states=self.states, epoch=1, now=self.now)
         for document in plan.apply:
@@ -106,6 +111,8 @@ class Site:
                 self.jobs[name] = {**document, "status": {"startTime": time_text(self.now)}}
             elif document["kind"] == "DaemonSet":
                 self.daemon_set = document
+            elif document["kind"] == "Service":
+                self.service = document
             elif document["kind"] == "ModelEndpoint":
                 self.endpoints[name] = {**self.endpoints.get(name, {}), **document}
         if plan.delete_daemon_set is not None:

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.jobs import Images, build_job, build_specification, claims_in, localized, making_key
+from edgefolio_operator import names
+from edgefolio_operator.jobs import (
+    Images,
+    build_job,
+    build_specification,
+    claims_in,
+    localized,
+    making_key,
+    pieces_to_make,
+)
+from edgefolio_operator.repository_jobs import build_check_job, build_reclaim_job
 
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}
@@ -177,3 +187,137 @@ def test_what_a_making_is_made_from(change: dict[str, Any], same: bool) -> None:
 
 def test_a_request_makes_once_more() -> None:
     assert len({making_key(portfolio().spec, request=request) for request in ("", "monday", "tuesday")}) == 3
+
+
+APART: dict[str, Any] = {
+    "source": {"architecture": {"library": "edgefolio", "name": "cnn"}, "weightsURI": "s3://bucket/w.safetensors"},
+    "methods": {"sparseTraining": {}, "oneShot": {"macsPercent": [50, 25]}},
+    "job": {"parallelism": 2, "workDirectory": {"uri": "s3://bucket/work/"}},
+}
+
+
+def test_pieces_are_an_indexed_job() -> None:
+    assert pieces_to_make(portfolio(**APART).spec) == 3
+    built = build_job(portfolio(**APART), key="0123456789abcdef", owner=OWNER, images=IMAGES, pieces=3)
+    spec = built["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 2)
+    assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (3, 0)
+    assert "backoffLimit" not in spec
+    assert built["metadata"]["annotations"]["edgefolio.dev/pieces"] == "3"
+    assert container(built)["args"][-2:] == ["--pieces", "3"]
+    # It reads the file of the making that it is a part of.
+    volumes = {volume["name"]: volume for volume in spec["template"]["spec"]["volumes"]}
+    assert volumes["specification"] == {"name": "specification", "configMap": {"name": "digits-make-01234567"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "pieces"),
+    [
+        ({"job": {**APART["job"], "parallelism": 1}}, 0),
+        ({"methods": {"oneShot": {"macsPercent": [50]}}}, 0),
+        ({"methods": {"oneShot": {"macsPercent": [50, 25, 50]}}}, 2),
+    ],
+)
+def test_what_is_made_by_one_job(change: dict[str, Any], pieces: int) -> None:
+    assert pieces_to_make(portfolio(**{**APART, **change}).spec) == pieces
+
+
+@pytest.mark.parametrize("portfolio_name", ["d", "d" * 48, f"{'d' * 37}-{'e' * 10}"])
+def test_names_leave_room_for_what_kubernetes_adds(portfolio_name: str) -> None:
+    # The host of the last pod of an Indexed Job is called <job>-<index>.
+    assert len(names.pieces_job_name(portfolio_name, "0123456789abcdef") + "-16") <= 63
+    for name in (
+        names.job_name(portfolio_name, "0123456789abcdef"),
+        names.check_job_name(portfolio_name, "x"),
+        names.reclaim_job_name(portfolio_name),
+    ):
+        assert len(name) <= 63
+    assert names.pieces_job_name("a" * 48, "k") != names.pieces_job_name("a" * 47 + "b", "k")
+
+
+def test_a_work_directory_in_an_object_store() -> None:
+    built = job(job=APART["job"], source=APART["source"], methods=APART["methods"])
+    only, pod = container(built), built["spec"]["template"]["spec"]
+    assert only["args"][2:] == ["--work-uri", "s3://bucket/work/models/digits"]
+    assert {"name": "EDGEFOLIO_MAKING", "value": "0123456789abcdef"} in only["env"]
+    # It goes on anywhere, so it need not wait for its node to come back.
+    assert [(entry["key"], entry["tolerationSeconds"]) for entry in pod["tolerations"]] == [
+        ("node.kubernetes.io/not-ready", 60),
+        ("node.kubernetes.io/unreachable", 60),
+    ]
+    mounts = {mount["mountPath"]: mount["name"] for mount in only["volumeMounts"]}
+    assert {"name": mounts["/work"], "emptyDir": {}} in pod["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("toleration", "added"),
+    [
+        ({"operator": "Exists"}, 0),
+        ({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 900}, 1),
+        ({"key": "training", "operator": "Exists"}, 2),
+    ],
+)
+def test_what_the_user_tolerates_counts(toleration: dict[str, Any], added: int) -> None:
+    built = job(**{**APART, "job": {**APART["job"], "tolerations": [toleration]}})
+    assert len(built["spec"]["template"]["spec"]["tolerations"]) == 1 + added
+
+
+def test_a_job_stays_long_enough_to_be_seen() -> None:
+    assert job(job={"ttlSecondsAfterFinished": 0})["spec"]["ttlSecondsAfterFinished"] == 60
+    assert job(job={"ttlSecondsAfterFinished": 300})["spec"]["ttlSecondsAfterFinished"] == 300
+
+
+def test_the_file_holds_no_defaults() -> None:
+    """A pruner of a version before knows not every field; those it does not know hold their default as a rule."""
+    given = ModelPortfolio.model_validate(portfolio().model_dump(mode="json", by_alias=True, exclude_none=True))
+    document = json.loads(build_specification(given, key="0", owner=OWNER)["data"]["portfolio.json"])
+    assert sorted(document["spec"]) == ["data", "methods", "repository", "serving", "source"]
+    assert document["spec"]["repository"] == {"uri": "s3://bucket/portfolios"}
+
+
+FOLLOWING = {"source": None, "data": None, "methods": {}}
+
+
+def test_the_job_that_looks_runs_the_agent_where_the_endpoints_run() -> None:
+    managed = {"nodeSelector": {"class": "edge"}, "imagePullPolicy": "Never"}
+    given = portfolio(
+        **FOLLOWING,
+        repository={"uri": "pvc://shared/portfolios", "secretRef": {"name": "s3"}},
+        serving={"modelName": "digits", "managed": managed},
+        pinnedRevision=4,
+    )
+    built = build_check_job(given, name="digits-check-1", key="k", owner=OWNER, images=IMAGES)
+    only, pod = container(built), built["spec"]["template"]["spec"]
+    assert (only["image"], only["imagePullPolicy"], pod["nodeSelector"]) == (
+        "example.com/agent:1",
+        "Never",
+        {"class": "edge"},
+    )
+    assert only["command"] == [
+        *("python3", "-m", "edgefolio_edge.check"),
+        *("/claims/shared/portfolios", "digits", "--revision", "4"),
+    ]
+    assert only["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert pod["volumes"][-1]["persistentVolumeClaim"] == {"claimName": "shared", "readOnly": True}
+    assert built["metadata"]["ownerReferences"] == [OWNER]
+    assert (built["spec"]["backoffLimit"], pod["automountServiceAccountToken"]) == (0, False)
+
+
+def test_the_job_that_deletes_runs_where_the_revisions_were_made() -> None:
+    given = portfolio(
+        job={
+            "image": "example.com/own:2",
+            "nodeSelector": {"class": "big"},
+            "resources": {"limits": {"memory": "9Gi"}},
+        },
+        data={"trainingURI": "pvc://data/train.npz"},
+        repository={"uri": "s3://bucket/portfolios", "reclaimPolicy": "Delete"},
+    )
+    built = build_reclaim_job(given, images=IMAGES)
+    only, pod = container(built), built["spec"]["template"]["spec"]
+    assert (only["image"], pod["nodeSelector"]) == ("example.com/own:2", {"class": "big"})
+    assert only["command"][1:] == ["-m", "edgefolio_pruner.reclaim", "s3://bucket/portfolios", "digits"]
+    # It is small, needs no data, and outlives what the portfolio owns.
+    assert only["resources"]["limits"] == {"memory": "512Mi"}
+    assert [mount["mountPath"] for mount in only["volumeMounts"]] == ["/tmp"]
+    assert "ownerReferences" not in built["metadata"]

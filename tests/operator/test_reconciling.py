@@ -10,6 +10,7 @@ from reconciled_site import NOW, Site, published
 
 from edgefolio.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
+from edgefolio_operator.capabilities import Capabilities
 
 
 def serving(**spec: Any) -> Site:
@@ -27,7 +28,7 @@ def serving(**spec: Any) -> Site:
 def test_from_nothing_to_serving() -> None:
     site = Site()
     first = site.cycle()
-    workload = ["ServiceAccount", "RoleBinding", "Service", "DaemonSet"]
+    workload = ["Service", "ServiceAccount", "RoleBinding", "DaemonSet"]
     making = ["ConfigMap", "Job"]
     assert [document["kind"] for document in first.apply] == [*workload, *making, "ModelEndpoint", "ModelEndpoint"]
     assert site.targets() == {"edge-1": None, "edge-2": None}
@@ -87,6 +88,19 @@ def test_pods_are_made_anew_only_when_their_settings_change() -> None:
     site.cycle()
     assert site.daemon_set is None
     assert "address" not in site.portfolio["status"]
+
+
+def test_the_service_is_written_when_it_is_not_as_it_should_be_and_pods_stay() -> None:
+    site = serving()
+    assert site.service is not None
+    assert site.service["spec"]["internalTrafficPolicy"] == "Local"
+    site.capabilities = Capabilities(prefers_same_node=True)
+    assert [document["kind"] for document in site.cycle().apply] == ["Service"]
+    assert site.service["spec"]["trafficDistribution"] == "PreferSameNode"
+    assert "internalTrafficPolicy" not in site.service["spec"]
+    assert site.cycle().apply == ()
+    site.service = None
+    assert [document["kind"] for document in site.cycle().apply] == ["Service"]
 
 
 def test_silence_holds() -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator.capabilities import Capabilities
 from edgefolio_operator.jobs import Images
 from edgefolio_operator.workloads import (
     build_access,
@@ -40,6 +48,21 @@ def pod(**managed: Any) -> dict[str, Any]:
     return result
 
 
+def environment(spec: dict[str, Any]) -> dict[str, str | None]:
+    return {entry["name"]: entry.get("value") for entry in containers(spec)["agent"]["env"]}
+
+
+def command(probe: dict[str, Any]) -> str:
+    shell, option, text = probe["exec"]["command"]
+    assert (shell, option) == ("/bin/sh", "-c")
+    return str(text)
+
+
+def mount_path(container: dict[str, Any], name: str) -> str:
+    (mount,) = (entry for entry in container["volumeMounts"] if entry["name"] == name)
+    return str(mount["mountPath"])
+
+
 def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in (*spec["initContainers"], *spec["containers"])}
 
@@ -48,7 +71,7 @@ def test_the_selector_finds_the_pods_of_daemon_set_and_service() -> None:
     daemon_set = build_daemon_set(portfolio(), owner=OWNER, images=IMAGES)
     labels = daemon_set["spec"]["template"]["metadata"]["labels"].items()
     assert daemon_set["spec"]["selector"]["matchLabels"].items() <= labels
-    service = build_service(portfolio(), owner=OWNER)
+    service = build_service(portfolio(), owner=OWNER, capabilities=Capabilities())
     assert service["spec"]["selector"].items() <= labels
     ports = {port["name"] for port in containers(pod())["triton"]["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
@@ -77,13 +100,13 @@ def test_who_reaches_what() -> None:
     assert mounts["agent"]["key"] is True
     assert mounts["triton"]["key"] is True
     assert mounts["triton"]["models"] is True, "Triton cannot write models"
+    assert mounts["triton"]["health"] is mounts["agent"]["health"] is False
     assert "token" in mounts["agent"]
     assert "token" not in mounts["triton"], "Triton has no business with the API"
     assert spec["automountServiceAccountToken"] is False
     volumes = {volume["name"] for volume in spec["volumes"]}
     assert {name for mounted in mounts.values() for name in mounted} == volumes
-    environment = {entry["name"]: entry.get("value") for entry in containers(spec)["agent"]["env"]}
-    assert environment["EDGEFOLIO_MEMORY_LIMIT"] == str(2**30)
+    assert environment(spec)["EDGEFOLIO_MEMORY_LIMIT"] == str(2**30)
 
 
 def test_control_is_closed_on_both_protocols_and_the_agent_is_a_sidecar() -> None:
@@ -132,6 +155,129 @@ def test_settings_reach_the_pod() -> None:
 )
 def test_when_pods_are_made_anew(change: dict[str, Any], same: bool) -> None:
     assert (serving_key(portfolio(**change)) == serving_key(portfolio())) is same
+
+
+def test_threads_reach_the_agent_and_make_pods_anew() -> None:
+    document = portfolio().model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["spec"]["serving"]["threads"] = 2
+    given = ModelPortfolio.model_validate(document)
+    assert serving_key(given) != serving_key(portfolio())
+    spec = build_daemon_set(given, owner=OWNER, images=IMAGES)["spec"]["template"]["spec"]
+    assert environment(spec)["EDGEFOLIO_THREADS"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("version", "traffic"),
+    [
+        pytest.param({"major": "1", "minor": "34"}, {"internalTrafficPolicy": "Local"}, id="1.34"),
+        pytest.param({"major": "1", "minor": "35+"}, {"trafficDistribution": "PreferSameNode"}, id="1.35 of a cloud"),
+        pytest.param({"major": "1", "minor": "36"}, {"trafficDistribution": "PreferSameNode"}, id="1.36"),
+        pytest.param({"major": "2", "minor": "0"}, {"trafficDistribution": "PreferSameNode"}, id="2.0"),
+        pytest.param({}, {"internalTrafficPolicy": "Local"}, id="unknown"),
+        pytest.param({"major": "", "minor": "x"}, {"internalTrafficPolicy": "Local"}, id="nonsense"),
+    ],
+)
+def test_clients_are_answered_by_their_own_node(version: dict[str, str], traffic: dict[str, str]) -> None:
+    spec = build_service(portfolio(), owner=OWNER, capabilities=Capabilities.of(version))["spec"]
+    fields = {"internalTrafficPolicy", "trafficDistribution"}
+    assert {name: value for name, value in spec.items() if name in fields} == traffic
+
+
+def test_probes_look_for_what_the_agent_writes_and_need_no_agent() -> None:
+    spec = pod()
+    triton, agent = containers(spec)["triton"], containers(spec)["agent"]
+    assert environment(spec)["EDGEFOLIO_HEALTH"] == mount_path(triton, "health") == mount_path(agent, "health")
+    assert command(triton["readinessProbe"]) == "[ -e /run/edgefolio-health/serving ]"
+    assert command(triton["livenessProbe"]) == "[ ! -e /run/edgefolio-health/restart ]"
+    assert command(agent["startupProbe"]) == "[ -e /run/edgefolio-health/synced ]"
+    assert triton["command"][-1].startswith("rm -f /run/edgefolio-health/serving /run/edgefolio-health/restart\n")
+    waits = agent["startupProbe"]["periodSeconds"] * agent["startupProbe"]["failureThreshold"]
+    assert waits >= 14 * 86_400, "a first making takes hours"
+    assert not {"livenessProbe", "readinessProbe"} & set(agent), "a silent agent is no reason to end anything"
+
+
+def test_the_end_of_a_pod_leaves_time_for_clients_and_requests() -> None:
+    spec = pod()
+    triton = containers(spec)["triton"]
+    drain = triton["lifecycle"]["preStop"]["sleep"]["seconds"]
+    (exit_seconds,) = re.findall(r"--exit-timeout-secs=(\d+)", triton["command"][-1])
+    assert drain + int(exit_seconds) < spec["terminationGracePeriodSeconds"]
+
+
+def test_limits_of_storage_and_speed_reach_the_agent() -> None:
+    assert environment(pod())["EDGEFOLIO_STORAGE_LIMIT"] == str(2 * 2**30)
+    assert "EDGEFOLIO_BYTES_PER_SECOND" not in environment(pod())
+    given = environment(pod(storage={"sizeLimit": "64Mi", "maxBytesPerSecond": 4096}))
+    assert (given["EDGEFOLIO_STORAGE_LIMIT"], given["EDGEFOLIO_BYTES_PER_SECOND"]) == (str(64 * 2**20), "4096")
+
+
+def test_an_agent_asks_for_what_it_takes_and_never_for_more_than_its_limit() -> None:
+    assert containers(pod())["agent"]["resources"]["requests"] == {"cpu": "25m", "memory": "128Mi"}
+    given = pod(agentResources={"limits": {"memory": "64Mi"}, "requests": {"cpu": "1"}})
+    found = containers(given)["agent"]["resources"]
+    assert found == {"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}
+
+
+class AgentContainer:
+    """The agent's container without a container: its command, with a program in the agent's place."""
+
+    def __init__(self, folder: Path, agent: str) -> None:
+        self.health, self.log = folder / "health", folder / "log"
+        self.health.mkdir()
+        program = folder / "bin" / "python3"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho start $$ >> {self.log}\n{agent}\n")
+        program.chmod(0o755)
+        script = containers(pod())["agent"]["command"][-1].replace("/run/edgefolio-health", str(self.health))
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def starts(self) -> list[int]:
+        """Process ids of the agents so far."""
+        return [int(line.split()[1]) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def wait_for_starts(self, count: int) -> None:
+        end = time.monotonic() + 30
+        while len(self.starts()) < count:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_an_agent_that_never_synced_ends_its_container_with_its_own_code(tmp_path: Path) -> None:
+    container = AgentContainer(tmp_path, "exit 2")
+    container.process.communicate()
+    assert container.process.returncode == 2
+    assert len(container.starts()) == 1
+
+
+def test_an_agent_that_dies_later_is_started_again_inside_its_container(tmp_path: Path) -> None:
+    container = AgentContainer(tmp_path, "exec sleep 600")
+    (container.health / "synced").touch()
+    container.wait_for_starts(1)
+    os.kill(container.starts()[0], signal.SIGKILL)
+    container.wait_for_starts(2)
+    assert container.process.poll() is None
+    container.process.terminate()
+    said, _ = container.process.communicate(timeout=30)
+    assert container.process.returncode == 0
+    assert json.loads(said) == {"event": "ended", "message": "The agent ended with 137; again in 1 s."}
+    with pytest.raises(ProcessLookupError):
+        os.kill(container.starts()[1], 0)
+
+
+def test_the_end_of_the_container_waits_for_the_agent(tmp_path: Path) -> None:
+    container = AgentContainer(
+        tmp_path, f"trap 'sleep 0.5; touch {tmp_path}/done; exit' TERM; while :; do sleep 0.1; done"
+    )
+    container.wait_for_starts(1)
+    time.sleep(0.3)
+    container.process.terminate()
+    container.process.communicate(timeout=30)
+    assert (tmp_path / "done").exists()
 
 
 def test_agents_are_bound_to_their_own_role() -> None:

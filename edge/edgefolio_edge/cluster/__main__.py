@@ -1,24 +1,11 @@
-"""The agent in a pod: ``python -m edgefolio_edge.cluster``; settings come from the environment.
-
-| variable | meaning |
-|---|---|
-| ``POD_NAME``, ``POD_NAMESPACE`` | its own pod, whose ModelEndpoint it obeys |
-| ``EDGEFOLIO_MODELS`` | Triton's model repository, shared with it |
-| ``EDGEFOLIO_STATE`` | its own directory: orders, history, manifests |
-| ``EDGEFOLIO_TRITON``, ``EDGEFOLIO_TRITON_METRICS`` | addresses of Triton's gRPC service and of its metrics |
-| ``EDGEFOLIO_KEY_FILE`` | file with the key of Triton's control, ``name=secret`` |
-| ``EDGEFOLIO_MEMORY_LIMIT`` | what Triton may take, in bytes |
-| ``EDGEFOLIO_METRICS_PORT`` | port of its own metrics; 0: any free one |
-"""
+"""The agent in a pod: ``python -m edgefolio_edge.cluster``; settings come from the environment (see ``settings``)."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from edgefolio.durable_files import make_folder
@@ -29,13 +16,18 @@ from edgefolio_edge.agent_metrics import AgentMetrics
 from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
 from edgefolio_edge.cluster.follower import Follower
 from edgefolio_edge.cluster.orders import Order, Orders
+from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status import StatusWriter
+from edgefolio_edge.health import Health
 from edgefolio_edge.hosting import Host
 from edgefolio_edge.locking import only_writer_of_directory
 from edgefolio_edge.reporting import Reporter
 from edgefolio_edge.stopping import stop_on_signals
 from edgefolio_edge.store import ModelStore
-from edgefolio_edge.syncing import Synchronizer
+from edgefolio_edge.syncing import Synchronizer, SyncLimits
+
+#: A new revision is fetched by the endpoints of one wave within so many seconds, not all at once.
+JITTER_SECONDS = 5.0
 
 
 class ReportedEvents(Reporter):
@@ -55,64 +47,68 @@ class ReportedEvents(Reporter):
                 revision=revision[0] if revision is not None else None,
                 variant=facts.get("variant"),
             )
+        elif self.writer is not None and event == "condemned":
+            # No revision is named: a server that is sick says nothing of what it serves.
+            self.writer.failed(reason="RestartNeeded", message=message)
         elif self.writer is not None and event == "refused":
-            self.writer.failed(reason="RevisionRefused", message=message, revision=facts.get("revision"))
+            self.writer.failed(reason=facts["reason"], message=message, revision=facts.get("revision"))
         elif self.orders is not None and event == "switch" and self.orders.is_alone:
             self.orders.acted()
 
 
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for what must be mended."""
-    state = Path(_setting("EDGEFOLIO_STATE", "/state"))
-    make_folder(state, field="EDGEFOLIO_STATE")
-    orders = Orders(state)
-    api = EndpointApi(Access.found(), namespace=_setting("POD_NAMESPACE"), name=_setting("POD_NAME"))
+    settings = Settings.of()
+    make_folder(settings.state, field="EDGEFOLIO_STATE")
+    orders = Orders(settings.state)
+    api = EndpointApi(Access.found(), namespace=settings.namespace, name=settings.pod)
     reporter = ReportedEvents(as_json=True)
     reporter.orders = orders
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        stack.enter_context(only_writer_of_directory(state))
+        stack.enter_context(only_writer_of_directory(settings.state))
         follower = Follower(api, orders, reporter)
         stack.callback(follower.stop)
         follower.start()
         order = _first_order(orders, stop)
         if order is not None:
-            _serve(order, orders, api, reporter, state, stop, stack)
+            _serve(order, settings, orders, api, reporter, stop, stack)
 
 
 def _serve(
     order: Order,
+    settings: Settings,
     orders: Orders,
     api: EndpointApi,
     reporter: ReportedEvents,
-    state: Path,
     stop: threading.Event,
     stack: contextlib.ExitStack,
 ) -> None:
-    model, uri = order.spec.model_name, order.spec.repository_uri
-    store = ModelStore(state, model=model, model_repository=Path(_setting("EDGEFOLIO_MODELS", "/models")))
-    synchronizer = Synchronizer(lambda: Repository.open(uri), store, ordered=lambda: orders.revision)
+    """Bring variants to disk, and work with Triton as soon as there is one: it is started when it can serve."""
+    model, uri = order.spec.model_name, settings.place_of(order.spec.repository_uri)
+    store = ModelStore(settings.state, model=model, threads=settings.threads, model_repository=settings.models)
+    limits = SyncLimits(
+        storage_bytes=settings.storage_limit_bytes,
+        bytes_per_second=settings.bytes_per_second,
+        jitter_seconds=JITTER_SECONDS,
+    )
+    synchronizer = Synchronizer(
+        lambda: Repository.open(uri, field="spec.repositoryUri"),
+        store,
+        ordered=lambda: orders.revision,
+        limits=limits,
+    )
     metrics = AgentMetrics(model=model)
-    metrics.serve(int(_setting("EDGEFOLIO_METRICS_PORT", "0")), address="0.0.0.0", field="EDGEFOLIO_METRICS_PORT")
+    metrics.serve(settings.metrics_port, address="0.0.0.0", field="EDGEFOLIO_METRICS_PORT")
     stack.callback(metrics.close)
-    host = _attached(stop, stack, reporter)
-    if host is None:
-        return
+    host = stack.enter_context(
+        Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)
+    )
 
-    def written(status: dict[str, Any]) -> bool:
-        try:
-            api.report(status)
-        except (ApiUnreachable, ApiRefused) as error:
-            reporter.event("unreported", str(error)[:300])
-            return False
-        orders.heard()
-        return True
-
-    writer = StatusWriter(orders, written, clock=time.time)
+    writer = StatusWriter(orders, _Reports(api, orders, reporter).send, clock=time.time)
     reporter.writer = writer
     background = _Background(writer)
     stack.callback(background.stop)
-    limit = os.environ.get("EDGEFOLIO_MEMORY_LIMIT")
     agent = Agent(
         host,
         store,
@@ -120,11 +116,42 @@ def _serve(
         orders,
         reporter=reporter,
         metrics=metrics,
-        state_directory=state,
-        memory_limit_bytes=int(limit) if limit else None,
+        state_directory=settings.state,
+        memory_limit_bytes=settings.memory_limit_bytes,
+        health=Health(settings.health),
         after_cycle=background.take,
     )
+    synchronizer.changed = agent.wake
+
+    def ordered() -> None:
+        synchronizer.wake()
+        agent.wake()
+
+    orders.changed = ordered
     agent.run(stop)
+
+
+class _Reports:
+    """Sends reports; says once that they do not arrive."""
+
+    def __init__(self, api: EndpointApi, orders: Orders, reporter: Reporter) -> None:
+        self._api = api
+        self._orders = orders
+        self._reporter = reporter
+        self._said = ""
+
+    def send(self, status: dict[str, Any]) -> bool:
+        """Whether the report arrived."""
+        try:
+            self._api.report(status)
+        except (ApiUnreachable, ApiRefused) as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                self._reporter.event("unreported", self._said[:300])
+            return False
+        self._said = ""
+        self._orders.heard()
+        return True
 
 
 class _Background:
@@ -166,34 +193,6 @@ def _first_order(orders: Orders, stop: threading.Event) -> Order | None:
     while orders.order is None and not stop.wait(0.2):
         pass
     return orders.order
-
-
-def _attached(stop: threading.Event, stack: contextlib.ExitStack, reporter: Reporter) -> Host | None:
-    """The Triton of this pod, once it answers."""
-    key = os.environ.get("EDGEFOLIO_KEY_FILE")
-    said = False
-    while not stop.is_set():
-        try:
-            return stack.enter_context(
-                Host.attached(
-                    _setting("EDGEFOLIO_TRITON", "grpc://127.0.0.1:8001"),
-                    key_file=Path(key) if key else None,
-                    metrics=_setting("EDGEFOLIO_TRITON_METRICS", "127.0.0.1:8002"),
-                )
-            )
-        except UserError as error:
-            if not said:
-                reporter.event("waiting", error.one_line())
-                said = True
-            stop.wait(0.5)
-    return None
-
-
-def _setting(name: str, default: str | None = None) -> str:
-    value = os.environ.get(name) or default
-    if value is None:
-        raise UserError("it is not set.", field=name, remedy="Set the variable, as the chart's pod does.")
-    return value
 
 
 def main() -> int:

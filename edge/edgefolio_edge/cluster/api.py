@@ -6,6 +6,7 @@ Standard library only: the agent runs beside Triton on small nodes.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import ssl
@@ -118,7 +119,10 @@ class EndpointApi:
         )
         with self._open("GET", f"{self._collection}?{query}", timeout=seconds + _REQUEST_SECONDS) as answer:
             for line in _lines(answer):
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except ValueError as error:  # the link was cut in the middle of a line
+                    raise ApiUnreachable(str(error)) from error
                 if event["type"] in ("ADDED", "MODIFIED"):
                     yield event["object"]
                 elif event["type"] == "ERROR":
@@ -145,7 +149,7 @@ class EndpointApi:
         with self._open(method, path, body, content_type=content_type) as answer:
             try:
                 result: Object = json.load(answer)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 raise ApiUnreachable(str(error)) from error
             return result
 
@@ -170,12 +174,12 @@ class EndpointApi:
         except urllib.error.HTTPError as error:
             with error:
                 raise ApiRefused(error.code, error.read(2000).decode(errors="replace")) from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ApiUnreachable(str(error)) from error
 
 
 def _lines(answer: Any) -> Iterator[bytes]:
     try:
         yield from answer
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ApiUnreachable(str(error)) from error

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgefolio.specification.endpoint import EndpointSpecification
+from edgefolio.errors import UserError
 from edgefolio_edge.cluster.api import ApiRefused, ApiUnreachable, EndpointApi
-from edgefolio_edge.cluster.orders import Orders
+from edgefolio_edge.cluster.orders import Orders, understood
 from edgefolio_edge.reporting import Reporter
 
 _LONGEST_PAUSE_SECONDS = 15.0
@@ -50,6 +50,9 @@ class Follower:
                     self._reporter.event("unheard", said[:300])
                 self._stopping.wait(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            except UserError as error:  # the order cannot be kept on disk; the last one stands
+                self._reporter.event("error", error.one_line())
+                self._stopping.wait(_LONGEST_PAUSE_SECONDS)
 
     def _follow(self) -> None:
         """Take the order as it is and then its changes, for as long as the server answers in time."""
@@ -72,7 +75,7 @@ class Follower:
 
     def _take(self, found: dict[str, Any]) -> None:
         try:
-            spec = EndpointSpecification.model_validate(found["spec"])
+            spec = understood(found["spec"])
         except ValidationError as error:
             self._reporter.event("misunderstood", f"The order is not understood, the last one stands: {error}"[:500])
             return

@@ -8,11 +8,14 @@ counts.
 
 from __future__ import annotations
 
+import copy
+import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -49,6 +52,8 @@ class Orders:
         self._returned_at: float | None = None
         self._acted_alone: int | None = None
         self._told: tuple[Objectives, Switching] | None = None
+        #: Called after a new order was taken, in the thread that took it.
+        self.changed: Callable[[], None] = lambda: None
 
     @property
     def order(self) -> Order | None:
@@ -62,6 +67,11 @@ class Orders:
         if order is None or order.spec.revision is None:
             return None
         return order.spec.revision.number, order.spec.revision.manifest_digest
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the API server answered last, on a monotonic clock; ``None`` if never."""
+        return self._heard_at
 
     @property
     def is_alone(self) -> bool:
@@ -127,14 +137,37 @@ class Orders:
             before = self._order
             if before is not None and spec.epoch < before.spec.epoch:
                 return False
-            if before is None or before.spec != spec:
+            is_new = before is None or before.spec != spec
+            if is_new:
                 text = spec.model_dump_json(by_alias=True, exclude_none=True)
                 write_durably(self._path, text.encode(), field="--state-dir")
             self._order = Order(spec=spec, generation=generation)
-            return True
+        if is_new:
+            self.changed()
+        return True
 
     def _read(self) -> Order | None:
         try:
-            return Order(spec=EndpointSpecification.model_validate_json(self._path.read_bytes()), generation=0)
-        except (OSError, ValidationError):
+            return Order(spec=understood(json.loads(self._path.read_bytes())), generation=0)
+        except (OSError, ValueError):
             return None
+
+
+def understood(document: Any) -> EndpointSpecification:
+    """``document`` without the fields that a newer operator writes and this agent does not know.
+
+    Raises ValidationError if what is left makes no sense: then the last order stands.
+    """
+    document = copy.deepcopy(document)
+    while True:
+        try:
+            return EndpointSpecification.model_validate(document)
+        except ValidationError as error:
+            unknown = [entry["loc"] for entry in error.errors() if entry["type"] == "extra_forbidden"]
+            if not unknown:
+                raise
+            for *parents, name in unknown:
+                holder = document
+                for parent in parents:
+                    holder = holder[parent]
+                del holder[name]

@@ -10,19 +10,24 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from edgefolio.decision.types import Observation, TrafficWindow
+from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.specification.conditions import Condition, Failure, time_text
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge.agent import Cycle
 from edgefolio_edge.cluster.orders import Orders
+from edgefolio_edge.syncing import REVISION_REFUSED, Synced
 
 #: A report holds for so long; the next one comes after about half of it.
 VALID_SECONDS = 60.0
 #: Two reports are at least this far apart, unless the served variant changed.
 MIN_SECONDS = 2.0
+#: While reports do not arrive, the next one waits at most so long.
+LONGEST_PAUSE_SECONDS = 15.0
 #: A figure that changed by less is the same figure.
 _TREMBLE = 0.2
+#: Status, reason and message of a condition.
+_Told = tuple[str, str, str]
 
 
 class StatusWriter:
@@ -39,6 +44,9 @@ class StatusWriter:
         self._traffic: TrafficWindow | None = None
         self._reported_at = float("-inf")
         self._next_at = float("-inf")
+        self._failures = 0
+        self._failed_at = 0.0
+        self._heard_at: float | None = None
 
     def failed(self, *, reason: str, message: str, revision: int | None = None, variant: str | None = None) -> None:
         """Something went wrong; it is reported with the next cycle."""
@@ -60,13 +68,23 @@ class StatusWriter:
         changed = facts != self._reported or self._moved(cycle.observation)
         due = now >= self._next_at or (changed and (urgent or now - self._reported_at >= MIN_SECONDS))
         # A clock that was set back must not silence the endpoint.
-        if not due and self._reported_at <= now:
+        if (not due and self._reported_at <= now) or self._holds_back(now):
             return
         if self._write(self._status(cycle, now).model_dump(mode="json", by_alias=True, exclude_none=True)):
             self._reported = facts
             self._traffic = cycle.observation.traffic if cycle.observation is not None else None
             self._reported_at = now
             self._next_at = now + VALID_SECONDS * random.uniform(0.4, 0.6)
+            self._failures = 0
+        else:
+            self._failures += 1
+            self._failed_at, self._heard_at = now, self._orders.heard_at
+
+    def _holds_back(self, now: float) -> bool:
+        """Whether the last report did not arrive and nothing was heard since; each try waits longer than the last."""
+        if not self._failures or self._orders.heard_at != self._heard_at:
+            return False
+        return 0 <= now - self._failed_at < min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
 
     def _facts(self, cycle: Cycle) -> tuple[object, ...]:
         """What a decision or a person would want to know at once."""
@@ -80,8 +98,10 @@ class StatusWriter:
             decision.reason if decision is not None and self._orders.is_alone else None,
             cycle.state.last_switch_at,
             cycle.state.quarantined,
-            cycle.synced.complete,
+            cycle.synced.available,
             cycle.synced.refusal,
+            cycle.synced.unreachable is None,
+            cycle.trouble is None,
             self._orders.is_alone,
             order.generation if order is not None else None,
             self._failure,
@@ -120,18 +140,10 @@ class StatusWriter:
         )
 
     def _conditions_now(self, cycle: Cycle, now: float, *, alone: bool) -> tuple[Condition, ...]:
-        synced, sight = cycle.synced, cycle.sight
-        serves = sight is not None and sight.active is not None
-        wanted = self._orders.revision
-        if synced.refusal is not None:
-            sync = ("False", "Refused", synced.refusal.problem)
-        elif synced.manifest is not None and synced.complete and wanted and synced.manifest.revision == wanted[0]:
-            sync = ("True", "Verified", f"Revision {wanted[0]} is on disk, verified.")
-        else:
-            sync = ("False", "Unreachable" if synced.unreachable else "Fetching", synced.unreachable or "")
         found = {
-            "Ready": ("True", "Serving", "") if serves else ("False", "NothingServed", ""),
-            "Synced": sync,
+            "Ready": _ready(cycle),
+            "Synced": _synced(cycle.synced, self._orders.revision),
+            "ObjectivesMet": _objectives_met(cycle.decision),
             "Autonomous": ("True", "CutOff", "The agent decides.") if alone else ("False", "Connected", ""),
         }
         known = {condition.type: condition for condition in self._conditions}
@@ -149,6 +161,43 @@ class StatusWriter:
             )
             for kind, (status, reason, message) in found.items()
         )
+
+
+def _ready(cycle: Cycle) -> _Told:
+    """Whether a verified variant answers clients."""
+    sight, observation = cycle.sight, cycle.observation
+    if not cycle.synced.available:
+        return "False", "NothingSynced", "No variant is on disk, verified."
+    if cycle.trouble is not None:
+        return "False", "ServerUnreachable", cycle.trouble
+    if sight is None or sight.active is None:
+        return "False", "NothingServed", ""
+    if observation is not None and observation.server is ServerState.DEAD:
+        return "False", "ServerDead", "The server does not answer inference."
+    return "True", "Serving", ""
+
+
+def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _Told:
+    """Whether the ordered revision is on disk, whole."""
+    if wanted is None:
+        return "False", "NothingPublished", "No revision is published yet."
+    if synced.refusal is not None:
+        reason = "Refused" if synced.refusal.reason == REVISION_REFUSED else synced.refusal.reason
+        return "False", reason, synced.refusal.problem
+    manifest = synced.manifest
+    is_wanted = manifest is not None and manifest.revision == wanted[0]
+    if is_wanted and synced.complete:
+        return "True", "Verified", f"Revision {wanted[0]} is on disk, verified."
+    if synced.unreachable is not None:
+        return "False", "Unreachable", synced.unreachable
+    count = f"{len(synced.available)} of {len(manifest.variants)} variants" if is_wanted and manifest else "Nothing"
+    return "False", "Fetching", f"{count} of revision {wanted[0]} can be loaded so far."
+
+
+def _objectives_met(decision: Decision | None) -> _Told:
+    if decision is None or decision.objectives_met is None:
+        return "Unknown", "NotKnown", ""
+    return ("True", "Met", "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
 
 
 def _differs(new: float, old: float) -> bool:

@@ -68,12 +68,9 @@ class Observer:
         self._probe = None
         self._read_counters(version)
 
-    def ready_versions(self) -> tuple[int, ...] | None:
-        """Versions that the server calls ready; ``None`` if it does not answer, or no longer takes the key."""
-        try:
-            return self.control.ready_versions(self._model)
-        except ControlError:
-            return None
+    def ready_versions(self) -> tuple[int, ...]:
+        """Versions that the server calls ready. Raises :class:`ControlError` if it does not answer, or not to us."""
+        return self.control.ready_versions(self._model)
 
     def look(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""

@@ -63,24 +63,28 @@ def attach(
     """
     endpoint = host_and_port(address, field=field)
     host, _, port = endpoint.rpartition(":")
+    absent = UserError(
+        "no Triton answers there.",
+        field=field,
+        value=address,
+        remedy="Start it with --model-control-mode=explicit, or leave the option out to start one here.",
+    )
     control = TritonControl(endpoint, key=key)
     try:
-        if not control.is_live():
-            raise UserError(
-                "no Triton answers there.",
-                field=field,
-                value=address,
-                remedy="Start it with --model-control-mode=explicit, or leave the option out to start one here.",
-            )
         version = control.server_version()
-        try:
-            control.ready_versions("")
-        except ControlError as error:
-            raise UserError(
-                f"that Triton does not let itself be controlled: {error}",
-                field="--endpoint-key-file",
-                remedy="Name a file with the name=secret of its --grpc-restricted-protocol for model-repository.",
-            ) from error
+    except ControlError as error:
+        control.close()
+        raise absent from error
+    try:
+        control.ready_versions("")
+    except ControlError as error:
+        if error.unreachable or error.timed_out:
+            raise absent from error
+        raise UserError(
+            f"that Triton does not let itself be controlled: {error}",
+            field="--endpoint-key-file",
+            remedy="Name a file with the name=secret of its --grpc-restricted-protocol for model-repository.",
+        ) from error
     finally:
         control.close()
     if _numbers(version) < _numbers(TRITON_VERSION):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from edgefolio.decision.memory import MemoryBounds, mebibytes, needed_bytes
 from edgefolio.decision.prediction import LARGEST_SENSIBLE, UTILIZATION_CAP, Conditions, Expectation, expected_latency
-from edgefolio.decision.types import Objectives, Prediction, VariantProfile
+from edgefolio.decision.types import MEMORY_PRESSURE, Objectives, Prediction, VariantProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,11 @@ def assess(
     needed = needed_bytes(profile) + bounds.overhead_bytes
     if not alone:
         faults.append(f"needs {mebibytes(needed)}, the server has {mebibytes(bounds.alone_bytes)}")
+    elif not during and bounds.is_too_large(profile):
+        faults.append(f"needs {mebibytes(needed)}, and the node reports {MEMORY_PRESSURE}")
     elif not during:
-        faults.append(f"needs {mebibytes(needed)} beside what is loaded, {mebibytes(bounds.extra_bytes)} are left")
+        left = f"{mebibytes(bounds.extra_bytes)} are left{bounds.extra_where}"
+        faults.append(f"needs {mebibytes(needed)} beside what is loaded, {left}")
     if not small:
         faults.append(f"needs {mebibytes(needed_bytes(profile))} of at most {mebibytes(objectives.max_memory_bytes)}")
     if not accurate:

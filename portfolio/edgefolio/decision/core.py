@@ -5,12 +5,12 @@ The rules run in this order; the first that applies decides:
 1. serving nothing, or a dead server: serve the right one (in every policy); an active variant that no profile knows is
    replaced too;
 2. policy ``Paused``; a variant that a person pinned;
-3. memory exceeded (the objective, or the headroom under the server's limit): a smaller one, at once;
+3. memory exceeded (the objective, the headroom under the server's limit, or the node's): a smaller one, at once;
 4. metrics missing, stale, or taken while a switch settles: hold;
 5. most requests fail, for ``downAfterSeconds``: another variant, once; the failing one is quarantined;
 6. accuracy below the minimum: the right one above it;
 7. latency violated, for ``downAfterSeconds`` and shown by ``minRequests``: a faster one;
-8. a more accurate one fits, with margin and for ``upAfterSeconds``: that one.
+8. a more accurate one fits, with margin and for ``upAfterSeconds``, and others leave it the node: that one.
 
 Rules 1, 3 and 5 and a pin are not bound by dwell time and budget (but count in both); 6 to 8 are, and 8 leaves the last
 switch of the budget for 7. Every hold says why, in one sentence with numbers. ``Recommend`` runs the same rules and
@@ -63,7 +63,31 @@ def decide(
             action=Action.HOLD, reason=Reason.MISSING_METRICS, target=None, message=message, objectives_met=None
         )
         return hold, state
-    cycle = Cycle(
+    cycle = cycle_of(
+        observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
+    )
+    if not cycle.profiles:
+        return cycle.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), cycle.state
+    if (decision := serve_something_rule(cycle)) is not None:
+        return _under_policy(decision, cycle.state, cycle)
+    problem, cycle = believed(cycle)
+    decision, after = _under_policy(*_decided(cycle, problem), cycle)
+    if decision.action is Action.SWITCH:
+        after = replace(after, before_switch=traffic_before(cycle.measurement, switching))
+    return decision, after
+
+
+def cycle_of(
+    *,
+    observation: Observation,
+    objectives: Objectives,
+    profiles: tuple[VariantProfile, ...],
+    switching: Switching,
+    state: State,
+    now: float,
+) -> Cycle:
+    """The cycle at ``now`` before anything was measured: usable profiles alone, and a state that is usable now."""
+    return Cycle(
         observation=observation,
         objectives=objectives,
         profiles=_usable(profiles),
@@ -71,17 +95,15 @@ def decide(
         state=rebased(state, now=now, switching=switching),
         now=now,
     )
-    if not cycle.profiles:
-        return cycle.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), cycle.state
-    if (decision := serve_something_rule(cycle)) is not None:
-        return _under_policy(decision, cycle.state, cycle)
+
+
+def believed(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
+    """``cycle`` with its measurement, estimates and timers, or why its metrics are not believed.
+
+    The active variant must have a profile.
+    """
     problem = _distrust(cycle)
-    if problem is None:
-        problem, cycle = _measured(cycle)
-    decision, after = _under_policy(*_decided(cycle, problem), cycle)
-    if decision.action is Action.SWITCH:
-        after = replace(after, before_switch=traffic_before(cycle.measurement, switching))
-    return decision, after
+    return _measured(cycle) if problem is None else (problem, cycle)
 
 
 def _under_policy(decision: Decision, after: State, cycle: Cycle) -> Outcome:

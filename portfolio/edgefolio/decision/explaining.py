@@ -1,12 +1,17 @@
-"""What the core would choose under stated conditions once nothing has to be waited for, and why not the others."""
+"""What the core would choose once nothing has to be waited for, and why not the others.
+
+Under stated conditions (:func:`explain_choice`), or under those that an endpoint reports (:func:`explain_observed`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from edgefolio.decision.choice import Assessment, choose
+from edgefolio.decision.core import believed, cycle_of
 from edgefolio.decision.cycle import Cycle
 from edgefolio.decision.prediction import is_usable
+from edgefolio.decision.remedies import remedies
 from edgefolio.decision.types import (
     MemoryState,
     Objectives,
@@ -21,21 +26,31 @@ from edgefolio.specification.serving import Switching
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedVariant:
-    """One variant: its profile, what is predicted of it, and why it was chosen or not."""
+    """One variant: its profile, what is predicted of it, and why it was chosen or not.
+
+    ``remedies`` is what would have to change for it to fit, all of it; nothing where it fits.
+    """
 
     profile: VariantProfile
     prediction: Prediction
     chosen: bool
     why: str
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """The choice (``None``: nothing can be served), and every variant from the most accurate down."""
+    """The choice (``None``: nothing can be served), and every variant from the most accurate down.
+
+    ``distrust`` says why the metrics are not believed at the moment: then nothing is decided on them, and the figures
+    are those that were estimated last. ``state`` is what was used: factor, transport, switches, quarantines.
+    """
 
     chosen: str | None
     objectives_met: bool
     variants: tuple[ExplainedVariant, ...]
+    distrust: str | None
+    state: State
 
 
 def explain_choice(
@@ -76,6 +91,29 @@ def explain_choice(
         ),
         now=0.0,
     )
+    return _explained(cycle, None)
+
+
+def explain_observed(
+    *,
+    observation: Observation,
+    objectives: Objectives,
+    profiles: tuple[VariantProfile, ...],
+    switching: Switching,
+    state: State,
+    now: float,
+) -> Explanation:
+    """The steady choice for an endpoint as it reports itself; the arguments are those of the decision."""
+    cycle = cycle_of(
+        observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
+    )
+    problem = None
+    if cycle.active is not None:
+        problem, cycle = believed(cycle)
+    return _explained(cycle, None if problem is None else problem[1])
+
+
+def _explained(cycle: Cycle, distrust: str | None) -> Explanation:
     choice = choose(cycle.assessments)
     chosen = None if choice is None else choice.assessment
     return Explanation(
@@ -87,9 +125,12 @@ def explain_choice(
                 prediction=entry.prediction,
                 chosen=entry is chosen,
                 why=_why(entry, chosen),
+                remedies=remedies(cycle, entry),
             )
-            for entry in cycle.assessments
+            for entry in sorted(cycle.assessments, key=lambda entry: -entry.profile.rank)
         ),
+        distrust=distrust,
+        state=cycle.state,
     )
 
 

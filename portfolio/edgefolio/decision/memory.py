@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgefolio.decision.types import MemoryState, Observation, VariantProfile
+from edgefolio.decision.types import MEMORY_PRESSURE, MemoryState, Observation, VariantProfile
 
 #: The node must keep this much after a variant was loaded, or the kubelet or the kernel starts to kill.
 NODE_RESERVE_BYTES = 32 * 2**20
@@ -15,13 +15,16 @@ NODE_RESERVE_BYTES = 32 * 2**20
 class MemoryBounds:
     """Bytes that may be used: by one variant in place of all loaded ones, and on top of what is loaded now.
 
-    ``None`` is unbounded. ``resident`` variants cost nothing more.
+    ``None`` is unbounded. ``resident`` variants cost nothing more. While the node is short of memory nothing is loaded
+    that needs more than ``largest_bytes``; ``extra_where`` says in a few words what sets ``extra_bytes``.
     """
 
     alone_bytes: float | None
     extra_bytes: float | None
     resident: frozenset[str]
     overhead_bytes: float = 0.0
+    largest_bytes: float | None = None
+    extra_where: str = ""
 
     def fits_alone(self, profile: VariantProfile) -> bool:
         """Whether the server could hold this variant once the others are gone."""
@@ -31,8 +34,14 @@ class MemoryBounds:
         """Whether it can be loaded while what is loaded now stays."""
         if profile.name in self.resident:
             return True
+        if self.is_too_large(profile):
+            return False
         needed = instances * (needed_bytes(profile) + self.overhead_bytes)
         return self.extra_bytes is None or needed <= self.extra_bytes
+
+    def is_too_large(self, profile: VariantProfile) -> bool:
+        """Whether the node's shortage keeps it out."""
+        return self.largest_bytes is not None and needed_bytes(profile) > self.largest_bytes
 
 
 def needed_bytes(profile: VariantProfile) -> int:
@@ -50,9 +59,9 @@ def memory_bounds(
     resident = frozenset(observation.resident_variants)
     if observation.active_variant is not None:
         resident |= {observation.active_variant}
-    memory = observation.memory
+    memory, largest = observation.memory, _largest_under_pressure(observation, profiles)
     if memory is None:
-        return MemoryBounds(alone_bytes=None, extra_bytes=None, resident=resident)
+        return MemoryBounds(alone_bytes=None, extra_bytes=None, resident=resident, largest_bytes=largest)
     limit, used, node = (
         _bytes(memory.limit_bytes),
         _bytes(memory.working_set_bytes),
@@ -63,6 +72,7 @@ def memory_bounds(
     loaded = instances * sum(profile.memory_steady_bytes + overhead for profile in profiles if profile.name in resident)
     alone: float | None = None
     extra: float | None = None
+    where = ""
     if limit is not None:
         usable = limit * (1 - headroom_percent / 100)
         # Without a working set at least the loaded variants are known.
@@ -70,10 +80,26 @@ def memory_bounds(
         alone = (usable - max(0.0, (used or 0.0) - loaded)) / instances
     if node is not None:
         free = node - NODE_RESERVE_BYTES
-        extra = free if extra is None else min(extra, free)
+        # What others were promised is taken for the time of a switch; what stays of it the node's own figure will say.
+        reserved = (_bytes(observation.node.reserved_bytes) or 0.0) if observation.node is not None else 0.0
+        if extra is None or free - reserved < extra:
+            extra = free - reserved
+            where = " on the node" + (f", {mebibytes(reserved)} are promised to other switches" if reserved else "")
         in_place = (free + loaded) / instances
         alone = in_place if alone is None else min(alone, in_place)
-    return MemoryBounds(alone_bytes=alone, extra_bytes=extra, resident=resident, overhead_bytes=overhead)
+    return MemoryBounds(
+        alone_bytes=alone,
+        extra_bytes=extra,
+        resident=resident,
+        overhead_bytes=overhead,
+        largest_bytes=largest,
+        extra_where=where,
+    )
+
+
+def is_short_of_memory(observation: Observation) -> bool:
+    """Whether the node says that it is."""
+    return observation.node is not None and MEMORY_PRESSURE in observation.node.pressures
 
 
 def exceeds_limit(memory: MemoryState | None, *, headroom_percent: float) -> bool:
@@ -93,6 +119,14 @@ def mebibytes(amount: float | None) -> str:
         if amount < 2**60
         else f"{amount:.3g} B"
     )
+
+
+def _largest_under_pressure(observation: Observation, profiles: tuple[VariantProfile, ...]) -> float | None:
+    """While the node is short of memory: what the active variant needs, or the smallest where none is active."""
+    if not is_short_of_memory(observation) or not profiles:
+        return None
+    active = [needed_bytes(profile) for profile in profiles if profile.name == observation.active_variant]
+    return float(min(active or map(needed_bytes, profiles)))
 
 
 def _bytes(value: int | None) -> float | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
+from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget, speed
 from edgefolio.decision.cycle import Cycle
-from edgefolio.decision.memory import exceeds_limit, mebibytes, needed_bytes
+from edgefolio.decision.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
 from edgefolio.decision.state import retry_at, state_after_failure
 from edgefolio.decision.timers import bounced, waiting_backoffs
-from edgefolio.decision.types import Decision, Reason, ServerState, State, VariantProfile
+from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState, State, VariantProfile
 
 FAILURE_CAUSE = "most requests failed"
 
@@ -64,13 +64,13 @@ def pin_rule(cycle: Cycle) -> Outcome | None:
 
 
 def memory_rule(cycle: Cycle) -> Outcome | None:
-    """More memory than the objective or the headroom allows: a smaller variant, ignoring dwell and budget."""
+    """More memory than the objective, the headroom or the node allows: a smaller one, ignoring dwell and budget."""
     active, maximum, memory = _active(cycle), cycle.objectives.max_memory_bytes, cycle.observation.memory
     headroom = float(cycle.switching.memory_headroom_percent)
     over_limit = exceeds_limit(memory, headroom_percent=headroom)
     over_objective = maximum is not None and needed_bytes(active) > maximum
     if not over_objective and not over_limit:
-        return None
+        return _pressure(cycle) if is_short_of_memory(cycle.observation) else None
     # What is left of the headroom may be used to get out of it.
     smaller = [
         entry
@@ -96,6 +96,34 @@ def memory_rule(cycle: Cycle) -> Outcome | None:
     if willing:
         return _short_of_memory(cycle, min(willing, key=lambda entry: needed_bytes(entry.profile)))
     return cycle.hold(Reason.OBJECTIVES_NOT_MET, f"{why}, and no smaller variant can be taken."), cycle.state
+
+
+def _pressure(cycle: Cycle) -> Outcome | None:
+    """The node is short of memory: the smallest variant that is accurate enough.
+
+    In one step, since the kubelet keeps the condition for minutes whatever is done about it: step by step the endpoint
+    would load one variant after the other meanwhile. Nobody knows that this server is the cause, so that the accuracy
+    minimum stays a floor.
+    """
+    active = _active(cycle)
+    smaller = [
+        entry
+        for entry in cycle.assessments
+        if needed_bytes(entry.profile) < needed_bytes(active)
+        and entry.prediction.meets_accuracy
+        and not entry.prediction.quarantined
+    ]
+    if not smaller:
+        return None
+    order = sorted(smaller, key=lambda entry: (needed_bytes(entry.profile), *speed(entry)))
+    taken = next((entry.profile for entry in order if entry.servable), None)
+    if taken is None:
+        return _short_of_memory(cycle, order[0])
+    message = (
+        f"The node reports {MEMORY_PRESSURE} and {active.name} needs {mebibytes(needed_bytes(active))}; "
+        f"{taken.name} needs {mebibytes(needed_bytes(taken))}."
+    )
+    return cycle.switch(Reason.MEMORY_EXCEEDED, message, target=taken.name), bounced(cycle)
 
 
 def failures_rule(cycle: Cycle) -> Outcome | None:
@@ -197,6 +225,9 @@ def upgrade_rule(cycle: Cycle) -> Outcome:
     # The last switch of the budget is kept for the way down: an upgrade that bounces must not be stuck.
     if (limited := _limited(cycle, best.variant, reserve=min(1, switching.max_switches_per_hour - 1))) is not None:
         return limited
+    if (busy := _node_busy(cycle)) is not None:
+        message = f"{best.variant} has fitted for {age:.0f} s, but {busy}; {active.name} serves."
+        return cycle.hold(Reason.NODE_BUSY, message, target=best.variant), state
     chosen = cycle.assessment(best.variant)
     assert chosen is not None
     message = (
@@ -204,6 +235,18 @@ def upgrade_rule(cycle: Cycle) -> Outcome:
     )
     decision = cycle.switch(Reason.MORE_ACCURATE_FITS, message, target=best.variant)
     return decision, replace(state, upgraded_variant=best.variant, upgraded_at=cycle.now)
+
+
+def _node_busy(cycle: Cycle) -> str | None:
+    """What speaks against asking more of the node; ``None`` if nothing does, or nothing is known of it."""
+    node, most = cycle.observation.node, cycle.switching.node_busy_percent
+    if node is None:
+        return None
+    if node.pressures:
+        return f"the node reports {', '.join(node.pressures)}"
+    if node.others_cpu_percent is not None and node.others_cpu_percent > most:
+        return f"others use {node.others_cpu_percent:.0f} % of the node's processors (at most {most} %)"
+    return None
 
 
 def _calm(cycle: Cycle) -> Decision:

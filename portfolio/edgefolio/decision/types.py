@@ -79,6 +79,24 @@ class MemoryState:
     instance_overhead_bytes: int = 0
 
 
+#: A node condition: the kubelet is about to evict pods because of their memory.
+MEMORY_PRESSURE = "MemoryPressure"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """What the cluster says of the endpoint's node; what is not known is absent and changes nothing.
+
+    ``others_cpu_percent`` is the share of the node's processors that everybody but this endpoint uses. ``pressures``
+    are the node's conditions that speak of a shortage: MemoryPressure, DiskPressure, PIDPressure.
+    """
+
+    others_cpu_percent: float | None = None
+    pressures: tuple[str, ...] = ()
+    #: Promised to switches of other endpoints on the node and not yet to be seen in what it has left.
+    reserved_bytes: int = 0
+
+
 class ServerState(StrEnum):
     """What inference says of the server (its own health endpoints lie when the stub is dead)."""
 
@@ -103,6 +121,8 @@ class Observation:
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
     instances: int = 1
+    #: ``None`` where nobody asked the cluster: on one machine, and by an agent.
+    node: NodeState | None = None
 
 
 class Action(StrEnum):
@@ -131,6 +151,7 @@ class Reason(StrEnum):
     PINNED = "Pinned"  # a person chose the variant
     ALL_QUARANTINED = "AllQuarantined"  # every other variant failed lately
     DEAD_BAND = "DeadBand"  # a more accurate one fits, but not with the margin
+    NODE_BUSY = "NodeBusy"  # a more accurate one fits, but others use the node; nodeBusyPercent
     # Switch
     INITIAL = "Initial"  # nothing was served
     LATENCY_VIOLATED = "LatencyViolated"  # p95 outside the objective

@@ -7,15 +7,20 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from edgefolio.durable_files import PARTIAL_SUFFIX, fsync_folder, make_folder, writing
-from edgefolio.errors import IntegrityError
+from edgefolio.errors import EdgefolioError, IntegrityError
 from edgefolio.repository.storage import Storage
 
 _CHUNK_BYTES = 1 << 20
+_LEAST_AHEAD_BYTES = 64 << 10
+
+
+class TransferStopped(EdgefolioError):  # noqa: N818 - a wish that was granted, not a mistake
+    """A transfer was told to stop; it goes on where it stopped the next time."""
 
 
 def digest_of_file(path: Path) -> str:
@@ -45,6 +50,7 @@ def fetch_verified(
     sha256: str,
     size_bytes: int,
     maximum_bytes_per_second: int | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> Path:
     """See :meth:`edgefolio.repository.Repository.fetch`."""
     if destination.is_file() and destination.stat().st_size == size_bytes and digest_of_file(destination) == sha256:
@@ -58,12 +64,18 @@ def fetch_verified(
             partial.unlink()
             return destination  # another process finished while this one waited for the lock
         resumed = stream.tell() > 0
+
+        def fill() -> str | None:
+            return _fill(
+                storage, path, stream, sha256, size_bytes, maximum_bytes_per_second, location, may_go_on=may_go_on
+            )
+
         try:
-            problem = _fill(storage, path, stream, sha256, size_bytes, maximum_bytes_per_second, location)
+            problem = fill()
             if problem is not None and resumed:
                 # The rest of an earlier transfer may be at fault, not the repository.
                 stream.truncate(0)
-                problem = _fill(storage, path, stream, sha256, size_bytes, maximum_bytes_per_second, location)
+                problem = fill()
             if problem is not None:
                 raise IntegrityError(problem, location=location)
         except IntegrityError:
@@ -100,6 +112,8 @@ def _fill(
     size_bytes: int,
     maximum_bytes_per_second: int | None,
     location: str,
+    *,
+    may_go_on: Callable[[], bool],
 ) -> str | None:
     """Append what is missing. Returns what is wrong with the whole, ``None`` if it is right."""
     digest = hashlib.sha256()
@@ -107,13 +121,15 @@ def _fill(
     while chunk := stream.read(_CHUNK_BYTES):
         digest.update(chunk)
     size = stream.tell()
-    try:
-        source = storage.open_at(path, offset=min(size, size_bytes))
-    except FileNotFoundError as error:
-        raise IntegrityError("the file is missing.", location=location) from error
     chunk_bytes = (
         _CHUNK_BYTES if maximum_bytes_per_second is None else max(1, min(_CHUNK_BYTES, maximum_bytes_per_second))
     )
+    try:
+        # What is read ahead counts as well: a slow link must not be filled for seconds at once.
+        ahead = None if maximum_bytes_per_second is None else max(_LEAST_AHEAD_BYTES, chunk_bytes)
+        source = storage.open_at(path, offset=min(size, size_bytes), read_ahead_bytes=ahead)
+    except FileNotFoundError as error:
+        raise IntegrityError("the file is missing.", location=location) from error
     started, transferred = time.monotonic(), 0
     with source, storage.reaching():
         # One byte more than expected is read, so that a longer file is noticed, and never more than that.
@@ -122,6 +138,8 @@ def _fill(
             digest.update(chunk)
             size += len(chunk)
             transferred += len(chunk)
+            if not may_go_on():
+                raise TransferStopped(location)
             if maximum_bytes_per_second is not None:
                 early = transferred / maximum_bytes_per_second - (time.monotonic() - started)
                 time.sleep(max(0.0, early))

@@ -62,8 +62,9 @@ class LocalStorage:
         except FileNotFoundError:
             return None
 
-    def open_at(self, path: str, *, offset: int = 0) -> BinaryIO:
+    def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
+        del read_ahead_bytes  # the operating system knows better
         try:
             stream = self._inside(path).open("rb")
         except FileNotFoundError:

@@ -14,9 +14,11 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from edgefolio.errors import EdgefolioError, UserError
+from edgefolio.reaching import unreachable
 
 _S3 = frozenset({"s3", "s3a"})
 _ATTEMPTS_TO_UPDATE = 50
+_READ_AHEAD_BYTES = 4 << 20
 #: A store that does not answer must be an error soon, not after botocore's default of a minute per attempt.
 _S3_CONFIGURATION = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3, "mode": "standard"}}
 
@@ -67,10 +69,10 @@ class ObjectStorage:
         except FileNotFoundError:
             return None
 
-    def open_at(self, path: str, *, offset: int = 0) -> BinaryIO:
+    def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
         with self.reaching():
-            stream = self._file_system.open(self._full(path), "rb", block_size=4 << 20)
+            stream = self._file_system.open(self._full(path), "rb", block_size=read_ahead_bytes or _READ_AHEAD_BYTES)
             if offset:
                 stream.seek(offset)
             return cast(BinaryIO, stream)
@@ -186,8 +188,9 @@ class ObjectStorage:
         except Exception as error:  # every driver of fsspec raises its own kinds
             if "pre-conditions" in str(error) or "PreconditionFailed" in str(error) or "Conditional" in str(error):
                 raise _ChangedMeanwhileError from error
-            raise UserError(
-                f"the repository cannot be reached ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
+            raise unreachable(
+                error,
+                f"the store cannot be reached ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
                 field=self.field,
                 value=self.uri,
                 remedy="Check the address (AWS_ENDPOINT_URL), the credentials and the permissions.",

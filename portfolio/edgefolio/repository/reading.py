@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +97,11 @@ class Repository:
             )
         return manifest
 
+    def digest_of_manifest(self, model: str, revision: int) -> str | None:
+        """The sha256 of the manifest's bytes as they lie here; ``None`` if there is no such revision."""
+        raw = self.storage.read(layout.manifest_path(model, revision), maximum_bytes=MAXIMUM_MANIFEST_BYTES)
+        return sha256_of(raw) if raw is not None else None
+
     def current_manifest(self, model: str) -> tuple[CurrentPointer, Manifest]:
         """The pointer and the manifest it names, verified against it. Raises as the two do, and if there is none."""
         pointer = self.current(model)
@@ -116,11 +122,13 @@ class Repository:
         destination: Path,
         *,
         maximum_bytes_per_second: int | None = None,
+        may_go_on: Callable[[], bool] = lambda: True,
     ) -> Path:
         """Bring the variant's file to ``destination``; nothing stands there before size and digest are verified.
 
         An interrupted transfer goes on where it stopped. A file that is already there with the right digest is kept.
-        Raises :class:`IntegrityError` if the bytes are not the manifest's (nothing of them is left), and
+        ``may_go_on`` is asked again and again; once it says no, :class:`~edgefolio.repository.fetching.TransferStopped`
+        is raised. Raises :class:`IntegrityError` if the bytes are not the manifest's (nothing of them is left), and
         :class:`UserError` if the repository cannot be read or the disk is full.
         """
         return fetch_verified(
@@ -130,6 +138,7 @@ class Repository:
             sha256=variant.sha256,
             size_bytes=variant.size_bytes,
             maximum_bytes_per_second=maximum_bytes_per_second,
+            may_go_on=may_go_on,
         )
 
     def _revision_files(self, model: str) -> tuple[str, ...]:

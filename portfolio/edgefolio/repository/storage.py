@@ -25,8 +25,8 @@ class Storage(Protocol):
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         """All bytes at ``path``, at most ``maximum_bytes + 1`` of them; ``None`` if there is no such object."""
 
-    def open_at(self, path: str, *, offset: int = 0) -> BinaryIO:
-        """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
+    def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
+        """A stream from ``offset`` on, that asks for so many bytes before they are read. Raises FileNotFoundError."""
 
     def reaching(self) -> AbstractContextManager[None]:
         """Around reads of a stream: turns every failure of the place into a :class:`UserError`."""

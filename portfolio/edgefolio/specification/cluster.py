@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from edgefolio.specification.base import ByteQuantity, Specification
-from edgefolio.specification.rules import list_map
+from edgefolio.specification.rules import list_map, rules
 
 #: Name of a namespaced object.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
@@ -127,11 +127,25 @@ class AdoptServing(Specification):
     """Which pods are adopted."""
 
 
-class WorkDirectory(Specification):
-    """Where an interrupted making finds its checkpoints again."""
+_ONE_PLACE = "workDirectory needs either claimName or uri"
 
-    claim_name: ObjectName
-    """A PersistentVolumeClaim in the same namespace."""
+
+class WorkDirectory(Specification):
+    """Where an interrupted making finds its checkpoints again: on a volume, or in an object store."""
+
+    model_config = ConfigDict(json_schema_extra=rules(("has(self.claimName) != has(self.uri)", _ONE_PLACE)))
+
+    claim_name: ObjectName | None = None
+    """A PersistentVolumeClaim in the same namespace: a Job goes on wherever the volume can be mounted."""
+    uri: Annotated[str, Field(pattern=r"^s3://[^/]", max_length=1024)] | None = None
+    """A place in an object store, with the credentials of repository.secretRef: a Job goes on on any node. Each
+    portfolio has a folder of its own below it, namespace/name."""
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> WorkDirectory:
+        if (self.claim_name is None) == (self.uri is None):
+            raise ValueError(_ONE_PLACE)
+        return self
 
 
 class VolumeMount(Specification):
@@ -161,6 +175,10 @@ class JobSpecification(PodSettings):
     """Image of the pruner; absent: the one the operator was installed with."""
     resources: Resources = Resources()
     """Of its container."""
+    parallelism: Annotated[int, Field(ge=1, le=32)] = 1
+    """Pods that work at the same time, each on pieces that need nothing of each other: the ratios of oneShot, and
+    sparseTraining. One more Job then puts the pieces together and publishes. More than one needs given weights, and a
+    work directory in an object store, where the pods leave what they made."""
     suspend: bool = False
     """Hold the Job: its pods are removed, its progress stays."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
@@ -168,7 +186,7 @@ class JobSpecification(PodSettings):
     active_deadline_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
     """Longest time a making may take; absent: any."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
-    """How long a finished Job stays to be looked at. Its outcome is kept in the status."""
+    """How long a finished Job stays to be looked at, at least a minute. Its outcome is kept in the status."""
     work_directory: WorkDirectory | None = None
     """Checkpoints; absent: they are lost with the pod."""
     volumes: Annotated[tuple[VolumeMount, ...], Field(max_length=8, json_schema_extra=list_map("mountPath"))] = ()

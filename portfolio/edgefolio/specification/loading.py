@@ -14,7 +14,16 @@ from edgefolio.specification.mistakes import first_mistake
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 
 #: Fields that only a cluster reads; on one machine they are ignored, with a note.
-CLUSTER_FIELDS = ("job", "rollout", "objectiveOverrides", "serving.managed", "serving.adopt", "repository.secretRef")
+CLUSTER_FIELDS = (
+    "job",
+    "rollout",
+    "objectiveOverrides",
+    "serving.managed",
+    "serving.adopt",
+    "repository.secretRef",
+    "repository.checkIntervalSeconds",
+    "repository.manifestDigest",
+)
 
 
 def load_portfolio(path: Path) -> ModelPortfolio:

@@ -77,7 +77,7 @@ class JobStatus(StatusRecord):
     stage: Annotated[str, Field(max_length=63)] = ""
     """What it is doing."""
     progress_percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """How far it is."""
+    """How far the stage is."""
     attempt: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Makings of this specification so far."""
     start_time: Time | None = None
@@ -86,6 +86,25 @@ class JobStatus(StatusRecord):
     """When it ended."""
     message: Message = ""
     """What it said last."""
+
+
+class CheckStatus(StatusRecord):
+    """The last look into a repository that others publish to."""
+
+    specification_hash: Annotated[str, Field(max_length=64)]
+    """What was asked for: repository, model, revision."""
+    request: Annotated[str, Field(max_length=128)] = ""
+    """Value of the annotation edgefolio.dev/make-requested-at that asked for it."""
+    job: Annotated[str, Field(max_length=253)] = ""
+    """Name of the Job that looks; empty between two looks."""
+    outcome: Literal["Unknown", "Found", "Nothing", "Unreachable", "Refused"] = "Unknown"
+    """What the last look that ended came to."""
+    reason: ReasonWord | None = None
+    """Why nothing was found, in one word."""
+    message: Message = ""
+    """Why, for people."""
+    time: Time | None = None
+    """When it ended."""
 
 
 class VariantCount(StatusRecord):
@@ -157,6 +176,8 @@ class PortfolioStatus(StatusRecord):
     """The revisions that are kept."""
     job: JobStatus | None = None
     """The current or last making."""
+    check: CheckStatus | None = None
+    """Without source: the last look into the repository."""
     rollout: RolloutStatus | None = None
     """The current or last rollout."""
     endpoints: EndpointCounts | None = None

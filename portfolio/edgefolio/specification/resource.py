@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgefolio.specification.base import Specification
 from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
+from edgefolio.specification.conditions import Sha256
 from edgefolio.specification.making import DataSpecification, Methods, Profiling, Selection, Source, Uri
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
 from edgefolio.specification.rules import list_map, rules
@@ -32,6 +33,19 @@ class RepositorySpecification(Specification):
     """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like."""
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """What becomes of the published revisions when the resource is deleted."""
+    check_interval_seconds: Annotated[int, Field(ge=30, le=86_400)] = 300
+    """Without source: how often the repository is asked for a newer revision."""
+    manifest_digest: Sha256 | None = None
+    """Without source: serve the revision whose manifest has this sha256 and no other, whatever is newer. Whoever
+    publishes hands it over on a way of its own, in Git as a rule. Absent: the digest that a revision is first seen with
+    is kept."""
+
+
+_NOTHING_OF_OTHERS = "reclaimPolicy Delete needs source: what others published is not deleted"
+_DIGEST_FOR_FOLLOWING = (
+    "repository.manifestDigest names the one revision to follow: leave out source and pinnedRevision"
+)
+_PIECES_NEED = "job.parallelism above 1 needs source.weightsURI, methods.oneShot and job.workDirectory.uri"
 
 
 class PortfolioSpecification(Specification):
@@ -54,7 +68,17 @@ class PortfolioSpecification(Specification):
             ),
             (
                 "has(self.source) || self.repository.reclaimPolicy != 'Delete'",
-                "reclaimPolicy Delete needs source: what others published is not deleted",
+                _NOTHING_OF_OTHERS,
+            ),
+            (
+                "!has(self.repository.manifestDigest) || (!has(self.source) && self.pinnedRevision == 0)",
+                _DIGEST_FOR_FOLLOWING,
+            ),
+            (
+                "!has(self.job.parallelism) || self.job.parallelism == 1 || (has(self.source) "
+                "&& has(self.source.weightsURI) && has(self.methods.oneShot) "
+                "&& has(self.job.workDirectory) && has(self.job.workDirectory.uri))",
+                _PIECES_NEED,
             ),
         )
     )
@@ -103,7 +127,7 @@ class PortfolioSpecification(Specification):
     def _making_is_complete(self) -> PortfolioSpecification:
         if self.source is None:
             if self.repository.reclaim_policy == "Delete":
-                raise ValueError("reclaimPolicy Delete needs source: what others published is not deleted")
+                raise ValueError(_NOTHING_OF_OTHERS)
             return self
         if self.data is None:
             raise ValueError("data is needed to make variants of source: name at least data.trainingURI")
@@ -111,6 +135,18 @@ class PortfolioSpecification(Specification):
             raise ValueError("methods needs sparseTraining or oneShot (or both)")
         if self.source.weights_uri is None and self.methods.sparse_training is None:
             raise ValueError("source has no weightsURI, so methods.sparseTraining is needed to train it")
+        return self
+
+    @model_validator(mode="after")
+    def _pieces_can_be_made_apart(self) -> PortfolioSpecification:
+        if self.repository.manifest_digest is not None and (self.source is not None or self.pinned_revision):
+            raise ValueError(_DIGEST_FOR_FOLLOWING)
+        if self.job.parallelism == 1:
+            return self
+        given = self.source is not None and self.source.weights_uri is not None
+        work = self.job.work_directory
+        if not (given and self.methods.one_shot is not None and work is not None and work.uri is not None):
+            raise ValueError(_PIECES_NEED)
         return self
 
 

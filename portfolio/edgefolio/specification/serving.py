@@ -66,6 +66,7 @@ class Switching(Specification):
     | ``probeIntervalSeconds`` | the agent's own probe while there is no traffic |
     | ``quarantineSeconds`` | a variant whose load or canary failed is not tried again for this long (doubles) |
     | ``memoryHeadroomPercent`` | of the limit, kept free during a switch |
+    | ``nodeBusyPercent`` | others use more of the node's processors: no more accurate variant is taken (100: never) |
     | ``observeSeconds`` | length of one cycle of the agent |
     | ``windowSeconds`` | sliding window over which rates and latencies are formed |
     """
@@ -87,5 +88,6 @@ class Switching(Specification):
     probe_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     quarantine_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     memory_headroom_percent: Percent = 5
+    node_busy_percent: Annotated[int, Field(ge=1, le=100)] = 85
     observe_seconds: PositiveDecimal = "1"
     window_seconds: Annotated[int, Field(ge=1, le=600)] = 5

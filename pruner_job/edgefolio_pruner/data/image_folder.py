@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from edgefolio.errors import UserError
+from edgefolio.reaching import unreachable
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
@@ -88,7 +89,17 @@ def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawDat
 
 def _open(filesystem: Any, path: str, field: str) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(filesystem.cat_file(path)))
+        content = filesystem.cat_file(path)
+    except Exception as error:  # every driver of fsspec raises its own kinds
+        raise unreachable(
+            error,
+            f"this image cannot be read ({type(error).__name__}).",
+            field=field,
+            value=path,
+            remedy="Mend or remove it.",
+        ) from error
+    try:
+        picture = Image.open(io.BytesIO(content))
         picture.load()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(

@@ -46,7 +46,7 @@ def trained_states(
 ) -> tuple[TrainedState, ...]:
     """The dense model first, then the sparse levels. What an earlier run finished is not trained again."""
     if methods.sparse_training is None:
-        return (_given(source, work),)
+        return (given_state(source, work),)
     specification = methods.sparse_training
     key = {**source.record, "specification": specification.model_dump(mode="json"), "threads": threads}
     levels = train_levels(
@@ -77,7 +77,8 @@ def trained_states(
     )
 
 
-def _given(source: MakingSource, work: WorkDirectory) -> TrainedState:
+def given_state(source: MakingSource, work: WorkDirectory) -> TrainedState:
+    """The user's own weights as the dense model."""
     assert source.initial_state is not None
     assert source.initial_digest is not None
     path = work.folder("given", source.record) / "dense.safetensors"

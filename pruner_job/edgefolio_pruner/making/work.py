@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefolio.durable_files import make_folder, unwritable, write_durably
-from edgefolio.errors import UserError
+from edgefolio.errors import TransientError, UserError
 from edgefolio.specification import ModelPortfolio
 
 _FIELD = "--work-dir"
@@ -49,6 +49,12 @@ class WorkDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._used: set[str] = set()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names in the directory that were asked for; what else is there belongs to makings of other settings."""
+        return frozenset(self._used)
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
@@ -62,7 +68,7 @@ class WorkDirectory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(
+                raise TransientError(
                     "another `edgefolio make` works in this directory.",
                     field=_FIELD,
                     value=self.path,
@@ -74,7 +80,7 @@ class WorkDirectory:
 
     def folder(self, stage: str, key: Mapping[str, Any]) -> Path:
         """The folder for the files of ``stage`` with these inputs; it need not exist."""
-        return self.path / f"{stage}-{self._short(key)}"
+        return self._named(f"{stage}-{self._short(key)}")
 
     def result(
         self,
@@ -85,18 +91,24 @@ class WorkDirectory:
         usable: Callable[[Any], bool] = lambda value: value is not None,
     ) -> Any:
         """The JSON value of ``stage`` for these inputs: the kept one if it is ``usable``, else ``compute()``."""
-        path = self.path / f"{stage}-{self._short(key)}.json"
-        kept = self._read(path, key)
-        if kept is not None and usable(kept):
-            return kept
-        value = compute()
-        self.keep(path, key, value)
-        return value
+        kept = self.kept(stage, key, usable=usable)
+        return kept if kept is not None else self.keep(stage, key, compute())
 
-    def keep(self, path: Path, key: Mapping[str, Any], value: Any) -> None:
-        """File ``value``, with the inputs it depends on beside it for whoever looks."""
+    def kept(self, stage: str, key: Mapping[str, Any], *, usable: Callable[[Any], bool] = lambda _value: True) -> Any:
+        """The JSON value that an earlier run kept of ``stage`` for these inputs; ``None`` if there is no usable one."""
+        value = self._read(self._named(f"{stage}-{self._short(key)}.json"), key)
+        return value if value is not None and usable(value) else None
+
+    def keep(self, stage: str, key: Mapping[str, Any], value: Any) -> Any:
+        """File ``value``, with the inputs it depends on beside it for whoever looks; ``value``."""
+        path = self._named(f"{stage}-{self._short(key)}.json")
         document = {"format": FORMAT, "inputs": key, "value": value}
         write_durably(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), field=_FIELD)
+        return value
+
+    def _named(self, name: str) -> Path:
+        self._used.add(name)
+        return self.path / name
 
     def _read(self, path: Path, key: Mapping[str, Any]) -> Any:
         try:

@@ -10,6 +10,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from edgefolio.manifest import Manifest, Variant
 from edgefolio_pruner.report.drawing import ALERT, INK, MUTED, colour_of, figure, quiet_axes, to_svg
 
+#: Height of a line of text, in points.
+_LABEL_HEIGHT = 13.0
+
 
 @dataclass(frozen=True)
 class _Point:
@@ -41,6 +44,7 @@ def draw_pareto(manifest: Manifest) -> str:
             alpha=0.5,
             zorder=1,
         )
+        raised = _label_shifts(points)
         for point in points:
             accuracy = point.variant.test_accuracy
             colour = colour_of(point.variant.rank - 1)
@@ -59,7 +63,7 @@ def draw_pareto(manifest: Manifest) -> str:
             axes.annotate(
                 point.variant.name,
                 (point.milliseconds, accuracy.percent),
-                xytext=(radius + 5, -3),
+                xytext=(radius + 5, -3 + raised[point.variant.name]),
                 textcoords="offset points",
                 color=INK,
                 fontweight="bold",
@@ -90,3 +94,30 @@ def draw_pareto(manifest: Manifest) -> str:
         axes.set_xlabel(f"median latency of a batch of {batch}, ms (logarithmic)")
         axes.set_ylabel("accuracy, %")
         return to_svg(drawn, name="pareto", description="Accuracy over latency of every variant")
+
+
+def _label_shifts(points: list[_Point]) -> dict[str, float]:
+    """How far, in points, each variant's label is moved up or down so that those of near neighbours can be read."""
+    shifts: dict[str, float] = {}
+    span = max((point.variant.test_accuracy.percent for point in points), default=0.0) - min(
+        (point.variant.test_accuracy.percent for point in points), default=0.0
+    )
+    cluster: list[_Point] = []
+    for point in sorted(points, key=lambda point: point.milliseconds):
+        if cluster and not _near(cluster[-1], point, span):
+            shifts |= _spread(cluster)
+            cluster = []
+        cluster.append(point)
+    return shifts | _spread(cluster)
+
+
+def _near(one: _Point, other: _Point, span: float) -> bool:
+    """Whether two labels would be written over each other."""
+    apart = abs(one.variant.test_accuracy.percent - other.variant.test_accuracy.percent)
+    return other.milliseconds < 1.35 * one.milliseconds and apart < 0.12 * span
+
+
+def _spread(cluster: list[_Point]) -> dict[str, float]:
+    ordered = sorted(cluster, key=lambda point: point.variant.test_accuracy.percent)
+    middle = (len(ordered) - 1) / 2
+    return {point.variant.name: _LABEL_HEIGHT * (place - middle) for place, point in enumerate(ordered)}

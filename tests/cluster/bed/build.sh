@@ -1,7 +1,8 @@
 #!/bin/bash
-# Make everything that up.sh and the tests need: Debian packages, binaries (Go modules), images.
+# Make everything that up.sh and the tests need: Debian packages, binaries (Go modules), images, Edgefolio's own among them.
 # Idempotent: what is there and current is kept.
 #   build.sh            everything (root, Debian)
+#   build.sh edgefolio  Edgefolio's images alone, after a change; seconds
 #   build.sh control    etcd and Kubernetes' own programs alone: enough for the tests that need an API server only (any user)
 # A cold build takes about 10 minutes and both cores (control alone: half of it). JOBS=1 leaves one core to others.
 set -euo pipefail
@@ -11,7 +12,7 @@ mkdir -p "$BIN" "$IMAGES"
 
 packages() {
   local missing
-  missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' runc containernetworking-plugins iptables conntrack mmdebstrap gcc libc6-dev openssl 2>&1 || true; } |
+  missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' runc containernetworking-plugins iptables conntrack mmdebstrap buildah gcc libc6-dev openssl 2>&1 || true; } |
     sed -n 's/^dpkg-query: no packages found matching //p; s/ not-installed$//p; s/ config-files$//p')
   if [ -z "$missing" ]; then return; fi
   apt-get update -q
@@ -58,19 +59,66 @@ images() {
     gcc -static -Os -s -o pause "$here/images/pause.c"
     python3 "$here/images/mkimage.py" pause.tar bed.local/pause:1 --add pause:/pause --cmd /pause
   fi
-  if [ ! -e python.tar ]; then
+  # What a base image from elsewhere brings as well: bash and libpython are what Triton's Python backend starts with.
+  local packages=python3.11,libpython3.11,bash,busybox-static,iproute2,ca-certificates,libstdc++6,libgomp1 state
+  state=$({ declare -f images; cat "$here/images/mkimage.py"; } | sha256sum | cut -c1-16)
+  if [ ! -e python.tar ] || [ ! -e ".python-$state" ]; then
     # variant "extract" only unpacks: no maintainer scripts, a third of the size and time of a minimal system
-    mmdebstrap --quiet --variant=extract --include=python3.11,busybox-static,iproute2,ca-certificates,libstdc++6,libgomp1 \
+    mmdebstrap --quiet --variant=extract --include=$packages \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
       --extract-hook='cd "$1" && ln -sf python3.11 usr/bin/python3 && mkdir -p root tmp && chmod 1777 tmp &&
         for name in $(chroot . /bin/busybox --list); do [ -e bin/$name ] || [ -e usr/bin/$name ] || [ -e sbin/$name ] || ln -s busybox bin/$name; done &&
         echo root:x:0:0:root:/root:/bin/sh >etc/passwd && echo root:x:0: >etc/group' bookworm rootfs.tar
     python3 "$here/images/mkimage.py" python.tar bed.local/python:3.11 --layer rootfs.tar --env PYTHONUNBUFFERED=1 --cmd python3
-    rm rootfs.tar
+    rm -f rootfs.tar .python-*
+    touch ".python-$state"
   fi
 }
 
-for step in ${*:-packages control nodes images}; do
+# Edgefolio's own images, from the Dockerfiles that users build from; what they need is downloaded beforehand.
+edgefolio() {
+  local root=$here/../../.. image state driver=overlay
+  cd "$root"
+  state=$(cat pyproject.toml constraints.txt images/install.py scripts/download-wheels | sha256sum | cut -c1-16)
+  if [ ! -e "$BED_CACHE/wheels/.ready-$state" ]; then
+    rm -rf "$BED_CACHE/wheels"
+    WHEELS=$BED_CACHE/wheels scripts/download-wheels
+    touch "$BED_CACHE/wheels/.ready-$state"
+  fi
+  local buildah="buildah --root $BED_CACHE/buildah --runroot /run/edgefolio-bed-buildah"
+  $buildah --storage-driver $driver info >/dev/null 2>&1 || driver=vfs
+  buildah+=" --storage-driver $driver" base=
+  for image in operator edge triton pruner; do
+    state=$(sources_of "$image" | sha256sum | cut -c1-16)
+    if [ -e "$IMAGES/edgefolio-$image.tar" ] && [ -e "$IMAGES/.edgefolio-$image-$state" ]; then continue; fi
+    if [ -z "$base" ]; then
+      base=$($buildah pull --quiet "oci-archive:$IMAGES/python.tar")
+      rm -f images/wheels/*.whl
+      cp --link "$BED_CACHE"/wheels/*.whl images/wheels/ 2>/dev/null || cp "$BED_CACHE"/wheels/*.whl images/wheels/
+    fi
+    BUILDAH=$buildah BUILD_OPTIONS="--isolation chroot --pull-never" PYTHON_IMAGE=$base LIBRARIES=mounted \
+      PREFIX=edgefolio.local/ TAG=test OUTPUT=$IMAGES/new scripts/build-images "$image"
+    mv "$IMAGES/new/$image.tar" "$IMAGES/edgefolio-$image.tar"
+    rm -f "$IMAGES/.edgefolio-$image-"*
+    touch "$IMAGES/.edgefolio-$image-$state"
+  done
+}
+
+# What an image is made from: file names and contents.
+sources_of() {
+  local rooms
+  case $1 in
+    operator) rooms="portfolio operator" ;;
+    edge) rooms="portfolio edge" ;;
+    triton) rooms=edge/edgefolio_edge/triton/backend ;;
+    pruner) rooms="portfolio pruner_job" ;;
+  esac
+  ls "$IMAGES"/.python-*
+  find $rooms images/install.py "images/$1.Dockerfile" pyproject.toml constraints.txt README.md .dockerignore scripts/build-images \
+    -type f -not -name '*.pyc' | sort | xargs sha256sum
+}
+
+for step in ${*:-packages control nodes images edgefolio}; do
   SECONDS=0
   "$step"
   echo "$step: $SECONDS s"

@@ -6,7 +6,7 @@ i=$1 name=$(node_name "$1") ip=$(node_ip "$1")
 dir=$BED_RUN/$name
 mkdir -p "$dir"/{cni,containerd,state,kubelet,log/pods}
 nth() { echo "$1" | cut -d' ' -f"$i" -s; [[ $1 == *" "* ]] || echo "$1"; }
-cpus=$(nth "$NODE_CPUS") memory=$(nth "$NODE_MEMORY_MIB")
+cpus=$(nth "$NODE_CPUS") memory=$(nth "$NODE_MEMORY_MIB") cpuset=$(nth "$NODE_CPUSETS")
 
 # A cgroup of its own in every (v1) controller.  A new cpuset is empty, and no process may enter it before it is filled.
 controllers=()
@@ -87,7 +87,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
 K
 start_here containerd containerd --config "$dir/containerd.toml"
 wait_for 20 ctr -a "$dir/containerd.sock" version
-for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" $EXTRA_IMAGES; do
+for image in "$IMAGES/pause.tar" "$IMAGES/python.tar" "$IMAGES"/edgefolio-*.tar $EXTRA_IMAGES; do
+  [ -e "$image" ] || continue                 # the tests that need Edgefolio's images say what is missing
   ctr -a "$dir/containerd.sock" -n k8s.io images import --local "$image" >>"$LOGS/$name-images.log" 2>&1
 done
 
@@ -140,3 +141,11 @@ mode: iptables
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}   # may not be set in a namespace
 K
 start_here kube-proxy kube-proxy --config="$dir/proxy.yaml"
+
+# Pods copy the processors of the group above theirs.  (kubelet itself insists on all of the machine's.)
+if [ -n "$cpuset" ]; then
+  pods=$(compgen -G "/sys/fs/cgroup/*cpuset*/edgefolio-bed-$name" | head -n 1)/kubepods
+  wait_for 60 test -e "$pods/besteffort/cpuset.cpus"
+  wait_for 60 test -e "$pods/burstable/cpuset.cpus"
+  for group in "$pods/besteffort" "$pods/burstable" "$pods"; do echo "$cpuset" >"$group/cpuset.cpus"; done
+fi

@@ -8,6 +8,7 @@ BED_RUN=${BED_RUN:-/tmp/edgefolio-bed}
 
 NODES=${NODES:-3}                       # edge nodes: edge-1 ... edge-N
 NODE_CPUS=${NODE_CPUS:-}                # allocatable CPU per node, for example "2 1 0.5"; empty: the whole machine, each
+NODE_CPUSETS=${NODE_CPUSETS:-}          # processors of each node, for example "0 1 0-1": a hog on one node leaves the other alone
 NODE_MEMORY_MIB=${NODE_MEMORY_MIB:-}    # allocatable memory per node in MiB, for example "8192 4096 2048"; likewise
 NODE_LOST_AFTER=${NODE_LOST_AFTER:-20s} # a silent node is NotReady after this long (upstream: 50s)
 EVICT_AFTER=${EVICT_AFTER:-30}          # seconds until its pods are deleted (upstream: 300)

@@ -107,6 +107,8 @@ def manifest_of(given: argparse.Namespace, blobs: Blobs, paths: list[Path]) -> d
         "os": "linux",
         "config": {key: value for key, value in settings.items() if value},
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
+        # buildah builds on an image only if its history names as many layers as there are.
+        "history": [{"created_by": path.name} for path in paths],
     }
     manifest = {
         "schemaVersion": 2,

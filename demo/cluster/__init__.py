@@ -1,0 +1,1 @@
+"""The demonstration on a real Kubernetes: install, apply, make, serve, contention, recovery."""

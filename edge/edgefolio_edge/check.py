@@ -1,0 +1,87 @@
+"""Look what is published: ``python -m edgefolio_edge.check REPOSITORY MODEL``.
+
+Run as a Job for a ModelPortfolio that follows what others publish. Pointer and manifest are verified, and every variant
+must have a file; the files themselves are verified by the agents, which fetch them. What was found goes into the
+container's termination message; the operator pins its digest in the portfolio's status. Exit codes: 0 found; 1 not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError
+from edgefolio.job_report import FailureReport, PublishedReport, leave
+from edgefolio.manifest import Manifest
+from edgefolio.repository import Repository, layout
+
+_FIELD = "spec.repository.uri"
+#: So many of the newest revisions are searched for a digest.
+_REVISIONS_SEARCHED = 20
+
+
+def look(
+    uri: str, model: str, *, revision: int | None = None, manifest_digest: str | None = None
+) -> PublishedReport | FailureReport:
+    """What is published for ``model``: the current revision, or the one with this number or this digest.
+
+    Nothing is raised: what went wrong is the report.
+    """
+    try:
+        repository = Repository.open(uri, field=_FIELD)
+        found = _found(repository, model, revision, manifest_digest)
+        if isinstance(found, str):
+            return FailureReport(kind="Nothing", field=_FIELD, problem=found)
+        number, digest = found
+        manifest = repository.manifest(model, number, sha256=digest)
+        _require_files(repository, manifest)
+    except IntegrityError as error:
+        return FailureReport.of(error).model_copy(update={"kind": "Refused"})
+    except Exception as error:
+        return FailureReport.of(error)
+    return PublishedReport.of(manifest, digest=digest)
+
+
+def _found(repository: Repository, model: str, revision: int | None, digest: str | None) -> tuple[int, str] | str:
+    """Number and digest of the revision that is asked for, or the sentence that says what is missing."""
+    layout.checked_model(model)
+    pointer = repository.current(model)
+    if digest is not None:
+        for number in reversed(repository.revisions(model)[-_REVISIONS_SEARCHED:]):
+            if repository.digest_of_manifest(model, number) == digest:
+                return number, digest
+        return f"model {model!r} has no revision whose manifest has the digest {digest} here."
+    if revision is not None and (pointer is None or pointer.revision != revision):
+        # The pointer vouches for the current revision alone; an older one is taken as it stands.
+        standing = repository.digest_of_manifest(model, revision)
+        return (revision, standing) if standing is not None else f"model {model!r} has no revision {revision} here."
+    if pointer is None:
+        return f"nothing is published here for model {model!r} yet."
+    return pointer.revision, pointer.manifest_sha256
+
+
+def _require_files(repository: Repository, manifest: Manifest) -> None:
+    """Raise :class:`IntegrityError` if a variant has no file: a revision of which half is gone is none."""
+    for variant in manifest.variants:
+        path = layout.variant_path(manifest.model, variant.file)
+        try:
+            repository.storage.open_at(path).close()
+        except FileNotFoundError as error:
+            raise IntegrityError("the file is missing.", location=repository.location(path)) from error
+
+
+def main(arguments: list[str]) -> int:
+    """Look; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m edgefolio_edge.check", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("repository", help="URI of the repository")
+    parser.add_argument("model", help="whose revision is looked at")
+    parser.add_argument("--revision", type=int, help="this one instead of the current one")
+    parser.add_argument("--manifest-digest", help="the one with this digest instead of the current one")
+    parsed = parser.parse_args(arguments)
+    report = look(parsed.repository, parsed.model, revision=parsed.revision, manifest_digest=parsed.manifest_digest)
+    leave(report)
+    return EXIT_OK if isinstance(report, PublishedReport) else EXIT_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

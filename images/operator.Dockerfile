@@ -1,0 +1,34 @@
+# The operator. In the repository's root: docker build -f images/operator.Dockerfile -t edgefolio-operator .
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+
+# A read-only root cannot keep what Python compiles, and images come without it: it is done once, here.
+FROM ${PYTHON_IMAGE} AS base
+RUN echo edgefolio:x:65532:65532::/tmp:/sbin/nologin >>/etc/passwd && echo edgefolio:x:65532: >>/etc/group && \
+    python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+      -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|pydoc_data|site-packages|dist-packages)/' \
+      "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+
+FROM base AS packages
+COPY images/install.py pyproject.toml constraints.txt /build/
+RUN --mount=type=bind,source=images/wheels,target=/wheels python3 /build/install.py packages operator
+
+FROM base AS project
+COPY images/install.py pyproject.toml constraints.txt README.md /build/
+COPY portfolio /build/portfolio
+COPY operator /build/operator
+RUN --mount=type=bind,source=images/wheels,target=/wheels python3 /build/install.py project
+
+FROM base
+COPY --from=packages /opt/edgefolio /opt/edgefolio
+COPY --from=project /opt/edgefolio /opt/edgefolio
+ENV PATH=/opt/edgefolio/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+USER 65532:65532
+WORKDIR /tmp
+ENTRYPOINT ["python3", "-m", "edgefolio_operator"]
+ARG VERSION=0.1.0
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="edgefolio-operator" \
+      org.opencontainers.image.description="Edgefolio's operator: makes portfolios and keeps the fitting variant on every edge node" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0"

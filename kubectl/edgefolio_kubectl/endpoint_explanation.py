@@ -1,0 +1,90 @@
+"""Why an endpoint serves what it serves: the core's own judgement on what the endpoint reports. Pure.
+
+The operator decides with the same function, profiles, objectives and report. Two things it has that nobody else can
+see: how long a violation or a calm has lasted (in its memory), and what it knows of the node. So this is what it comes
+to once nothing has to be waited for, beside what it said last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefolio.decision.explaining import Explanation, explain_observed
+from edgefolio.decision.profiles import objectives_from_specification
+from edgefolio.decision.state import HOUR_SECONDS
+from edgefolio.decision.types import State
+from edgefolio.endpoint_report import profile_of, state_of
+from edgefolio.specification.endpoint import EndpointSpecification
+from edgefolio.specification.serving import Switching
+from edgefolio_kubectl.views import EndpointView, PortfolioView, Seen, Told
+from edgefolio_kubectl.words import clean, span
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointExplanation:
+    """One endpoint: what is seen, what was said, what the core would choose, what it must wait for.
+
+    ``explanation`` is ``None`` while no revision is published; ``timers`` are clauses for people.
+    """
+
+    endpoint: EndpointView
+    spec: EndpointSpecification
+    seen: Seen | None
+    told: Told | None
+    explanation: Explanation | None
+    timers: tuple[str, ...]
+
+
+def explain_endpoint(
+    portfolio: PortfolioView, endpoint: EndpointView, spec: EndpointSpecification, *, now: float
+) -> EndpointExplanation:
+    """The explanation at ``now``; ``spec`` is the endpoint's."""
+    revision = portfolio.revision(endpoint.revision)
+    variants = revision.variants if revision is not None else ()
+    explanation = None
+    if variants:
+        explanation = explain_observed(
+            observation=endpoint.observation(now=now),
+            objectives=objectives_from_specification(spec.objectives),
+            profiles=tuple(profile_of(variant) for variant in variants),
+            switching=spec.switching,
+            state=state_of(endpoint.status.decision),
+            now=now,
+        )
+    state = state_of(endpoint.status.decision) if explanation is None else explanation.state
+    return EndpointExplanation(
+        endpoint=endpoint,
+        spec=spec,
+        seen=endpoint.seen(variants, now=now),
+        told=endpoint.told,
+        explanation=explanation,
+        timers=tuple(timers(state, spec.switching, now=now)),
+    )
+
+
+def timers(state: State, switching: Switching, *, now: float) -> list[str]:
+    """What must be waited for, and how long."""
+    found = []
+    if state.last_switch_at is not None:
+        since = max(0.0, now - state.last_switch_at)
+        left = switching.min_dwell_seconds - since
+        wait = f"another {span(left)} of minDwellSeconds" if left > 0 else "minDwellSeconds is over"
+        found.append(f"last switch {span(since)} ago: {wait}")
+    recent = [time for time in state.recent_switches if 0 <= now - time < HOUR_SECONDS]
+    line = f"{len(recent)} of {switching.max_switches_per_hour} switches of this hour are used"
+    if len(recent) >= switching.max_switches_per_hour:
+        line += f"; the next is free in {span(min(recent) + HOUR_SECONDS - now)}"
+    found.append(line)
+    found += [
+        f"{clean(entry.variant)} is quarantined for {span(entry.until - now)} more, after {entry.failures} "
+        f"failure{'s' if entry.failures != 1 else ''}: {clean(entry.cause) or 'unknown'}"
+        for entry in state.quarantined
+        if entry.until > now
+    ]
+    found += [
+        f"{clean(entry.variant)} had to be left soon after it was taken ({entry.bounces} times): not tried again for "
+        f"{span(entry.until - now)}"
+        for entry in state.upgrade_backoffs
+        if entry.until > now
+    ]
+    return found

@@ -1,0 +1,74 @@
+"""One cycle for a portfolio that is being deleted. What it owns goes with it; what it published, only if it says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import names
+from edgefolio_operator.jobs import Images
+from edgefolio_operator.observed_jobs import ENDED, observed_jobs
+from edgefolio_operator.reclaiming import has_finalizer, plan_reclaim
+from edgefolio_operator.reconciling import Event, Plan, World, namespace_ends, parsed
+from edgefolio_operator.repository_jobs import build_reclaim_job
+
+
+def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespace: bool = False) -> Plan | None:
+    """The next step towards the end of a portfolio; ``None`` if nobody waits for the operator.
+
+    ``in_ending_namespace``: the API server has just said so.
+    """
+    if not has_finalizer(world.portfolio):
+        return None
+    before = parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
+    try:
+        portfolio = ModelPortfolio.model_validate({**world.portfolio, "status": None})
+    except ValidationError:
+        # A Job cannot be made from it. It published nothing in this shape, and must not be held for ever.
+        event = Event(
+            reason="RepositoryRetained", message="The spec cannot be read: what was published stays.", warning=True
+        )
+        return Plan(status=before, finalizer=False, events=(event,))
+    ends = in_ending_namespace or namespace_ends(world)
+    reclaim = observed_jobs(world.jobs, world.job_pods, names.RECLAIM_COMPONENT)
+    others = [
+        job.name
+        for component in (names.JOB_COMPONENT, names.CHECK_COMPONENT)
+        for job in observed_jobs(world.jobs, world.job_pods, component)
+        if job.outcome not in ENDED and not job.is_leaving
+    ]
+    plan = plan_reclaim(
+        portfolio,
+        before,
+        deleted_at=time_seconds(str(world.portfolio["metadata"]["deletionTimestamp"])),
+        reclaim=reclaim[0] if reclaim else None,
+        others=others,
+        busy_pods=[str(pod["metadata"]["name"]) for pod in world.job_pods if _may_publish(pod)],
+        namespace_ends=ends,
+        now=now,
+    )
+    events = []
+    if plan.release:
+        kept = plan.reason == "RepositoryRetained"
+        text = f"ModelPortfolio {portfolio.metadata.name}: {plan.message}"
+        events.append(Event(reason=plan.reason, message=text, warning=kept and ends, about_namespace=ends))
+    elif plan.status.last_failure != before.last_failure and plan.status.last_failure is not None:
+        failure = plan.status.last_failure
+        events.append(Event(reason=failure.reason, message=failure.message, warning=True))
+    return Plan(
+        status=plan.status,
+        apply=(build_reclaim_job(portfolio, images=images),) if plan.create else (),
+        delete_jobs=plan.delete,
+        finalizer=False if plan.release else None,
+        events=tuple(events),
+    )
+
+
+def _may_publish(pod: Any) -> bool:
+    """Whether a pod of a making has not ended."""
+    component = pod["metadata"].get("labels", {}).get(names.COMPONENT_LABEL)
+    return component == names.JOB_COMPONENT and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")

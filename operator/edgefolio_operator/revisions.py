@@ -1,0 +1,33 @@
+"""Which published revisions a portfolio knows, and which of them is to serve. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgefolio.specification.portfolio_status import RevisionStatus
+from edgefolio.specification.resource import ModelPortfolio
+
+
+def kept_revisions(
+    portfolio: ModelPortfolio, before: tuple[RevisionStatus, ...], published: RevisionStatus | None
+) -> tuple[RevisionStatus, ...]:
+    """The newest revisions; one published again keeps the digest it was first pinned with, one that is named stays."""
+    if published is None or any(entry.number == published.number for entry in before):
+        return before
+    ordered = sorted((*before, published), key=lambda entry: entry.number)
+    named = _named(portfolio, ordered)
+    kept = ordered[-portfolio.spec.revision_history_limit :]
+    if named is not None and named not in kept:
+        kept = [named, *kept[1:]]
+    return tuple(kept)
+
+
+def current_revision(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:
+    """The revision to serve: the one that the user names, else the newest."""
+    return _named(portfolio, revisions) or max(revisions, key=lambda entry: entry.number, default=None)
+
+
+def _named(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:
+    """The revision that the user names, by number or by digest."""
+    number, digest = portfolio.spec.pinned_revision, portfolio.spec.repository.manifest_digest
+    return next((entry for entry in revisions if entry.number == number or entry.manifest_digest == digest), None)

@@ -1,0 +1,17 @@
+"""Annotations that users write. Together with the resources they are how people speak to Edgefolio in a cluster."""
+
+from __future__ import annotations
+
+#: On a ModelPortfolio: any new value asks for another making of the same specification.
+MAKE_REQUESTED = "edgefolio.dev/make-requested-at"
+#: On a pod or a node: the variant to serve, whatever the figures say. The pod's counts before the node's.
+PIN_VARIANT = "edgefolio.dev/pin-variant"
+#: On a pod or a node: leave the endpoint as it is. The pod's counts before the node's.
+PAUSED = "edgefolio.dev/paused"
+#: On a pod, a node or a namespace: objectives, as slo.edgefolio.dev/latency-p95-ms.
+OBJECTIVE_PREFIX = "slo.edgefolio.dev/"
+
+
+def is_paused(value: str | None) -> bool:
+    """Whether the value of :data:`PAUSED` (``None``: there is no such annotation) holds the endpoint."""
+    return value is not None and value.strip().lower() not in ("", "false", "no", "0")

@@ -1,0 +1,466 @@
+"""A whole edge site: Edgefolio installed by its chart on a real cluster, and a portfolio that edge nodes serve.
+
+Nothing is played here: the Job trains and prunes, agents and Tritons run in restricted pods, clients are pods, faults
+are made on the machine's own cables and processes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cluster_site import wait_for
+
+REPOSITORY = Path(__file__).parents[2]
+CHART = REPOSITORY / "helm" / "edgefolio"
+PODS = Path(__file__).parent / "pods"
+SYSTEM = "edgefolio-system"
+MODEL = "digits"
+#: Samples in one request: computing must outweigh the way through the server.
+BATCH = 64
+IMAGES = {name: f"edgefolio.local/{name}:test" for name in ("operator", "edge", "triton", "pruner")}
+SERVE_LABEL = "bed/serve"
+
+ANNOTATIONS = (
+    "slo.edgefolio.dev/latency-p95-ms",
+    "slo.edgefolio.dev/min-accuracy-percent",
+    "slo.edgefolio.dev/max-memory",
+    "slo.edgefolio.dev/network-latency-ms",
+    "edgefolio.dev/pin-variant",
+    "edgefolio.dev/paused",
+)
+
+SPEC: dict[str, Any] = {
+    "source": {"architecture": {"library": "edgefolio", "name": "resnet8", "options": {"in_channels": 1, "width": 64}}},
+    "data": {
+        "trainingURI": "builtin:digits",
+        "validationPercent": 20,
+        "testPercent": 20,
+        "calibrationSamples": 256,
+    },
+    "methods": {
+        "sparseTraining": {
+            "denseEpochs": 8,
+            "levels": 0,
+            "batchSize": 64,
+            "augmentation": "None",
+        },
+        "oneShot": {"macsPercent": [60, 30, 10]},
+    },
+    "selection": {"accuracyEpsilonPoints": "0.05", "maxVariants": 4, "maxAccuracyLossPoints": "30.0"},
+    "profiling": {"threads": 1, "batchSizes": [BATCH], "samples": 60, "rounds": 3},
+    "repository": {"uri": "s3://portfolios/site", "secretRef": {"name": "s3"}},
+    "serving": {
+        "modelName": MODEL,
+        "managed": {
+            "imagePullPolicy": "Never",
+            "nodeSelector": {SERVE_LABEL: "yes"},
+            "resources": {"requests": {"cpu": "400m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+            "agentResources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "384Mi"}},
+        },
+    },
+    "switching": {
+        "downAfterSeconds": 5,
+        "upAfterSeconds": 15,
+        "minDwellSeconds": 5,
+        "maxSwitchesPerHour": 600,
+        "autonomyAfterSeconds": 15,
+    },
+    "rollout": {"maxConcurrentPercent": 50, "analysisSeconds": 10},
+    "job": {
+        "imagePullPolicy": "Never",
+        "env": [{"name": "PYTHONPATH", "value": "/opt/site-packages"}, {"name": "OMP_NUM_THREADS", "value": "1"}],
+        "volumes": [{"claimName": "site-packages", "mountPath": "/opt/site-packages"}],
+        "workDirectory": {"uri": "s3://portfolios/work"},
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request of a client pod; ``due`` in seconds since the epoch."""
+
+    due: float
+    milliseconds: float
+    version: int | None
+    error: str | None
+
+
+class EdgeSite:
+    """One namespace of a cluster where Edgefolio is installed."""
+
+    def __init__(self, kubernetes: Any, run: Path, *, namespace: str = "site") -> None:
+        self.kubernetes = kubernetes.within(namespace)
+        self.run = run
+        self.namespace = namespace
+        self.bucket = run / "s3" / "data" / "portfolios"
+        self.spec = SPEC
+
+    # ---- setting up
+
+    def set_up(self) -> None:
+        """From an empty cluster to a portfolio that edge-1 and edge-2 serve; what is there already is left alone."""
+        done = progress("installing the chart")
+        self.install()
+        self.prepare()
+        self.serve_on("edge-1", "edge-2")
+        done()
+        done = progress("making a portfolio and serving it on two nodes")
+        self.apply()
+        self.wait_ready()
+        done()
+        self.settle_on(self.most_accurate, "edge-1", "edge-2")
+
+    def calm(self) -> None:
+        """Undo what tests do: neighbours, clients, annotations, links, changed specs."""
+        for node in self.nodes():
+            self.heal(node)
+        for role in ("hog", "client"):
+            self.kubernetes.kubectl("delete", "pod", "-l", f"role={role}", "--wait=true", "--timeout=60s")
+        everything = [f"{key}-" for key in ANNOTATIONS]
+        self.kubernetes.kubectl("annotate", "node", "--all", *everything)
+        self.kubernetes.kubectl("annotate", "namespace", self.namespace, *everything)
+        self.kubernetes.kubectl("annotate", "pod", "-l", "edgefolio.dev/endpoint", *everything)
+        self.apply()
+        self.wait_ready(seconds=120)
+        self.settle_on(self.most_accurate, "edge-1", "edge-2")
+
+    @property
+    def most_accurate(self) -> str:
+        """Name of the most accurate variant: what a calm node serves."""
+        return str(self.variants()[-1]["name"])
+
+    @property
+    def fastest(self) -> str:
+        """Name of the fastest variant."""
+        return str(self.variants()[0]["name"])
+
+    def objective(self) -> int:
+        """A latency objective in milliseconds that only a faster variant meets beside a busy neighbour."""
+        return math.ceil(1.7 * float(self.variants()[-1]["p95Milliseconds"])) + 3
+
+    def install(self, *settings: str) -> None:
+        """Install the chart, or upgrade to it."""
+        images = [f"--set={key}.repository=edgefolio.local/{name},{key}.tag=test" for key, name in CHART_IMAGES.items()]
+        self.helm(
+            *("upgrade", "--install", "edgefolio", str(CHART), "--namespace", SYSTEM, "--create-namespace"),
+            *images,
+            "--set=image.pullPolicy=Never",
+            *settings,
+            "--wait",
+            "--timeout=120s",
+        )
+
+    def helm(self, *arguments: str) -> str:
+        """What ``helm`` prints."""
+        done = subprocess.run(
+            [self.kubernetes.binaries / "helm", "--kubeconfig", self.kubernetes.kubeconfig, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def prepare(self) -> None:
+        """Namespace, credentials, and the volume with the test environment's torch (instead of a 5 GB image)."""
+        self.bucket.mkdir(parents=True, exist_ok=True)
+        restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self._apply("v1", "Namespace", self.namespace, labels=restricted)
+        keys = {
+            "AWS_ENDPOINT_URL": "http://s3.kube-system:7070",
+            "AWS_ACCESS_KEY_ID": "bed",
+            "AWS_SECRET_ACCESS_KEY": "bed-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        self._apply("v1", "Secret", "s3", stringData=keys)
+        name = f"site-packages-{self.namespace}"
+        volume = {
+            "capacity": {"storage": "10Gi"},
+            "accessModes": ["ReadOnlyMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "hostPath": {"path": sysconfig.get_paths()["purelib"], "type": "Directory"},
+            "claimRef": {"namespace": self.namespace, "name": "site-packages"},
+        }
+        self._apply("v1", "PersistentVolume", name, spec=volume)
+        claim = {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "",
+            "volumeName": name,
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        self._apply("v1", "PersistentVolumeClaim", "site-packages", spec=claim)
+        for file in PODS.glob("*.py"):
+            self._apply("v1", "ConfigMap", file.stem, data={file.name: file.read_text()})
+
+    def serve_on(self, *nodes: str) -> None:
+        """Let these nodes and no others serve."""
+        for node in self.nodes():
+            value = "yes" if node in nodes else None
+            self.kubernetes.request(
+                "PATCH",
+                f"/api/v1/nodes/{node}",
+                {"metadata": {"labels": {SERVE_LABEL: value}}},
+                content_type="application/merge-patch+json",
+            )
+
+    def apply(self, name: str = "digits", *, dry_run: bool = False, **changes: Any) -> dict[str, Any]:
+        """Apply the portfolio as a user does, with fields of the spec replaced, or left out where they are ``None``."""
+        spec = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
+        version, kind = "edgefolio.dev/v1alpha1", "ModelPortfolio"
+        return self._apply(version, kind, name, manager="user", dry_run=dry_run, spec=spec)
+
+    def _apply(
+        self, version: str, kind: str, name: str, *, manager: str = "test", dry_run: bool = False, **parts: Any
+    ) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"name": name}
+        if "labels" in parts:
+            metadata["labels"] = parts.pop("labels")
+        document = {"apiVersion": version, "kind": kind, "metadata": metadata, **parts}
+        return dict(self.kubernetes.apply(document, manager=manager, dry_run=dry_run))
+
+    def anonymous(self) -> EdgeSite:
+        """The same site without the administrator's certificate: requests bring their own token."""
+        return EdgeSite(replace(self.kubernetes, anonymous=True), self.run, namespace=self.namespace)
+
+    def process_of(self, node: str, container: str) -> int:
+        """Id of the main process of a container of the serving pod on ``node``, as the machine counts."""
+        identity = container_id(self.pod_on(node), container)
+        lines = self.ctr(node, "task", "ls").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(identity))
+
+    # ---- looking
+
+    def nodes(self) -> list[str]:
+        """Names of the nodes."""
+        found = self.kubernetes.request("GET", "/api/v1/nodes")["items"]
+        return [str(node["metadata"]["name"]) for node in found]
+
+    def portfolio(self, name: str = "digits") -> dict[str, Any]:
+        """The portfolio as stored."""
+        path = self.kubernetes.path("edgefolio.dev/v1alpha1", "ModelPortfolio", name)
+        return dict(self.kubernetes.request("GET", path))
+
+    def endpoints(self) -> dict[str, dict[str, Any]]:
+        """The endpoints of the namespace by node."""
+        found = self.kubernetes.request("GET", self.kubernetes.path("edgefolio.dev/v1alpha1", "ModelEndpoint"))
+        return {entry["spec"]["nodeName"]: entry for entry in found["items"]}
+
+    def active(self, node: str) -> str | None:
+        """The variant that the endpoint on ``node`` serves."""
+        found = self.endpoints().get(node, {}).get("status", {}).get("activeVariant")
+        return str(found) if found else None
+
+    def condition(self, kind: str, name: str = "digits") -> tuple[str, str]:
+        """Status and reason of a condition of the portfolio."""
+        conditions = self.portfolio(name).get("status", {}).get("conditions", [])
+        found = next((entry for entry in conditions if entry["type"] == kind), {"status": "", "reason": "absent"})
+        return found["status"], found["reason"]
+
+    def message(self, kind: str, name: str = "digits") -> str:
+        """Message of a condition of the portfolio."""
+        conditions = self.portfolio(name).get("status", {}).get("conditions", [])
+        return next((str(entry.get("message", "")) for entry in conditions if entry["type"] == kind), "")
+
+    def variants(self, name: str = "digits") -> list[dict[str, Any]]:
+        """The variants of the newest revision, least accurate first."""
+        return list(self.portfolio(name)["status"]["revisions"][-1]["variants"])
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        """Pods of the namespace with these labels."""
+        path = self.kubernetes.path("v1", "Pod") + f"?labelSelector={selector}"
+        return list(self.kubernetes.request("GET", path)["items"])
+
+    def pod_on(self, node: str) -> dict[str, Any]:
+        """The serving pod on ``node`` that is not on its way out."""
+        (pod,) = (
+            pod
+            for pod in self.pods("edgefolio.dev/endpoint")
+            if pod["spec"].get("nodeName") == node and not pod["metadata"].get("deletionTimestamp")
+        )
+        return pod
+
+    def wait_ready(self, *, seconds: float = 300, name: str = "digits") -> None:
+        """Until the portfolio is Ready, as ``kubectl wait`` sees it."""
+        self.kubernetes.kubectl("wait", "--for=condition=Ready", f"mpf/{name}", f"--timeout={seconds:.0f}s")
+
+    def settle_on(self, variant: str, *nodes: str, seconds: float = 60) -> None:
+        """Until these nodes serve ``variant``."""
+        for node in nodes:
+            wait_for(lambda node=node: self.active(node) == variant, seconds=seconds)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Events of the namespace."""
+        return list(self.kubernetes.request("GET", self.kubernetes.path("v1", "Event"))["items"])
+
+    # ---- disturbing
+
+    def start_pod(self, name: str, node: str, image: str, *command: str, script: str, cpu: str = "100m") -> None:
+        """A restricted pod on ``node`` that runs one of the scripts in pods/."""
+        container = {
+            "name": "main",
+            "image": image,
+            "imagePullPolicy": "Never",
+            "command": ["python3", f"/script/{script}.py", *command],
+            "resources": {"requests": {"cpu": cpu, "memory": "64Mi"}},
+            "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}, {"name": "HOME", "value": "/tmp"}],
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "script", "mountPath": "/script"}, {"name": "temporary", "mountPath": "/tmp"}],
+        }
+        spec = {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 2,
+            "enableServiceLinks": False,
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            # A cut link must not take them away.
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
+            "volumes": [
+                {"name": "script", "configMap": {"name": script}},
+                {"name": "temporary", "emptyDir": {}},
+            ],
+        }
+        self._apply("v1", "Pod", name, labels={"role": script}, spec=spec)
+
+    def delete_pod(self, name: str) -> None:
+        """Delete a pod and wait until it is gone."""
+        self.kubernetes.kubectl("delete", "pod", name, "--ignore-not-found", "--wait=true", "--timeout=60s")
+
+    def kill(self, node: str, container: str) -> float:
+        """SIGKILL a container of the serving pod on ``node``, as the kernel would; the time of it."""
+        return self.kill_container(node, container_id(self.pod_on(node), container))
+
+    def kill_container(self, node: str, identity: str) -> float:
+        """The same for a container that is known by its id: works without the API server."""
+        self.ctr(node, "task", "kill", "--signal", "SIGKILL", identity)
+        return time.time()
+
+    def restart(self, node: str, program: str) -> None:
+        """End kubelet, containerd or kube-proxy of ``node`` and start it again."""
+        script = Path(__file__).parent / "bed" / "restart.sh"
+        subprocess.run([script, node, program], check=True, timeout=30, env={**os.environ, "BED_RUN": str(self.run)})
+
+    def ctr(self, node: str, *arguments: str) -> str:
+        """What containerd's own client prints on ``node``."""
+        command = [self.kubernetes.binaries / "ctr", "-a", self.run / node / "containerd.sock", "-n", "k8s.io"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def cut(self, node: str) -> None:
+        """Cut the node's link."""
+        subprocess.run(["ip", "link", "set", node, "down"], check=True)
+
+    def heal(self, node: str) -> None:
+        """Put the node's link back."""
+        subprocess.run(["ip", "link", "set", node, "up"], check=True)
+
+    # ---- clients
+
+    def start_client(self, node: str, *, rate: float = 8, seconds: float = 600, address: str | None = None) -> Client:
+        """A client on ``node``; it asks the Service, as users do."""
+        address = address or f"digits.{self.namespace}.svc:8000"
+        name = f"client-{node}-{int(time.monotonic())}"
+        arguments = (address, MODEL, str(rate), str(seconds), str(BATCH))
+        self.start_pod(name, node, IMAGES["edge"], *arguments, script="client")
+        client = Client(self, name)
+        wait_for(lambda: client.requests(), seconds=60)
+        return client
+
+    def start_hog(self, node: str, *, processes: int = 2, after_seconds: float = 0) -> str:
+        """A neighbour on ``node`` that is busy after some seconds; the name of its pod."""
+        name = f"hog-{node}-{int(time.monotonic())}"
+        arguments = (str(processes), str(after_seconds))
+        self.start_pod(name, node, "bed.local/python:3.11", *arguments, script="hog", cpu="500m")
+        self.kubernetes.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        return name
+
+
+def container_id(pod: dict[str, Any], name: str) -> str:
+    """The id of a running container of ``pod`` in containerd."""
+    entries = [entry for key in ("containerStatuses", "initContainerStatuses") for entry in pod["status"].get(key, ())]
+    (identity,) = (entry["containerID"] for entry in entries if entry["name"] == name)
+    return str(identity).removeprefix("containerd://")
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client pod and what it recorded."""
+
+    site: EdgeSite
+    name: str
+
+    def requests(self, *, since: float = 0.0) -> list[Request]:
+        """Requests so far, of those that were due after ``since``."""
+        try:
+            text = self.site.kubernetes.kubectl("logs", self.name)
+        except AssertionError:
+            return []
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [Request(**line) for line in lines if line["due"] >= since]
+
+    def failures(self, *, since: float = 0.0) -> list[Request]:
+        """The requests that failed."""
+        return [request for request in self.requests(since=since) if request.error is not None]
+
+    def p95(self, *, since: float) -> float:
+        """95 % of the requests since then took at most this many milliseconds."""
+        times = sorted(request.milliseconds for request in self.requests(since=since))
+        return times[int(0.95 * (len(times) - 1))] if times else float("nan")
+
+    def stop(self) -> list[Request]:
+        """End the client; all it recorded."""
+        found = self.requests()
+        self.site.delete_pod(self.name)
+        return found
+
+
+#: Values of the chart -> image of the test.
+CHART_IMAGES = {
+    "image": "operator",
+    "agent.image": "edge",
+    "pruner.image": "pruner",
+    "triton.image": "triton",
+}
+
+
+def progress(text: str) -> Callable[[], None]:
+    """Say what is waited for, on standard error: a session of minutes should not be silent."""
+    began = time.monotonic()
+    print(f"  {text} ...", file=sys.stderr, flush=True)
+    return lambda: print(f"  {text}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+
+
+def bed_run() -> Path:
+    """Where the running bed writes."""
+    return Path(os.environ.get("BED_RUN", "/tmp/edgefolio-bed"))
+
+
+def cpusets() -> str:
+    """The bed's NODE_CPUSETS: a processor for each serving node, so that a hog on one leaves the other alone."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        return ""
+    return f"{processors[0]} {processors[1]} {','.join(map(str, processors))}"

@@ -1,0 +1,41 @@
+"""A client in a pod: asks Triton's Service at a fixed rate and prints one JSON line for each request.
+
+    python3 client.py HOST:PORT MODEL RATE SECONDS BATCH
+
+Latency counts from the instant a request was due, so that a stall is not hidden by requests that were never sent.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import tritonclient.http as triton
+
+
+def main() -> None:
+    address, model, rate, seconds, batch = sys.argv[1:]
+    client = triton.InferenceServerClient(address, network_timeout=20, connection_timeout=20)
+    metadata = client.get_model_metadata(model)
+    (tensor,), output = metadata["inputs"], metadata["outputs"][0]["name"]
+    shape = [int(batch), *tensor["shape"][1:]]
+    given = triton.InferInput(tensor["name"], shape, tensor["datatype"])
+    given.set_data_from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32))
+    began = time.time()
+    for number in range(int(float(rate) * float(seconds))):
+        due = began + number / float(rate)
+        time.sleep(max(0.0, due - time.time()))
+        line = {"due": round(due, 4), "version": None, "error": None}
+        try:
+            answer = client.infer(model, [given])
+            line["version"] = int(answer.get_response()["model_version"])
+            if not np.isfinite(answer.as_numpy(output)).all():
+                line["error"] = "an answer that is not finite"
+        except Exception as error:
+            line["error"] = f"{type(error).__name__}: {error}"[:200]
+        line["milliseconds"] = round(1e3 * (time.time() - due), 2)
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
