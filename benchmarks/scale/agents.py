@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import settings
+from benchmarks.scale import settings
 
 from edgefolio.decision.types import (
     Action,

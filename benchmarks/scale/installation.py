@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import settings
+from benchmarks.scale import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "cluster"))
 
@@ -124,6 +124,6 @@ def publish(kubernetes: Kubernetes) -> None:
 
 def kubernetes_version() -> str:
     """Of all its programs: they are built together."""
-    command = [programs(*PROGRAMS) / "kubectl", "version", "--client", "-o", "json"]
+    command = [str(programs(*PROGRAMS) / "kubectl"), "version", "--client", "-o", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return str(json.loads(done.stdout)["clientVersion"]["gitVersion"])

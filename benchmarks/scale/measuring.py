@@ -8,8 +8,9 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from installation import Installation
+from benchmarks.scale.installation import Installation
 from prometheus_client.parser import text_string_to_metric_families
 
 Counters = dict[tuple[str, ...], float]
@@ -62,7 +63,7 @@ def forget_peak(installation: Installation) -> None:
     Path(f"/proc/{installation.operator.pid}/clear_refs").write_text("5")
 
 
-def rates(before: Sample, after: Sample) -> dict[str, object]:
+def rates(before: Sample, after: Sample) -> dict[str, Any]:
     """What happened between two samples, per second."""
     seconds = after.at - before.at
     cycles = after.cycles - before.cycles

@@ -10,10 +10,10 @@ import sys
 import time
 from typing import Any
 
-import settings
-from agents import Fleet, SimulatedAgent, Told
-from installation import Installation, installed
-from measuring import forget_peak, rates, sample, spread
+from benchmarks.scale import settings
+from benchmarks.scale.agents import Fleet, SimulatedAgent, Told
+from benchmarks.scale.installation import Installation, installed
+from benchmarks.scale.measuring import forget_peak, rates, sample, spread
 
 from edgefolio_operator.api import Access
 
@@ -71,10 +71,10 @@ async def _objectives(installation: Installation, fleet: Fleet) -> dict[str, Any
         before = await asyncio.to_thread(sample, installation)
         asked = time.monotonic()
         await asyncio.to_thread(installation.ask, milliseconds)
-        await fleet.wait_for(lambda agents, wanted=milliseconds: all(_reported(agent, wanted) for agent in agents))
+        await fleet.wait_for(lambda agents, wanted=milliseconds: all(reported_at(agent, wanted) for agent in agents))
         after = await asyncio.to_thread(sample, installation)
         orders = [_ordered(agent, milliseconds) for agent in fleet.agents.values()]
-        reports = [_reported(agent, milliseconds) for agent in fleet.agents.values()]
+        reports = [reported_at(agent, milliseconds) for agent in fleet.agents.values()]
         rounds.append(
             {
                 "specs": spread(order.at - asked for order in orders if order is not None),
@@ -99,7 +99,7 @@ def _ordered(agent: SimulatedAgent, milliseconds: int) -> Told | None:
     return next((told for told in agent.told if told.spec.objectives.latency_p95_milliseconds == milliseconds), None)
 
 
-def _reported(agent: SimulatedAgent, milliseconds: int) -> float:
+def reported_at(agent: SimulatedAgent, milliseconds: int) -> float:
     """When the agent reported that it has seen the order with this objective; 0 if it has not."""
     order = _ordered(agent, milliseconds)
     if order is None:

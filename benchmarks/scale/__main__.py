@@ -1,7 +1,7 @@
 """What the operator costs with 2, 50 and 500 endpoints, and how soon an objective reaches all of them.
 
-    tests/cluster/bed/build.sh            # once
-    python benchmarks/scale/run.py        # about 15 minutes; no root
+    tests/cluster/bed/build.sh   # once
+    python -m benchmarks.scale    # about 15 minutes; no root
 
 One row after the other: a control plane on loopback (etcd, API server, controllers, scheduler), nodes that kwok plays,
 the real operator as a process of its own, and this process, which acts as all agents (see ``agents.py``). A row that is
@@ -19,10 +19,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import settings
-from installation import kubernetes_version
-from phases import row, say
-from table import markdown
+from benchmarks.scale import settings
+from benchmarks.scale.installation import kubernetes_version
+from benchmarks.scale.phases import row, say
+from benchmarks.scale.table import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,7 +54,7 @@ def write(path: Path, work: Path) -> None:
     records = sorted((json.loads(record.read_text()) for record in work.glob("*.json")), key=lambda r: r["endpoints"])
     if not records:
         return
-    content = {"command": "python benchmarks/scale/run.py", "machine": machine(), "rows": records}
+    content = {"command": "python -m benchmarks.scale", "machine": machine(), "rows": records}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     path.with_suffix(".md").write_text(markdown(content))
