@@ -11,7 +11,8 @@ Each net is made trained-looking (calibrated batch norms, no zero scales), chann
 captured and compressed. *Dead*: filters whose weights are zero, as made (what dead filters alone would allow).
 *Removed*: output channels that the compiler took away; it can be more (their readers' unread channels go too) or less
 (channels that streams, groups or barriers hold together). *float64* and *float32*: largest difference of the outputs
-in units of the largest output; the float32 bound is max(1e-4, 4 x the net's own float32 error).
+in units of the largest output; the float32 bound is 4 x the net's own float32 error, or 1e-4, absolute and in these
+units, if that is more.
 """
 
 

@@ -6,16 +6,16 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import settings
 import torch
-from latency import interleaved
-from scratch import step_seconds
+from benchmarks.portfolio.latency import interleaved
+from benchmarks.portfolio.scratch import step_seconds
+from benchmarks.portfolio.settings import Network, Settings
 from torch import nn
 
 from edgefolio_pruner.data import DataBundle
@@ -33,7 +33,8 @@ Json = dict[str, Any]
 class Run:
     """One network and seed, and the folder that holds what is finished."""
 
-    network: settings.Network
+    settings: Settings
+    network: Network
     seed: int
     folder: Path
     data: DataBundle
@@ -45,11 +46,11 @@ class Run:
 
     def result(self) -> Json:
         """Everything measured for this network and seed; runs what is missing."""
-        training = self._stage("training", self._train)
-        oneshot = self._stage("one-shot", self._prune)
-        exported = self._stage("export", self._export)
-        accuracy = self._stage("accuracy", self._measure_accuracy)
-        speed = self._stage("speed", self._measure_speed)
+        training = self.stage("training", self.train)
+        oneshot = self.stage("one-shot", self._prune)
+        exported = self.stage("export", self.export)
+        accuracy = self.stage("accuracy", lambda: self.measure_accuracy_of(("parent", "own")))
+        speed = self.stage("speed", self._measure_speed)
         return {
             "network": self.network.name,
             "seed": self.seed,
@@ -60,9 +61,10 @@ class Run:
             "speed": speed,
         }
 
-    def _stage(self, name: str, work: Callable[[], Json]) -> Json:
+    def stage(self, name: str, work: Callable[[], Json]) -> Json:
+        """What ``work`` gives, or gave in an earlier run with the same settings."""
         path = self.folder / f"{name}.json"
-        key = settings.fingerprint(self.network, self.seed)
+        key = self.settings.fingerprint(self.network, self.seed)
         if path.exists():
             held: Json = json.loads(path.read_text())
             if held["settings"] == key:
@@ -78,7 +80,8 @@ class Run:
         self.say(f"{self.network.name}, seed {self.seed}: {name} done in {time.perf_counter() - started:.0f} s")
         return result
 
-    def _train(self) -> Json:
+    def train(self) -> Json:
+        """Train the dense network and the sparse levels."""
         last = [0.0]
 
         def show(*, stage: str, fraction: float, message: str) -> None:
@@ -88,12 +91,12 @@ class Run:
 
         wall, cpu = time.perf_counter(), time.process_time()
         levels = train_levels(
-            specification=settings.SPARSE_TRAINING,
+            specification=self.settings.sparse_training,
             build=self.build,
             initial_state=None,
             data=self.data,
             seed=self.seed,
-            threads=settings.THREADS,
+            threads=self.settings.threads,
             work_directory=self.folder / "training",
             progress=show,
         )
@@ -102,7 +105,7 @@ class Run:
         share = min(1.0, cpu / wall) if wall > 1 else 1.0
         (self.folder / "states").mkdir(exist_ok=True)
         for level in levels:
-            safetensors.torch.save_file(level.state(), self._state_path(level.name))
+            safetensors.torch.save_file(level.state(), self.state_path(level.name))
         return {
             level.name: {
                 "seconds": level.seconds * share,
@@ -113,19 +116,28 @@ class Run:
         }
 
     def _prune(self) -> Json:
+        return self.prune_to(self.settings.macs_percents)
+
+    def dense(self) -> nn.Module:
+        """The trained network, in evaluation mode."""
         module = self.build()
-        module.load_state_dict(safetensors.torch.load_file(self._state_path("dense")))
+        module.load_state_dict(safetensors.torch.load_file(self.state_path("dense")))
+        return module.eval()
+
+    def prune_to(self, macs_percents: Sequence[int]) -> Json:
+        """One variant per target by one call of the one-shot route; each variant's time is its share of the call's."""
+        module = self.dense()
         started, cpu = time.perf_counter(), time.process_time()
         results = prune_ladder(
-            module=module.eval(),
-            calibration=torch.from_numpy(self.data.calibration(settings.CALIBRATION_SAMPLES, seed=self.seed)),
-            macs_percents=settings.MACS_PERCENTS,
+            module=module,
+            calibration=torch.from_numpy(self.data.calibration(self.settings.calibration_samples, seed=self.seed)),
+            macs_percents=macs_percents,
             seed=self.seed,
-            threads=settings.THREADS,
+            threads=self.settings.threads,
         )
         wall, seconds = time.perf_counter() - started, time.process_time() - cpu
         for result in results:
-            safetensors.torch.save_file(result.state, self._state_path(f"oneshot-{result.macs_percent}"))
+            safetensors.torch.save_file(result.state, self.state_path(f"oneshot-{result.macs_percent}"))
         return {
             f"oneshot-{result.macs_percent}": {
                 "seconds": seconds / len(results),
@@ -136,13 +148,14 @@ class Run:
             for result in results
         }
 
-    def _export(self) -> Json:
+    def export(self) -> Json:
+        """Write every variant as ONNX in both forms, and count what is left."""
         example = (torch.from_numpy(self.data.test.images[:2].copy()),)
         found: Json = {}
         (self.folder / "models").mkdir(exist_ok=True)
         for name in self.names():
             module = self.build().eval()
-            module.load_state_dict(safetensors.torch.load_file(self._state_path(name)))
+            module.load_state_dict(safetensors.torch.load_file(self.state_path(name)))
             parent = export_onnx(
                 module, example, self.model_path(name, "parent"), input_names=("input",), output_names=("logits",)
             )
@@ -165,13 +178,14 @@ class Run:
             }
         return found
 
-    def _measure_accuracy(self) -> Json:
+    def measure_accuracy_of(self, forms: Sequence[str]) -> Json:
+        """Percent of the test samples per variant and form of its file."""
         test = self.data.test
         found: Json = {}
         for name in self.names():
-            for which in ("parent", "own"):
+            for which in forms:
                 accuracy = measure_accuracy(
-                    self.model_path(name, which), test.images, test.labels, threads=settings.THREADS
+                    self.model_path(name, which), test.images, test.labels, threads=self.settings.threads
                 )
                 found.setdefault(name, {})[which] = float(accuracy.percent)
         return found
@@ -181,18 +195,18 @@ class Run:
         paths = {f"{name}/{which}": self.model_path(name, which) for name in names for which in ("parent", "own")}
         shape = self.data.sample_shape
         latency = {
-            str(batch): interleaved(paths, shape=shape, batch=batch, rounds=settings.ROUNDS[batch], seed=self.seed)
-            for batch in settings.BATCH_SIZES
+            str(batch): interleaved(paths, shape=shape, batch=batch, rounds=rounds, seed=self.seed)
+            for batch, rounds in self.settings.rounds.items()
         }
         modules: dict[str, nn.Module] = {}
         example = (torch.from_numpy(self.data.test.images[:2].copy()),)
         for name in names:
             module = self.build().eval()
-            module.load_state_dict(safetensors.torch.load_file(self._state_path(name)))
+            module.load_state_dict(safetensors.torch.load_file(self.state_path(name)))
             modules[name] = compress(capture(module, example)).module
-        images = torch.from_numpy(self.data.train.images[: settings.SPARSE_TRAINING.batch_size].copy())
-        labels = torch.from_numpy(self.data.train.labels[: settings.SPARSE_TRAINING.batch_size].copy())
-        steps = step_seconds(modules, images, labels, steps=settings.TIMED_STEPS, threads=settings.THREADS)
+        images = torch.from_numpy(self.data.train.images[: self.settings.sparse_training.batch_size].copy())
+        labels = torch.from_numpy(self.data.train.labels[: self.settings.sparse_training.batch_size].copy())
+        steps = step_seconds(modules, images, labels, steps=self.settings.timed_steps, threads=self.settings.threads)
         return {
             "milliseconds": {
                 batch: {
@@ -207,12 +221,13 @@ class Run:
 
     def names(self) -> tuple[str, ...]:
         """All variants: dense, the sparse levels, the one-shot targets."""
-        sparse = [f"sparse-{level}" for level in range(1, settings.SPARSE_TRAINING.levels + 1)]
-        return ("dense", *sparse, *(f"oneshot-{percent}" for percent in settings.MACS_PERCENTS))
+        sparse = [f"sparse-{level}" for level in range(1, self.settings.sparse_training.levels + 1)]
+        return ("dense", *sparse, *(f"oneshot-{percent}" for percent in self.settings.macs_percents))
 
     def model_path(self, name: str, which: str) -> Path:
         """``own``: shrunk; ``parent``: the same weights, zeros and all, in the dense shape."""
         return self.folder / "models" / f"{name}-{which}.onnx"
 
-    def _state_path(self, name: str) -> Path:
+    def state_path(self, name: str) -> Path:
+        """The weights of a variant in the dense shape."""
         return self.folder / "states" / f"{name}.safetensors"

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import settings
+from benchmarks.portfolio.settings import PORTFOLIO
 from scipy import stats
 
 Json = dict[str, Any]
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 def summarize(runs: Sequence[Json]) -> Json:
     """Per network: every variant, and the time to make the portfolio by each route."""
     found: Json = {}
-    for network in settings.NETWORKS:
+    for network in PORTFOLIO.networks:
         own = [run for run in runs if run["network"] == network.name]
         if own:
             found[network.name] = {
@@ -24,9 +24,9 @@ def summarize(runs: Sequence[Json]) -> Json:
                 "seeds": [run["seed"] for run in own],
                 "variants": {name: variant(own, name) for name in own[0]["exported"]},
                 "making": making(own),
-                "trainingSamples": settings.TRAINING_SAMPLES,
-                "denseEpochs": settings.SPARSE_TRAINING.dense_epochs,
-                "epochsPerLevel": settings.SPARSE_TRAINING.epochs_per_level,
+                "trainingSamples": PORTFOLIO.training_samples,
+                "denseEpochs": PORTFOLIO.sparse_training.dense_epochs,
+                "epochsPerLevel": PORTFOLIO.sparse_training.epochs_per_level,
                 "loadAverage": [run["speed"]["loadAverage"] for run in own],
             }
     return found

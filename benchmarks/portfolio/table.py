@@ -7,14 +7,21 @@ from typing import Any
 Json = dict[str, Any]
 
 
+def origin(results: Json, *, file: str) -> str:
+    """Where the figures of a page come from."""
+    machine, versions = results["machine"], results["versions"]
+    return (
+        f"Written by `{results['command']}` from `{file}`. {machine['cpuModel']}, {machine['logicalCpus']} "
+        f"logical processors, one thread; torch {versions['torch']}, onnxruntime {versions['onnxruntime']}."
+    )
+
+
 def markdown(results: Json) -> str:
     """The whole page."""
-    machine, versions = results["machine"], results["versions"]
     lines = [
         "# Portfolios by both routes",
         "",
-        f"Written by `{results['command']}` from `portfolio.json`. {machine['cpuModel']}, {machine['logicalCpus']} "
-        f"logical processors, one thread; torch {versions['torch']}, onnxruntime {versions['onnxruntime']}.",
+        origin(results, file="portfolio.json"),
         "Fashion-MNIST: accuracy on all 10,000 test images, through the exported ONNX files. Means over the seeds with "
         "95 % intervals (Student's t). The machine was busy, so times are processor time of the one thread that works; "
         "wall times are in the JSON. Speed-ups are ratios within interleaved rounds: median, in brackets the 10th to "
@@ -50,8 +57,8 @@ def variants(network: Json) -> list[str]:
         speed = found["speedUp"][large]
         cells = [
             name,
-            _with_interval(found["accuracyPercent"], 2),
-            _with_interval(
+            with_interval(found["accuracyPercent"], 2),
+            with_interval(
                 {**found["lossAgainstDensePoints"], "mean": 0.0 - found["lossAgainstDensePoints"]["mean"]}, 2
             ),
             f"{found['keptWeightsPercent']['mean']:.0f}" if not name.startswith("oneshot") else "",
@@ -137,7 +144,8 @@ def _points(found: Json) -> str:
     return f"{0.0 - found['lossAgainstDensePoints']['mean']:+.2f}"
 
 
-def _with_interval(value: Json, digits: int) -> str:
+def with_interval(value: Json, digits: int) -> str:
+    """The mean and half the width of its interval."""
     spread = "" if value["plusMinus"] is None else f" ± {value['plusMinus']:.{digits}f}"
     return f"{value['mean']:.{digits}f}{spread}"
 

@@ -140,6 +140,9 @@ class Synchronizer:
             self._became(replace(self.synced, unreachable=unreachable))
             return
         revision, digest = wanted
+        refused = self.synced.refusal
+        if refused is not None and refused.revision not in (None, revision):
+            self._became(replace(self.synced, refusal=None))  # nobody asks for it any more
         current = self.synced.manifest
         if current is not None and current.revision == revision and self._digest_of(current) == digest:
             self._complete(current, on_variant)
@@ -257,8 +260,8 @@ class Synchronizer:
                 problem = error
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
-            self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
             on_variant(variant.name)
+            self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
         available = _names(self._store, manifest)
         complete = len(available) == len(manifest.variants)
         if complete and not was_complete:

@@ -2,8 +2,8 @@
 
 In float64 rounding is so small that any wrong channel shows: the same network, captured and compressed in float64, must
 agree to 1e-9 of its largest output. In float32, the type that is served, the compressed network must be as near to the
-exact outputs as the sparse network itself is, within a factor of four (or 1e-4, whichever is larger): its sums have
-another order.
+exact outputs as the sparse network itself is, within a factor of four (or 1e-4, absolute and of the largest output, if
+that is more): its sums have another order.
 """
 
 from __future__ import annotations
@@ -16,40 +16,66 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgefolio.errors import EdgefolioError
+from edgefolio.manifest import ExactnessProof
 from edgefolio_pruner.export import evaluating, flat_outputs
-from edgefolio_pruner.making.exactness import FLOAT32_FACTOR, FLOAT64_RELATIVE_BOUND
 from edgefolio_pruner.spatial import CapturedModel, Compressed, capture, compress
 from edgefolio_pruner.spatial.capture import copy_graph_module
 
 #: Largest allowed |difference| / max |output| in float64.
-FLOAT64_BOUND = FLOAT64_RELATIVE_BOUND
-#: The same in float32, or ``FLOAT32_FACTOR`` times the sparse network's own float32 error where that is larger.
+FLOAT64_BOUND = 1e-9
+#: The same in float32, as long as outputs are at most 1; above, it is the largest allowed |difference|.
 FLOAT32_BOUND = 1e-4
+#: In float32 the difference may be as many times the sparse network's own float32 error, where that is more.
+FLOAT32_FACTOR = 4.0
+_BATCH = 64
+
+
+class NotExactError(EdgefolioError):
+    """Spatial pruning changed a model's outputs: a fault of this program, and the model is not given out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Exactness:
-    """Largest differences over all samples and outputs, each as a share of the largest output.
+    """Largest differences over all samples and outputs, each as a share of the largest value of that output.
 
     ``float64_difference``: sparse against compressed, both in float64. ``float32_difference``: the compressed network
     in float32 against the sparse one in float64; ``float32_own_error``: the sparse one in float32 against itself in
-    float64.
+    float64. ``largest_output`` is the largest absolute value of all outputs.
     """
 
     float64_difference: float
     float32_difference: float
     float32_own_error: float
+    largest_output: float
     samples: int
 
     @property
     def float32_bound(self) -> float:
         """What ``float32_difference`` may be."""
-        return max(FLOAT32_BOUND, FLOAT32_FACTOR * self.float32_own_error)
+        return max(FLOAT32_BOUND / max(1.0, self.largest_output), FLOAT32_FACTOR * self.float32_own_error)
 
     @property
     def holds(self) -> bool:
         """Whether both bounds hold; a NaN never does."""
         return self.float64_difference <= FLOAT64_BOUND and self.float32_difference <= self.float32_bound
+
+    def require(self, name: str) -> None:
+        """Raise :class:`NotExactError` for the model ``name`` unless both bounds hold."""
+        if not self.holds:
+            raise NotExactError(
+                f"Spatial pruning changed the outputs of {name!r}: float64 by {self.float64_difference:.3g} of the "
+                f"largest (allowed {FLOAT64_BOUND:g}), float32 by {self.float32_difference:.3g} (allowed "
+                f"{self.float32_bound:.3g}). Nothing is written. Please report it with the architecture."
+            )
+
+    def record(self) -> ExactnessProof:
+        """What the manifest says of a variant, which has one output: float32 in absolute numbers."""
+        return ExactnessProof(
+            float64_relative_difference=self.float64_difference,
+            float32_absolute_difference=self.float32_difference * self.largest_output,
+            float32_bound=self.float32_bound * self.largest_output,
+        )
 
 
 def prove_exact(
@@ -66,17 +92,59 @@ def prove_exact(
     else:
         captured64 = in_dtype(captured, torch.float64)
     compressed64 = compress(captured64)
+    float64, own, float32 = _Differences(), _Differences(), _Differences()
     with torch.no_grad(), evaluating(exact), evaluating(module):
-        truth = flat_outputs(exact(samples.double()))
-        float64 = flat_outputs(compressed64.module(samples.double()))
-        own = flat_outputs(module(samples.float()))
-        float32 = flat_outputs(compressed.module(samples.float()))
+        for batch in torch.split(samples, _BATCH):
+            truth = flat_outputs(exact(batch.double()))
+            float64.add(truth, flat_outputs(compressed64.module(batch.double())))
+            own.add(truth, flat_outputs(module(batch.float())))
+            float32.add(truth, flat_outputs(compressed.module(batch.float())))
     return Exactness(
-        float64_difference=relative_difference(truth, float64),
-        float32_difference=relative_difference(truth, float32),
-        float32_own_error=relative_difference(truth, own),
+        float64_difference=float64.relative,
+        float32_difference=float32.relative,
+        float32_own_error=own.relative,
+        largest_output=float64.largest_output,
         samples=len(samples),
     )
+
+
+class _Differences:
+    """How far outputs are from the truth, over several batches."""
+
+    def __init__(self) -> None:
+        self._differences: list[float] = []
+        self._sizes: list[float] = []
+
+    def add(self, truth: list[torch.Tensor], other: list[torch.Tensor]) -> None:
+        """Take one batch into account; another number or shape of outputs is infinitely far."""
+        if [tensor.shape for tensor in truth] == [tensor.shape for tensor in other]:
+            differences = [
+                float((one.double() - two.double()).abs().max()) for one, two in zip(truth, other, strict=True)
+            ]
+        else:
+            differences = [float("nan")] * len(truth)
+        self._differences = _maxima(self._differences, differences)
+        self._sizes = _maxima(self._sizes, [float(tensor.double().abs().max()) for tensor in truth])
+
+    @property
+    def relative(self) -> float:
+        """The largest over the outputs of max |truth - other| / max |truth|; infinite for NaN and other shapes."""
+        largest = 0.0
+        for difference, size in zip(self._differences, self._sizes, strict=True):
+            relative = difference / size if size > 0 else (0.0 if difference == 0 else float("inf"))
+            largest = max(largest, relative if relative == relative else float("inf"))
+        return largest
+
+    @property
+    def largest_output(self) -> float:
+        """The largest absolute value of the truth."""
+        return max(self._sizes)
+
+
+def _maxima(seen: list[float], new: list[float]) -> list[float]:
+    """The larger of each pair; a NaN is larger than any number."""
+    pairs = zip(seen or new, new, strict=True)
+    return [one if one != one or one > two else two for one, two in pairs]
 
 
 def _names_its_type(captured: CapturedModel) -> bool:
@@ -90,15 +158,9 @@ def _names_its_type(captured: CapturedModel) -> bool:
 
 def relative_difference(truth: list[torch.Tensor], other: list[torch.Tensor]) -> float:
     """The largest over the outputs of max |truth - other| / max |truth|; infinite for NaN and other shapes."""
-    if [tensor.shape for tensor in truth] != [tensor.shape for tensor in other]:
-        return float("inf")
-    largest = 0.0
-    for one, two in zip(truth, other, strict=True):
-        difference = float((one.double() - two.double()).abs().max())
-        size = float(one.double().abs().max())
-        relative = difference / size if size > 0 else (0.0 if difference == 0 else float("inf"))
-        largest = max(largest, relative if relative == relative else float("inf"))
-    return largest
+    differences = _Differences()
+    differences.add(truth, other)
+    return differences.relative
 
 
 def in_dtype(captured: CapturedModel, dtype: torch.dtype) -> CapturedModel:

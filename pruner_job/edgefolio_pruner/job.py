@@ -28,6 +28,8 @@ from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
 from edgefolio.pieces import pieces_of
 from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio_pruner.making.kept_up import SECONDS_BETWEEN_COPIES, KeptUp
+from edgefolio_pruner.making.remote_work import MAIN, RemoteWork
 from edgefolio_pruner.progress import Progress
 
 #: Kubernetes numbers the pods of an Indexed Job in it.
@@ -58,6 +60,7 @@ class Task:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work_directory: Path = arguments.work_directory
         self.work_uri: str | None = arguments.work_uri
+        self.copy_seconds: float = arguments.copy_seconds
         self.making = os.environ.get(MAKING_VARIABLE, "")
         self._pieces: int | None = arguments.pieces
 
@@ -96,11 +99,9 @@ def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | 
 
 
 def _publish(portfolio: ModelPortfolio, task: Task) -> PublishedReport:
-    from edgefolio_pruner.making.remote_work import MAIN
     from edgefolio_pruner.pipeline import make_portfolio
 
-    pieces = pieces_of(portfolio.spec.methods) if portfolio.spec.job.parallelism > 1 else ()
-    with _work_directory(task, slot=MAIN, others=pieces) as work:
+    with _work_directory(task, slot=MAIN) as work:
         result = make_portfolio(
             portfolio,
             work_directory=task.work_directory,
@@ -116,9 +117,8 @@ def _publish(portfolio: ModelPortfolio, task: Task) -> PublishedReport:
 
 def _make_piece(portfolio: ModelPortfolio, piece: str, task: Task) -> None:
     from edgefolio_pruner.making.pieces import make_piece
-    from edgefolio_pruner.making.remote_work import MAIN
 
-    with _work_directory(task, slot=piece, others=(MAIN,)) as work:
+    with _work_directory(task, slot=piece) as work:
         make_piece(portfolio, piece, work_directory=task.work_directory, threads=work.threads, progress=work.progress)
 
 
@@ -137,9 +137,7 @@ class _Work:
 
 
 @contextmanager
-def _work_directory(task: Task, *, slot: str, others: tuple[str, ...]) -> Iterator[_Work]:
-    from edgefolio_pruner.making.kept_up import KeptUp
-    from edgefolio_pruner.making.remote_work import RemoteWork
+def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
     from edgefolio_pruner.pipeline import available_threads
     from edgefolio_pruner.profiling.environment import cpu_quota
 
@@ -151,10 +149,12 @@ def _work_directory(task: Task, *, slot: str, others: tuple[str, ...]) -> Iterat
     if cpu_quota() is None:
         # Nodes differ; a limit of the Job is the same on all of them.
         threads = remote.agreed_threads(threads)
+    # A piece goes on where it was; whoever publishes puts together what all pieces left.
+    others = remote.other_slots() if slot == MAIN else (MAIN,)
     brought = remote.take(others=others)
     progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs restored")
 
-    with KeptUp(remote) as kept_up:
+    with KeptUp(remote, seconds=task.copy_seconds) as kept_up:
 
         def tidy(names: frozenset[str]) -> None:
             """Keep what this making rests on; what other settings left behind, and the pieces' own copies, go."""
@@ -162,9 +162,12 @@ def _work_directory(task: Task, *, slot: str, others: tuple[str, ...]) -> Iterat
                 if path.name not in names:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             kept_up.send(everything=True)
-            remote.forget(slot for slot in others)
+            remote.forget(others)
 
-        yield _Work(threads=threads, progress=kept_up.watching(progress), keep=kept_up.send, tidy=tidy)
+        def keep() -> None:
+            kept_up.send(everything=True)
+
+        yield _Work(threads=threads, progress=kept_up.watching(progress), keep=keep, tidy=tidy)
 
 
 class _ToldToEndError(BaseException):
@@ -181,6 +184,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path, help="the ModelPortfolio")
     parser.add_argument("work_directory", type=Path, help="where work is kept")
     parser.add_argument("--work-uri", help="where the work directory is kept in an object store")
+    parser.add_argument("--copy-seconds", type=float, default=SECONDS_BETWEEN_COPIES, help="how often it is kept there")
     parser.add_argument("--pieces", type=int, help="make one of so many pieces, by JOB_COMPLETION_INDEX")
     parsed = parser.parse_args(arguments)
     # The first process of a container ignores signals that it does not ask for.

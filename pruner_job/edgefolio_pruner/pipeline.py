@@ -83,7 +83,8 @@ def make_portfolio(
         decision = Decision(work, making=making, model=spec.serving.model_name) if making else None
         decided = decision.kept() if decision is not None else None
         if decided is None:
-            run = _Making(portfolio, source, work, threads if threads is not None else available_threads(), progress)
+            threads = threads if threads is not None else available_threads()
+            run = _Making(portfolio, source, work, threads, progress, making=making)
             draft, files = run.run()
             if decision is not None:
                 decision.keep(draft, files)
@@ -118,10 +119,17 @@ class _Making:
     """One call of :func:`make_portfolio`, up to the draft."""
 
     def __init__(
-        self, portfolio: ModelPortfolio, source: MakingSource, work: WorkDirectory, threads: int, progress: Progress
+        self,
+        portfolio: ModelPortfolio,
+        source: MakingSource,
+        work: WorkDirectory,
+        threads: int,
+        progress: Progress,
+        *,
+        making: str = "",
     ) -> None:
         self._portfolio, self._source, self._work = portfolio, source, work
-        self._threads, self._progress = threads, progress
+        self._threads, self._progress, self._making = threads, progress, making
 
     def run(self) -> tuple[Manifest, dict[str, Path]]:
         """The draft of the manifest, and the file of each variant."""
@@ -170,6 +178,9 @@ class _Making:
             "settings": settings.model_dump(mode="json"),
             "environment": environment.model_dump(mode="json"),
         }
+        if self._making:
+            # What was trained is taken up again; a node is measured anew by each making that is asked for.
+            key["making"] = self._making
 
         def measure() -> dict[str, Any]:
             profiles = profile_variants(

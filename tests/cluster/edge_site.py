@@ -78,8 +78,8 @@ SPEC: dict[str, Any] = {
     "rollout": {"maxConcurrentPercent": 50, "analysisSeconds": 10},
     "job": {
         "imagePullPolicy": "Never",
-        "env": [{"name": "PYTHONPATH", "value": "/opt/site-packages"}, {"name": "OMP_NUM_THREADS", "value": "1"}],
-        "volumes": [{"claimName": "site-packages", "mountPath": "/opt/site-packages"}],
+        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+        "volumes": [{"claimName": "libraries", "mountPath": "/opt/libraries"}],
         "workDirectory": {"uri": "s3://portfolios/work"},
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
     },
@@ -185,14 +185,14 @@ class EdgeSite:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         self._apply("v1", "Secret", "s3", stringData=keys)
-        name = f"site-packages-{self.namespace}"
+        name = f"libraries-{self.namespace}"
         volume = {
             "capacity": {"storage": "10Gi"},
             "accessModes": ["ReadOnlyMany"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": "",
             "hostPath": {"path": sysconfig.get_paths()["purelib"], "type": "Directory"},
-            "claimRef": {"namespace": self.namespace, "name": "site-packages"},
+            "claimRef": {"namespace": self.namespace, "name": "libraries"},
         }
         self._apply("v1", "PersistentVolume", name, spec=volume)
         claim = {
@@ -201,7 +201,7 @@ class EdgeSite:
             "volumeName": name,
             "resources": {"requests": {"storage": "1Gi"}},
         }
-        self._apply("v1", "PersistentVolumeClaim", "site-packages", spec=claim)
+        self._apply("v1", "PersistentVolumeClaim", "libraries", spec=claim)
         for file in PODS.glob("*.py"):
             self._apply("v1", "ConfigMap", file.stem, data={file.name: file.read_text()})
 
@@ -381,7 +381,7 @@ class EdgeSite:
 
     def start_client(self, node: str, *, rate: float = 8, seconds: float = 600, address: str | None = None) -> Client:
         """A client on ``node``; it asks the Service, as users do."""
-        address = address or f"digits.{self.namespace}.svc:8000"
+        address = address or f"digits.{self.namespace}.svc:8001"
         name = f"client-{node}-{int(time.monotonic())}"
         arguments = (address, MODEL, str(rate), str(seconds), str(BATCH))
         self.start_pod(name, node, IMAGES["edge"], *arguments, script="client")

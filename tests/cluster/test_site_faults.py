@@ -87,7 +87,7 @@ def test_a_cut_link(site: EdgeSite) -> None:
     site.apply(objectives={"latencyP95Milliseconds": site.objective()})
     pod = site.pod_on("edge-2")
     triton = container_id(pod, "triton")
-    client = site.start_client("edge-2", address=f"{pod['status']['podIP']}:8000")
+    client = site.start_client("edge-2", address=f"{pod['status']['podIP']}:8001")
     hog = site.start_hog("edge-2", after_seconds=60)
     cut_at = time.time()
     site.cut("edge-2")

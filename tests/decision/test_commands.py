@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from draft_manifests import draft_latency, draft_manifest, draft_profile, draft_variant
 from scenarios import TRACES
 from simulator import PROFILES
 
@@ -14,25 +14,9 @@ from edgefolio.commands.main import main
 from edgefolio.decision import profiles_from_manifest
 from edgefolio.decision.explaining import explain_choice
 from edgefolio.decision.types import Objectives, VariantProfile
-from edgefolio.manifest import (
-    Accuracy,
-    DataDigests,
-    Environment,
-    LatencyProfile,
-    Manifest,
-    ParityProof,
-    Preprocessing,
-    Probe,
-    Profile,
-    Signature,
-    Tensor,
-    TensorSignature,
-    Variant,
-)
+from edgefolio.manifest import Manifest, Variant
 from edgefolio.repository import Publication
 from edgefolio.specification import Switching
-
-DIGEST = "0" * 64
 
 PORTFOLIO = """
 apiVersion: edgefolio.dev/v1alpha1
@@ -46,85 +30,33 @@ spec:
 
 
 def variant_of(profile: VariantProfile, *, content: bytes, threads: tuple[int, ...] = (1,)) -> Variant:
-    accuracy = Accuracy(percent=profile.accuracy_percent, low_percent=80, high_percent=95, samples=1000)
-    return Variant(
-        name=profile.name,
-        rank=profile.rank,
-        file=f"{100 + profile.rank}/model.onnx",
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        parent=None,
-        method="dense",
-        opset=18,
-        ir_version=9,
-        parameters=1,
-        macs=1,
-        validation_accuracy=accuracy,
-        test_accuracy=accuracy,
-        parity=ParityProof(max_absolute_difference=0, max_absolute_logit=1, top1_agreement_percent=100, samples=256),
-        exactness=None,
+    return draft_variant(
+        profile.name,
+        profile.rank,
+        content,
+        percent=profile.accuracy_percent,
         profiles=tuple(
-            Profile(
-                environment=Environment(
-                    cpu_model=f"cpu-{count}",
-                    logical_cpus=2,
-                    threads=count,
-                    onnxruntime_version="1",
-                    platform="linux-x86_64",
-                ),
-                latencies=tuple(
-                    LatencyProfile(
-                        batch_size=batch,
-                        mean_milliseconds=profile.mean_milliseconds * batch / 8 / count,
-                        p50_milliseconds=profile.mean_milliseconds * batch / 8 / count,
-                        p95_milliseconds=profile.p95_milliseconds * batch / 8 / count,
-                        samples=200,
+            draft_profile(
+                *(
+                    draft_latency(
+                        batch=batch,
+                        mean=profile.mean_milliseconds * batch / 8 / count,
+                        p95=profile.p95_milliseconds * batch / 8 / count,
                     )
                     for batch in (1, 8)
                 ),
-                load_milliseconds=100,
-                memory_peak_bytes=profile.memory_peak_bytes,
-                memory_steady_bytes=profile.memory_steady_bytes,
+                threads=count,
+                memory=profile.memory_steady_bytes,
+                memory_peak=profile.memory_peak_bytes,
             )
             for count in threads
-        ),
-        probe=Probe(
-            inputs=(Tensor(name="input", shape=(1, 1), values=(1.0,)),),
-            outputs=(Tensor(name="output", shape=(1, 1), values=(1.0,)),),
-            absolute_tolerance=0.1,
         ),
     )
 
 
 def manifest_of(threads: tuple[int, ...] = (1,)) -> Manifest:
-    return Manifest(
-        model="toy",
-        revision=1,
-        created="2026-01-01",
-        edgefolio_version="0",
-        specification={},
-        specification_sha256=DIGEST,
-        seed=0,
-        source="test",
-        data=DataDigests(
-            training_uri="test",
-            training_sha256=DIGEST,
-            validation_sha256=DIGEST,
-            test_sha256=DIGEST,
-            training_samples=1,
-            validation_samples=1,
-            test_samples=1,
-        ),
-        labels=("a",),
-        preprocessing=Preprocessing(),
-        signature=Signature(
-            inputs=(TensorSignature(name="input", datatype="FP32", shape=(1,)),),
-            outputs=(TensorSignature(name="output", datatype="FP32", shape=(1,)),),
-        ),
-        software={},
-        request_batch_size=8,
-        variants=tuple(variant_of(profile, content=profile.name.encode(), threads=threads) for profile in PROFILES),
-    )
+    variants = [variant_of(profile, content=profile.name.encode(), threads=threads) for profile in PROFILES]
+    return draft_manifest(variants, model="toy", request_batch_size=8)
 
 
 @pytest.fixture

@@ -110,9 +110,9 @@ def test_a_corrupt_new_revision_is_refused_and_a_good_one_taken(
     assert synced.refusal is None
     assert synced.complete
     assert store.manifest_of_version(101) == manifest
-    assert store.forget_older_than(3, served_versions=[102]) == (101, 201)
+    assert store.keep_only({3}, served_versions=[102]) == (101, 201)
     assert store.version_directory(102).is_dir()
-    assert store.forget_older_than(3, served_versions=[301]) == (102,)
+    assert store.keep_only({3}, served_versions=[301]) == (102,)
     assert store.manifest_of_version(101) is None
     assert store.last_good() == third
 

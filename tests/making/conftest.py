@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,11 +19,17 @@ from typing import Any
 import pytest
 import yaml
 
+# The S3 server of the tests beside these.
+from s3_server import s3_endpoint, s3_uri
+
+__all__ = ["s3_endpoint", "s3_uri"]
+
 FORK_SERVER = """
 import json, os, resource, signal, sys, time, traceback
 import torch, timm, sklearn.datasets, onnxruntime, matplotlib.figure
 torch.set_num_threads(1)
 import edgefolio.commands.main, edgefolio_pruner.command_make, edgefolio_pruner.pipeline, edgefolio_edge.verification
+import edgefolio_pruner.job, edgefolio_pruner.making.kept_up, edgefolio_pruner.making.pieces
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.export import export_onnx
 from edgefolio_pruner.report import write_report
@@ -51,6 +58,8 @@ for line in sys.stdin:
             if request["largest_file"]:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
             try:
+                if request["arguments"][0] == "job":
+                    sys.exit(edgefolio_pruner.job.main(request["arguments"][1:]))
                 edgefolio.commands.main.main(request["arguments"])
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
@@ -61,7 +70,7 @@ for line in sys.stdin:
             os._exit(code)
     if request["kill_after"] is not None:
         time.sleep(request["kill_after"])
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, request["signal"])
     _, status = os.waitpid(child, 0)
     print(json.dumps({"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}), flush=True)
 os._exit(0)
@@ -85,7 +94,7 @@ class Finished:
 
 
 class CommandLine:
-    """Runs ``edgefolio`` with arguments."""
+    """Runs ``edgefolio`` with arguments; ``job`` as the first one runs ``python -m edgefolio_pruner.job``."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
@@ -96,6 +105,7 @@ class CommandLine:
         *arguments: object,
         cwd: Path | None = None,
         kill_after: float | None = None,
+        signal: int = signal.SIGKILL,
         largest_file: int = 0,
         environment: dict[str, str] | None = None,
     ) -> Finished:
@@ -106,6 +116,7 @@ class CommandLine:
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd or self._folder),
             "kill_after": kill_after,
+            "signal": int(signal),
             "largest_file": largest_file,
             "environment": environment or {},
             "stdout": str(stdout),

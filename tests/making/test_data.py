@@ -85,6 +85,42 @@ def test_normalisation_is_recorded_and_undoes() -> None:
     assert load("builtin:digits", image_size=16).sample_shape == (1, 16, 16)
 
 
+def test_a_normalisation_that_is_given_is_used_and_recorded(tmp_path: Path) -> None:
+    images = np.arange(40 * 3 * 4).reshape(40, 3, 2, 2).astype(np.uint8)
+    path = save(tmp_path / "data.npz", x=images, y=np.arange(40) % 2)
+    settings = {"mean": ["0.485", "0", "-0.25"], "standardDeviation": ["0.229", "1", "0.5"]}
+    bundle = load(path, normalization=settings)
+    assert bundle.preprocessing.scale == 1 / 255
+    assert bundle.preprocessing.mean == (0.485, 0.0, -0.25)
+    assert bundle.preprocessing.std == (0.229, 1.0, 0.5)
+    plain = load(path)
+    assert plain.digests == bundle.digests
+    for part in ("train", "validation", "test"):
+        record = plain.preprocessing
+        unit = getattr(plain, part).images * np.reshape(record.std, (3, 1, 1)) + np.reshape(record.mean, (3, 1, 1))
+        expected = (unit - np.array([0.485, 0, -0.25])[:, None, None]) / np.array([0.229, 1, 0.5])[:, None, None]
+        np.testing.assert_allclose(getattr(bundle, part).images, expected, atol=1e-5)
+
+
+def test_what_the_data_alone_decide_can_be_given_as_well() -> None:
+    plain = load("builtin:digits")
+    record = plain.preprocessing
+    settings = {
+        "mean": [str(value) for value in record.mean],
+        "standardDeviation": [str(value) for value in record.std],
+    }
+    given = load("builtin:digits", normalization=settings)
+    assert given.preprocessing == record
+    assert np.array_equal(given.train.images, plain.train.images)
+
+
+def test_a_normalisation_for_another_number_of_channels_is_refused() -> None:
+    settings = {"mean": ["0.5", "0.5", "0.5"], "standardDeviation": ["0.5", "0.5", "0.5"]}
+    with pytest.raises(UserError, match=r"3 numbers, but the samples have 1 channel\.") as caught:
+        load("builtin:digits", normalization=settings)
+    assert caught.value.field == "spec.data.normalization.mean"
+
+
 def test_digests_follow_the_data(tmp_path: Path) -> None:
     arrays = numbered(100)
     first = load(save(tmp_path / "a.npz", **arrays)).digests

@@ -74,16 +74,22 @@ def test_the_table_the_report_and_the_next_step(made, edgefolio, portfolio_file)
         assert outside not in html.replace("http://www.w3.org", "").replace("https://www.w3.org", "")
 
 
-def test_given_weights_alone_suffice_for_the_one_shot_route(made, edgefolio, portfolio_file, tmp_path):
+def with_given_weights(made, folder):
+    """The dense net of ``made``, and the change of its portfolio that takes these weights and trains nothing."""
     weights = next(made.work.glob("train-*/levels/dense.safetensors"))
     net = cnn(in_channels=1, width=16)
     net.load_state_dict(safetensors.torch.load_file(weights))
-    safetensors.torch.save_file(net.state_dict(), tmp_path / "weights.safetensors")
+    safetensors.torch.save_file(net.state_dict(), folder / "weights.safetensors")
 
     def change(document):
-        document["spec"]["source"]["weightsURI"] = str(tmp_path / "weights.safetensors")
+        document["spec"]["source"]["weightsURI"] = str(folder / "weights.safetensors")
         del document["spec"]["methods"]["sparseTraining"]
 
+    return net, change
+
+
+def test_given_weights_alone_suffice_for_the_one_shot_route(made, edgefolio, portfolio_file, tmp_path):
+    net, change = with_given_weights(made, tmp_path)
     path = portfolio_file(change)
     options = ("--work-dir", tmp_path / "work", "--repository", tmp_path / "repository", "--json")
     finished = edgefolio("make", "-f", path, *options)
@@ -97,6 +103,29 @@ def test_given_weights_alone_suffice_for_the_one_shot_route(made, edgefolio, por
     inputs = torch.tensor(found["dense"]["probe"]["inputs"][0]["values"]).reshape(-1, 1, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(inputs), exported, atol=1e-4, rtol=1e-4)
+
+
+def test_given_weights_with_their_normalization(made, edgefolio, portfolio_file, tmp_path):
+    _, recorded = Repository.open(str(made.repository)).current_manifest("digits")
+    _, change = with_given_weights(made, tmp_path)
+    options = ("--work-dir", tmp_path / "work", "--repository", tmp_path / "repository", "--json")
+    expected = candidates_of(made.work)["dense"]["validationAccuracy"]["percent"]
+    # As they were trained, then as the weights of another training would be misread. One work directory for both.
+    for mean, deviation in ((str(recorded.preprocessing.mean[0]), str(recorded.preprocessing.std[0])), ("9", "0.1")):
+
+        def normalized(document, mean=mean, deviation=deviation):
+            change(document)
+            document["spec"]["data"]["normalization"] = {"mean": [mean], "standardDeviation": [deviation]}
+
+        finished = edgefolio("make", "-f", portfolio_file(normalized), *options)
+        assert finished.code == 0, finished.stderr
+        _, manifest = Repository.open(str(tmp_path / "repository")).current_manifest("digits")
+        assert (manifest.preprocessing.mean, manifest.preprocessing.std) == ((float(mean),), (float(deviation),))
+        assert manifest.specification["data"]["normalization"]["mean"] == [mean]
+    kept = [json.loads(path.read_text())["value"] for path in (tmp_path / "work").glob("candidate-dense-*.json")]
+    misread, trained = sorted(value["validationAccuracy"]["percent"] for value in kept)
+    assert trained == expected
+    assert misread < expected - 20
 
 
 def test_a_floor_that_nobody_meets_publishes_the_dense_model_alone(made, edgefolio, portfolio_file, tmp_path):

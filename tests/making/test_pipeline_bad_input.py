@@ -123,6 +123,16 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "NaN in the data": (arrays(x=with_nan), "spec.data.trainingURI", ""),
     "negative labels": (arrays(y=lambda y: y - 1), "spec.data.trainingURI", ""),
     "labels that don't fit the samples": (arrays(y=lambda y: y[:-1]), "spec.data.trainingURI", ""),
+    "a normalization of other channels": (
+        data(normalization={"mean": ["0.5"] * 3, "standardDeviation": ["0.5"] * 3}),
+        "spec.data.normalization.mean",
+        "the samples have 1 channel",
+    ),
+    "a deviation of zero": (
+        data(normalization={"mean": ["0.5"], "standardDeviation": ["0"]}),
+        "spec.data.normalization.standardDeviation",
+        "must be above 0",
+    ),
     "no prunable layer": (without_channels, "spec.source.architecture", "no prunable layer"),
     "nothing to make": (
         lambda spec, folder: [spec.pop(name) for name in ("source", "data", "methods")],

@@ -177,6 +177,17 @@ KEY = making_key(portfolio().spec)
         pytest.param({"job": {"backoffLimit": 1}}, True, id="how the job runs"),
         pytest.param({"serving": {"modelName": "other"}}, True, id="how it is served"),
         pytest.param({"seed": 1}, False, id="seed"),
+        pytest.param({"data": {"trainingURI": "builtin:digits", "normalization": None}}, True, id="nothing given"),
+        pytest.param(
+            {
+                "data": {
+                    "trainingURI": "builtin:digits",
+                    "normalization": {"mean": ["0.5"], "standardDeviation": ["0.5"]},
+                }
+            },
+            False,
+            id="normalization",
+        ),
         pytest.param({"methods": {"sparseTraining": {"levels": 2}}}, False, id="methods"),
         pytest.param({"profiling": {"threads": 2}}, False, id="profiling"),
     ],

@@ -2,111 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from drafts import contents_of, draft_of
+from s3_server import s3_endpoint, s3_uri
 
-from edgefolio.manifest import (
-    Accuracy,
-    DataDigests,
-    Environment,
-    LatencyProfile,
-    Manifest,
-    ParityProof,
-    Preprocessing,
-    Probe,
-    Profile,
-    Signature,
-    Tensor,
-    TensorSignature,
-    Variant,
-)
+from edgefolio.manifest import Manifest
 
-DIGEST = "0" * 64
-
-
-def draft_manifest(contents: dict[str, bytes], *, model: str = "digits", created: str = "2026-01-01") -> Manifest:
-    """A manifest for variants with these bytes, least accurate first."""
-    environment = Environment(
-        cpu_model="test", logical_cpus=1, threads=1, onnxruntime_version="0", platform="linux-x86_64"
-    )
-    latency = LatencyProfile(batch_size=1, mean_milliseconds=1, p50_milliseconds=1, p95_milliseconds=1.5, samples=20)
-    accuracy = Accuracy.from_counts(correct=90, samples=100)
-    variants = tuple(
-        Variant(
-            name=name,
-            rank=rank,
-            file=f"{100 + rank}/model.onnx",
-            sha256=hashlib.sha256(content).hexdigest(),
-            size_bytes=len(content),
-            parent=None,
-            method="dense",
-            opset=18,
-            ir_version=8,
-            parameters=1,
-            macs=1,
-            validation_accuracy=accuracy,
-            test_accuracy=accuracy,
-            parity=ParityProof(
-                max_absolute_difference=0, max_absolute_logit=1, top1_agreement_percent=100, samples=256
-            ),
-            exactness=None,
-            profiles=(
-                Profile(
-                    environment=environment,
-                    latencies=(latency,),
-                    load_milliseconds=1,
-                    memory_peak_bytes=1,
-                    memory_steady_bytes=1,
-                ),
-            ),
-            probe=Probe(
-                inputs=(Tensor(name="input", shape=(1, 1), values=(1.0,)),),
-                outputs=(Tensor(name="output", shape=(1, 1), values=(1.0,)),),
-                absolute_tolerance=0.1,
-            ),
-        )
-        for rank, (name, content) in enumerate(contents.items(), start=1)
-    )
-    return Manifest(
-        model=model,
-        revision=1,
-        created=created,
-        edgefolio_version="0",
-        specification={},
-        specification_sha256=DIGEST,
-        seed=0,
-        source="test",
-        data=DataDigests(
-            training_uri="test",
-            training_sha256=DIGEST,
-            validation_sha256=DIGEST,
-            test_sha256=DIGEST,
-            training_samples=1,
-            validation_samples=1,
-            test_samples=1,
-        ),
-        labels=("a",),
-        preprocessing=Preprocessing(),
-        signature=Signature(
-            inputs=(TensorSignature(name="input", datatype="FP32", shape=(1,)),),
-            outputs=(TensorSignature(name="output", datatype="FP32", shape=(1,)),),
-        ),
-        software={},
-        request_batch_size=1,
-        variants=variants,
-    )
+__all__ = ["s3_endpoint", "s3_uri"]
 
 
 @dataclass(frozen=True)
@@ -123,60 +32,16 @@ def make_draft(tmp_path: Path) -> Callable[..., Draft]:
     """``make_draft(text)``: a draft of two variants whose bytes depend on ``text``."""
 
     def make(text: str = "one", *, size: int = 3000, model: str = "digits") -> Draft:
-        contents = {
-            name: hashlib.sha256(f"{text} {name}".encode()).digest() * (size // 32 + 1) for name in ("small", "large")
-        }
+        contents = contents_of(text, size=size)
         folder = tmp_path / "drafts" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         files = {}
         for name, content in contents.items():
             files[name] = folder / f"{name}.onnx"
             files[name].write_bytes(content)
-        return Draft(manifest=draft_manifest(contents, model=model), files=files, contents=contents)
+        return Draft(manifest=draft_of(contents, model=model), files=files, contents=contents)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """A real S3 server (moto) on loopback, with the credentials of this test in the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert command is not None
-    server = subprocess.Popen(
-        [command, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(endpoint, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield endpoint
-    finally:
-        server.kill()
-        server.wait()
-
-
-@pytest.fixture
-def s3_uri(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty place in a fresh bucket of the S3 server."""
-    import s3fs
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
-    return f"s3://{bucket}/portfolios"
 
 
 @pytest.fixture(params=["directory", "s3"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from draft_manifests import draft_latency, draft_manifest, draft_profile, draft_variant
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgefolio.manifest import (
-    Accuracy,
-    DataDigests,
-    Environment,
-    LatencyProfile,
-    Manifest,
-    ParityProof,
-    Preprocessing,
-    Probe,
-    Profile,
-    Signature,
-    Tensor,
-    TensorSignature,
-    Variant,
-)
+from edgefolio.manifest import Manifest, Probe, Signature, Tensor, TensorSignature
 from edgefolio.repository import Publication
 
 MODEL = "revealing"
@@ -35,11 +21,10 @@ SIZE = 12
 CLASSES = 4
 #: Output 0 is the variant's tag times this, plus something far smaller that depends on the input.
 STEP = 1000.0
-_DIGEST = "0" * 64
 
 
-def revealing_model(tag: int, *, width: int = 8, layers: int = 2, input_name: str = "image") -> bytes:
-    """A small convolutional net; ``width`` and ``layers`` make it slower."""
+def revealing_model(tag: int, *, width: int = 8, layers: int = 2, size: int = SIZE, input_name: str = "image") -> bytes:
+    """A small convolutional net; ``width``, ``layers`` and ``size`` make it slower."""
     generator = np.random.default_rng(tag)
     nodes, weights, current, channels = [], [], input_name, 1
     for layer in range(layers):
@@ -58,7 +43,7 @@ def revealing_model(tag: int, *, width: int = 8, layers: int = 2, input_name: st
     graph = helper.make_graph(
         nodes,
         "revealing",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["batch", 1, SIZE, SIZE])],
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["batch", 1, size, size])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
         weights,
     )
@@ -75,19 +60,19 @@ def revealed_tag(outputs: NDArray[Any]) -> int:
     return int(tags[0])
 
 
-def images(samples: int = 1, *, seed: int = 0) -> NDArray[np.float32]:
+def images(samples: int = 1, *, seed: int = 0, size: int = SIZE) -> NDArray[np.float32]:
     """Inputs of the models."""
-    return np.random.default_rng(seed).random((samples, 1, SIZE, SIZE), dtype=np.float32)
+    return np.random.default_rng(seed).random((samples, 1, size, size), dtype=np.float32)
 
 
 def _tensor(name: str, values: NDArray[Any]) -> Tensor:
     return Tensor(name=name, shape=values.shape, values=tuple(float(value) for value in values.ravel()))
 
 
-def _probe(raw: bytes, *, input_name: str = "image") -> Probe:
+def _probe(raw: bytes, *, size: int) -> Probe:
     session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
-    inputs = images(2, seed=7)
-    (outputs,) = session.run(None, {input_name: inputs})
+    inputs = images(2, seed=7, size=size)
+    (outputs,) = session.run(None, {"image": inputs})
     return Probe(inputs=(_tensor("image", inputs),), outputs=(_tensor("logits", outputs),), absolute_tolerance=0.05)
 
 
@@ -98,81 +83,32 @@ def draft(
     probes: Mapping[int, Probe] | None = None,
     accuracies: Sequence[float] | None = None,
     model: str = MODEL,
+    size: int = SIZE,
 ) -> Manifest:
     """A manifest of ``models``, least accurate first; ``probes`` replaces the true probe of a rank."""
     variants = []
     for rank, raw in enumerate(models, start=1):
         time = (milliseconds or [float(rank) for rank in range(1, len(models) + 1)])[rank - 1]
         percent = (accuracies or [90.0 + rank for rank in range(1, len(models) + 1)])[rank - 1]
-        accuracy = Accuracy(percent=percent, low_percent=percent - 1, high_percent=percent + 1, samples=1000)
-        latency = LatencyProfile(
-            batch_size=1,
-            mean_milliseconds=time,
-            p50_milliseconds=time,
-            p95_milliseconds=1.2 * time,
-            samples=200,
-        )
-        environment = Environment(
-            cpu_model="test", logical_cpus=2, threads=1, onnxruntime_version="1.0", platform="linux"
-        )
-        profile = Profile(
-            environment=environment,
-            latencies=(latency,),
-            load_milliseconds=100,
-            memory_peak_bytes=rank << 20,
-            memory_steady_bytes=rank << 20,
-        )
         variants.append(
-            Variant(
-                name=f"variant-{rank}",
-                rank=rank,
-                file=f"{100 + rank}/model.onnx",
-                sha256=hashlib.sha256(raw).hexdigest(),
-                size_bytes=len(raw),
-                parent=None,
-                method="test",
-                opset=17,
-                ir_version=8,
-                parameters=1,
-                macs=1,
-                validation_accuracy=accuracy,
-                test_accuracy=accuracy,
-                parity=ParityProof(
-                    max_absolute_difference=0, max_absolute_logit=1, top1_agreement_percent=100, samples=256
-                ),
-                exactness=None,
-                profiles=(profile,),
-                probe=(probes or {}).get(rank) or _probe(raw),
+            draft_variant(
+                f"variant-{rank}",
+                rank,
+                raw,
+                percent=percent,
+                profiles=(draft_profile(draft_latency(mean=time, p95=1.2 * time), memory=rank << 20),),
+                probe=(probes or {}).get(rank) or _probe(raw, size=size),
             )
         )
-    return Manifest(
+    return draft_manifest(
+        variants,
         model=model,
-        revision=1,
-        created="2026-01-01T00:00:00Z",
-        edgefolio_version="0",
-        specification={},
-        specification_sha256=_DIGEST,
-        seed=0,
-        source="test",
-        data=DataDigests(
-            training_uri="test",
-            training_sha256=_DIGEST,
-            validation_sha256=_DIGEST,
-            test_sha256=_DIGEST,
-            training_samples=1,
-            validation_samples=1,
-            test_samples=1,
-        ),
         labels=tuple(str(label) for label in range(CLASSES)),
-        preprocessing=Preprocessing(),
         signature=Signature(
-            inputs=(TensorSignature(name="image", datatype="FP32", shape=(1, SIZE, SIZE)),),
+            inputs=(TensorSignature(name="image", datatype="FP32", shape=(1, size, size)),),
             outputs=(TensorSignature(name="logits", datatype="FP32", shape=(CLASSES,)),),
             max_batch_size=64,
         ),
-        software={},
-        request_batch_size=1,
-        variants=tuple(variants),
     )
 
 

@@ -39,6 +39,14 @@ SWITCHING = optional(
     windowSeconds=st.integers(1, 600),
     observeSeconds=st.sampled_from(["0.5", "1", "30"]),
 )
+NORMALIZATIONS = st.integers(1, 16).flatmap(
+    lambda channels: st.fixed_dictionaries(
+        {
+            "mean": st.lists(DECIMALS, min_size=channels, max_size=channels),
+            "standardDeviation": st.lists(DECIMALS.filter(float), min_size=channels, max_size=channels),
+        }
+    )
+)
 METHODS = optional(
     sparseTraining=optional(
         levels=st.integers(0, 32),
@@ -57,7 +65,10 @@ SPECIFICATIONS = st.fixed_dictionaries(
         "objectives": OBJECTIVES,
         "switching": SWITCHING,
         "methods": METHODS,
-        "data": st.fixed_dictionaries({"trainingURI": URIS}, optional={"calibrationSamples": st.integers(32, 65536)}),
+        "data": st.fixed_dictionaries(
+            {"trainingURI": URIS},
+            optional={"calibrationSamples": st.integers(32, 65536), "normalization": NORMALIZATIONS},
+        ),
         "selection": optional(maxVariants=st.integers(1, 16), maxAccuracyLossPoints=DECIMALS),
         "profiling": optional(batchSizes=st.sets(st.integers(1, 4096), min_size=1, max_size=4).map(list)),
         "seed": st.integers(0, 2**31 - 1),

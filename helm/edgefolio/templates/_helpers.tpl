@@ -1,16 +1,16 @@
 {{/* The chart's name, for labels. */}}
 {{- define "edgefolio.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 48 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 42 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Beginning of the names of all objects. */}}
 {{- define "edgefolio.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 48 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 42 | trimSuffix "-" }}
 {{- else if contains (include "edgefolio.name" .) .Release.Name }}
-{{- .Release.Name | trunc 48 | trimSuffix "-" }}
+{{- .Release.Name | trunc 42 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "edgefolio.name" .) | trunc 48 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "edgefolio.name" .) | trunc 42 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 

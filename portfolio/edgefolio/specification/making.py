@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import NonNegativeDecimal, PercentDecimal, PositiveDecimal, Specification
+from edgefolio.specification.base import (
+    DecimalString,
+    NonNegativeDecimal,
+    PercentDecimal,
+    PositiveDecimal,
+    Specification,
+)
 from edgefolio.specification.rules import rules
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -44,6 +51,38 @@ class Source(Specification):
     """Trained weights (safetensors); absent: it is trained from scratch."""
 
 
+_DEVIATION_RULE = "standardDeviation must be above 0 for every channel"
+_CHANNELS_RULE = "standardDeviation and mean must have one number for each channel"
+
+
+class Normalization(Specification):
+    """What trained weights expect of their inputs: ``(value - mean) / standardDeviation``, channel by channel.
+
+    Integer samples (and ``builtin:digits``) are brought to 0..1 first; floating samples of an ``.npz`` file are taken
+    as they are. The mean of ImageNet, for example, is ``["0.485", "0.456", "0.406"]``.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.mean.size() == self.standardDeviation.size()", _CHANNELS_RULE),
+            ("self.standardDeviation.all(d, double(d) > 0.0)", _DEVIATION_RULE),
+        )
+    )
+
+    mean: Annotated[tuple[DecimalString, ...], Field(min_length=1, max_length=16)]
+    """One number for each channel."""
+    standard_deviation: Annotated[tuple[DecimalString, ...], Field(min_length=1, max_length=16)]
+    """One number above 0 for each channel."""
+
+    @model_validator(mode="after")
+    def _one_of_each_for_every_channel(self) -> Normalization:
+        if len(self.mean) != len(self.standard_deviation):
+            raise ValueError(_CHANNELS_RULE)
+        if any(Decimal(deviation) <= 0 for deviation in self.standard_deviation):
+            raise ValueError(_DEVIATION_RULE)
+        return self
+
+
 class DataSpecification(Specification):
     """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, an ``.npz`` file.
 
@@ -78,6 +117,8 @@ class DataSpecification(Specification):
     """Unlabelled samples that the one-shot route looks at."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Height and width that pictures are scaled to; absent: as they are."""
+    normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
+    """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
 
 
 class SparseTraining(Specification):

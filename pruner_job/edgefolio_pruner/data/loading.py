@@ -6,7 +6,7 @@ import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
-from edgefolio.specification import DataSpecification
+from edgefolio.specification import DataSpecification, Normalization
 from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
 from edgefolio_pruner.data.digits import read_digits
 from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
@@ -28,7 +28,8 @@ def load_data(
     """The data that ``specification`` names, in three disjoint parts.
 
     Parts of their own win; what is missing is held out of the training data, stratified by class and drawn by
-    ``seed``. Values become ``(raw * scale - mean) / std`` with mean and std per channel over the training part.
+    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
+    over the training part.
     Raises :class:`UserError` for the field that is at fault.
     """
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
@@ -68,7 +69,10 @@ def load_data(
                 value=names.get(part),
                 remedy="Give all parts samples of one shape, or set data.imageSize.",
             )
-    preprocessing = _preprocessing(parts[TRAIN], data.scale)
+    if specification.normalization is None:
+        preprocessing = _preprocessing(parts[TRAIN], data.scale)
+    else:
+        preprocessing = _given(specification.normalization, data.scale, channels=shape[0], field=field)
     return DataBundle(
         name=specification.training_uri,
         train=_normalised(parts[TRAIN], preprocessing),
@@ -160,6 +164,23 @@ def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
         scale=scale,
         mean=tuple(round(float(value), 6) for value in mean),
         std=tuple(round(float(value), 6) for value in deviation),
+    )
+
+
+def _given(normalization: Normalization, scale: float, *, channels: int, field: str) -> Preprocessing:
+    """The preprocessing that the user's weights were trained with."""
+    if len(normalization.mean) != channels:
+        raise UserError(
+            f"it has {len(normalization.mean)} numbers, but the samples have {channels} "
+            f"{'channel' if channels == 1 else 'channels'}.",
+            field=f"{field}.normalization.mean",
+            value=", ".join(normalization.mean),
+            remedy="Give one number for each channel, for mean and for standardDeviation.",
+        )
+    return Preprocessing(
+        scale=scale,
+        mean=tuple(float(value) for value in normalization.mean),
+        std=tuple(float(value) for value in normalization.standard_deviation),
     )
 
 

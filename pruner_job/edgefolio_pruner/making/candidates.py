@@ -16,9 +16,9 @@ from edgefolio import __version__
 from edgefolio.errors import EdgefolioError
 from edgefolio.manifest import Accuracy, ExactnessProof, LayerKept, ParityProof, Probe, Record
 from edgefolio.repository.fetching import digest_of_file
+from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.making.captures import Captures
-from edgefolio_pruner.making.exactness import prove_exactness
 from edgefolio_pruner.making.probe import make_probe, probe_samples
 from edgefolio_pruner.making.source import MakingSource
 from edgefolio_pruner.making.trained import DENSE, TrainedState
@@ -154,22 +154,15 @@ class CandidateMaker:
     def _prune(
         self, name: str, weights: dict[str, torch.Tensor]
     ) -> tuple[torch.nn.Module, ExactnessProof, tuple[LayerKept, ...], int]:
-        sparse32 = self._captures.float32.with_state(weights)
-        sparse64 = self._captures.float64.with_state(weights)
-        # Compressed in both precisions: the proof needs float64 throughout, the product is float32.
-        compressed32, compressed64 = compress(sparse32), compress(sparse64)
-        exactness = prove_exactness(
-            name=name,
-            sparse64=sparse64.graph_module,
-            pruned64=compressed64.module,
-            sparse32=sparse32.graph_module,
-            pruned32=compressed32.module,
-            samples=torch.from_numpy(self._source.data.validation.images[:_EXACTNESS_SAMPLES]),
-        )
+        captured = self._captures.model.with_state(weights)
+        compressed = compress(captured)
+        samples = torch.from_numpy(self._source.data.validation.images[:_EXACTNESS_SAMPLES])
+        exactness = prove_exact(self._source.build_with(weights), captured, compressed, samples)
+        exactness.require(name)
         layers = tuple(
-            LayerKept(name=layer.name, before=layer.before, after=layer.after) for layer in compressed32.report.layers
+            LayerKept(name=layer.name, before=layer.before, after=layer.after) for layer in compressed.report.layers
         )
-        return compressed32.module, exactness, layers, compressed32.report.macs_after
+        return compressed.module, exactness.record(), layers, compressed.report.macs_after
 
     def _prove_parity(self, name: str, module: torch.nn.Module, path: Path) -> ParityProof:
         found = parity(module, path, self._parity_samples, batch=64, threads=self._threads)

@@ -12,24 +12,19 @@ from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 
 class Captures:
-    """The graph of one source in float32 and float64, with freshly initialised weights."""
+    """The graph of one source, with freshly initialised weights."""
 
     def __init__(self, source: MakingSource) -> None:
         self._source = source
 
     @cached_property
-    def float32(self) -> CapturedModel:
-        """As it is published."""
+    def model(self) -> CapturedModel:
+        """The network as it was captured, in float32."""
         return capture(self._source.build().eval(), (self._example,))
-
-    @cached_property
-    def float64(self) -> CapturedModel:
-        """For the proof of exactness."""
-        return capture(self._source.build().eval().double(), (self._example.double(),))
 
     def require_prunable(self) -> int:
         """The number of groups of channels that can be pruned. Raises :class:`UserError` if there are none."""
-        groups = channel_groups(self.float32)
+        groups = channel_groups(self.model)
         prunable = sum(group.prunable for group in groups)
         if not prunable:
             reasons = "; ".join(f"{group.name}: {group.reason}" for group in groups[:5]) or "it has none"

@@ -134,6 +134,11 @@ class RemoteWork:
         except ValidationError:
             return own
 
+    def other_slots(self) -> tuple[str, ...]:
+        """What other runs left at this place: the pieces of this making, or of one before."""
+        names = self._storage.names("")
+        return tuple(name for name in names if name not in (self._slot, _THREADS))
+
     def take(self, *, others: Iterable[str] = ()) -> int:
         """Make the slot this run's own and bring its files, then what the slots ``others`` have more; their number."""
         owner = self._held.index.owner
@@ -148,7 +153,9 @@ class RemoteWork:
             if name not in index.digests:
                 self._storage.delete(self._path(f"{_OBJECTS}/{name}"))
         brought = dict(self._brought(self._slot, index.files))
-        self._held = _Held(_Index(owner=owner, files={name: index.files[name] for name in brought}), signatures=brought)
+        self._held = _Held(
+            _Index(owner=owner, files={name: index.files[name] for name in brought}), signatures=dict(brought)
+        )
         for slot in others:
             raw = self._storage.read(f"{slot}/{_INDEX}", maximum_bytes=_LARGEST_INDEX_BYTES)
             other = _Index.read(raw)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio.specification import Architecture, ModelPortfolio
+from edgefolio.specification import Architecture, ModelPortfolio, Normalization
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.sources import build_architecture, check_weights_fit, read_weights
@@ -18,13 +18,17 @@ from edgefolio_pruner.training import check_model_fits_data, state_digest
 
 @dataclass(frozen=True, eq=False)
 class MakingSource:
-    """A model and its data. ``initial_state`` holds the user's weights, with ``initial_digest``, or is ``None``."""
+    """A model and its data. ``initial_state`` holds the user's weights, with ``initial_digest``, or is ``None``.
+
+    ``normalization`` is what the user asks for; without it the data alone decide.
+    """
 
     architecture: Architecture
     seed: int
     data: DataBundle
     initial_state: Mapping[str, torch.Tensor] | None
     initial_digest: str | None
+    normalization: Normalization | None = None
 
     def build(self) -> nn.Module:
         """The freshly initialised module, the same each time."""
@@ -45,7 +49,10 @@ class MakingSource:
     @property
     def record(self) -> dict[str, object]:
         """What the results of all stages depend on."""
+        # The digests are of raw samples. Left out where it is not set, so that results of before it existed are found.
+        asked = {} if self.normalization is None else {"normalization": self.normalization.model_dump(mode="json")}
         return {
+            **asked,
             "architecture": self.architecture.model_dump(mode="json"),
             "seed": self.seed,
             "weights": self.initial_digest,
@@ -78,4 +85,5 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
         data=data,
         initial_state=state,
         initial_digest=None if state is None else state_digest(state),
+        normalization=spec.data.normalization,
     )

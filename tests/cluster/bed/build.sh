@@ -2,7 +2,7 @@
 # Make everything that up.sh and the tests need: Debian packages, binaries (Go modules), images, Edgefolio's own among them.
 # Idempotent: what is there and current is kept.
 #   build.sh            everything (root, Debian)
-#   build.sh edgefolio  Edgefolio's images alone, after a change; seconds
+#   build.sh edgefolio store   Edgefolio's images alone, after a change; seconds
 #   build.sh control    etcd and Kubernetes' own programs alone: enough for the tests that need an API server only (any user)
 # A cold build takes about 10 minutes and both cores (control alone: half of it). JOBS=1 leaves one core to others.
 set -euo pipefail
@@ -102,6 +102,38 @@ edgefolio() {
     rm -f "$IMAGES/.edgefolio-$image-"*
     touch "$IMAGES/.edgefolio-$image-$state"
   done
+  rm -rf "$IMAGES/new"
+  umount "$BED_CACHE/buildah/overlay" 2>/dev/null || true     # buildah leaves it mounted on itself
+}
+
+# All images in a containerd's own directory: a node that copies it (as hard links, node.sh) imports nothing.
+store() {
+  local folder=$BED_CACHE/store.new socket pid
+  if [ -e "$STORE/.ready" ] && [ -z "$(find "$IMAGES" -name '*.tar' -newer "$STORE/.ready")" ]; then return; fi
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  socket=$(mktemp -d)
+  cat >"$socket/containerd.toml" <<K
+version = 3
+root = "$folder"
+state = "$socket/state"
+disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = "$socket/containerd.sock"
+[ttrpc]
+  address = "$socket/containerd.sock.ttrpc"
+K
+  containerd --config "$socket/containerd.toml" >"$socket/log" 2>&1 & pid=$!
+  wait_for 20 ctr -a "$socket/containerd.sock" version
+  for image in "$IMAGES"/*.tar; do
+    ctr -a "$socket/containerd.sock" -n k8s.io images import --local "$image" >>"$socket/log" 2>&1 || { cat "$socket/log" >&2; kill $pid; return 1; }
+  done
+  kill $pid
+  wait $pid || true
+  find "$folder" -mindepth 1 -maxdepth 1 -not -name '*.content.v1.*' -not -name '*.metadata.v1.*' -not -name '*.overlayfs' -exec rm -r {} +
+  touch "$folder/.ready"
+  rm -rf "$STORE" "$socket"
+  mv "$folder" "$STORE"
 }
 
 # What an image is made from: file names and contents.
@@ -118,7 +150,7 @@ sources_of() {
     -type f -not -name '*.pyc' | sort | xargs sha256sum
 }
 
-for step in ${*:-packages control nodes images edgefolio}; do
+for step in ${*:-packages control nodes images edgefolio store}; do
   SECONDS=0
   "$step"
   echo "$step: $SECONDS s"

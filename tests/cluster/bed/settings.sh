@@ -17,6 +17,7 @@ APISERVER_FLAGS=${APISERVER_FLAGS:-}    # more flags for kube-apiserver
 
 BIN=$BED_CACHE/bin
 IMAGES=$BED_CACHE/images
+STORE=$BED_CACHE/store                  # a containerd's directory with these images: what every node begins with
 PKI=$BED_RUN/pki
 LOGS=$BED_RUN/log
 PIDS=$BED_RUN/pid

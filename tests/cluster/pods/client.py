@@ -10,16 +10,18 @@ import sys
 import time
 
 import numpy as np
-import tritonclient.http as triton
+import tritonclient.grpc as triton
+
+TIMEOUT_SECONDS = 20.0
 
 
 def main() -> None:
     address, model, rate, seconds, batch = sys.argv[1:]
-    client = triton.InferenceServerClient(address, network_timeout=20, connection_timeout=20)
-    metadata = client.get_model_metadata(model)
-    (tensor,), output = metadata["inputs"], metadata["outputs"][0]["name"]
-    shape = [int(batch), *tensor["shape"][1:]]
-    given = triton.InferInput(tensor["name"], shape, tensor["datatype"])
+    client = triton.InferenceServerClient(address)
+    metadata = client.get_model_metadata(model, client_timeout=TIMEOUT_SECONDS)
+    (tensor,), output = metadata.inputs, metadata.outputs[0].name
+    shape = [int(batch), *tensor.shape[1:]]
+    given = triton.InferInput(tensor.name, shape, tensor.datatype)
     given.set_data_from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32))
     began = time.time()
     for number in range(int(float(rate) * float(seconds))):
@@ -27,8 +29,8 @@ def main() -> None:
         time.sleep(max(0.0, due - time.time()))
         line = {"due": round(due, 4), "version": None, "error": None}
         try:
-            answer = client.infer(model, [given])
-            line["version"] = int(answer.get_response()["model_version"])
+            answer = client.infer(model, [given], client_timeout=TIMEOUT_SECONDS)
+            line["version"] = int(answer.get_response().model_version)
             if not np.isfinite(answer.as_numpy(output)).all():
                 line["error"] = "an answer that is not finite"
         except Exception as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 Object = dict[str, Any]
 
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ACCOUNT = Path(os.environ.get("SERVICE_ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 #: Path of the portfolios of a namespace.
 PORTFOLIOS = "/apis/edgefolio.dev/v1alpha1/namespaces/{namespace}/modelportfolios"
 #: Path of all of them.

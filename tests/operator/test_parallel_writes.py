@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgefolio_operator.api import ApiError
-from edgefolio_operator.writing import write_each
+from edgefolio_operator.parallel_writes import write_each
 
 
 def documents(count: int) -> list[dict[str, Any]]:

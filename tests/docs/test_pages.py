@@ -1,0 +1,238 @@
+"""The pages say what is there: links and paths exist, every reason is explained, fields are the resources' own."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from edgefolio.decision.types import Reason
+from edgefolio.specification import annotations
+from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
+from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
+from edgefolio_kubectl.main import build_app
+from edgefolio_operator import objectives
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+CLUSTER = ROOT / "docs" / "cluster"
+CODE = ("portfolio", "pruner_job", "edge", "operator", "kubectl")
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(path), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text_of(page))):
+        if "://" in target:
+            continue
+        name, _, fragment = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"{page.name} links {target}"
+        if fragment and path.suffix == ".md":
+            headings = re.findall(r"^#+ (.+)$", text_of(path), flags=re.MULTILINE)
+            assert fragment in {anchor(heading) for heading in headings}, f"{page.name} links {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_that_are_named_exist(page: Path) -> None:
+    folders = (
+        "docs|helm|manifests|examples|scripts|tests|benchmarks|images|demo|portfolio|pruner_job|edge|operator|kubectl"
+    )
+    for path in re.findall(rf"(?<![\w/.-])((?:{folders})/[\w./-]*\w)", text_of(page)):
+        if (ROOT / path).exists() or any((ROOT / folder / path).exists() for folder in CODE):
+            continue
+        # Built or written by a command that the page names.
+        assert path.startswith(("images/wheels",)), f"{page.name} names {path}"
+
+
+def constants(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every CamelCase word that the code below ``folder`` holds as a whole string, with its file."""
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(text_of(path))):
+            word = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(word, str) and re.fullmatch(r"[A-Z][a-z]+(?:[A-Z][A-Za-z0-9]+)*", word):
+                yield word, str(path.relative_to(ROOT))
+
+
+#: Words in the code that are no reasons.
+NO_REASONS = frozenset(
+    word
+    for line in text_of(Path(__file__).parent / "no-reasons.txt").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
+#: Reasons that are put together of two words.
+COMPOSED = {f"Rollout{phase}" for phase in ("Progressing", "Completed", "Paused", "RolledBack")}
+
+
+def test_every_reason_is_explained() -> None:
+    page = text_of(CLUSTER / "troubleshooting.md")
+    explained = set(re.findall(r"`([A-Z]\w+)`", page))
+    said = dict(constants(ROOT / "operator")) | dict(constants(ROOT / "edge" / "edgefolio_edge" / "cluster"))
+    missing = {word: place for word, place in said.items() if word not in NO_REASONS | explained}
+    assert not missing, "explain them in docs/cluster/troubleshooting.md, or say in no-reasons.txt what they are"
+    assert {reason.value for reason in Reason} | COMPOSED <= explained
+    # A reason that the code does not give any more misleads.
+    everything = {word for folder in CODE for word, _ in constants(ROOT / folder)} | COMPOSED
+    kubernetes = {"OOMKilled", "Pending", "ImagePullBackOff", "CreateContainerConfigError", "Init"}
+    assert explained <= everything | kubernetes | {reason.value for reason in Reason}, "no code says this"
+
+
+def fields(schema: dict[str, Any]) -> Iterator[str]:
+    """Dotted paths of all fields of a JSON schema."""
+    definitions = schema.get("$defs", {})
+
+    def walk(part: dict[str, Any], path: str, seen: tuple[str, ...]) -> Iterator[str]:
+        for reference in re.findall(r"#/\$defs/(\w+)", str({key: part[key] for key in part if key != "properties"})):
+            if reference not in seen:
+                yield from walk(definitions[reference], path, (*seen, reference))
+        for name, inner in part.get("properties", {}).items():
+            inside = f"{path}.{name}".lstrip(".")
+            yield inside
+            yield from walk(inner, inside, seen)
+
+    yield from walk({key: value for key, value in schema.items() if key != "$defs"}, "", ())
+
+
+def known_fields() -> set[str]:
+    models = {
+        "spec": (PortfolioSpecification, EndpointSpecification),
+        "status": (PortfolioStatus, EndpointStatus),
+    }
+    return {
+        f"{part}.{path}"
+        for part, found in models.items()
+        for model in found
+        for path in fields(model.model_json_schema(by_alias=True))
+    }
+
+
+@pytest.mark.parametrize("page", sorted(CLUSTER.glob("*.md")), ids=lambda page: page.name)
+def test_fields_that_are_named_are_the_resources(page: Path) -> None:
+    known = known_fields()
+    values = yaml.safe_load(text_of(ROOT / "helm/edgefolio/values.yaml"))
+
+    def in_chart(path: str) -> bool:
+        found: Any = values
+        for step in path.split("."):
+            if not isinstance(found, dict) or step not in found:
+                return False
+            found = found[step]
+        return True
+
+    assert "spec.switching.policy" in known
+    for word in re.findall(r"`([a-z]\w*(?:\[\])?(?:\.[a-z]\w*)+)(?::[^`]*)?`", text_of(page)):
+        word = word.replace("[]", "")
+        if word.endswith((".yaml", ".py", ".md", ".json", ".tgz")) or word.startswith(
+            ("edgefolio.", "metrics.k8s.", "slo.")
+        ):
+            continue
+        if "." in word and word.split(".")[0] in ("install", "upgrade"):
+            continue  # of Flux' HelmRelease
+        ends = {word, *(f"spec.{part}.{word}" for part in ("serving", "serving.managed", "switching")), f"spec.{word}"}
+        is_field = bool(ends & known) or any(path.endswith(f".{word}") for path in known)
+        is_pod_field = word.startswith(("app.kubernetes", "emptyDir.", "limits.", "resources."))
+        assert is_field or in_chart(word) or is_pod_field, f"{page.name}: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_annotations_that_are_named_are_read(page: Path) -> None:
+    read = {annotations.MAKE_REQUESTED, annotations.PIN_VARIANT, annotations.PAUSED, "edgefolio.dev/adopt"}
+    read |= {annotations.OBJECTIVE_PREFIX + key for key in objectives.ANNOTATIONS}
+    versions = {"edgefolio.dev/v1alpha1"}
+    for word in re.findall(r"(?<![\w./])(?:slo\.)?edgefolio\.dev/[\w-]*\w", text_of(page)):
+        assert word in read | versions, f"{page.name}: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_are_accepted(page: Path) -> None:
+    base: dict[str, Any] = {"repository": {"uri": "s3://bucket/portfolios"}, "serving": {"modelName": "digits"}}
+    made = {"data": {"trainingURI": "builtin:digits"}, "methods": {"sparseTraining": {}}}
+    for block in code_blocks(page, "yaml"):
+        for document in yaml.safe_load_all(block):
+            whole = document.get("kind") == "ModelPortfolio"
+            head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "part"}}
+            spec = document.get("spec", document)
+            if not whole:
+                spec = {
+                    **base,
+                    **(made if "source" in spec else {}),
+                    **spec,
+                    "serving": {**base["serving"], **spec.get("serving", {})},
+                }
+            ModelPortfolio.model_validate(document if whole else {**head, "spec": spec})
+
+
+def test_commands_of_the_plugin_exist() -> None:
+    group: Any = typer.main.get_command(build_app())
+    for page in PAGES:
+        for line in re.findall(r"kubectl edgefolio ([^\n`|#]+)", text_of(page)):
+            command, *arguments = line.split()
+            if command.startswith("-"):
+                continue
+            assert command.strip(".,;:") in group.commands, f"{page.name}: kubectl edgefolio {line}"
+            options = {name for parameter in group.commands[command.strip(".,;:")].params for name in parameter.opts}
+            for word in arguments:
+                if word.startswith("-"):
+                    assert word.strip(".,;:") in options, f"{page.name}: kubectl edgefolio {line}"
+
+
+def kstatus(thing: dict[str, Any]) -> str:
+    """kstatus' generic rules, as Flux applies them."""
+    status, metadata = thing.get("status", {}), thing["metadata"]
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
+    if metadata.get("deletionTimestamp"):
+        return "Terminating"
+    if status.get("observedGeneration", metadata["generation"]) != metadata["generation"]:
+        return "InProgress"
+    if conditions.get("Reconciling") == "True":
+        return "InProgress"
+    if conditions.get("Stalled") == "True":
+        return "Failed"
+    # An object that nobody has looked at yet reads as done to kstatus; the operator's first cycle ends that.
+    return "Current" if conditions.get("Ready") == "True" else "InProgress"
+
+
+def test_the_table_of_states_is_that_of_the_tested_objects() -> None:
+    folder = ROOT / "manifests/gitops/argocd/resource_customizations/edgefolio.dev/ModelPortfolio"
+    cases = yaml.safe_load(text_of(folder / "health_test.yaml"))["tests"]
+    health = {Path(case["inputPath"]).name: case["healthStatus"]["status"] for case in cases}
+    rows = re.findall(
+        r"^\| \[.+?\]\(\S+/testdata/(\S+?)\).*? \| (\w+) \| (\w+) \|$", text_of(CLUSTER / "gitops.md"), re.MULTILINE
+    )
+    assert {name for name, _, _ in rows} == set(health)
+    for name, flux, argo in rows:
+        assert health[name] == argo, name
+        assert kstatus(yaml.safe_load(text_of(folder / "testdata" / name))) == flux, name
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 80
+
+
+def test_the_extras_that_are_named_exist() -> None:
+    extras = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
+    for page in PAGES:
+        for names in re.findall(r"\.\[([a-z,]+)\]'?|edgefolio\[([a-z,]+)\]", text_of(page)):
+            for name in "".join(names).split(","):
+                assert name in extras, f"{page.name}: {name}"
