@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import names
-from edgefolio_operator.api import Api, collection
+from edgefolio_operator.api import Api, ApiError, collection
 from edgefolio_operator.conflicts import key_of
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.mirrors import Store
+from edgefolio_operator.parallel_writes import write_each
 from edgefolio_operator.rewriting import Rewrites
 from edgefolio_operator.sources import Sources
+from edgefolio_operator.telling import Event
 from edgefolio_operator.world import Plan
 
 Object = Mapping[str, Any]
@@ -46,9 +48,13 @@ class Writer:
         self._may_write = may_write
         self._events = EventSink(api)
         self._rewrites = Rewrites()
+        self._refusals: dict[tuple[str, str], str] = {}
 
-    async def write(self, portfolio: Object, plan: Plan) -> None:
-        """Write ``plan``. Raises :class:`LeaseLostError`, ApiError and what aiohttp raises."""
+    async def write(self, portfolio: Object, plan: Plan) -> Mapping[str, ApiError]:
+        """Write ``plan``; the endpoints that were refused, by name: those are told what they were told before.
+
+        Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
+        """
         key = namespace, _ = key_of(portfolio)
         jobs = collection("batch/v1", "jobs", namespace)
         if plan.finalizer:
@@ -61,7 +67,12 @@ class Writer:
         for name in plan.delete_endpoints:
             await self.delete_endpoint(namespace, name)
         for document in plan.apply:
-            await self._apply(document, namespace)
+            if document["kind"] != "ModelEndpoint":
+                await self._apply(document, namespace)
+        refused = await write_each(
+            (document for document in plan.apply if document["kind"] == "ModelEndpoint"),
+            lambda document: self._apply(document, namespace),
+        )
         if plan.delete_daemon_set is not None:
             self._check()
             await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
@@ -79,9 +90,10 @@ class Writer:
             )
             self._portfolios.put(dict(portfolio))
             self._rewrites.written(key)
-        await self._tell(portfolio, plan)
+        await self._tell(portfolio, [event for event in plan.events if event.endpoint not in refused])
         if plan.finalizer is False:
             await self._set_finalizer(portfolio, present=False)
+        return refused
 
     async def delete_endpoint(self, namespace: str, name: str) -> None:
         """Delete a ModelEndpoint, and forget it."""
@@ -89,9 +101,18 @@ class Writer:
         await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
         self._endpoints.drop({"metadata": {"namespace": namespace, "name": name}})
 
+    async def refused(self, portfolio: Object, error: ApiError) -> None:
+        """Tell people what the API server refused, once for each message: nothing else names a quota or a policy."""
+        key, message = key_of(portfolio), str(error)
+        if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
+            return
+        self._refusals[key] = message
+        await self._events.tell(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
+
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""
         self._rewrites.forget(key)
+        self._refusals.pop(key, None)
 
     async def _apply(self, document: dict[str, Any], namespace: str) -> None:
         self._check()
@@ -102,9 +123,9 @@ class Writer:
         elif document["kind"] == "Job":
             self._sources.put_job(namespace, written)
 
-    async def _tell(self, portfolio: Object, plan: Plan) -> None:
+    async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
         namespace, _ = key_of(portfolio)
-        for event in plan.events:
+        for event in events:
             about: Object | None = portfolio
             if event.about_namespace:
                 about = self._sources.namespace(namespace)
