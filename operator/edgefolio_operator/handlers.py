@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY, start_http_server
 
 from edgefolio_operator.api import Access, Api
 from edgefolio_operator.controller import Controller
+from edgefolio_operator.kopf_storage import NothingToCompare
 from edgefolio_operator.liveness import fault_of
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Store
@@ -62,7 +63,7 @@ class Handlers:
         settings.networking.error_backoffs = Backoffs()
         settings.persistence.finalizer = f"{GROUP}/operator"
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = NothingToCompare(prefix=GROUP)
         metrics = Metrics(REGISTRY)
         if self._settings.metrics_port:
             server, thread = start_http_server(self._settings.metrics_port)

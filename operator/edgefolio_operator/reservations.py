@@ -49,27 +49,37 @@ class Reservations:
     """All promises that are known, of all portfolios, by endpoint."""
 
     promises: Mapping[EndpointKey, tuple[Promise, ...]] = field(default_factory=dict)
+    #: Who was promised something, by node: every endpoint asks, and about its own node alone.
+    holders: Mapping[str, frozenset[EndpointKey]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, promises: Iterable[Promise]) -> Reservations:
         """These promises."""
         found: dict[EndpointKey, tuple[Promise, ...]] = {}
+        holders: dict[str, frozenset[EndpointKey]] = {}
         for promise in promises:
             found[promise.endpoint] = (*found.get(promise.endpoint, ()), promise)
-        return cls(promises=found)
+            holders[promise.node] = holders.get(promise.node, frozenset()) | {promise.endpoint}
+        return cls(promises=found, holders=holders)
 
     def after(self, endpoint: EndpointKey, promises: tuple[Promise, ...]) -> Reservations:
         """With ``promises`` in the place of what ``endpoint`` was promised before."""
-        if self.promises.get(endpoint, ()) == promises:
+        before = self.promises.get(endpoint, ())
+        if before == promises:
             return self
         others = {key: value for key, value in self.promises.items() if key != endpoint}
-        return Reservations(promises={**others, endpoint: promises} if promises else others)
+        holders = dict(self.holders)
+        for promise in before:
+            holders[promise.node] = holders[promise.node] - {endpoint}
+        for promise in promises:
+            holders[promise.node] = holders.get(promise.node, frozenset()) | {endpoint}
+        return Reservations(promises={**others, endpoint: promises} if promises else others, holders=holders)
 
     def reserved_bytes(self, node: str, *, but_for: EndpointKey, seen_at: float, now: float) -> int:
         """What others than ``but_for`` were promised on ``node`` and a figure of ``seen_at`` cannot show."""
         return sum(
-            _taken_bytes([promise for promise in promises if promise.node == node], seen_at=seen_at, now=now)
-            for endpoint, promises in self.promises.items()
+            _taken_bytes([each for each in self.promises[endpoint] if each.node == node], seen_at=seen_at, now=now)
+            for endpoint in self.holders.get(node, frozenset())
             if endpoint != but_for
         )
 

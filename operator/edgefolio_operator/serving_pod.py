@@ -52,8 +52,10 @@ _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: what was said of the server before says nothing of this one.
 FORGET_HEALTH = f"rm -f {HEALTH}/{health_files.SERVING} {HEALTH}/{health_files.RESTART}"
+# A server that was killed left its shared memory behind, on a volume that outlives it.
 _TRITON = f"""\
 {FORGET_HEALTH}
+rm -rf /dev/shm/*
 key="$(cat {KEY}/key)"
 exec tritonserver --model-repository={MODELS} --model-control-mode=explicit --disable-auto-complete-config \\
   --strict-readiness=false --exit-timeout-secs={EXIT_SECONDS} --allow-gpu-metrics=false \\

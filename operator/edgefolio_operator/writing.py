@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgefolio.specification.resource import API_VERSION
@@ -11,6 +11,7 @@ from edgefolio_operator.api import Api, ApiError, collection
 from edgefolio_operator.conflicts import key_of
 from edgefolio_operator.events import EventSink
 from edgefolio_operator.mirrors import Store
+from edgefolio_operator.parallel_writes import write_each
 from edgefolio_operator.rewriting import Rewrites
 from edgefolio_operator.sources import Sources
 from edgefolio_operator.telling import Event
@@ -49,8 +50,11 @@ class Writer:
         self._rewrites = Rewrites()
         self._refusals: dict[tuple[str, str], str] = {}
 
-    async def write(self, portfolio: Object, plan: Plan) -> None:
-        """Write ``plan``. Raises :class:`LeaseLostError`, ApiError and what aiohttp raises."""
+    async def write(self, portfolio: Object, plan: Plan) -> Mapping[str, ApiError]:
+        """Write ``plan``; the endpoints that were refused, by name: those are told what they were told before.
+
+        Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
+        """
         key = namespace, _ = key_of(portfolio)
         jobs = collection("batch/v1", "jobs", namespace)
         if plan.finalizer:
@@ -63,7 +67,12 @@ class Writer:
         for name in plan.delete_endpoints:
             await self.delete_endpoint(namespace, name)
         for document in plan.apply:
-            await self._apply(document, namespace)
+            if document["kind"] != "ModelEndpoint":
+                await self._apply(document, namespace)
+        refused = await write_each(
+            (document for document in plan.apply if document["kind"] == "ModelEndpoint"),
+            lambda document: self._apply(document, namespace),
+        )
         if plan.delete_daemon_set is not None:
             self._check()
             await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
@@ -81,9 +90,10 @@ class Writer:
             )
             self._portfolios.put(dict(portfolio))
             self._rewrites.written(key)
-        await self._tell(portfolio, plan)
+        await self._tell(portfolio, [event for event in plan.events if event.endpoint not in refused])
         if plan.finalizer is False:
             await self._set_finalizer(portfolio, present=False)
+        return refused
 
     async def delete_endpoint(self, namespace: str, name: str) -> None:
         """Delete a ModelEndpoint, and forget it."""
@@ -113,9 +123,9 @@ class Writer:
         elif document["kind"] == "Job":
             self._sources.put_job(namespace, written)
 
-    async def _tell(self, portfolio: Object, plan: Plan) -> None:
+    async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
         namespace, _ = key_of(portfolio)
-        for event in plan.events:
+        for event in events:
             about: Object | None = portfolio
             if event.about_namespace:
                 about = self._sources.namespace(namespace)

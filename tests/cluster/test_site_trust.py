@@ -25,10 +25,10 @@ def _corrupt(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _swap(folder: Path, manifest: dict[str, Any]) -> None:
-    first, *_, last = (folder / "models" / "digits" / variant["file"] for variant in manifest["variants"])
-    first_bytes, last_bytes = first.read_bytes(), last.read_bytes()
-    first.write_bytes(last_bytes)
-    last.write_bytes(first_bytes)
+    paths = [folder / "models" / "digits" / variant["file"] for variant in manifest["variants"]]
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(content)
 
 
 def _tamper(folder: Path, manifest: dict[str, Any]) -> None:

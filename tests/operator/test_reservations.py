@@ -376,3 +376,41 @@ def test_the_second_of_two_upgrades_waits_and_says_why() -> None:
             members[0] = endpoint("pod-0", kept[0].spec, fleet[0].status)
     # And in the next cycle as well, while the first is not done.
     assert kept[1].spec.reason == "InsufficientSwitchMemory"
+
+
+@st.composite
+def promises_to(draw: st.DrawFn, endpoint: str) -> tuple[Promise, ...]:
+    nodes = st.sampled_from(["edge-1", "edge-2", "edge-3"])
+    return tuple(
+        Promise(
+            endpoint=("models", endpoint),
+            node=draw(nodes),
+            revision=1,
+            variant="small",
+            peak_bytes=draw(st.integers(1, 100)),
+            since=NOW,
+            done_at=draw(st.sampled_from([None, NOW])),
+        )
+        for _ in range(draw(st.integers(0, 2)))
+    )
+
+
+@given(st.data())
+def test_what_is_promised_is_found_by_its_node_whatever_changed_before(data: st.DataObject) -> None:
+    endpoints = ["pod-0", "pod-1", "pod-2"]
+    current = {name: data.draw(promises_to(name)) for name in endpoints}
+    reservations = Reservations.of(promise for promises in current.values() for promise in promises)
+    for name in data.draw(st.lists(st.sampled_from(endpoints), max_size=6)):
+        current[name] = data.draw(promises_to(name))
+        reservations = reservations.after(("models", name), current[name])
+    anew = Reservations.of(promise for promises in current.values() for promise in promises)
+    for node in ("edge-1", "edge-2", "edge-3", "edge-4"):
+        for name in endpoints:
+            asked = {"but_for": ("models", name), "seen_at": NOW, "now": NOW}
+            others = [promise for key, held in current.items() if key != name for promise in held]
+            expected = 0
+            for other in endpoints:
+                own = [each for each in others if each.endpoint[1] == other and each.node == node]
+                expected += max((each.peak_bytes for each in own if each.done_at is None), default=0)
+                expected += max((each.peak_bytes for each in own if each.done_at is not None), default=0)
+            assert reservations.reserved_bytes(node, **asked) == anew.reserved_bytes(node, **asked) == expected
