@@ -36,7 +36,7 @@ TESTS = re.compile(r"/(test|tests)/")
 
 
 def requirements(extra: str, *, project: Path = SOURCES / "pyproject.toml") -> list[str]:
-    """What an extra needs as ``project`` says, which may be another of Edgefolio's extras. "": what all of them need."""
+    """What an extra needs as ``project`` says, other extras of Edgefolio included. "": what all of them need."""
     document = tomllib.loads(project.read_text())["project"]
     if not extra:
         return list(document["dependencies"])

@@ -98,6 +98,13 @@ def plan_making(
     )
 
 
+def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> MakingPlan:
+    """The plan of a portfolio that may not make: no Job; what became of the last one stays known."""
+    return MakingPlan(
+        status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
+    )
+
+
 def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
     """Reason and message of a failed making: the user's own mistake in the words the command line would use."""
     if job is None or job.outcome != "Failed":

@@ -133,7 +133,7 @@ def test_settings_reach_the_pod() -> None:
     assert (found["triton"]["image"], found["agent"]["image"], found["key"]["image"]) == (
         "own/triton:2",
         "own/agent:2",
-        "own/agent:2",
+        "own/triton:2",
     )
     assert {container["imagePullPolicy"] for container in found.values()} == {"Never"}
     assert spec["nodeSelector"] == {"class": "edge"}
