@@ -40,6 +40,7 @@ def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespa
         text = f"The older ModelPortfolio {owner} makes into the same repository: what was published stays."
         return Plan(status=before, finalizer=False, events=(Event(reason="RepositoryRetained", message=text),))
     ends = in_ending_namespace or namespace_ends(world)
+    uid = str(world.portfolio["metadata"]["uid"])
     reclaim = observed_jobs(world.jobs, world.job_pods, names.RECLAIM_COMPONENT)
     others = [
         job.name
@@ -51,8 +52,9 @@ def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespa
         portfolio,
         before,
         deleted_at=time_seconds(str(world.portfolio["metadata"]["deletionTimestamp"])),
-        reclaim=reclaim[0] if reclaim else None,
-        others=others,
+        reclaim=next((job for job in reclaim if job.key == uid), None),
+        # One of an earlier portfolio of this name says nothing about this one.
+        others=[*others, *(job.name for job in reclaim if job.key != uid)],
         busy_pods=[str(pod["metadata"]["name"]) for pod in world.job_pods if _may_publish(pod)],
         namespace_ends=ends,
         now=now,
@@ -67,7 +69,7 @@ def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespa
         events.append(Event(reason=failure.reason, message=failure.message, warning=True))
     return Plan(
         status=plan.status,
-        apply=(build_reclaim_job(portfolio, images=images),) if plan.create else (),
+        apply=(build_reclaim_job(portfolio, uid=uid, images=images),) if plan.create else (),
         delete_jobs=plan.delete,
         finalizer=False if plan.release else None,
         events=tuple(events),

@@ -111,8 +111,8 @@ def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
         return None
     if isinstance(job.report, FailureReport):
         return ("BadInput" if job.report.kind == "BadInput" else "MakingFailed"), job.report.one_line()
-    said = [job.message or "The Job failed without a word.", f"Its last pod ended: {job.died}." if job.died else ""]
-    return "MakingFailed", f"{' '.join(filter(None, said))} Look at the logs of its pods."
+    died = f"Its last pod ended: {job.died}." if job.died else ""
+    return "MakingFailed", _said(job.message or "The Job failed without a word.", died, "Look at the logs of its pods.")
 
 
 def terminal_error(
@@ -151,13 +151,13 @@ def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine 
         message = failure[1]
     elif outcome == "Running" and job.pieces:
         stage, percent = PIECES_STAGE, 100 * min(job.pieces_made, job.pieces) // job.pieces
-        message = f"{job.pieces_made} of {job.pieces} pieces are made. {job.waiting}".strip()
+        message = _said(f"{job.pieces_made} of {job.pieces} pieces are made.", job.waiting, _attempt(job))
     elif outcome == "Running" and job.waiting:
-        stage, percent, message = WAITING_STAGE, 0, job.waiting
+        stage, percent, message = WAITING_STAGE, 0, _said(job.waiting, _attempt(job))
     elif outcome == "Running" and progress is not None:
         stage, percent, message = progress.stage, progress.percent, progress.message
-    elif outcome == "Running" and isinstance(job.report, FailureReport):
-        message = f"An attempt failed, and another is made: {job.report.one_line()}"
+    elif outcome == "Running" and _attempt(job):
+        message = _attempt(job)
     elif outcome == "Running" and last is not None and stage != WAITING_STAGE:
         message = last.message
     return JobStatus.model_validate(
@@ -174,6 +174,15 @@ def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine 
             "progress_percent": 100 if outcome == "Succeeded" else percent,
         }
     )
+
+
+def _attempt(job: ObservedJob) -> str:
+    """What went wrong with an attempt, while another one is made."""
+    return f"An attempt failed: {job.report.one_line()}" if isinstance(job.report, FailureReport) else ""
+
+
+def _said(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _lost_pod(job: ObservedJob, *, now: float) -> str | None:

@@ -75,7 +75,7 @@ class ProgressReader:
         try:
             return ProgressLine.newest_in(await self._api.text(path, parameters, longest_seconds=_LONGEST_READ_SECONDS))
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            logger.info("the log of %s/%s: %s", metadata["namespace"], metadata["name"], error or type(error).__name__)
+            logger.debug("the log of %s/%s: %s", metadata["namespace"], metadata["name"], error or type(error).__name__)
             return None
 
 

@@ -56,13 +56,13 @@ def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Ob
     return job
 
 
-def build_reclaim_job(portfolio: ModelPortfolio, *, images: Images) -> Object:
+def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) -> Object:
     """The Job that deletes what was published. It runs the image that published it, where that ran.
 
-    It has no owner: what a portfolio owns may be collected before the portfolio itself is gone.
+    It has no owner, but the ``uid`` of one: what a portfolio owns may be collected before the portfolio itself is gone.
     """
     settings = portfolio.spec.job
-    return _job(
+    job = _job(
         portfolio,
         settings,
         name=names.reclaim_job_name(portfolio.metadata.name),
@@ -79,6 +79,8 @@ def build_reclaim_job(portfolio: ModelPortfolio, *, images: Images) -> Object:
         attempts=_RECLAIM_ATTEMPTS,
         read_only=False,
     )
+    job["metadata"]["annotations"] = {names.HASH_ANNOTATION: uid}
+    return job
 
 
 def _job(

@@ -153,7 +153,7 @@ def test_restricted_namespaces_take_what_we_make(site: Any) -> None:
     templates = {
         "job": build_job(given, key="0" * 16, owner=owner, images=IMAGES),
         "check": build_check_job(given, name="check", key="0" * 16, owner=owner, images=IMAGES),
-        "reclaim": build_reclaim_job(given, images=IMAGES),
+        "reclaim": build_reclaim_job(given, uid="u", images=IMAGES),
         "daemon-set": build_daemon_set(given, owner=owner, images=IMAGES),
     }
     for name, made in templates.items():

@@ -324,7 +324,7 @@ def test_the_job_that_deletes_runs_where_the_revisions_were_made() -> None:
         data={"trainingURI": "pvc://data/train.npz"},
         repository={"uri": "s3://bucket/portfolios", "reclaimPolicy": "Delete"},
     )
-    built = build_reclaim_job(given, images=IMAGES)
+    built = build_reclaim_job(given, uid="u", images=IMAGES)
     only, pod = container(built), built["spec"]["template"]["spec"]
     assert (only["image"], pod["nodeSelector"]) == ("example.com/own:2", {"class": "big"})
     assert only["command"][1:] == ["-m", "edgefolio_pruner.reclaim", "s3://bucket/portfolios", "digits"]

@@ -209,3 +209,17 @@ def test_a_spec_that_cannot_be_read_holds_nobody() -> None:
     assert plan is not None
     assert site.is_released
     assert [(event.reason, event.warning) for event in plan.events] == [("RepositoryRetained", True)]
+
+
+def test_a_job_of_an_earlier_portfolio_of_this_name_says_nothing() -> None:
+    site = Ending()
+    site.step()
+    site.end_reclaim()
+    site.jobs["digits-reclaim"]["metadata"]["annotations"]["edgefolio.dev/specification-hash"] = "another uid"
+    plan = site.step()
+    assert plan is not None
+    assert plan.delete_jobs == ("digits-reclaim",)
+    assert not site.is_released
+    plan = site.step()
+    assert plan is not None
+    assert len(plan.apply) == 1
