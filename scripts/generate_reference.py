@@ -14,14 +14,18 @@ import typer
 import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
+from pydantic import BaseModel
 
 from edgefolio import specification
 from edgefolio.commands.main import HELP, build_app
 from edgefolio.decision import types as decision_types
 from edgefolio.manifest import manifest_schema
+from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
+from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_edge.agent_metrics import AgentMetrics
 from edgefolio_kubectl import main as kubectl_main
 from edgefolio_operator.metrics import Metrics
+from edgefolio_operator.schema import documentation_of
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -33,7 +37,16 @@ def pages() -> dict[str, str]:
     return {
         "commands.md": _commands("edgefolio", build_app(), HELP),
         "kubectl.md": _commands("kubectl edgefolio", kubectl_main.build_app(), kubectl_main.HELP),
-        "resource.md": _resource(),
+        "resource.md": _resource(
+            "ModelPortfolio",
+            "The same file for `edgefolio make -f` and `kubectl apply -f`.",
+            {"spec": specification.PortfolioSpecification, "status": PortfolioStatus},
+        ),
+        "endpoint.md": _resource(
+            "ModelEndpoint",
+            "One Triton pod that serves a model. The operator writes `spec`, that pod's agent `status`; people read.",
+            {"spec": EndpointSpecification, "status": EndpointStatus},
+        ),
         "reasons.md": _reasons(),
         "metrics.md": _metrics(),
         "rights.md": _rights(),
@@ -80,29 +93,34 @@ def _paragraphs(text: str) -> str:
     return "\n".join(result) + "\n"
 
 
-def _resource() -> str:
-    schema = specification.PortfolioSpecification.model_json_schema(by_alias=True)
-    parts = [
-        NOTE,
-        "# ModelPortfolio\n\n`apiVersion: edgefolio.dev/v1alpha1`, `kind: ModelPortfolio`. ",
-        "The same file for `edgefolio make -f` and `kubectl apply -f`.\n",
-    ]
+def _resource(title: str, about: str, parts: dict[str, type[BaseModel]]) -> str:
+    """One kind: ``parts`` are its models by their place in the resource."""
+    lines = [NOTE, f"# {title}\n\n`apiVersion: edgefolio.dev/v1alpha1`, `kind: {title}`. {about}\n"]
     seen: set[str] = set()
-    queue: list[tuple[str, dict[str, Any]]] = [("spec", schema)]
-    while queue:
-        path, model = queue.pop(0)
-        if model["title"] in seen:
-            continue
-        seen.add(model["title"])
-        parts.append(
-            f"\n## {model['title']}\n\n`{path}`\n\n{model.get('description', '')}\n"
-            "\n| field | type | default |\n|---|---|---|\n"
-        )
-        for name, field in model["properties"].items():
-            default = "required" if name in model.get("required", ()) else _json_default(field.get("default"))
-            parts.append(f"| `{name}` | {_type_of(field)} | {default} |\n")
-            queue.extend((f"{path}.{name}", schema["$defs"][inner]) for inner in _references(field))
-    return "".join(parts)
+    for place, root in parts.items():
+        schema, documentation = root.model_json_schema(by_alias=True), documentation_of(root)
+        queue: list[tuple[str, dict[str, Any]]] = [(place, schema)]
+        while queue:
+            path, model = queue.pop(0)
+            if model["title"] in seen or "properties" not in model:
+                continue
+            seen.add(model["title"])
+            said = documentation[model["title"]]
+            lines.append(
+                f"\n## {model['title']}\n\n`{path}`\n\n{_text(said.summary)}\n"
+                "\n| field | meaning | type | default |\n|---|---|---|---|\n"
+            )
+            for name, field in model["properties"].items():
+                default = "required" if name in model.get("required", ()) else _json_default(field.get("default"))
+                meaning = _text(said.fields.get(name, ""))
+                lines.append(f"| `{name}` | {meaning} | {_type_of(field)} | {default} |\n")
+                queue.extend((f"{path}.{name}", schema["$defs"][inner]) for inner in _references(field))
+    return "".join(lines)
+
+
+def _text(text: str) -> str:
+    """Prose in one line of Markdown: names in angle brackets or with stars in them are no markup."""
+    return re.sub(r"([<>*|])", r"\\\1", " ".join(text.split()))
 
 
 def _references(field: dict[str, Any]) -> list[str]:

@@ -43,7 +43,7 @@ class AgentMetrics:
         self.queue = self._metric(Gauge, "edgefolio_request_queue_seconds", "Mean queue time per request.")
         self.working_set = self._metric(Gauge, "edgefolio_server_working_set_bytes", "Memory of the server.")
         self.refused = self._metric(
-            Gauge, "edgefolio_revision_refused", "1 while a published revision is refused as corrupt."
+            Gauge, "edgefolio_revision_refused", "1 while a published revision is refused: corrupt, or too large."
         )
         self.restarts = self._metric(
             Counter, "edgefolio_server_repairs", "Servers restarted and backends repaired.", "kind"

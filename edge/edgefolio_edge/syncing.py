@@ -140,6 +140,9 @@ class Synchronizer:
             self._became(replace(self.synced, unreachable=unreachable))
             return
         revision, digest = wanted
+        refused = self.synced.refusal
+        if refused is not None and refused.revision not in (None, revision):
+            self._became(replace(self.synced, refusal=None))  # nobody asks for it any more
         current = self.synced.manifest
         if current is not None and current.revision == revision and self._digest_of(current) == digest:
             self._complete(current, on_variant)

@@ -25,7 +25,6 @@ MANAGER = "kubectl-edgefolio"
 GROUP, VERSION = API_VERSION.split("/")
 #: Seconds to connect, seconds to wait for an answer.
 _PATIENCE = (5, 30)
-_MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
 
 
@@ -46,6 +45,8 @@ class Cluster:
         self._server = api.configuration.host
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
+        # Its versions differ in the kind of patch that they take a dictionary for.
+        self._patching = client.ApiClient(api.configuration, "Content-Type", "application/merge-patch+json")
         self._ahead = 0.0
 
     def now(self) -> float:
@@ -71,21 +72,20 @@ class Cluster:
     def annotate_pod(self, name: str, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of a pod; ``None`` removes one. Raises :class:`NotFound`."""
         body = {"metadata": {"annotations": dict(annotations)}}
+        core = client.CoreV1Api(self._patching)
         self._asked(
-            lambda **options: self._core.patch_namespaced_pod(
-                name, self.namespace, body, field_manager=MANAGER, _content_type=_MERGE_PATCH, **options
-            )
+            lambda **options: core.patch_namespaced_pod(name, self.namespace, body, field_manager=MANAGER, **options)
         )
 
     def annotate_portfolio(self, name: str, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of a ModelPortfolio; ``None`` removes one. Raises :class:`NotFound`."""
         body = {"metadata": {"annotations": dict(annotations)}}
+        custom = client.CustomObjectsApi(self._patching)
         self._asked(
-            lambda **options: self._custom.patch_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, "modelportfolios", name, body,
-                field_manager=MANAGER, _content_type=_MERGE_PATCH, **options,
+            lambda **options: custom.patch_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, "modelportfolios", name, body, field_manager=MANAGER, **options
             )
-        )  # fmt: skip
+        )
 
     def _listed(self, plural: str, namespace: str | None) -> list[Object]:
         items: list[Object] = []

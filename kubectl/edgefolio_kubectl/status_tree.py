@@ -90,7 +90,9 @@ def _wished(portfolio: PortfolioView) -> Text:
 
 
 def _condition(condition: Condition) -> Text:
-    bad = condition.type in ("Stalled", "Degraded") or condition.status == "False"
+    bad = condition.type in ("Stalled", "Degraded", "Conflicted") or (
+        condition.status == "False" and condition.type != "NodeMetricsAvailable"
+    )
     line = Text().append(clean(condition.type), style=BAD if bad else WAITING)
     if condition.status != "True":
         line.append(f" {condition.status}")

@@ -11,6 +11,7 @@ import json
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,7 @@ class Api:
     def __init__(self, access: Access) -> None:
         self.access = access
         self.writes: Callable[[str], None] = lambda _kind: None
+        self._answered_at = time.monotonic()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Api:
@@ -112,9 +114,14 @@ class Api:
         assert self._session is not None
         await self._session.close()
 
-    async def get(self, path: str) -> Object:
-        """The object at ``path``."""
-        return await self._request("GET", path)
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since the API server answered anything at all."""
+        return time.monotonic() - self._answered_at
+
+    async def get(self, path: str, *, selector: str = "") -> Object:
+        """The object at ``path``, or a collection as it is, of what carries the labels of ``selector``."""
+        return await self._request("GET", path, params={"labelSelector": selector} if selector else None)
 
     async def text(self, path: str, params: dict[str, str], *, longest_seconds: float) -> str:
         """What stands at ``path`` as plain text, a log as a rule."""
@@ -171,10 +178,10 @@ class Api:
 
     async def list(self, path: str, *, selector: str = "") -> tuple[list[Object], str]:
         """All objects of a collection that carry the labels of ``selector``, and the version of the list."""
-        answer = await self._request("GET", path, params={"labelSelector": selector} if selector else None)
+        answer = await self.get(path, selector=selector)
         kind = str(answer["kind"]).removesuffix("List")
         items = [{"apiVersion": answer["apiVersion"], "kind": kind, **item} for item in answer.get("items") or ()]
-        return items, str(answer["metadata"]["resourceVersion"])
+        return items, str((answer.get("metadata") or {}).get("resourceVersion", ""))
 
     async def watch(self, path: str, *, version: str, selector: str = "") -> AsyncIterator[tuple[str, Object]]:
         """Changes of a collection since ``version``: ADDED, MODIFIED, DELETED, BOOKMARK; ends after some minutes.
@@ -223,6 +230,7 @@ class Api:
             headers={**self._headers(), "Content-Type": content_type},
         ) as answer:
             raw = await answer.read()
+            self._answered_at = time.monotonic()
             if answer.status >= 400:
                 raise _error(answer.status, raw)
             result: Object = json.loads(raw)

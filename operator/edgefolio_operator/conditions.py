@@ -2,18 +2,20 @@
 
 ``Ready`` sums up. ``Reconciling`` is true for the first making and for a rollout; never for a switch, nor for a remake
 while an older revision serves (that is ``Making``). ``Stalled`` is an error that waits for the user. ``ObjectivesMet``,
-``ObjectivesAccepted`` and ``Degraded`` tell and change nothing. All are there from the first sight on.
+``ObjectivesAccepted`` and ``Degraded`` tell and change nothing, like the aspects of :mod:`.aspects`. All are there from
+the first sight on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edgefolio.specification.conditions import Condition, time_text
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
+from edgefolio_operator.aspects import Aspect
 
 Status = Literal["True", "False", "Unknown"]
 
@@ -40,6 +42,7 @@ class Facts:
     objectives_unknown: int = 0
     min_available_percent: int = 90
     issues: tuple[str, ...] = ()
+    aspects: Mapping[str, Aspect] = field(default_factory=dict)
 
 
 def conditions_of(facts: Facts, *, before: Sequence[Condition], now: float) -> tuple[Condition, ...]:
@@ -54,6 +57,7 @@ def conditions_of(facts: Facts, *, before: Sequence[Condition], now: float) -> t
         if facts.issues
         else _yes("Accepted", ""),
         "Degraded": _degraded(facts),
+        **facts.aspects,
     }
     known = {condition.type: condition for condition in before}
     return tuple(

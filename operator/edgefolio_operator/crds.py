@@ -80,7 +80,9 @@ def model_endpoint() -> Schema:
             _column("Target", ".spec.targetVariant"),
             _column("P95", ".status.observation.traffic.p95Milliseconds", description="In milliseconds."),
             _column("Objective", ".spec.objectives.latencyP95Milliseconds", kind="integer"),
-            _column("Reason", ".status.decision.reason"),
+            # To the agent every order is a pin; why it was given, the operator says.
+            _column("Reason", ".spec.reason", description="Why this variant, or why no other."),
+            _column("Agent", ".status.decision.reason", wide=True, description="What the agent says it does."),
             _column("Age", ".metadata.creationTimestamp", kind="date"),
         ],
     )

@@ -10,11 +10,13 @@ from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import names
+from edgefolio_operator.conflicts import display_name
 from edgefolio_operator.jobs import Images
 from edgefolio_operator.observed_jobs import ENDED, observed_jobs
 from edgefolio_operator.reclaiming import has_finalizer, plan_reclaim
-from edgefolio_operator.reconciling import Event, Plan, World, namespace_ends, parsed
 from edgefolio_operator.repository_jobs import build_reclaim_job
+from edgefolio_operator.telling import Event
+from edgefolio_operator.world import Plan, World, namespace_ends, parsed
 
 
 def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespace: bool = False) -> Plan | None:
@@ -33,6 +35,10 @@ def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespa
             reason="RepositoryRetained", message="The spec cannot be read: what was published stays.", warning=True
         )
         return Plan(status=before, finalizer=False, events=(event,))
+    if world.repository_owner is not None:
+        owner = display_name(world.repository_owner)
+        text = f"The older ModelPortfolio {owner} makes into the same repository: what was published stays."
+        return Plan(status=before, finalizer=False, events=(Event(reason="RepositoryRetained", message=text),))
     ends = in_ending_namespace or namespace_ends(world)
     reclaim = observed_jobs(world.jobs, world.job_pods, names.RECLAIM_COMPONENT)
     others = [

@@ -1,11 +1,14 @@
-"""Kubernetes Events of a portfolio, capped: a site in trouble must not fill the API server with its story."""
+"""Kubernetes Events of portfolios and endpoints, capped: a site in trouble must not fill the API server with its story.
+
+Each object has a budget of its own, and all together have one.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +16,14 @@ import aiohttp
 
 from edgefolio_operator.api import Api, ApiError, collection
 from edgefolio_operator.names import MANAGER
-from edgefolio_operator.reconciling import Event
+from edgefolio_operator.telling import Event
 
 logger = logging.getLogger(__name__)
 
 _BURST = 20.0
 _PER_SECOND = 0.2
+_BURST_OF_ALL = 200.0
+_PER_SECOND_OF_ALL = 5.0
 
 
 class EventSink:
@@ -27,16 +32,17 @@ class EventSink:
     def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
         self._clock = clock
-        self._budgets: dict[tuple[str, str], tuple[float, float]] = {}
+        self._budgets: dict[tuple[str, ...], Budget] = {}
+        self._of_all = Budget(burst=_BURST_OF_ALL, per_second=_PER_SECOND_OF_ALL, now=clock())
 
-    async def tell(self, about: dict[str, Any], event: Event) -> None:
-        """Write ``event``; one that cannot be written is logged, never an error."""
+    async def tell(self, about: Mapping[str, Any], event: Event) -> bool:
+        """Write ``event``, or log it if that is refused. Returns false if the API server does not answer at all."""
         metadata = about["metadata"]
         own = metadata.get("namespace")
         namespace = own or "default"
         logger.info("%s/%s: %s: %s", namespace, metadata["name"], event.reason, event.message)
-        if not self._allowed((namespace, metadata["name"])):
-            return
+        if not self._allowed((about["kind"], namespace, metadata["name"])):
+            return True
         now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         document = {
             "apiVersion": "v1",
@@ -59,12 +65,39 @@ class EventSink:
         }
         try:
             await self._api.create(collection("v1", "events", namespace), document)
-        except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except ApiError as error:
             logger.warning("an event was not written: %s", error)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            logger.warning("an event was not written: %s", type(error).__name__)
+            return False
+        return True
 
-    def _allowed(self, key: tuple[str, str]) -> bool:
+    def _allowed(self, key: tuple[str, ...]) -> bool:
         now = self._clock()
-        left, seen = self._budgets.get(key, (_BURST, now))
-        left = min(_BURST, left + (now - seen) * _PER_SECOND)
-        self._budgets[key] = (left - 1 if left >= 1 else left, now)
-        return left >= 1
+        # A budget that is whole again need not be remembered.
+        self._budgets = {known: budget for known, budget in self._budgets.items() if not budget.is_whole(now)}
+        own = self._budgets.setdefault(key, Budget(burst=_BURST, per_second=_PER_SECOND, now=now))
+        return own.spend(now) and self._of_all.spend(now)
+
+
+class Budget:
+    """So many at once, and so many a second after that."""
+
+    def __init__(self, *, burst: float, per_second: float, now: float) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._left = burst
+        self._seen = now
+
+    def is_whole(self, now: float) -> bool:
+        """Whether nothing of it is missing."""
+        return self._left + (now - self._seen) * self._per_second >= self._burst
+
+    def spend(self, now: float) -> bool:
+        """Take one, if there is one."""
+        self._left = min(self._burst, self._left + (now - self._seen) * self._per_second)
+        self._seen = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

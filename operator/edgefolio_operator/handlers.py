@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
 from prometheus_client import REGISTRY, start_http_server
 
 from edgefolio_operator.api import Access, Api
-from edgefolio_operator.controller import LONGEST_CYCLE_SECONDS, Controller
+from edgefolio_operator.controller import Controller
+from edgefolio_operator.kopf_storage import NothingToCompare
+from edgefolio_operator.liveness import fault_of
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Store
 from edgefolio_operator.names import GROUP, VERSION
 from edgefolio_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+
+class Backoffs:
+    """Seconds between two attempts, for ever: kopf would give up a watch after some attempts, and with it its kind."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
 
 
 class Handlers:
@@ -36,7 +47,8 @@ class Handlers:
         kopf.on.startup(registry=self.registry)(self._start)
         kopf.on.cleanup(registry=self.registry)(self._stop)
         kopf.on.login(registry=self.registry)(self._login)
-        kopf.on.probe(id="cycle", registry=self.registry)(self._probe)
+        # A fault is an answer; kopf would try the probe again for minutes and let the kubelet wait meanwhile.
+        kopf.on.probe(id="cycle", errors=kopf.ErrorsMode.PERMANENT, registry=self.registry)(self._probe)
         kopf.on.event(GROUP, VERSION, "modelportfolios", registry=self.registry)(self._portfolio_seen)
         kopf.on.event(GROUP, VERSION, "modelendpoints", registry=self.registry)(self._endpoint_seen)
 
@@ -45,10 +57,13 @@ class Handlers:
         settings.posting.enabled = False
         settings.watching.client_timeout = 240
         settings.watching.server_timeout = 240
+        settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 20
+        settings.networking.connect_timeout = 10
+        settings.networking.error_backoffs = Backoffs()
         settings.persistence.finalizer = f"{GROUP}/operator"
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = NothingToCompare(prefix=GROUP)
         metrics = Metrics(REGISTRY)
         if self._settings.metrics_port:
             server, thread = start_http_server(self._settings.metrics_port)
@@ -74,10 +89,10 @@ class Handlers:
         """Seconds since the last good cycle. Raises when that is too long ago, which makes the probe fail."""
         if self._controller is None or (self._task is not None and self._task.done()):
             raise RuntimeError("the controller does not run")
-        silent = self._controller.silent_seconds
-        if silent > LONGEST_CYCLE_SECONDS:
-            raise RuntimeError(f"no cycle was finished for {silent:.0f} s")
-        return round(silent, 1)
+        pulse = self._controller.pulse
+        if (fault := fault_of(pulse)) is not None:
+            raise RuntimeError(fault)
+        return round(pulse.cycle, 1)
 
     async def _portfolio_seen(self, *, event: Any, **_: Any) -> None:
         self._note(self._running.portfolios, event)

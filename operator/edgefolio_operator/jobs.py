@@ -149,6 +149,12 @@ def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
     return tuple(sorted(set(found(uris))))
 
 
+def repository_claim(spec: PortfolioSpecification) -> str | None:
+    """Name of the claim that the repository lies on; ``None`` where it lies elsewhere."""
+    match = _CLAIM_URI.match(spec.repository.uri)
+    return None if match is None else match[1]
+
+
 def pod_security() -> Object:
     """Security of a pod in a restricted namespace; any user but root."""
     return {

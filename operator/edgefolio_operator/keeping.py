@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from edgefolio.decision import decide, objectives_from_specification
 from edgefolio.decision.types import Action, Decision, Observation, State
 from edgefolio.endpoint_report import observation_of, profile_of, state_of
-from edgefolio.specification.annotations import is_paused
+from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.endpoint import (
     EndpointSpecification,
     EndpointStatus,
@@ -18,8 +19,9 @@ from edgefolio.specification.endpoint import (
 )
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator import names
+from edgefolio_operator.headroom import ClusterView, joined
 from edgefolio_operator.objectives import Issue, Level, Resolved, resolve
+from edgefolio_operator.wishes import is_paused, pinned_variant
 
 Object = Mapping[str, Any]
 
@@ -52,13 +54,10 @@ class Surroundings:
         """Whether the node is there; an operator that may not read nodes takes the pod's word."""
         return self.node is None or has_condition(self.node, "Ready")
 
-    def annotation(self, key: str) -> tuple[Level, str] | None:
-        """The value of an annotation on the pod or, if it has none, on the node."""
-        for level, owner in ((Level.POD, self.pod), (Level.NODE, self.node)):
-            value = annotations_of(owner).get(key)
-            if value is not None:
-                return level, value
-        return None
+    @property
+    def annotations(self) -> tuple[tuple[Level, Mapping[str, str]], ...]:
+        """What is written on the pod and on its node, nearest first."""
+        return (Level.POD, annotations_of(self.pod)), (Level.NODE, annotations_of(self.node))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,7 @@ def keep(
     portfolio: ModelPortfolio,
     surroundings: Surroundings,
     *,
+    view: ClusterView,
     revision: RevisionStatus | None,
     current: EndpointSpecification | None,
     status: EndpointStatus,
@@ -82,18 +82,28 @@ def keep(
     epoch: int,
     now: float,
 ) -> Kept:
-    """Decide for one endpoint. ``current`` is what it was told before, ``memory`` what the last cycle returned."""
+    """Decide for one endpoint. ``current`` is what it was told before, ``memory`` what the last cycle returned.
+
+    ``view`` is what the cluster says of its node and pod.
+    """
     resolved = objectives_for(portfolio, surroundings)
     issues = list(resolved.issues)
-    pinned = _pinned(surroundings, revision, issues)
+    known = [variant.name for variant in revision.variants] if revision is not None else []
+    pinned = pinned_variant(surroundings.annotations, known=known, issues=issues) if known else None
     switching = portfolio.spec.switching
-    if _paused(surroundings):
+    if is_paused(surroundings.annotations, issues=issues):
         switching = switching.model_copy(update={"policy": "Paused"})
     state = carried(memory, status)
     decision: Decision | None = None
     target: str | None = None
     if revision is not None:
-        observation = _within_revision(status, revision, now=now)
+        observation = joined(
+            _within_revision(status, revision, now=now),
+            view,
+            observed_at=_observed_at(status, now=now),
+            settled_at=-math.inf if state.last_switch_at is None else state.last_switch_at + switching.settle_seconds,
+            now=now,
+        )
         decision, state = decide(
             observation=observation,
             objectives=replace(objectives_from_specification(resolved.objectives), pinned_variant=pinned),
@@ -178,6 +188,14 @@ def _within_revision(status: EndpointStatus, revision: RevisionStatus, *, now: f
     return replace(observation, active_variant=None, resident_variants=(), traffic=None, probe=None)
 
 
+def _observed_at(status: EndpointStatus, *, now: float) -> float:
+    """When the agent took its figures of the memory."""
+    report = status.observation
+    if report is None or report.memory is None:
+        return now
+    return time_seconds(report.time) - float(report.memory.age_seconds)
+
+
 def _target(
     decision: Decision,
     observation: Observation,
@@ -200,24 +218,6 @@ def _target(
     if asked in known - barred and not (alone and observation.active_variant in known):
         return asked
     return observation.active_variant if observation.active_variant in known else None
-
-
-def _pinned(surroundings: Surroundings, revision: RevisionStatus | None, issues: list[Issue]) -> str | None:
-    found = surroundings.annotation(names.PIN_VARIANT_ANNOTATION)
-    if found is None or revision is None:
-        return None
-    level, name = found
-    known = [variant.name for variant in revision.variants]
-    if name in known:
-        return name
-    message = f"{names.PIN_VARIANT_ANNOTATION}: {name[:60]!r} is not one of {', '.join(known)}; it is not pinned."
-    issues.append(Issue(level=level, key=names.PIN_VARIANT_ANNOTATION, reason="UnknownVariant", message=message))
-    return None
-
-
-def _paused(surroundings: Surroundings) -> bool:
-    found = surroundings.annotation(names.PAUSED_ANNOTATION)
-    return is_paused(None if found is None else found[1])
 
 
 def _calmed(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:

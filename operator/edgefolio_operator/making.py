@@ -98,6 +98,13 @@ def plan_making(
     )
 
 
+def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> MakingPlan:
+    """The plan of a portfolio that may not make: no Job; what became of the last one stays known."""
+    return MakingPlan(
+        status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
+    )
+
+
 def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
     """Reason and message of a failed making: the user's own mistake in the words the command line would use."""
     if job is None or job.outcome != "Failed":
@@ -142,11 +149,11 @@ def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine 
         outcome, message = "Failed", "The Job completed but did not say what it published."
     elif (failure := failure_of(job)) is not None:
         message = failure[1]
-    elif outcome == "Running" and job.waiting:
-        stage, percent, message = WAITING_STAGE, 0, job.waiting
     elif outcome == "Running" and job.pieces:
         stage, percent = PIECES_STAGE, 100 * min(job.pieces_made, job.pieces) // job.pieces
-        message = f"{job.pieces_made} of {job.pieces} pieces are made"
+        message = f"{job.pieces_made} of {job.pieces} pieces are made. {job.waiting}".strip()
+    elif outcome == "Running" and job.waiting:
+        stage, percent, message = WAITING_STAGE, 0, job.waiting
     elif outcome == "Running" and progress is not None:
         stage, percent, message = progress.stage, progress.percent, progress.message
     elif outcome == "Running" and isinstance(job.report, FailureReport):

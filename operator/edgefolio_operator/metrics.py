@@ -31,5 +31,30 @@ class Metrics:
             ["namespace", "portfolio", "endpoint"],
             registry=registry,
         )
+        self.endpoint_variant = Gauge(
+            "edgefolio_endpoint_variant_info",
+            "1 for the variant that an endpoint says it serves.",
+            ["namespace", "portfolio", "endpoint", "node", "variant", "revision"],
+            registry=registry,
+        )
+        self.condition = Gauge(
+            "edgefolio_portfolio_condition",
+            "1 for the status that a condition of a portfolio has.",
+            ["namespace", "portfolio", "type", "status"],
+            registry=registry,
+        )
+        self.switch_seconds = Histogram(
+            "edgefolio_switch_duration_seconds",
+            "From the order to an endpoint until its agent reported that it was carried out.",
+            registry=registry,
+            buckets=(0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300),
+        )
+        self.mirror_heard = Gauge(
+            "edgefolio_mirror_heard_timestamp_seconds",
+            "When a collection of the API server was last heard.",
+            ["collection"],
+            registry=registry,
+        )
         for reason in Reason:
-            self.decisions.labels(Action.SWITCH, reason)
+            for action in Action:
+                self.decisions.labels(action, reason)

@@ -21,14 +21,18 @@ Object = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 30.0
+_SHORTEST_WATCH_SECONDS = 1.0
 
 
 class Store:
-    """Objects by namespace and name; ``changed`` is called after every change."""
+    """Objects by namespace and name, as ``keep`` leaves them; ``changed`` is called after every change."""
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, changed: Callable[[], None] = lambda: None, *, keep: Callable[[Object], Object] | None = None
+    ) -> None:
         self._objects: dict[tuple[str, str], Object] = {}
         self._changed = changed
+        self._keep = slim if keep is None else keep
 
     def put(self, thing: Object) -> None:
         """Add or replace ``thing``, unless what is held is newer."""
@@ -36,7 +40,7 @@ class Store:
         held = self._objects.get(key)
         if held is not None and _version(held) > _version(thing) and _uid(held) == _uid(thing):
             return
-        self._objects[key] = slim(thing)
+        self._objects[key] = self._keep(thing)
         self._changed()
 
     def drop(self, thing: Object) -> None:
@@ -46,8 +50,27 @@ class Store:
 
     def replace(self, things: Iterable[Object]) -> None:
         """Hold exactly ``things``."""
-        self._objects = {_key(thing): slim(thing) for thing in things}
+        self._objects = {_key(thing): self._keep(thing) for thing in things}
         self._changed()
+
+    def merge(self, things: Iterable[Object], *, version: str) -> int:
+        """Make up for what was missed: ``things`` is all that there was at ``version``. Returns how much that was.
+
+        Changes after that version may have been seen already; they stand.
+        """
+        listed = {_key(thing): thing for thing in things}
+        at = int(version) if version.isdigit() else 0
+        newer = [
+            thing
+            for key, thing in listed.items()
+            if key not in self._objects or _version(self._objects[key]) < _version(thing)
+        ]
+        gone = [held for key, held in self._objects.items() if key not in listed and _version(held) <= at]
+        for thing in newer:
+            self.put(thing)
+        for held in gone:
+            self.drop(held)
+        return len(newer) + len(gone)
 
     def get(self, name: str, namespace: str = "") -> Object | None:
         """The object called ``name``."""
@@ -69,11 +92,19 @@ class Store:
 class Mirror:
     """A :class:`Store` that follows one collection of the API server."""
 
-    def __init__(self, api: Api, path: str, *, selector: str = "", changed: Callable[[], None] = lambda: None) -> None:
-        self.store = Store(changed)
+    def __init__(
+        self,
+        api: Api,
+        path: str,
+        *,
+        selector: str = "",
+        changed: Callable[[], None] = lambda: None,
+        keep: Callable[[Object], Object] | None = None,
+    ) -> None:
+        self.store = Store(changed, keep=keep)
         self.synced = asyncio.Event()
+        self.path = path
         self._api = api
-        self._path = path
         self._selector = selector
         self._heard_at = time.monotonic()
 
@@ -87,7 +118,8 @@ class Mirror:
         pause = 1.0
         while True:
             try:
-                things, version = await self._api.list(self._path, selector=self._selector)
+                things, version = await self._api.list(self.path, selector=self._selector)
+                self._heard_at = time.monotonic()
                 self.store.replace(things)
                 self.synced.set()
                 pause = 1.0
@@ -95,20 +127,24 @@ class Mirror:
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 if isinstance(error, ApiError) and error.status == 410:
                     continue
-                logger.warning("watching %s: %s: %s", self._path, type(error).__name__, error)
+                logger.warning("watching %s: %s: %s", self.path, type(error).__name__, error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _follow(self, version: str) -> None:
         while True:
-            self._heard_at = time.monotonic()
-            async for kind, thing in self._api.watch(self._path, version=version, selector=self._selector):
+            began = time.monotonic()
+            async for kind, thing in self._api.watch(self.path, version=version, selector=self._selector):
                 self._heard_at = time.monotonic()
                 version = thing["metadata"]["resourceVersion"]
                 if kind in ("ADDED", "MODIFIED"):
                     self.store.put(thing)
                 elif kind == "DELETED":
                     self.store.drop(thing)
+            # The server has ended the watch in good order, after minutes. One that ends it at once is given a rest.
+            self._heard_at = time.monotonic()
+            if self._heard_at - began < _SHORTEST_WATCH_SECONDS:
+                await asyncio.sleep(_SHORTEST_WATCH_SECONDS)
 
 
 def slim(thing: Object) -> Object:
@@ -121,7 +157,12 @@ def slim(thing: Object) -> Object:
         kept["status"] = {key: status[key] for key in ("phase", "conditions", "containerStatuses") if key in status}
     elif thing.get("kind") == "Node":
         kept.pop("spec", None)
-        kept["status"] = {"conditions": thing.get("status", {}).get("conditions", [])}
+        status = thing.get("status", {})
+        total = status.get("allocatable") or {}
+        kept["status"] = {
+            "conditions": status.get("conditions", []),
+            "allocatable": {key: total[key] for key in ("cpu", "memory") if key in total},
+        }
     elif thing.get("kind") in ("DaemonSet", "Service"):
         kept.pop("spec", None)
         kept.pop("status", None)

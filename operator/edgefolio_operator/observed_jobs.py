@@ -21,7 +21,7 @@ _STARTING = ("ContainerCreating", "PodInitializing")
 class ObservedJob:
     """A Job of this portfolio, and what its pods said last.
 
-    ``pieces``: how many its pods make; 0 for a Job that makes all. ``waiting``: why its newest pod does not run.
+    ``pieces``: how many its pods make; 0 for a Job that makes all. ``waiting``: why no pod of it runs.
     ``died``: how its last pod ended that said nothing. ``overdue``: since when (seconds) which pod should have ended.
     """
 
@@ -78,7 +78,7 @@ def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
         pieces=int(annotations.get(names.PIECES_ANNOTATION, 0)),
         pieces_made=int(status.get("succeeded", 0)),
         is_leaving=bool(metadata.get("deletionTimestamp")),
-        waiting=_waiting(pods[-1]) if pods else "",
+        waiting="" if any(_runs(pod) for pod in pods) or not pods else _waiting(pods[-1]),
         died=_died(ends[-1]) if ends else "",
         overdue=min((entry for pod in pods if (entry := _overdue(pod)) is not None), default=None),
     )
@@ -114,6 +114,10 @@ def _died(end: Mapping[str, Any]) -> str:
     if report_of_message(str(end.get("message", ""))) is not None or not end.get("exitCode"):
         return ""
     return f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"
+
+
+def _runs(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
 
 
 def _waiting(pod: Object) -> str:

@@ -7,31 +7,30 @@ already; the caller writes the rest. Only the timers of the decision live in mem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from edgefolio.decision.types import Decision, State
-from edgefolio.job_report import ProgressLine
+from edgefolio.decision.types import State
 from edgefolio.specification.conditions import Failure, time_text
-from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
-from edgefolio.specification.resource import API_VERSION, ModelPortfolio
+from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import names
-from edgefolio_operator.capabilities import Capabilities
+from edgefolio_operator.aspects import ASPECTS, OVERRIDES_IGNORED, aspects_of
 from edgefolio_operator.conditions import Facts, conditions_of
+from edgefolio_operator.conflicts import repository_owned
 from edgefolio_operator.counting import Endpoint, tally
+from edgefolio_operator.deciding import decide_all
 from edgefolio_operator.following import FollowingPlan, plan_following
 from edgefolio_operator.jobs import Images, build_job, build_specification
-from edgefolio_operator.keeping import Kept, Surroundings, annotations_of, keep
-from edgefolio_operator.making import MakingPlan, plan_making, terminal_error
-from edgefolio_operator.objectives import Issue
+from edgefolio_operator.keeping import Kept, annotations_of
+from edgefolio_operator.making import MakingPlan, nothing_made, plan_making, terminal_error
 from edgefolio_operator.observed_jobs import ObservedJob, observed_jobs
 from edgefolio_operator.reclaiming import wanted_finalizer
 from edgefolio_operator.repository_jobs import build_check_job
 from edgefolio_operator.revisions import current_revision, kept_revisions
 from edgefolio_operator.rollout import RolloutPlan, plan_rollout
+from edgefolio_operator.telling import events_of, events_of_making
 from edgefolio_operator.workloads import (
     build_access,
     build_daemon_set,
@@ -39,50 +38,16 @@ from edgefolio_operator.workloads import (
     service_url,
     serving_key,
 )
-
-Object = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """What the API server holds of one portfolio."""
-
-    portfolio: Object
-    jobs: Sequence[Object] = ()
-    job_pods: Sequence[Object] = ()
-    pods: Sequence[Object] = ()
-    nodes: Mapping[str, Object] | None = None
-    namespace: Object | None = None
-    endpoints: Sequence[Object] = ()
-    daemon_set: Object | None = None
-    service: Object | None = None
-    capabilities: Capabilities = field(default_factory=Capabilities)
-    progress: Mapping[str, ProgressLine] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something to tell people about the portfolio, once."""
-
-    reason: str
-    message: str
-    warning: bool = False
-    about_namespace: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be written, and what to remember until the next cycle."""
-
-    status: PortfolioStatus
-    apply: tuple[dict[str, Any], ...] = ()
-    delete_jobs: tuple[str, ...] = ()
-    delete_daemon_set: str | None = None
-    suspend_job: tuple[str, bool] | None = None
-    finalizer: bool | None = None
-    events: tuple[Event, ...] = ()
-    states: Mapping[str, State] | None = None
-    decisions: Mapping[str, Decision] | None = None
+from edgefolio_operator.world import (
+    Plan,
+    World,
+    endpoint_document,
+    endpoints_of,
+    left_behind,
+    namespace_ends,
+    owner_reference,
+    parsed,
+)
 
 
 def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoch: int, now: float) -> Plan:
@@ -97,7 +62,11 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
     owner = owner_reference(world.portfolio)
     jobs = observed_jobs(world.jobs, world.job_pods, names.JOB_COMPONENT)
     request = annotations_of(world.portfolio).get(names.MAKE_REQUESTED_ANNOTATION, "")[:128]
-    making = plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now, progress=world.progress)
+    making = (
+        plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now, progress=world.progress)
+        if world.repository_owner is None
+        else nothing_made(before.job, jobs)
+    )
     following = plan_following(
         portfolio,
         uid=str(world.portfolio["metadata"]["uid"]),
@@ -109,11 +78,20 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
     )
     revisions = kept_revisions(portfolio, before.revisions, making.revision or following.revision)
     revision = current_revision(portfolio, revisions)
-    members = _endpoints(world)
+    members = endpoints_of(world, portfolio)
     rollout = _rollout(portfolio, revision, revisions, members, before, now)
-    kept = _kept(portfolio, members, revisions, rollout, states, epoch, now)
+    kept, promises = decide_all(
+        portfolio,
+        members,
+        revisions=revisions,
+        assignments=rollout.assignments,
+        states=states,
+        sight=world.sight,
+        epoch=epoch,
+        now=now,
+    )
     status = _status(
-        portfolio, generation, before, making, following, jobs, revisions, revision, rollout, members, kept, now
+        world, portfolio, before, making, following, jobs, revisions, revision, rollout, members, kept, now
     )
     documents = _workload(portfolio, world, owner=owner, images=images)
     if making.create:
@@ -126,7 +104,7 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
             build_check_job(portfolio, name=following.create, key=following.key, owner=owner, images=images)
         )
     documents += [
-        _endpoint_document(endpoint, decided.spec, world.portfolio)
+        endpoint_document(endpoint, decided.spec, world.portfolio)
         for endpoint, decided in zip(members, kept, strict=True)
         if decided.spec != endpoint.spec
     ]
@@ -137,26 +115,19 @@ def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoc
         delete_daemon_set=None
         if portfolio.spec.serving.mode == "Managed" or world.daemon_set is None
         else portfolio.metadata.name,
+        delete_endpoints=left_behind(world),
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
         finalizer=wanted_finalizer(
-            world.portfolio, portfolio.spec.repository.reclaim_policy, namespace_ends=namespace_ends(world)
+            world.portfolio,
+            # What another one makes is not this one's to delete.
+            portfolio.spec.repository.reclaim_policy if world.repository_owner is None else "Retain",
+            namespace_ends=namespace_ends(world),
         ),
-        events=(*_events(before, status, members, kept), *_events_of(making)),
+        events=(*events_of(before, status, members, kept), *events_of_making(making)),
         states={decided.spec.pod_name: decided.state for decided in kept},
         decisions={decided.spec.pod_name: decided.decision for decided in kept if decided.decision is not None},
+        promises=promises,
     )
-
-
-def owner_reference(owner: Object) -> dict[str, Any]:
-    """``owner`` as the controller of something; it goes when the owner goes."""
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
 
 
 def _workload(
@@ -172,27 +143,6 @@ def _workload(
     if annotations_of(world.daemon_set).get(names.HASH_ANNOTATION) != serving_key(portfolio):
         documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images)]
     return documents
-
-
-def _endpoints(world: World) -> list[Endpoint]:
-    """The endpoint of every pod that has a node, by name; what cannot be read counts as not written."""
-    stored = {entry["metadata"]["name"]: entry for entry in world.endpoints}
-    found = []
-    for pod in sorted(world.pods, key=lambda pod: str(pod["metadata"]["name"])):
-        ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        if not pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp") or ended:
-            continue
-        node_name = pod["spec"]["nodeName"]
-        node = None if world.nodes is None else world.nodes.get(node_name, {"metadata": {"name": node_name}})
-        entry = stored.get(pod["metadata"]["name"], {})
-        found.append(
-            Endpoint(
-                surroundings=Surroundings(pod=pod, node=node, namespace=world.namespace),
-                spec=parsed(EndpointSpecification, entry.get("spec")),
-                status=parsed(EndpointStatus, entry.get("status")) or EndpointStatus(),
-            )
-        )
-    return found
 
 
 def _rollout(
@@ -215,34 +165,9 @@ def _rollout(
     )
 
 
-def _kept(
-    portfolio: ModelPortfolio,
-    members: Sequence[Endpoint],
-    revisions: Sequence[RevisionStatus],
-    rollout: RolloutPlan,
-    states: Mapping[str, State],
-    epoch: int,
-    now: float,
-) -> list[Kept]:
-    by_number = {entry.number: entry for entry in revisions}
-    return [
-        keep(
-            portfolio,
-            endpoint.surroundings,
-            revision=by_number.get(rollout.assignments.get(endpoint.surroundings.pod_name, 0)),
-            current=endpoint.spec,
-            status=endpoint.status,
-            memory=states.get(endpoint.surroundings.pod_name),
-            epoch=epoch,
-            now=now,
-        )
-        for endpoint in members
-    ]
-
-
 def _status(
+    world: World,
     portfolio: ModelPortfolio,
-    generation: int,
     before: PortfolioStatus,
     making: MakingPlan,
     following: FollowingPlan,
@@ -255,7 +180,10 @@ def _status(
     now: float,
 ) -> PortfolioStatus:
     figures = tally(members, now=now)
+    generation = int(world.portfolio["metadata"].get("generation", 1))
     terminal = terminal_error(portfolio, making, jobs, revisions, before)
+    if world.repository_owner is not None:
+        terminal = repository_owned(world.repository_owner)
     facts = Facts(
         generation=generation,
         making=making.status is not None and making.status.outcome in ("Running", "Suspended"),
@@ -268,7 +196,16 @@ def _status(
         endpoints_settled=not figures.starting,
         objectives_unknown=figures.unknown,
         min_available_percent=portfolio.spec.serving.min_available_percent,
-        issues=_told_once(issue for decided in kept for issue in decided.issues),
+        issues=_issues(world, portfolio, kept),
+        aspects=aspects_of(
+            mode=portfolio.spec.serving.mode,
+            pods=world.pods,
+            nodes=[endpoint.surroundings.node_name for endpoint in members],
+            reads_nodes=world.nodes is not None,
+            lost_pods=world.lost_pods,
+            sight=world.sight,
+            now=now,
+        ),
     )
     failure, wrong = before.last_failure, terminal or following.trouble
     if wrong is not None and (failure is None or (failure.reason, failure.message) != (wrong[0], wrong[1][:1024])):
@@ -289,55 +226,11 @@ def _status(
     )
 
 
-def _endpoint_document(endpoint: Endpoint, spec: EndpointSpecification, portfolio: Object) -> dict[str, Any]:
-    pod = endpoint.surroundings.pod
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelEndpoint",
-        "metadata": {
-            "name": pod["metadata"]["name"],
-            "namespace": portfolio["metadata"]["namespace"],
-            "labels": names.labels(portfolio["metadata"]["name"], component=names.ENDPOINT_COMPONENT),
-            "ownerReferences": [owner_reference({"apiVersion": "v1", "kind": "Pod", **pod})],
-        },
-        "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
-    }
-
-
-def _events(
-    before: PortfolioStatus, after: PortfolioStatus, members: Sequence[Endpoint], kept: Sequence[Kept]
-) -> tuple[Event, ...]:
-    """One event for each change that people ask about: revisions, rollouts, failures, switches."""
-    events = []
-    known = {entry.number for entry in before.revisions}
-    for entry in after.revisions:
-        if entry.number not in known:
-            text = f"Revision {entry.number} with {len(entry.variants)} variants is published."
-            events.append(Event(reason="Published", message=text))
-    old, new = before.rollout, after.rollout
-    if new is not None and (old is None or (old.revision, old.phase) != (new.revision, new.phase)):
-        warning = new.phase in ("RolledBack", "Paused")
-        message = new.message or f"The rollout of revision {new.revision} is {new.phase.lower()}."
-        events.append(Event(reason=f"Rollout{new.phase}", message=message, warning=warning))
-    if after.last_failure != before.last_failure and after.last_failure is not None:
-        events.append(Event(reason=after.last_failure.reason, message=after.last_failure.message, warning=True))
-    for endpoint, decided in zip(members, kept, strict=True):
-        told = endpoint.spec.target_variant if endpoint.spec is not None else None
-        if told is not None and decided.spec.target_variant not in (None, told):
-            text = f"{decided.spec.pod_name}: {told} -> {decided.spec.target_variant}. {decided.spec.message}"
-            events.append(Event(reason=decided.spec.reason or "Switch", message=text[:1024]))
-    return tuple(events)
-
-
-def _events_of(making: MakingPlan) -> tuple[Event, ...]:
-    if not making.lost:
-        return ()
-    text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."
-    return (Event(reason="PodLost", message=text, warning=True),)
-
-
-def _told_once(issues: Any) -> tuple[str, ...]:
-    found: dict[str, None] = dict.fromkeys(issue.message for issue in issues if isinstance(issue, Issue))
+def _issues(world: World, portfolio: ModelPortfolio, kept: Sequence[Kept]) -> tuple[str, ...]:
+    """What was asked and is not taken, each once."""
+    found = dict.fromkeys(issue.message for decided in kept for issue in decided.issues)
+    if world.nodes is None and portfolio.spec.objective_overrides:
+        found[OVERRIDES_IGNORED] = None
     return tuple(found)
 
 
@@ -345,21 +238,16 @@ def _refused(error: ValidationError, before: PortfolioStatus, generation: int, n
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "spec"
     terminal = "InvalidSpec", f"{field}: {first['msg'].removeprefix('Value error, ')}"[:1024]
-    facts = Facts(generation=generation, revision=before.current_revision, terminal=terminal, counts=before.endpoints)
+    facts = Facts(
+        generation=generation,
+        revision=before.current_revision,
+        terminal=terminal,
+        counts=before.endpoints,
+        aspects={
+            entry.type: (entry.status, entry.reason, entry.message)
+            for entry in before.conditions
+            if entry.type in ASPECTS
+        },
+    )
     conditions = conditions_of(facts, before=before.conditions, now=now)
     return Plan(status=before.model_copy(update={"observed_generation": generation, "conditions": conditions}))
-
-
-def namespace_ends(world: World) -> bool:
-    """Whether the portfolio's namespace is being deleted, as far as may be read."""
-    return bool((world.namespace or {}).get("metadata", {}).get("deletionTimestamp"))
-
-
-def parsed(model: Any, document: Any) -> Any:
-    """``document`` as ``model``; ``None`` where it is absent or from a world that this version does not know."""
-    if not document:
-        return None
-    try:
-        return model.model_validate(document)
-    except ValidationError:
-        return None

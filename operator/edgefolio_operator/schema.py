@@ -34,13 +34,13 @@ def structural_schema(model: type[BaseModel]) -> Schema:
     """The structural schema of ``model``, described by its docstrings. Raises :class:`SchemaError`."""
     document = model.model_json_schema(by_alias=True)
     definitions = document.pop("$defs", {})
-    documentation = {found.__name__: _Documentation(found) for found in _models_in(model)}
+    documentation = documentation_of(model)
     documentation[document["title"]] = documentation[model.__name__]
     return _Converter(definitions, documentation).converted(document, path=model.__name__)
 
 
 class _Converter:
-    def __init__(self, definitions: dict[str, Schema], documentation: dict[str, _Documentation]) -> None:
+    def __init__(self, definitions: dict[str, Schema], documentation: dict[str, Documentation]) -> None:
         self._definitions = definitions
         self._documentation = documentation
 
@@ -76,7 +76,7 @@ class _Converter:
         _check_bounds(result, path=path)
         return result
 
-    def _object(self, node: Schema, documentation: _Documentation | None, *, path: str) -> Schema:
+    def _object(self, node: Schema, documentation: Documentation | None, *, path: str) -> Schema:
         properties: Schema = {}
         for name, given in node["properties"].items():
             field = self.converted(given, path=f"{path}.{name}")
@@ -144,8 +144,13 @@ def _in_order(field: Schema) -> Schema:
     return {key: field[key] for key in (*first, *middle, *last) if key in field}
 
 
-class _Documentation:
-    """What the docstrings of a model say: of itself, and of each field under its name in the resource."""
+def documentation_of(model: type[BaseModel]) -> dict[str, Documentation]:
+    """What the docstrings say of ``model`` and of every model in it, by their names."""
+    return {found.__name__: Documentation(found) for found in _models_in(model)}
+
+
+class Documentation:
+    """What the docstrings of a model say: of itself (``summary``), and of each field under its name in the resource."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         docstring = inspect.cleandoc(model.__doc__ or "") if "__doc__" in vars(model) else ""

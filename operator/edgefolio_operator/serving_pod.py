@@ -16,7 +16,15 @@ from edgefolio import health_files
 from edgefolio.specification.base import bytes_of
 from edgefolio.specification.cluster import ManagedServing, Resources
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.jobs import Images, container_security, pod_placement, pod_security, resources
+from edgefolio_operator.jobs import (
+    CLAIMS,
+    Images,
+    container_security,
+    pod_placement,
+    pod_security,
+    repository_claim,
+    resources,
+)
 
 Object = dict[str, Any]
 
@@ -44,8 +52,10 @@ _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: what was said of the server before says nothing of this one.
 FORGET_HEALTH = f"rm -f {HEALTH}/{health_files.SERVING} {HEALTH}/{health_files.RESTART}"
+# A server that was killed left its shared memory behind, on a volume that outlives it.
 _TRITON = f"""\
 {FORGET_HEALTH}
+rm -rf /dev/shm/*
 key="$(cat {KEY}/key)"
 exec tritonserver --model-repository={MODELS} --model-control-mode=explicit --disable-auto-complete-config \\
   --strict-readiness=false --exit-timeout-secs={EXIT_SECONDS} --allow-gpu-metrics=false \\
@@ -80,7 +90,18 @@ done
 def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
     """The specification of a pod that serves ``portfolio``."""
     managed, secret = portfolio.spec.serving.managed, portfolio.spec.repository.secret_ref
-    agent_image = managed.agent_image or images.agent
+    triton_image = managed.image or images.triton
+    agent = agent_container(
+        managed,
+        image=managed.agent_image or images.agent,
+        threads=portfolio.spec.serving.threads,
+        secret=secret.name if secret is not None else None,
+    )
+    claim = repository_claim(portfolio.spec)
+    repository: list[Object] = []
+    if claim is not None:
+        agent["volumeMounts"].append({"name": "repository", "mountPath": f"{CLAIMS}/{claim}", "readOnly": True})
+        repository.append({"name": "repository", "persistentVolumeClaim": {"claimName": claim}})
     return {
         "serviceAccountName": SERVICE_ACCOUNT,
         # Triton has no business with the API: the token is mounted into the agent alone.
@@ -89,18 +110,12 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": pod_security(),
         **pod_placement(managed),
-        "initContainers": [
-            key_container(managed, image=agent_image),
-            agent_container(
-                managed,
-                image=agent_image,
-                threads=portfolio.spec.serving.threads,
-                secret=secret.name if secret is not None else None,
-            ),
-        ],
-        "containers": [_triton(managed, managed.image or images.triton)],
+        # The key is made in Triton's image: so that is pulled before and while the first revision is made, not after.
+        "initContainers": [key_container(managed, image=triton_image), agent],
+        "containers": [_triton(managed, triton_image)],
         "volumes": [
             *volumes(managed),
+            *repository,
             {"name": "triton-temporary", "emptyDir": {}},
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
         ],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgefolio.errors import UserError
 from edgefolio_operator.jobs import Images
+from edgefolio_operator.usage import LONGEST_BELIEF_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Settings:
     | ``EDGEFOLIO_IDENTITY`` | name of this operator in the lease; absent: the host's name |
     | ``EDGEFOLIO_LEASE_NAMESPACE`` | where the lease lies; absent: the pod's own namespace |
     | ``EDGEFOLIO_CYCLE_SECONDS`` | time between two cycles |
+    | ``EDGEFOLIO_METRICS_POLL_SECONDS`` | time between two questions to metrics.k8s.io |
+    | ``EDGEFOLIO_METRICS_STALE_SECONDS`` | age at which a sample says nothing any more; three windows of it if longer |
     | ``EDGEFOLIO_METRICS_PORT``, ``EDGEFOLIO_PROBE_PORT`` | ports of metrics and liveness; 0: none |
     """
 
@@ -28,6 +31,8 @@ class Settings:
     identity: str = ""
     lease_namespace: str = ""
     cycle_seconds: float = 2.0
+    metrics_poll_seconds: float = 15.0
+    metrics_stale_seconds: float = 60.0
     metrics_port: int = 8080
     probe_port: int = 8081
 
@@ -45,6 +50,12 @@ class Settings:
             identity=environment.get("EDGEFOLIO_IDENTITY") or socket.gethostname(),
             lease_namespace=environment.get("EDGEFOLIO_LEASE_NAMESPACE", ""),
             cycle_seconds=_number(environment, "EDGEFOLIO_CYCLE_SECONDS", default=2.0, least=0.1, most=60.0),
+            metrics_poll_seconds=_number(
+                environment, "EDGEFOLIO_METRICS_POLL_SECONDS", default=15.0, least=1.0, most=300.0
+            ),
+            metrics_stale_seconds=_number(
+                environment, "EDGEFOLIO_METRICS_STALE_SECONDS", default=60.0, least=5.0, most=LONGEST_BELIEF_SECONDS
+            ),
             metrics_port=int(_number(environment, "EDGEFOLIO_METRICS_PORT", default=8080, least=0, most=65535)),
             probe_port=int(_number(environment, "EDGEFOLIO_PROBE_PORT", default=8081, least=0, most=65535)),
         )

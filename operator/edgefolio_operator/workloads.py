@@ -9,7 +9,7 @@ from typing import Any
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import names
 from edgefolio_operator.capabilities import Capabilities
-from edgefolio_operator.jobs import Images
+from edgefolio_operator.jobs import Images, repository_claim
 from edgefolio_operator.serving_pod import HTTP_PORT, SERVICE_ACCOUNT, build_pod, service_ports
 
 Object = dict[str, Any]
@@ -78,6 +78,8 @@ def serving_key(portfolio: ModelPortfolio) -> str:
     }
     if spec.serving.threads != 1:
         document["threads"] = spec.serving.threads
+    if (claim := repository_claim(spec)) is not None:
+        document["claim"] = claim
     return _digest(document)
 
 

@@ -39,8 +39,8 @@ def variant(name: str, rank: int) -> VariantStatus:
         mean_milliseconds=str(COMPUTE[name]),
         p95_milliseconds=str(COMPUTE[name] * 1.2),
         load_milliseconds="100",
-        memory_peak_bytes=2**24,
-        memory_steady_bytes=2**23,
+        memory_peak_bytes=rank * 2**24,
+        memory_steady_bytes=rank * 2**23,
     )
 
 
@@ -67,23 +67,31 @@ class Operator:
     """An operator in a process of its own, outside the cluster."""
 
     def __init__(
-        self, kubeconfig: Path, namespace: str, folder: Path, *, identity: str, ports: tuple[int, int]
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        folder: Path,
+        *,
+        identity: str,
+        ports: tuple[int, int],
+        environment: dict[str, str],
     ) -> None:
         self.probe_port = ports[0]
         self.metrics_port = ports[1]
         self.log = folder / f"{identity}-{time.monotonic_ns()}.log"
-        environment = {
+        settings = {
             "KUBECONFIG": str(kubeconfig),
             "EDGEFOLIO_LEASE_NAMESPACE": namespace,
             "EDGEFOLIO_IDENTITY": identity,
             "EDGEFOLIO_CYCLE_SECONDS": "0.5",
+            "EDGEFOLIO_METRICS_POLL_SECONDS": "1",
             "EDGEFOLIO_PROBE_PORT": str(self.probe_port),
             "EDGEFOLIO_METRICS_PORT": str(self.metrics_port),
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "edgefolio_operator"],
-                env={**os.environ, **environment},
+                env={**os.environ, **settings, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -114,7 +122,7 @@ class Site:
         self.nodes = [f"{kubernetes.namespace}-edge-{number}" for number in range(1, nodes + 1)]
         for node in self.nodes:
             kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
-            self._ready("Node", node)
+            self.ready("Node", node)
             self.add_pod(node)
 
     def add_pod(self, node: str) -> None:
@@ -125,15 +133,22 @@ class Site:
         container = {"name": "triton", "image": "bed.local/pause:1"}
         spec = {"nodeName": node, "containers": [container]}
         self.kubernetes.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-        self._ready("Pod", metadata["name"])
+        self.ready("Pod", metadata["name"])
 
-    def _ready(self, kind: str, name: str, status: str = "True") -> None:
-        conditions = [{"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    def press(self, node: str, *shortages: str) -> None:
+        """The kubelet of ``node`` says that it is short of these."""
+        self.ready("Node", node, shortages=shortages)
+
+    def ready(self, kind: str, name: str, status: str = "True", *, shortages: tuple[str, ...] = ()) -> None:
+        conditions = [
+            {"type": condition, "status": said, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+            for condition, said in (("Ready", status), *((shortage, "True") for shortage in shortages))
+        ]
         document = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "status": {"conditions": conditions}}
         self.kubernetes.apply(document, subresource="status")
 
-    def portfolio(self, **spec: Any) -> None:
-        document = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "digits"}}
+    def portfolio(self, *, name: str = "digits", **spec: Any) -> None:
+        document = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": name}}
         self.kubernetes.apply({**document, "spec": {**SPEC, **spec}}, manager="user")
 
     def get(self, kind: str = "ModelPortfolio", name: str = "digits") -> dict[str, Any]:
@@ -146,8 +161,12 @@ class Site:
         target: str | None = self.endpoint(number)["spec"].get("targetVariant")
         return target
 
-    def condition(self, kind: str) -> tuple[str, str]:
-        conditions = self.get().get("status", {}).get("conditions", [])
+    def message(self, kind: str, *, of: str = "digits") -> str:
+        conditions = self.get(name=of).get("status", {}).get("conditions", [])
+        return next((str(entry.get("message", "")) for entry in conditions if entry["type"] == kind), "")
+
+    def condition(self, kind: str, *, of: str = "digits") -> tuple[str, str]:
+        conditions = self.get(name=of).get("status", {}).get("conditions", [])
         found = next((entry for entry in conditions if entry["type"] == kind), {"status": "", "reason": "absent"})
         return found["status"], found["reason"]
 
@@ -244,9 +263,9 @@ class Site:
         }
         self.kubernetes.apply(document, subresource="status", manager="agent")
 
-    def served(self) -> None:
+    def served(self, **spec: Any) -> None:
         """From nothing to a first revision that all endpoints serve."""
-        self.portfolio()
+        self.portfolio(**spec)
         self.end_job(PUBLISHED)
         for number in range(len(self.nodes)):
             wait_for(lambda number=number: self.target(number) == "dense")

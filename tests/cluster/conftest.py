@@ -35,9 +35,16 @@ def start(
     """Starts operators; all of them end with the test, and their logs are shown."""
     started: list[Operator] = []
 
-    def starting(identity: str = "operator-a") -> Operator:
+    def starting(
+        identity: str = "operator-a", *, kubeconfig: Path | None = None, environment: dict[str, str] | None = None
+    ) -> Operator:
         operator = Operator(
-            namespace.kubeconfig, namespace.namespace, tmp_path, identity=identity, ports=unused_ports(2)
+            kubeconfig or namespace.kubeconfig,
+            namespace.namespace,
+            tmp_path,
+            identity=identity,
+            ports=unused_ports(2),
+            environment=environment or {},
         )
         started.append(operator)
         return operator

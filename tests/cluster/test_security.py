@@ -13,6 +13,7 @@ from cluster_site import wait_for
 
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.jobs import Images, build_job
+from edgefolio_operator.repository_jobs import build_check_job, build_reclaim_job
 from edgefolio_operator.workloads import build_access, build_daemon_set
 
 BASE = Path(__file__).parents[2] / "manifests" / "base"
@@ -151,6 +152,8 @@ def test_restricted_namespaces_take_what_we_make(site: Any) -> None:
     given = portfolio(site.namespace)
     templates = {
         "job": build_job(given, key="0" * 16, owner=owner, images=IMAGES),
+        "check": build_check_job(given, name="check", key="0" * 16, owner=owner, images=IMAGES),
+        "reclaim": build_reclaim_job(given, images=IMAGES),
         "daemon-set": build_daemon_set(given, owner=owner, images=IMAGES),
     }
     for name, made in templates.items():

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from cluster_site import wait_for
 from edge_site import SYSTEM, EdgeSite, container_id
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-
-
-@contextmanager
-def stopped(site: EdgeSite, program: str) -> Iterator[None]:
-    """A program of the bed, frozen: it answers nobody, and loses nothing."""
-    identity = int((site.run / "pid" / program).read_text().split()[0])
-    os.kill(identity, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(identity, signal.SIGCONT)
 
 
 def operator_pod(site: EdgeSite) -> dict[str, object]:
@@ -114,7 +99,7 @@ def test_a_cut_link(site: EdgeSite) -> None:
 def test_services_that_are_down(site: EdgeSite) -> None:
     clients = [site.start_client(node) for node in ("edge-1", "edge-2")]
     for program in ("kube-apiserver", "s3", "metrics-server"):
-        with stopped(site, program):
+        with site.frozen(program):
             time.sleep(25)
         wait_for(lambda: site.condition("Ready")[0] == "True", seconds=90)
         assert site.active("edge-1") == site.active("edge-2") == site.most_accurate

@@ -95,3 +95,28 @@ def test_pinned_and_paused_by_annotation(site: EdgeSite) -> None:
     assert site.active("edge-1") == site.fastest
     site.kubernetes.kubectl("annotate", "pod", pod, "edgefolio.dev/paused-")
     site.settle_on(site.most_accurate, "edge-1", seconds=120)
+
+
+def test_memory_that_gets_short(site: EdgeSite) -> None:
+    """Less memory than the served variant takes: a smaller one at once, and back when there is room."""
+    bytes_of = {variant["name"]: int(variant["memoryPeakBytes"]) for variant in site.variants()}
+    between = (bytes_of[site.fastest] + bytes_of[site.most_accurate]) // 2
+    assert bytes_of[site.fastest] < between < bytes_of[site.most_accurate]
+    client = site.start_client("edge-1")
+    site.kubernetes.kubectl("annotate", "node", "edge-1", f"slo.edgefolio.dev/max-memory={between}")
+    wait_for(lambda: bytes_of.get(site.active("edge-1") or "", between) < between, seconds=60)
+    assert site.active("edge-2") == site.most_accurate
+    assert any(event["reason"] == "MemoryExceeded" for event in site.events())
+    site.kubernetes.kubectl("annotate", "node", "edge-1", "slo.edgefolio.dev/max-memory-")
+    site.settle_on(site.most_accurate, "edge-1", seconds=120)
+    assert not [request for request in client.stop() if request.error]
+
+
+def test_node_metrics_are_read_and_their_age_is_told(site: EdgeSite) -> None:
+    """The real metrics-server, and what is said when its samples are old."""
+    wait_for(lambda: site.condition("NodeMetricsAvailable") == ("True", "MetricsFresh"), seconds=60)
+    with site.frozen("metrics-server"):
+        wait_for(lambda: site.condition("NodeMetricsAvailable")[0] != "True", seconds=180)
+        assert site.condition("Ready")[0] == "True"
+        assert site.active("edge-1") == site.most_accurate
+    wait_for(lambda: site.condition("NodeMetricsAvailable") == ("True", "MetricsFresh"), seconds=90)

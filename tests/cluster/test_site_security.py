@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tritonclient.grpc as triton_grpc
+from cluster_site import wait_for
 from control_plane import Refused
 from edge_site import MODEL, SYSTEM, EdgeSite
 from tritonclient.utils import InferenceServerException
@@ -102,7 +103,7 @@ def test_two_tenants_on_one_node(site: EdgeSite, tenant: EdgeSite) -> None:
     assert site.active("edge-1") == site.most_accurate
     # An editor of one namespace, and its agents, see nothing of the other.
     user = "--as=system:serviceaccount:tenant:somebody"
-    assert _may(tenant.kubernetes, user, "tenant")
+    wait_for(lambda: _may(tenant.kubernetes, user, "tenant"))
     assert not _may(tenant.kubernetes, user, site.namespace)
     token = tenant.kubernetes.kubectl(
         *("create", "token", "edgefolio-agent", "--bound-object-kind=Pod", f"--bound-object-name={pod}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +25,10 @@ def _corrupt(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _swap(folder: Path, manifest: dict[str, Any]) -> None:
-    first, *_, last = (folder / "models" / "digits" / variant["file"] for variant in manifest["variants"])
-    first_bytes, last_bytes = first.read_bytes(), last.read_bytes()
-    first.write_bytes(last_bytes)
-    last.write_bytes(first_bytes)
+    paths = [folder / "models" / "digits" / variant["file"] for variant in manifest["variants"]]
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(content)
 
 
 def _tamper(folder: Path, manifest: dict[str, Any]) -> None:
@@ -52,9 +53,18 @@ def _manifest(folder: Path, manifest: dict[str, Any]) -> None:
     path.write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("attack", [_corrupt, _swap, _tamper, _traverse, _half], ids=lambda attack: attack.__name__[1:])
+@pytest.mark.parametrize(
+    ("attack", "named"),
+    [
+        pytest.param(_corrupt, re.compile(r"model\.onnx"), id="corrupt bytes"),
+        pytest.param(_swap, re.compile(r"model\.onnx"), id="swapped bytes"),
+        pytest.param(_tamper, re.compile(r"digits/\d+\.json"), id="tampered manifest"),
+        pytest.param(_traverse, re.compile(r"digits/\d+\.json"), id="path traversal"),
+        pytest.param(_half, re.compile(r"model\.onnx"), id="half an upload"),
+    ],
+)
 def test_a_new_node_serves_nothing_that_was_not_vouched_for(
-    site: EdgeSite, attack: Callable[[Path, dict[str, Any]], None]
+    site: EdgeSite, attack: Callable[[Path, dict[str, Any]], None], named: re.Pattern[str]
 ) -> None:
     folder = site.bucket / "site"
     kept = folder.with_name("site-kept")
@@ -69,10 +79,11 @@ def test_a_new_node_serves_nothing_that_was_not_vouched_for(
             status = site.endpoints().get("edge-3", {}).get("status", {})
             assert not status.get("activeVariant"), status["activeVariant"]
             found = [entry for entry in status.get("conditions", []) if entry["type"] == "Synced"]
-            return found[0] if found and found[0]["status"] == "False" and found[0].get("message") else None
+            return found[0] if found and found[0]["reason"] == "Refused" else None
 
         condition = wait_for(refused, seconds=120)
-        assert "digits" in condition["message"] or "model.onnx" in condition["message"]
+        assert condition["status"] == "False"
+        assert named.search(condition["message"]), condition["message"]
         # Those that serve already go on.
         assert site.active("edge-1") == site.active("edge-2") == site.most_accurate
     finally:

@@ -52,9 +52,11 @@ def test_the_whole_tree(serving: Site) -> None:
 digits: Ready, Serving: 2 of 2 endpoints serve a verified variant.
 ├── asked: p95 at most 20 ms; policy Auto; model digits at http://digits.models.svc:8000
 ├── ObjectivesMet False, ObjectivesNotMet: 1 of 2 endpoints meet their objectives, 1 do not.
+├── NodeMetricsAvailable False, MetricsStale: There is no sample of the last 60 s of edge-1, edge-2.
+│   Decisions rest on what the agents report.
 ├── job digits-make-5c77a1fb: Succeeded
 ├── revision 1, current, 7 s old, manifest 000000000000
-│   └── dense     82.00 %  p95 12.0 ms  16 MiB  serves on 2
+│   └── dense     82.00 %  p95 12.0 ms  32 MiB  serves on 2
 │       small     81.00 %   p95 2.4 ms  16 MiB
 └── endpoints: 2 of 2 available, 1 of 2 inside the objectives
     ├── digits-edge-1 on edge-1: dense -> small, objectives missed

@@ -21,8 +21,11 @@ from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio.specification.portfolio_status import VariantStatus
 from edgefolio_operator.capabilities import Capabilities
+from edgefolio_operator.deciding import Sight
 from edgefolio_operator.jobs import Images
 from edgefolio_operator.reconciling import Plan, World, reconcile
+from edgefolio_operator.reservations import Promise, Reservations
+from edgefolio_operator.usage import PodSample, Sample, Usage
 
 NOW = 1_800_000_000.0
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
@@ -36,8 +39,8 @@ def variant(name: str, rank: int, milliseconds: float) -> VariantStatus:
         mean_milliseconds=str(milliseconds),
         p95_milliseconds=str(milliseconds * 1.2),
         load_milliseconds="100",
-        memory_peak_bytes=2**24,
-        memory_steady_bytes=2**23,
+        memory_peak_bytes=rank * 2**24,
+        memory_steady_bytes=rank * 2**23,
     )
 
 
@@ -69,7 +72,15 @@ class Site:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.job_pods: list[dict[str, Any]] = []
         names = [f"edge-{number}" for number in range(1, nodes + 1)]
-        self.nodes = {name: {"metadata": {"name": name, "annotations": {}}, "status": _ready()} for name in names}
+        allocatable = {"allocatable": {"cpu": "4", "memory": "2Gi"}}
+        self.nodes: dict[str, dict[str, Any]] | None = {
+            name: {"metadata": {"name": name, "annotations": {}}, "status": {**_ready(), **allocatable}}
+            for name in names
+        }
+        self.usage = Usage(asked=True)
+        self.lost_pods: dict[str, tuple[str, str]] = {}
+        self.repository_owner: tuple[str, str] | None = None
+        self.promises: tuple[Promise, ...] = ()
         self.pods = [
             {
                 "metadata": {
@@ -103,6 +114,9 @@ class Site:
             daemon_set=self.daemon_set,
             service=self.service,
             capabilities=self.capabilities,
+            sight=Sight(usage=self.usage, reservations=Reservations.of(self.promises)),
+            lost_pods=self.lost_pods,
+            repository_owner=self.repository_owner,
         )
         plan = reconcile(world, images=IMAGES, states=self.states, epoch=1, now=self.now)
         for document in plan.apply:
@@ -119,6 +133,9 @@ class Site:
             self.daemon_set = None
         for name in plan.delete_jobs:
             del self.jobs[name]
+        for name in plan.delete_endpoints:
+            del self.endpoints[name]
+        self.promises = plan.promises
         self.portfolio["status"] = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         self.states = dict(plan.states or {})
         self.plan = plan
@@ -184,6 +201,36 @@ class Site:
             decision=report_of_decision(decision, state, decided_by_agent=False),
         )
         entry["status"] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def measure(self, *, cores: float, own_cores: float = 0.1, mebibytes: int = 512, age: float = 5.0) -> None:
+        """metrics-server says that every node uses this much, and our pod on it that part of it."""
+
+        def sample(used: float, memory: int) -> Sample:
+            return Sample(cpu_cores=used, memory_bytes=memory * 2**20, time=self.now - age, window_seconds=15)
+
+        assert self.nodes is not None
+        self.usage = Usage(
+            nodes={name: sample(cores, mebibytes) for name in self.nodes},
+            pods={
+                ("models", f"digits-{name}"): PodSample(total=sample(own_cores, 64), server_bytes=64 * 2**20)
+                for name in self.nodes
+            },
+            asked=True,
+        )
+
+    def served(self) -> Site:
+        """From nothing to a first revision that all endpoints serve; the site itself."""
+        self.cycle()
+        self.end_job(published(1))
+        self.cycle()
+        for name in list(self.endpoints):
+            self.report(name.removeprefix("digits-"))
+        self.cycle()
+        return self
+
+    def message(self, kind: str) -> str:
+        (found,) = (entry for entry in self.portfolio["status"]["conditions"] if entry["type"] == kind)
+        return str(found.get("message", ""))
 
     def condition(self, kind: str) -> tuple[str, str]:
         (found,) = (entry for entry in self.portfolio["status"]["conditions"] if entry["type"] == kind)

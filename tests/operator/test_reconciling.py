@@ -15,14 +15,7 @@ from edgefolio_operator.capabilities import Capabilities
 
 def serving(**spec: Any) -> Site:
     """A site that serves its first revision."""
-    site = Site(**spec)
-    site.cycle()
-    site.end_job(published(1))
-    site.cycle()
-    for node in site.nodes:
-        site.report(node)
-    site.cycle()
-    return site
+    return Site(**spec).served()
 
 
 def test_from_nothing_to_serving() -> None:
@@ -37,7 +30,11 @@ def test_from_nothing_to_serving() -> None:
     site.end_job(published(1))
     second = site.cycle()
     assert site.targets() == {"edge-1": "dense", "edge-2": "dense"}
-    assert [event.reason for event in second.events] == ["Published", "RolloutCompleted"]
+    assert [event.reason for event in second.events if event.endpoint is None] == ["Published", "RolloutCompleted"]
+    assert [(event.endpoint, event.reason) for event in second.events if event.endpoint is not None] == [
+        ("digits-edge-1", "Initial"),
+        ("digits-edge-2", "Initial"),
+    ]
     assert site.condition("Ready") == ("False", "EndpointsUnavailable")
     for node in site.nodes:
         site.report(node)

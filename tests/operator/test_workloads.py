@@ -15,7 +15,7 @@ import pytest
 
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.capabilities import Capabilities
-from edgefolio_operator.jobs import Images
+from edgefolio_operator.jobs import CLAIMS, Images
 from edgefolio_operator.workloads import (
     build_access,
     build_daemon_set,
@@ -133,7 +133,7 @@ def test_settings_reach_the_pod() -> None:
     assert (found["triton"]["image"], found["agent"]["image"], found["key"]["image"]) == (
         "own/triton:2",
         "own/agent:2",
-        "own/agent:2",
+        "own/triton:2",
     )
     assert {container["imagePullPolicy"] for container in found.values()} == {"Never"}
     assert spec["nodeSelector"] == {"class": "edge"}
@@ -155,6 +155,17 @@ def test_settings_reach_the_pod() -> None:
 )
 def test_when_pods_are_made_anew(change: dict[str, Any], same: bool) -> None:
     assert (serving_key(portfolio(**change)) == serving_key(portfolio())) is same
+
+
+def test_a_repository_on_a_claim_is_mounted_where_the_agent_looks_and_makes_pods_anew() -> None:
+    given = portfolio(repository={"uri": "pvc://store/portfolios"})
+    assert serving_key(given) != serving_key(portfolio())
+    spec = build_daemon_set(given, owner=OWNER, images=IMAGES)["spec"]["template"]["spec"]
+    agent = containers(spec)["agent"]
+    (mount,) = (entry for entry in agent["volumeMounts"] if entry["name"] == "repository")
+    assert (mount["mountPath"], mount["readOnly"]) == (f"{CLAIMS}/store", True)
+    assert {"name": "repository", "persistentVolumeClaim": {"claimName": "store"}} in spec["volumes"]
+    assert "repository" not in {entry["name"] for entry in containers(spec)["triton"]["volumeMounts"]}
 
 
 def test_threads_reach_the_agent_and_make_pods_anew() -> None:

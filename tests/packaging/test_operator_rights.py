@@ -50,13 +50,20 @@ def entering_as(kubernetes: Kubernetes, account: str, folder: Path) -> Path:
 @pytest.fixture
 def start_as(
     namespace: Kubernetes, tmp_path: Path, unused_ports: Callable[[int], list[int]]
-) -> Iterator[Callable[[Path], Operator]]:
+) -> Iterator[Callable[..., Operator]]:
     """Starts the operator with a kubeconfig; it ends with the test."""
     started: list[Operator] = []
 
-    def starting(kubeconfig: Path) -> Operator:
-        ports = unused_ports(2)
-        operator = Operator(kubeconfig, namespace.namespace, tmp_path, identity="operator", ports=(ports[0], ports[1]))
+    def starting(kubeconfig: Path, **environment: str) -> Operator:
+        first, second = unused_ports(2)
+        operator = Operator(
+            kubeconfig,
+            namespace.namespace,
+            tmp_path,
+            identity="operator",
+            ports=(first, second),
+            environment=environment,
+        )
         started.append(operator)
         return operator
 
@@ -70,16 +77,15 @@ def start_as(
 def test_the_operator_lacks_no_right(
     namespace: Kubernetes,
     chart: Chart,
-    start_as: Callable[[Path], Operator],
+    start_as: Callable[..., Operator],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     watch: bool,
 ) -> None:
     values: dict[str, Any] = {"watchNamespaces": [namespace.namespace]} if watch else {}
     installed(namespace, chart, values)
-    if watch:
-        monkeypatch.setenv("EDGEFOLIO_NAMESPACES", namespace.namespace)
-    operator = start_as(entering_as(namespace, f"{namespace.namespace}-edgefolio-operator", tmp_path))
+    environment = {"EDGEFOLIO_NAMESPACES": namespace.namespace} if watch else {}
+    kubeconfig = entering_as(namespace, f"{namespace.namespace}-edgefolio-operator", tmp_path)
+    operator = start_as(kubeconfig, **environment)
     site = Site(namespace)
     site.served()
     site.report(0, slowdown=4.0)
@@ -136,7 +142,7 @@ REPOSITORY = {"tests": {"repository": {"uri": "s3://bucket/tests"}}}
 
 
 def test_helm_test_says_what_is_wrong_and_deletes_what_it_made(
-    namespace: Kubernetes, chart: Chart, start_as: Callable[[Path], Operator], tmp_path: Path
+    namespace: Kubernetes, chart: Chart, start_as: Callable[..., Operator], tmp_path: Path
 ) -> None:
     installed(namespace, chart, REPOSITORY, hooks=True)
     start_as(entering_as(namespace, f"{namespace.namespace}-edgefolio-operator", tmp_path))
@@ -160,7 +166,7 @@ def test_helm_test_says_what_is_wrong_and_deletes_what_it_made(
 
 
 def test_helm_test_without_a_repository_asks_the_operator_alone(
-    namespace: Kubernetes, chart: Chart, start_as: Callable[[Path], Operator], tmp_path: Path
+    namespace: Kubernetes, chart: Chart, start_as: Callable[..., Operator], tmp_path: Path
 ) -> None:
     installed(namespace, chart, {}, hooks=True)
     operator = start_as(entering_as(namespace, f"{namespace.namespace}-edgefolio-operator", tmp_path))

@@ -216,7 +216,8 @@ def test_a_killed_backend_is_found_and_repaired_without_a_restart(place: Place) 
         for stub in stubs_of(server.identity):
             stub.kill()
         agent.wait_for("dead", after=said)
-        assert agent.wait_for("switch", after=said)["reason"] == "ServerDead"
+        switched = agent.wait_for("switch", after=said)
+        assert switched["reason"] == "ServerDead", agent.lines[said:]
         assert place.server().identity == server.identity
         control = server.control()
         assert control.ready_versions(MODEL) == (104,)

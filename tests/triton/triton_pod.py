@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tritonclient.http as triton_http
 import yaml
 from triton_portfolios import MODEL, images, revealed_tag
@@ -57,10 +58,11 @@ class Pod:
         return self.triton
 
     def start_agent(self) -> subprocess.Popen[bytes]:
-        """Start the agent's container."""
+        """Start the agent's container. As in a pod it does not see Triton's processes, where the test may hide them."""
+        apart = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"] if os.geteuid() == 0 else []
         with self.log.open("ab") as log:
             self.agent = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "edgefolio_edge.cluster"],
+                ["setpriv", "--pdeathsig", "KILL", *apart, sys.executable, "-m", "edgefolio_edge.cluster"],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -70,8 +72,16 @@ class Pod:
     def kill_agent(self) -> None:
         """SIGKILL it."""
         assert self.agent is not None
-        self.agent.kill()
+        self._signal(signal.SIGKILL)
         self.agent.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the agent itself, not to what hides it."""
+        assert self.agent is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.agent.pid)
+            hidden = [child for child in process.children() if process.name() == "unshare"]
+            (hidden[0] if hidden else process).send_signal(number)
 
     def answered_by(self) -> int:
         """The tag of the variant that answers a client that names no version."""
@@ -107,8 +117,8 @@ class Pod:
                     process.resume()
                 self.triton.stop()
             if self.agent is not None and self.agent.poll() is None:
-                self.agent.terminate()
-                assert self.agent.wait(timeout=30) in (0, -signal.SIGKILL), self.log.read_text()
+                self._signal(signal.SIGTERM)
+                assert self.agent.wait(timeout=30) == 0, self.log.read_text()
         finally:
             if self.agent is not None:
                 self.agent.kill()

@@ -93,7 +93,7 @@ def _serve(
         jitter_seconds=JITTER_SECONDS,
     )
     synchronizer = Synchronizer(
-        lambda: Repository.open(uri, field="spec.repositoryUri"),
+        lambda: Repository.open(uri, field="spec.repositoryURI"),
         store,
         ordered=lambda: orders.revision,
         limits=limits,

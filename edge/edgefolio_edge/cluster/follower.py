@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
+from edgefolio.specification.endpoint import EndpointSpecification
+from edgefolio.specification.understanding import understood
 from edgefolio_edge.cluster.api import ApiRefused, ApiUnreachable, EndpointApi
-from edgefolio_edge.cluster.orders import Orders, understood
+from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.reporting import Reporter
 
 _LONGEST_PAUSE_SECONDS = 15.0
@@ -75,7 +77,7 @@ class Follower:
 
     def _take(self, found: dict[str, Any]) -> None:
         try:
-            spec = understood(found["spec"])
+            spec = understood(EndpointSpecification, found["spec"])
         except ValidationError as error:
             self._reporter.event("misunderstood", f"The order is not understood, the last one stands: {error}"[:500])
             return

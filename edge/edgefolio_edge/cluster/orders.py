@@ -8,22 +8,19 @@ counts.
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
 from edgefolio.durable_files import write_durably
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
+from edgefolio.specification.understanding import understood
 from edgefolio_edge.reporting import Reporter
 
 ORDERS_FILE = "orders.json"
@@ -148,26 +145,6 @@ class Orders:
 
     def _read(self) -> Order | None:
         try:
-            return Order(spec=understood(json.loads(self._path.read_bytes())), generation=0)
+            return Order(spec=understood(EndpointSpecification, json.loads(self._path.read_bytes())), generation=0)
         except (OSError, ValueError):
             return None
-
-
-def understood(document: Any) -> EndpointSpecification:
-    """``document`` without the fields that a newer operator writes and this agent does not know.
-
-    Raises ValidationError if what is left makes no sense: then the last order stands.
-    """
-    document = copy.deepcopy(document)
-    while True:
-        try:
-            return EndpointSpecification.model_validate(document)
-        except ValidationError as error:
-            unknown = [entry["loc"] for entry in error.errors() if entry["type"] == "extra_forbidden"]
-            if not unknown:
-                raise
-            for *parents, name in unknown:
-                holder = document
-                for parent in parents:
-                    holder = holder[parent]
-                del holder[name]

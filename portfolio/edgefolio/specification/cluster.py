@@ -93,7 +93,7 @@ class Storage(Specification):
     """The agent's volume on each node: last good variants, target, objectives and history."""
 
     size_limit: ByteQuantity = "2Gi"
-    """Never more than this is kept on a node; a portfolio that needs more is refused."""
+    """Never more than this is kept on a node. A new revision must fit beside the one that serves, or it is refused."""
     max_bytes_per_second: Annotated[int, Field(ge=1024, le=2**40)] | None = None
     """Speed limit of fetching variants; absent: none."""
 
@@ -108,7 +108,7 @@ class ManagedServing(PodSettings):
     resources: Resources = Resources()
     """Of Triton."""
     agent_resources: Resources = Resources()
-    """Of the agent."""
+    """Of the agent; requests that are absent: 25m and 128Mi, or its limits."""
     storage: Storage = Storage()
     """The agent's volume."""
 

@@ -1,0 +1,96 @@
+"""What the operator costs with 2, 50 and 500 endpoints, and how soon an objective reaches all of them.
+
+    tests/cluster/bed/build.sh   # once
+    python -m benchmarks.scale    # about 15 minutes; no root
+
+One row after the other: a control plane on loopback (etcd, API server, controllers, scheduler), nodes that kwok plays,
+the real operator as a process of its own, and this process, which acts as all agents (see ``agents.py``). A row that is
+finished is kept in ``--work-dir`` and not measured again; ``--sizes 2 50`` measures some, ``--table-only`` none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scale import settings
+from benchmarks.scale.installation import kubernetes_version
+from benchmarks.scale.phases import row, say
+from benchmarks.scale.table import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    """Measure the rows that are missing and write the results after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(settings.SIZES))
+    parser.add_argument("--work-dir", type=Path, default=ROOT / "benchmarks" / "work" / "scale")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table-only", action="store_true")
+    arguments = parser.parse_args()
+    arguments.work_dir.mkdir(parents=True, exist_ok=True)
+    path = arguments.results / "scale.json"
+    for size in arguments.sizes:
+        record = arguments.work_dir / f"{size}.json"
+        if not arguments.table_only and not record.exists():
+            say(f"{size} endpoints")
+            measured = {**row(size), "commit": commit()}
+            scratch = record.with_suffix(".part")
+            scratch.write_text(json.dumps(measured, indent=1) + "\n")
+            scratch.replace(record)
+        write(path, arguments.work_dir)
+
+
+def write(path: Path, work: Path) -> None:
+    """Results and table of the rows that are finished."""
+    records = sorted((json.loads(record.read_text()) for record in work.glob("*.json")), key=lambda r: r["endpoints"])
+    if not records:
+        return
+    content = {"command": "python -m benchmarks.scale", "machine": machine(), "rows": records}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(content))
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured, and with what."""
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    packages = ("kopf", "aiohttp", "pydantic", "kubernetes")
+    return {
+        "processor": processor,
+        "logicalCpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "kubernetes": kubernetes_version(),
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def commit() -> str:
+    """The commit that is checked out, with a mark if files differ from it."""
+    done = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+if __name__ == "__main__":
+    main()

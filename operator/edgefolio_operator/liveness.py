@@ -1,0 +1,43 @@
+"""When an operator is not alive any more, though its process is. Pure.
+
+A new process helps where this one hangs, or where one of its links died without a word. It does not help while the API
+server is down: then everybody waits, for a quarter of an hour before anything is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: A cycle takes seconds.
+LONGEST_CYCLE_SECONDS = 120.0
+#: A healthy watch is heard once a minute, and a dead one is noticed and asked for anew after a minute and a half.
+LONGEST_SILENCE_SECONDS = 300.0
+#: The lease is renewed every few seconds: if that was answered lately, the API server is there.
+ANSWERED_SECONDS = 60.0
+#: Without an answer for so long it may be this process that cannot reach what others reach.
+LONGEST_OUTAGE_SECONDS = 900.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """Seconds since: a cycle ended, the API server answered, each mirror was heard; and whose watch missed changes."""
+
+    cycle: float
+    answer: float
+    mirrors: Mapping[str, float] = field(default_factory=dict)
+    deaf: tuple[str, ...] = ()
+
+
+def fault_of(pulse: Pulse) -> str | None:
+    """Why the process should be started anew; ``None`` while it is alive."""
+    if pulse.cycle > LONGEST_CYCLE_SECONDS:
+        return f"no cycle was finished for {pulse.cycle:.0f} s"
+    if pulse.answer > LONGEST_OUTAGE_SECONDS:
+        return f"the API server did not answer for {pulse.answer:.0f} s"
+    if pulse.deaf:
+        return f"the watch of {pulse.deaf[0]} misses changes"
+    path, silence = max(pulse.mirrors.items(), key=lambda item: item[1], default=("", 0.0))
+    if silence > LONGEST_SILENCE_SECONDS and pulse.answer <= ANSWERED_SECONDS:
+        return f"the mirror of {path} was not heard for {silence:.0f} s, though the API server answers"
+    return None

@@ -1,0 +1,31 @@
+"""When a status that did not change is written again: who changed it behind our back is set right, without haste."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Hashable
+
+REWRITE_SECONDS = 300.0
+#: Spread, so that the portfolios of a site are not all written in one second.
+_JITTER = 0.2
+
+
+class Rewrites:
+    """Times of the next write, by object. What was never written is due."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next: dict[Hashable, float] = {}
+
+    def is_due(self, key: Hashable) -> bool:
+        """Whether it is written although nothing changed."""
+        return self._clock() >= self._next.get(key, float("-inf"))
+
+    def written(self, key: Hashable) -> None:
+        """It was written now, whatever for."""
+        self._next[key] = self._clock() + REWRITE_SECONDS * random.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def forget(self, key: Hashable) -> None:
+        """It is gone."""
+        self._next.pop(key, None)

@@ -1,0 +1,150 @@
+"""What nodes and pods use, as ``metrics.k8s.io/v1beta1`` says it: samples with their time and window. Pure.
+
+Whatever the API holds, reading is total: an entry that makes no sense is left out, like one that was never there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefolio.specification.conditions import time_seconds
+
+Object = Mapping[str, Any]
+
+#: Container of the agent, and of Triton where Edgefolio made the pod.
+AGENT_CONTAINER, SERVER_CONTAINER = "agent", "triton"
+
+#: A sample is believed for so many of its own windows, if that is longer than the setting: a source that samples once
+#: a minute is not stale after a minute. Never for longer than the last figure.
+_BELIEVED_WINDOWS = 3.0
+LONGEST_BELIEF_SECONDS = 300.0
+
+_SUFFIXES = {
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "": 1.0,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "E": 1e18,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+    "Pi": 2.0**50,
+    "Ei": 2.0**60,
+}
+_QUANTITY = re.compile(r"^([0-9]{1,24}(?:\.[0-9]{0,24})?)(?:[eE]([+-]?[0-9]{1,2})|([numkMGTPE]|[KMGTPE]i)?)$")
+_DURATION_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ms|us|µs|ns|h|m|s)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What was used: processors over ``window_seconds`` before ``time`` (seconds since the epoch), memory then."""
+
+    cpu_cores: float
+    memory_bytes: int
+    time: float
+    window_seconds: float
+
+    def is_fresh(self, *, now: float, stale_after: float) -> bool:
+        """Whether it still says something; one from the future says that a clock is wrong, not that it is new."""
+        believed = max(stale_after, _BELIEVED_WINDOWS * self.window_seconds)
+        return abs(now - self.time) <= min(believed, LONGEST_BELIEF_SECONDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodSample:
+    """What a pod uses, and the working set of the server in it where it can be told from the rest."""
+
+    total: Sample
+    server_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """The newest samples, and why there are no newer ones (``problem``) if there are none.
+
+    ``nodes`` is ``None`` where nodes may not be asked about; ``asked`` is false before the first answer.
+    """
+
+    nodes: Mapping[str, Sample] | None = field(default_factory=dict)
+    pods: Mapping[tuple[str, str], PodSample] = field(default_factory=dict)
+    problem: str = ""
+    asked: bool = False
+
+
+def node_samples(items: Iterable[Object]) -> dict[str, Sample]:
+    """Samples by the node's name, of a NodeMetricsList."""
+    found: dict[str, Sample] = {}
+    for item in items:
+        try:
+            name, sample = str(item["metadata"]["name"]), _sample(item, [item["usage"]])
+        except (KeyError, TypeError, AttributeError, ValueError):
+            continue
+        if sample is not None:
+            found[name] = sample
+    return found
+
+
+def pod_samples(items: Iterable[Object]) -> dict[tuple[str, str], PodSample]:
+    """Samples by the pod's namespace and name, of a PodMetricsList."""
+    found: dict[tuple[str, str], PodSample] = {}
+    for item in items:
+        try:
+            key = str(item["metadata"]["namespace"]), str(item["metadata"]["name"])
+            by_container = {str(entry["name"]): entry["usage"] for entry in item["containers"]}
+            total = _sample(item, list(by_container.values()))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            continue
+        if total is not None:
+            found[key] = PodSample(total=total, server_bytes=_server_bytes(by_container))
+    return found
+
+
+def quantity(text: Any) -> float | None:
+    """A quantity as Kubernetes writes it (``123456789n``, ``250m``, ``1536Ki``, ``1e3``); ``None`` if it is none."""
+    match = _QUANTITY.match(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    digits, exponent, suffix = match.groups()
+    return float(digits) * (10.0 ** int(exponent) if exponent else _SUFFIXES[suffix or ""])
+
+
+def duration(text: Any) -> float | None:
+    """Seconds in a duration as Go writes it (``15.034s``, ``1m0s``); ``None`` if it is none."""
+    if not isinstance(text, str):
+        return None
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+
+
+def _sample(item: Object, usages: list[Object]) -> Sample | None:
+    cores = [quantity(usage["cpu"]) for usage in usages]
+    memory = [quantity(usage["memory"]) for usage in usages]
+    window = duration(item.get("window"))
+    if not usages or None in cores or None in memory:
+        return None
+    return Sample(
+        cpu_cores=sum(value or 0.0 for value in cores),
+        memory_bytes=int(sum(value or 0.0 for value in memory)),
+        time=time_seconds(str(item["timestamp"])),
+        window_seconds=window if window is not None else 0.0,
+    )
+
+
+def _server_bytes(by_container: Mapping[str, Object]) -> int | None:
+    """Of the container called triton, or of the only one that is not the agent's."""
+    others = [name for name in by_container if name != AGENT_CONTAINER]
+    name = SERVER_CONTAINER if SERVER_CONTAINER in others else others[0] if len(others) == 1 else None
+    amount = quantity(by_container[name]["memory"]) if name is not None else None
+    return None if amount is None else int(amount)

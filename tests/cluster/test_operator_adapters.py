@@ -1,0 +1,120 @@
+"""Parts of the operator that speak to the API server, one by one, with a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cluster_site import SPEC
+
+from edgefolio_operator.adoption import AdoptedPods
+from edgefolio_operator.api import Access, Api, collection
+from edgefolio_operator.mirrors import Store
+from edgefolio_operator.node_metrics import NodeMetrics
+from edgefolio_operator.resyncing import Resync
+
+
+def with_api(kubeconfig: Path, work: Callable[[Api], Awaitable[None]]) -> None:
+    async def running() -> None:
+        async with Api(Access.of_kubeconfig(kubeconfig)) as api:
+            await work(api)
+
+    asyncio.run(running())
+
+
+def portfolio(name: str, **fields: Any) -> dict[str, Any]:
+    head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": name}}
+    return {**head, "spec": {**SPEC, **fields}}
+
+
+def test_a_watch_that_delivers_nothing_is_found_out(namespace: Any) -> None:
+    path = collection("edgefolio.dev/v1alpha1", "modelportfolios", namespace.namespace)
+
+    async def work(api: Api) -> None:
+        namespace.apply(portfolio("first"))
+        store = Store()
+        resync = Resync(api, {path: store})
+        await resync.first()
+        assert [entry["metadata"]["name"] for entry in store.all()] == ["first"]
+        assert store.all()[0]["kind"] == "ModelPortfolio"
+        # Nobody puts into the store what happens now, as a watch would.
+        namespace.apply(portfolio("second"))
+        await resync.once(path, grace_seconds=0)
+        assert len(store) == 2, "what was missed is made up for"
+        assert resync.deaf == ()
+        namespace.kubectl("delete", "mpf/first")
+        await resync.once(path, grace_seconds=0)
+        assert len(store) == 1
+        assert resync.deaf == (path,)
+        # A round without anything missed acquits it; so does one where the watch was quicker than the list.
+        await resync.once(path, grace_seconds=0)
+        assert resync.deaf == ()
+
+    with_api(namespace.kubeconfig, work)
+
+
+def test_what_metrics_s_absence_and_refusal_are_called(namespace: Any, tmp_path: Path) -> None:
+    async def absent(api: Api) -> None:
+        found = NodeMetrics(api, namespaces=(), poll_seconds=15)
+        assert not found.usage.asked
+        await found.poll()
+        assert found.usage.asked
+        assert found.usage.problem == "The cluster does not serve metrics.k8s.io: install metrics-server."
+        single = NodeMetrics(api, namespaces=(namespace.namespace,), poll_seconds=15)
+        assert single.usage.nodes is None
+
+    with_api(namespace.kubeconfig, absent)
+    namespace.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody"}})
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    token = namespace.request("POST", namespace.path("v1", "ServiceAccount", "nobody") + "/token", asked)
+    document = yaml.safe_load(namespace.kubeconfig.read_text())
+    document["users"][0]["user"] = {"token": token["status"]["token"]}
+    path = tmp_path / "nobody"
+    path.write_text(yaml.safe_dump(document))
+
+    async def refused(api: Api) -> None:
+        found = NodeMetrics(api, namespaces=(), poll_seconds=15)
+        await found.poll()
+        assert found.usage.problem.startswith("The operator may not read metrics.k8s.io")
+
+    with_api(path, refused)
+
+
+def test_mirrors_of_adopted_pods_come_and_go_with_their_portfolios(namespace: Any) -> None:
+    def adopting(app: str) -> dict[str, Any]:
+        found = portfolio("adopting")
+        serving = {"modelName": "digits", "mode": "Adopt", "adopt": {"selector": {"matchLabels": {"app": app}}}}
+        found["metadata"]["namespace"] = namespace.namespace
+        return {**found, "spec": {**SPEC, "serving": serving}}
+
+    async def work(api: Api) -> None:
+        for app in ("one", "two"):
+            labels = {"app": app}
+            spec = {"containers": [{"name": "triton", "image": "x", "env": [{"name": "A", "value": "b"}]}]}
+            namespace.apply(
+                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": app, "labels": labels}, "spec": spec}
+            )
+        async with asyncio.TaskGroup() as tasks:
+            changed = asyncio.Event()
+            pods = AdoptedPods(api, tasks, changed=changed.set)
+            for app in ("one", "two"):
+                entry = adopting(app)
+                pods.follow([entry])
+                assert pods.of(entry) is None, "nothing is concluded before the pods are known"
+                await asyncio.wait_for(pods.mirrors[0].synced.wait(), timeout=10)
+                found = pods.of(entry)
+                assert found is not None
+                assert [pod["metadata"]["name"] for pod in found] == [app]
+                assert "env" not in found[0]["spec"]["containers"][0]
+                assert len(pods.mirrors) == 1
+            same = pods.mirrors[0]
+            pods.follow([adopting("two")])
+            assert pods.mirrors == [same]
+            pods.follow([])
+            assert pods.mirrors == []
+        # The task group ends only when the mirrors' tasks have: none was left running.
+
+    with_api(namespace.kubeconfig, lambda api: asyncio.wait_for(work(api), timeout=60))
