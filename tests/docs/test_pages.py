@@ -233,6 +233,6 @@ def test_the_readme_is_short() -> None:
 def test_the_extras_that_are_named_exist() -> None:
     extras = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
     for page in PAGES:
-        for names in re.findall(r"\.\[([a-z,]+)\]'?|edgefolio\[([a-z,]+)\]", text_of(page)):
-            for name in "".join(names).split(","):
+        for listed in re.findall(r"\.\[([a-z,]+)\]'?|edgefolio\[([a-z,]+)\]", text_of(page)):
+            for name in "".join(listed).split(","):
                 assert name in extras, f"{page.name}: {name}"
