@@ -79,11 +79,12 @@ class Store:
     def all(self, *, namespace: str | None = None, labels: dict[str, str] | None = None) -> list[Object]:
         """Objects in ``namespace`` that carry ``labels``, by name."""
         wanted = (labels or {}).items()
-        return [
-            thing
-            for key, thing in sorted(self._objects.items())
+        found = [
+            (key, thing)
+            for key, thing in self._objects.items()
             if (namespace is None or key[0] == namespace) and wanted <= (thing["metadata"].get("labels") or {}).items()
         ]
+        return [thing for _, thing in sorted(found, key=lambda entry: entry[0])]
 
     def __len__(self) -> int:
         return len(self._objects)
