@@ -1,4 +1,4 @@
-"""What is measured. All of it is fixed beforehand: nothing is chosen by looking at the test images."""
+"""What is measured. Nothing of it is chosen by looking at the test images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks.portfolio.settings import Network, Settings
 
 from edgefolio.specification import SparseTraining
 
-#: What is left of the multiply-accumulates, rounded down, when every block loses half of its inner channels: 51.4 %.
+#: What half of the inner channels of every block leaves of the multiply-accumulates (51.4 %), rounded down.
 HALF_MACS_PERCENT = 51
 #: Targets of one call beside that.
 LADDER = (50, 35, 25)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.oneshot.settings import HALF_MACS_PERCENT, ONESHOT
-from benchmarks.oneshot.stages import partner
+from benchmarks.oneshot.settings import ONESHOT
+from benchmarks.oneshot.stages import HALF, partner
 from benchmarks.portfolio.summary import mean
 
 Json = dict[str, Any]
@@ -18,14 +18,13 @@ def summarize(runs: Sequence[Json]) -> Json:
     for network in ONESHOT.networks:
         own = [run for run in runs if run["network"] == network.name]
         if own:
-            targets = [f"oneshot-{percent}" for percent in ONESHOT.macs_percents]
+            targets = [HALF, *(f"oneshot-{percent}" for percent in ONESHOT.macs_percents)]
             found[network.name] = {
                 "width": network.width,
                 "seeds": [run["seed"] for run in own],
                 "trainingSamples": ONESHOT.training_samples,
                 "denseEpochs": ONESHOT.sparse_training.dense_epochs,
                 "calibrationSamples": ONESHOT.calibration_samples,
-                "half": f"oneshot-{HALF_MACS_PERCENT}",
                 "dense": {"accuracyPercent": measured([run["accuracy"]["dense"]["own"] for run in own])},
                 "denseTrainingSeconds": measured([run["training"]["dense"]["seconds"] for run in own]),
                 "targets": {name: target(own, name) for name in targets},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.oneshot.stages import HALF
 from benchmarks.portfolio.table import origin, with_interval
 
 Json = dict[str, Any]
@@ -18,7 +19,7 @@ def markdown(results: Json) -> str:
             f"{name}, width {network['width']}, Fashion-MNIST, seeds {', '.join(map(str, network['seeds']))}: trained "
             f"for {network['denseEpochs']} epochs on {network['trainingSamples']:,} images, then pruned with "
             f"{network['calibrationSamples']} unlabelled training images and no training. Accuracy on all 10,000 test "
-            "images, through the exported ONNX files; every setting was fixed before. A seed stands for the weights "
+            "images, through the exported ONNX files; no setting was chosen by looking at them. A seed stands for the weights "
             "before training, the images drawn for it and those for calibration. Means over the seeds with 95 % "
             "intervals (Student's t).",
             "",
@@ -43,7 +44,7 @@ def accuracy(network: Json) -> list[str]:
         for way, label in (("oneShot", "one-shot"), ("magnitude", "magnitude, no refit")):
             result = found[way]
             cells = [
-                _label(name, network),
+                _label(name),
                 label,
                 _channels(result["kept"]),
                 f"{result['macsPercent']['mean']:.1f}",
@@ -55,10 +56,10 @@ def accuracy(network: Json) -> list[str]:
     return [
         *lines,
         "",
-        "*Magnitude*: the filters of smallest L2 norm go, nothing else is changed. It keeps as many channels in every "
-        "block as the one-shot variant above it, but for *as with half of the inner channels*: there it keeps half in "
-        "every block, and the one-shot route may keep as many multiply-accumulates as that leaves, rounded down to "
-        f"{_percent(network['half'])} %, and shares them out itself.",
+        "*Magnitude*: the filters of smallest L2 norm go, nothing else is changed; it keeps as many channels in every "
+        "block as the one-shot variant above it. *Half of every block*: the route's selection and refit, but not its "
+        "shares. All others: the route as it is called; it may keep so many multiply-accumulates (51 %: what half of "
+        "every block leaves, rounded down), shares them out itself and rounds channels down to multiples of 4 or 8.",
     ]
 
 
@@ -71,26 +72,22 @@ def seconds(network: Json) -> list[str]:
     for name, found in network["targets"].items():
         result = found["oneShot"]
         lines.append(
-            f"| {_label(name, network)} | {with_interval(result['pruneSeconds'], 1)} | "
+            f"| {_label(name)} | {with_interval(result['pruneSeconds'], 1)} | "
             f"{with_interval(result['shrinkAndExportSeconds'], 1)} |"
         )
     return [
         *lines,
         "",
-        "Processor seconds of the one thread (wall seconds are in the JSON; the machine was shared). The first target "
-        "is a call of its own, the others are one call, each with its share of that. The prototype of this route took "
-        "17-32 s in all on one busy core, for the same net, as many images and two targets; with half of the inner "
-        "channels it went from 91.2 to 90.7 %, and magnitude to 23.7 % (one seed, 4,000 test images).",
+        "Processor seconds of the one thread (wall seconds are in the JSON; the machine was shared). The first two "
+        "are calls of their own, the others are one call, each with its share of that. The prototype of this route "
+        "took 17-32 s in all on one busy core, for the same net, as many images and two targets; with half of the "
+        "inner channels it went from 91.2 to 90.7 %, and magnitude to 23.7 % (one seed, 4,000 test images).",
     ]
 
 
-def _label(name: str, network: Json) -> str:
-    half = name == network["half"]
-    return "MACs as with half of the inner channels" if half else f"{_percent(name)} % of the MACs"
-
-
-def _percent(name: str) -> str:
-    return name.partition("-")[2]
+def _label(name: str) -> str:
+    target = name.partition("-")[2]
+    return "half of every block" if name == HALF else f"{target} % of the MACs"
 
 
 def _channels(kept: Sequence[Json]) -> str:
