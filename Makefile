@@ -52,7 +52,8 @@ bed: install ## Build the Kubernetes of the tests, as far as this machine can; c
 	@scripts/bed
 
 test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot run is skipped, and says why
-	.venv/bin/python -m pytest tests/packaging tests/cluster -m "not long"
+	.venv/bin/python -m pytest --numprocesses 3 --dist loadfile tests/packaging tests/cluster -m "not long and not nodes"
+	.venv/bin/python -m pytest tests/cluster -m "nodes and not long"
 
 test-faults: bed ## The long ones: cut links, killed operators, lost nodes, attacks on the bucket, upgrades
 	.venv/bin/python -m pytest tests/cluster -m long

@@ -1,14 +1,14 @@
 """What the Dockerfiles here run while they build.
 
-    install.py packages EXTRA...     the pinned packages of these extras, into /opt/edgefolio
-    install.py pruner included       those of the extra "pruner"; torch comes from TORCH_INDEX_URL where that is set
-    install.py pruner mounted        the small ones of them; the others are looked for in /opt/libraries at run time
-    install.py project               Edgefolio itself, without its dependencies, into /opt/edgefolio
-    install.py triton                the server in NVIDIA's wheel, into /opt/tritonserver, and what our backend needs
-    install.py requirements EXTRA... print what ``packages`` installs
+    install.py tools                install pip and what builds wheels into /opt/tools, which no image keeps
+    install.py requirements IMAGE   print what an image's packages are, by the extras of pyproject.toml
+    install.py packages [FOLDER]    install what /requirements.txt says; FOLDER is looked into last at run time
+    install.py project              install Edgefolio itself, as far as its rooms lie beside this file
+    install.py triton               install the server in NVIDIA's wheel into /opt/tritonserver
 
-``/opt/edgefolio`` is a virtual environment without pip. Where ``/wheels`` holds wheels, they are all that is used: no
-network is needed then. Everything is compiled: a container with a read-only root cannot keep what it compiles itself.
+Packages go into ``/opt/edgefolio``, a virtual environment without pip. Where ``/wheels`` holds wheels, only they are
+used: no network is needed then. TORCH_INDEX_URL is where torch comes from otherwise; empty: from where all do.
+Everything is compiled, because a container with a read-only root cannot keep what it compiles itself.
 """
 
 from __future__ import annotations
@@ -24,46 +24,68 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+#: The extras that an image is made of; "" stands for what all of Edgefolio needs.
+EXTRAS = {
+    "operator": ("", "operator"),
+    "edge": ("", "agent"),
+    "triton": ("backend",),
+    "pruner-included": ("", "pruner"),
+    "pruner-mounted": ("", "s3"),
+}
+#: In constraints.txt is what people use; pip is theirs there.
+BUILD_TOOLS = ("pip==26.2.1", "hatchling")
+TOOLS = Path("/opt/tools")
 ENVIRONMENT = Path("/opt/edgefolio")
 TRITON = Path("/opt/tritonserver")
-#: Where a volume with large libraries is mounted; looked into last.
-MOUNTED = Path("/opt/libraries")
 WHEELS = Path("/wheels")
+REQUIREMENTS = Path("/requirements.txt")
 SOURCES = Path(__file__).resolve().parent
 OWN_EXTRA = re.compile(r"edgefolio\[([a-z0-9,]+)\]")
 #: Parts of packages that are not needed at run time.
 TESTS = re.compile(r"/(test|tests)/")
 
 
-def requirements(extra: str, *, project: Path = SOURCES / "pyproject.toml") -> list[str]:
-    """What an extra needs as ``project`` says, other extras of Edgefolio included. "": what all of them need."""
-    document = tomllib.loads(project.read_text())["project"]
+def requirements_of(project: dict[str, dict[str, list[str]]], extra: str) -> list[str]:
+    """What an extra needs; an extra of Edgefolio that it names stands for what that one needs."""
     if not extra:
-        return list(document["dependencies"])
+        return list(project["dependencies"])
     found: list[str] = []
-    for requirement in document["optional-dependencies"][extra]:
+    for requirement in project["optional-dependencies"][extra]:
         own = OWN_EXTRA.fullmatch(requirement)
         inner = own[1].split(",") if own else []
-        found += [each for name in inner for each in requirements(name, project=project)] or [requirement]
+        found += [each for name in inner for each in requirements_of(project, name)] or [requirement]
     return found
 
 
-def make_environment() -> None:
-    """The virtual environment, empty: the interpreter is the base image's."""
-    if not (ENVIRONMENT / "pyvenv.cfg").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT)], check=True)
+def print_requirements(image: str) -> None:
+    """Print the requirements of ``image``, or of the ``tools``, one a line."""
+    if image not in (*EXTRAS, "tools"):
+        sys.exit(f"install.py: unknown image {image!r}; there are {', '.join(EXTRAS)}")
+    folder = SOURCES if (SOURCES / "pyproject.toml").exists() else SOURCES.parent
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    found = [each for extra in EXTRAS.get(image, ()) for each in requirements_of(project, extra)] or BUILD_TOOLS
+    print("\n".join(dict.fromkeys(found)))
 
 
-def install(*arguments: str) -> None:
-    """Run pip on the virtual environment: the base image's own pip, or where it has none the one among the wheels."""
+def install_tools() -> None:
+    """The pinned pip and hatchling, by the pip of the base image, or where it has none by the one among the wheels."""
     pip = ["-m", "pip"]
     if subprocess.run([sys.executable, *pip, "--version"], capture_output=True, check=False).returncode:
         pip = [f"{next(WHEELS.glob('pip-*.whl'))}/pip"]
+    install(*BUILD_TOOLS, into=TOOLS, pip=(sys.executable, *pip))
+    compile_folder(TOOLS)
+
+
+def install(
+    *arguments: str, into: Path = ENVIRONMENT, pip: tuple[str, ...] = (f"{TOOLS}/bin/python3", "-m", "pip")
+) -> None:
+    """Run pip on a virtual environment, which is made if there is none."""
+    if not into.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(into)], check=True)
     source = ["--no-index", f"--find-links={WHEELS}"] if any(WHEELS.glob("*.whl")) else []
-    make_environment()
     subprocess.run(
         [
-            *(sys.executable, *pip, f"--python={ENVIRONMENT / 'bin' / 'python3'}", "install"),
+            *(*pip, f"--python={into / 'bin' / 'python3'}", "install"),
             *("--no-cache-dir", "--no-compile", "--disable-pip-version-check", "--root-user-action=ignore"),
             *(f"--constraint={SOURCES / 'constraints.txt'}", *source, *arguments),
         ],
@@ -71,28 +93,33 @@ def install(*arguments: str) -> None:
     )
 
 
-def install_pruner(libraries: str) -> None:
-    """The pruner's packages, or the small ones and a pointer to where a volume with the large ones is mounted."""
-    if libraries == "mounted":
-        install(*requirements(""), *requirements("s3"))
-        search_path = next(ENVIRONMENT.glob("lib/python3*/site-packages")) / "mounted.pth"
-        search_path.write_text(f"{MOUNTED}\n")
-    elif libraries == "included":
-        if index := os.environ.get("TORCH_INDEX_URL"):
-            install(f"--index-url={index}", "torch", "torchvision")
-        install(*requirements(""), *requirements("pruner"))
-    else:
-        sys.exit(f"install.py: LIBRARIES is {libraries!r}; it must be included or mounted")
+def install_packages(folder: str = "") -> None:
+    """The packages of the image. What lies in ``folder`` when a container starts is found, too, but after them."""
+    index = os.environ.get("TORCH_INDEX_URL")
+    if index and re.search("^torch\\b", REQUIREMENTS.read_text(), re.MULTILINE):
+        install(f"--index-url={index}", "torch", "torchvision")
+    install(f"--requirement={REQUIREMENTS}")
+    if folder:
+        (next(ENVIRONMENT.glob("lib/python3*/site-packages")) / "mounted.pth").write_text(f"{folder}\n")
+    compile_folder(ENVIRONMENT)
+
+
+def install_project() -> None:
+    """Edgefolio without its dependencies. kubectl's plugin is for people's own machines."""
+    (SOURCES / "README.md").touch()  # its text is for the package's page; a changed word need not make new images
+    build = [f"{TOOLS}/bin/python3", "-m", "hatchling", "build", "--target=wheel"]
+    subprocess.run(build, cwd=SOURCES, check=True)
+    install("--no-deps", *map(str, (SOURCES / "dist").glob("*.whl")))
+    (ENVIRONMENT / "bin" / "kubectl-edgefolio").unlink(missing_ok=True)
     compile_folder(ENVIRONMENT)
 
 
 def install_triton() -> None:
-    """The server, its libraries and its Python backend, where NVIDIA's image has them; and what our backend imports."""
-    install(*requirements("backend"))
-    compile_folder(ENVIRONMENT)
+    """The server, its libraries and its Python backend, where NVIDIA's image has them."""
     minor = f"{sys.version_info.major}.{sys.version_info.minor}"
     python_backend = TRITON / "backends" / "python"
     with tempfile.TemporaryDirectory() as folder:
+        # The server alone is wanted, not the binding, which needs more packages.
         install("--no-deps", f"--target={folder}", "nvidia-pytriton")
         server = Path(folder) / "pytriton" / "tritonserver"
         shutil.copytree(server / "bin", TRITON / "bin")
@@ -111,24 +138,13 @@ def compile_folder(folder: Path) -> None:
     compileall.compile_dir(folder, maxlevels=30, quiet=2, workers=0, rx=TESTS, invalidation_mode=mode)
 
 
-def main(command: str, *arguments: str) -> None:
-    """Run one of the commands that stand above."""
-    if command == "requirements":
-        project = SOURCES.parent / "pyproject.toml"
-        print("\n".join(each for extra in ("", *arguments) for each in requirements(extra, project=project)))
-    elif command == "packages":
-        install(*requirements(""), *(each for extra in arguments for each in requirements(extra)))
-        compile_folder(ENVIRONMENT)
-    elif command == "pruner":
-        install_pruner(*arguments)
-    elif command == "project":
-        install("--no-deps", str(SOURCES))
-        compile_folder(ENVIRONMENT)
-    elif command == "triton":
-        install_triton()
-    else:
-        sys.exit(f"install.py: unknown command {command!r}")
-
+COMMANDS = {
+    "tools": install_tools,
+    "requirements": print_requirements,
+    "packages": install_packages,
+    "project": install_project,
+    "triton": install_triton,
+}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -1,6 +1,5 @@
-# The making of portfolios. In the repository's root: docker build -f images/pruner.Dockerfile -t edgefolio-pruner .
-# LIBRARIES=mounted leaves the large libraries (torch and what it needs) out: they are then found in a volume at
-# /opt/libraries, where `pip install --target` put the packages of the extra "pruner".
+# The making of portfolios. In the repository's root: docker build -f images/pruner.Dockerfile -t edgefolio/pruner:0.1.0 .
+# With --build-arg LIBRARIES=mounted torch and the other large libraries are left out; see README.md beside this file.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 # A read-only root cannot keep what Python compiles, and images come without it: it is done once, here.
@@ -10,31 +9,41 @@ RUN echo edgefolio:x:65532:65532::/tmp:/sbin/nologin >>/etc/passwd && echo edgef
       -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|pydoc_data|site-packages|dist-packages)/' \
       "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
-FROM base AS packages
-ARG LIBRARIES=included
-ARG TORCH_INDEX_URL=""
-COPY images/install.py pyproject.toml constraints.txt /build/
-RUN --mount=type=bind,source=images/wheels,target=/wheels \
-    TORCH_INDEX_URL=${TORCH_INDEX_URL} python3 /build/install.py pruner ${LIBRARIES}
+# What these stages make is kept as long as what they copy stays the same: the packages, while only code changes.
+FROM base AS tools
+COPY images/install.py constraints.txt /build/
+RUN --mount=type=bind,source=images/wheels,target=/wheels python3 /build/install.py tools
 
-FROM base AS project
-COPY images/install.py pyproject.toml constraints.txt README.md /build/
+FROM base AS requirements
+ARG LIBRARIES=included
+COPY images/install.py pyproject.toml /build/
+RUN python3 /build/install.py requirements pruner-${LIBRARIES} >/requirements.txt
+
+FROM tools AS packages
+ARG TORCH_INDEX_URL=""
+COPY --from=requirements /requirements.txt /
+RUN --mount=type=bind,source=images/wheels,target=/wheels python3 /build/install.py packages /opt/libraries
+
+FROM tools AS project
+COPY pyproject.toml /build/
 COPY portfolio /build/portfolio
 COPY pruner_job /build/pruner_job
-RUN --mount=type=bind,source=images/wheels,target=/wheels python3 /build/install.py project
+RUN python3 /build/install.py project
 
 FROM base
-COPY --from=packages /opt/edgefolio /opt/edgefolio
-COPY --from=project /opt/edgefolio /opt/edgefolio
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="edgefolio-pruner" \
+      org.opencontainers.image.description="Edgefolio's pruner: makes the variants of a model and publishes them" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/edgefolio/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["edgefolio"]
 CMD ["--help"]
-ARG VERSION=0.1.0
-ARG SOURCE=""
-LABEL org.opencontainers.image.title="edgefolio-pruner" \
-      org.opencontainers.image.description="Edgefolio's pruner: makes the variants of a model and publishes them" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=packages /opt/edgefolio /opt/edgefolio
+COPY --from=project /opt/edgefolio /opt/edgefolio

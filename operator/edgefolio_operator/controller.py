@@ -94,7 +94,7 @@ class Controller:
         return Pulse(
             cycle=time.monotonic() - self._finished_at,
             answer=self._api.silent_seconds,
-            mirrors={mirror.path: mirror.silent_seconds for mirror in self._sources.mirrors},
+            mirrors=self._sources.silences,
             deaf=self._resync.deaf,
         )
 
@@ -127,9 +127,7 @@ class Controller:
 
     async def _cycle(self) -> None:
         self._metrics.leading.set(self._acts())
-        now = time.time()
-        for mirror in self._sources.mirrors:
-            self._metrics.mirror_heard.labels(mirror.path).set(now - mirror.silent_seconds)
+        self._measurements.hear(self._sources.silences)
         portfolios = self.portfolios.all()
         self._sources.follow(portfolios)
         if self._acts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,7 @@ class Measurements:
         }
         self._series: dict[PortfolioKey, set[_Series]] = {}
         self._said: dict[PortfolioKey, dict[str, tuple[str, str]]] = {}
+        self._heard: set[str] = set()
 
     def take(
         self, key: PortfolioKey, world: World, plan: Plan, *, before: Mapping[EndpointKey, Sequence[Promise]]
@@ -57,6 +59,15 @@ class Measurements:
             under_way = replace(promise, done_at=None) in before.get(promise.endpoint, ())
             if promise.done_at is not None and under_way:
                 self._metrics.switch_seconds.observe(max(0.0, promise.done_at - promise.since))
+
+    def hear(self, silences: Mapping[str, float]) -> None:
+        """Tell when each collection was last heard, ``silences`` seconds ago."""
+        now = time.time()
+        for gone in self._heard - silences.keys():
+            self._metrics.mirror_heard.remove(gone)
+        for title, silence in silences.items():
+            self._metrics.mirror_heard.labels(title).set(now - silence)
+        self._heard = set(silences)
 
     def forget(self, key: PortfolioKey) -> None:
         """A portfolio is gone."""

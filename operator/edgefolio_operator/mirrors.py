@@ -79,11 +79,12 @@ class Store:
     def all(self, *, namespace: str | None = None, labels: dict[str, str] | None = None) -> list[Object]:
         """Objects in ``namespace`` that carry ``labels``, by name."""
         wanted = (labels or {}).items()
-        return [
-            thing
-            for key, thing in sorted(self._objects.items())
+        found = [
+            (key, thing)
+            for key, thing in self._objects.items()
             if (namespace is None or key[0] == namespace) and wanted <= (thing["metadata"].get("labels") or {}).items()
         ]
+        return [thing for _, thing in sorted(found, key=lambda entry: entry[0])]
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -103,10 +104,15 @@ class Mirror:
     ) -> None:
         self.store = Store(changed, keep=keep)
         self.synced = asyncio.Event()
-        self.path = path
+        self._path = path
         self._api = api
         self._selector = selector
         self._heard_at = time.monotonic()
+
+    @property
+    def title(self) -> str:
+        """What it follows, told from other parts of the same collection."""
+        return f"{self._path}?{self._selector}" if self._selector else self._path
 
     @property
     def silent_seconds(self) -> float:
@@ -118,7 +124,7 @@ class Mirror:
         pause = 1.0
         while True:
             try:
-                things, version = await self._api.list(self.path, selector=self._selector)
+                things, version = await self._api.list(self._path, selector=self._selector)
                 self._heard_at = time.monotonic()
                 self.store.replace(things)
                 self.synced.set()
@@ -127,14 +133,14 @@ class Mirror:
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 if isinstance(error, ApiError) and error.status == 410:
                     continue
-                logger.warning("watching %s: %s: %s", self.path, type(error).__name__, error)
+                logger.warning("watching %s: %s: %s", self._path, type(error).__name__, error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _follow(self, version: str) -> None:
         while True:
             began = time.monotonic()
-            async for kind, thing in self._api.watch(self.path, version=version, selector=self._selector):
+            async for kind, thing in self._api.watch(self._path, version=version, selector=self._selector):
                 self._heard_at = time.monotonic()
                 version = thing["metadata"]["resourceVersion"]
                 if kind in ("ADDED", "MODIFIED"):

@@ -65,6 +65,14 @@ class Sources:
         fixed += [*self._nodes, *self._spaces]
         return fixed if self._adopted is None else [*fixed, *self._adopted.mirrors]
 
+    @property
+    def silences(self) -> dict[str, float]:
+        """Seconds since each part was last heard, by what it follows."""
+        found: dict[str, float] = {}
+        for mirror in self.mirrors:
+            found[mirror.title] = max(found.get(mirror.title, 0.0), mirror.silent_seconds)
+        return found
+
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Start all of them in ``tasks``, and wait until each has seen its collection once."""
         fixed = self.mirrors

@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            if "cluster" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.nodes)
 
 
 @pytest.fixture

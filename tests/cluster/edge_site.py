@@ -287,12 +287,13 @@ class EdgeSite:
 
     def pod_on(self, node: str) -> dict[str, Any]:
         """The serving pod on ``node`` that is not on its way out."""
-        (pod,) = (
+        found = [
             pod
             for pod in self.pods("edgefolio.dev/endpoint")
             if pod["spec"].get("nodeName") == node and not pod["metadata"].get("deletionTimestamp")
-        )
-        return pod
+        ]
+        assert len(found) == 1, f"{len(found)} serving pods on {node}"
+        return found[0]
 
     def wait_ready(self, *, seconds: float = 300, name: str = "digits") -> None:
         """Until the portfolio is Ready, as ``kubectl wait`` sees it."""

@@ -133,7 +133,7 @@ def test_the_page_says_how_to_name_another_secret(tmp_path: Path, kustomize: Kus
 def test_the_page_says_triton_s_flags() -> None:
     """Those of the operator's own Tritons; ports and what only a GPU has are left to the user."""
     page = (MANIFESTS / "README.md").read_text()
-    block = textwrap.dedent(page.partition("         - |\n")[2].partition("\n\n   Explicit")[0])
+    block = textwrap.dedent(page.partition("         - |\n")[2].partition("\n\n   What")[0])
     (deployment,) = yaml.safe_load_all((ROOT / "examples" / "cluster" / "adopt" / "triton.yaml").read_text())
     script = deployment["spec"]["template"]["spec"]["containers"][0]["command"][2]
 

@@ -79,13 +79,14 @@ images() {
 edgefolio() {
   local root=$here/../../.. image state driver=overlay
   cd "$root"
-  state=$(cat pyproject.toml constraints.txt images/install.py scripts/download-wheels | sha256sum | cut -c1-16)
+  state=$({ for image in tools operator edge triton pruner-mounted; do python3 images/install.py requirements $image; done
+    cat constraints.txt scripts/download-wheels; } | sha256sum | cut -c1-16)
   if [ ! -e "$BED_CACHE/wheels/.ready-$state" ]; then
     rm -rf "$BED_CACHE/wheels"
     WHEELS=$BED_CACHE/wheels scripts/download-wheels
     touch "$BED_CACHE/wheels/.ready-$state"
   fi
-  local buildah="buildah --root $BED_CACHE/buildah --runroot /run/edgefolio-bed-buildah"
+  local buildah="buildah --root $BED_CACHE/buildah --runroot $BED_CACHE/buildah-run"
   $buildah --storage-driver $driver info >/dev/null 2>&1 || driver=vfs
   buildah+=" --storage-driver $driver" base=
   for image in operator edge triton pruner; do
@@ -97,7 +98,7 @@ edgefolio() {
       cp --link "$BED_CACHE"/wheels/*.whl images/wheels/ 2>/dev/null || cp "$BED_CACHE"/wheels/*.whl images/wheels/
     fi
     BUILDAH=$buildah BUILD_OPTIONS="--isolation chroot --pull-never" PYTHON_IMAGE=$base LIBRARIES=mounted \
-      PREFIX=edgefolio.local/ TAG=test OUTPUT=$IMAGES/new scripts/build-images "$image"
+      NAME=edgefolio.local/$image:test REVISION= OUTPUT=$IMAGES/new scripts/build-images "$image"
     mv "$IMAGES/new/$image.tar" "$IMAGES/edgefolio-$image.tar"
     rm -f "$IMAGES/.edgefolio-$image-"*
     touch "$IMAGES/.edgefolio-$image-$state"
@@ -108,10 +109,12 @@ edgefolio() {
 
 # All images in a containerd's own directory: a node that copies it (as hard links, node.sh) imports nothing.
 store() {
-  local folder=$BED_CACHE/store.new socket pid
-  if [ -e "$STORE/.ready" ] && [ -z "$(find "$IMAGES" -name '*.tar' -newer "$STORE/.ready")" ]; then return; fi
+  local folder=$BED_CACHE/store.new newer=() socket pid
+  if [ -e "$STORE/.ready" ]; then newer=(-newer "$STORE/.ready"); fi
+  local changed; changed=$(find "$IMAGES" -name '*.tar' "${newer[@]}")
+  if [ -z "$changed" ]; then return; fi
   rm -rf "$folder"
-  mkdir -p "$folder"
+  if [ -e "$STORE/.ready" ]; then mv "$STORE" "$folder"; else mkdir -p "$folder"; fi
   socket=$(mktemp -d)
   cat >"$socket/containerd.toml" <<K
 version = 3
@@ -123,15 +126,16 @@ disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime
 [ttrpc]
   address = "$socket/containerd.sock.ttrpc"
 K
-  containerd --config "$socket/containerd.toml" >"$socket/log" 2>&1 & pid=$!
+  touch "$folder/.now"                        # what is changed from here on is for the next time
+  containerd --config "$socket/containerd.toml" >"$socket/log" 2>&1 9>&- & pid=$!
   wait_for 20 ctr -a "$socket/containerd.sock" version
-  for image in "$IMAGES"/*.tar; do
+  for image in $changed; do
     ctr -a "$socket/containerd.sock" -n k8s.io images import --local "$image" >>"$socket/log" 2>&1 || { cat "$socket/log" >&2; kill $pid; return 1; }
   done
   kill $pid
   wait $pid || true
-  find "$folder" -mindepth 1 -maxdepth 1 -not -name '*.content.v1.*' -not -name '*.metadata.v1.*' -not -name '*.overlayfs' -exec rm -r {} +
-  touch "$folder/.ready"
+  find "$folder" -mindepth 1 -maxdepth 1 -type d -not -name '*.content.v1.*' -not -name '*.metadata.v1.*' -not -name '*.overlayfs' -exec rm -r {} +
+  mv "$folder/.now" "$folder/.ready"
   rm -rf "$STORE" "$socket"
   mv "$folder" "$STORE"
 }
@@ -146,10 +150,12 @@ sources_of() {
     pruner) rooms="portfolio pruner_job" ;;
   esac
   ls "$IMAGES"/.python-*
-  find $rooms images/install.py "images/$1.Dockerfile" pyproject.toml constraints.txt README.md .dockerignore scripts/build-images \
+  find $rooms images/install.py "images/$1.Dockerfile" pyproject.toml constraints.txt .dockerignore scripts/build-images \
     -type f -not -name '*.pyc' | sort | xargs sha256sum
 }
 
+exec 9>"$BED_CACHE/.lock"                    # two checkouts may share the cache; the second waits
+flock 9
 for step in ${*:-packages control nodes images edgefolio store}; do
   SECONDS=0
   "$step"
