@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 #: The extras that an image is made of; "" stands for what all of Edgefolio needs.
@@ -138,7 +139,7 @@ def compile_folder(folder: Path) -> None:
     compileall.compile_dir(folder, maxlevels=30, quiet=2, workers=0, rx=TESTS, invalidation_mode=mode)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "tools": install_tools,
     "requirements": print_requirements,
     "packages": install_packages,

@@ -5,7 +5,8 @@
 
 One row after the other: a control plane on loopback (etcd, API server, controllers, scheduler), nodes that kwok plays,
 the real operator as a process of its own, and this process, which acts as all agents (see ``agents.py``). A row that is
-finished is kept in ``--work-dir`` and not measured again; ``--sizes 2 50`` measures some, ``--table-only`` none.
+finished is kept in ``--work-dir`` and not measured again; ``--sizes 2 50`` measures some, ``--table-only`` none. Where
+others use the machine too, ``--below 2`` waits before each row until the load average is below that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,18 +37,26 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=ROOT / "benchmarks" / "work" / "scale")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table-only", action="store_true")
+    parser.add_argument("--below", type=float, default=float("inf"), metavar="LOAD")
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "scale.json"
     for size in arguments.sizes:
         record = arguments.work_dir / f"{size}.json"
         if not arguments.table_only and not record.exists():
+            wait_for_calm(arguments.below)
             say(f"{size} endpoints")
             measured = {**row(size), "commit": commit()}
             scratch = record.with_suffix(".part")
             scratch.write_text(json.dumps(measured, indent=1) + "\n")
             scratch.replace(record)
         write(path, arguments.work_dir)
+
+
+def wait_for_calm(load: float) -> None:
+    """Until the machine has had less to do than this for a minute."""
+    while os.getloadavg()[0] >= load:
+        time.sleep(5)
 
 
 def write(path: Path, work: Path) -> None:

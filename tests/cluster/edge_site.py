@@ -121,7 +121,7 @@ class EdgeSite:
         self.apply()
         self.wait_ready()
         done()
-        self.settle_on(self.most_accurate, "edge-1", "edge-2")
+        self.settle_on(self.most_accurate, "edge-1", "edge-2", seconds=180)
 
     def calm(self) -> None:
         """Undo what tests do: neighbours, clients, annotations, links, changed specs."""
@@ -135,7 +135,7 @@ class EdgeSite:
         self.kubernetes.kubectl("annotate", "pod", "-l", "edgefolio.dev/endpoint", *everything)
         self.apply()
         self.wait_ready(seconds=120)
-        self.settle_on(self.most_accurate, "edge-1", "edge-2")
+        self.settle_on(self.most_accurate, "edge-1", "edge-2", seconds=180)
 
     @property
     def most_accurate(self) -> str:

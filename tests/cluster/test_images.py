@@ -9,6 +9,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from cluster_images import USER, Finished, Image, Restricted
 from onnx import TensorProto, helper
+from packaging.utils import canonicalize_name
 
 import edgefolio
 from edgefolio.specification.resource import ModelPortfolio
@@ -135,6 +137,19 @@ def test_nothing_in_an_image_is_left_over_or_can_be_changed(name: str, root_of: 
     assert leftover == []
     assert changeable == []
     assert not list((root / "tmp").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGEST)
+def test_every_package_is_the_pinned_one(name: str, root_of: Callable[[str], Path]) -> None:
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
+    (packages,) = (root_of(name) / "opt" / "edgefolio" / "lib").glob("python3.*/site-packages")
+    found = {canonicalize_name(each.name): each.version for each in distributions(path=[str(packages)])}
+    own = found.pop("edgefolio", None)
+    assert own == (None if name == "triton" else edgefolio.__version__)
+    assert len(found) >= 4
+    assert found.items() <= pinned.items()
 
 
 @pytest.mark.slow

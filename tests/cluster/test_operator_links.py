@@ -15,7 +15,7 @@ import pytest
 import yaml
 from cluster_site import Operator, Site, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class Proxy:

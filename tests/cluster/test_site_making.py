@@ -97,15 +97,13 @@ def test_bad_values_stall_with_the_message_of_the_command(site: EdgeSite, change
 
 def test_following_what_a_hub_published(site: EdgeSite) -> None:
     """A portfolio without a source serves what another one made."""
-    follower = site.spec | {"source": None, "data": None, "methods": None, "job": None}
-    follower.pop("objectives", None)
-    site.apply(
-        "follower",
-        **{key: value for key, value in follower.items() if value is None},
-        serving={"modelName": "digits", "managed": {"nodeSelector": {"bed/serve": "nowhere"}}},
-    )
+    managed = {**site.spec["serving"]["managed"], "nodeSelector": {"kubernetes.io/hostname": "edge-3"}}
+    nothing = dict.fromkeys(("source", "data", "methods", "job"))
+    site.apply("follower", **nothing, serving={"modelName": "digits", "managed": managed})
     wait_for(lambda: site.portfolio("follower").get("status", {}).get("currentRevision"), seconds=90)
     ours, theirs = site.portfolio("follower")["status"]["revisions"], site.portfolio()["status"]["revisions"]
     assert ours[-1]["manifestDigest"] == theirs[-1]["manifestDigest"]
     assert json.dumps(ours[-1]["variants"]) == json.dumps(theirs[-1]["variants"])
+    site.wait_ready(name="follower", seconds=120)
     site.kubernetes.kubectl("delete", "mpf", "follower")
+    wait_for(lambda: set(site.endpoints()) == {"edge-1", "edge-2"}, seconds=90)

@@ -102,7 +102,8 @@ def test_two_tenants_on_one_node(site: EdgeSite, tenant: EdgeSite) -> None:
     tenant.settle_on(tenant.fastest, "edge-1")
     assert site.active("edge-1") == site.most_accurate
     # An editor of one namespace, and its agents, see nothing of the other.
-    user = "--as=system:serviceaccount:tenant:somebody"
+    to, user = "--serviceaccount=tenant:somebody", "--as=system:serviceaccount:tenant:somebody"
+    tenant.kubernetes.kubectl("create", "rolebinding", "somebody", "--clusterrole=edit", to)
     wait_for(lambda: _may(tenant.kubernetes, user, "tenant"))
     assert not _may(tenant.kubernetes, user, site.namespace)
     token = tenant.kubernetes.kubectl(

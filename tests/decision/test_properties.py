@@ -343,7 +343,9 @@ def chosen(
     missing=st.sampled_from(["none", "stale", "unknown server", "nonsense"]),
 )
 def test_missing_data_holds(seen, objectives, profiles, switching, state, missing) -> None:
-    seen = replace(seen, active_variant=profiles[0].name, server=ServerState.SERVING, memory=None)
+    # But for an emergency of memory, which waits for no counters.
+    node = seen.node and replace(seen.node, pressures=())
+    seen = replace(seen, active_variant=profiles[0].name, server=ServerState.SERVING, memory=None, node=node)
     objectives = replace(objectives, pinned_variant=None, max_memory_bytes=None)
     window = seen.traffic or TrafficWindow(
         seconds=5,

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -197,8 +197,8 @@ class FailingStorage:
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         return self._storage.read(path, maximum_bytes=maximum_bytes)
 
-    def open_at(self, path: str, *, offset: int = 0) -> BinaryIO:
-        return self._storage.open_at(path, offset=offset)
+    def open_at(self, path: str, **options: Any) -> BinaryIO:
+        return self._storage.open_at(path, **options)
 
     def reaching(self) -> contextlib.AbstractContextManager[None]:
         return self._storage.reaching()

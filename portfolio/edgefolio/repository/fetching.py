@@ -33,7 +33,7 @@ def digest_and_size(storage: Storage, path: str) -> tuple[str, int] | None:
     """sha256 and size of an object as it lies in the repository; ``None`` if it is missing."""
     digest, size = hashlib.sha256(), 0
     try:
-        with storage.open_at(path) as stream, storage.reaching():
+        with storage.open_at(path) as stream, storage.reaching(path):
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
@@ -131,7 +131,7 @@ def _fill(
     except FileNotFoundError as error:
         raise IntegrityError("the file is missing.", location=location) from error
     started, transferred = time.monotonic(), 0
-    with source, storage.reaching():
+    with source, storage.reaching(path):
         # One byte more than expected is read, so that a longer file is noticed, and never more than that.
         while size <= size_bytes and (chunk := source.read(min(chunk_bytes, size_bytes + 1 - size))):
             stream.write(chunk)

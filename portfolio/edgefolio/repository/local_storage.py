@@ -75,14 +75,14 @@ class LocalStorage:
         return stream
 
     @contextlib.contextmanager
-    def reaching(self) -> Iterator[None]:
+    def reaching(self, path: str = "") -> Iterator[None]:
         """Turn failures to read into one :class:`UserError`."""
         try:
             yield
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self._unreadable("a file", error) from error
+            raise self._unreadable(path or "a file", error) from error
 
     def names(self, folder: str) -> tuple[str, ...]:
         """Sorted names in ``folder`` without hidden and unfinished ones."""

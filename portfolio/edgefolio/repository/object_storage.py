@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from edgefolio.errors import EdgefolioError, UserError
+from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 from edgefolio.reaching import unreachable
 
 _S3 = frozenset({"s3", "s3a"})
@@ -64,14 +64,14 @@ class ObjectStorage:
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         """All bytes at ``path``, at most ``maximum_bytes + 1``; ``None`` if it is missing."""
         try:
-            with self.open_at(path) as stream, self.reaching():
+            with self.open_at(path) as stream, self.reaching(path):
                 return stream.read(maximum_bytes + 1)
         except FileNotFoundError:
             return None
 
     def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
-        with self.reaching():
+        with self.reaching(path):
             stream = self._file_system.open(self._full(path), "rb", block_size=read_ahead_bytes or _READ_AHEAD_BYTES)
             if offset:
                 stream.seek(offset)
@@ -179,7 +179,7 @@ class ObjectStorage:
         return f"{self._root}/{path}"
 
     @contextlib.contextmanager
-    def reaching(self) -> Iterator[None]:
+    def reaching(self, path: str = "") -> Iterator[None]:
         """Turn every failure of the store into one :class:`UserError`; a missing or an existing object stays one."""
         try:
             yield
@@ -188,6 +188,12 @@ class ObjectStorage:
         except Exception as error:  # every driver of fsspec raises its own kinds
             if "pre-conditions" in str(error) or "PreconditionFailed" in str(error) or "Conditional" in str(error):
                 raise _ChangedMeanwhileError from error
+            if any(kind.__name__.endswith("ChecksumError") for kind in type(error).__mro__):
+                # S3 keeps a checksum with each object, and its client compares it before we could.
+                raise IntegrityError(
+                    "the store itself says that these are not the bytes that were written.",
+                    location=f"{self.uri}/{path}",
+                ) from error
             raise unreachable(
                 error,
                 f"the store cannot be reached ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",

@@ -28,8 +28,11 @@ class Storage(Protocol):
     def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on, that asks for so many bytes before they are read. Raises FileNotFoundError."""
 
-    def reaching(self) -> AbstractContextManager[None]:
-        """Around reads of a stream: turns every failure of the place into a :class:`UserError`."""
+    def reaching(self, path: str = "") -> AbstractContextManager[None]:
+        """Around reads of the stream at ``path``: turns every failure of the place into a :class:`UserError`.
+
+        Bytes of which the place itself says that they are damaged are an :class:`IntegrityError`.
+        """
 
     def names(self, folder: str) -> tuple[str, ...]:
         """Sorted names of the entries of ``folder``; empty if there is none."""

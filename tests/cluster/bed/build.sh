@@ -77,8 +77,8 @@ images() {
 
 # Edgefolio's own images, from the Dockerfiles that users build from; what they need is downloaded beforehand.
 edgefolio() {
-  local root=$here/../../.. image state driver=overlay
-  cd "$root"
+  local buildah="buildah --root $BED_CACHE/buildah --runroot $BED_CACHE/buildah-run" driver=overlay copy=$BED_CACHE/sources image state base
+  cd "$here/../../.."
   state=$({ for image in tools operator edge triton pruner-mounted; do python3 images/install.py requirements $image; done
     cat constraints.txt scripts/download-wheels; } | sha256sum | cut -c1-16)
   if [ ! -e "$BED_CACHE/wheels/.ready-$state" ]; then
@@ -86,25 +86,47 @@ edgefolio() {
     WHEELS=$BED_CACHE/wheels scripts/download-wheels
     touch "$BED_CACHE/wheels/.ready-$state"
   fi
-  local buildah="buildah --root $BED_CACHE/buildah --runroot $BED_CACHE/buildah-run"
-  $buildah --storage-driver $driver info >/dev/null 2>&1 || driver=vfs
-  buildah+=" --storage-driver $driver" base=
+  # A copy: what is edited meanwhile is for the next build, and wheels that a user put into images/wheels are left alone.
+  rm -rf "$copy"
+  mkdir "$copy"
+  cp --archive --parents .dockerignore pyproject.toml constraints.txt images scripts/build-images portfolio pruner_job edge operator "$copy"
+  cd "$copy"
+  find . -name __pycache__ -prune -exec rm -r {} +
+  rm -f images/wheels/*.whl
+  cp --link "$BED_CACHE"/wheels/*.whl images/wheels/
   for image in operator edge triton pruner; do
     state=$(sources_of "$image" | sha256sum | cut -c1-16)
     if [ -e "$IMAGES/edgefolio-$image.tar" ] && [ -e "$IMAGES/.edgefolio-$image-$state" ]; then continue; fi
-    if [ -z "$base" ]; then
+    if [ -z "${base:-}" ]; then
+      # What was built before saves minutes; all that ever was, is too much.
+      if [ "$(du -sm "$BED_CACHE/buildah" 2>/dev/null | cut -f1)" -gt 8000 ] 2>/dev/null; then rm -rf "$BED_CACHE/buildah"; fi
+      $buildah --storage-driver $driver info >/dev/null 2>&1 || driver=vfs
+      buildah+=" --storage-driver $driver"
       base=$($buildah pull --quiet "oci-archive:$IMAGES/python.tar")
-      rm -f images/wheels/*.whl
-      cp --link "$BED_CACHE"/wheels/*.whl images/wheels/ 2>/dev/null || cp "$BED_CACHE"/wheels/*.whl images/wheels/
     fi
     BUILDAH=$buildah BUILD_OPTIONS="--isolation chroot --pull-never" PYTHON_IMAGE=$base LIBRARIES=mounted \
-      NAME=edgefolio.local/$image:test REVISION= OUTPUT=$IMAGES/new scripts/build-images "$image"
-    mv "$IMAGES/new/$image.tar" "$IMAGES/edgefolio-$image.tar"
+      NAME=edgefolio.local/$image:test REVISION= OUTPUT=$copy/archives scripts/build-images "$image"
+    mv "archives/$image.tar" "$IMAGES/edgefolio-$image.tar"
     rm -f "$IMAGES/.edgefolio-$image-"*
     touch "$IMAGES/.edgefolio-$image-$state"
   done
-  rm -rf "$IMAGES/new"
+  cd "$here"
+  rm -rf "$copy"
   umount "$BED_CACHE/buildah/overlay" 2>/dev/null || true     # buildah leaves it mounted on itself
+}
+
+# What an image is made from: file names and contents.
+sources_of() {
+  local rooms
+  case $1 in
+    operator) rooms="portfolio operator" ;;
+    edge) rooms="portfolio edge" ;;
+    triton) rooms=edge/edgefolio_edge/triton/backend ;;
+    pruner) rooms="portfolio pruner_job" ;;
+  esac
+  (cd "$IMAGES" && ls .python-*)
+  find $rooms images/install.py "images/$1.Dockerfile" pyproject.toml constraints.txt .dockerignore scripts/build-images -type f -print0 |
+    sort -z | xargs -0 sha256sum
 }
 
 # All images in a containerd's own directory: a node that copies it (as hard links, node.sh) imports nothing.
@@ -140,22 +162,8 @@ K
   mv "$folder" "$STORE"
 }
 
-# What an image is made from: file names and contents.
-sources_of() {
-  local rooms
-  case $1 in
-    operator) rooms="portfolio operator" ;;
-    edge) rooms="portfolio edge" ;;
-    triton) rooms=edge/edgefolio_edge/triton/backend ;;
-    pruner) rooms="portfolio pruner_job" ;;
-  esac
-  ls "$IMAGES"/.python-*
-  find $rooms images/install.py "images/$1.Dockerfile" pyproject.toml constraints.txt .dockerignore scripts/build-images \
-    -type f -not -name '*.pyc' | sort | xargs sha256sum
-}
-
-exec 9>"$BED_CACHE/.lock"                    # two checkouts may share the cache; the second waits
-flock 9
+exec 9>"$BED_CACHE/.lock"                    # several checkouts share the cache
+flock --nonblock 9 || { echo "waiting for another build to end"; flock 9; }
 for step in ${*:-packages control nodes images edgefolio store}; do
   SECONDS=0
   "$step"
