@@ -20,8 +20,8 @@ def markdown(results: Json) -> str:
             f"for {network['denseEpochs']} epochs on {network['trainingSamples']:,} images, then pruned with "
             f"{network['calibrationSamples']} unlabelled training images and no training. Accuracy on all 10,000 test "
             "images, through the exported ONNX files; no setting was chosen by looking at them. A seed stands for the "
-            "weights before training, the images drawn for it and those for calibration. Means over the seeds with 95 % "
-            "intervals (Student's t).",
+            "weights before training, the images drawn for it and those for calibration. Means over the seeds with "
+            "95 % intervals (Student's t).",
             "",
             f"Dense: {with_interval(network['dense']['accuracyPercent'], 2)} % "
             f"({_seeds(network['dense']['accuracyPercent'])}), trained in "
