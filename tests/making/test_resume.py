@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -79,13 +80,17 @@ def test_killed_training_ends_with_the_same_bits(
     # Instants over all the run: inside steps, inside the writing of checkpoints, between levels.
     instants = random.Random(1)
     unfinished = 0
-    for _ in range(kills):
+    while unfinished < kills:
         process = start(data, tmp_path / "killed", sparsity, rewind_step)
         time.sleep(instants.uniform(0.0, share))
-        unfinished += process.poll() is None
+        killed = process.poll() is None
         process.kill()
         process.communicate()
-    assert unfinished >= 2
+        unfinished += killed
+        if not killed:
+            # The machine has become faster than it was for the whole run: that one proved nothing, it is done anew.
+            shutil.rmtree(tmp_path / "killed")
+            unfinished, share = 0, share / 2
     assert digests(start(data, tmp_path / "killed", sparsity, rewind_step)) == expected
     left = {path.name for path in (tmp_path / "killed").rglob("*") if path.is_file()}
     assert left == {path.name for path in (tmp_path / "whole").rglob("*") if path.is_file()}
