@@ -39,6 +39,7 @@ async def serve_and_follow(installation: Installation) -> None:
         await asyncio.to_thread(installation.ask, 19)
         await fleet.wait_for(lambda agents: all(reported_at(agent, 19) for agent in agents), seconds=60)
         found = rates(before, sample(installation))
-        assert found["operatorWrites"]["ModelEndpoint"] == 2
+        # Each is told once; a reason that changes on the way is told as well.
+        assert 2 <= found["operatorWrites"]["ModelEndpoint"] <= 4
         assert found["errors"] == 0
         assert 20 < found["residentMebibytes"] < 150

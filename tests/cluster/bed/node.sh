@@ -13,6 +13,8 @@ controllers=()
 for controller in $(awk '$3 == "cgroup" {print $2}' /proc/mounts); do
   controllers+=("$controller")
   mkdir -p "$controller/edgefolio-bed-$name"
+  # A node is a machine of its own: what plays the data center beside it must not take its processors.
+  if [ -e "$controller/edgefolio-bed-$name/cpu.shares" ]; then echo 100000 >"$controller/edgefolio-bed-$name/cpu.shares"; fi
   if [ -e "$controller/cpuset.cpus" ]; then
     for file in cpuset.cpus cpuset.mems; do cat "$controller/$file" >"$controller/edgefolio-bed-$name/$file"; done
   fi
