@@ -23,7 +23,7 @@ from benchmarks.scale import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "cluster"))
 
-from control_plane import ControlPlane, Kubernetes, add_fake_nodes, free_ports, install_resources, programs
+from control_plane import ControlPlane, Kubernetes, Refused, add_fake_nodes, free_ports, install_resources, programs
 
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
@@ -55,11 +55,13 @@ class Installation:
         patch = {"spec": {"objectives": {"latencyP95Milliseconds": milliseconds}}}
         self.kubernetes.request("PATCH", path, patch, content_type="application/merge-patch+json")
 
-    def condition(self, kind: str) -> str:
-        """Status of a condition of the portfolio."""
-        path = self.kubernetes.path(API_VERSION, "ModelPortfolio", settings.PORTFOLIO)
-        conditions = self.kubernetes.request("GET", path).get("status", {}).get("conditions", [])
-        return next((str(entry["status"]) for entry in conditions if entry["type"] == kind), "absent")
+    def wait_until_ready(self) -> None:
+        """Until the portfolio is Ready. Raises with its conditions if it does not become so."""
+        try:
+            self.kubernetes.kubectl("wait", "--for=condition=Ready", f"mpf/{settings.PORTFOLIO}", "--timeout=60s")
+        except Refused as error:
+            told = self.kubernetes.kubectl("get", f"mpf/{settings.PORTFOLIO}", "-o", "jsonpath={.status.conditions}")
+            raise RuntimeError(f"{error}: {told}") from error
 
 
 @contextmanager

@@ -46,9 +46,7 @@ async def _phases(installation: Installation, size: int) -> dict[str, Any]:
         say(f"objective: {result['objective']}")
         result["contention"] = await _contention(installation, fleet)
         say(f"contention: {result['contention']}")
-        ready = await asyncio.to_thread(installation.condition, "Ready")
-        if ready != "True":
-            raise RuntimeError(f"the portfolio is not Ready in the end but {ready}")
+        await asyncio.to_thread(installation.wait_until_ready)
         return result
 
 

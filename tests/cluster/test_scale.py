@@ -22,7 +22,7 @@ def test_simulated_agents_serve_and_follow_an_objective() -> None:
         pytest.skip(str(error))
     with installed(2) as installation:
         asyncio.run(serve_and_follow(installation))
-        assert installation.condition("Ready") == "True"
+        installation.wait_until_ready()
 
 
 async def serve_and_follow(installation: Installation) -> None:
