@@ -69,7 +69,8 @@ def test_control_is_refused_without_the_key(site: EdgeSite) -> None:
 
 
 def test_no_secret_is_told(site: EdgeSite) -> None:
-    key = Path(f"/proc/{site.process_of('edge-1', 'agent')}/root/run/edgefolio/key").read_text().strip().split("=")[1]
+    inside = Path("/proc", str(site.process_of("edge-1", "agent")), "root")
+    key = (inside / "run/edgefolio/key").read_text().strip().split("=")[1]
     secrets = (key, "bed-secret")
     system = site.kubernetes.within(SYSTEM)
     texts = [json.dumps(site.events()), json.dumps(site.portfolio()), json.dumps(site.endpoints())]
