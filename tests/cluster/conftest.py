@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster_site import Operator
 from control_plane import BED, Kubernetes
-from edge_site import IMAGES, EdgeSite, bed_run, cpusets, progress
+from edge_portfolio import IMAGES
+from edge_site import EdgeSite, bed_run, cpusets, progress
 from kubernetes_bed import api_server, bed_programs, namespace, unused_ports
 
 __all__ = ["api_server", "namespace", "unused_ports"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from benchmarks.scale import settings
@@ -13,6 +14,8 @@ from benchmarks.scale.phases import reported_at
 from control_plane import NotBuilt, programs
 
 from edgefolio_operator.api import Access
+
+SETTLED = "ObjectivesMet"
 
 
 def test_simulated_agents_serve_and_follow_an_objective() -> None:
@@ -35,11 +38,20 @@ async def serve_and_follow(installation: Installation) -> None:
     ) as fleet:
         await fleet.wait_for(lambda agents: len(agents) == 2 and all(agent.serves for agent in agents), seconds=60)
         assert {agent.told[-1].spec.target_variant for agent in fleet.agents.values()} == {"v5"}
-        before = sample(installation)
+        # Until the first figures have come, the reason changes, and each change is an order.
+        await fleet.wait_for(lambda agents: all(agent.told[-1].spec.reason == SETTLED for agent in agents), seconds=60)
+        before, told = sample(installation), {agent: len(agent.told) for agent in fleet.agents.values()}
         await asyncio.to_thread(installation.ask, 19)
         await fleet.wait_for(lambda agents: all(reported_at(agent, 19) for agent in agents), seconds=60)
         found = rates(before, sample(installation))
-        # Each is told once; a reason that changes on the way is told as well.
-        assert 2 <= found["operatorWrites"]["ModelEndpoint"] <= 4
+        # No order is written for nothing: each reaches its agent as another, and the objective changes in one of them.
+        writes = found["operatorWrites"]["ModelEndpoint"]
+        await fleet.wait_for(lambda _: sum(len(agent.told) - told[agent] for agent in told) >= writes, seconds=10)
+        for agent, known in told.items():
+            orders = [order.spec for order in agent.told[known - 1 :]]
+            assert all(one != other for one, other in pairwise(orders))
+            asked = [spec.objectives.latency_p95_milliseconds for spec in orders]
+            assert sum(one != other for one, other in pairwise(asked)) == 1
+        assert writes == 2
         assert found["errors"] == 0
         assert 20 < found["residentMebibytes"] < 150

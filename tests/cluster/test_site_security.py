@@ -13,7 +13,8 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from cluster_site import wait_for
 from control_plane import Refused
-from edge_site import MODEL, SYSTEM, EdgeSite
+from edge_portfolio import MODEL
+from edge_site import SYSTEM, EdgeSite
 from tritonclient.utils import InferenceServerException
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
