@@ -49,6 +49,8 @@ LOAD_SECONDS = 0.2
 TREMBLE = 0.05
 REQUESTS_PER_SECOND = 4.0
 _WINDOW_SECONDS = 5.0
+#: For the connections of requests that were cancelled: aiohttp closes them in the background.
+_GOODBYE_SECONDS = 0.25
 _ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -244,6 +246,7 @@ class Link:
 
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
+        await asyncio.sleep(_GOODBYE_SECONDS)
 
     @property
     def session(self) -> aiohttp.ClientSession:

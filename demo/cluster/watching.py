@@ -35,16 +35,23 @@ class Watch:
             self._tell("job", f"job: {job['stage']}, {job.get('progressPercent', 0)} %")
         for revision in status.get("revisions", []):
             variants = ", ".join(
-                f"{variant['name']} ({variant['accuracyPercent']} %, p95 {variant['p95Milliseconds']} ms)"
+                f"{variant['name']} ({variant['accuracyPercent']:.1f} %, p95 {variant['p95Milliseconds']:.1f} ms)"
                 for variant in revision.get("variants", [])
             )
             self._tell(f"revision {revision['number']}", f"revision {revision['number']} is published: {variants}")
-        for node, endpoint in sorted(self._site.endpoints().items()):
-            spec, active = endpoint["spec"], endpoint.get("status", {}).get("activeVariant")
+        endpoints = self._site.endpoints()
+        nodes = {endpoint["metadata"]["name"]: node for node, endpoint in endpoints.items()}
+        for event in sorted(self._site.events(), key=lambda event: str(event["metadata"]["creationTimestamp"])):
+            about = event["involvedObject"]
+            if about["kind"] == "ModelEndpoint" and about["name"] in nodes:
+                text = f"{nodes[about['name']]}: {event['reason']}: {event['message']}"
+                self._tell(event["metadata"]["uid"], text)
+        for node, endpoint in sorted(endpoints.items()):
+            active = endpoint.get("status", {}).get("activeVariant")
             if active is not None:
-                self._tell(node, f"{node} serves {active}: {spec.get('reason')}: {spec.get('message', '')}", key=active)
+                self._tell(node, f"{node} serves {active}")
 
-    def _tell(self, about: str, text: str, *, key: str | None = None) -> None:
-        if self._said.get(about) != (key or text):
-            self._said[about] = key or text
+    def _tell(self, about: str, text: str) -> None:
+        if self._said.get(about) != text:
+            self._said[about] = text
             self._say(text)

@@ -6,13 +6,14 @@ under one field manager: what the operator no longer says is taken away, what ot
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ _REQUEST_SECONDS = 20.0
 #: The server ends a watch after this long; it sends a bookmark about once a minute, so that silence means a dead link.
 _WATCH_SECONDS = 240
 _SILENCE_SECONDS = 90.0
+#: A request that is cancelled leaves a TLS connection that waits for the other side's goodbye; the pool forgets it.
+_GOODBYE_SECONDS = 0.25
 
 
 class ApiError(Exception):
@@ -113,6 +116,7 @@ class Api:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+        await asyncio.sleep(_GOODBYE_SECONDS)
 
     @property
     def silent_seconds(self) -> float:
@@ -183,7 +187,7 @@ class Api:
         items = [{"apiVersion": answer["apiVersion"], "kind": kind, **item} for item in answer.get("items") or ()]
         return items, str((answer.get("metadata") or {}).get("resourceVersion", ""))
 
-    async def watch(self, path: str, *, version: str, selector: str = "") -> AsyncIterator[tuple[str, Object]]:
+    async def watch(self, path: str, *, version: str, selector: str = "") -> AsyncGenerator[tuple[str, Object], None]:
         """Changes of a collection since ``version``: ADDED, MODIFIED, DELETED, BOOKMARK; ends after some minutes.
 
         Raises :class:`ApiError` (410 if ``version`` is too old) and :class:`aiohttp.ClientError`.

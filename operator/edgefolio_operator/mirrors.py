@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -140,13 +141,14 @@ class Mirror:
     async def _follow(self, version: str) -> None:
         while True:
             began = time.monotonic()
-            async for kind, thing in self._api.watch(self._path, version=version, selector=self._selector):
-                self._heard_at = time.monotonic()
-                version = thing["metadata"]["resourceVersion"]
-                if kind in ("ADDED", "MODIFIED"):
-                    self.store.put(thing)
-                elif kind == "DELETED":
-                    self.store.drop(thing)
+            async with aclosing(self._api.watch(self._path, version=version, selector=self._selector)) as changes:
+                async for kind, thing in changes:
+                    self._heard_at = time.monotonic()
+                    version = thing["metadata"]["resourceVersion"]
+                    if kind in ("ADDED", "MODIFIED"):
+                        self.store.put(thing)
+                    elif kind == "DELETED":
+                        self.store.drop(thing)
             # The server has ended the watch in good order, after minutes. One that ends it at once is given a rest.
             self._heard_at = time.monotonic()
             if self._heard_at - began < _SHORTEST_WATCH_SECONDS:

@@ -14,10 +14,11 @@ import pytest
 # The helpers beside this file, under names that no other area uses.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from bed_machine import bed_run, cpusets
 from cluster_site import Operator
 from control_plane import BED, Kubernetes
 from edge_portfolio import IMAGES
-from edge_site import EdgeSite, bed_run, cpusets, progress
+from edge_site import EdgeSite, progress
 from kubernetes_bed import api_server, bed_programs, namespace, unused_ports
 
 __all__ = ["api_server", "namespace", "unused_ports"]

@@ -6,21 +6,19 @@ are made on the machine's own cables and processes.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bed_machine import Machine, container_id
 from cluster_site import wait_for
+from edge_client import Client
 from edge_portfolio import ANNOTATIONS, BATCH, IMAGES, MODEL, SERVE_LABEL, SPEC
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,22 +27,12 @@ PODS = Path(__file__).parent / "pods"
 SYSTEM = "edgefolio-system"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One request of a client pod; ``due`` in seconds since the epoch."""
-
-    due: float
-    milliseconds: float
-    version: int | None
-    error: str | None
-
-
 class EdgeSite:
     """One namespace of a cluster where Edgefolio is installed."""
 
     def __init__(self, kubernetes: Any, run: Path, *, namespace: str = "site") -> None:
         self.kubernetes = kubernetes.within(namespace)
-        self.run = run
+        self.machine = Machine(run=run, binaries=kubernetes.binaries)
         self.namespace = namespace
         self.bucket = run / "s3" / "data" / "portfolios"
         self.spec = SPEC
@@ -67,7 +55,7 @@ class EdgeSite:
     def calm(self) -> None:
         """Undo what tests do: neighbours, clients, annotations, links, changed specs."""
         for node in self.nodes():
-            self.heal(node)
+            self.machine.heal(node)
         for role in ("hog", "client"):
             self.kubernetes.kubectl("delete", "pod", "-l", f"role={role}", "--wait=true", "--timeout=60s")
         everything = [f"{key}-" for key in ANNOTATIONS]
@@ -177,13 +165,7 @@ class EdgeSite:
 
     def anonymous(self) -> EdgeSite:
         """The same site without the administrator's certificate: requests bring their own token."""
-        return EdgeSite(replace(self.kubernetes, anonymous=True), self.run, namespace=self.namespace)
-
-    def process_of(self, node: str, container: str) -> int:
-        """Id of the main process of a container of the serving pod on ``node``, as the machine counts."""
-        identity = container_id(self.pod_on(node), container)
-        lines = self.ctr(node, "task", "ls").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(identity))
+        return EdgeSite(replace(self.kubernetes, anonymous=True), self.machine.run, namespace=self.namespace)
 
     # ---- looking
 
@@ -250,7 +232,18 @@ class EdgeSite:
         """Events of the namespace."""
         return list(self.kubernetes.request("GET", self.kubernetes.path("v1", "Event"))["items"])
 
-    # ---- disturbing
+    def routed(self, *nodes: str, name: str = "digits") -> bool:
+        """Whether the Service has a ready pod on each of these nodes, for clients of that node."""
+        path = self.kubernetes.path("discovery.k8s.io/v1", "EndpointSlice")
+        slices = self.kubernetes.request("GET", f"{path}?labelSelector=kubernetes.io/service-name={name}")["items"]
+        return set(nodes) <= {
+            entry["nodeName"]
+            for found in slices
+            for entry in found.get("endpoints") or ()
+            if entry["conditions"].get("ready") and (entry.get("hints") or {}).get("forNodes")
+        }
+
+    # ---- pods
 
     def start_pod(self, name: str, node: str, image: str, *command: str, script: str, cpu: str = "100m") -> None:
         """A restricted pod on ``node`` that runs one of the scripts in pods/."""
@@ -295,44 +288,7 @@ class EdgeSite:
 
     def kill(self, node: str, container: str) -> float:
         """SIGKILL a container of the serving pod on ``node``, as the kernel would; the time of it."""
-        return self.kill_container(node, container_id(self.pod_on(node), container))
-
-    def kill_container(self, node: str, identity: str) -> float:
-        """The same for a container that is known by its id: works without the API server."""
-        self.ctr(node, "task", "kill", "--signal", "SIGKILL", identity)
-        return time.time()
-
-    def restart(self, node: str, program: str) -> None:
-        """End kubelet, containerd or kube-proxy of ``node`` and start it again."""
-        script = Path(__file__).parent / "bed" / "restart.sh"
-        subprocess.run([script, node, program], check=True, timeout=30, env={**os.environ, "BED_RUN": str(self.run)})
-
-    def ctr(self, node: str, *arguments: str) -> str:
-        """What containerd's own client prints on ``node``."""
-        command = [self.kubernetes.binaries / "ctr", "-a", self.run / node / "containerd.sock", "-n", "k8s.io"]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    @contextmanager
-    def frozen(self, program: str) -> Iterator[None]:
-        """A program of the bed that answers nobody for a while, and loses nothing."""
-        identity = int((self.run / "pid" / program).read_text().split()[0])
-        os.kill(identity, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(identity, signal.SIGCONT)
-
-    def cut(self, node: str) -> None:
-        """Cut the node's link."""
-        subprocess.run(["ip", "link", "set", node, "down"], check=True)
-
-    def heal(self, node: str) -> None:
-        """Put the node's link back."""
-        subprocess.run(["ip", "link", "set", node, "up"], check=True)
-
-    # ---- clients
+        return self.machine.kill(node, container_id(self.pod_on(node), container))
 
     def start_client(self, node: str, *, rate: float = 8, seconds: float = 600, address: str | None = None) -> Client:
         """A client on ``node``; it asks the Service, as users do."""
@@ -353,45 +309,6 @@ class EdgeSite:
         return name
 
 
-def container_id(pod: dict[str, Any], name: str) -> str:
-    """The id of a running container of ``pod`` in containerd."""
-    entries = [entry for key in ("containerStatuses", "initContainerStatuses") for entry in pod["status"].get(key, ())]
-    (identity,) = (entry["containerID"] for entry in entries if entry["name"] == name)
-    return str(identity).removeprefix("containerd://")
-
-
-@dataclass(frozen=True)
-class Client:
-    """A client pod and what it recorded."""
-
-    site: EdgeSite
-    name: str
-
-    def requests(self, *, since: float = 0.0) -> list[Request]:
-        """Requests so far, of those that were due after ``since``."""
-        try:
-            text = self.site.kubernetes.kubectl("logs", self.name)
-        except AssertionError:
-            return []
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        return [Request(**line) for line in lines if line["due"] >= since]
-
-    def failures(self, *, since: float = 0.0) -> list[Request]:
-        """The requests that failed."""
-        return [request for request in self.requests(since=since) if request.error is not None]
-
-    def p95(self, *, since: float) -> float:
-        """95 % of the requests since then took at most this many milliseconds."""
-        times = sorted(request.milliseconds for request in self.requests(since=since))
-        return times[int(0.95 * (len(times) - 1))] if times else float("nan")
-
-    def stop(self) -> list[Request]:
-        """End the client; all it recorded."""
-        found = self.requests()
-        self.site.delete_pod(self.name)
-        return found
-
-
 #: Values of the chart -> image of the test.
 CHART_IMAGES = {
     "image": "operator",
@@ -406,16 +323,3 @@ def progress(text: str) -> Callable[[], None]:
     began = time.monotonic()
     print(f"  {text} ...", file=sys.stderr, flush=True)
     return lambda: print(f"  {text}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-
-
-def bed_run() -> Path:
-    """Where the running bed writes."""
-    return Path(os.environ.get("BED_RUN", "/tmp/edgefolio-bed"))
-
-
-def cpusets() -> str:
-    """The bed's NODE_CPUSETS: a processor for each serving node, so that a hog on one leaves the other alone."""
-    processors = sorted(os.sched_getaffinity(0))
-    if len(processors) < 2:
-        return ""
-    return f"{processors[0]} {processors[1]} {','.join(map(str, processors))}"

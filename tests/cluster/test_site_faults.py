@@ -7,8 +7,9 @@ import subprocess
 import time
 
 import pytest
+from bed_machine import container_id
 from cluster_site import wait_for
-from edge_site import SYSTEM, EdgeSite, container_id
+from edge_site import SYSTEM, EdgeSite
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -68,13 +69,13 @@ def test_a_cut_link(site: EdgeSite) -> None:
     client = site.start_client("edge-2", address=f"{pod['status']['podIP']}:8001")
     hog = site.start_hog("edge-2", after_seconds=60)
     cut_at = time.time()
-    site.cut("edge-2")
+    site.machine.cut("edge-2")
     try:
         time.sleep(cut_at + 25 - time.time())
-        killed_at = site.kill_container("edge-2", triton)
+        killed_at = site.machine.kill("edge-2", triton)
         time.sleep(cut_at + 120 - time.time())
     finally:
-        site.heal("edge-2")
+        site.machine.heal("edge-2")
     wait_for(lambda: site.endpoints()["edge-2"]["status"]["activeVariant"] != site.most_accurate, seconds=60)
     site.delete_pod(hog)
     site.settle_on(site.most_accurate, "edge-2", seconds=300)
@@ -92,7 +93,7 @@ def test_a_cut_link(site: EdgeSite) -> None:
 def test_services_that_are_down(site: EdgeSite) -> None:
     clients = [site.start_client(node) for node in ("edge-1", "edge-2")]
     for program in ("kube-apiserver", "s3", "metrics-server"):
-        with site.frozen(program):
+        with site.machine.frozen(program):
             time.sleep(25)
         wait_for(lambda: site.condition("Ready")[0] == "True", seconds=90)
         assert site.active("edge-1") == site.active("edge-2") == site.most_accurate
@@ -127,7 +128,7 @@ def test_an_operator_killed_at_random_instants(site: EdgeSite) -> None:
 def test_kubelet_and_containerd_restarted(site: EdgeSite) -> None:
     client = site.start_client("edge-1")
     for program in ("kubelet", "containerd"):
-        site.restart("edge-1", program)
+        site.machine.restart("edge-1", program)
         time.sleep(15)
     site.settle_on(site.most_accurate, "edge-1", seconds=60)
     assert not [request for request in client.stop() if request.error]

@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 import pytest
+from bed_machine import container_id
 from cluster_site import wait_for
-from edge_site import EdgeSite, container_id
+from edge_site import EdgeSite
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -46,7 +47,7 @@ def test_a_killed_pod_is_followed_by_one_that_resumes(site: EdgeSite) -> None:
     pod = wait_for(lambda: running(site, "killed"), seconds=60)
     wait_for(lambda: site.portfolio("killed").get("status", {}).get("job", {}).get("stage") == "training", seconds=90)
     time.sleep(3)
-    site.kill_container("edge-3", container_id(pod, "pruner"))
+    site.machine.kill("edge-3", container_id(pod, "pruner"))
     site.wait_ready(name="killed", seconds=300)
     assert revisions(site, "killed") == [1]
     assert len(job_pods(site, "killed")) == 2
@@ -59,14 +60,14 @@ def test_a_lost_node_is_followed_by_another(site: EdgeSite) -> None:
     node = pod["spec"]["nodeName"]
     wait_for(lambda: site.portfolio("lost").get("status", {}).get("job", {}).get("stage") == "training", seconds=90)
     time.sleep(12)  # something is in the work directory by now
-    site.cut(node)
+    site.machine.cut(node)
     try:
         wait_for(lambda: (found := running(site, "lost")) and found["spec"]["nodeName"] != node and found, seconds=240)
         site.wait_ready(name="lost", seconds=300)
         log = site.kubernetes.kubectl("logs", job_pods(site, "lost")[-1]["metadata"]["name"])
         assert "restored" in log
     finally:
-        site.heal(node)
+        site.machine.heal(node)
     assert revisions(site, "lost") == [1]
     site.kubernetes.kubectl("delete", "mpf", "lost")
 

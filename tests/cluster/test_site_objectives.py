@@ -115,7 +115,7 @@ def test_memory_that_gets_short(site: EdgeSite) -> None:
 def test_node_metrics_are_read_and_their_age_is_told(site: EdgeSite) -> None:
     """The real metrics-server, and what is said when its samples are old."""
     wait_for(lambda: site.condition("NodeMetricsAvailable") == ("True", "MetricsFresh"), seconds=60)
-    with site.frozen("metrics-server"):
+    with site.machine.frozen("metrics-server"):
         wait_for(lambda: site.condition("NodeMetricsAvailable")[0] != "True", seconds=180)
         assert site.condition("Ready")[0] == "True"
         assert site.active("edge-1") == site.most_accurate

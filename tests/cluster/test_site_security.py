@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tritonclient.grpc as triton_grpc
+from bed_machine import container_id
 from cluster_site import wait_for
 from control_plane import Refused
 from edge_portfolio import MODEL
@@ -70,7 +71,7 @@ def test_control_is_refused_without_the_key(site: EdgeSite) -> None:
 
 
 def test_no_secret_is_told(site: EdgeSite) -> None:
-    inside = Path("/proc", str(site.process_of("edge-1", "agent")), "root")
+    inside = Path("/proc", str(site.machine.process_of("edge-1", container_id(site.pod_on("edge-1"), "agent"))), "root")
     key = (inside / "run/edgefolio/key").read_text().strip().split("=")[1]
     secrets = (key, "bed-secret")
     system = site.kubernetes.within(SYSTEM)
