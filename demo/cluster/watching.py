@@ -34,10 +34,7 @@ class Watch:
         if job.get("outcome") == "Running" and job.get("stage"):
             self._tell("job", f"job: {job['stage']}, {job.get('progressPercent', 0)} %")
         for revision in status.get("revisions", []):
-            variants = ", ".join(
-                f"{variant['name']} ({variant['accuracyPercent']:.1f} %, p95 {variant['p95Milliseconds']:.1f} ms)"
-                for variant in revision.get("variants", [])
-            )
+            variants = ", ".join(map(_described, revision.get("variants", [])))
             self._tell(f"revision {revision['number']}", f"revision {revision['number']} is published: {variants}")
         endpoints = self._site.endpoints()
         nodes = {endpoint["metadata"]["name"]: node for node, endpoint in endpoints.items()}
@@ -55,3 +52,8 @@ class Watch:
         if self._said.get(about) != text:
             self._said[about] = text
             self._say(text)
+
+
+def _described(variant: dict[str, Any]) -> str:
+    accuracy, latency = float(variant["accuracyPercent"]), float(variant["p95Milliseconds"])
+    return f"{variant['name']} ({accuracy:.1f} %, p95 {latency:.1f} ms)"

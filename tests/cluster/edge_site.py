@@ -50,7 +50,7 @@ class EdgeSite:
         self.apply()
         self.wait_ready()
         done()
-        self.settle_on(self.most_accurate, "edge-1", "edge-2", seconds=180)
+        self._settle()
 
     def calm(self) -> None:
         """Undo what tests do: neighbours, clients, annotations, links, changed specs."""
@@ -64,7 +64,12 @@ class EdgeSite:
         self.kubernetes.kubectl("annotate", "pod", "-l", "edgefolio.dev/endpoint", *everything)
         self.apply()
         self.wait_ready(seconds=120)
+        self._settle()
+
+    def _settle(self) -> None:
         self.settle_on(self.most_accurate, "edge-1", "edge-2", seconds=180)
+        # A client that comes before its own node's pod is up stays with another node's.
+        wait_for(lambda: self.routed("edge-1", "edge-2"), seconds=60)
 
     @property
     def most_accurate(self) -> str:
