@@ -36,14 +36,19 @@ HEALTH = "/run/edgefolio-health"
 MODELS = "/models"
 STATE = "/state"
 
-#: So long a pod goes on serving after it was told to end: until nobody sends it requests any more.
-DRAIN_SECONDS = 5
+#: A client's gRPC connection ends after this long and begins anew at the nearest Triton. Without it clients keep one for
+#: hours: they would stay with a Triton that is about to end, and never come back to their own node's.
+CONNECTION_SECONDS = 15
+#: So long a pod goes on serving after it was told to end: until all connections to it have ended (they vary by a tenth).
+DRAIN_SECONDS = 20
 #: So long Triton may take to answer what it has begun.
 EXIT_SECONDS = 20
 #: The agent ends after Triton, in what is left.
 GRACE_SECONDS = DRAIN_SECONDS + EXIT_SECONDS + 10
 #: A making takes hours, and a variant must be there before Triton starts: the agent is not killed while it waits.
 _A_MONTH = 30 * 86_400
+#: A Triton that answers no inference any more has nothing to end.
+_HUNG_SECONDS = 5
 #: Under contention a probe is slow, and a slow probe says nothing of Triton.
 _PROBE_SECONDS = 30
 #: What no limit or request says: about what the agent takes when idle.
@@ -61,6 +66,7 @@ exec tritonserver --model-repository={MODELS} --model-control-mode=explicit --di
   --strict-readiness=false --exit-timeout-secs={EXIT_SECONDS} --allow-gpu-metrics=false \\
   --http-port={HTTP_PORT} --grpc-port={GRPC_PORT} --metrics-port={METRICS_PORT} \\
   --grpc-restricted-protocol="{_RESTRICTED}:$key" --http-restricted-api="{_RESTRICTED}:$key" \\
+  --grpc-max-connection-age={1000 * CONNECTION_SECONDS} \\
   --metrics-config summary_latencies=true --metrics-config summary_quantiles=0.5:0.05,0.95:0.005
 """
 # A key file of another run must not outlive its Triton: the volume lives as long as the pod, so the key does, too.
@@ -180,7 +186,7 @@ def triton_health() -> Object:
             "periodSeconds": 5,
             "failureThreshold": 2,
             # It serves nobody any more: there is nothing to wait for.
-            "terminationGracePeriodSeconds": DRAIN_SECONDS,
+            "terminationGracePeriodSeconds": _HUNG_SECONDS,
         },
         "readinessProbe": {
             **_looks(f"[ -e {HEALTH}/{health_files.SERVING} ]"),

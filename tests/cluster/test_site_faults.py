@@ -11,6 +11,8 @@ from bed_machine import container_id
 from cluster_site import wait_for
 from edge_site import SYSTEM, EdgeSite
 
+from edgefolio_operator.serving_pod import CONNECTION_SECONDS
+
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
@@ -145,3 +147,20 @@ def test_a_drained_node(site: EdgeSite) -> None:
     assert before not in names
     failed = [request for request in client.stop() if request.error]
     assert not failed, failed[:3]
+
+
+def test_a_client_comes_home(site: EdgeSite) -> None:
+    """One that connected while its node had no Triton goes back to it, without a failed request."""
+    pod = site.pod_on("edge-1")["metadata"]["name"]
+    site.kubernetes.kubectl("annotate", "pod", pod, f"edgefolio.dev/pin-variant={site.fastest}")
+    site.settle_on(site.fastest, "edge-1")
+    site.serve_on("edge-1")
+    try:
+        wait_for(lambda: set(site.endpoints()) == {"edge-1"}, seconds=90)
+        client = site.start_client("edge-2", rate=4)
+        (elsewhere,) = {request.version for request in client.requests()}
+    finally:
+        site.serve_on("edge-1", "edge-2")
+    site.settle_on(site.most_accurate, "edge-2", seconds=90)
+    wait_for(lambda: client.requests()[-1].version != elsewhere, seconds=2 * CONNECTION_SECONDS)
+    assert not [request for request in client.stop() if request.error]
