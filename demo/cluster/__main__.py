@@ -25,7 +25,7 @@ from rich.table import Table
 ROOT = Path(__file__).parents[2]
 BED = ROOT / "tests" / "cluster" / "bed"
 # The site that the cluster tests use is the one that is shown here.
-sys.path.insert(0, str(BED.parent))
+sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "cluster"))
 
 from bed_machine import bed_run, cpusets  # noqa: E402
 from control_plane import Kubernetes, programs  # noqa: E402

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
 from edgefolio.decision.explaining import Explanation
 from edgefolio.decision.memory import needed_bytes
 from edgefolio.errors import EdgefolioError
@@ -100,18 +101,8 @@ def explanation_document(explained: EndpointExplanation) -> dict[str, Any]:
         if explanation is None
         else [
             {
-                "name": entry.profile.name,
-                "rank": entry.profile.rank,
-                "accuracyPercent": entry.profile.accuracy_percent,
-                "p95Milliseconds": entry.prediction.p95_milliseconds,
-                "utilization": entry.prediction.utilization,
-                "memoryBytes": needed_bytes(entry.profile),
-                "meetsLatency": entry.prediction.meets_latency,
-                "meetsAccuracy": entry.prediction.meets_accuracy,
-                "fitsMemory": entry.prediction.fits_memory and entry.prediction.fits_memory_during_switch,
+                **variant_document(entry),
                 "quarantined": entry.prediction.quarantined,
-                "chosen": entry.chosen,
-                "why": entry.why,
                 "wouldFitWith": list(entry.remedies),
             }
             for entry in explanation.variants
@@ -133,17 +124,14 @@ def _conditions(explanation: Explanation) -> str:
 def _table(explanation: Explanation) -> Table:
     table = Table()
     table.add_column("variant", overflow="fold")
-    for heading in ("accuracy %", "p95 ms", "busy %", "MiB"):
+    for heading in (*FIGURES, "MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold", ratio=3)
     table.add_column("would fit with", overflow="fold", ratio=2)
     for entry in explanation.variants:
-        p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
         table.add_row(
             Text(clean(entry.profile.name)),
-            f"{entry.profile.accuracy_percent:.2f}",
-            "grows" if p95 is None else f"{p95:.1f}",
-            "-" if utilization is None else f"{100 * utilization:.0f}",
+            *figures(entry),
             f"{needed_bytes(entry.profile) / 2**20:.0f}",
             Text(entry.why),
             Text("; and ".join(entry.remedies)),

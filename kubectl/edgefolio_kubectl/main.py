@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import typer
 
-from edgefolio import __version__
-from edgefolio.commands.main import print_error
-from edgefolio.errors import EXIT_FAILURE, EdgefolioError
+from edgefolio.commands.program import guarded, new_program, write_by_lines
+from edgefolio.errors import EXIT_FAILURE
 
 COMMANDS = ("status", "explain", "pin", "unpin", "pause", "resume", "make")
 
@@ -34,39 +30,20 @@ Exit codes: 0 done, 1 the API server cannot be asked or refuses, 2 the input nee
 """
 
 
-def _version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"kubectl-edgefolio {__version__}")
-        raise typer.Exit
-
-
-def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
-) -> None:
-    """Take the options that stand before a command."""
-
-
 def build_app() -> typer.Typer:
     """The Typer application with all commands."""
     from edgefolio_kubectl import command_explain, command_orders, command_status
 
-    app = typer.Typer(
-        name="kubectl edgefolio", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
-    app.callback()(_root)
+    app = new_program("kubectl edgefolio", help_text=HELP)
     functions = {**vars(command_status), **vars(command_explain), **vars(command_orders)}
     for name in COMMANDS:
-        app.command(name)(_guarded(functions[name]))
+        app.command(name)(guarded(functions[name]))
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program and exit with its code."""
-    # kubectl starts plug-ins with its own standard streams; a reader that has seen enough is no error.
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
+    write_by_lines()
     try:
         app = build_app()
     except ModuleNotFoundError as error:
@@ -78,22 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="kubectl edgefolio")
     except BrokenPipeError:
+        # kubectl hands its own standard streams to plug-ins; a reader that has seen enough is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
-
-
-def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``; a mistake or trouble ends it with a message and the exit code, not a traceback."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except EdgefolioError as error:
-            print_error(error)
-            raise typer.Exit(error.exit_code) from error
-
-    return run
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, TrafficWindow
+from played_reports import COMPUTE, VARIANTS, holding_decision, steady_observation
+
+from edgefolio.decision.types import State
 from edgefolio.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio.specification.portfolio_status import VariantStatus
 
 SPEC: dict[str, Any] = {
     "source": {"architecture": {"library": "edgefolio", "name": "cnn"}},
@@ -28,23 +29,7 @@ SPEC: dict[str, Any] = {
     "objectives": {"latencyP95Milliseconds": 20},
     "switching": {"downAfterSeconds": 1, "upAfterSeconds": 2, "settleSeconds": 0, "minDwellSeconds": 0},
 }
-COMPUTE = {"small": 2.0, "dense": 10.0}
-
-
-def variant(name: str, rank: int) -> VariantStatus:
-    return VariantStatus(
-        name=name,
-        rank=rank,
-        accuracy_percent=str(80 + rank),
-        mean_milliseconds=str(COMPUTE[name]),
-        p95_milliseconds=str(COMPUTE[name] * 1.2),
-        load_milliseconds="100",
-        memory_peak_bytes=rank * 2**24,
-        memory_steady_bytes=rank * 2**23,
-    )
-
-
-PUBLISHED = PublishedReport(revision=1, manifest_digest="1" * 64, variants=(variant("small", 1), variant("dense", 2)))
+PUBLISHED = PublishedReport(revision=1, manifest_digest="1" * 64, variants=VARIANTS)
 
 
 def wait_for(claim: Callable[[], Any], *, seconds: float = 30) -> Any:
@@ -221,28 +206,8 @@ class Site:
         last = old.decision.last_switch_time if old.decision else None
         switched = old.active_variant not in (None, active)
         compute = COMPUTE[active] * slowdown
-        traffic = TrafficWindow(
-            seconds=5,
-            requests=20,
-            failures=0,
-            executions=20,
-            mean_compute_milliseconds=compute,
-            mean_queue_milliseconds=0.1,
-            mean_total_milliseconds=compute + 0.5,
-            in_flight=0.1,
-            batch=1,
-            age_seconds=0,
-        )
-        observation = Observation(
-            active_variant=active, resident_variants=(active,), server=ServerState.SERVING, traffic=traffic
-        )
-        decision = Decision(
-            action=Action.HOLD,
-            reason=Reason.OBJECTIVES_MET,
-            target=None,
-            message="",
-            objectives_met=compute * 1.2 < 20,
-        )
+        observation = steady_observation(active, compute_milliseconds=compute)
+        decision = holding_decision(objectives_met=compute * 1.2 < 20)
         state = State(
             compute_factor=slowdown, last_switch_at=now if switched else (time_seconds(last) if last else None)
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from building import NOW, memory, observation, traffic
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from simulator import MEBIBYTE, PROFILES, SWITCHING
 
@@ -33,7 +33,6 @@ def of(name: str, explanation: Explanation) -> ExplainedVariant:
     return next(entry for entry in explanation.variants if entry.profile.name == name)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     latency=st.integers(2, 60),
     network=st.integers(0, 20),
@@ -63,7 +62,6 @@ def test_the_latency_remedies_are_enough(latency: int, network: int, factor: flo
         assert utilization <= 0.85
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mebibytes=st.integers(1, 70), name=st.sampled_from([profile.name for profile in PROFILES]))
 def test_the_memory_remedy_is_enough(mebibytes: int, name: str) -> None:
     entry = of(name, explained(Objectives(), mebibytes=mebibytes))

@@ -138,7 +138,7 @@ nodes = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     node=nodes,
     active=st.sampled_from(["tiny", "small", "mid", "large"]),

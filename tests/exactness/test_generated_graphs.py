@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exactness_support.blocks import KINDS, Block
 from exactness_support.check import assert_mutation_is_noticed, assert_removed_as_the_oracle_says, compress_exactly
 from exactness_support.damage import damage
-from exactness_support.graphs import INPUT_CHANNELS, KINDS, Block, Recipe, build, recipes
+from exactness_support.graphs import INPUT_CHANNELS, Recipe, build, recipes
 from exactness_support.trained import look_trained
 from hypothesis import HealthCheck, Phase, example, given, reject, seed, settings
 

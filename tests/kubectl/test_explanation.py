@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from reconciled_site import Site, published
+from reconciled_site import Site
 
 from edgefolio.decision.types import Quarantine, State, UpgradeBackoff
 from edgefolio.specification.serving import Switching
@@ -17,18 +16,6 @@ def explained(site: Site, number: int = 0, *, after: float = 1.0) -> EndpointExp
     endpoint = portfolio.endpoints[number]
     assert endpoint.spec is not None
     return explain_endpoint(portfolio, endpoint, endpoint.spec, now=site.now + after)
-
-
-@pytest.fixture
-def serving() -> Site:
-    site = Site()
-    site.cycle()
-    site.end_job(published(1))
-    site.cycle()
-    for node in ("edge-1", "edge-2"):
-        site.report(node)
-    site.cycle()
-    return site
 
 
 def test_it_comes_to_what_the_operator_does(serving: Site) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from reconciled_site import NOW, Site, published
+from reconciled_site import NOW, Site
 from rich.console import Console
 
 from edgefolio.job_report import FailureReport
@@ -27,19 +27,6 @@ def shown(site: Site, *, after: float = 2.0, width: int = 100, with_namespace: b
         status_trees(views(site), now=site.now + after, with_namespace=with_namespace)
     )
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
-
-
-@pytest.fixture
-def serving() -> Site:
-    """Two endpoints that serve the first revision."""
-    site = Site()
-    site.cycle()
-    site.end_job(published(1))
-    site.cycle()
-    for node in ("edge-1", "edge-2"):
-        site.report(node)
-    site.cycle()
-    return site
 
 
 def test_the_whole_tree(serving: Site) -> None:

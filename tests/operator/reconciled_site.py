@@ -5,21 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from edgefolio.decision.types import Action as DecisionAction
-from edgefolio.decision.types import (
-    Decision,
-    MemoryState,
-    Observation,
-    ServerState,
-    State,
-    TrafficWindow,
-)
-from edgefolio.decision.types import Reason as DecisionReason
+from played_reports import COMPUTE, VARIANTS, holding_decision, steady_observation
+
+from edgefolio.decision.types import MemoryState, State
 from edgefolio.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio.specification.portfolio_status import VariantStatus
 from edgefolio_operator.capabilities import Capabilities
 from edgefolio_operator.deciding import Sight
 from edgefolio_operator.jobs import Images
@@ -31,22 +23,8 @@ NOW = 1_800_000_000.0
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 
 
-def variant(name: str, rank: int, milliseconds: float) -> VariantStatus:
-    return VariantStatus(
-        name=name,
-        rank=rank,
-        accuracy_percent=str(80 + rank),
-        mean_milliseconds=str(milliseconds),
-        p95_milliseconds=str(milliseconds * 1.2),
-        load_milliseconds="100",
-        memory_peak_bytes=rank * 2**24,
-        memory_steady_bytes=rank * 2**23,
-    )
-
-
 def published(revision: int) -> PublishedReport:
-    variants = (variant("small", 1, 2.0), variant("dense", 2, 10.0))
-    return PublishedReport(revision=revision, manifest_digest=f"{revision:064x}", variants=variants)
+    return PublishedReport(revision=revision, manifest_digest=f"{revision:064x}", variants=VARIANTS)
 
 
 class Site:
@@ -164,33 +142,9 @@ class Site:
         active = spec["targetVariant"] if obey else old.active_variant
         switched = old.active_variant is not None and active != old.active_variant
         at = self.now if switched else None
-        compute = {"small": 2.0, "dense": 10.0}[active] * slowdown
-        traffic = TrafficWindow(
-            seconds=5,
-            requests=20,
-            failures=0,
-            executions=20,
-            mean_compute_milliseconds=compute,
-            mean_queue_milliseconds=0.1,
-            mean_total_milliseconds=compute + 0.5,
-            in_flight=0.04,
-            batch=1,
-            age_seconds=0,
-        )
-        observation = Observation(
-            active_variant=active,
-            resident_variants=(active,),
-            server=ServerState.SERVING,
-            traffic=traffic,
-            memory=MemoryState(limit_bytes=2**30, working_set_bytes=2**27, node_available_bytes=2**31, age_seconds=0),
-        )
-        decision = Decision(
-            action=DecisionAction.HOLD,
-            reason=DecisionReason.OBJECTIVES_MET,
-            target=None,
-            message="",
-            objectives_met=met,
-        )
+        compute = COMPUTE[active] * slowdown
+        memory = MemoryState(limit_bytes=2**30, working_set_bytes=2**27, node_available_bytes=2**31, age_seconds=0)
+        observation = steady_observation(active, compute_milliseconds=compute, memory=memory)
         last = old.decision.last_switch_time if old.decision else None
         state = State(compute_factor=slowdown, last_switch_at=at or (time_seconds(last) if last else None))
         status = EndpointStatus(
@@ -198,7 +152,7 @@ class Site:
             active_revision=spec["revision"]["number"] if obey else old.active_revision,
             resident_variants=(active,),
             observation=report_of_observation(observation, now=self.now, valid_seconds=30),
-            decision=report_of_decision(decision, state, decided_by_agent=False),
+            decision=report_of_decision(holding_decision(objectives_met=met), state, decided_by_agent=False),
         )
         entry["status"] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
 

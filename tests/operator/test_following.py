@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reconciled_site import NOW, Site, published, variant
+from played_reports import VARIANTS
+from reconciled_site import NOW, Site, published
 
 from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text
@@ -73,7 +74,7 @@ def test_the_first_look_is_at_once_and_pins_what_it_finds() -> None:
     found = plan(job(first.create, published(4)), last=first.status, now=NOW + 5)
     assert found.revision is not None
     assert (found.revision.number, found.revision.manifest_digest) == (4, f"{4:064x}")
-    assert found.revision.variants == (variant("small", 1, 2.0), variant("dense", 2, 10.0))
+    assert found.revision.variants == VARIANTS
     assert found.status is not None
     assert (found.status.outcome, found.status.job, found.trouble) == ("Found", "", None)
     # The Job stays to be looked at until the next one.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.explaining import Explanation, explain_choice
 from edgefolio.decision.memory import mebibytes, needed_bytes
@@ -115,16 +116,13 @@ def _asked(objectives: Objectives) -> str:
 def _table(explanation: Explanation) -> Table:
     table = Table()
     table.add_column("variant", overflow="fold")
-    for heading in ("accuracy %", "p95 ms", "busy %", "memory MiB"):
+    for heading in (*FIGURES, "memory MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
     for entry in explanation.variants:
-        p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
         table.add_row(
             Text(entry.profile.name),
-            f"{entry.profile.accuracy_percent:.2f}",
-            "grows" if p95 is None else f"{p95:.1f}",
-            "-" if utilization is None else f"{100 * utilization:.0f}",
+            *figures(entry),
             f"{needed_bytes(entry.profile) / 2**20:.1f}",
             Text(entry.why),
             style="bold green" if entry.chosen else None,
@@ -148,17 +146,7 @@ def _document(explanation: Explanation, manifest: Manifest) -> dict[str, object]
         "objectivesMet": explanation.objectives_met,
         "variants": [
             {
-                "name": entry.profile.name,
-                "rank": entry.profile.rank,
-                "accuracyPercent": entry.profile.accuracy_percent,
-                "p95Milliseconds": entry.prediction.p95_milliseconds,
-                "utilization": entry.prediction.utilization,
-                "memoryBytes": needed_bytes(entry.profile),
-                "meetsLatency": entry.prediction.meets_latency,
-                "meetsAccuracy": entry.prediction.meets_accuracy,
-                "fitsMemory": entry.prediction.fits_memory and entry.prediction.fits_memory_during_switch,
-                "chosen": entry.chosen,
-                "why": entry.why,
+                **variant_document(entry),
                 "profile": _profile_document(entry.profile),
             }
             for entry in explanation.variants

@@ -1,20 +1,17 @@
-"""The ``edgefolio`` command line: finds the rooms' commands, and prints a user's mistakes as a user can mend them."""
+"""The ``edgefolio`` command line: finds the rooms' commands, and says which extra a room lacks."""
 
 from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from edgefolio import __version__
-from edgefolio.errors import EXIT_FAILURE, EdgefolioError, IntegrityError, UserError
+from edgefolio.commands.program import guarded, new_program, print_error, write_by_lines
+from edgefolio.errors import EXIT_FAILURE, EdgefolioError, UserError
 
 COMMAND_GROUP = "edgefolio.commands"
 #: The way of the data, which is also the order in ``--help``.
@@ -36,27 +33,12 @@ Exit codes: 0 done, 1 failed, 2 the input needs mending (the message says how), 
 """
 
 
-def _version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"edgefolio {__version__}")
-        raise typer.Exit
-
-
-def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
-) -> None:
-    """Take the options that stand before a command."""
-
-
 def build_app() -> typer.Typer:
     """The Typer application with every room's commands. Rooms load heavy libraries only inside their commands."""
-    app = typer.Typer(
-        name="edgefolio", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
-    app.callback()(_root)
+    app = new_program("edgefolio", help_text=HELP)
     found = {point.name: point for point in entry_points(group=COMMAND_GROUP)}
     for name in sorted(found, key=lambda name: (COMMAND_ORDER.index(name) if name in COMMAND_ORDER else 99, name)):
-        app.command(name)(_loaded(found[name]))
+        app.command(name)(guarded(_loaded(found[name])))
     return app
 
 
@@ -64,46 +46,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     # ONNX Runtime on Linux reports its use unless told not to; what runs at the edge must not call anywhere.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # Long work ends up in logs and pipes; a line is wanted there when it happens.
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
+    write_by_lines()
     build_app()(args=arguments)
 
 
-def print_error(error: EdgefolioError) -> None:
-    """Print ``error`` to standard error: what is wrong, where, and the next step."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if isinstance(error, UserError):
-        shown = "" if error.value is None else f" = {error.value}"
-        console.print(Text("error: ", style="bold red") + Text(error.problem))
-        console.print(Text(f"  field:  {error.field}{shown}"))
-        console.print(Text(f"  remedy: {error.remedy}"))
-    elif isinstance(error, IntegrityError):
-        console.print(Text("error: ", style="bold red") + Text(error.problem))
-        console.print(Text(f"  where:  {error.location}"))
-        console.print(Text(f"  remedy: {error.remedy}"))
-    else:
-        console.print(Text("error: ", style="bold red") + Text(str(error)))
-
-
-def _loaded(point: EntryPoint) -> Callable[..., None]:
-    """The command behind ``point``; a user's mistake ends it with a message and the exit code, not a traceback."""
+def _loaded(point: EntryPoint) -> Callable[..., int | None]:
+    """The command behind ``point``; what its room lacks is said with the extra to install."""
     command: Callable[..., int | None] = point.load()
 
     @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
+    def run(*arguments: Any, **options: Any) -> int | None:
         try:
-            code = command(*arguments, **options)
-        except EdgefolioError as error:
-            print_error(error)
-            raise typer.Exit(error.exit_code) from error
+            return command(*arguments, **options)
         except ModuleNotFoundError as error:
             print_error(_missing_extra(error))
             raise typer.Exit(EXIT_FAILURE) from error
-        if code:
-            raise typer.Exit(code)
 
     return run
 

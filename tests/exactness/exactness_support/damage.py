@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from exactness_support.channels import width_of
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -62,7 +64,7 @@ def _damage_once(
         by_width = _dead_by_width(layers, rng, share)
         unread = 0
         for part in layers.values():
-            width = _width(part)
+            width = width_of(part)
             if part is not keep and width in by_width and rng.random() < 0.85:
                 zero, constant = by_width[width]
                 _kill_rows(part, zero, bias=True)
@@ -80,7 +82,7 @@ def _damage_once(
                     norm.weight[constant] = 0.0  # the shift stays: a constant whatever comes in
         whole = _kill_one_layer(module, example, {n: p for n, p in layers.items() if p is not keep}, rng)
     dead = sum(_dead_rows(part) for part in layers.values() if part is not keep)
-    total = sum(_width(part) for part in layers.values() if part is not keep)
+    total = sum(width_of(part) for part in layers.values() if part is not keep)
     return Damage(dead_filters=dead, filters=total, unread_columns=unread, whole_layer=whole)
 
 
@@ -98,17 +100,13 @@ def _dead_by_width(
     layers: dict[str, nn.Module], rng: np.random.Generator, share: float
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """For each width of a layer: channels that die as zeros and channels that die as constants, everywhere."""
-    widths = sorted({_width(part) for part in layers.values() if _width(part) >= 4})
+    widths = sorted({width_of(part) for part in layers.values() if width_of(part) >= 4})
     return {width: (_some(rng, width, share / 2), _some(rng, width, share / 2)) for width in widths}
 
 
 def _some(rng: np.random.Generator, width: int, share: float) -> torch.Tensor:
     count = min(width - 2, max(1, round(width * share)))
     return torch.from_numpy(np.sort(rng.choice(width, size=count, replace=False)))
-
-
-def _width(part: nn.Module) -> int:
-    return int(part.out_features if isinstance(part, nn.Linear) else part.out_channels)  # type: ignore[arg-type]
 
 
 def _rows(part: nn.Module) -> torch.Tensor:

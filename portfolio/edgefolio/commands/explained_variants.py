@@ -1,0 +1,36 @@
+"""One variant of an explanation, as the commands that explain show it: as figures of a table, and for programs."""
+
+from __future__ import annotations
+
+from edgefolio.decision.explaining import ExplainedVariant
+from edgefolio.decision.memory import needed_bytes
+
+#: The headings of a variant's figures.
+FIGURES = ("accuracy %", "p95 ms", "busy %")
+
+
+def figures(entry: ExplainedVariant) -> tuple[str, str, str]:
+    """The cells under ``FIGURES``; the latency "grows" where the variant cannot keep up."""
+    p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
+    return (
+        f"{entry.profile.accuracy_percent:.2f}",
+        "grows" if p95 is None else f"{p95:.1f}",
+        "-" if utilization is None else f"{100 * utilization:.0f}",
+    )
+
+
+def variant_document(entry: ExplainedVariant) -> dict[str, object]:
+    """It for programs."""
+    return {
+        "name": entry.profile.name,
+        "rank": entry.profile.rank,
+        "accuracyPercent": entry.profile.accuracy_percent,
+        "p95Milliseconds": entry.prediction.p95_milliseconds,
+        "utilization": entry.prediction.utilization,
+        "memoryBytes": needed_bytes(entry.profile),
+        "meetsLatency": entry.prediction.meets_latency,
+        "meetsAccuracy": entry.prediction.meets_accuracy,
+        "fitsMemory": entry.prediction.fits_memory and entry.prediction.fits_memory_during_switch,
+        "chosen": entry.chosen,
+        "why": entry.why,
+    }

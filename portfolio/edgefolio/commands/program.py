@@ -1,0 +1,77 @@
+"""What the project's command-line programs have in common: options, mistakes and exit codes, output line by line."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from edgefolio import __version__
+from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+
+
+def new_program(name: str, *, help_text: str) -> typer.Typer:
+    """A program without commands yet; ``name`` is what users type, the program's file has hyphens for its spaces."""
+    app = typer.Typer(
+        name=name, help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+
+    def show_version(requested: bool) -> None:
+        if requested:
+            typer.echo(f"{name.replace(' ', '-')} {__version__}")
+            raise typer.Exit
+
+    def root(
+        version: bool = typer.Option(
+            False, "--version", callback=show_version, is_eager=True, help="Show the version."
+        ),
+    ) -> None:
+        """Take the options that stand before a command."""
+
+    app.callback()(root)
+    return app
+
+
+def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
+    """``command``, whose result is the exit code; a mistake or trouble ends it with a message, not a traceback."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            code = command(*arguments, **options)
+        except EdgefolioError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+        if code:
+            raise typer.Exit(code)
+
+    return run
+
+
+def write_by_lines() -> None:
+    """Let each line of both outputs leave when it is written: long work ends up in logs and pipes."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+
+
+def print_error(error: EdgefolioError) -> None:
+    """Print ``error`` to standard error: what is wrong, where, and the next step."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if isinstance(error, UserError):
+        shown = "" if error.value is None else f" = {error.value}"
+        console.print(Text("error: ", style="bold red") + Text(error.problem))
+        console.print(Text(f"  field:  {error.field}{shown}"))
+        console.print(Text(f"  remedy: {error.remedy}"))
+    elif isinstance(error, IntegrityError):
+        console.print(Text("error: ", style="bold red") + Text(error.problem))
+        console.print(Text(f"  where:  {error.location}"))
+        console.print(Text(f"  remedy: {error.remedy}"))
+    else:
+        console.print(Text("error: ", style="bold red") + Text(str(error)))
