@@ -13,6 +13,7 @@ from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot import OneShotResult, prune_ladder, prune_one_shot
 from edgefolio_pruner.oneshot import ladder as ladder_module
 from edgefolio_pruner.oneshot.readers import least_channels
+from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST
 from edgefolio_pruner.spatial import capture, channel_groups, compress, count_macs
 
 if TYPE_CHECKING:
@@ -87,14 +88,26 @@ def test_what_is_zeroed_is_removed_exactly(name: str, trained: Trained, digits: 
             assert after[group] == counts
 
 
-def test_fewer_macs_keep_fewer_channels_of_every_group(trained: Trained, digits: Digits) -> None:
+def test_fewer_macs_are_left_where_fewer_are_asked(trained: Trained, digits: Digits) -> None:
     results = ladder(trained("chain"), digits, 35, 80, 55)
     assert [result.macs_percent for result in results] == [35, 80, 55]
-    small, large, middle = results
-    for group, (kept, _) in middle.kept.items():
-        assert small.kept[group][0] <= kept <= large.kept[group][0]
     reached = [result.macs_percent_reached for result in results]
     assert reached[0] < reached[2] < reached[1]
+
+
+def test_of_several_ways_the_one_is_taken_that_errs_least_at_the_end(
+    trained: Trained, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = trained("chain")
+    taken = ladder(module, digits, 55, 35)
+    ways = []
+    for factor in LAST_OVER_FIRST:
+        monkeypatch.setattr(ladder_module, "LAST_OVER_FIRST", (factor,))
+        ways.append(ladder(module, digits, 55, 35))
+    assert len({str(results[0].kept) for results in ways}) > 1, "the ways do not differ here"
+    for number, result in enumerate(taken):
+        errors = [results[number].residuals[-1].relative_error for results in ways]
+        assert result.residuals[-1].relative_error == min(errors)
 
 
 def test_a_rung_of_a_ladder_is_what_it_is_alone_and_equal_seeds_give_equal_bits(

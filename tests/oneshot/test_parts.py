@@ -15,7 +15,7 @@ from torch.nn import functional
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
 from edgefolio_pruner.oneshot.readers import Geometry, channel_step, find_readers, least_channels
 from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
-from edgefolio_pruner.oneshot.shares import GroupLosses, LayerCost, MacsModel, plan_shares
+from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST, GroupLosses, LayerCost, MacsModel, plan_shares
 from edgefolio_pruner.spatial import capture, channel_groups
 
 if TYPE_CHECKING:
@@ -118,38 +118,45 @@ def test_residual_blocks_are_fitted_to_their_sum_and_projections_before_it(
 losses = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
-@given(curves=st.lists(losses, min_size=1, max_size=4), targets=st.lists(st.floats(0.05, 1), min_size=1, max_size=4))
-def test_shares_reach_their_targets_and_are_nested(curves: list[list[float]], targets: list[float]) -> None:
-    groups = [GroupLosses(str(index), tuple(curve)) for index, curve in enumerate(curves)]
+@settings(max_examples=100, deadline=None)
+@given(
+    curves=st.lists(losses, min_size=1, max_size=4),
+    target=st.floats(0.05, 1),
+    step=st.integers(1, 4),
+    last_over_first=st.sampled_from(LAST_OVER_FIRST),
+)
+def test_shares_reach_their_target_and_take_no_step_too_many(
+    curves: list[list[float]], target: float, step: int, last_over_first: float
+) -> None:
+    groups = [GroupLosses(str(index), tuple(curve), step) for index, curve in enumerate(curves)]
     channels = {group.name: len(group.increases) + 1 for group in groups}
     names = list(channels)
     layers = tuple(
         LayerCost(1000 * (index + 1), tuple(names[max(0, index - 1) : index + 1])) for index in range(len(names) + 1)
     )
     model = MacsModel(layers, channels)
-    dense = model.macs(channels)
-    plans = plan_shares(groups, model=model, targets=[dense * target for target in targets])
-    for target, plan in zip(targets, plans, strict=True):
-        kept = {name: channels[name] - plan[name] for name in names}
-        exhausted = all(plan[group.name] == len(group.increases) for group in groups)
-        assert exhausted or model.macs(kept) <= dense * target
-        for other_target, other in zip(targets, plans, strict=True):
-            if other_target <= target:
-                assert all(other[name] >= plan[name] for name in names)
+    asked = model.macs(channels) * target
+    plan = plan_shares(groups, model=model, target=asked, last_over_first=last_over_first)
+    kept = {name: channels[name] - plan[name] for name in names}
+    assert all(kept[name] >= 1 and (kept[name] % step == 0 or not plan[name] or kept[name] == 1) for name in names)
+    exhausted = all((kept[name] - 1) % step + 1 > kept[name] - 1 for name in names)
+    assert exhausted or model.macs(kept) <= asked
+    for name in names:
+        back = min(step, plan[name])
+        assert not back or model.macs(kept | {name: kept[name] + back}) > asked
 
 
 def test_the_cheaper_group_per_saved_work_gives_first() -> None:
     groups = [GroupLosses("dear", (0.5,) * 9), GroupLosses("cheap", (0.001,) * 9)]
     model = MacsModel((LayerCost(1000, ("dear",)), LayerCost(1000, ("cheap",))), {"dear": 10, "cheap": 10})
-    (plan,) = plan_shares(groups, model=model, targets=[1500])
+    plan = plan_shares(groups, model=model, target=1500, last_over_first=1)
     assert plan == {"dear": 0, "cheap": 5}
 
 
 def test_channels_go_in_steps_to_multiples() -> None:
     groups = [GroupLosses("odd", (0.1,) * 15, step=8), GroupLosses("even", (0.1,) * 8, step=4)]
     model = MacsModel((LayerCost(2100, ("odd",)), LayerCost(1200, ("even",))), {"odd": 21, "even": 12})
-    plans = plan_shares(groups, model=model, targets=[3200, 2500, 1500, 100])
+    plans = [plan_shares(groups, model=model, target=target, last_over_first=1) for target in (3200, 2500, 1500, 100)]
     left = [(21 - plan["odd"], 12 - plan["even"]) for plan in plans]
     assert all(odd in (21, 16, 8) and even in (12, 8, 4) for odd, even in left)
     assert left[-1] == (8, 4)
@@ -167,15 +174,26 @@ def test_the_least_channels_are_a_multiple_of_the_step(channels: int, least: int
 def test_a_dear_channel_is_not_hidden_behind_a_cheap_one() -> None:
     groups = [GroupLosses("hidden", (0.9, 0.0, 0.0)), GroupLosses("even", (0.2, 0.2, 0.2))]
     model = MacsModel((LayerCost(400, ("hidden",)), LayerCost(400, ("even",))), {"hidden": 4, "even": 4})
-    (plan,) = plan_shares(groups, model=model, targets=[500])
+    plan = plan_shares(groups, model=model, target=500, last_over_first=1)
     assert plan == {"hidden": 0, "even": 3}
 
 
-def test_errors_weigh_more_where_less_can_repair_them() -> None:
+def test_what_the_last_step_took_too_much_goes_back_to_the_dearest() -> None:
+    groups = [GroupLosses("cheap", (0.01,) * 15, step=1), GroupLosses("coarse", (0.1,) * 15, step=8)]
+    model = MacsModel((LayerCost(160, ("cheap",)), LayerCost(1600, ("coarse",))), {"cheap": 16, "coarse": 16})
+    # Five cheap channels and eight of the other would do; the ten more that went first are not needed then.
+    plan = plan_shares(groups, model=model, target=910, last_over_first=1)
+    assert plan == {"cheap": 5, "coarse": 8}
+
+
+def test_errors_may_weigh_more_where_less_can_repair_them() -> None:
     groups = [GroupLosses("early", (0.1,) * 9), GroupLosses("late", (0.1,) * 9)]
     model = MacsModel((LayerCost(1000, ("early",)), LayerCost(1000, ("late",))), {"early": 10, "late": 10})
-    (plan,) = plan_shares(groups, model=model, targets=[1500])
-    assert plan["early"] > plan["late"]
+    assert len(LAST_OVER_FIRST) == 3
+    plans = [plan_shares(groups, model=model, target=1500, last_over_first=factor) for factor in LAST_OVER_FIRST]
+    late = [plan["late"] for plan in plans]
+    assert late == sorted(late, reverse=True)
+    assert plans[-1]["early"] > plans[-1]["late"]
 
 
 def test_unknown_readers_are_left_out_with_their_reason(digits: Digits) -> None:

@@ -94,6 +94,11 @@ class PrunedNet:
                 self._drop(reader.group, survey[reader.group.name].elimination, dropped[reader.group.name])
         self.run = GraphRun(graph, self.state, chunks, hold=[pair for reader in readers for pair in reader.held])
 
+    @property
+    def error(self) -> float:
+        """What is wrong at the last reader's end after everything before it: a part of its variance, held out."""
+        return self.residuals[-1].relative_error
+
     def _drop(self, group: ChannelGroup, elimination: Elimination, number: int) -> None:
         self.kept[group.name] = elimination.kept(number, group.channels)
         for part in (*group.writers, *group.readers):

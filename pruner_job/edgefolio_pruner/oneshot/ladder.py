@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import torch
 
-from edgefolio_pruner.oneshot.cascade import PrunedNet, State, survey_groups
+from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, State, survey_groups
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
 from edgefolio_pruner.oneshot.readers import Reader, channel_step
-from edgefolio_pruner.oneshot.shares import GroupLosses, MacsModel, macs_model, plan_shares
+from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST, GroupLosses, MacsModel, macs_model, plan_shares
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.spatial import CapturedModel, ChannelGroup
 
@@ -42,6 +43,8 @@ class Ladder:
         self._seed = seed
         self._progress = progress
         self._steps_done = 0
+        #: Until the ways to each target are known.
+        self._candidates = len(self._percents) * len(LAST_OVER_FIRST)
         self.model: MacsModel = macs_model(self._graph, self._state, groups)
         per_sample = peak_bytes_per_sample(self._graph, self._state, calibration[:2])
         self.samples = max(LEAST_SAMPLES, min(len(calibration), int(MEMORY_BYTES / (2 * per_sample))))
@@ -54,33 +57,50 @@ class Ladder:
             )
 
     def run(self) -> list[PrunedNet]:
-        """Rank, share out, prune and re-fit: one net per target, in the order of the targets."""
+        """Rank, share out, prune and re-fit: one net per target, in the order of the targets.
+
+        A target's shares are planned in several ways, and the net is taken that gives the original's outputs best.
+        """
         survey = survey_groups(
             self._graph, self._state, self._chunks, self._readers, seed=self._seed, done=self._reporter("ranked")
-        )
-        dense = self.model.macs(self.model.channels)
-        plans = plan_shares(
-            [
-                GroupLosses(name, found.relative_increases, channel_step(self.model.channels[name]))
-                for name, found in survey.items()
-            ],
-            model=self.model,
-            targets=[dense * percent / 100 for percent in self._percents],
         )
         inexact = [name for name, found in survey.items() if not found.elimination.exact]
         if inexact:
             self.notes.append(
                 f"too wide, or too few samples, for exact selection; ranked by contribution: {', '.join(inexact)}"
             )
+        plans = self._plans(survey)
+        self._candidates = sum(map(len, plans))
+        every = [plan for ways in plans for plan in ways]
         nets: list[PrunedNet] = []
-        for start in range(0, len(plans), self._side_by_side):
+        for start in range(0, len(every), self._side_by_side):
             batch = [
                 PrunedNet(self._graph, self._state, self._chunks, self._readers, survey=survey, dropped=dropped)
-                for dropped in plans[start : start + self._side_by_side]
+                for dropped in every[start : start + self._side_by_side]
             ]
             self._cascade(batch)
             nets += batch
-        return nets
+        taken = iter(nets)
+        return [min(islice(taken, len(ways)), key=lambda net: net.error) for ways in plans]
+
+    def _plans(self, survey: Mapping[str, GroupSurvey]) -> list[list[dict[str, int]]]:
+        """The different ways to reach each target."""
+        losses = [
+            GroupLosses(name, found.relative_increases, channel_step(self.model.channels[name]))
+            for name, found in survey.items()
+        ]
+        dense = self.model.macs(self.model.channels)
+        plans: list[list[dict[str, int]]] = []
+        for percent in self._percents:
+            ways: list[dict[str, int]] = []
+            for last_over_first in LAST_OVER_FIRST:
+                plan = plan_shares(
+                    losses, model=self.model, target=dense * percent / 100, last_over_first=last_over_first
+                )
+                if plan not in ways:
+                    ways.append(plan)
+            plans.append(ways)
+        return plans
 
     def _cascade(self, nets: list[PrunedNet]) -> None:
         hold = [pair for reader in self._readers for pair in reader.held]
@@ -94,7 +114,7 @@ class Ladder:
 
     def _reporter(self, what: str) -> Callable[[str], None]:
         ranked = sum(reader.group is not None for reader in self._readers)
-        steps = ranked + len(self._readers) * len(self._percents)
+        steps = ranked + len(self._readers) * self._candidates
 
         def report(layer: str) -> None:
             self._steps_done += 1
