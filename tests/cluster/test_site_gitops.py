@@ -83,7 +83,7 @@ def test_an_upgrade_of_the_chart_restarts_the_operator_alone(site: EdgeSite) -> 
 
 
 def test_uninstalling_keeps_resources_and_strands_no_namespace(site: EdgeSite) -> None:
-    other = EdgeSite(site.kubernetes, site.run, namespace="leaving")
+    other = EdgeSite(site.kubernetes, site.machine.run, namespace="leaving")
     other.prepare()
     other.apply(
         "kept", repository={**site.spec["repository"], "reclaimPolicy": "Delete", "uri": "s3://portfolios/leaving"}

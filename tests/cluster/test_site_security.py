@@ -88,7 +88,7 @@ def test_no_secret_is_told(site: EdgeSite) -> None:
 @pytest.fixture
 def tenant(site: EdgeSite) -> Iterator[EdgeSite]:
     """Another namespace whose portfolio serves on the same nodes."""
-    other = EdgeSite(site.kubernetes, site.run, namespace="tenant")
+    other = EdgeSite(site.kubernetes, site.machine.run, namespace="tenant")
     other.prepare()
     follow = {"source": None, "data": None, "methods": None, "job": None, "rollout": None}
     other.apply(**follow)
