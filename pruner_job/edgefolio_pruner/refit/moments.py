@@ -43,8 +43,9 @@ class Moments:
             rows=self.rows,
             input_sum=torch.zeros_like(self.input_sum),
             target_sum=torch.zeros_like(self.target_sum),
-            gram=self.gram - torch.outer(self.input_sum, self.input_sum) / self.rows,
-            cross=self.cross - torch.outer(self.input_sum, self.target_sum) / self.rows,
+            # In one step: a wide map's Gram matrix is large, and so would be the outer product.
+            gram=torch.addr(self.gram, self.input_sum, self.input_sum, alpha=-1 / self.rows),
+            cross=torch.addr(self.cross, self.input_sum, self.target_sum, alpha=-1 / self.rows),
             target_square=(self.target_square - self.target_sum.square() / self.rows).clamp_min(0),
         )
 
@@ -58,6 +59,8 @@ class Moments:
 
     def columns(self, kept: torch.Tensor) -> Moments:
         """The moments of some columns only; ``kept`` holds their positions."""
+        if torch.equal(kept, torch.arange(len(self.input_sum))):
+            return self
         return Moments(
             rows=self.rows,
             input_sum=self.input_sum[kept],
@@ -108,7 +111,7 @@ class MomentAccumulator:
             rows=self._rows,
             input_sum=self._input_sum.clone(),
             target_sum=self._target_sum.clone(),
-            gram=(gram + gram.T) / 2,
+            gram=(gram + gram.T).div_(2),
             cross=self._cross.double(),
             target_square=self._target_square.clone(),
         )

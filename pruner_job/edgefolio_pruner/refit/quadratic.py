@@ -52,7 +52,7 @@ def regularised_quadratic(moments: Moments, *, prior: torch.Tensor, ridge: float
     """
     about = moments.centred() if intercept else moments
     strength = ridge_strength(about.gram, ridge)
-    curvature = about.gram.clone()
+    curvature = about.gram.clone() if about is moments else about.gram
     curvature.diagonal().add_(strength)
     return Quadratic(
         curvature=curvature,
