@@ -67,9 +67,11 @@ class EdgeSite:
         self._settle()
 
     def _settle(self) -> None:
-        self.settle_on(self.most_accurate, "edge-1", "edge-2", seconds=180)
+        # What is most accurate changes where a new revision is on its way.
+        nodes = ("edge-1", "edge-2")
+        wait_for(lambda: all(self.active(node) == self.most_accurate for node in nodes), seconds=240)
         # A client that comes before its own node's pod is up stays with another node's.
-        wait_for(lambda: self.routed("edge-1", "edge-2"), seconds=60)
+        wait_for(lambda: self.routed(*nodes), seconds=60)
 
     @property
     def most_accurate(self) -> str:
