@@ -35,7 +35,7 @@ test-base: install-test ## The contract and the core, in an environment without 
 	.venv-base/bin/python -m pytest tests/unit tests/decision
 
 test-edge: install-test ## The agent with a real Triton, in an environment without torch
-	.venv-edge/bin/python -m pytest tests/triton
+	.venv-edge/bin/python -m pytest --numprocesses 2 --dist loadfile tests/triton
 
 test-rooms: install ## Making, exactness, repository and everything across rooms
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/unit --ignore=tests/decision --ignore=tests/triton \

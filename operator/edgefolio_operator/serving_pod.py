@@ -36,10 +36,10 @@ HEALTH = "/run/edgefolio-health"
 MODELS = "/models"
 STATE = "/state"
 
-#: A client's gRPC connection ends after this long and begins anew at the nearest Triton. Without it clients keep one for
-#: hours: they would stay with a Triton that is about to end, and never come back to their own node's.
+#: A client's gRPC connection ends after this long and begins anew at the nearest Triton. Without it clients keep one
+#: for hours: they would stay with a Triton that is about to end, and never come back to their own node's.
 CONNECTION_SECONDS = 15
-#: So long a pod goes on serving after it was told to end: until all connections to it have ended (they vary by a tenth).
+#: So long a pod goes on serving after it was told to end: until all connections have ended (they vary by a tenth).
 DRAIN_SECONDS = 20
 #: So long Triton may take to answer what it has begun.
 EXIT_SECONDS = 20
