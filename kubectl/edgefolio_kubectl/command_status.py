@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -16,6 +16,7 @@ from edgefolio.errors import UserError
 from edgefolio_kubectl import options
 from edgefolio_kubectl.cluster import ApiTrouble, Cluster
 from edgefolio_kubectl.finding import portfolio_called
+from edgefolio_kubectl.interrupting import until_interrupted
 from edgefolio_kubectl.status_document import status_document
 from edgefolio_kubectl.status_tree import status_trees
 from edgefolio_kubectl.terminal import console
@@ -79,19 +80,16 @@ class _Look:
 def _watch(look: _Look, *, interval: float, as_json: bool) -> None:
     """On a terminal one picture that changes; elsewhere each change once. Trouble in between is said and outlived."""
     views = look.once()
-    try:
+    with until_interrupted() as interrupted:
         if sys.stdout.isatty() and not as_json:
-            _live(look, views, interval=interval)
+            _live(look, views, pause=lambda: interrupted.wait(interval))
         else:
-            _lines(look, views, interval=interval, as_json=as_json)
-    except KeyboardInterrupt:
-        return
+            _lines(look, views, pause=lambda: interrupted.wait(interval), as_json=as_json)
 
 
-def _live(look: _Look, views: tuple[PortfolioView, ...], *, interval: float) -> None:
+def _live(look: _Look, views: tuple[PortfolioView, ...], *, pause: Callable[[], bool]) -> None:
     with Live(look.rendered(views), console=console(), auto_refresh=False, vertical_overflow="visible") as live:
-        while True:
-            time.sleep(interval)
+        while not pause():
             trouble = None
             try:
                 views = look.once()
@@ -101,7 +99,7 @@ def _live(look: _Look, views: tuple[PortfolioView, ...], *, interval: float) -> 
             live.update(picture if trouble is None else Group(picture, trouble), refresh=True)
 
 
-def _lines(look: _Look, views: tuple[PortfolioView, ...], *, interval: float, as_json: bool) -> None:
+def _lines(look: _Look, views: tuple[PortfolioView, ...], *, pause: Callable[[], bool], as_json: bool) -> None:
     shown: object = None
     said = ""
     while True:
@@ -112,7 +110,8 @@ def _lines(look: _Look, views: tuple[PortfolioView, ...], *, interval: float, as
                 typer.echo(json.dumps(document))
             else:
                 console().print(look.rendered(views))
-        time.sleep(interval)
+        if pause():
+            return
         try:
             views, said = look.once(), ""
         except ApiTrouble as error:
