@@ -25,7 +25,7 @@ from edgefolio_edge.verification import verify_repository
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.making.remote_work import RemoteWork
 
-KILLS = 8
+KILLS = 5
 
 
 class Store:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 5
+KILLS = 3
 
 SCRIPT = """
 import sys

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from .capture import CapturedModel
 from .macs import count_macs, count_parameters
-from .plan import make_plan
+from .plan import Plan, make_plan
 from .program import lower
 from .report import SpatialReport, barriers, layer_channels
 from .rewrite import rewrite
@@ -17,12 +18,26 @@ from .structure import build_structure
 __all__ = ["Compressed", "compress"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compressed:
     """``module`` is called like the captured module and gives the same outputs; ``report`` says what was removed."""
 
     module: torch.nn.Module
-    report: SpatialReport
+    captured: CapturedModel
+    plan: Plan
+
+    @cached_property
+    def report(self) -> SpatialReport:
+        """Made when it is asked for: counting operations runs both networks."""
+        with torch.no_grad():
+            return SpatialReport(
+                layers=layer_channels(self.plan),
+                barriers=barriers(self.plan),
+                parameters_before=count_parameters(self.captured.graph_module),
+                parameters_after=count_parameters(self.module),
+                macs_before=count_macs(self.captured),
+                macs_after=count_macs(self.module, self.captured.input_shapes),
+            )
 
 
 def compress(captured: CapturedModel) -> Compressed:
@@ -33,13 +48,4 @@ def compress(captured: CapturedModel) -> Compressed:
     """
     with torch.no_grad():
         plan = make_plan(build_structure(lower(captured)))
-        module = rewrite(plan)
-        report = SpatialReport(
-            layers=layer_channels(plan),
-            barriers=barriers(plan),
-            parameters_before=count_parameters(captured.graph_module),
-            parameters_after=count_parameters(module),
-            macs_before=count_macs(captured),
-            macs_after=count_macs(module, captured.input_shapes),
-        )
-    return Compressed(module, report)
+        return Compressed(module=rewrite(plan), captured=captured, plan=plan)
