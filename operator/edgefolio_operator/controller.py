@@ -116,9 +116,7 @@ class Controller:
         """Wait for the next cycle: some seconds, or less after a change, but never none."""
         ended = time.monotonic()
         self._wake.clear()
-        try:
-            await asyncio.wait_for(self._wake.wait(), timeout=self._settings.cycle_seconds)
-        except TimeoutError:
+        if not await is_set_within(self._wake, seconds=self._settings.cycle_seconds):
             return
         gone = time.monotonic() - ended
         shortest = min(_GATHERING_SECONDS, self._settings.cycle_seconds)
@@ -244,3 +242,17 @@ class Controller:
                 return
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 logger.warning("%s/%s was left behind: %s", metadata["namespace"], metadata["name"], error)
+
+
+async def is_set_within(event: asyncio.Event, *, seconds: float) -> bool:
+    """Whether ``event`` is set before ``seconds`` have passed.
+
+    ``asyncio.wait_for`` forgets a cancellation that comes in the same instant (Python 3.11): an operator that was told
+    to end would go on.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -25,7 +25,7 @@ async def write_each(
     """
     waiting = iter(documents)
     refused: dict[str, ApiError] = {}
-    broken: list[BaseException] = []
+    broken: list[Exception] = []
 
     async def one_after_the_other() -> None:
         for document in waiting:
