@@ -23,7 +23,9 @@ demo: install ## Make a portfolio, serve it with Triton, switch under load; ends
 demo-cluster: install bed ## The same on a Kubernetes with three edge nodes: install, make, serve, contention, recovery
 	@.venv/bin/python -m demo.cluster
 
-test: install-test bed lint test-base test-edge test-rooms test-cluster ## Everything within minutes, a real Triton and a real Kubernetes included
+test: install-test bed ## Everything within minutes, a real Triton and a real Kubernetes included
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint test-base
+	@$(MAKE) --no-print-directory test-edge test-rooms test-cluster
 
 lint: install ## Style, types and the layers between the rooms
 	.venv/bin/ruff check
@@ -52,7 +54,8 @@ bed: install ## Build the Kubernetes of the tests, as far as this machine can; c
 	@scripts/bed
 
 test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot run is skipped, and says why
-	.venv/bin/python -m pytest --numprocesses 3 --dist loadfile tests/packaging tests/cluster -m "not long and not nodes"
+	.venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/cluster tests/packaging \
+	  -m "not long and not nodes"
 	.venv/bin/python -m pytest tests/cluster -m "nodes and not long"
 
 test-faults: bed ## The long ones: cut links, killed operators, lost nodes, attacks on the bucket, upgrades
