@@ -25,7 +25,7 @@ demo-cluster: install bed ## The same on a Kubernetes with three edge nodes: ins
 
 test: install-test bed ## Everything within minutes, a real Triton and a real Kubernetes included
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint test-base
-	@$(MAKE) --no-print-directory test-edge test-rooms test-cluster
+	@$(MAKE) --no-print-directory --jobs 1 test-edge test-rooms test-cluster
 
 lint: install ## Style, types and the layers between the rooms
 	.venv/bin/ruff check
