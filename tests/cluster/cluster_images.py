@@ -26,6 +26,10 @@ SYSTEM: tuple[tuple[str, str, list[str]], ...] = (
 _numbers = itertools.count(1)
 
 
+#: What is unpacked was built here. Python before 3.11.4 knows no filters, and trusts everything.
+_TRUSTED: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """One archive: what its configuration says, and the sizes of its layers."""
@@ -60,7 +64,7 @@ class Image:
                     for member in layer:
                         # Nothing of a lower layer is taken away: files are only added, or replaced.
                         assert not Path(member.name).name.startswith(".wh."), member.name
-                        layer.extract(member, folder, numeric_owner=True, filter="fully_trusted")
+                        layer.extract(member, folder, numeric_owner=True, **_TRUSTED)
 
 
 @dataclass(frozen=True, kw_only=True)

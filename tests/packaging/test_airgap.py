@@ -75,8 +75,8 @@ def archives(tmp_path: Path) -> list[Path]:
 def unpacked(helm: Path, tmp_path: Path, archives: list[Path]) -> Path:
     done = bundle(helm, tmp_path, "--images", *archives)
     assert done.returncode == 0, done.stderr
-    with tarfile.open(tmp_path / "edgefolio-airgap-0.1.0.tar.gz") as archive:
-        archive.extractall(tmp_path / "node", filter="data")
+    (tmp_path / "node").mkdir()
+    subprocess.run(["tar", "-xzf", tmp_path / "edgefolio-airgap-0.1.0.tar.gz", "-C", tmp_path / "node"], check=True)
     return tmp_path / "node" / "edgefolio-airgap-0.1.0"
 
 
