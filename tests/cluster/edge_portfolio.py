@@ -50,7 +50,7 @@ SPEC: dict[str, Any] = {
     },
     "switching": {
         "downAfterSeconds": 5,
-        "upAfterSeconds": 15,
+        "upAfterSeconds": 10,
         "minDwellSeconds": 5,
         "maxSwitchesPerHour": 600,
         "autonomyAfterSeconds": 15,

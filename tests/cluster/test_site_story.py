@@ -36,14 +36,14 @@ def test_from_helm_install_to_two_serving_nodes(edge_site: EdgeSite) -> None:
 def test_a_busy_neighbour_moves_one_node_and_no_request_fails(site: EdgeSite) -> None:
     clients = {node: site.start_client(node) for node in ("edge-1", "edge-2")}
     site.apply(objectives={"latencyP95Milliseconds": site.objective()})
-    time.sleep(8)
+    time.sleep(5)
     assert site.active("edge-2") == site.most_accurate
     began = time.time()
     hog = site.start_hog("edge-2")
     faster = wait_for(lambda: _another(site, "edge-2", than=site.most_accurate), seconds=60)
     left_at = time.time()
     reason = site.endpoints()["edge-2"]["spec"]["reason"]
-    time.sleep(10)
+    time.sleep(5)
     assert site.active("edge-1") == site.most_accurate
     site.delete_pod(hog)
     site.settle_on(site.most_accurate, "edge-2", seconds=120)

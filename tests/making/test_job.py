@@ -25,7 +25,7 @@ from edgefolio_edge.verification import verify_repository
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.making.remote_work import RemoteWork
 
-KILLS = 5
+KILLS = 3
 
 
 class Store:
