@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 def test_a_revision_that_breaks_the_objective_is_rolled_back_in_the_first_wave(site: EdgeSite) -> None:
     good = site.portfolio()["status"]["currentRevision"]
-    objective = {"latencyP95Milliseconds": site.objective()}
+    objective = {"latencyP95Milliseconds": site.objective(times=2.2)}
     clients = [site.start_client(node) for node in ("edge-1", "edge-2")]
     site.apply(objectives=objective)
     slower = copy.deepcopy(site.spec["source"])
