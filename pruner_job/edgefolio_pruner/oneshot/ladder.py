@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 
 import torch
 
@@ -71,17 +70,19 @@ class Ladder:
             )
         plans = self._plans(survey)
         self._candidates = sum(map(len, plans))
-        every = [plan for ways in plans for plan in ways]
-        nets: list[PrunedNet] = []
-        for start in range(0, len(every), self._side_by_side):
+        return [self._best(ways, survey) for ways in plans]
+
+    def _best(self, ways: Sequence[dict[str, int]], survey: Mapping[str, GroupSurvey]) -> PrunedNet:
+        """Prune and re-fit in all ``ways``; only the net that errs least is held on to."""
+        best: list[PrunedNet] = []
+        for start in range(0, len(ways), self._side_by_side):
             batch = [
                 PrunedNet(self._graph, self._state, self._chunks, self._readers, survey=survey, dropped=dropped)
-                for dropped in every[start : start + self._side_by_side]
+                for dropped in ways[start : start + self._side_by_side]
             ]
             self._cascade(batch)
-            nets += batch
-        taken = iter(nets)
-        return [min(islice(taken, len(ways)), key=lambda net: net.error) for ways in plans]
+            best = [min(best + batch, key=lambda net: net.error)]
+        return best[0]
 
     def _plans(self, survey: Mapping[str, GroupSurvey]) -> list[list[dict[str, int]]]:
         """The different ways to reach each target."""
