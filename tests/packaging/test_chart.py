@@ -248,6 +248,17 @@ def test_the_portfolio_of_helm_test_is_one(chart: Chart, values: dict[str, Any])
     assert [entry.name for entry in portfolio.spec.job.env] == (["OMP_NUM_THREADS"] if given else [])
 
 
+@pytest.mark.parametrize("values", [{}, VALUES["everything"]])
+def test_the_pod_alone_is_a_test(chart: Chart, values: dict[str, Any]) -> None:
+    """``helm test --logs`` asks for the logs of whatever is a test, and fails for what is no pod."""
+    tests = [
+        document["kind"]
+        for document in chart.documents(values)
+        if document["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"
+    ]
+    assert tests == ["Pod"]
+
+
 def test_scripts_take_off_the_finalizer_that_the_operator_puts_on(chart: Chart) -> None:
     script = named(chart.documents(), "ConfigMap", "edgefolio-uninstall")["data"]["release_finalizers.py"]
     (prefix,) = re.findall(r'^PREFIX = "(.+)"$', script, flags=re.MULTILINE)
