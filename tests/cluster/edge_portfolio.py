@@ -44,7 +44,7 @@ SPEC: dict[str, Any] = {
         "managed": {
             "imagePullPolicy": "Never",
             "nodeSelector": {SERVE_LABEL: "yes"},
-            "resources": {"requests": {"cpu": "400m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+            "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
             "agentResources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "384Mi"}},
         },
     },

@@ -309,7 +309,7 @@ class EdgeSite:
         return client
 
     def start_hog(self, node: str, *, processes: int = 2, after_seconds: float = 0) -> str:
-        """A neighbour that is busy after some seconds and has three times Triton's share; the name of its pod."""
+        """A neighbour that is busy after some seconds and has six times Triton's share; the name of its pod."""
         name = f"hog-{node}-{int(time.monotonic())}"
         arguments = (str(processes), str(after_seconds))
         self.start_pod(name, node, "bed.local/python:3.11", *arguments, script="hog", cpu="1200m")
