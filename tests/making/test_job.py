@@ -205,7 +205,7 @@ def test_pieces_made_apart_are_those_of_one_run_bit_by_bit(made, run_job, store,
     def change(document: dict[str, Any]) -> None:
         spec = document["spec"]
         spec["source"]["weightsURI"] = str(tmp_path / "weights.safetensors")
-        spec["methods"]["oneShot"]["macsPercent"] = [60, 40, 25]
+        spec["methods"]["oneShot"]["macsPercent"] = [60, 25]
         spec["repository"]["uri"] = store.repository
         spec["job"] = {"parallelism": 3, "workDirectory": {"uri": "s3://bucket/work"}}
 
@@ -213,15 +213,15 @@ def test_pieces_made_apart_are_those_of_one_run_bit_by_bit(made, run_job, store,
     whole = edgefolio("make", "-f", file, "--work-dir", tmp_path / "whole", "--repository", tmp_path / "r", "--json")
     assert whole.code == 0, whole.stderr
     expected = candidates(tmp_path / "whole")
-    assert len(expected) == 5
+    assert len(expected) == 4
 
     pieces = pieces_of(load_portfolio(file).spec.methods)
-    assert pieces == ("training", "oneshot-60", "oneshot-40", "oneshot-25")
+    assert pieces == ("training", "oneshot-60", "oneshot-25")
     numbered = [{"JOB_COMPLETION_INDEX": str(index)} for index in range(len(pieces))]
     # One is killed half-way and made again; in any order.
-    run_job(file, store, "--pieces", "4", environment=numbered[0], kill_after=1.5)
+    run_job(file, store, "--pieces", "3", environment=numbered[0], kill_after=1.5)
     for environment in reversed(numbered):
-        finished, report = run_job(file, store, "--pieces", "4", environment=environment)
+        finished, report = run_job(file, store, "--pieces", "3", environment=environment)
         assert (finished.code, report) == (0, None), finished.stderr
     finished, report = run_job(file, store)
     assert finished.code == 0, finished.stderr

@@ -29,7 +29,7 @@ architecture = parse_architecture("edgefolio:cnn", ["in_channels=1", "width=12"]
 print("started", flush=True)
 levels = train_levels(
     specification=SparseTraining(
-        dense_epochs=4, levels=2, epochs_per_level=3, batch_size=32, sparsity=sys.argv[3], rewind_step=int(sys.argv[4])
+        dense_epochs=3, levels=2, epochs_per_level=2, batch_size=32, sparsity=sys.argv[3], rewind_step=int(sys.argv[4])
     ),
     build=partial(build_architecture, architecture, seed=0),
     initial_state=None,
