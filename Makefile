@@ -24,8 +24,8 @@ demo-cluster: install bed ## The same on a Kubernetes with three edge nodes: ins
 	@.venv/bin/python -m demo.cluster
 
 test: install-test bed ## Everything within minutes, a real Triton and a real Kubernetes included
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target lint test-base test-edge
-	@$(MAKE) --no-print-directory --jobs 1 test-rooms test-cluster
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=line lint test-base test-edge test-rooms
+	@$(MAKE) --no-print-directory test-cluster
 
 lint: install ## Style, types and the layers between the rooms
 	.venv/bin/ruff check
