@@ -24,6 +24,7 @@ demo-cluster: install bed ## The same on a Kubernetes with three edge nodes: ins
 	@.venv/bin/python -m demo.cluster
 
 test: install-test bed ## Everything within minutes, a real Triton and a real Kubernetes included
+	@# Triton's tests wait a good deal, so the rest runs beside them; the cluster's need the processors for themselves.
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=line lint test-base test-edge test-rooms
 	@$(MAKE) --no-print-directory test-cluster
 
