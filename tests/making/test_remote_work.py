@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import random
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from edgefolio.durable_files import write_durably
 from edgefolio.errors import TransientError, UserError
 from edgefolio.repository.storage import Storage, open_storage
+from edgefolio_pruner.making import remote_work
 from edgefolio_pruner.making.kept_up import KeptUp
 from edgefolio_pruner.making.remote_work import RemoteWork, SupersededError
 
@@ -194,6 +197,9 @@ class FailingStorage:
             raise Crash
         return write()
 
+    def mend(self) -> None:
+        self._left = 1_000_000
+
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         return self._storage.read(path, maximum_bytes=maximum_bytes)
 
@@ -234,7 +240,13 @@ def results(folder: Path, chance: random.Random) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_killed_at_any_write_no_result_is_without_what_it_rests_on(tmp_path: Path, seed: int) -> None:
+def test_killed_at_any_write_no_result_is_without_what_it_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    # Short ones end between a result's files, whatever the machine's speed.
+    monkeypatch.setattr(remote_work, "_SETTLED_SECONDS", (0.002, 0.01, 0.1)[seed % 3])
+    if seed % 2:  # a file system without second names for a file
+        monkeypatch.setattr(remote_work, "_hold", shutil.copyfile)
     chance = random.Random(seed)
     store = tmp_path / "store"
     finished = 0
@@ -257,6 +269,52 @@ def test_killed_at_any_write_no_result_is_without_what_it_rests_on(tmp_path: Pat
         assert len(named) >= finished or len(named) == 6
         finished = len(named)
     assert finished > 0
+
+
+def test_a_result_that_is_replaced_under_way_goes_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_work, "_SETTLED_SECONDS", 0.02)
+    folder, store = tmp_path / "run", tmp_path / "store"
+    remote = opened(str(store), folder)
+    remote.take()
+    enough = threading.Event()
+
+    def replace() -> None:
+        chance = random.Random(1)
+        while not enough.wait(chance.random() * 0.1):
+            (folder / "stage.json").unlink(missing_ok=True)
+            raw = chance.randbytes(300_000)
+            write(folder, stage__weights=raw)
+            write(folder, **{"stage.json": hashlib.sha256(raw).hexdigest().encode()})
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    seen: set[str] = set()
+    deadline = time.monotonic() + 60
+    try:
+        while len(seen) < 20 and time.monotonic() < deadline:
+            remote.send()
+            found = json.loads((store / "main" / "index.json").read_bytes())["files"]
+            if "stage.json" in found:
+                weights = found["stage/weights"]["sha256"]
+                assert (store / "main" / "objects" / found["stage.json"]["sha256"]).read_text() == weights
+                seen.add(weights)
+    finally:
+        enough.set()
+        writer.join()
+    assert len(seen) == 20
+
+
+def test_an_index_that_did_not_arrive_is_written_by_the_next_call(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "store"), field="uri", create=True)
+    failing = FailingStorage(storage, writes=2, whole=False)
+    remote = RemoteWork(failing, tmp_path / "run")
+    remote.take()
+    write(tmp_path / "run", one=b"1")
+    with pytest.raises(Crash):
+        remote.send(everything=True)
+    failing.mend()
+    remote.send(everything=True)
+    assert brought(str(tmp_path / "store"), tmp_path / "look") == {"one": b"1"}
 
 
 class UnreachableStorage:

@@ -40,6 +40,8 @@ _THREADS = "threads.json"
 _LARGEST_INDEX_BYTES = 16 << 20
 #: Files that changed this shortly before the directory is looked at wait for the next time.
 _SETTLED_SECONDS = 0.1
+#: So often a look at the directory is repeated when a file is just being replaced.
+_LOOKS = 20
 #: While much is sent, the index follows this often.
 _INDEX_SECONDS = 10.0
 _OWN_NAMES = frozenset({"lock"})
@@ -107,6 +109,8 @@ class _Held:
 
     index: _Index
     signatures: dict[str, _Signature] = field(default_factory=dict)
+    #: Sent, and not in the index yet.
+    sent: dict[str, tuple[_Signature, _Entry]] = field(default_factory=dict)
 
 
 class RemoteWork:
@@ -168,22 +172,39 @@ class RemoteWork:
 
         Raises :class:`SupersededError` if another run took the slot.
         """
-        horizon = time.time_ns() - (0 if everything else int(_SETTLED_SECONDS * 1e9))
+        for _ in range(_LOOKS):
+            if self._send_as_found(horizon=None if everything else time.time_ns() - int(_SETTLED_SECONDS * 1e9)):
+                return
+            time.sleep(_SETTLED_SECONDS)
+        # Something is replaced all the time; the store stays at what it holds until the next call.
+
+    def _send_as_found(self, *, horizon: int | None) -> bool:
+        """Send what changed before ``horizon`` (nanoseconds since the epoch), as it is found now.
+
+        ``False``, and no new index, if a file that the index holds is just being replaced: its old version may not fit
+        what else is sent, and its new one not what is not.
+        """
         found = dict(self._found())
+        held = self._held.signatures
+        changed = {name: signature for name, signature in found.items() if held.get(name) != signature}
+        settled = {name: at for name, at in changed.items() if horizon is None or at.modified <= horizon}
+        replaced = {name for name in changed if name in self._held.index.files}
+        if not replaced <= settled.keys():
+            return False
         files = {name: entry for name, entry in self._held.index.files.items() if name in found}
         written_at = time.monotonic()
         # In the order of their making, so that an index written in between holds no result without what is under it.
-        for name, signature in sorted(found.items(), key=lambda item: (item[1].modified, item[0])):
-            if signature.modified > horizon or self._held.signatures.get(name) == signature:
-                continue
-            sent = self._sent(name)
-            if sent is None:
-                continue
-            files[name], self._held.signatures[name] = sent
-            if time.monotonic() - written_at > _INDEX_SECONDS:
+        for name, signature in sorted(settled.items(), key=lambda item: (item[1].modified, item[0])):
+            entry = self._sent(name, as_found=signature)
+            if entry is None:
+                return False
+            files[name] = entry
+            replaced.discard(name)
+            if time.monotonic() - written_at > _INDEX_SECONDS and not replaced:
                 self._write(files)
                 written_at = time.monotonic()
         self._write(files)
+        return True
 
     def forget(self, slots: Iterable[str]) -> None:
         """Remove other slots that are not needed any more. A run that still works there finds no index, and stops."""
@@ -205,22 +226,28 @@ class RemoteWork:
                 except FileNotFoundError:
                     continue
 
-    def _sent(self, name: str) -> tuple[_Entry, _Signature] | None:
-        """Send one file, as it is at one instant; ``None`` if it is gone. Writers replace files, they change none."""
-        held = self._folder / ".sending"
+    def _sent(self, name: str, *, as_found: _Signature) -> _Entry | None:
+        """Send one file; ``None`` if it is not ``as_found`` any more. Writers replace files, they change none."""
+        before = self._held.sent.get(name)
+        if before is not None and before[0] == as_found:
+            return before[1]
+        path, held = self._folder / name, self._folder / ".sending"
         held.unlink(missing_ok=True)
         try:
-            _hold(self._folder / name, held)
-        except FileNotFoundError:
-            return None
-        try:
-            status = held.stat()
-            entry = _Entry(sha256=digest_of_file(held), size=status.st_size)
+            try:
+                _hold(path, held)
+                unchanged = _Signature.of(path.stat()) == as_found
+            except FileNotFoundError:
+                unchanged = False
+            if not unchanged:
+                return None
+            entry = _Entry(sha256=digest_of_file(held), size=as_found.size)
             if entry.sha256 not in self._held.index.digests:
                 self._storage.write_file(self._path(f"{_OBJECTS}/{entry.sha256}"), held)
-            return entry, _Signature.of(status)
         finally:
             held.unlink(missing_ok=True)
+        self._held.sent[name] = as_found, entry
+        return entry
 
     def _write(self, files: Mapping[str, _Entry]) -> None:
         before = self._held.index
@@ -234,6 +261,8 @@ class RemoteWork:
         if after.owner != index.owner:
             raise SupersededError("Another pod has taken over the work of this one, which stops.")
         self._held.index = index
+        self._held.signatures |= {name: signature for name, (signature, _) in self._held.sent.items()}
+        self._held.sent.clear()
         for digest in before.digests - index.digests:
             self._storage.delete(self._path(f"{_OBJECTS}/{digest}"))
 
