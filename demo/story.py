@@ -26,10 +26,10 @@ class Phase:
 
 #: The same for every server that is compared.
 COMPARED = (
-    Phase(event=Event.QUIET, seconds=8),
-    Phase(event=Event.CPU_HOG, seconds=14),
-    Phase(event=Event.QUIET, seconds=19),
-    Phase(event=Event.OBJECTIVE_CHANGED, seconds=10),
+    Phase(event=Event.QUIET, seconds=6),
+    Phase(event=Event.CPU_HOG, seconds=12),
+    Phase(event=Event.QUIET, seconds=16),
+    Phase(event=Event.OBJECTIVE_CHANGED, seconds=8),
 )
 
 #: What only a server with an agent can be asked to survive.
