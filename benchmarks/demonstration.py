@@ -11,25 +11,26 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.portfolio.summary import mean
+from benchmarks.portfolio.table import with_interval
 from demo.__main__ import EXAMPLE
+from demo.corruption import withdraw_corrupted
 from demo.loads import LoadResult, Stage
 from demo.portfolio import slowest_and_fastest
 from demo.results import checks
 from demo.story import COMPARED, placed
-from scipy import stats
+from demo.summary import slow_requests_percent
 
-from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, sha256_of
+from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
 from edgefolio_edge.processor import processor_model
 from edgefolio_edge.triton.wheel import TRITON_VERSION
@@ -58,6 +59,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     repository: Path = (options.portfolio / "repository").resolve()
+    if not repository.is_dir():
+        parser.error(f"there is no portfolio in {options.portfolio}; run `make demo` first, or name its --output")
     store = Repository.open(str(repository))
     # What the demonstration published after it is corrupt on purpose.
     manifest = store.manifest(store.models()[0], 1)
@@ -113,15 +116,7 @@ def _stage(scratch: Path, repository: Path, manifest: Manifest) -> Stage:
     """The loads on a copy of the repository as it was when it was made: each run publishes something corrupt."""
     copy = scratch / "repository"
     shutil.copytree(repository, copy)
-    revisions = copy / "revisions" / manifest.model
-    later = manifest.revision + 1
-    (revisions / f"{later}.json").unlink(missing_ok=True)
-    for variant in manifest.variants:
-        version = later * VERSIONS_PER_REVISION + variant.rank
-        shutil.rmtree(copy / "models" / manifest.model / str(version), ignore_errors=True)
-    digest = sha256_of((revisions / f"{manifest.revision}.json").read_bytes())
-    pointer = CurrentPointer(model=manifest.model, revision=manifest.revision, manifest_sha256=digest)
-    (revisions / "current.json").write_text(pointer.model_dump_json(by_alias=True))
+    withdraw_corrupted(copy, manifest)
     (scratch / "loads").mkdir()
     return Stage(
         output=scratch / "loads",
@@ -134,15 +129,9 @@ def _stage(scratch: Path, repository: Path, manifest: Manifest) -> Stage:
 
 def _figures(result: LoadResult) -> Json:
     """What the demonstration's table shows, and the share of requests that were slower than the objective then."""
-    counted = [record for record in result.load.records if record.at < placed(COMPARED)[-1].end]
-    slow = [
-        record
-        for record in counted
-        if record.error is not None
-        or record.milliseconds > [asked for since, asked in result.objective_at if since <= record.at][-1]
-    ]
+    slow = slow_requests_percent(result.load.records, result.objective_at, placed(COMPARED)[-1].end)
     figures: Json = result.figures.model_dump(mode="json", by_alias=True)
-    return figures | {"slowRequestsPercent": 100 * len(slow) / len(counted)}
+    return figures | {"slowRequestsPercent": slow}
 
 
 def _summary(runs: Sequence[Json]) -> Json:
@@ -150,22 +139,13 @@ def _summary(runs: Sequence[Json]) -> Json:
     result: Json = {}
     for figure in FIGURES:
         values = {server: [float(run[server][figure]) for run in runs] for server in SERVERS}
-        result[figure] = {server: _interval(values[server]) for server in SERVERS} | {
-            f"adaptiveMinus{server.capitalize()}": _interval(
+        result[figure] = {server: mean(values[server]) for server in SERVERS} | {
+            f"adaptiveMinus{server.capitalize()}": mean(
                 [own - other for own, other in zip(values["adaptive"], values[server], strict=True)]
             )
             for server in SERVERS[1:]
         }
     return result
-
-
-def _interval(values: Sequence[float]) -> Json:
-    """Mean, and half the width of its 95 % interval (Student)."""
-    half = None
-    if len(values) > 1:
-        quantile = float(stats.t.ppf(0.975, len(values) - 1))
-        half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": statistics.fmean(values), "halfWidth95": half}
 
 
 def _page(content: Json) -> str:
@@ -187,21 +167,15 @@ def _page(content: Json) -> str:
         "|---|---|---|---|---|---|",
     ]
     for figure, words in FIGURES.items():
-        summary = content["summary"][figure]
+        summary, digits = content["summary"][figure], 2 if figure == "meanAccuracyPercent" else 1
         columns = (*SERVERS, "adaptiveMinusSlowest", "adaptiveMinusFastest")
-        lines.append(f"| {words} | " + " | ".join(_shown(summary[column], figure) for column in columns) + " |")
+        lines.append(f"| {words} | " + " | ".join(with_interval(summary[column], digits) for column in columns) + " |")
     lines += [
         "",
         f"{requests} requests before the trials: {failed} failed, {wrong} answered by another version than stated.",
     ]
     lines += [f"- broken: {text}" for text in content["broken"]]
     return "\n".join(lines) + "\n"
-
-
-def _shown(entry: Json, figure: str) -> str:
-    digits = 2 if figure == "meanAccuracyPercent" else 1
-    half = entry["halfWidth95"]
-    return f"{entry['mean']:.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main() -> int:
         shutil.rmtree(stale, ignore_errors=True)
     (output / "loads").mkdir(parents=True)
 
-    progress(f"making a portfolio of {arguments.example.name} (training, pruning, profiling; about 4 minutes)")
+    progress(f"making a portfolio of {arguments.example.name} (training, pruning, profiling; about 5 minutes)")
     command = [sys.executable, "-m", "edgefolio.commands.main", "make", "-f", str(arguments.example)]
     options = ["--repository", str(repository), "--work-dir", str(output / "work")]
     made = subprocess.run([*command, *options, "--report", str(output / "report.html")], check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, sha256_of
@@ -27,3 +28,15 @@ def publish_corrupted(repository: Path, manifest: Manifest) -> int:
     replacement.write_text(pointer.model_dump_json(by_alias=True))
     replacement.replace(revisions / "current.json")
     return revision
+
+
+def withdraw_corrupted(repository: Path, manifest: Manifest) -> None:
+    """Undo what :func:`publish_corrupted` did, where it did: ``manifest``'s revision is the current one again."""
+    revision = manifest.revision + 1
+    models, revisions = repository / "models" / manifest.model, repository / "revisions" / manifest.model
+    for variant in manifest.variants:
+        shutil.rmtree(models / str(revision * VERSIONS_PER_REVISION + variant.rank), ignore_errors=True)
+    (revisions / f"{revision}.json").unlink(missing_ok=True)
+    raw = (revisions / f"{manifest.revision}.json").read_bytes()
+    pointer = CurrentPointer(model=manifest.model, revision=manifest.revision, manifest_sha256=sha256_of(raw))
+    (revisions / "current.json").write_text(pointer.model_dump_json(by_alias=True))

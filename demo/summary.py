@@ -79,6 +79,15 @@ def outside_objective_percent(
     return 100 * len(outside) / len(seconds) if seconds else 0.0
 
 
+def slow_requests_percent(
+    records: Sequence[Record], objective_at: Sequence[tuple[float, float]], until: float
+) -> float:
+    """Share of the requests before ``until`` that failed or took longer than the objective at their time."""
+    counted = [record for record in records if record.at < until]
+    slow = [r for r in counted if r.error is not None or r.milliseconds > _objective(objective_at, r.at)]
+    return 100 * len(slow) / len(counted) if counted else 0.0
+
+
 def latency_bins(records: Sequence[Record], *, seconds: float = 0.5) -> tuple[LatencyBin, ...]:
     """The latencies of ``records`` in bins of ``seconds``, for the plot."""
     bins: dict[int, list[Record]] = {}

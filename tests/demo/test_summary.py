@@ -7,7 +7,14 @@ from itertools import pairwise
 import pytest
 from demo.clients import Record
 from demo.story import COMPARED, TRIALS, placed
-from demo.summary import Switch, longest_gap_milliseconds, outside_objective_percent, percentile, summarize
+from demo.summary import (
+    Switch,
+    longest_gap_milliseconds,
+    outside_objective_percent,
+    percentile,
+    slow_requests_percent,
+    summarize,
+)
 
 
 def record(
@@ -46,6 +53,12 @@ def test_requests_near_a_switch_are_apart_from_the_steady_ones() -> None:
     assert figures.p99_in_switch_windows_milliseconds == 80
     assert figures.p99_steady_milliseconds == 11
     assert figures.switches == 1
+
+
+def test_slow_requests_are_judged_by_the_objective_of_their_time() -> None:
+    records = [record(0.0, 15), record(1.0, 15), record(2.0, 9), record(9.0, 99)]
+    assert slow_requests_percent(records, [(0.0, 20.0), (1.0, 10.0)], 9.0) == pytest.approx(100 / 3)
+    assert slow_requests_percent([], [(0.0, 20.0)], 9.0) == 0.0
 
 
 def test_the_longest_gap_counts_from_answer_to_answer() -> None:

@@ -317,6 +317,24 @@ def test_an_index_that_did_not_arrive_is_written_by_the_next_call(tmp_path: Path
     assert brought(str(tmp_path / "store"), tmp_path / "look") == {"one": b"1"}
 
 
+def test_a_last_copy_that_cannot_be_whole_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_work, "_SETTLED_SECONDS", 0.001)
+    remote = opened(str(tmp_path / "store"), tmp_path / "run")
+    remote.take()
+    write(tmp_path / "run", one=b"0")
+    remote.send(everything=True)
+
+    def replace(path: Path, held: Path) -> None:
+        shutil.copyfile(path, held)
+        write(tmp_path / "run", one=os.urandom(8))
+
+    monkeypatch.setattr(remote_work, "_hold", replace)
+    write(tmp_path / "run", one=b"1")
+    with pytest.raises(TransientError, match="last time"):
+        remote.send(everything=True)
+    assert brought(str(tmp_path / "store"), tmp_path / "look") == {"one": b"0"}
+
+
 class UnreachableStorage:
     """A store that does not answer."""
 

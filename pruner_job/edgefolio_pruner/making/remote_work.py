@@ -25,7 +25,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgefolio.errors import EdgefolioError, IntegrityError
+from edgefolio.errors import EdgefolioError, IntegrityError, TransientError
 from edgefolio.repository.fetching import digest_of_file, fetch_verified
 from edgefolio.repository.storage import Storage, open_storage
 
@@ -170,12 +170,19 @@ class RemoteWork:
     def send(self, *, everything: bool = False) -> None:
         """Bring the store up to date with the folder; ``everything``: nobody writes into it any more.
 
-        Raises :class:`SupersededError` if another run took the slot.
+        Waits for up to two seconds while files are being replaced. Raises :class:`SupersededError` if another run took
+        the slot, and :class:`TransientError` if with ``everything`` somebody writes all the same.
         """
         for _ in range(_LOOKS):
             if self._send_as_found(horizon=None if everything else time.time_ns() - int(_SETTLED_SECONDS * 1e9)):
                 return
             time.sleep(_SETTLED_SECONDS)
+        if everything:
+            raise TransientError(
+                "files of the work directory change while it is copied for the last time.",
+                field=_FIELD,
+                remedy="End what else writes there, and run again.",
+            )
         # Something is replaced all the time; the store stays at what it holds until the next call.
 
     def _send_as_found(self, *, horizon: int | None) -> bool:
@@ -234,12 +241,7 @@ class RemoteWork:
         path, held = self._folder / name, self._folder / ".sending"
         held.unlink(missing_ok=True)
         try:
-            try:
-                _hold(path, held)
-                unchanged = _Signature.of(path.stat()) == as_found
-            except FileNotFoundError:
-                unchanged = False
-            if not unchanged:
+            if not _hold_as_found(path, held, as_found):
                 return None
             entry = _Entry(sha256=digest_of_file(held), size=as_found.size)
             if entry.sha256 not in self._held.index.digests:
@@ -261,7 +263,8 @@ class RemoteWork:
         if after.owner != index.owner:
             raise SupersededError("Another pod has taken over the work of this one, which stops.")
         self._held.index = index
-        self._held.signatures |= {name: signature for name, (signature, _) in self._held.sent.items()}
+        sent = self._held.sent.items()
+        self._held.signatures |= {name: at for name, (at, entry) in sent if index.files.get(name) == entry}
         self._held.sent.clear()
         for digest in before.digests - index.digests:
             self._storage.delete(self._path(f"{_OBJECTS}/{digest}"))
@@ -290,6 +293,15 @@ class RemoteWork:
     def _index_of(raw: bytes | None) -> _Index:
         """The index in ``raw``; nobody's if there is none."""
         return _Index.read(raw) or _Index(owner="")
+
+
+def _hold_as_found(path: Path, held: Path, as_found: _Signature) -> bool:
+    """:func:`_hold`, and whether these are the bytes that were found."""
+    try:
+        _hold(path, held)
+        return _Signature.of(path.stat()) == as_found
+    except FileNotFoundError:
+        return False
 
 
 def _hold(path: Path, held: Path) -> None:
