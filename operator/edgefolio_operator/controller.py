@@ -29,6 +29,7 @@ from edgefolio_operator.liveness import Pulse
 from edgefolio_operator.measuring import Measurements
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.mirrors import Store
+from edgefolio_operator.pacing import Pace
 from edgefolio_operator.reconciling import reconcile
 from edgefolio_operator.reservations import Promise, Reservations
 from edgefolio_operator.resyncing import Resync
@@ -39,11 +40,6 @@ from edgefolio_operator.writing import LeaseLostError, Writer
 
 Object = dict[str, Any]
 logger = logging.getLogger(__name__)
-
-#: A change is rarely alone: so long the cycle waits for what comes with it.
-_GATHERING_SECONDS = 0.2
-#: Where many endpoints report, something changes all the time. Planning then takes at most a fifth of one processor.
-_REST_TO_WORK = 4.0
 
 
 class Controller:
@@ -56,22 +52,22 @@ class Controller:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._pace = Pace(cycle_seconds=settings.cycle_seconds)
         self._finished_at = time.monotonic()
         self._planning_seconds = 0.0
         self._states: dict[PortfolioKey, dict[str, State]] = {}
         self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
         self._measurements = Measurements(metrics)
-        self.portfolios = Store(self._wake.set)
-        self.endpoints = Store(self._wake.set)
+        self.portfolios = Store(self._pace.changed, asked=self._pace.asked)
+        self.endpoints = Store(self._pace.changed)
         self.lease = Lease(
             api,
             name=names.MANAGER,
             namespace=settings.lease_namespace or api.access.namespace,
             identity=settings.identity,
-            changed=self._wake.set,
+            changed=self._pace.changed,
         )
-        self._sources = Sources(api, settings, changed=self._wake.set, is_active=self._acts)
+        self._sources = Sources(api, settings, changed=self._pace.changed, is_active=self._acts)
         self._writer = Writer(
             api,
             sources=self._sources,
@@ -107,25 +103,15 @@ class Controller:
             tasks.create_task(self._resync.run())
             while True:
                 await self._cycle()
-                await self._pause()
+                await self._pace.pause(planning_seconds=self._planning_seconds)
 
     def _acts(self) -> bool:
         return self.lease.epoch is not None
 
-    async def _pause(self) -> None:
-        """Wait for the next cycle: some seconds, or less after a change, but never none."""
-        ended = time.monotonic()
-        self._wake.clear()
-        if not await is_set_within(self._wake, seconds=self._settings.cycle_seconds):
-            return
-        gone = time.monotonic() - ended
-        shortest = min(_GATHERING_SECONDS, self._settings.cycle_seconds)
-        rest = min(_REST_TO_WORK * self._planning_seconds, self._settings.cycle_seconds)
-        await asyncio.sleep(max(shortest, rest - gone))
-
     async def _cycle(self) -> None:
         self._metrics.leading.set(self._acts())
         self._measurements.hear(self._sources.silences)
+        self._pace.begin()
         portfolios = self.portfolios.all()
         self._sources.follow(portfolios)
         if self._acts():
@@ -242,17 +228,3 @@ class Controller:
                 return
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 logger.warning("%s/%s was left behind: %s", metadata["namespace"], metadata["name"], error)
-
-
-async def is_set_within(event: asyncio.Event, *, seconds: float) -> bool:
-    """Whether ``event`` is set before ``seconds`` have passed.
-
-    ``asyncio.wait_for`` forgets a cancellation that comes in the same instant (Python 3.11): an operator that was told
-    to end would go on.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

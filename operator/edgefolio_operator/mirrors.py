@@ -26,13 +26,21 @@ _SHORTEST_WATCH_SECONDS = 1.0
 
 
 class Store:
-    """Objects by namespace and name, as ``keep`` leaves them; ``changed`` is called after every change."""
+    """Objects by namespace and name, as ``keep`` leaves them.
+
+    ``changed`` is called after every change, ``asked`` if what people write was changed: spec, annotations, the end.
+    """
 
     def __init__(
-        self, changed: Callable[[], None] = lambda: None, *, keep: Callable[[Object], Object] | None = None
+        self,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        asked: Callable[[], None] = lambda: None,
+        keep: Callable[[Object], Object] | None = None,
     ) -> None:
         self._objects: dict[tuple[str, str], Object] = {}
         self._changed = changed
+        self._asked = asked
         self._keep = slim if keep is None else keep
 
     def put(self, thing: Object) -> None:
@@ -43,6 +51,8 @@ class Store:
             return
         self._objects[key] = self._keep(thing)
         self._changed()
+        if held is None or _wish(held) != _wish(thing):
+            self._asked()
 
     def drop(self, thing: Object) -> None:
         """Forget ``thing``."""
@@ -185,6 +195,11 @@ def _key(thing: Object) -> tuple[str, str]:
 
 def _uid(thing: Object) -> str:
     return str(thing["metadata"].get("uid", ""))
+
+
+def _wish(thing: Object) -> tuple[object, ...]:
+    metadata = thing["metadata"]
+    return tuple(metadata.get(key) for key in ("uid", "generation", "annotations", "deletionTimestamp"))
 
 
 def _version(thing: Object) -> int:

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from control_plane import Refused, retried
+
+from edgefolio_operator import crds
 
 CASES = yaml.safe_load((Path(__file__).parent / "rules.yaml").read_text())
 FOLLOWING, MAKING, ENDPOINT = CASES["bases"]
@@ -169,3 +172,59 @@ def test_explain_reads_well(api_server: Any, path: str, said: str) -> None:
     text = " ".join(api_server.kubectl("explain", path).split())
     assert said in text
     assert "``" not in text
+
+
+def test_what_was_stored_field_by_field_is_written_whole_after_an_upgrade(api_server: Any, namespace: Any) -> None:
+    # As the definition was before its spec and status were each one writer's; a group of its own leaves others alone.
+    group = f"{namespace.namespace}.example.com"
+    now = crds.model_endpoint()
+    now["metadata"]["name"] = f"modelendpoints.{group}"
+    now["spec"]["group"] = group
+    before = json.loads(json.dumps(now))
+    parts = before["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    for part in ("spec", "status"):
+        assert parts[part].pop("x-kubernetes-map-type") == "atomic"
+    head = {"apiVersion": f"{group}/v1alpha1", "kind": "ModelEndpoint", "metadata": {"name": "digits"}}
+    revision = {"number": 1, "manifestDigest": "0" * 64}
+    names = f"modelendpoints.{group}"
+    try:
+        _define(api_server, before)
+        api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{names}")
+        spec = {**ENDPOINT, "revision": revision, "targetVariant": "a"}
+        retried(lambda: namespace.apply({**head, "spec": spec}, manager="operator"), seconds=30)
+        report = {"observedEpoch": 7, "activeVariant": "a"}
+        namespace.apply({**head, "status": report}, subresource="status", manager="agent")
+        assert len(_owned(namespace.kubectl("get", names, "digits", "-o", "json", "--show-managed-fields"))["spec"]) > 5
+        _define(api_server, now)
+        # The server takes the changed definition in a moment of its own: until then it writes as before.
+        told = {**spec, "targetVariant": "b"}
+        retried(lambda: _is_whole(namespace.apply({**head, "spec": told}, manager="operator")), seconds=30)
+        stored = namespace.apply({**head, "status": {"activeVariant": "b"}}, subresource="status", manager="agent")
+        assert _owned(json.dumps(stored)) == {"spec": {}, "status": {}}
+        # What a writer leaves out is gone, as before; what the other one wrote stays.
+        assert (stored["status"]["activeVariant"], stored["status"]["observedEpoch"]) == ("b", 0)
+        assert (stored["spec"]["targetVariant"], stored["spec"]["epoch"]) == ("b", 7)
+        with pytest.raises(AssertionError, match="a newer operator has written this endpoint"):
+            namespace.apply({**head, "spec": {**told, "epoch": 6}}, manager="operator")
+    finally:
+        api_server.kubectl("delete", "crd", names, "--ignore-not-found", "--wait=false")
+
+
+def _owned(text: str) -> dict[str, Any]:
+    """Fields of spec and status that have an owner."""
+    found: dict[str, Any] = {}
+    for entry in json.loads(text)["metadata"]["managedFields"]:
+        for part in ("spec", "status"):
+            if f"f:{part}" in entry["fieldsV1"]:
+                found[part] = entry["fieldsV1"][f"f:{part}"]
+    return found
+
+
+def _is_whole(stored: dict[str, Any]) -> None:
+    owned = _owned(json.dumps(stored))["spec"]
+    if owned:
+        raise Refused(f"still field by field: {owned}")
+
+
+def _define(api_server: Any, definition: dict[str, Any]) -> None:
+    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=definition)

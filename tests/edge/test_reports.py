@@ -15,7 +15,7 @@ from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio_edge.agent import Cycle, Sight
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.settings import Settings
-from edgefolio_edge.cluster.status import LONGEST_PAUSE_SECONDS, StatusWriter
+from edgefolio_edge.cluster.status import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter
 from edgefolio_edge.switching import Placement
 from edgefolio_edge.syncing import INSUFFICIENT_STORAGE, Refusal, Synced
 
@@ -38,12 +38,14 @@ class Hub:
     def __init__(self, folder: Path) -> None:
         self.now = 1000.0
         self.reports: list[dict[str, Any]] = []
+        self.times: list[float] = []
         self.tries = 0
         self.hears = True
+        folder.mkdir(exist_ok=True)
         self.orders = Orders(folder, clock=lambda: self.now)
         self.writer = StatusWriter(self.orders, self.write, clock=lambda: self.now)
 
-    def order(self, revision: int | None = 1) -> None:
+    def order(self, revision: int | None = 1, *, generation: int = 1) -> None:
         document: dict[str, Any] = {
             "portfolioRef": {"name": "digits"},
             "podName": "digits-a",
@@ -53,14 +55,23 @@ class Hub:
         }
         if revision is not None:
             document["revision"] = {"number": revision, "manifestDigest": "a" * 64}
-        self.orders.take(EndpointSpecification.model_validate(document), generation=1)
+        self.orders.take(EndpointSpecification.model_validate(document), generation=generation)
 
     def write(self, status: dict[str, Any]) -> bool:
         self.tries += 1
         if self.hears:
             self.reports.append(status)
+            self.times.append(self.now)
             self.orders.heard()
         return self.hears
+
+    def cycles(self, cycle: Cycle, *, seconds: int) -> list[dict[str, Any]]:
+        """What is reported while every second has such a cycle."""
+        before = len(self.reports)
+        for _ in range(seconds):
+            self.now += 1
+            self.writer.after_cycle(cycle)
+        return self.reports[before:]
 
     def condition(self, cycle: Cycle, kind: str) -> tuple[str, str, str]:
         """The condition that is reported after ``cycle``."""
@@ -146,6 +157,30 @@ def test_a_condition_keeps_the_time_of_its_last_change(hub: Hub) -> None:
     assert hub.reports[-1]["conditions"][0]["lastTransitionTime"] == first
     hub.condition(IDLE, "Ready")
     assert hub.reports[-1]["conditions"][0]["lastTransitionTime"] != first
+
+
+def test_an_order_that_changes_nothing_is_acknowledged_once_and_not_by_all_nodes_at_once(tmp_path: Path) -> None:
+    delays = []
+    for number in range(40):
+        hub = Hub(tmp_path / str(number))
+        hub.order()
+        assert len(hub.cycles(SERVING, seconds=12)) == 1
+        hub.order(generation=2)
+        (report,) = hub.cycles(SERVING, seconds=int(ACKNOWLEDGE_SECONDS) + 1)
+        assert report["observedGeneration"] == 2
+        delays.append(hub.times[-1] - hub.times[0] - 11)
+    assert min(delays) >= 2
+    assert len(set(delays)) > 4
+
+
+def test_what_an_order_changes_is_reported_with_it_at_once(hub: Hub) -> None:
+    hub.cycles(SERVING, seconds=12)
+    hub.order(generation=2)
+    assert SERVING.decision is not None
+    broken = replace(SERVING, decision=replace(SERVING.decision, objectives_met=False))
+    (report,) = hub.cycles(broken, seconds=1)
+    assert report["observedGeneration"] == 2
+    assert hub.cycles(broken, seconds=int(ACKNOWLEDGE_SECONDS)) == []
 
 
 def test_reports_that_do_not_arrive_are_tried_ever_more_seldom(hub: Hub) -> None:

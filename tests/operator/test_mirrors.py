@@ -42,6 +42,24 @@ def test_a_list_makes_up_for_what_was_missed() -> None:
     assert store.merge([thing(name, int(version)) for name, version in versions(store).items()], version="20") == 0
 
 
+def test_what_people_write_is_told_from_what_is_reported() -> None:
+    asked: list[None] = []
+    store = Store(asked=lambda: asked.append(None))
+
+    def asked_by(**fields: Any) -> int:
+        asked.clear()
+        store.put(thing("a", len(store.all()), **fields))
+        return len(asked)
+
+    assert asked_by(generation=1) == 1  # new
+    assert asked_by(generation=1) == 0  # a status was written
+    assert asked_by(generation=2) == 1
+    assert asked_by(generation=2, annotations={"edgefolio.dev/make-requested-at": "now"}) == 1
+    assert asked_by(generation=2) == 1
+    assert asked_by(generation=2, deletionTimestamp="2026-01-01T00:00:00Z") == 1
+    assert asked_by(generation=2, deletionTimestamp="2026-01-01T00:00:00Z") == 0
+
+
 def test_of_a_node_conditions_and_what_it_has_are_kept() -> None:
     node = {
         "kind": "Node",

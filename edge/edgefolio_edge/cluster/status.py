@@ -1,7 +1,9 @@
 """The endpoint's status: written when it would change a decision, and before the last report runs out.
 
 A cycle a second on many nodes must not become a write a second. Figures that only tremble are not reported; until
-``validUntil`` no news means no change.
+``validUntil`` no news means no change. An order that changes nothing else is no news to who gave it: that it was seen
+is said with the next report, which it brings forward a little, by another time on each node. One changed objective
+would otherwise be answered by a whole site in the second in which the site is being told.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from edgefolio_edge.syncing import REVISION_REFUSED, Synced
 VALID_SECONDS = 60.0
 #: Two reports are at least this far apart, unless the served variant changed.
 MIN_SECONDS = 2.0
+#: An order is acknowledged within so long.
+ACKNOWLEDGE_SECONDS = 10.0
 #: While reports do not arrive, the next one waits at most so long.
 LONGEST_PAUSE_SECONDS = 15.0
 #: A figure that changed by less is the same figure.
@@ -41,6 +45,7 @@ class StatusWriter:
         self._failure: Failure | None = None
         self._conditions: tuple[Condition, ...] = ()
         self._reported: tuple[object, ...] | None = None
+        self._generation: int | None = None
         self._traffic: TrafficWindow | None = None
         self._reported_at = float("-inf")
         self._next_at = float("-inf")
@@ -63,6 +68,7 @@ class StatusWriter:
         """Report ``cycle`` if it is worth it."""
         now = self._clock()
         facts = self._facts(cycle)
+        self._notice_order(now)
         served = None if self._reported is None else self._reported[:2]
         urgent = served != facts[:2]
         changed = facts != self._reported or self._moved(cycle.observation)
@@ -80,6 +86,13 @@ class StatusWriter:
             self._failures += 1
             self._failed_at, self._heard_at = now, self._orders.heard_at
 
+    def _notice_order(self, now: float) -> None:
+        """Bring the next report forward if there is a new order."""
+        generation = self._orders.order.generation if self._orders.order is not None else None
+        if generation != self._generation:
+            self._generation = generation
+            self._next_at = min(self._next_at, now + ACKNOWLEDGE_SECONDS * random.uniform(0.2, 1.0))
+
     def _holds_back(self, now: float) -> bool:
         """Whether the last report did not arrive and nothing was heard since; each try waits longer than the last."""
         if not self._failures or self._orders.heard_at != self._heard_at:
@@ -89,7 +102,7 @@ class StatusWriter:
     def _facts(self, cycle: Cycle) -> tuple[object, ...]:
         """What a decision or a person would want to know at once."""
         active = cycle.sight.active if cycle.sight is not None else None
-        decision, order = cycle.decision, self._orders.order
+        decision = cycle.decision
         return (
             active.variant.name if active is not None else None,
             active.manifest.revision if active is not None else None,
@@ -103,7 +116,6 @@ class StatusWriter:
             cycle.synced.unreachable is None,
             cycle.trouble is None,
             self._orders.is_alone,
-            order.generation if order is not None else None,
             self._failure,
         )
 

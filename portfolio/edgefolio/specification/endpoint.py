@@ -28,7 +28,7 @@ from edgefolio.specification.making import Uri
 from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import Bytes
 from edgefolio.specification.resource import ObjectMeta
-from edgefolio.specification.rules import list_map, rules
+from edgefolio.specification.rules import WRITTEN_WHOLE, list_map, rules
 from edgefolio.specification.serving import Switching
 
 
@@ -52,7 +52,8 @@ class EndpointSpecification(Specification):
     """What the operator wants of one endpoint."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(
+        json_schema_extra=WRITTEN_WHOLE
+        | rules(
             ("self.epoch >= oldSelf.epoch", "a newer operator has written this endpoint"),
             ("self.podName == oldSelf.podName", "podName cannot be changed"),
             ("self.portfolioRef == oldSelf.portfolioRef", "portfolioRef cannot be changed"),
@@ -227,6 +228,8 @@ class DecisionReport(StatusRecord):
 
 class EndpointStatus(StatusRecord):
     """What the agent reports of its server."""
+
+    model_config = ConfigDict(json_schema_extra=WRITTEN_WHOLE)
 
     observed_generation: Generation = 0
     """Generation of the spec that the agent acts on."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from edgefolio.specification.base import DecimalString
 from edgefolio.specification.conditions import (
@@ -21,7 +21,7 @@ from edgefolio.specification.conditions import (
     Time,
     VariantName,
 )
-from edgefolio.specification.rules import list_map
+from edgefolio.specification.rules import WRITTEN_WHOLE, list_map
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
@@ -163,6 +163,8 @@ class Address(StatusRecord):
 
 class PortfolioStatus(StatusRecord):
     """What was found and done for a ModelPortfolio."""
+
+    model_config = ConfigDict(json_schema_extra=WRITTEN_WHOLE)
 
     observed_generation: Generation = 0
     """Generation of the spec that this is about."""
