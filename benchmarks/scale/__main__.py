@@ -1,17 +1,19 @@
 """What the operator costs with 2, 50 and 500 endpoints, and how soon an objective reaches all of them.
 
     tests/cluster/bed/build.sh   # once
-    python -m benchmarks.scale    # about 15 minutes; no root
+    python -m benchmarks.scale    # about 30 minutes; no root
 
-One row after the other: a control plane on loopback (etcd, API server, controllers, scheduler), nodes that kwok plays,
-the real operator as a process of its own, and this process, which acts as all agents (see ``agents.py``). A row that is
-finished is kept in ``--work-dir`` and not measured again; ``--sizes 2 50`` measures some, ``--table-only`` none. Where
-others use the machine too, ``--below 2`` waits before each row until the load average is below that.
+One size after the other, and all of them three times: a control plane on loopback (etcd, API server, controllers,
+scheduler), nodes that kwok plays, the real operator as a process of its own, and this process, which acts as all agents
+(see ``agents.py``). A run that is finished is kept in ``--work-dir`` and not measured again; ``--sizes 2 50`` measures
+some, ``--table-only`` none. Where others use the machine too, ``--below 2`` waits before each run until the load
+average is below that.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -23,7 +25,7 @@ from typing import Any
 
 from benchmarks.scale import settings
 from benchmarks.scale.installation import kubernetes_version
-from benchmarks.scale.phases import row, say
+from benchmarks.scale.phases import run, say
 from benchmarks.scale.table import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +33,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
-    """Measure the rows that are missing and write the results after each."""
+    """Measure the runs that are missing and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(settings.SIZES))
+    parser.add_argument("--rounds", type=int, default=settings.ROUNDS)
     parser.add_argument("--work-dir", type=Path, default=ROOT / "benchmarks" / "work" / "scale")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table-only", action="store_true")
@@ -41,12 +44,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "scale.json"
-    for size in arguments.sizes:
-        record = arguments.work_dir / f"{size}.json"
+    for number, size in itertools.product(range(1, arguments.rounds + 1), arguments.sizes):
+        record = arguments.work_dir / f"{size}-{number}.json"
         if not arguments.table_only and not record.exists():
             wait_for_calm(arguments.below)
-            say(f"{size} endpoints")
-            measured = {**row(size), "commit": commit()}
+            say(f"{size} endpoints, round {number}")
+            measured = {**run(size), "commit": commit()}
             scratch = record.with_suffix(".part")
             scratch.write_text(json.dumps(measured, indent=1) + "\n")
             scratch.replace(record)
@@ -60,11 +63,15 @@ def wait_for_calm(load: float) -> None:
 
 
 def write(path: Path, work: Path) -> None:
-    """Results and table of the rows that are finished."""
-    records = sorted((json.loads(record.read_text()) for record in work.glob("*.json")), key=lambda r: r["endpoints"])
-    if not records:
+    """Results and table of the runs that are finished."""
+    runs = [json.loads(record.read_text()) for record in sorted(work.glob("*-*.json"))]
+    if not runs:
         return
-    content = {"command": "python -m benchmarks.scale", "machine": machine(), "rows": records}
+    rows = [
+        {"endpoints": size, "runs": [found for found in runs if found["endpoints"] == size]}
+        for size in sorted({found["endpoints"] for found in runs})
+    ]
+    content = {"command": "python -m benchmarks.scale", "machine": machine(), "rows": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     path.with_suffix(".md").write_text(markdown(content))

@@ -7,7 +7,9 @@ from typing import Any
 from edgefolio.specification.portfolio_status import VariantStatus
 
 SIZES = (2, 50, 500)
-"""Endpoints of one row."""
+"""Endpoints of one run."""
+ROUNDS = 3
+"""Runs of each size, in turns: the machine is not equally fast all the time."""
 IDLE_SECONDS = 60
 #: Nothing is measured so soon after the last endpoint began to serve: first reports, and the dwell time of a switch.
 SETTLE_SECONDS = 30

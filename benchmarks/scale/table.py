@@ -1,17 +1,60 @@
-"""The Markdown page beside ``scale.json``."""
+"""The Markdown page beside ``scale.json``: medians of all rounds, with the lowest and the highest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 Json = dict[str, Any]
+#: Where a figure stands in what one run found.
+_Figure = tuple[str, ...]
+
+_MEMORY: _Figure = ("idle", "residentMebibytes")
+_PROCESSOR: _Figure = ("idle", "processorMillisecondsPerSecond")
+_OWN_WRITES: _Figure = ("idle", "operatorWritesPerSecond")
+_ALL_WRITES: _Figure = ("idle", "endpointWritesPerSecond")
+_IN_SPECS: _Figure = ("objective", "allSpecsSeconds")
+_ACKNOWLEDGED: _Figure = ("objective", "allReportsSeconds")
+_PRICE: _Figure = ("objective", "processorSeconds")
+_ORDERED: _Figure = ("contention", "beyondDownAfterSeconds", "p50")
+_LAST_ORDERED: _Figure = ("contention", "beyondDownAfterSeconds", "p95")
+
+_LINES: tuple[tuple[str, str, _Figure], ...] = (
+    ("operator's memory, idle, MiB", ".0f", _MEMORY),
+    ("highest while objectives change, MiB", ".0f", ("objective", "peakMebibytes")),
+    ("processor, idle, ms per s", ".1f", _PROCESSOR),
+    ("cycles per s, idle", ".2f", ("idle", "cyclesPerSecond")),
+    ("ms per cycle, idle", ".0f", ("idle", "cycleMilliseconds")),
+    ("operator's writes per s, idle", ".2f", _OWN_WRITES),
+    ("all writes to ModelEndpoints per s, idle", ".2f", _ALL_WRITES),
+    ("a changed objective is in all specs, s", ".2f", _IN_SPECS),
+    ("all agents have acknowledged it, s", ".1f", _ACKNOWLEDGED),
+    ("processor until it is in all specs, s", ".2f", _PRICE),
+    ("contention: report to order, beyond downAfterSeconds, median, s", ".2f", _ORDERED),
+    ("the same, 95 % of endpoints, s", ".2f", _LAST_ORDERED),
+)
+
+_GROWING: tuple[tuple[str, _Figure], ...] = (
+    ("operator's memory, idle", _MEMORY),
+    ("processor, idle", _PROCESSOR),
+    ("operator's writes, idle", _OWN_WRITES),
+    ("all writes to ModelEndpoints, idle", _ALL_WRITES),
+    ("objective in all specs", _IN_SPECS),
+    ("objective acknowledged by all", _ACKNOWLEDGED),
+    ("processor for an objective", _PRICE),
+    ("order after contention", _LAST_ORDERED),
+)
 
 
 def markdown(results: Json) -> str:
     """The whole page."""
     machine, rows = results["machine"], results["rows"]
     packages = ", ".join(f"{name} {found}" for name, found in machine["packages"].items())
+    counts = ", ".join(f"{len(row['runs'])} of {row['endpoints']}" for row in rows)
+    commits = sorted({run["commit"] for row in rows for run in row["runs"]})
     lines = [
         "# What the operator costs",
         "",
@@ -20,78 +63,66 @@ def markdown(results: Json) -> str:
         f"agents share with the operator; Kubernetes {machine['kubernetes']}, Python {machine['python']}, {packages}.",
         "Nodes exist in the API only; the DaemonSet, its pods, the operator and the rules by which agents report are "
         "real. One portfolio of five variants, steady traffic everywhere; the default times of switching.",
+        f"Runs, one size after the other in turns: {counts}. Each figure is the median of the runs (lowest to "
+        f"highest). Contention slows a tenth of the endpoints down. Commit: {', '.join(commits)}.",
         "",
-        "| endpoints | operator's memory, idle (highest), MiB | processor, idle, ms per s | cycles per s, of ms | "
-        "operator's writes per s, idle | all writes to ModelEndpoints per s, idle | a changed objective is in all "
-        "specs, s | all agents have reported it, s | processor for it, s | contention on a tenth: report to order, "
-        "beyond downAfterSeconds, p50 / p95, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(_row(entry) for entry in rows),
-        "",
-        "Loads of the machine (load average before; idle; objective; contention): "
-        + "; ".join(
-            f"{entry['endpoints']}: {entry['loadAverageBefore']}, "
-            + ", ".join(str(entry[phase]["loadAverage"]) for phase in ("idle", "objective", "contention"))
-            for entry in rows
-        )
-        + ". Commits: "
-        + ", ".join(f"{entry['endpoints']}: {entry['commit']}" for entry in rows)
-        + ".",
+        f"| figure | {' | '.join(str(row['endpoints']) + ' endpoints' for row in rows)} |",
+        f"|---|{'---|' * len(rows)}",
+        *(
+            f"| {title} | {' | '.join(_spread(_values(row, figure), form) for row in rows)} |"
+            for title, form, figure in _LINES
+        ),
+        "| load average before; idle; objective; contention | "
+        + " | ".join("<br>".join(_loads(run) for run in row["runs"]) for row in rows)
+        + " |",
         "",
         *_growth(rows),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _row(entry: Json) -> str:
-    idle, objective, contention = entry["idle"], entry["objective"], entry["contention"]
-    beyond = contention["beyondDownAfterSeconds"]
-    highest = max(idle["peakMebibytes"], objective["peakMebibytes"])
-    cells = [
-        str(entry["endpoints"]),
-        f"{idle['residentMebibytes']:.0f} ({highest:.0f})",
-        f"{idle['processorMillisecondsPerSecond']:.1f}",
-        f"{idle['cyclesPerSecond']:.2f}, {idle['cycleMilliseconds']:.1f}",
-        f"{idle['operatorWritesPerSecond']:.2f}",
-        f"{idle['endpointWritesPerSecond']:.2f}",
-        f"{objective['allSpecsSeconds']:.2f}",
-        f"{objective['allReportsSeconds']:.2f}",
-        f"{objective['processorSeconds']:.2f}",
-        f"{beyond['p50']:.2f} / {beyond['p95']:.2f} ({contention['endpoints']})",
-    ]
-    return f"| {' | '.join(cells)} |"
+def _spread(values: Sequence[float], form: str) -> str:
+    middle = format(statistics.median(values), form)
+    return f"{middle} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else middle
 
 
-_FIGURES: dict[str, Callable[[Json], float]] = {
-    "operator's memory, idle": lambda entry: entry["idle"]["residentMebibytes"],
-    "processor, idle": lambda entry: entry["idle"]["processorMillisecondsPerSecond"],
-    "operator's writes, idle": lambda entry: entry["idle"]["operatorWritesPerSecond"],
-    "all writes to ModelEndpoints, idle": lambda entry: entry["idle"]["endpointWritesPerSecond"],
-    "objective in all specs": lambda entry: entry["objective"]["allSpecsSeconds"],
-    "objective reported by all": lambda entry: entry["objective"]["allReportsSeconds"],
-    "processor for an objective": lambda entry: entry["objective"]["processorSeconds"],
-}
+def _loads(run: Json) -> str:
+    phases = (run[phase]["loadAverage"] for phase in ("idle", "objective", "contention"))
+    return "; ".join(f"{load:.2f}" for load in (run["loadAverageBefore"], *phases))
+
+
+def _values(row: Json, figure: _Figure) -> list[float]:
+    """What each run found."""
+    return [float(functools.reduce(operator.getitem, figure, run)) for run in row["runs"]]
 
 
 def _growth(rows: list[Json]) -> list[str]:
     """How each figure grows against the endpoints: 1 is linear, less is better."""
-    if len(rows) < 2:
-        return []
     steps = [(few, many) for index, few in enumerate(rows) for many in rows[index + 1 :]]
+    if not steps:
+        return []
     heads = [f"{few['endpoints']} to {many['endpoints']}" for few, many in steps]
     lines = [
         "## Against the number of endpoints",
         "",
         "How much a figure *per endpoint* grows from one size to another: 1.00 is linear, less is better than linear. "
-        "The rule is that nothing is worse than linear.",
+        "The rule is that nothing is worse than linear. Of the medians (from the best to the worst round).",
         "",
         f"| figure per endpoint | {' | '.join(heads)} |",
         f"|---|{'---|' * len(steps)}",
     ]
-    for name, figure in _FIGURES.items():
-        cells = []
-        for few, many in steps:
-            small, large = figure(few) / few["endpoints"], figure(many) / many["endpoints"]
-            cells.append(f"{large / small:.2f}" if small > 0 else "")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, figure in _GROWING:
+        lines.append(f"| {name} | {' | '.join(_ratio(few, many, figure) for few, many in steps)} |")
     return lines
+
+
+def _ratio(few: Json, many: Json, figure: _Figure) -> str:
+    def between(small: float, large: float) -> float:
+        return (large / many["endpoints"]) / (small / few["endpoints"])
+
+    before, after = _values(few, figure), _values(many, figure)
+    if min(before) <= 0:
+        return ""
+    rounds = [between(small, large) for small, large in zip(before, after, strict=False)]
+    middle = between(statistics.median(before), statistics.median(after))
+    return f"{middle:.2f} ({min(rounds):.2f} to {max(rounds):.2f})" if len(rounds) > 1 else f"{middle:.2f}"
