@@ -335,6 +335,36 @@ def test_a_last_copy_that_cannot_be_whole_says_so(tmp_path: Path, monkeypatch: p
     assert brought(str(tmp_path / "store"), tmp_path / "look") == {"one": b"0"}
 
 
+def test_what_a_given_up_look_sent_is_not_taken_for_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_work, "_SETTLED_SECONDS", 0.001)
+    folder, aside = tmp_path / "run", tmp_path / "aside"
+    remote = opened(str(tmp_path / "store"), folder)
+    remote.take()
+    write(folder, old=b"0")
+    remote.send(everything=True)
+    hold, held_names = remote_work._hold, []
+
+    def indexed() -> dict[str, Any]:
+        files: dict[str, Any] = json.loads((tmp_path / "store" / "main" / "index.json").read_bytes())["files"]
+        return files
+
+    def hold_and_disturb(path: Path, held: Path) -> None:
+        hold(path, held)
+        held_names.append(path.name)
+        if held_names == ["added", "old"]:  # "added" is sent; now the look is spoiled, and "added" goes for a while
+            (folder / "added").rename(aside)
+            write(folder, old=b"2")
+
+    write(folder, added=b"a")
+    write(folder, old=b"1")
+    monkeypatch.setattr(remote_work, "_hold", hold_and_disturb)
+    remote.send(everything=True)
+    assert sorted(indexed()) == ["old"]
+    aside.rename(folder / "added")
+    remote.send(everything=True)
+    assert sorted(indexed()) == ["added", "old"]
+
+
 class UnreachableStorage:
     """A store that does not answer."""
 
