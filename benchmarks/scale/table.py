@@ -107,9 +107,9 @@ def _growth(rows: list[Json]) -> list[str]:
         "",
         "How much a figure *per endpoint* grows from one size to another: 1.00 is linear, less is better than linear. "
         "The rule is that nothing is worse than linear. Of the medians (from the best to the worst round). Writes at "
-        "rest are one report for each endpoint and half a minute, counted for a minute: of few endpoints few. The processor "
-        "for an objective includes what else is heard until the last spec is written, from 500 endpoints some 100 "
-        "reports of their own.",
+        "rest are one report for each endpoint and half a minute, counted for a minute: of few endpoints few. The "
+        "processor for an objective includes what else is heard until the last spec is written, from 500 endpoints "
+        "some 100 reports of their own.",
         "",
         f"| figure per endpoint | {' | '.join(heads)} |",
         f"|---|{'---|' * len(steps)}",
