@@ -162,11 +162,13 @@ def test_an_agent_obeys_reports_and_survives(
     generation = site.endpoint(0)["metadata"]["generation"]
     wait_for(lambda: site.endpoint(0)["status"]["observedGeneration"] >= generation, seconds=60)
 
-    # A quiet endpoint is not written every second.
+    # A quiet endpoint is not written every second; an order for another reason and its acknowledgement may come.
     time.sleep(5)
-    before = site.endpoint(0)["metadata"]["resourceVersion"]
-    time.sleep(5)
-    assert site.endpoint(0)["metadata"]["resourceVersion"] == before
+    seen = set()
+    for _ in range(20):
+        seen.add(site.endpoint(0)["metadata"]["resourceVersion"])
+        time.sleep(0.5)
+    assert len(seen) <= 4
 
 
 def test_an_order_is_carried_out_at_once(namespace: Any, store: ObjectStore, pod: Pod) -> None:
