@@ -194,26 +194,32 @@ def test_what_was_stored_field_by_field_is_written_whole_after_an_upgrade(api_se
         retried(lambda: namespace.apply({**head, "spec": spec}, manager="operator"), seconds=30)
         report = {"observedEpoch": 7, "activeVariant": "a"}
         namespace.apply({**head, "status": report}, subresource="status", manager="agent")
-        assert len(_owned(namespace.kubectl("get", names, "digits", "-o", "json", "--show-managed-fields"))["spec"]) > 5
+        stored = json.loads(namespace.kubectl("get", names, "digits", "-o", "json", "--show-managed-fields"))
+        assert len(_owned(stored)["spec"]) > 5
         _define(api_server, now)
         # The server takes the changed definition in a moment of its own: until then it writes as before.
         told = {**spec, "targetVariant": "b"}
         retried(lambda: _is_whole(namespace.apply({**head, "spec": told}, manager="operator")), seconds=30)
         stored = namespace.apply({**head, "status": {"activeVariant": "b"}}, subresource="status", manager="agent")
-        assert _owned(json.dumps(stored)) == {"spec": {}, "status": {}}
+        assert _owned(stored) == {"spec": {}, "status": {}}
         # What a writer leaves out is gone, as before; what the other one wrote stays.
         assert (stored["status"]["activeVariant"], stored["status"]["observedEpoch"]) == ("b", 0)
         assert (stored["spec"]["targetVariant"], stored["spec"]["epoch"]) == ("b", 7)
         with pytest.raises(AssertionError, match="a newer operator has written this endpoint"):
             namespace.apply({**head, "spec": {**told, "epoch": 6}}, manager="operator")
+        # Others change one field by a patch; who applies one field says the whole spec, and is refused.
+        namespace.kubectl("patch", names, "digits", "--type=merge", "-p", '{"spec": {"targetVariant": "c"}}')
+        assert namespace.apply({**head, "spec": told}, manager="operator")["spec"]["targetVariant"] == "b"
+        with pytest.raises(AssertionError, match="Required value"):
+            namespace.apply({**head, "spec": {"targetVariant": "c"}}, manager="somebody")
     finally:
         api_server.kubectl("delete", "crd", names, "--ignore-not-found", "--wait=false")
 
 
-def _owned(text: str) -> dict[str, Any]:
+def _owned(stored: dict[str, Any]) -> dict[str, Any]:
     """Fields of spec and status that have an owner."""
     found: dict[str, Any] = {}
-    for entry in json.loads(text)["metadata"]["managedFields"]:
+    for entry in stored["metadata"]["managedFields"]:
         for part in ("spec", "status"):
             if f"f:{part}" in entry["fieldsV1"]:
                 found[part] = entry["fieldsV1"][f"f:{part}"]
@@ -221,7 +227,7 @@ def _owned(text: str) -> dict[str, Any]:
 
 
 def _is_whole(stored: dict[str, Any]) -> None:
-    owned = _owned(json.dumps(stored))["spec"]
+    owned = _owned(stored)["spec"]
     if owned:
         raise Refused(f"still field by field: {owned}")
 
