@@ -31,8 +31,8 @@ from demo.story import COMPARED, placed
 from demo.summary import slow_requests_percent
 
 from edgefolio.manifest import Manifest
+from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
-from edgefolio_edge.processor import processor_model
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
 Json = dict[str, Any]

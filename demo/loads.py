@@ -16,7 +16,7 @@ from demo.servers import Edgefolio, Ports
 from demo.story import COMPARED, TRIALS, Event, PlacedPhase, placed
 from demo.summary import Switch, summarize
 from edgefolio.manifest import Manifest
-from edgefolio_pruner.report.timeline import LoadFigures
+from edgefolio_pruner.html_report.timeline import LoadFigures
 
 #: Requests per second of each fixed-rate client, and the pause of each closed-loop client.
 FIXED_RATE = 5.0

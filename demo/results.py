@@ -14,7 +14,7 @@ from demo.portfolio import request_latency, slowest_and_fastest
 from demo.story import Event
 from demo.summary import active_steps, latency_bins
 from edgefolio.manifest import Manifest
-from edgefolio_pruner.report.timeline import (
+from edgefolio_pruner.html_report.timeline import (
     DecisionMark,
     ObjectiveStep,
     RunTimeline,

@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import mean
 
 from demo.clients import Record
-from edgefolio_pruner.report.timeline import ActiveStep, LatencyBin, LoadFigures
+from edgefolio_pruner.html_report.timeline import ActiveStep, LatencyBin, LoadFigures
 
 #: "Outside the objective" is judged per second of the load: its p95 over all clients against the objective then.
 BIN_SECONDS = 1.0

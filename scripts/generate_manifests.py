@@ -18,11 +18,13 @@ from typing import Any
 import chart_values
 import yaml
 
+from edgefolio.crd import definitions
 from edgefolio.specification.cluster import ManagedServing
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator import crds, names
-from edgefolio_operator.jobs import Images, pod_security
-from edgefolio_operator.serving_pod import (
+from edgefolio_operator import labels
+from edgefolio_operator.resources.daemonset import build_access
+from edgefolio_operator.resources.pruning_job import Images, pod_security
+from edgefolio_operator.resources.triton_pod import (
     SERVICE_ACCOUNT,
     agent_container,
     build_pod,
@@ -31,7 +33,6 @@ from edgefolio_operator.serving_pod import (
     triton_mounts,
     volumes,
 )
-from edgefolio_operator.workloads import build_access
 
 ROOT = Path(__file__).parent.parent
 CRDS = Path("manifests/crds")
@@ -56,8 +57,10 @@ _ANNOTATIONS = """\
 
 def files() -> dict[Path, str]:
     """Path below the root -> content of every generated file."""
-    found = {CRDS / name: content for name, content in crds.files().items()}
-    found |= {CHART / "templates" / "crds" / name: chart_definition(content) for name, content in crds.files().items()}
+    found = {CRDS / name: content for name, content in definitions.files().items()}
+    found |= {
+        CHART / "templates" / "crds" / name: chart_definition(content) for name, content in definitions.files().items()
+    }
     found[CHART / "files" / "rights.yaml"] = NOTE + written(rights())
     found[README] = readme()
     found[ADOPT / "pod.yaml"] = NOTE + written(adopted_workload())
@@ -172,7 +175,7 @@ def adopted_workload() -> dict[str, Any]:
         ],
         "volumes": volumes(settings),
     }
-    template = {"metadata": {"labels": {names.ENDPOINT_LABEL: "adopted"}}, "spec": pod}
+    template = {"metadata": {"labels": {labels.ENDPOINT_LABEL: "adopted"}}, "spec": pod}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

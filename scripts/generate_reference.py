@@ -18,14 +18,14 @@ from pydantic import BaseModel
 
 from edgefolio import specification
 from edgefolio.commands.main import HELP, build_app
+from edgefolio.crd.schema import documentation_of
 from edgefolio.decision import types as decision_types
 from edgefolio.manifest import manifest_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus
-from edgefolio_edge.agent_metrics import AgentMetrics
+from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_kubectl import main as kubectl_main
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.schema import documentation_of
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"

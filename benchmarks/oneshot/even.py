@@ -7,8 +7,8 @@ from torch import nn
 
 from edgefolio_pruner.oneshot.cascade import PrunedNet, survey_groups
 from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.ladder import CHUNK_SAMPLES
 from edgefolio_pruner.oneshot.readers import find_readers
+from edgefolio_pruner.oneshot.targets import CHUNK_SAMPLES
 from edgefolio_pruner.spatial import capture, channel_groups
 
 

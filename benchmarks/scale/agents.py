@@ -35,13 +35,13 @@ from edgefolio.decision.types import (
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.resource import API_VERSION
-from edgefolio_edge.agent import Cycle, Sight
+from edgefolio_edge.agent.loop import Cycle, Sight
 from edgefolio_edge.cluster.api import MANAGER
 from edgefolio_edge.cluster.orders import Orders
-from edgefolio_edge.cluster.status import StatusWriter
-from edgefolio_edge.switching import Placement
-from edgefolio_edge.syncing import Synced
-from edgefolio_operator.api import Access
+from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.triton.switcher import Placement
+from edgefolio_operator.kube.client import Access
 
 CYCLE_SECONDS = 1.0
 LOAD_SECONDS = 0.2

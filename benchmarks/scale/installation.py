@@ -28,8 +28,8 @@ from control_plane import ControlPlane, Kubernetes, Refused, add_fake_nodes, fre
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
-from edgefolio_operator import names
-from edgefolio_operator.jobs import making_key
+from edgefolio_operator import labels
+from edgefolio_operator.resources.pruning_job import making_key
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 OPERATOR_COMMAND = (sys.executable, "-m", "edgefolio_operator")
@@ -47,7 +47,7 @@ class Installation:
     @property
     def selector(self) -> str:
         """Labels of the pods that are endpoints."""
-        return f"{names.ENDPOINT_LABEL}={settings.PORTFOLIO}"
+        return f"{labels.ENDPOINT_LABEL}={settings.PORTFOLIO}"
 
     def ask(self, milliseconds: int) -> None:
         """Change the portfolio's objective, as a user does."""
@@ -112,7 +112,7 @@ def publish(kubernetes: Kubernetes) -> None:
         number=1, manifest_digest="1" * 64, specification_hash=key, published_time=now, variants=settings.VARIANTS
     )
     job = JobStatus(
-        name=names.job_name(settings.PORTFOLIO, key),
+        name=labels.job_name(settings.PORTFOLIO, key),
         specification_hash=key,
         outcome="Succeeded",
         start_time=now,
@@ -121,7 +121,7 @@ def publish(kubernetes: Kubernetes) -> None:
     )
     status = PortfolioStatus(current_revision=1, revisions=(revision,), job=job)
     document = {**head, "status": status.model_dump(mode="json", by_alias=True, exclude_none=True)}
-    kubernetes.apply(document, subresource="status", manager=names.MANAGER)
+    kubernetes.apply(document, subresource="status", manager=labels.MANAGER)
 
 
 def kubernetes_version() -> str:

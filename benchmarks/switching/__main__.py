@@ -26,14 +26,14 @@ from benchmarks.switching.load import Load, SwitchRecord, figures
 from benchmarks.switching.portfolio import MODEL, images, publish
 
 from edgefolio.manifest import Manifest
+from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
-from edgefolio_edge.observing.memory import processes_memory
-from edgefolio_edge.processor import processor_model
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.switching import Placement, Switcher
-from edgefolio_edge.triton.control import TritonControl
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.observation.memory import processes_memory
+from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
+from edgefolio_edge.triton.switcher import Placement, Switcher
 from edgefolio_edge.triton.wheel import BACKEND, TRITON_VERSION
 
 VARIANTS = 4

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from edgefolio.contract.job_report import FailureReport, PublishedReport, leave
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError
-from edgefolio.job_report import FailureReport, PublishedReport, leave
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository, layout
 

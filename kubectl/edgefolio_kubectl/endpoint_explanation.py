@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgefolio.decision.explaining import Explanation, explain_observed
+from edgefolio.contract.endpoint_report import profile_of, state_of
+from edgefolio.decision.explain import Explanation, explain_observed
 from edgefolio.decision.profiles import objectives_from_specification
 from edgefolio.decision.state import HOUR_SECONDS
 from edgefolio.decision.types import State
-from edgefolio.endpoint_report import profile_of, state_of
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
+from edgefolio_kubectl.display.formatting import clean, span
 from edgefolio_kubectl.views import EndpointView, PortfolioView, Seen, Told
-from edgefolio_kubectl.words import clean, span
 
 
 @dataclass(frozen=True, kw_only=True)

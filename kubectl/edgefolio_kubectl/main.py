@@ -32,10 +32,11 @@ Exit codes: 0 done, 1 the API server cannot be asked or refuses, 2 the input nee
 
 def build_app() -> typer.Typer:
     """The Typer application with all commands."""
-    from edgefolio_kubectl import command_explain, command_orders, command_status
+
+    from edgefolio_kubectl.commands import explain, orders, status
 
     app = new_program("kubectl edgefolio", help_text=HELP)
-    functions = {**vars(command_status), **vars(command_explain), **vars(command_orders)}
+    functions = {**vars(status), **vars(explain), **vars(orders)}
     for name in COMMANDS:
         app.command(name)(guarded(functions[name]))
     return app

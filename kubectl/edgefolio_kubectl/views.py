@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edgefolio.decision.estimation import measure
+from edgefolio.contract.endpoint_report import observation_of, profile_of
+from edgefolio.decision.estimates.compute_factor import measure
 from edgefolio.decision.types import Action, Observation
-from edgefolio.endpoint_report import observation_of, profile_of
 from edgefolio.specification.conditions import Condition, time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus, VariantStatus
-from edgefolio.specification.understanding import understood
+from edgefolio.specification.tolerant import understood
 
 Object = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)

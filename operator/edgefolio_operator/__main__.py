@@ -9,7 +9,7 @@ import sys
 import kopf
 
 from edgefolio.errors import UserError
-from edgefolio_operator.handlers import Handlers
+from edgefolio_operator.app import Handlers
 from edgefolio_operator.settings import Settings
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgefolio.errors import UserError
-from edgefolio_operator.jobs import Images
-from edgefolio_operator.usage import LONGEST_BELIEF_SECONDS
+from edgefolio_operator.cluster_state.resource_usage import LONGEST_BELIEF_SECONDS
+from edgefolio_operator.resources.pruning_job import Images
 
 
 @dataclass(frozen=True, kw_only=True)

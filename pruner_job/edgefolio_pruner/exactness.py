@@ -20,7 +20,7 @@ from edgefolio.errors import EdgefolioError
 from edgefolio.manifest import ExactnessProof
 from edgefolio_pruner.export import evaluating, flat_outputs
 from edgefolio_pruner.spatial import CapturedModel, Compressed, capture, compress
-from edgefolio_pruner.spatial.capture import copy_graph_module
+from edgefolio_pruner.spatial.graph.capture import copy_graph_module
 
 #: Largest allowed |difference| / max |output| in float64.
 FLOAT64_BOUND = 1e-9

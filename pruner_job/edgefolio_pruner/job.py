@@ -24,13 +24,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from edgefolio.contract.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
-from edgefolio.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
-from edgefolio.pieces import pieces_of
 from edgefolio.specification import ModelPortfolio, load_portfolio
-from edgefolio_pruner.making.kept_up import SECONDS_BETWEEN_COPIES, KeptUp
-from edgefolio_pruner.making.remote_work import MAIN, RemoteWork
 from edgefolio_pruner.progress import Progress
+from edgefolio_pruner.stages.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
+from edgefolio_pruner.stages.work_mirror import MAIN, RemoteWork
 
 #: Kubernetes numbers the pods of an Indexed Job in it.
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
@@ -116,7 +116,7 @@ def _publish(portfolio: ModelPortfolio, task: Task) -> PublishedReport:
 
 
 def _make_piece(portfolio: ModelPortfolio, piece: str, task: Task) -> None:
-    from edgefolio_pruner.making.pieces import make_piece
+    from edgefolio_pruner.stages.partial_run import make_piece
 
     with _work_directory(task, slot=piece) as work:
         make_piece(portfolio, piece, work_directory=task.work_directory, threads=work.threads, progress=work.progress)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from edgefolio.contract.job_report import FailureReport, leave
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK
-from edgefolio.job_report import FailureReport, leave
 from edgefolio.repository import Repository
 from edgefolio.repository.removal import remove_model
 

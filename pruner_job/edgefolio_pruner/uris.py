@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 
 from edgefolio.errors import UserError
-from edgefolio.reaching import unreachable
+from edgefolio.transient_errors import unreachable
 
 
 def read_uri(uri: str | Path, *, field: str) -> bytes:

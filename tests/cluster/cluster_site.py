@@ -14,9 +14,9 @@ from typing import Any
 
 from played_reports import COMPUTE, VARIANTS, holding_decision, steady_observation
 
+from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.contract.job_report import FailureReport, PublishedReport
 from edgefolio.decision.types import State
-from edgefolio.endpoint_report import report_of_decision, report_of_observation
-from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.endpoint import EndpointStatus
 

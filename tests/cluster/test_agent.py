@@ -19,7 +19,7 @@ from cluster_site import Operator, Site, wait_for
 from triton_pod import Pod
 from triton_portfolios import MODEL, publish, revealing_model
 
-from edgefolio.job_report import PublishedReport
+from edgefolio.contract.job_report import PublishedReport
 from edgefolio.manifest import Manifest, sha256_of
 
 pytestmark = pytest.mark.slow

@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 
 import edgefolio
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.jobs import Images, build_job
-from edgefolio_operator.serving_pod import HEALTH, KEY, MODELS, build_pod
+from edgefolio_operator.resources.pruning_job import Images, build_job
+from edgefolio_operator.resources.triton_pod import HEALTH, KEY, MODELS, build_pod
 
 MEGABYTE = 1_000_000
 #: Not compressed. The operator's is a promise; the others are there to notice what creeps in.
@@ -194,7 +194,7 @@ def test_the_agent_runs_restricted(restricted: Callable[[str], Restricted], tmp_
         refused = agent.run(*command, environment={"POD_NAME": "digits-a"})
         assert refused.exit_code == 2, refused.output
         assert refused.output.startswith("error: "), refused.output
-    imported = agent.run("python3", "-c", "import edgefolio_edge.agent, tritonclient.grpc, s3fs")
+    imported = agent.run("python3", "-c", "import edgefolio_edge.agent.loop, tritonclient.grpc, s3fs")
     assert imported == Finished(exit_code=0, output="")
 
 

@@ -10,7 +10,7 @@ from cluster_site import PUBLISHED, wait_for
 from job_fixtures import MAKING, REQUEST, controllers, namespace, published, site
 from job_site import JobSite, log_server
 
-from edgefolio.job_report import FailureReport, ProgressLine
+from edgefolio.contract.job_report import FailureReport, ProgressLine
 
 __all__ = ["controllers", "namespace", "site"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster_site import PUBLISHED, Operator, Site, wait_for
 
-from edgefolio.job_report import FailureReport
+from edgefolio.contract.job_report import FailureReport
 
 
 def test_from_a_portfolio_to_switching_endpoints(namespace: Any, start: Callable[..., Operator]) -> None:

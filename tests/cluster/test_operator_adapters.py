@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from cluster_site import SPEC
 
-from edgefolio_operator.adoption import AdoptedPods
-from edgefolio_operator.api import Access, Api, collection
-from edgefolio_operator.mirrors import Store
-from edgefolio_operator.node_metrics import NodeMetrics
-from edgefolio_operator.resyncing import Resync
+from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
+from edgefolio_operator.cluster_state.metrics_server import NodeMetrics
+from edgefolio_operator.kube.client import Access, Api, collection
+from edgefolio_operator.kube.informer import Store
+from edgefolio_operator.kube.resync import Resync
 
 
 def with_api(kubeconfig: Path, work: Callable[[Api], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from control_plane import Refused, retried
 
-from edgefolio_operator import crds
+from edgefolio.crd import definitions
 
 CASES = yaml.safe_load((Path(__file__).parent / "rules.yaml").read_text())
 FOLLOWING, MAKING, ENDPOINT = CASES["bases"]
@@ -177,7 +177,7 @@ def test_explain_reads_well(api_server: Any, path: str, said: str) -> None:
 def test_what_was_stored_field_by_field_is_written_whole_after_an_upgrade(api_server: Any, namespace: Any) -> None:
     # As the definition was before its spec and status were each one writer's; a group of its own leaves others alone.
     group = f"{namespace.namespace}.example.com"
-    now = crds.model_endpoint()
+    now = definitions.model_endpoint()
     now["metadata"]["name"] = f"modelendpoints.{group}"
     now["spec"]["group"] = group
     before = json.loads(json.dumps(now))

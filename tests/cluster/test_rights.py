@@ -10,7 +10,7 @@ import pytest
 from cluster_site import wait_for
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.workloads import build_access
+from edgefolio_operator.resources.daemonset import build_access
 
 ROOT = Path(__file__).parents[2]
 #: (group, resource, name or nothing) -> verbs

@@ -12,9 +12,9 @@ import yaml
 from cluster_site import wait_for
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.jobs import Images, build_job
-from edgefolio_operator.repository_jobs import build_check_job, build_reclaim_job
-from edgefolio_operator.workloads import build_access, build_daemon_set
+from edgefolio_operator.resources.daemonset import build_access, build_daemon_set
+from edgefolio_operator.resources.pruning_job import Images, build_job
+from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
 
 BASE = Path(__file__).parents[2] / "manifests" / "base"
 CASES = yaml.safe_load((Path(__file__).parent / "rules.yaml").read_text())

@@ -11,7 +11,7 @@ from bed_machine import container_id
 from cluster_site import wait_for
 from edge_site import SYSTEM, EdgeSite
 
-from edgefolio_operator.serving_pod import CONNECTION_SECONDS
+from edgefolio_operator.resources.triton_pod import CONNECTION_SECONDS
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

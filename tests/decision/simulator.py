@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgefolio.decision import decide, state_after_failure, state_after_switch
-from edgefolio.decision.traces import (
+from edgefolio.decision.recording.traces import (
     DecisionRecord,
     ExpectedChange,
     cycle_line,

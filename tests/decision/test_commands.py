@@ -12,7 +12,7 @@ from simulator import PROFILES
 
 from edgefolio.commands.main import main
 from edgefolio.decision import profiles_from_manifest
-from edgefolio.decision.explaining import explain_choice
+from edgefolio.decision.explain import explain_choice
 from edgefolio.decision.types import Objectives, VariantProfile
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.repository import Publication

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulator import MEBIBYTE, PROFILES, SWITCHING
 
 from edgefolio.decision import decide
-from edgefolio.decision.explaining import ExplainedVariant, Explanation, explain_choice, explain_observed
+from edgefolio.decision.explain import ExplainedVariant, Explanation, explain_choice, explain_observed
 from edgefolio.decision.types import Action, NodeState, Objectives, Observation, Quarantine, State
 
 

@@ -10,7 +10,7 @@ import pytest
 from building import by_name
 from simulator import profile
 
-from edgefolio.decision.prediction import (
+from edgefolio.decision.estimates.prediction import (
     Conditions,
     erlang_c,
     expected_latency,

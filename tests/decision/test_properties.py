@@ -23,7 +23,7 @@ from strategies import (
 )
 
 from edgefolio.decision import decide
-from edgefolio.decision.memory import needed_bytes
+from edgefolio.decision.estimates.memory import needed_bytes
 from edgefolio.decision.types import (
     Action,
     Decision,

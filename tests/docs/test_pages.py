@@ -19,7 +19,8 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
 from edgefolio_kubectl.main import build_app
-from edgefolio_operator import names, objectives
+from edgefolio_operator import labels
+from edgefolio_operator.endpoints import objectives
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -159,7 +160,7 @@ def test_fields_that_are_named_are_the_resources(page: Path) -> None:
 def test_annotations_that_are_named_are_read(page: Path) -> None:
     read = {annotations.MAKE_REQUESTED, annotations.PIN_VARIANT, annotations.PAUSED, "edgefolio.dev/adopt"}
     read |= {annotations.OBJECTIVE_PREFIX + key for key in objectives.ANNOTATIONS}
-    versions = {"edgefolio.dev/v1alpha1", names.FINALIZER}
+    versions = {"edgefolio.dev/v1alpha1", labels.FINALIZER}
     for word in re.findall(r"(?<![\w./])(?:slo\.)?edgefolio\.dev/[\w-]*\w", text_of(page)):
         assert word in read | versions, f"{page.name}: {word}"
 

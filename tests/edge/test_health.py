@@ -12,14 +12,14 @@ from triton_portfolios import MODEL
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent_metrics import AgentMetrics
-from edgefolio_edge.health import Health
-from edgefolio_edge.hosting import Host
-from edgefolio_edge.reporting import Reporter
-from edgefolio_edge.server_keeping import DEATHS_UNTIL_BLAMED, KeptServer
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.telling import Teller
+from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.health_files import Health
+from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.supervisor import DEATHS_UNTIL_BLAMED, KeptServer
 
 
 def told(folder: Path) -> set[str]:

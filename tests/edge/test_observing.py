@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio_edge.observing.memory import GroupMemory, group_memory, observe_memory
-from edgefolio_edge.observing.summaries import p95_in
-from edgefolio_edge.observing.traffic import TrafficObserver
-from edgefolio_edge.triton.control import VersionStatistics
+from edgefolio_edge.observation.memory import GroupMemory, group_memory, observe_memory
+from edgefolio_edge.observation.traffic import TrafficObserver
+from edgefolio_edge.observation.triton_metrics import p95_in
+from edgefolio_edge.triton.client import VersionStatistics
 
 MILLISECOND = 1_000_000
 

@@ -12,12 +12,12 @@ from triton_portfolios import draft, revealing_model
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State
 from edgefolio.errors import UserError
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio_edge.agent import Cycle, Sight
+from edgefolio_edge.agent.loop import Cycle, Sight
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.settings import Settings
-from edgefolio_edge.cluster.status import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter
-from edgefolio_edge.switching import Placement
-from edgefolio_edge.syncing import INSUFFICIENT_STORAGE, Refusal, Synced
+from edgefolio_edge.cluster.status_writer import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter
+from edgefolio_edge.models.synchronizer import INSUFFICIENT_STORAGE, Refusal, Synced
+from edgefolio_edge.triton.switcher import Placement
 
 MANIFEST = draft([revealing_model(1), revealing_model(2)])
 VERIFIED = Synced(manifest=MANIFEST, available=("variant-1", "variant-2"), complete=True)

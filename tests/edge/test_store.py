@@ -13,9 +13,9 @@ from triton_portfolios import MODEL, publish, revealing_model
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
-from edgefolio_edge.locking import only_writer_of_directory, only_writer_of_endpoint
-from edgefolio_edge.store import ModelStore, by_size, variant_named
-from edgefolio_edge.syncing import Synchronizer
+from edgefolio_edge.models.model_store import ModelStore, by_size, variant_named
+from edgefolio_edge.models.synchronizer import Synchronizer
+from edgefolio_edge.process.directory_lock import only_writer_of_directory, only_writer_of_endpoint
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_one_writer_for_each_endpoint_and_directory(tmp_path: Path) -> None:
 def test_a_killed_writer_holds_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from edgefolio_edge.locking import only_writer_of_directory, only_writer_of_endpoint\n"
+        "from edgefolio_edge.process.directory_lock import only_writer_of_directory, only_writer_of_endpoint\n"
         "with only_writer_of_endpoint('127.0.0.1:65002'), only_writer_of_directory(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )

@@ -15,9 +15,9 @@ from triton_portfolios import draft, images, revealing_model
 
 from edgefolio.decision.types import State
 from edgefolio.errors import UserError
-from edgefolio_edge.probes import backend_probe, batch_of, mismatch, probe_inputs
-from edgefolio_edge.remembering import StateFile
-from edgefolio_edge.reporting import Reporter
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.state_files import StateFile
+from edgefolio_edge.models.probe import backend_probe, batch_of, mismatch, probe_inputs
 from edgefolio_edge.triton import libpython
 from edgefolio_edge.triton.endpoint import attach, host_and_port, read_key
 from edgefolio_edge.triton.ports import Ports, settle_ports

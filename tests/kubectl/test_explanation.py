@@ -6,7 +6,7 @@ from reconciled_site import Site
 
 from edgefolio.decision.types import Quarantine, State, UpgradeBackoff
 from edgefolio.specification.serving import Switching
-from edgefolio_kubectl.command_explain import explanation_document
+from edgefolio_kubectl.commands.explain import explanation_document
 from edgefolio_kubectl.endpoint_explanation import EndpointExplanation, explain_endpoint, timers
 from edgefolio_kubectl.views import portfolio_views
 

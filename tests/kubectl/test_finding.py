@@ -10,9 +10,9 @@ import pytest
 from reconciled_site import Site
 
 from edgefolio.errors import UserError
-from edgefolio_kubectl.finding import endpoint_called, nearest, portfolio_called
+from edgefolio_kubectl.display.formatting import age, clean, span
+from edgefolio_kubectl.object_lookup import endpoint_called, nearest, portfolio_called
 from edgefolio_kubectl.views import PortfolioView, portfolio_views
-from edgefolio_kubectl.words import age, clean, span
 
 
 @pytest.fixture

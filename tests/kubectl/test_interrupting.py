@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from edgefolio_kubectl.interrupting import until_interrupted
+from edgefolio_kubectl.interrupt import until_interrupted
 
 
 def test_it_ends_what_waits() -> None:

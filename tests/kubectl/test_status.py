@@ -10,10 +10,10 @@ import pytest
 from reconciled_site import NOW, Site
 from rich.console import Console
 
-from edgefolio.job_report import FailureReport
+from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
-from edgefolio_kubectl.status_document import status_document
-from edgefolio_kubectl.status_tree import status_trees
+from edgefolio_kubectl.display.status_document import status_document
+from edgefolio_kubectl.display.status_tree import status_trees
 from edgefolio_kubectl.views import PortfolioView, portfolio_views
 
 

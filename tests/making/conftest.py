@@ -28,12 +28,13 @@ FORK_SERVER = """
 import json, os, resource, signal, sys, time, traceback
 import torch, timm, sklearn.datasets, onnxruntime, matplotlib.figure
 torch.set_num_threads(1)
-import edgefolio.commands.main, edgefolio_pruner.command_make, edgefolio_pruner.pipeline, edgefolio_edge.verification
-import edgefolio_pruner.job, edgefolio_pruner.making.kept_up, edgefolio_pruner.making.pieces
+import edgefolio.commands.main, edgefolio_pruner.cli.make, edgefolio_pruner.pipeline
+import edgefolio_edge.models.repository_audit, edgefolio_pruner.job
+import edgefolio_pruner.stages.background_sync, edgefolio_pruner.stages.partial_run
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.export import export_onnx
-from edgefolio_pruner.report import write_report
-from edgefolio_pruner.spatial import capture, compress
+from edgefolio_pruner.html_report import write_report
+from edgefolio_pruner.spatial import compress, capture
 import pathlib, tempfile
 with tempfile.TemporaryDirectory() as folder:
     # The first use of torch.export and of the exporter imports much more.

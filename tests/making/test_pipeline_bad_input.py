@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from edgefolio.repository import Repository
-from edgefolio_edge.verification import verify_repository
+from edgefolio_edge.models.repository_audit import verify_repository
 from edgefolio_pruner.architectures import cnn
 
 Change = Callable[[dict[str, Any], Path], object]

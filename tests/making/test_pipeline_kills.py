@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgefolio.repository import Repository
-from edgefolio_edge.verification import verify_repository
+from edgefolio_edge.models.repository_audit import verify_repository
 
 PORTFOLIOS = 4
 KILLS_PER_PORTFOLIO = 5

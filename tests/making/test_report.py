@@ -9,7 +9,7 @@ import pytest
 
 from edgefolio.errors import UserError
 from edgefolio.repository import Repository
-from edgefolio_pruner.report import (
+from edgefolio_pruner.html_report import (
     ActiveStep,
     DecisionMark,
     LatencyBin,
@@ -142,7 +142,7 @@ def test_what_is_no_timeline_is_the_users_error(tmp_path, content):
 
 
 def test_the_command_writes_the_report_of_what_is_published(made, tmp_path, manifest):
-    from edgefolio_pruner.command_report import report
+    from edgefolio_pruner.cli.report import report
 
     timeline(manifest.variants[0].name).write(tmp_path / "run.json")
     out = tmp_path / "report.html"

@@ -12,7 +12,7 @@ from onnx import helper
 
 from edgefolio.manifest import sha256_of
 from edgefolio.repository import Repository
-from edgefolio_edge.verification import verify_repository
+from edgefolio_edge.models.repository_audit import verify_repository
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot import OneShotResult, prune_ladder, prune_one_shot
-from edgefolio_pruner.oneshot import ladder as ladder_module
+from edgefolio_pruner.oneshot import targets as ladder_module
 from edgefolio_pruner.oneshot.readers import least_channels
 from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST
 from edgefolio_pruner.spatial import capture, channel_groups, compress, count_macs

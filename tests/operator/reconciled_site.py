@@ -7,17 +7,17 @@ from typing import Any
 
 from played_reports import COMPUTE, VARIANTS, holding_decision, steady_observation
 
+from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.contract.job_report import FailureReport, PublishedReport
 from edgefolio.decision.types import MemoryState, State
-from edgefolio.endpoint_report import report_of_decision, report_of_observation
-from edgefolio.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio_operator.capabilities import Capabilities
-from edgefolio_operator.deciding import Sight
-from edgefolio_operator.jobs import Images
-from edgefolio_operator.reconciling import Plan, World, reconcile
-from edgefolio_operator.reservations import Promise, Reservations
-from edgefolio_operator.usage import PodSample, Sample, Usage
+from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, Usage
+from edgefolio_operator.endpoints.facts import Sight
+from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
+from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.reconcilers.portfolio import Plan, World, reconcile
+from edgefolio_operator.resources.pruning_job import Images
 
 NOW = 1_800_000_000.0
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")

@@ -14,8 +14,8 @@ from edgefolio.specification.endpoint import (
     RevisionReference,
 )
 from edgefolio.specification.portfolio_status import RevisionStatus, VariantStatus
-from edgefolio_operator.counting import Endpoint
-from edgefolio_operator.keeping import Surroundings
+from edgefolio_operator.endpoints.endpoint_counts import Endpoint
+from edgefolio_operator.reconcilers.endpoint import Surroundings
 
 NOW = 1_800_000_000.0
 MEBIBYTE = 2**20

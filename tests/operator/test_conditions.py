@@ -8,7 +8,7 @@ import pytest
 
 from edgefolio.specification.conditions import Condition
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
-from edgefolio_operator.conditions import Facts, conditions_of, needed_endpoints
+from edgefolio_operator.status.conditions import Facts, conditions_of, needed_endpoints
 
 NOW = 1_800_000_000.0
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio_operator.conflicts import key_of, lost_pods, repository_owners, seniority
+from edgefolio_operator.ownership import key_of, lost_pods, repository_owners, seniority
 
 
 def portfolio(

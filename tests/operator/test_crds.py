@@ -9,25 +9,25 @@ from typing import Any
 import pytest
 import yaml
 
-from edgefolio_operator import crds
+from edgefolio.crd import definitions
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "manifests" / "crds"
 
 
 def test_committed_files_are_not_stale() -> None:
-    assert crds.stale(FOLDER) == []
+    assert definitions.stale(FOLDER) == []
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    assert sorted(kustomization["resources"]) == sorted(crds.files())
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*crds.files(), "kustomization.yaml"])
+    assert sorted(kustomization["resources"]) == sorted(definitions.files())
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*definitions.files(), "kustomization.yaml"])
 
 
 def test_a_changed_file_is_stale(tmp_path: Path) -> None:
-    assert crds.main([str(tmp_path)]) == 0
-    assert crds.main(["--check", str(tmp_path)]) == 0
+    assert definitions.main([str(tmp_path)]) == 0
+    assert definitions.main(["--check", str(tmp_path)]) == 0
     changed = tmp_path / "modelendpoints.edgefolio.dev.yaml"
     changed.write_text(changed.read_text().replace("maximum", "minimum", 1))
-    assert crds.main(["--check", str(tmp_path)]) == 1
+    assert definitions.main(["--check", str(tmp_path)]) == 1
 
 
 def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -39,7 +39,9 @@ def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, An
             yield from nodes(schema[key], f"{path}.{key}")
 
 
-@pytest.mark.parametrize("definition", [crds.model_portfolio(), crds.model_endpoint()], ids=["portfolio", "endpoint"])
+@pytest.mark.parametrize(
+    "definition", [definitions.model_portfolio(), definitions.model_endpoint()], ids=["portfolio", "endpoint"]
+)
 def test_every_field_of_the_spec_is_described(definition: dict[str, Any]) -> None:
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     undescribed = [
@@ -53,4 +55,4 @@ def test_every_field_of_the_spec_is_described(definition: dict[str, Any]) -> Non
 
 def test_definitions_stay_small_enough_for_client_side_apply() -> None:
     # kubectl apply keeps the last version in an annotation, which may hold 256 KiB.
-    assert all(len(yaml.safe_dump(yaml.safe_load(content))) < 200_000 for content in crds.files().values())
+    assert all(len(yaml.safe_dump(yaml.safe_load(content))) < 200_000 for content in definitions.files().values())

@@ -8,6 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefolio.contract.endpoint_report import (
+    decimal_text,
+    observation_of,
+    profile_of,
+    report_of_decision,
+    report_of_observation,
+    state_of,
+    variant_status_of,
+)
 from edgefolio.decision import decide
 from edgefolio.decision.types import (
     Action,
@@ -23,15 +32,6 @@ from edgefolio.decision.types import (
     TrafficWindow,
     UpgradeBackoff,
     VariantProfile,
-)
-from edgefolio.endpoint_report import (
-    decimal_text,
-    observation_of,
-    profile_of,
-    report_of_decision,
-    report_of_observation,
-    state_of,
-    variant_status_of,
 )
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio.specification.serving import Switching

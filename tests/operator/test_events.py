@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgefolio_operator.events import Budget
+from edgefolio_operator.kube.event_recorder import Budget
 
 
 def test_a_budget_is_spent_and_comes_back() -> None:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from played_reports import VARIANTS
 from reconciled_site import NOW, Site, published
 
-from edgefolio.job_report import FailureReport, PublishedReport
+from edgefolio.contract.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.following import FollowingPlan, check_key, plan_following
-from edgefolio_operator.observed_jobs import observed_job
+from edgefolio_operator.cluster_state.job_status import observed_job
+from edgefolio_operator.revisions.repository_check import FollowingPlan, check_key, plan_following
 
 REPOSITORY = {"uri": "s3://bucket/portfolios"}
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefolio.decision.types import MemoryState, NodeState, Observation, ServerState
-from edgefolio_operator.headroom import ClusterView, joined
-from edgefolio_operator.usage import PodSample, Sample
+from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample
+from edgefolio_operator.endpoints.observation import ClusterView, joined
 
 NOW = 1_800_000_000.0
 MEBIBYTE = 2**20

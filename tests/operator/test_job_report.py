@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio.errors import IntegrityError, UserError
-from edgefolio.job_report import (
+from edgefolio.contract.job_report import (
     LARGEST_MESSAGE_BYTES,
     FailureReport,
     PublishedReport,
     report_of_message,
 )
+from edgefolio.errors import IntegrityError, UserError
 from edgefolio.manifest import sha256_of
 from edgefolio.repository import Repository
 from edgefolio.specification.portfolio_status import VariantStatus

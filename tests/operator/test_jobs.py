@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator import names
-from edgefolio_operator.jobs import (
+from edgefolio_operator import labels
+from edgefolio_operator.resources.pruning_job import (
     Images,
     build_job,
     build_specification,
@@ -18,7 +18,7 @@ from edgefolio_operator.jobs import (
     making_key,
     pieces_to_make,
 )
-from edgefolio_operator.repository_jobs import build_check_job, build_reclaim_job
+from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
 
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}
@@ -236,14 +236,14 @@ def test_what_is_made_by_one_job(change: dict[str, Any], pieces: int) -> None:
 @pytest.mark.parametrize("portfolio_name", ["d", "d" * 48, f"{'d' * 37}-{'e' * 10}"])
 def test_names_leave_room_for_what_kubernetes_adds(portfolio_name: str) -> None:
     # The host of the last pod of an Indexed Job is called <job>-<index>.
-    assert len(names.pieces_job_name(portfolio_name, "0123456789abcdef") + "-16") <= 63
+    assert len(labels.pieces_job_name(portfolio_name, "0123456789abcdef") + "-16") <= 63
     for name in (
-        names.job_name(portfolio_name, "0123456789abcdef"),
-        names.check_job_name(portfolio_name, "x"),
-        names.reclaim_job_name(portfolio_name),
+        labels.job_name(portfolio_name, "0123456789abcdef"),
+        labels.check_job_name(portfolio_name, "x"),
+        labels.reclaim_job_name(portfolio_name),
     ):
         assert len(name) <= 63
-    assert names.pieces_job_name("a" * 48, "k") != names.pieces_job_name("a" * 47 + "b", "k")
+    assert labels.pieces_job_name("a" * 48, "k") != labels.pieces_job_name("a" * 47 + "b", "k")
 
 
 def test_a_work_directory_in_an_object_store() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgefolio_operator.liveness import (
+from edgefolio_operator.kube.liveness import (
     LONGEST_CYCLE_SECONDS,
     LONGEST_OUTAGE_SECONDS,
     LONGEST_SILENCE_SECONDS,

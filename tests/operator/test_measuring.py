@@ -5,10 +5,10 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from reconciled_site import Site
 
-from edgefolio_operator.measuring import Measurements
+from edgefolio_operator.cluster_state.snapshot import World
+from edgefolio_operator.endpoints.memory_reservations import Reservations
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.reservations import Reservations
-from edgefolio_operator.world import World
+from edgefolio_operator.metrics_recorder import Measurements
 
 KEY = ("models", "digits")
 

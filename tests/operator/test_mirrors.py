@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgefolio_operator.mirrors import Store, slim
+from edgefolio_operator.kube.informer import Store, slim
 
 
 def thing(name: str, version: int, **fields: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefolio.specification.base import bytes_of
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
-from edgefolio_operator.objectives import ANNOTATIONS, Level, resolve
+from edgefolio_operator.endpoints.objectives import ANNOTATIONS, Level, resolve
 
 LATENCY = "slo.edgefolio.dev/latency-p95-ms"
 ACCURACY = "slo.edgefolio.dev/min-accuracy-percent"

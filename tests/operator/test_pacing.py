@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edgefolio_operator.pacing import GATHERING_SECONDS, Pace
+from edgefolio_operator.reconcilers.requeue import GATHERING_SECONDS, Pace
 
 #: So long that a test which waited for it would be seen to hang.
 LONG = 60.0

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgefolio_operator.api import ApiError
-from edgefolio_operator.parallel_writes import write_each
+from edgefolio_operator.kube.bulk_apply import write_each
+from edgefolio_operator.kube.client import ApiError
 
 
 def documents(count: int) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgefolio_operator.aspects import compatible
-from edgefolio_operator.preflight import incompatible, missing_parts, slim_adopted
+from edgefolio_operator.endpoints.adoption_preflight import incompatible, missing_parts, slim_adopted
+from edgefolio_operator.status.informational_conditions import compatible
 
 
 def pod(name: str = "inference-0") -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio.job_report import ProgressLine
-from edgefolio_operator.progress import newest_running
+from edgefolio.contract.job_report import ProgressLine
+from edgefolio_operator.cluster_state.job_progress import newest_running
 
 LINE = '{"stage":"training","percent":40,"message":"dense: epoch 1/3, loss 0.5"}'
 

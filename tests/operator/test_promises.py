@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from played_reports import holding_decision
 from shared_node import MEBIBYTE, NOW, REVISION, endpoint, serving, spec
 
+from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.types import Observation, ServerState, State
-from edgefolio.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.specification.conditions import time_seconds, time_text
-from edgefolio_operator.deciding import standing_promises
-from edgefolio_operator.reservations import (
+from edgefolio_operator.endpoints.facts import standing_promises
+from edgefolio_operator.endpoints.memory_reservations import (
     DONE_SECONDS,
     LOAD_SECONDS,
     PATIENCE_SECONDS,

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from reconciled_site import IMAGES, NOW, Site, published
 
-from edgefolio.job_report import FailureReport
+from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
-from edgefolio_operator.deleting import plan_deletion
-from edgefolio_operator.reconciling import Plan, World
+from edgefolio_operator.reconcilers.finalizer import plan_deletion
+from edgefolio_operator.reconcilers.portfolio import Plan, World
 
 FINALIZER = "edgefolio.dev/repository"
 DELETE = {"uri": "s3://bucket/portfolios", "reclaimPolicy": "Delete"}
@@ -197,7 +197,7 @@ def test_an_ending_namespace_is_not_held(begun: bool) -> None:
 def test_an_ending_namespace_gets_no_finalizer() -> None:
     site = Site(repository=DELETE)
     world = World(portfolio=site.portfolio, namespace={"metadata": {"name": "models", "deletionTimestamp": "x"}})
-    from edgefolio_operator.reconciling import reconcile
+    from edgefolio_operator.reconcilers.portfolio import reconcile
 
     assert reconcile(world, images=IMAGES, states={}, epoch=1, now=NOW).finalizer is None
 

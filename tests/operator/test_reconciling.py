@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from reconciled_site import NOW, Site, published
 
-from edgefolio.job_report import FailureReport
+from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
-from edgefolio_operator.capabilities import Capabilities
+from edgefolio_operator.kube.server_version import Capabilities
 
 
 def serving(**spec: Any) -> Site:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from played_reports import holding_decision, steady_observation
 from shared_node import MEBIBYTE, NOW, REVISION, VARIANTS, endpoint, serving, spec
 
+from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.types import MemoryState, State
-from edgefolio.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.deciding import Sight, decide_all, standing_promises
-from edgefolio_operator.reservations import Promise, Reservations
-from edgefolio_operator.usage import Sample, Usage
+from edgefolio_operator.cluster_state.resource_usage import Sample, Usage
+from edgefolio_operator.endpoints.facts import Sight, decide_all, standing_promises
+from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
 
 RESERVE = 32 * MEBIBYTE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from edgefolio_operator.rewriting import REWRITE_SECONDS, Rewrites
+from edgefolio_operator.reconcilers.status_resync import REWRITE_SECONDS, Rewrites
 
 
 def test_a_status_is_due_at_first_and_then_every_five_minutes_with_jitter() -> None:

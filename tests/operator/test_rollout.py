@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefolio.specification.cluster import Rollout
 from edgefolio.specification.portfolio_status import RolloutStatus
-from edgefolio_operator.rollout import Member, plan_rollout, wave_size
+from edgefolio_operator.revisions.rollout import Member, plan_rollout, wave_size
 
 NOW = 1_800_000_000.0
 KNOWN = frozenset({1, 2, 3})

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from edgefolio.crd import definitions
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.resource import PortfolioSpecification
-from edgefolio_operator import crds
 
 CASES = yaml.safe_load((Path(__file__).parents[1] / "cluster" / "rules.yaml").read_text())
 MODELS = {"ModelPortfolio": PortfolioSpecification, "ModelEndpoint": EndpointSpecification}
@@ -46,7 +46,7 @@ def messages(schema: dict[str, Any]) -> Iterator[str]:
             yield from messages(inner)
 
 
-@pytest.mark.parametrize("definition", [crds.model_portfolio(), crds.model_endpoint()], ids=list(MODELS))
+@pytest.mark.parametrize("definition", [definitions.model_portfolio(), definitions.model_endpoint()], ids=list(MODELS))
 def test_every_rule_has_cases(definition: dict[str, Any]) -> None:
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     written = [case["message"] for case in CASES[definition["spec"]["names"]["kind"]]]

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
+from edgefolio.crd.schema import SchemaError, structural_schema
 from edgefolio.specification.base import DecimalString, Specification
-from edgefolio_operator.schema import SchemaError, structural_schema
 
 
 class Leaf(Specification):

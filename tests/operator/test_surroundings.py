@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from reconciled_site import Site, published
 
-from edgefolio_operator.usage import Usage
+from edgefolio_operator.cluster_state.resource_usage import Usage
 
 ADOPT = {"modelName": "digits", "mode": "Adopt", "adopt": {"selector": {"matchLabels": {"app": "inference"}}}}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefolio.specification.conditions import time_text
-from edgefolio_operator.usage import Sample, duration, node_samples, pod_samples, quantity
+from edgefolio_operator.cluster_state.resource_usage import Sample, duration, node_samples, pod_samples, quantity
 
 NOW = 1_800_000_000.0
 

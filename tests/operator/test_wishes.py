@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgefolio_operator.objectives import Issue, Level
-from edgefolio_operator.wishes import is_paused, pinned_variant
+from edgefolio_operator.endpoints.objectives import Issue, Level
+from edgefolio_operator.endpoints.override_annotations import is_paused, pinned_variant
 
 PIN, PAUSED = "edgefolio.dev/pin-variant", "edgefolio.dev/paused"
 KNOWN = ("small", "dense")

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.capabilities import Capabilities
-from edgefolio_operator.jobs import CLAIMS, Images
-from edgefolio_operator.workloads import (
+from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.resources.daemonset import (
     build_access,
     build_daemon_set,
     build_service,
     service_url,
     serving_key,
 )
+from edgefolio_operator.resources.pruning_job import CLAIMS, Images
 
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rendering import CHART, ROOT, SYSTEM, VALUES, Chart, HelmError, is_hook, named, of_kind, pods_in
 
-from edgefolio_operator import names, settings
+from edgefolio_operator import labels, settings
 
 SETS = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 
@@ -262,7 +262,7 @@ def test_the_pod_alone_is_a_test(chart: Chart, values: dict[str, Any]) -> None:
 def test_scripts_take_off_the_finalizer_that_the_operator_puts_on(chart: Chart) -> None:
     script = named(chart.documents(), "ConfigMap", "edgefolio-uninstall")["data"]["release_finalizers.py"]
     (prefix,) = re.findall(r'^PREFIX = "(.+)"$', script, flags=re.MULTILINE)
-    assert names.FINALIZER.startswith(prefix)
+    assert labels.FINALIZER.startswith(prefix)
 
 
 def test_schema_knows_every_value() -> None:

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from rendering import CHART, ROOT, Chart, Kustomize, named, of_kind
 
+from edgefolio.crd import definitions
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator import crds
-from edgefolio_operator.jobs import Images
-from edgefolio_operator.preflight import missing_parts
-from edgefolio_operator.serving_pod import build_pod
+from edgefolio_operator.endpoints.adoption_preflight import missing_parts
+from edgefolio_operator.resources.pruning_job import Images
+from edgefolio_operator.resources.triton_pod import build_pod
 
 
 def test_generated_manifests_are_not_stale() -> None:
@@ -43,7 +43,7 @@ def test_a_changed_file_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_chart_s_definitions_are_those_of_the_specification(chart: Chart) -> None:
-    for definition in (crds.model_portfolio(), crds.model_endpoint()):
+    for definition in (definitions.model_portfolio(), definitions.model_endpoint()):
         rendered = named(chart.documents(), "CustomResourceDefinition", definition["metadata"]["name"])
         assert rendered["spec"] == definition["spec"]
 

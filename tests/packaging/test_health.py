@@ -15,7 +15,7 @@ from rendering import MANIFESTS
 
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import EndpointCounts, PortfolioStatus, RolloutStatus
-from edgefolio_operator.conditions import Facts, conditions_of
+from edgefolio_operator.status.conditions import Facts, conditions_of
 
 SCRIPTS = MANIFESTS / "gitops" / "argocd" / "resource_customizations" / "edgefolio.dev"
 KINDS = ("ModelPortfolio", "ModelEndpoint")

@@ -14,11 +14,11 @@ from prometheus_client.metrics import MetricWrapperBase
 from rendering import CHART, VALUES, Chart, named, of_kind
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_edge.agent_metrics import AgentMetrics
-from edgefolio_operator import names
-from edgefolio_operator.jobs import Images
+from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_operator import labels
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.workloads import build_daemon_set
+from edgefolio_operator.resources.daemonset import build_daemon_set
+from edgefolio_operator.resources.pruning_job import Images
 
 #: What Prometheus adds to every series by itself.
 OF_THE_TARGET = {"namespace", "pod", "job", "instance", "container", "service"}
@@ -150,9 +150,9 @@ def test_monitors_find_what_they_ask(chart: Chart) -> None:
     template = built["spec"]["template"]
     agents = named(documents, "PodMonitor", "edgefolio-agents")["spec"]
     (expression,) = agents["selector"]["matchExpressions"]
-    assert expression == {"key": names.ENDPOINT_LABEL, "operator": "Exists"}
-    assert names.ENDPOINT_LABEL in template["metadata"]["labels"]
-    assert agents["podTargetLabels"] == [names.PORTFOLIO_LABEL]
+    assert expression == {"key": labels.ENDPOINT_LABEL, "operator": "Exists"}
+    assert labels.ENDPOINT_LABEL in template["metadata"]["labels"]
+    assert agents["podTargetLabels"] == [labels.PORTFOLIO_LABEL]
     ports = {
         port["name"]
         for key in ("initContainers", "containers")

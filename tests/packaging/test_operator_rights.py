@@ -18,7 +18,7 @@ from cluster_site import Operator, Site, wait_for
 from control_plane import Kubernetes
 from rendering import Chart, is_hook
 
-from edgefolio.job_report import FailureReport
+from edgefolio.contract.job_report import FailureReport
 
 
 def installed(kubernetes: Kubernetes, chart: Chart, values: dict[str, Any], *, hooks: bool = False) -> None:

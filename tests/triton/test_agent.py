@@ -19,10 +19,10 @@ from triton_load import Clients, failed, wrong
 from triton_portfolios import MODEL, publish, revealing_model
 
 from edgefolio.manifest import Manifest
-from edgefolio_edge.triton.control import AccessKey, TritonControl
+from edgefolio_edge.triton.client import AccessKey, TritonControl
 from edgefolio_edge.triton.processes import stub_of_version, stubs_of
-from edgefolio_edge.triton.record import recorded_server
 from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.server_record import recorded_server
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3, 4)}
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")

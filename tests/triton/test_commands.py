@@ -19,7 +19,7 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton import server as server_module
 from edgefolio_edge.triton import wheel as wheel_module
-from edgefolio_edge.triton.control import TritonControl
+from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.processes import shared_memory_of, stubs_of
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
 from edgefolio_edge.triton.wheel import TritonWheel, locate_wheel
@@ -165,7 +165,7 @@ def test_a_triton_that_dies_at_its_start_is_one_clear_error(
 
 def test_commands_show_their_help_without_heavy_imports() -> None:
     code = (
-        "import sys; from edgefolio_edge import command_run, command_serve; "
+        "import sys; from edgefolio_edge.cli import run, serve; "
         "heavy = {'numpy', 'tritonclient', 'psutil', 'onnxruntime', 'prometheus_client'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -18,13 +18,13 @@ from triton_site import Site
 
 from edgefolio.decision.types import ServerState
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.observing.observer import Observer
-from edgefolio_edge.probes import backend_probe
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.switching import Switcher
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.probe import backend_probe
+from edgefolio_edge.observation.observer import Observer
+from edgefolio_edge.triton.client import ControlError
 from edgefolio_edge.triton.configuration import configuration_of
-from edgefolio_edge.triton.control import ControlError
 from edgefolio_edge.triton.processes import stub_of_version
+from edgefolio_edge.triton.switcher import Switcher
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3, 4)}
 #: A version that no revision has: what is put there reaches Triton without our verification.
@@ -242,8 +242,8 @@ def test_an_unreadable_version_is_refused_and_the_old_serves_on(site: Site, tmp_
 _SECOND_FAILS = """
 import sys
 from pathlib import Path
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.switching import Placement, Switcher
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.triton.switcher import Placement, Switcher
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
 

@@ -17,8 +17,8 @@ from triton_portfolios import MODEL, images, revealed_tag
 from triton_site import Site
 from tritonclient.utils import InferenceServerException
 
-from edgefolio_edge.observing.traffic import TrafficObserver
-from edgefolio_edge.triton.control import ControlError, TritonControl
+from edgefolio_edge.observation.traffic import TrafficObserver
+from edgefolio_edge.triton.client import ControlError, TritonControl
 
 REQUESTS = 5000
 SWITCHES = 10

@@ -10,11 +10,11 @@ from triton_portfolios import MODEL
 
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.switching import Placement, Switcher
-from edgefolio_edge.triton.control import TritonControl
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
+from edgefolio_edge.triton.switcher import Placement, Switcher
 
 FREE_PORTS = Ports(http=0, grpc=0, metrics=0)
 

@@ -8,23 +8,23 @@ import threading
 import time
 from typing import Any
 
-from edgefolio.durable_files import make_folder
 from edgefolio.errors import UserError
+from edgefolio.files import make_folder
 from edgefolio.repository import Repository
-from edgefolio_edge.agent import Agent, Cycle
-from edgefolio_edge.agent_metrics import AgentMetrics
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.loop import Agent, Cycle
+from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
-from edgefolio_edge.cluster.follower import Follower
+from edgefolio_edge.cluster.endpoint_watcher import Follower
 from edgefolio_edge.cluster.orders import Order, Orders
 from edgefolio_edge.cluster.settings import Settings
-from edgefolio_edge.cluster.status import StatusWriter
-from edgefolio_edge.health import Health
-from edgefolio_edge.hosting import Host
-from edgefolio_edge.locking import only_writer_of_directory
-from edgefolio_edge.reporting import Reporter
-from edgefolio_edge.stopping import stop_on_signals
-from edgefolio_edge.store import ModelStore
-from edgefolio_edge.syncing import Synchronizer, SyncLimits
+from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.health_files import Health
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.synchronizer import Synchronizer, SyncLimits
+from edgefolio_edge.process.directory_lock import only_writer_of_directory
+from edgefolio_edge.process.signals import stop_on_signals
+from edgefolio_edge.triton.host import Host
 
 #: A new revision is fetched by the endpoints of one wave within so many seconds, not all at once.
 JITTER_SECONDS = 5.0

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
-from edgefolio.durable_files import write_durably
+from edgefolio.files import write_durably
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
-from edgefolio.specification.understanding import understood
-from edgefolio_edge.reporting import Reporter
+from edgefolio.specification.tolerant import understood
+from edgefolio_edge.agent.event_log import Reporter
 
 ORDERS_FILE = "orders.json"
 #: So long an agent that acted alone waits, once it is back, for an order that knows of it.

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
-from edgefolio_edge.triton.control import AccessKey, ControlError, TritonControl
+from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
-from edgefolio_edge.triton.control import AccessKey, TritonControl
+from edgefolio_edge.triton.client import AccessKey, TritonControl
 from edgefolio_edge.triton.endpoint import Endpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
 from edgefolio.decision.choice import latency_budget
-from edgefolio.decision.explaining import Explanation, explain_choice
-from edgefolio.decision.memory import mebibytes, needed_bytes
+from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
+from edgefolio.decision.explain import Explanation, explain_choice
 from edgefolio.decision.profiles import objectives_from_specification, profiles_from_manifest
 from edgefolio.decision.types import Objectives, VariantProfile
 from edgefolio.errors import UserError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgefolio.decision.explaining import ExplainedVariant
-from edgefolio.decision.memory import needed_bytes
+from edgefolio.decision.estimates.memory import needed_bytes
+from edgefolio.decision.explain import ExplainedVariant
 
 #: The headings of a variant's figures.
 FIGURES = ("accuracy %", "p95 ms", "busy %")

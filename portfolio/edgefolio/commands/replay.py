@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgefolio.decision.replaying import Replay
-from edgefolio.decision.replaying import replay as replay_trace
-from edgefolio.decision.traces import Trace, parse_trace
+from edgefolio.decision.recording.replay import Replay
+from edgefolio.decision.recording.replay import replay as replay_trace
+from edgefolio.decision.recording.traces import Trace, parse_trace
 from edgefolio.decision.types import Action
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK, UserError
 

@@ -19,8 +19,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgefolio.decision.memory import MemoryBounds, mebibytes, needed_bytes
-from edgefolio.decision.prediction import LARGEST_SENSIBLE, UTILIZATION_CAP, Conditions, Expectation, expected_latency
+from edgefolio.decision.estimates.memory import MemoryBounds, mebibytes, needed_bytes
+from edgefolio.decision.estimates.prediction import (
+    LARGEST_SENSIBLE,
+    UTILIZATION_CAP,
+    Conditions,
+    Expectation,
+    expected_latency,
+)
 from edgefolio.decision.types import MEMORY_PRESSURE, Objectives, Prediction, VariantProfile
 
 

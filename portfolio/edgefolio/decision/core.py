@@ -22,10 +22,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgefolio.decision.arrivals import arrivals_learned, traffic_before
 from edgefolio.decision.cycle import Cycle
-from edgefolio.decision.estimation import estimated, measure
-from edgefolio.decision.prediction import is_usable
+from edgefolio.decision.estimates.arrivals import arrivals_learned, traffic_before
+from edgefolio.decision.estimates.compute_factor import estimated, measure
+from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.rules import RULES, Outcome, memory_rule, pin_rule, serve_something_rule, upgrade_rule
 from edgefolio.decision.state import rebased
 from edgefolio.decision.timers import timed

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgefolio.decision.arrivals import conditions_of, is_censored
 from edgefolio.decision.choice import Assessment, Choice, assess, choose, latency_budget
-from edgefolio.decision.estimation import Measurement
-from edgefolio.decision.memory import memory_bounds
-from edgefolio.decision.prediction import Expectation
+from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
+from edgefolio.decision.estimates.compute_factor import Measurement
+from edgefolio.decision.estimates.memory import memory_bounds
+from edgefolio.decision.estimates.prediction import Expectation
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgefolio.decision.arrivals import conditions_of
 from edgefolio.decision.choice import Assessment, latency_budget
 from edgefolio.decision.cycle import Cycle
-from edgefolio.decision.memory import memory_bounds, needed_bytes
-from edgefolio.decision.prediction import UTILIZATION_CAP, Conditions, expected_latency
+from edgefolio.decision.estimates.arrivals import conditions_of
+from edgefolio.decision.estimates.memory import memory_bounds, needed_bytes
+from edgefolio.decision.estimates.prediction import UTILIZATION_CAP, Conditions, expected_latency
 from edgefolio.decision.types import MEMORY_PRESSURE
 
 #: A node that computes this much faster than the machine of the profile is no remedy that anybody can take.

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget, speed
 from edgefolio.decision.cycle import Cycle
-from edgefolio.decision.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
+from edgefolio.decision.estimates.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
 from edgefolio.decision.state import retry_at, state_after_failure
 from edgefolio.decision.timers import bounced, waiting_backoffs
 from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState, State, VariantProfile

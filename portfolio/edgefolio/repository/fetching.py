@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefolio.durable_files import PARTIAL_SUFFIX, fsync_folder, make_folder, writing
 from edgefolio.errors import EdgefolioError, IntegrityError
+from edgefolio.files import PARTIAL_SUFFIX, fsync_folder, make_folder, writing
 from edgefolio.repository.storage import Storage
 
 _CHUNK_BYTES = 1 << 20

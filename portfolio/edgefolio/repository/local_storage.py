@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefolio.durable_files import (
+from edgefolio.errors import IntegrityError, UserError
+from edgefolio.files import (
     PARTIAL_SUFFIX,
     copy_durably,
     create_durably,
@@ -19,7 +20,6 @@ from edgefolio.durable_files import (
     write_durably,
     writing,
 )
-from edgefolio.errors import IntegrityError, UserError
 
 _LOCK = ".lock"
 #: An unfinished file that is older than this (seconds) belongs to a dead writer.

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from edgefolio.errors import EdgefolioError, IntegrityError, UserError
-from edgefolio.reaching import unreachable
+from edgefolio.transient_errors import unreachable
 
 _S3 = frozenset({"s3", "s3a"})
 _ATTEMPTS_TO_UPDATE = 50

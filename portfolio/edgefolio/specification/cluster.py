@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from edgefolio.specification.base import ByteQuantity, Specification
-from edgefolio.specification.rules import list_map, rules
+from edgefolio.specification.cel import list_map, rules
 
 #: Name of a namespaced object.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.cel import WRITTEN_WHOLE, list_map, rules
 from edgefolio.specification.cluster import ObjectName
 from edgefolio.specification.conditions import (
     Condition,
@@ -28,7 +29,6 @@ from edgefolio.specification.making import Uri
 from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import Bytes
 from edgefolio.specification.resource import ObjectMeta
-from edgefolio.specification.rules import WRITTEN_WHOLE, list_map, rules
 from edgefolio.specification.serving import Switching
 
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
-from edgefolio.specification.mistakes import first_mistake
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
+from edgefolio.specification.validation_errors import first_mistake
 
 #: Fields that only a cluster reads; on one machine they are ignored, with a note.
 CLUSTER_FIELDS = (

@@ -14,7 +14,7 @@ from edgefolio.specification.base import (
     PositiveDecimal,
     Specification,
 )
-from edgefolio.specification.rules import rules
+from edgefolio.specification.cel import rules
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from edgefolio.specification.base import DecimalString
+from edgefolio.specification.cel import WRITTEN_WHOLE, list_map
 from edgefolio.specification.conditions import (
     Condition,
     Failure,
@@ -21,7 +22,6 @@ from edgefolio.specification.conditions import (
     Time,
     VariantName,
 )
-from edgefolio.specification.rules import WRITTEN_WHOLE, list_map
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=0, le=2**53)]

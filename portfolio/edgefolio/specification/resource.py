@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgefolio.specification.base import Specification
+from edgefolio.specification.cel import list_map, rules
 from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
 from edgefolio.specification.conditions import Sha256
 from edgefolio.specification.making import DataSpecification, Methods, Profiling, Selection, Source, Uri
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
-from edgefolio.specification.rules import list_map, rules
 from edgefolio.specification.serving import Serving, Switching
 
 API_VERSION = "edgefolio.dev/v1alpha1"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from edgefolio.errors import UserError
-from edgefolio.reaching import unreachable
+from edgefolio.transient_errors import unreachable
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})

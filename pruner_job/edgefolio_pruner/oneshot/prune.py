@@ -16,9 +16,9 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot.cascade import State
-from edgefolio_pruner.oneshot.ladder import LEAST_SAMPLES, Ladder
 from edgefolio_pruner.oneshot.readers import find_readers
 from edgefolio_pruner.oneshot.result import OneShotResult
+from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Ladder
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 

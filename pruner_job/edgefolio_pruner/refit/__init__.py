@@ -8,9 +8,9 @@ Two users: the one-shot route drops a reader's columns because a channel is remo
 drops columns because a channel is not sent. Both call the same four functions.
 """
 
+from edgefolio_pruner.refit.kept_channels import Elimination, eliminate_blocks, select_blocks
 from edgefolio_pruner.refit.moments import MomentAccumulator, Moments, SplitMoments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
-from edgefolio_pruner.refit.selection import Elimination, eliminate_blocks, select_blocks
 from edgefolio_pruner.refit.solve import RIDGES, Refit, refit_columns
 
 __all__ = [

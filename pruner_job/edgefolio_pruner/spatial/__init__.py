@@ -4,11 +4,11 @@
 removes every channel that provably does not matter and returns a smaller module with the same outputs.
 """
 
-from .capture import CapturedModel, CaptureRefused, capture
-from .compress import Compressed, compress
-from .groups import ChannelGroup, ChannelSlice, channel_groups
-from .macs import count_macs, count_parameters
-from .report import Barrier, LayerChannels, SpatialReport
+from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, channel_groups
+from edgefolio_pruner.spatial.compress import Compressed, compress
+from edgefolio_pruner.spatial.compression_report import Barrier, LayerChannels, SpatialReport
+from edgefolio_pruner.spatial.graph.capture import CapturedModel, CaptureRefused, capture
+from edgefolio_pruner.spatial.macs import count_macs, count_parameters
 
 __all__ = [
     "Barrier",

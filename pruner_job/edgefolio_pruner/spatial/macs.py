@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .capture import CapturedModel
+from edgefolio_pruner.spatial.graph.capture import CapturedModel
 
 __all__ = ["count_macs", "count_parameters"]
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from .capture import copy_graph_module
-from .positions import Positions
-from .shapes import LARGEST_STATIC_SIZE
-from .structure import Structure
+from edgefolio_pruner.spatial.graph.capture import copy_graph_module
+from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
+from edgefolio_pruner.spatial.positions import Positions
+from edgefolio_pruner.spatial.structure import Structure
 
 __all__ = ["Observed"]
 

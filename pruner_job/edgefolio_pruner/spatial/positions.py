@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .shapes import LARGEST_STATIC_SIZE
+from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
 
 __all__ = ["Positions", "UnfollowedError", "collapse", "concatenate", "expand_axis", "reshape"]
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from .positions import Positions
+from edgefolio_pruner.spatial.positions import Positions
 
 __all__ = ["Barrier", "Constant", "Contraction", "Effect", "Input", "Map", "Mixer", "Move", "Operand", "Output", "Role"]
 

@@ -15,10 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from .observed import Observed
-from .roles import Barrier, Constant, Contraction, Effect, Input, Map, Mixer, Move, Operand, Zeros
-from .structure import Structure
-from .weights import Matrices
+from edgefolio_pruner.spatial.observed import Observed
+from edgefolio_pruner.spatial.roles import (
+    Barrier,
+    Constant,
+    Contraction,
+    Effect,
+    Input,
+    Map,
+    Mixer,
+    Move,
+    Operand,
+    Zeros,
+)
+from edgefolio_pruner.spatial.structure import Structure
+from edgefolio_pruner.spatial.weights import Matrices
 
 __all__ = ["State", "States", "propagate"]
 

@@ -10,10 +10,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
-from .nodes import tensor_inputs
-from .positions import Positions, UnfollowedError
-from .program import Program
-from .roles import Barrier, Contraction, Output, Role
+from edgefolio_pruner.spatial.graph.nodes import tensor_inputs
+from edgefolio_pruner.spatial.graph.program import Program
+from edgefolio_pruner.spatial.positions import Positions, UnfollowedError
+from edgefolio_pruner.spatial.roles import Barrier, Contraction, Output, Role
 
 __all__ = ["Structure", "build_structure"]
 
@@ -104,7 +104,7 @@ class Builder:
 
 def build_structure(program: Program) -> Structure:
     """Assign roles and channels to every node of ``program``."""
-    from .roles_of_operators import assign_role
+    from edgefolio_pruner.spatial.operators.registry import assign_role
 
     builder = Builder(program)
     for node in program.nodes:

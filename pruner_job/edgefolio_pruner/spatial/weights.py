@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .program import Program
-from .roles import Contraction
+from edgefolio_pruner.spatial.graph.program import Program
+from edgefolio_pruner.spatial.roles import Contraction
 
 __all__ = ["Matrices", "Matrix"]
 

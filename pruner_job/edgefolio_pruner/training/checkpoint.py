@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from edgefolio.durable_files import PARTIAL_SUFFIX, write_durably
+from edgefolio.files import PARTIAL_SUFFIX, write_durably
 
 _HEADER = "edgefolio"
 _FIELD = "--work-dir"

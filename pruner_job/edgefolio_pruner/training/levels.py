@@ -16,13 +16,13 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
+from edgefolio_pruner.model_loading import check_weights_fit
 from edgefolio_pruner.progress import Progress, no_progress
-from edgefolio_pruner.sources import check_weights_fit
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_json, read_tensors, remove_unfinished, write_json, write_tensors
 from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
 from edgefolio_pruner.training.evaluation import check_model_fits_data, evaluate
-from edgefolio_pruner.training.groups import prune_by_group, with_first_names
+from edgefolio_pruner.training.mask_groups import prune_by_group, with_first_names
 from edgefolio_pruner.training.masks import (
     Masks,
     apply_masks,
@@ -37,7 +37,7 @@ from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_di
 from edgefolio_pruner.training.trainer import LevelTrainer, Plan, Position, part
 
 if TYPE_CHECKING:
-    from edgefolio_pruner.spatial import ChannelGroup
+    from edgefolio_pruner.spatial import ChannelGroup, capture
 
 _FIELD = "spec.methods.sparseTraining"
 _FORMAT = 1
@@ -277,7 +277,7 @@ class _Run:
 
     def _channel_groups(self) -> tuple[ChannelGroup, ...]:
         if self._groups is None:
-            from edgefolio_pruner.spatial import capture, channel_groups
+            from edgefolio_pruner.spatial import channel_groups
 
             module = self._build().eval()
             example = torch.from_numpy(self._data.train.images[:2].copy())

@@ -1,0 +1,64 @@
+"""Say things when they change, and only then: decisions, what was synchronized, errors that last."""
+
+from __future__ import annotations
+
+from edgefolio.decision.types import Decision
+from edgefolio.errors import UserError
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.models.synchronizer import Synced
+
+
+class Teller:
+    """Remembers what was said last."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._decision: tuple[object, ...] | None = None
+        self._synced: Synced | None = None
+        self._error: str | None = None
+
+    def decision(self, decision: Decision, *, active: str | None, dry_run: bool) -> None:
+        """Say a decision that is another than the last one."""
+        told = (decision.action, decision.reason, decision.target, active, decision.objectives_met)
+        if told != self._decision:
+            self._decision = told
+            self._reporter.decision(decision, active=active, dry_run=dry_run)
+
+    def error(self, error: UserError) -> None:
+        """Say an error that is another than the last one."""
+        if str(error) != self._error:
+            self._error = str(error)
+            self._reporter.event("error", error.one_line())
+
+    def waiting(self, error: UserError) -> None:
+        """Say why a server that somebody else runs cannot be worked with yet, once."""
+        if str(error) != self._error:
+            self._error = str(error)
+            self._reporter.event("waiting", error.problem, endpoint=error.value)
+
+    def synced(self, synced: Synced) -> None:
+        """Say what is new of the repository: a refusal, a revision on disk, that it cannot be read."""
+        before = self._synced or Synced()
+        self._synced = synced
+        revision = None if synced.manifest is None else synced.manifest.revision
+        if synced.refusal is not None and synced.refusal != before.refusal:
+            on = "nothing serves yet" if revision is None else f"revision {revision} serves on"
+            number = synced.refusal.revision
+            what = "A published revision" if number is None else f"Revision {number}"
+            self._reporter.event(
+                "refused",
+                f"{what} is refused, {on}: {synced.refusal.problem}",
+                reason=synced.refusal.reason,
+                revision=number,
+                servedRevision=revision,
+            )
+        if synced.unreachable is not None and synced.unreachable != before.unreachable:
+            self._reporter.event("unsynced", f"The repository cannot be followed: {synced.unreachable}")
+        is_new = not before.complete or before.manifest is not synced.manifest
+        if synced.complete and is_new:
+            self._reporter.event(
+                "revision",
+                f"Revision {revision} is on disk, verified.",
+                revision=revision,
+                variants=len(synced.available),
+            )

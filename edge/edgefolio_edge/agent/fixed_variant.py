@@ -1,0 +1,125 @@
+"""Serve one variant until told to stop: fetch, verify, load, and look after the backend."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefolio.errors import UserError
+from edgefolio.repository import Repository
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.models.model_store import ModelStore, variant_named
+from edgefolio_edge.process.signals import stop_on_signals
+from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.ports import Ports
+from edgefolio_edge.triton.server import ServerSettings
+from edgefolio_edge.triton.switcher import Placement, Switcher
+
+#: How often server and backend are looked at.
+WATCH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """The options of ``edgefolio serve``."""
+
+    repository: str
+    model: str
+    revision: int | None
+    variant: str | None
+    endpoint: str | None
+    endpoint_key_file: Path | None
+    model_directory: Path | None
+    address: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    threads: int
+    as_json: bool
+
+
+def serve_variant(options: ServeOptions) -> None:
+    """Serve until a signal. Raises :class:`UserError` or IntegrityError; then nothing is left running."""
+    reporter = Reporter(as_json=options.as_json)
+    repository = Repository.open(options.repository)
+    if options.revision is None:
+        manifest = repository.current_manifest(options.model)[1]
+    else:
+        manifest = repository.manifest(options.model, options.revision)
+    variant = manifest.variants[-1] if options.variant is None else variant_named(manifest, options.variant)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefolio-serve-")))
+        store = ModelStore(
+            directory,
+            model=options.model,
+            threads=options.threads,
+            model_repository=options.model_directory.absolute() if options.model_directory else None,
+        )
+        store.fetch(repository, manifest, variant)
+        store.write_configuration(manifest)
+        host = stack.enter_context(_host(options, store, directory))
+        control = host.endpoint.control()
+        stack.callback(control.close)
+        placement = Placement(manifest=manifest, variant=variant)
+        switcher = Switcher(control, store, warm_up=not host.endpoint.has_our_backend)
+        outcome = switcher.switch(placement)
+        if not outcome.succeeded:
+            raise UserError(
+                f"Triton does not serve the variant: {outcome.cause}",
+                field="--variant",
+                value=variant.name,
+                remedy="Run `edgefolio verify` on the repository, and look at what Triton says above.",
+            )
+        reporter.event(
+            "serving",
+            f"{options.model} is served by {variant.name}; Ctrl-C stops it.",
+            model=options.model,
+            variant=variant.name,
+            version=placement.version,
+            http=host.endpoint.http,
+            grpc=host.endpoint.grpc,
+            metrics=host.endpoint.metrics,
+        )
+        _watch(host, switcher, placement, reporter, stop)
+        reporter.event("stopping", "Stopping what was started.")
+
+
+def _watch(host: Host, switcher: Switcher, placement: Placement, reporter: Reporter, stop: threading.Event) -> None:
+    while not stop.wait(WATCH_SECONDS):
+        if not host.is_alive():
+            raise UserError(
+                f"Triton died while it served. Its last words: {host.log_tail() or 'none'}",
+                field="triton",
+                remedy="Start again; `edgefolio run` restarts a Triton that dies.",
+            )
+        if host.endpoint.lacks_backend_of(placement.version) and switcher.canary(placement) is not None:
+            reporter.event("dead", "The backend does not answer inference; it is repaired.")
+            outcome = switcher.repair(placement)
+            reporter.event("repaired" if outcome.succeeded else "failed", outcome.cause or "It answers again.")
+
+
+@contextlib.contextmanager
+def _host(options: ServeOptions, store: ModelStore, directory: Path) -> Iterator[Host]:
+    if options.endpoint is None:
+        settings = ServerSettings(
+            model_repository=store.model_repository,
+            ports=Ports(http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port),
+            address=options.address,
+            threads=options.threads,
+        )
+        with Host.own(settings, directory) as host:
+            yield host
+        return
+    if options.model_directory is None:
+        raise UserError(
+            "it must be known where that Triton reads its models.",
+            field="--model-directory",
+            remedy="Name the directory that the Triton was started with as --model-repository, as seen from here.",
+        )
+    with Host.attached(options.endpoint, key_file=options.endpoint_key_file) as host:
+        yield host

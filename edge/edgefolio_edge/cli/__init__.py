@@ -1,0 +1,1 @@
+"""The commands ``edgefolio run``, ``serve`` and ``verify``."""

@@ -1,0 +1,79 @@
+"""``edgefolio run``: the agent in its autonomous mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The ModelPortfolio.", show_default=False)],
+    repository: Annotated[
+        str | None, typer.Option(help="Read from here instead of spec.repository.uri.", show_default=False)
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Attach to the Triton at grpc://host:port instead of starting one.", show_default=False),
+    ] = None,
+    endpoint_key_file: Annotated[
+        Path | None, typer.Option(help="File with that Triton's key: name=secret.", show_default=False)
+    ] = None,
+    endpoint_metrics: Annotated[
+        str | None, typer.Option(help="host:port of that Triton's metrics.", show_default=False)
+    ] = None,
+    model_directory: Annotated[
+        Path | None,
+        typer.Option(help="That Triton's model repository, as seen from here.", show_default=False),
+    ] = None,
+    address: Annotated[str, typer.Option(help="Where the started Triton listens.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="0 takes any free port.", min=0, max=65535)] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="0 takes any free port.", min=0, max=65535)] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Triton's metrics.", min=0, max=65535)] = 8002,
+    agent_metrics_port: Annotated[
+        int, typer.Option(help="The agent's metrics; 0 takes any free port and says which.", min=0, max=65535)
+    ] = 0,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="What the server may use, as 512Mi; else its cgroup says.", show_default=False)
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="What must survive a restart, models included.", show_default="in ~/.local/state/edgefolio"),
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write a trace for `edgefolio replay`.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Serve a published portfolio and keep the variant that fits: sync, verify, observe, decide, switch.
+
+    Starts a Triton on this machine (or attaches to a running one) and prints each decision that changes, with its
+    reason and numbers. Changes of the objectives in the file are followed, and new revisions in the repository. Ctrl-C
+    stops everything that was started.
+
+    Example: edgefolio run -f examples/fashion-mnist.yaml --repository ./portfolios
+    """
+    from edgefolio_edge.agent.assembly import RunOptions, run_agent
+
+    run_agent(
+        RunOptions(
+            file=file,
+            repository=repository,
+            endpoint=endpoint,
+            endpoint_key_file=endpoint_key_file,
+            endpoint_metrics=endpoint_metrics,
+            model_directory=model_directory,
+            address=address,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            agent_metrics_port=agent_metrics_port,
+            memory_limit=memory_limit,
+            state_directory=state_dir,
+            record=record,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+    )

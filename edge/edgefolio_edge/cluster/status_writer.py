@@ -1,0 +1,216 @@
+"""The endpoint's status: written when it would change a decision, and before the last report runs out.
+
+A cycle a second on many nodes must not become a write a second. Figures that only tremble are not reported; until
+``validUntil`` no news means no change. An order that changes nothing else is no news to who gave it: that it was seen
+is said with the next report, which it brings forward a little, by another time on each node. One changed objective
+would otherwise be answered by a whole site in the second in which the site is being told.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
+from edgefolio.specification.conditions import Condition, Failure, time_text
+from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio_edge.agent.loop import Cycle
+from edgefolio_edge.cluster.orders import Orders
+from edgefolio_edge.models.synchronizer import REVISION_REFUSED, Synced
+
+#: A report holds for so long; the next one comes after about half of it.
+VALID_SECONDS = 60.0
+#: Two reports are at least this far apart, unless the served variant changed.
+MIN_SECONDS = 2.0
+#: An order is acknowledged within so long.
+ACKNOWLEDGE_SECONDS = 10.0
+#: While reports do not arrive, the next one waits at most so long.
+LONGEST_PAUSE_SECONDS = 15.0
+#: A figure that changed by less is the same figure.
+_TREMBLE = 0.2
+#: Status, reason and message of a condition.
+_Told = tuple[str, str, str]
+
+
+class StatusWriter:
+    """Decides when to report, and what."""
+
+    def __init__(self, orders: Orders, write: Callable[[dict[str, Any]], bool], *, clock: Callable[[], float]) -> None:
+        """``write`` returns whether the report arrived; ``clock`` gives seconds since the epoch."""
+        self._orders = orders
+        self._write = write
+        self._clock = clock
+        self._failure: Failure | None = None
+        self._conditions: tuple[Condition, ...] = ()
+        self._reported: tuple[object, ...] | None = None
+        self._generation: int | None = None
+        self._traffic: TrafficWindow | None = None
+        self._reported_at = float("-inf")
+        self._next_at = float("-inf")
+        self._failures = 0
+        self._failed_at = 0.0
+        self._heard_at: float | None = None
+
+    def failed(self, *, reason: str, message: str, revision: int | None = None, variant: str | None = None) -> None:
+        """Something went wrong; it is reported with the next cycle."""
+        self._failure = Failure(
+            location="",
+            reason=reason,
+            message=message[:1024],
+            revision=revision,
+            variant=variant,
+            time=time_text(self._clock()),
+        )
+
+    def after_cycle(self, cycle: Cycle) -> None:
+        """Report ``cycle`` if it is worth it."""
+        now = self._clock()
+        facts = self._facts(cycle)
+        self._notice_order(now)
+        served = None if self._reported is None else self._reported[:2]
+        urgent = served != facts[:2]
+        changed = facts != self._reported or self._moved(cycle.observation)
+        due = now >= self._next_at or (changed and (urgent or now - self._reported_at >= MIN_SECONDS))
+        # A clock that was set back must not silence the endpoint.
+        if (not due and self._reported_at <= now) or self._holds_back(now):
+            return
+        if self._write(self._status(cycle, now).model_dump(mode="json", by_alias=True, exclude_none=True)):
+            self._reported = facts
+            self._traffic = cycle.observation.traffic if cycle.observation is not None else None
+            self._reported_at = now
+            self._next_at = now + VALID_SECONDS * random.uniform(0.4, 0.6)
+            self._failures = 0
+        else:
+            self._failures += 1
+            self._failed_at, self._heard_at = now, self._orders.heard_at
+
+    def _notice_order(self, now: float) -> None:
+        """Bring the next report forward if there is a new order."""
+        generation = self._orders.order.generation if self._orders.order is not None else None
+        if generation != self._generation:
+            self._generation = generation
+            self._next_at = min(self._next_at, now + ACKNOWLEDGE_SECONDS * random.uniform(0.2, 1.0))
+
+    def _holds_back(self, now: float) -> bool:
+        """Whether the last report did not arrive and nothing was heard since; each try waits longer than the last."""
+        if not self._failures or self._orders.heard_at != self._heard_at:
+            return False
+        return 0 <= now - self._failed_at < min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
+
+    def _facts(self, cycle: Cycle) -> tuple[object, ...]:
+        """What a decision or a person would want to know at once."""
+        active = cycle.sight.active if cycle.sight is not None else None
+        decision = cycle.decision
+        return (
+            active.variant.name if active is not None else None,
+            active.manifest.revision if active is not None else None,
+            cycle.observation.server if cycle.observation is not None else None,
+            decision.objectives_met if decision is not None else None,
+            decision.reason if decision is not None and self._orders.is_alone else None,
+            cycle.state.last_switch_at,
+            cycle.state.quarantined,
+            cycle.synced.available,
+            cycle.synced.refusal,
+            cycle.synced.unreachable is None,
+            cycle.trouble is None,
+            self._orders.is_alone,
+            self._failure,
+        )
+
+    def _moved(self, observation: Observation | None) -> bool:
+        """Whether the traffic is another than the one reported."""
+        new, old = observation.traffic if observation is not None else None, self._traffic
+        if new is None or old is None:
+            return (new is None) != (old is None)
+        return (
+            (new.requests == 0) != (old.requests == 0)
+            or _differs(new.requests / max(new.seconds, 1e-9), old.requests / max(old.seconds, 1e-9))
+            or (new.requests > 0 and _differs(new.mean_compute_milliseconds, old.mean_compute_milliseconds))
+            or (new.requests > 0 and _differs(new.mean_total_milliseconds, old.mean_total_milliseconds))
+        )
+
+    def _status(self, cycle: Cycle, now: float) -> EndpointStatus:
+        sight, order = cycle.sight, self._orders.order
+        active = sight.active if sight is not None else None
+        observation, decision = cycle.observation, cycle.decision
+        alone = self._orders.is_alone
+        self._conditions = self._conditions_now(cycle, now, alone=alone)
+        return EndpointStatus(
+            observed_generation=order.generation if order is not None else 0,
+            observed_epoch=order.spec.epoch if order is not None else 0,
+            active_variant=active.variant.name if active is not None else None,
+            active_revision=active.manifest.revision if active is not None else None,
+            resident_variants=observation.resident_variants[:8] if observation is not None else (),
+            observation=None
+            if observation is None
+            else report_of_observation(observation, now=now, valid_seconds=VALID_SECONDS),
+            decision=None if decision is None else report_of_decision(decision, cycle.state, decided_by_agent=alone),
+            last_failure=self._failure,
+            conditions=self._conditions,
+        )
+
+    def _conditions_now(self, cycle: Cycle, now: float, *, alone: bool) -> tuple[Condition, ...]:
+        found = {
+            "Ready": _ready(cycle),
+            "Synced": _synced(cycle.synced, self._orders.revision),
+            "ObjectivesMet": _objectives_met(cycle.decision),
+            "Autonomous": ("True", "CutOff", "The agent decides.") if alone else ("False", "Connected", ""),
+        }
+        known = {condition.type: condition for condition in self._conditions}
+        return tuple(
+            Condition.model_validate(
+                {
+                    "type": kind,
+                    "status": status,
+                    "reason": reason,
+                    "message": message[:1024],
+                    "last_transition_time": known[kind].last_transition_time
+                    if kind in known and known[kind].status == status
+                    else time_text(now),
+                }
+            )
+            for kind, (status, reason, message) in found.items()
+        )
+
+
+def _ready(cycle: Cycle) -> _Told:
+    """Whether a verified variant answers clients."""
+    sight, observation = cycle.sight, cycle.observation
+    if not cycle.synced.available:
+        return "False", "NothingSynced", "No variant is on disk, verified."
+    if cycle.trouble is not None:
+        return "False", "ServerUnreachable", cycle.trouble
+    if sight is None or sight.active is None:
+        return "False", "NothingServed", ""
+    if observation is not None and observation.server is ServerState.DEAD:
+        return "False", "ServerDead", "The server does not answer inference."
+    return "True", "Serving", ""
+
+
+def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _Told:
+    """Whether the ordered revision is on disk, whole."""
+    if wanted is None:
+        return "False", "NothingPublished", "No revision is published yet."
+    if synced.refusal is not None:
+        reason = "Refused" if synced.refusal.reason == REVISION_REFUSED else synced.refusal.reason
+        return "False", reason, synced.refusal.problem
+    manifest = synced.manifest
+    is_wanted = manifest is not None and manifest.revision == wanted[0]
+    if is_wanted and synced.complete:
+        return "True", "Verified", f"Revision {wanted[0]} is on disk, verified."
+    if synced.unreachable is not None:
+        return "False", "Unreachable", synced.unreachable
+    count = f"{len(synced.available)} of {len(manifest.variants)} variants" if is_wanted and manifest else "Nothing"
+    return "False", "Fetching", f"{count} of revision {wanted[0]} can be loaded so far."
+
+
+def _objectives_met(decision: Decision | None) -> _Told:
+    if decision is None or decision.objectives_met is None:
+        return "Unknown", "NotKnown", ""
+    return ("True", "Met", "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
+
+
+def _differs(new: float, old: float) -> bool:
+    return abs(new - old) > _TREMBLE * max(abs(new), abs(old), 1e-9)

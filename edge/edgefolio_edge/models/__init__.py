@@ -1,0 +1,1 @@
+"""Models on local disk: synchronized, verified, stored; their probes."""

@@ -1,0 +1,287 @@
+"""The models on local disk: Triton's model repository, filled with verified bytes only.
+
+    <root>/models/<model>/config.pbtxt            generated from the manifest
+    <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
+    <root>/models/<model>/<version>/probe.json    what the backend compares while it loads
+    <root>/revisions/<model>/<revision>.json      the manifest of every revision that is kept
+    <root>/revisions/<model>/good.json            the last complete revision: it serves when the repository is away
+    <root>/incoming/                              transfers that are under way or were interrupted
+
+Nothing in a version's directory changes after it got its name: Triton would take a changed file for a new model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.files import fsync_folder, make_folder, write_durably, writing
+from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, Variant, sha256_of
+from edgefolio.repository import Repository
+from edgefolio.repository.fetching import digest_of_file
+from edgefolio_edge.models.probe import backend_probe
+from edgefolio_edge.triton.configuration import as_text, configuration_of
+
+FIELD = "--state-dir"
+_BLOCK_BYTES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """What was verified and when: a file with another size, time or inode is verified again."""
+
+    sha256: str
+    signature: tuple[int, int, int]
+
+
+class ModelStore:
+    """Local copies of one model's variants. One process writes, Triton reads."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        model: str,
+        served_as: str | None = None,
+        threads: int = 1,
+        model_repository: Path | None = None,
+    ) -> None:
+        """``model`` is its name in the repository, ``served_as`` the name that clients use (the same by default).
+
+        ``model_repository`` is the directory that a Triton which runs anyway reads; else it lies below ``root``.
+        """
+        self.root = root
+        #: The directory that Triton is pointed at.
+        self.model_repository = model_repository or root / "models"
+        # On the same file system as the models: what is verified gets its place by a rename.
+        self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
+        self.model = model
+        self.served_as = served_as or model
+        self.threads = threads
+        self._verified: dict[Path, StoredFile] = {}
+
+    @property
+    def model_directory(self) -> Path:
+        """Triton's directory of the model."""
+        return self.model_repository / self.served_as
+
+    def version_directory(self, version: int) -> Path:
+        """Where a version lies once it is verified."""
+        return self.model_directory / str(version)
+
+    def path_of(self, manifest: Manifest, variant: Variant) -> Path:
+        """Where the variant's model lies once it is verified."""
+        return self.version_directory(manifest.version_of(variant)) / "model.onnx"
+
+    def has(self, manifest: Manifest, variant: Variant) -> bool:
+        """Whether the variant's bytes are on disk and are the manifest's."""
+        path = self.path_of(manifest, variant)
+        try:
+            status = path.stat()
+            signature = (status.st_size, status.st_mtime_ns, status.st_ino)
+            known = self._verified.get(path)
+            if known is not None and known.signature == signature:
+                return known.sha256 == variant.sha256
+            probe = (path.parent / "probe.json").read_bytes()
+            if probe != backend_probe(manifest, variant):
+                return False
+            digest = digest_of_file(path)
+        except OSError:
+            return False
+        self._verified[path] = StoredFile(sha256=digest, signature=signature)
+        return digest == variant.sha256
+
+    def require(self, manifest: Manifest, variant: Variant) -> Path:
+        """Verify the variant's bytes on disk anew. Raises :class:`IntegrityError` if they are not the manifest's."""
+        path = self.path_of(manifest, variant)
+        self._verified.pop(path, None)
+        if not self.has(manifest, variant):
+            raise IntegrityError(
+                f"the local copy of variant {variant.name!r} is missing or damaged.",
+                location=str(path),
+                remedy="It is fetched again while the repository can be reached.",
+            )
+        return path
+
+    def available(self, manifest: Manifest) -> tuple[Variant, ...]:
+        """The variants that can be loaded now, by rank."""
+        return tuple(variant for variant in manifest.variants if self.has(manifest, variant))
+
+    def fetch(
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        variant: Variant,
+        *,
+        maximum_bytes_per_second: int | None = None,
+        may_go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Bring one variant to disk, if it is not there. Raises as :meth:`Repository.fetch` does."""
+        if self.has(manifest, variant):
+            return
+        version = manifest.version_of(variant)
+        incoming = self._incoming / self.served_as / str(version)
+        repository.fetch(
+            manifest,
+            variant,
+            incoming / "model.onnx",
+            maximum_bytes_per_second=maximum_bytes_per_second,
+            may_go_on=may_go_on,
+        )
+        write_durably(incoming / "probe.json", backend_probe(manifest, variant), field=FIELD)
+        place = self.version_directory(version)
+        with writing(place, field=FIELD):
+            if place.exists():
+                # Damaged or of another manifest; a version that is served keeps its bytes in memory.
+                shutil.rmtree(place)
+            make_folder(place.parent, field=FIELD)
+            incoming.rename(place)
+            fsync_folder(place.parent)
+
+    def write_configuration(self, manifest: Manifest) -> None:
+        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already.
+
+        Loads carry their own configuration; this one is for whoever loads the model by its name alone.
+        """
+        configuration = configuration_of(
+            manifest,
+            model_name=self.served_as,
+            threads=self.threads,
+            versions=[manifest.version_of(manifest.variants[0])],
+        )
+        text = as_text(configuration).encode()
+        path = self.model_directory / "config.pbtxt"
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == text:
+                return
+        write_durably(path, text, field=FIELD)
+
+    def keep_manifest(self, manifest: Manifest, *, complete: bool) -> None:
+        """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
+        raw = manifest.to_bytes()
+        path = self._manifest_path(manifest.revision)
+        if not path.is_file() or path.read_bytes() != raw:
+            write_durably(path, raw, field=FIELD)
+        if complete:
+            pointer = CurrentPointer(
+                model=manifest.model, revision=manifest.revision, manifest_sha256=sha256_of(manifest.to_bytes())
+            )
+            write_durably(self._good_path, pointer.model_dump_json(by_alias=True).encode(), field=FIELD)
+
+    def last_good(self) -> Manifest | None:
+        """The manifest of the last complete revision, if its bytes are what was kept."""
+        try:
+            pointer = CurrentPointer.model_validate_json(self._good_path.read_bytes())
+            raw = self._manifest_path(pointer.revision).read_bytes()
+            if sha256_of(raw) != pointer.manifest_sha256 or pointer.model != self.model:
+                return None
+            return Manifest.from_bytes(raw, location=str(self._manifest_path(pointer.revision)))
+        except (OSError, ValueError, EdgefolioError):
+            return None
+
+    def manifest_of_version(self, version: int) -> Manifest | None:
+        """The kept manifest of the revision that ``version`` belongs to, if there is one and it is whole."""
+        path = self._manifest_path(version // VERSIONS_PER_REVISION)
+        try:
+            manifest = Manifest.from_bytes(path.read_bytes(), location=str(path))
+        except (OSError, EdgefolioError):
+            return None
+        return manifest if manifest.model == self.model else None
+
+    def manifest_kept(self, revision: int, *, digest: str) -> Manifest | None:
+        """The kept manifest of ``revision``, if its bytes have this digest."""
+        path = self._manifest_path(revision)
+        try:
+            raw = path.read_bytes()
+            return Manifest.from_bytes(raw, location=str(path)) if sha256_of(raw) == digest else None
+        except (OSError, EdgefolioError):
+            return None
+
+    def occupied_bytes(self) -> int:
+        """What lies in Triton's model repository, transfers under way apart."""
+        found = 0
+        for folder, _, names in os.walk(self.model_repository):
+            if self._incoming in (Path(folder), *Path(folder).parents):
+                continue
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found += _in_blocks(os.lstat(Path(folder, name)).st_size)
+        return found
+
+    def missing_bytes(self, manifest: Manifest) -> int:
+        """What the variants of ``manifest`` that are not on disk take."""
+        return sum(
+            _in_blocks(variant.size_bytes) + _in_blocks(len(backend_probe(manifest, variant)))
+            for variant in manifest.variants
+            if not self.has(manifest, variant)
+        )
+
+    def keep_only(self, revisions: Collection[int], *, served_versions: Iterable[int]) -> tuple[int, ...]:
+        """Remove all other revisions' versions, except those still served. Returns the removed versions."""
+        served = set(served_versions)
+        removed = []
+        for directory in sorted(self.model_directory.glob("[0-9]*")):
+            version = int(directory.name) if directory.name.isdecimal() else None
+            if version is None or version in served or version // VERSIONS_PER_REVISION in revisions:
+                continue
+            # Renamed first, so that a crash leaves no half version.
+            doomed = self._incoming / f"removed-{self.served_as}-{version}-{os.getpid()}"
+            make_folder(doomed.parent, field=FIELD)
+            with writing(doomed, field=FIELD):
+                directory.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            removed.append(version)
+        kept = {*revisions, *(version // VERSIONS_PER_REVISION for version in served)}
+        for path in self._good_path.parent.glob("[0-9]*.json"):
+            if path.stem.isdecimal() and int(path.stem) not in kept:
+                path.unlink(missing_ok=True)
+        self._forget_transfers(kept)
+        return tuple(removed)
+
+    def _forget_transfers(self, revisions: Collection[int]) -> None:
+        """Remove what interrupted transfers of other revisions left, and half-removed versions."""
+        for directory in (*self._incoming.glob(f"{self.served_as}/[0-9]*"), *self._incoming.glob("removed-*")):
+            version = int(directory.name) if directory.name.isdecimal() else None
+            if version is None or version // VERSIONS_PER_REVISION not in revisions:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    @property
+    def _good_path(self) -> Path:
+        return self.root / "revisions" / self.model / "good.json"
+
+    def _manifest_path(self, revision: int) -> Path:
+        return self.root / "revisions" / self.model / f"{revision}.json"
+
+
+def _in_blocks(size: int) -> int:
+    """What a file of ``size`` bytes takes on disk."""
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+
+
+def by_size(manifest: Manifest) -> tuple[Variant, ...]:
+    """The manifest's variants, smallest file first: on a slow link the first one serves soonest."""
+    return tuple(sorted(manifest.variants, key=lambda variant: (variant.size_bytes, variant.rank)))
+
+
+def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
+    """The variant of ``manifest`` that Triton serves as ``version``."""
+    return next((variant for variant in manifest.variants if manifest.version_of(variant) == version), None)
+
+
+def variant_named(manifest: Manifest, name: str, *, field: str = "--variant") -> Variant:
+    """The variant called ``name``. Raises :class:`UserError` that lists the known ones."""
+    try:
+        return manifest.variant(name)
+    except KeyError:
+        known = ", ".join(variant.name for variant in manifest.variants)
+        raise UserError(
+            f"revision {manifest.revision} of model {manifest.model!r} has no such variant.",
+            field=field,
+            value=name,
+            remedy=f"Name one of: {known}.",
+        ) from None

@@ -1,0 +1,287 @@
+"""Check everything that a repository publishes, and say what is wrong where.
+
+Pointer, manifests, files, ONNX and probes: whatever serves a portfolio relies on one of them. Nothing is believed that
+was not checked before: a file is given to the runtime only if its digest is right, ONNX's checker accepts it, and it
+refers to nothing outside itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgefolio.errors import IntegrityError, UserError
+from edgefolio.manifest import Manifest, TensorSignature, Variant
+from edgefolio.repository import Repository, layout
+from edgefolio_edge.models.probe import mismatch, probe_inputs
+
+#: What deployed Tritons read.
+MAXIMUM_OPSET = 18
+MAXIMUM_IR_VERSION = 9
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+_DATATYPES = {
+    onnx.TensorProto.BOOL: "BOOL",
+    onnx.TensorProto.INT8: "INT8",
+    onnx.TensorProto.INT16: "INT16",
+    onnx.TensorProto.INT32: "INT32",
+    onnx.TensorProto.INT64: "INT64",
+    onnx.TensorProto.UINT8: "UINT8",
+    onnx.TensorProto.UINT16: "UINT16",
+    onnx.TensorProto.UINT32: "UINT32",
+    onnx.TensorProto.UINT64: "UINT64",
+    onnx.TensorProto.FLOAT16: "FP16",
+    onnx.TensorProto.FLOAT: "FP32",
+    onnx.TensorProto.DOUBLE: "FP64",
+    onnx.TensorProto.BFLOAT16: "BF16",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is wrong, and the path or URI of it."""
+
+    location: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedRevision:
+    """What was found of one revision; ``variants`` are the names whose files passed every check."""
+
+    model: str
+    revision: int
+    is_current: bool
+    variants: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was found of a repository."""
+
+    uri: str
+    revisions: tuple[VerifiedRevision, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Of the repository, then of each revision."""
+        return (*self.findings, *(finding for revision in self.revisions for finding in revision.findings))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.all_findings
+
+
+def verify_repository(repository: Repository, *, model: str | None = None) -> Verification:
+    """Check every revision of ``model``, or of all models. Problems are found, not raised.
+
+    Raises :class:`UserError` if the repository cannot be read, or holds nothing (of this model).
+    """
+    models = (layout.checked_model(model),) if model is not None else _models(repository)
+    revisions: list[VerifiedRevision] = []
+    findings: list[Finding] = []
+    for name in models:
+        pointer_location = repository.location(layout.pointer_path(name))
+        current: int | None = None
+        sha256: str | None = None
+        numbers = repository.revisions(name)
+        try:
+            pointer = repository.current(name)
+        except IntegrityError as error:
+            findings.append(Finding(location=error.location, problem=error.problem))
+        else:
+            if pointer is None and not numbers:
+                raise UserError(
+                    f"nothing is published here for model {name!r}.",
+                    field="--model",
+                    value=name,
+                    remedy=f"Name one of: {', '.join(_models(repository)) or 'none'}.",
+                )
+            if pointer is None:
+                findings.append(
+                    Finding(location=pointer_location, problem="the pointer is missing: no revision is current.")
+                )
+            else:
+                current, sha256 = pointer.revision, pointer.manifest_sha256
+                if current not in numbers:
+                    findings.append(
+                        Finding(
+                            location=pointer_location, problem=f"it names revision {current}, which has no manifest."
+                        )
+                    )
+        for number in numbers:
+            revisions.append(_verify_revision(repository, name, number, sha256 if number == current else None))
+    return Verification(uri=repository.uri, revisions=tuple(revisions), findings=tuple(findings))
+
+
+def _models(repository: Repository) -> tuple[str, ...]:
+    """Models with any manifest or pointer, also those whose pointer was lost."""
+    names = []
+    for name in repository.storage.names(layout.REVISIONS):
+        try:
+            if name in repository.models() or repository.revisions(name):
+                names.append(name)
+        except UserError:
+            continue  # an entry whose name cannot be a model's
+    if not names:
+        raise UserError(
+            "the repository holds no portfolio.",
+            field="URI",
+            value=repository.uri,
+            remedy="Name the directory or bucket that `edgefolio make` published to.",
+        )
+    return tuple(names)
+
+
+def _verify_revision(repository: Repository, model: str, revision: int, sha256: str | None) -> VerifiedRevision:
+    findings: list[Finding] = []
+    passed: list[str] = []
+    try:
+        manifest = repository.manifest(model, revision, sha256=sha256)
+    except IntegrityError as error:
+        findings.append(Finding(location=error.location, problem=error.problem))
+    else:
+        for variant in manifest.variants:
+            problems = list(_verify_variant(repository, manifest, variant))
+            location = repository.location(layout.variant_path(model, variant.file))
+            findings += [Finding(location=location, problem=f"variant {variant.name}: {text}") for text in problems]
+            if not problems:
+                passed.append(variant.name)
+    return VerifiedRevision(
+        model=model,
+        revision=revision,
+        is_current=sha256 is not None,
+        variants=tuple(passed),
+        findings=tuple(findings),
+    )
+
+
+def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant) -> Iterator[str]:
+    """The problems of one variant, in words."""
+    with tempfile.TemporaryDirectory(prefix="edgefolio-verify-") as folder:
+        try:
+            path = repository.fetch(manifest, variant, Path(folder) / "model.onnx")
+        except IntegrityError as error:
+            yield error.problem
+            return
+        try:
+            model = onnx.load_model_from_string(path.read_bytes())
+        except Exception as error:  # protobuf's own kinds
+            yield f"it is no ONNX file ({type(error).__name__})."
+            return
+        problems = list(_model_problems(model, manifest, variant))
+        yield from problems
+        if not problems:
+            yield from _probe_problems(path, manifest, variant)
+
+
+def _model_problems(model: onnx.ModelProto, manifest: Manifest, variant: Variant) -> Iterator[str]:
+    outside = sorted(set(_external_tensors(model)))
+    if outside:
+        # The checker would open what they name.
+        yield f"its weights lie outside the file: {', '.join(outside[:5])}."
+        return
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model) if not _is_standard(node.domain)})
+    foreign += sorted({f"function {function.domain}.{function.name}" for function in model.functions})
+    if foreign:
+        yield f"it needs operators outside the standard domain: {', '.join(foreign[:5])}."
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker and shape inference raise several kinds
+        yield f"ONNX's checker refuses it: {' '.join(str(error).split())[:300]}."
+    opset = max((entry.version for entry in model.opset_import if _is_standard(entry.domain)), default=0)
+    if opset != variant.opset or model.ir_version != variant.ir_version:
+        yield (
+            f"it has opset {opset} and IR version {model.ir_version}, the manifest says {variant.opset} and "
+            f"{variant.ir_version}."
+        )
+    if opset > MAXIMUM_OPSET or model.ir_version > MAXIMUM_IR_VERSION:
+        yield (
+            f"opset {opset} or IR version {model.ir_version} is newer than deployed Tritons read "
+            f"({MAXIMUM_OPSET}, {MAXIMUM_IR_VERSION})."
+        )
+    weights = {initializer.name for initializer in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    yield from _signature_problems("input", inputs, manifest.signature.inputs)
+    yield from _signature_problems("output", list(model.graph.output), manifest.signature.outputs)
+
+
+def _signature_problems(
+    kind: str, values: list[onnx.ValueInfoProto], expected: tuple[TensorSignature, ...]
+) -> Iterator[str]:
+    found = {value.name: value.type.tensor_type for value in values}
+    if set(found) != {tensor.name for tensor in expected}:
+        yield f"its {kind}s are {sorted(found)}, the manifest says {sorted(tensor.name for tensor in expected)}."
+        return
+    for tensor in expected:
+        actual = found[tensor.name]
+        datatype = _DATATYPES.get(actual.elem_type, f"type {actual.elem_type}")
+        if datatype != tensor.datatype:
+            yield f"{kind} {tensor.name!r} is {datatype}, the manifest says {tensor.datatype}."
+        if not actual.HasField("shape"):
+            continue
+        sizes = [dimension.dim_value if dimension.HasField("dim_value") else -1 for dimension in actual.shape.dim]
+        if not sizes or sizes[0] != -1:
+            yield f"{kind} {tensor.name!r} has no dynamic batch axis."
+        elif len(sizes) - 1 != len(tensor.shape) or any(
+            size not in (-1, wanted) for size, wanted in zip(sizes[1:], tensor.shape, strict=True) if wanted != -1
+        ):
+            yield f"{kind} {tensor.name!r} has shape {sizes[1:]}, the manifest says {list(tensor.shape)}."
+
+
+def _probe_problems(path: Path, manifest: Manifest, variant: Variant) -> Iterator[str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in variant.probe.outputs]
+        answers = dict(zip(names, session.run(names, probe_inputs(manifest, variant.probe)), strict=True))
+    except Exception as error:  # the runtime raises many kinds
+        yield f"it cannot be run: {type(error).__name__}: {' '.join(str(error).split())[:300]}."
+        return
+    problem = mismatch(variant.probe, answers)
+    if problem is not None:
+        yield f"its answers to the probe are wrong: {problem}."
+
+
+def _is_standard(domain: str) -> bool:
+    return domain in _STANDARD_DOMAINS
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[Any]:
+    """Every node, those inside branches and loops too."""
+    graphs = [model.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            yield node
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += list(attribute.graphs)
+
+
+def _external_tensors(model: onnx.ModelProto) -> Iterator[str]:
+    """Where weights lie that are not in the file."""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        tensors = list(graph.initializer)
+        tensors += [part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices)]
+        for node in graph.node:
+            for attribute in node.attribute:
+                tensors += [attribute.t] if attribute.HasField("t") else []
+                tensors += list(attribute.tensors)
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += list(attribute.graphs)
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "unnamed")

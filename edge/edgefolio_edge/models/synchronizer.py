@@ -1,0 +1,322 @@
+"""Bring what is published to local disk, verified, while the last good revision serves on."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.manifest import Manifest, Variant, sha256_of
+from edgefolio.repository import Repository
+from edgefolio.repository.fetching import TransferStopped
+from edgefolio_edge.models.model_store import ModelStore, by_size
+
+#: How often the repository's pointer is read.
+POLL_SECONDS = 2.0
+#: A refused revision is looked at again after this long (it may have been mended in place), or when the pointer moves.
+REFUSED_SECONDS = 60.0
+
+REVISION_REFUSED = "RevisionRefused"
+INSUFFICIENT_STORAGE = "InsufficientStorage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A revision that does not serve: its bytes are not what they should be, or it does not fit on this node."""
+
+    revision: int | None
+    problem: str
+    reason: str = REVISION_REFUSED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synced:
+    """What is on disk. ``manifest`` is the revision to serve; ``available`` names its variants that can be loaded."""
+
+    manifest: Manifest | None = None
+    available: tuple[str, ...] = ()
+    complete: bool = False
+    refusal: Refusal | None = None
+    #: Why the repository could not be read at the last try, ``None`` if it was.
+    unreachable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncLimits:
+    """What a node grants. ``jitter_seconds``: a new revision is not fetched by all nodes in the same second."""
+
+    storage_bytes: int | None = None
+    bytes_per_second: int | None = None
+    jitter_seconds: float = 0.0
+
+
+class InsufficientStorageError(EdgefolioError):
+    """A revision needs more than the node grants."""
+
+
+class Synchronizer:
+    """Follows the repository in a thread of its own. ``synced`` is replaced as a whole, so reading it needs no lock."""
+
+    def __init__(
+        self,
+        open_repository: Callable[[], Repository],
+        store: ModelStore,
+        *,
+        pinned_revision: int | None = None,
+        ordered: Callable[[], tuple[int, str] | None] | None = None,
+        limits: SyncLimits | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's.
+
+        ``ordered`` names the revision and the digest of its manifest from outside the repository, which is then asked
+        only for what is not on disk.
+        """
+        self._open = open_repository
+        self._repository: Repository | None = None
+        self._store = store
+        self._pinned = pinned_revision
+        self._ordered = ordered
+        self._limits = limits or SyncLimits()
+        self._poll_seconds = poll_seconds
+        self._refused: tuple[tuple[int, str], float] | None = None
+        self._not_before: tuple[tuple[int, str], float] | None = None
+        self._damaged: dict[str, float] = {}
+        self._digest: tuple[Manifest, str] | None = None
+        self._stopping = threading.Event()
+        self._woken = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: Versions that the server was last seen to serve; ``None`` if it was not seen. They are not removed.
+        self.served_versions: tuple[int, ...] | None = None
+        #: Called after each change of ``synced``, in the synchronizer's thread.
+        self.changed: Callable[[], None] = lambda: None
+        self.synced = self._from_disk()
+
+    def start(self) -> None:
+        """Follow the repository from now on."""
+        self._thread = threading.Thread(target=self._follow, name="synchronizer", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once: something else is ordered. From any thread."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Stop following. A transfer under way goes on where it stopped the next time."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def step(self, *, on_variant: Callable[[str], None] | None = None) -> Synced:
+        """Look once, and fetch what is missing. Raises nothing that a user or a network can cause."""
+        try:
+            self._step(on_variant or (lambda _name: None))
+        except TransferStopped:
+            pass
+        except IntegrityError as error:
+            self._refuse(Refusal(revision=None, problem=str(error)))
+        except (UserError, OSError) as error:
+            self._repository = None
+            self._became(replace(self.synced, unreachable=str(error)))
+        return self.synced
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            self.step()
+            seconds = self._poll_seconds
+            if self._not_before is not None:
+                seconds = min(seconds, max(0.05, self._not_before[1] - time.monotonic()))
+            self._woken.wait(seconds)
+            self._woken.clear()
+
+    def _step(self, on_variant: Callable[[str], None]) -> None:
+        wanted = self._wanted()
+        if wanted is None:
+            unreachable = None if self._ordered is not None else "nothing is published for this model yet"
+            self._became(replace(self.synced, unreachable=unreachable))
+            return
+        revision, digest = wanted
+        refused = self.synced.refusal
+        if refused is not None and refused.revision not in (None, revision):
+            self._became(replace(self.synced, refusal=None))  # nobody asks for it any more
+        current = self.synced.manifest
+        if current is not None and current.revision == revision and self._digest_of(current) == digest:
+            self._complete(current, on_variant)
+            if self.synced.refusal is not None and self.synced.complete:
+                self._became(replace(self.synced, refusal=None))
+            return
+        if self._takes_from_disk(revision, digest):
+            return
+        if self._refused is not None and self._refused[0] == wanted:
+            if time.monotonic() - self._refused[1] < REFUSED_SECONDS:
+                return
+            self._refused = None
+        if self._waits(wanted):
+            return
+        try:
+            manifest = self._reached().manifest(self._store.model, revision, sha256=digest or None)
+            self._require_room(manifest)
+            self._adopt(manifest, on_variant)
+        except IntegrityError as error:
+            self._refused = (wanted, time.monotonic())
+            self._refuse(Refusal(revision=revision, problem=str(error)))
+        except InsufficientStorageError as error:
+            self._refused = (wanted, time.monotonic())
+            self._refuse(Refusal(revision=revision, problem=str(error), reason=INSUFFICIENT_STORAGE))
+
+    def _reached(self) -> Repository:
+        if self._repository is None:
+            self._repository = self._open()
+        return self._repository
+
+    def _wanted(self) -> tuple[int, str] | None:
+        if self._ordered is not None:
+            return self._ordered()
+        current = self.synced.manifest
+        if self._pinned and current is not None and current.revision == self._pinned:
+            return current.revision, self._digest_of(current)
+        pointer = self._reached().current(self._store.model)
+        if self._pinned and (pointer is None or pointer.revision != self._pinned):
+            # The pointer vouches for the current revision alone; an older one is taken as it stands.
+            manifest = self._reached().manifest(self._store.model, self._pinned)
+            return manifest.revision, self._digest_of(manifest)
+        return None if pointer is None else (pointer.revision, pointer.manifest_sha256)
+
+    def _waits(self, wanted: tuple[int, str]) -> bool:
+        """Whether it is too early to fetch ``wanted``. What serves nothing yet never waits."""
+        if self.synced.manifest is None or not self._limits.jitter_seconds:
+            return False
+        if self._not_before is None or self._not_before[0] != wanted:
+            self._not_before = (wanted, time.monotonic() + random.uniform(0, self._limits.jitter_seconds))
+        if time.monotonic() < self._not_before[1]:
+            return True
+        self._not_before = None
+        return False
+
+    def _takes_from_disk(self, revision: int, digest: str) -> bool:
+        """Go back to a revision that is still here, whole; the repository may be away."""
+        manifest = self._store.manifest_kept(revision, digest=digest)
+        if manifest is None or self._store.missing_bytes(manifest):
+            return False
+        self._store.write_configuration(manifest)
+        self._store.keep_manifest(manifest, complete=True)
+        self._became(Synced(manifest=manifest, available=_names(self._store, manifest), complete=True))
+        return True
+
+    def _require_room(self, manifest: Manifest) -> None:
+        """Raise :class:`InsufficientStorageError` if ``manifest`` does not fit beside what serves."""
+        limit = self._limits.storage_bytes
+        if limit is None:
+            return
+        current = self.synced.manifest
+        missing = self._store.missing_bytes(manifest)
+        if self._store.occupied_bytes() + missing > limit and self.served_versions is not None:
+            kept = {manifest.revision, *([current.revision] if current is not None else [])}
+            self._store.keep_only(kept, served_versions=self.served_versions)
+        occupied = self._store.occupied_bytes()
+        if occupied + missing > limit:
+            beside = f" beside the {_mebibytes(occupied)} that are in use" if occupied else ""
+            raise InsufficientStorageError(
+                f"revision {manifest.revision} needs {_mebibytes(missing)}{beside}; {_mebibytes(limit)} are granted. "
+                "Raise spec.serving.managed.storage.sizeLimit, or make fewer or smaller variants."
+            )
+
+    def _adopt(self, manifest: Manifest, on_variant: Callable[[str], None]) -> None:
+        """Fetch a whole revision before it replaces one that serves; the very first serves as soon as it can."""
+        current = self.synced.manifest
+        if current is None:
+            self._store.write_configuration(manifest)
+            self._store.keep_manifest(manifest, complete=False)
+            self._complete(manifest, on_variant)
+            return
+        for variant in by_size(manifest):
+            self._fetch(manifest, variant)
+            on_variant(variant.name)
+        self._store.write_configuration(manifest)
+        available = _names(self._store, manifest)
+        complete = len(available) == len(manifest.variants)
+        self._store.keep_manifest(manifest, complete=complete)
+        self._became(Synced(manifest=manifest, available=available, complete=complete))
+        if self.served_versions is not None:
+            # The one before stays: the way back must not lead over the network.
+            self._store.keep_only({manifest.revision, current.revision}, served_versions=self.served_versions)
+
+    def _complete(self, manifest: Manifest, on_variant: Callable[[str], None]) -> None:
+        """Fetch what is missing of the revision that serves; a damaged variant stays out, the others serve."""
+        problem: IntegrityError | None = None
+        was_complete = self.synced.complete and self.synced.manifest == manifest
+        for variant in by_size(manifest):
+            if self._store.has(manifest, variant):
+                continue
+            if time.monotonic() - self._damaged.get(variant.sha256, -REFUSED_SECONDS) < REFUSED_SECONDS:
+                continue
+            try:
+                self._fetch(manifest, variant)
+            except IntegrityError as error:
+                problem = error
+                self._damaged[variant.sha256] = time.monotonic()
+                continue
+            on_variant(variant.name)
+            self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
+        available = _names(self._store, manifest)
+        complete = len(available) == len(manifest.variants)
+        if complete and not was_complete:
+            self._store.keep_manifest(manifest, complete=True)
+        refusal = self.synced.refusal
+        if problem is not None:
+            refusal = Refusal(revision=manifest.revision, problem=str(problem))
+        self._became(Synced(manifest=manifest, available=available, complete=complete, refusal=refusal))
+
+    def _fetch(self, manifest: Manifest, variant: Variant) -> None:
+        began_with = self._ordered() if self._ordered is not None else None
+
+        def may_go_on() -> bool:
+            # An order to go back must not wait for the rest of a slow transfer.
+            same = self._ordered is None or self._ordered() == began_with
+            return same and not self._stopping.is_set()
+
+        if not may_go_on():
+            raise TransferStopped("the agent is stopping")
+        self._store.fetch(
+            self._reached(),
+            manifest,
+            variant,
+            maximum_bytes_per_second=self._limits.bytes_per_second,
+            may_go_on=may_go_on,
+        )
+
+    def _became(self, synced: Synced) -> None:
+        if synced != self.synced:
+            self.synced = synced
+            self.changed()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._became(replace(self.synced, refusal=refusal, unreachable=None))
+
+    def _digest_of(self, manifest: Manifest) -> str:
+        if self._digest is None or self._digest[0] is not manifest:
+            self._digest = (manifest, sha256_of(manifest.to_bytes()))
+        return self._digest[1]
+
+    def _from_disk(self) -> Synced:
+        """The last revision that was whole; without one the ordered one, as far as it got."""
+        manifest = self._store.last_good()
+        ordered = self._ordered() if self._ordered is not None else None
+        if manifest is None and ordered is not None:
+            manifest = self._store.manifest_kept(ordered[0], digest=ordered[1])
+        if manifest is None or (self._pinned and manifest.revision != self._pinned):
+            return Synced()
+        available = _names(self._store, manifest)
+        return Synced(manifest=manifest, available=available, complete=len(available) == len(manifest.variants))
+
+
+def _names(store: ModelStore, manifest: Manifest) -> tuple[str, ...]:
+    return tuple(variant.name for variant in store.available(manifest))
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

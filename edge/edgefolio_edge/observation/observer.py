@@ -1,0 +1,185 @@
+"""One observation per cycle: what is served, whether it answers, what the traffic and the memory are."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+
+from edgefolio.decision.types import MemoryState, Observation, ProbeResult, ServerState, TrafficWindow
+from edgefolio.specification.serving import Switching
+from edgefolio_edge.models.probe import batch_of
+from edgefolio_edge.observation.memory import observe_memory
+from edgefolio_edge.observation.traffic import TrafficObserver, difference
+from edgefolio_edge.observation.triton_metrics import server_p95_milliseconds
+from edgefolio_edge.triton.client import CALL_SECONDS, ControlError, TritonControl, VersionStatistics
+from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.switcher import Placement, Switcher
+
+#: Requests of one probe: the first warms caches that an idle minute cooled, the rest are measured.
+PROBE_REQUESTS = 4
+#: A canary that only times out says "hung" after this many in a row; a saturated server may time out once.
+TIMEOUTS_UNTIL_DEAD = 2
+
+
+class Observer:
+    """Looks at one endpoint. Not to be shared between threads."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        control: TritonControl,
+        switcher: Switcher,
+        *,
+        memory_limit_bytes: int | None = None,
+        switching: Switching,
+    ) -> None:
+        self.endpoint = endpoint
+        self.control = control
+        self.switcher = switcher
+        self.memory_limit_bytes = memory_limit_bytes
+        self.switching = switching
+        self.traffic = TrafficObserver(window_seconds=switching.window_seconds)
+        self._model = switcher.store.served_as
+        self._answered_at: float | None = None
+        self._timeouts = 0
+        self._probe: tuple[str, float, float] | None = None
+        self._probed_at: float | None = None
+        self._version: int | None = None
+
+    def use(self, switching: Switching) -> None:
+        """Observe by other rules from now on."""
+        self.switching = switching
+        self.traffic.window_seconds = switching.window_seconds
+
+    def forget(self) -> None:
+        """Begin anew: after a restart or a repair nothing seen before counts."""
+        self.traffic.reset()
+        self._answered_at = None
+        self._timeouts = 0
+        self._version = None
+
+    def switched(self, version: int) -> None:
+        """A switch to ``version`` was verified just now: the endpoint answers, and other counters begin."""
+        self.traffic.reset()
+        self._version = version
+        self._answered_at = time.monotonic()
+        self._timeouts = 0
+        self._probe = None
+        self._read_counters(version)
+
+    def ready_versions(self) -> tuple[int, ...]:
+        """Versions that the server calls ready. Raises :class:`ControlError` if it does not answer, or not to us."""
+        return self.control.ready_versions(self._model)
+
+    def look(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
+        """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""
+        if active is None:
+            self.forget()
+            return Observation(
+                active_variant=None, resident_variants=resident, server=ServerState.SERVING, memory=self._memory()
+            )
+        if active.version != self._version:
+            # Somebody else may have switched: counters of another version begin, and nothing is proven of it.
+            self._version = active.version
+            self.traffic.reset()
+        self._read_counters(active.version)
+        state = self._liveness(active)
+        if state is ServerState.SERVING:
+            self._probe_when_idle(active)
+        return Observation(
+            active_variant=active.variant.name,
+            resident_variants=resident,
+            server=state,
+            traffic=self._window(active.version),
+            probe=self._probe_result(active),
+            memory=self._memory(),
+        )
+
+    def _read_counters(self, version: int) -> VersionStatistics | None:
+        try:
+            found = [entry for entry in self.control.statistics(self._model) if entry.version == version]
+        except ControlError:
+            return None
+        if not found:
+            return None
+        self.traffic.add(found[0], at=time.monotonic())
+        return found[0]
+
+    def _liveness(self, active: Placement) -> ServerState:
+        """By inference: users' if there was an answer since the last look, else the agent's own where in doubt."""
+        now = time.monotonic()
+        latest = self.traffic.latest()
+        missing_stub = self.endpoint.lacks_backend_of(active.version)
+        if latest is not None and latest.successes > 0 and not missing_stub:
+            self._answered_at, self._timeouts = now, 0
+            return ServerState.SERVING
+        doubtful = missing_stub or (latest is not None and latest.failures > 0)
+        recent = self._answered_at is not None and now - self._answered_at < self.switching.probe_interval_seconds
+        if recent and not doubtful:
+            return ServerState.SERVING
+        return self._ask(active)
+
+    def _ask(self, active: Placement) -> ServerState:
+        before = self._read_counters(active.version)
+        try:
+            inputs = batch_of(active.manifest, active.variant.probe, samples=1)
+            self.control.infer(self._model, inputs, version=active.version, seconds=CALL_SECONDS)
+        except ControlError as error:
+            if error.timed_out:
+                self._timeouts += 1
+                return ServerState.DEAD if self._timeouts >= TIMEOUTS_UNTIL_DEAD else ServerState.UNKNOWN
+            return ServerState.DEAD
+        self._answered_at, self._timeouts = time.monotonic(), 0
+        after = self._counters_of(active.version)
+        if before is not None and after is not None:
+            self.traffic.exclude(before, after, own_requests=1)
+        return ServerState.SERVING
+
+    def _probe_when_idle(self, active: Placement) -> None:
+        window = self.traffic.window(now=time.monotonic())
+        idle = window is not None and window.requests == 0 and window.failures == 0
+        due = self._probed_at is None or time.monotonic() - self._probed_at >= self.switching.probe_interval_seconds
+        if not idle or not due:
+            return
+        self._probed_at = time.monotonic()
+        inputs = batch_of(active.manifest, active.variant.probe, samples=active.manifest.request_batch_size)
+        readings = [self._counters_of(active.version)]
+        try:
+            for _ in range(PROBE_REQUESTS):
+                self.control.infer(self._model, inputs, version=active.version)
+                readings.append(self._counters_of(active.version))
+        except ControlError:
+            self._answered_at = None  # the next look asks again and judges
+            return
+        complete = [reading for reading in readings if reading is not None]
+        if len(complete) != len(readings):
+            return
+        alone = self.traffic.exclude(complete[0], complete[-1], own_requests=PROBE_REQUESTS)
+        self._answered_at = time.monotonic()
+        if alone:
+            pairs = itertools.pairwise(complete[1:])
+            compute = [difference(later, earlier).compute_nanoseconds / 1e6 for earlier, later in pairs]
+            self._probe = (active.variant.name, statistics.median(compute), time.monotonic())
+
+    def _counters_of(self, version: int) -> VersionStatistics | None:
+        try:
+            return next((entry for entry in self.control.statistics(self._model) if entry.version == version), None)
+        except ControlError:
+            return None
+
+    def _probe_result(self, active: Placement) -> ProbeResult | None:
+        if self._probe is None or self._probe[0] != active.variant.name:
+            return None
+        variant, compute, at = self._probe
+        return ProbeResult(variant=variant, compute_milliseconds=compute, age_seconds=time.monotonic() - at)
+
+    def _window(self, version: int) -> TrafficWindow | None:
+        window = self.traffic.window(now=time.monotonic())
+        if window is None or window.requests == 0 or self.endpoint.metrics is None:
+            return window
+        p95 = server_p95_milliseconds(self.endpoint.metrics, model=self._model, version=version)
+        return self.traffic.window(now=time.monotonic(), p95_milliseconds=p95)
+
+    def _memory(self) -> MemoryState:
+        return observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)

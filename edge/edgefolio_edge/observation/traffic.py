@@ -1,0 +1,107 @@
+"""Traffic of the active version over a sliding window, from the differences of Triton's counters."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, fields
+
+from edgefolio.decision.types import TrafficWindow
+from edgefolio_edge.triton.client import VersionStatistics
+
+_COUNTERS = tuple(field.name for field in fields(VersionStatistics) if field.name != "version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Counters of one version at one instant of a monotonic clock, in seconds."""
+
+    at: float
+    statistics: VersionStatistics
+
+
+def difference(later: VersionStatistics, earlier: VersionStatistics) -> VersionStatistics:
+    """What happened between two readings of one version's counters."""
+    return VersionStatistics(
+        version=later.version, **{name: getattr(later, name) - getattr(earlier, name) for name in _COUNTERS}
+    )
+
+
+def _sum(first: VersionStatistics, second: VersionStatistics) -> VersionStatistics:
+    return VersionStatistics(
+        version=first.version, **{name: getattr(first, name) + getattr(second, name) for name in _COUNTERS}
+    )
+
+
+class TrafficObserver:
+    """Collects readings and forms windows. Without the agent's own requests, which are no user's traffic."""
+
+    def __init__(self, *, window_seconds: float) -> None:
+        self.window_seconds = window_seconds
+        self._samples: deque[Sample] = deque()
+
+    def reset(self) -> None:
+        """Forget everything: another server or another version."""
+        self._samples.clear()
+
+    def add(self, statistics: VersionStatistics, *, at: float) -> None:
+        """Take a reading. Another version, or a counter that fell (a reload, a restart), begins a new baseline."""
+        if self._samples:
+            last = self._samples[-1].statistics
+            if last.version != statistics.version or any(
+                getattr(statistics, name) < getattr(last, name) for name in _COUNTERS
+            ):
+                self.reset()
+        self._samples.append(Sample(at=at, statistics=statistics))
+        # The oldest sample that is kept lies at or before the window's beginning, so that the window is filled.
+        while len(self._samples) > 2 and at - self._samples[1].at >= self.window_seconds:
+            self._samples.popleft()
+
+    def exclude(self, before: VersionStatistics, after: VersionStatistics, *, own_requests: int) -> bool:
+        """Take the agent's ``own_requests``, sent between two readings, out of the figures.
+
+        ``False`` if users' requests came in between: then the own ones are taken out at the mean of all.
+        """
+        delta = difference(after, before)
+        answered = delta.successes + delta.failures
+        share = min(1.0, own_requests / answered) if answered > 0 else 0.0
+        own = VersionStatistics(
+            version=after.version, **{name: round(getattr(delta, name) * share) for name in _COUNTERS}
+        )
+        if self._samples and self._samples[-1].statistics.version != after.version:
+            return False
+        # All samples are from before these requests: what they counted is added to the baseline.
+        shifted = [Sample(at=entry.at, statistics=_sum(entry.statistics, own)) for entry in self._samples]
+        self._samples = deque(shifted)
+        return answered == own_requests
+
+    def latest(self) -> VersionStatistics | None:
+        """What happened between the two newest readings."""
+        if len(self._samples) < 2:
+            return None
+        return difference(self._samples[-1].statistics, self._samples[-2].statistics)
+
+    def window(self, *, now: float, p95_milliseconds: float | None = None) -> TrafficWindow | None:
+        """The window that ends with the newest reading; ``None`` before there are two."""
+        if len(self._samples) < 2:
+            return None
+        oldest, newest = self._samples[0], self._samples[-1]
+        seconds = newest.at - oldest.at
+        if seconds <= 0:
+            return None
+        delta = difference(newest.statistics, oldest.statistics)
+        requests = max(0, delta.successes)
+        divisor = 1e6 * max(1, requests)
+        return TrafficWindow(
+            seconds=seconds,
+            requests=requests,
+            failures=max(0, delta.failures),
+            executions=max(0, delta.executions),
+            mean_compute_milliseconds=max(0, delta.compute_nanoseconds) / divisor,
+            mean_queue_milliseconds=max(0, delta.queue_nanoseconds) / divisor,
+            mean_total_milliseconds=max(0, delta.success_nanoseconds) / divisor,
+            # Little's law: time spent inside by all requests, per second.
+            in_flight=max(0, delta.success_nanoseconds) / 1e9 / seconds,
+            batch=max(0, delta.samples) / max(1, requests),
+            age_seconds=max(0.0, now - newest.at),
+            p95_milliseconds=p95_milliseconds,
+        )

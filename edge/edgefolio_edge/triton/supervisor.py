@@ -1,0 +1,184 @@
+"""Keep one server to work with: start ours again, find another's again, and know when only a restart helps."""
+
+from __future__ import annotations
+
+from edgefolio.errors import UserError
+from edgefolio.specification.serving import Switching
+from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.health_files import Health
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.observation.observer import Observer
+from edgefolio_edge.triton.client import ControlError, TritonControl
+from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.server import STOP_SECONDS
+from edgefolio_edge.triton.switcher import Switcher
+
+#: A server that runs but answers no control call for this many cycles is restarted.
+SILENT_CYCLES_UNTIL_RESTART = 3
+#: A server that ends so many times in a row while it loads one variant ends because of it.
+DEATHS_UNTIL_BLAMED = 2
+#: A server whose load hangs would use up all the time it is given to stop, and users wait for the next one.
+QUICK_STOP_SECONDS = 1.0
+
+
+class KeptServer:
+    """The server of an agent, with the clients of its present life."""
+
+    def __init__(
+        self,
+        host: Host,
+        store: ModelStore,
+        *,
+        reporter: Reporter,
+        teller: Teller,
+        metrics: AgentMetrics,
+        health: Health,
+        switching: Switching,
+        memory_limit_bytes: int | None = None,
+        is_only_watched: bool = False,
+    ) -> None:
+        """``is_only_watched``: nothing is done to it."""
+        self.host = host
+        self.health = health
+        self.lives = 0
+        #: Why it cannot be worked with, in words; ``None`` while it can.
+        self.trouble: str | None = None
+        self._store = store
+        self._reporter = reporter
+        self._teller = teller
+        self._metrics = metrics
+        self._switching = switching
+        self._memory_limit_bytes = memory_limit_bytes
+        self._is_only_watched = is_only_watched
+        self._silent_cycles = 0
+        self._deaths: tuple[str, int] = ("", 0)
+        self._connect()
+
+    def use(self, switching: Switching) -> None:
+        """Observe by other rules from now on."""
+        self._switching = switching
+        self.observer.use(switching)
+
+    def close(self) -> None:
+        """Let go of it; it runs on."""
+        self.control.close()
+
+    def runs(self) -> bool:
+        """Whether there is a server to talk to; one that ended is started or looked for again."""
+        if self.host.is_alive():
+            return True
+        self._metrics.serving(None, None)
+        if not self.host.is_ours:
+            return self._found_again()
+        if not self.host.may_restart() or self._is_only_watched:
+            return False
+        self._reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
+        return self._restart()
+
+    def ready_versions(self) -> tuple[int, ...] | None:
+        """The versions that it calls ready; ``None`` if it does not answer."""
+        try:
+            ready = self.observer.ready_versions()
+        except ControlError as error:
+            self._is_silent(error)
+            return None
+        self._silent_cycles = 0
+        self.trouble = None
+        return ready
+
+    def has_verified(self) -> None:
+        """It answered an inference, verified."""
+        self.host.is_healthy_again()
+        self.health.serves()
+        self._deaths = ("", 0)
+
+    def ended_during(self, variant: str) -> bool:
+        """It ended while ``variant`` was loaded. Returns whether that is the variant's fault, and not chance."""
+        deaths = self._deaths[1] + 1 if self._deaths[0] == variant else 1
+        blamed = deaths >= DEATHS_UNTIL_BLAMED
+        self._deaths = ("", 0) if blamed else (variant, deaths)
+        if not self.host.is_ours:
+            self._lose()
+        return blamed
+
+    def restart_or_ask(self, why: str) -> bool:
+        """Have it restarted: our own at once, another's by whoever runs it. Returns whether it was restarted now."""
+        self._metrics.serving(None, None)
+        if self.host.is_ours:
+            return self.host.may_restart() and self._restart(seconds=QUICK_STOP_SECONDS)
+        if self.health.is_told and not self.health.wants_restart:
+            self._reporter.event("condemned", f"Triton must be restarted. {why}")
+            self._metrics.repaired("server")
+        self.health.condemn()
+        return False
+
+    def _connect(self) -> None:
+        """Make new clients: the server is another one, or the first."""
+        self.lives += 1
+        endpoint = self.host.endpoint
+        self.control: TritonControl = endpoint.control()
+        self.switcher = Switcher(self.control, self._store, warm_up=not endpoint.has_our_backend)
+        self.observer = Observer(
+            endpoint,
+            self.control,
+            self.switcher,
+            memory_limit_bytes=self._memory_limit_bytes,
+            switching=self._switching,
+        )
+
+    def _restart(self, *, seconds: float = STOP_SECONDS) -> bool:
+        """Start our server anew; the old one gets ``seconds`` to stop. ``False``, and the error said, if that fails."""
+        self._metrics.repaired("server")
+        self._metrics.serving(None, None)
+        self.control.close()
+        try:
+            self.host.restart(seconds=seconds)
+        except UserError as error:
+            self._teller.error(error)
+            return False
+        self._connect()
+        return True
+
+    def _found_again(self) -> bool:
+        """Attach to the server that somebody else starts; another one than before has forgotten all that was loaded."""
+        is_another = self.host.was_found
+        if is_another:
+            self.health.fails()
+        try:
+            self.host.find_again()
+        except UserError as error:
+            self.trouble = error.problem
+            self._teller.waiting(error)
+            if isinstance(error.__cause__, ControlError) and error.__cause__.timed_out:
+                self._counts_silence()
+            return False
+        self._silent_cycles = 0
+        self.trouble = None
+        self.control.close()
+        self._connect()
+        if is_another:
+            self.health.renewed()
+        return True
+
+    def _is_silent(self, error: ControlError) -> None:
+        self.trouble = f"The server does not answer the control calls: {error}"
+        if self._silent_cycles == 0:
+            self._reporter.event("silent", "The server does not answer the control calls.", cause=str(error))
+        if not self.host.is_ours and not error.timed_out:
+            # Its process has ended, or it refuses us: who started it starts it again, and it is looked at anew.
+            self._lose()
+        else:
+            self._counts_silence()
+
+    def _counts_silence(self) -> None:
+        self._silent_cycles += 1
+        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_only_watched:
+            self._silent_cycles = 0
+            self.restart_or_ask("It answers no control call.")
+
+    def _lose(self) -> None:
+        self._silent_cycles = 0
+        self.health.fails()
+        self.host.lose()

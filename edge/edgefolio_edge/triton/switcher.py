@@ -1,0 +1,208 @@
+"""Make a server serve another variant, and believe it only after an inference.
+
+Variants are versions of one Triton model, so clients never change. The way of a switch: bytes verified on disk ->
+explicit load that names exactly the wanted versions -> our backend compares the probe while it loads, before the
+version becomes ready -> canary by version, and once as clients ask -> done. Otherwise back to the previous variant at
+once. A server that says 200 or "ready" proves nothing: it says so with a dead backend, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgefolio.errors import IntegrityError
+from edgefolio.manifest import Manifest, Variant
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.probe import mismatch, probe_inputs
+from edgefolio_edge.triton.client import LOAD_SECONDS, ControlError, TritonControl
+from edgefolio_edge.triton.configuration import configuration_of
+
+#: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
+CANARY_SECONDS = 10.0
+UNLOAD_SECONDS = 15.0
+#: A load that takes this many times as long as it did when the variant was profiled hangs, but never sooner than ...
+LOAD_PATIENCE = 50.0
+#: ... so many seconds.
+LEAST_LOAD_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A variant of a revision: what a server serves, or should."""
+
+    manifest: Manifest
+    variant: Variant
+
+    @property
+    def version(self) -> int:
+        """The Triton version."""
+        return self.manifest.version_of(self.variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchOutcome:
+    """What a switch came to.
+
+    ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
+    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
+    did not end in time; this Triton then takes no further load until it is restarted, whatever becomes of the backend.
+    ``damaged``: the local copy is, so the server is not to blame.
+    """
+
+    variant: str
+    version: int
+    cause: str | None
+    load_milliseconds: float
+    total_milliseconds: float
+    restored: bool | None = None
+    unreachable: bool = False
+    stuck: bool = False
+    damaged: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the variant serves and answered its probe."""
+        return self.cause is None
+
+
+def load_seconds(variant: Variant) -> float:
+    """How long a load of ``variant`` may take: far longer than when it was profiled, and then it hangs."""
+    profiled = max(profile.load_milliseconds for profile in variant.profiles) / 1e3
+    return min(LOAD_SECONDS, max(LEAST_LOAD_SECONDS, LOAD_PATIENCE * profiled))
+
+
+class Switcher:
+    """Switches the variants of one model on one server. There must be no second one (see ``locking``)."""
+
+    def __init__(
+        self,
+        control: TritonControl,
+        store: ModelStore,
+        *,
+        warm_up: bool = False,
+    ) -> None:
+        """``warm_up`` for a server whose backend compares no probe while loading."""
+        self.control = control
+        self.store = store
+        self.warm_up = warm_up
+
+    def switch(
+        self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
+    ) -> SwitchOutcome:
+        """Make ``target`` serve; on any failure make ``previous`` serve again.
+
+        ``standby`` variants stay loaded beside it. They must have a lower version: unversioned requests go to the
+        highest. Leaving a variant for a loaded standby is an unload, which takes milliseconds.
+        """
+        if any(placement.version > target.version for placement in standby):
+            raise ValueError("a standby of a higher version would take the target's requests")
+        started = time.perf_counter()
+        loaded = 0.0
+        cause: str | None = None
+        unreachable = stuck = damaged = False
+        try:
+            self.store.require(target.manifest, target.variant)
+            loaded = self._load([*standby, target])
+            cause = self.canary(target)
+        except IntegrityError as error:
+            cause, damaged = str(error), True
+        except ControlError as error:
+            cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        if cause is not None and not stuck:
+            unreachable = unreachable or self._is_gone()
+        restored = None
+        if cause is not None and previous is not None and not unreachable:
+            # Behind a load that hangs another would wait for ever; the previous version has not left meanwhile.
+            restored = self.canary(previous) is None if stuck else self._restore(previous)
+        return SwitchOutcome(
+            variant=target.variant.name,
+            version=target.version,
+            cause=cause,
+            load_milliseconds=loaded,
+            total_milliseconds=1e3 * (time.perf_counter() - started),
+            restored=restored,
+            unreachable=unreachable,
+            stuck=stuck,
+            damaged=damaged,
+        )
+
+    def canary(self, placement: Placement) -> str | None:
+        """Ask for the probe by version, and as clients ask. ``None`` if all is well, else what is not."""
+        probe = placement.variant.probe
+        inputs = probe_inputs(placement.manifest, probe)
+        for version in (placement.version, None):
+            try:
+                answer = self.control.infer(self.store.served_as, inputs, version=version, seconds=CANARY_SECONDS)
+            except ControlError as error:
+                return f"canary: {error}"
+            if answer.version != placement.version:
+                return f"canary: version {answer.version} answered instead of {placement.version}"
+            wrong = mismatch(probe, answer.outputs)
+            if wrong is not None:
+                return f"canary: {wrong}"
+        return None
+
+    def repair(self, placement: Placement) -> SwitchOutcome:
+        """Bring back ``placement`` after its backend died: unload, load, canary.
+
+        Loading it again would do nothing (the server believes it is ready), and loading another version would leave the
+        dead one unloading for good. Requests fail already, so the pause costs nothing.
+        """
+        started = time.perf_counter()
+        loaded = 0.0
+        unreachable = damaged = False
+        try:
+            self.control.unload(self.store.served_as)
+            self._wait_until_unloaded()
+            self.store.require(placement.manifest, placement.variant)
+            loaded = self._load([placement])
+            cause = self.canary(placement)
+        except IntegrityError as error:
+            cause, damaged = str(error), True
+        except ControlError as error:
+            cause, unreachable = str(error), error.unreachable
+        return SwitchOutcome(
+            variant=placement.variant.name,
+            version=placement.version,
+            cause=cause,
+            load_milliseconds=loaded,
+            total_milliseconds=1e3 * (time.perf_counter() - started),
+            unreachable=unreachable or (cause is not None and self._is_gone()),
+            damaged=damaged,
+        )
+
+    def _load(self, placements: Sequence[Placement]) -> float:
+        target = placements[-1]
+        configuration = configuration_of(
+            target.manifest,
+            model_name=self.store.served_as,
+            threads=self.store.threads,
+            versions=[placement.version for placement in placements],
+            warm_up=self.warm_up,
+        )
+        started = time.perf_counter()
+        self.control.load(self.store.served_as, configuration, seconds=load_seconds(target.variant))
+        return 1e3 * (time.perf_counter() - started)
+
+    def _restore(self, previous: Placement) -> bool:
+        """Loads nothing if the previous version never left, which is the rule."""
+        try:
+            self._load([previous])
+            return self.canary(previous) is None
+        except ControlError:
+            return False
+
+    def _is_gone(self) -> bool:
+        """Whether the server has ended, or is about to: then what it answered last says nothing of a variant."""
+        try:
+            self.control.ready_versions(self.store.served_as)
+        except ControlError as error:
+            return error.unreachable
+        return False
+
+    def _wait_until_unloaded(self) -> None:
+        deadline = time.monotonic() + UNLOAD_SECONDS
+        while self.control.ready_versions(self.store.served_as) and time.monotonic() < deadline:
+            time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""How portfolios and endpoints are shown: trees and tables for people, documents for programs."""

@@ -1,0 +1,94 @@
+"""How far makings are, from the last lines that their pods logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+
+from edgefolio.contract.job_report import ProgressLine
+from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.resources.pruning_job import CONTAINER
+
+Object = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+#: So often logs are read, and so often at most progress changes a status.
+SECONDS_BETWEEN_READS = 5.0
+_LINES = 10
+_BYTES = 16_384
+#: Behind the API server is a kubelet, on a node that may be gone.
+_LONGEST_READ_SECONDS = 4.0
+
+
+class ProgressReader:
+    """Reads the newest running pod of every Job now and then, beside the cycle. What cannot be read stays as it was."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        pods: Callable[[], Sequence[Object]],
+        is_active: Callable[[], bool],
+        changed: Callable[[], None],
+        seconds: float = SECONDS_BETWEEN_READS,
+    ) -> None:
+        self._api, self._pods, self._is_active, self._changed = api, pods, is_active, changed
+        self._seconds = seconds
+        self._lines: dict[tuple[str, str], ProgressLine] = {}
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            if self._is_active():
+                await self._read()
+
+    def of(self, namespace: str) -> Mapping[str, ProgressLine]:
+        """The last line of each Job of a namespace."""
+        return {job: line for (within, job), line in self._lines.items() if within == namespace}
+
+    async def _read(self) -> None:
+        pods = newest_running(self._pods())
+        found = await asyncio.gather(*(self._line(pod) for pod in pods.values()))
+        lines: dict[tuple[str, str], ProgressLine] = {}
+        for job, line in zip(pods, found, strict=True):
+            before = self._lines.get(job)
+            # A message with other figures alone is no news: each would be a write.
+            kept = before if line is None or (before and _place(before) == _place(line)) else line
+            if kept is not None:
+                lines[job] = kept
+        changed = {job: _place(line) for job, line in lines.items()} != {
+            job: _place(line) for job, line in self._lines.items()
+        }
+        self._lines = lines
+        if changed:
+            self._changed()
+
+    async def _line(self, pod: Object) -> ProgressLine | None:
+        metadata = pod["metadata"]
+        path = collection("v1", "pods", metadata["namespace"]) + f"/{metadata['name']}/log"
+        parameters = {"container": CONTAINER, "tailLines": str(_LINES), "limitBytes": str(_BYTES)}
+        try:
+            return ProgressLine.newest_in(await self._api.text(path, parameters, longest_seconds=_LONGEST_READ_SECONDS))
+        except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            logger.debug("the log of %s/%s: %s", metadata["namespace"], metadata["name"], error or type(error).__name__)
+            return None
+
+
+def newest_running(pods: Sequence[Object]) -> dict[tuple[str, str], Object]:
+    """The newest pod that runs of each Job, by namespace and name of the Job."""
+    newest: dict[tuple[str, str], Object] = {}
+    for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
+        job = (pod["metadata"].get("labels") or {}).get("job-name")
+        is_leaving = pod["metadata"].get("deletionTimestamp")
+        if job and pod.get("status", {}).get("phase") == "Running" and not is_leaving:
+            newest[pod["metadata"]["namespace"], job] = pod
+    return newest
+
+
+def _place(line: ProgressLine) -> tuple[str, int]:
+    return line.stage, line.percent

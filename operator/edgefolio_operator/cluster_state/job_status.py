@@ -1,0 +1,141 @@
+"""What became of Jobs, and what their pods said, from what the API server holds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgefolio.contract.job_report import FailureReport, PublishedReport, report_of_message
+from edgefolio.specification.conditions import time_seconds
+from edgefolio_operator import labels
+from edgefolio_operator.resources.pruning_job import CONTAINER
+
+Object = Mapping[str, Any]
+
+ENDED = ("Succeeded", "Failed")
+_STARTING = ("ContainerCreating", "PodInitializing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedJob:
+    """A Job of this portfolio, and what its pods said last.
+
+    ``pieces``: how many its pods make; 0 for a Job that makes all. ``waiting``: why no pod of it runs.
+    ``died``: how its last pod ended that said nothing. ``overdue``: since when (seconds) which pod should have ended.
+    """
+
+    name: str
+    key: str
+    request: str
+    outcome: str
+    suspend: bool
+    start_time: str | None
+    completion_time: str | None
+    report: PublishedReport | FailureReport | None
+    message: str
+    pieces: int = 0
+    pieces_made: int = 0
+    is_leaving: bool = False
+    waiting: str = ""
+    died: str = ""
+    overdue: tuple[float, str] | None = None
+
+
+def observed_jobs(jobs: Sequence[Object], pods: Sequence[Object], component: str) -> tuple[ObservedJob, ...]:
+    """Those of ``jobs`` that are for ``component``, with what their ``pods`` said."""
+    return tuple(
+        observed_job(job, _pods_of(job, pods))
+        for job in jobs
+        if job["metadata"].get("labels", {}).get(labels.COMPONENT_LABEL) == component
+    )
+
+
+def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
+    """``job`` as the API server has it, with the termination messages of its ``pods``, oldest first."""
+    metadata, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
+    conditions = {entry["type"]: entry for entry in status.get("conditions", ()) if entry.get("status") == "True"}
+    if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
+        outcome = "Succeeded"
+    elif "Failed" in conditions or "FailureTarget" in conditions:
+        outcome = "Failed"
+    else:
+        outcome = "Suspended" if spec.get("suspend") else "Running"
+    ends = [end for pod in pods for end in _ends(pod)]
+    reports = [report for end in ends if (report := report_of_message(str(end.get("message", "")))) is not None]
+    ended = conditions.get("Failed") or conditions.get("FailureTarget") or {}
+    annotations = metadata.get("annotations", {})
+    return ObservedJob(
+        name=metadata["name"],
+        key=annotations.get(labels.HASH_ANNOTATION, ""),
+        request=annotations.get(labels.REQUEST_ANNOTATION, ""),
+        outcome=outcome,
+        suspend=bool(spec.get("suspend")),
+        start_time=status.get("startTime"),
+        completion_time=status.get("completionTime") or ended.get("lastTransitionTime"),
+        report=reports[-1] if reports else None,
+        message=str(ended.get("message", "")),
+        pieces=int(annotations.get(labels.PIECES_ANNOTATION, 0)),
+        pieces_made=int(status.get("succeeded", 0)),
+        is_leaving=bool(metadata.get("deletionTimestamp")),
+        waiting="" if any(_runs(pod) for pod in pods) or not pods else _waiting(pods[-1]),
+        died=_died(ends[-1]) if ends else "",
+        overdue=min((entry for pod in pods if (entry := _overdue(pod)) is not None), default=None),
+    )
+
+
+def _pods_of(job: Object, pods: Sequence[Object]) -> list[Object]:
+    """The pods of ``job``, oldest first; those of an earlier Job of the same name are none of its."""
+    own = [
+        pod
+        for pod in pods
+        if pod["metadata"].get("labels", {}).get("job-name") == job["metadata"]["name"] and _may_own(job, pod)
+    ]
+    return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+
+def _may_own(job: Object, pod: Object) -> bool:
+    owners = [owner.get("uid") for owner in pod["metadata"].get("ownerReferences", ())]
+    return not owners or job["metadata"].get("uid") in owners
+
+
+def _ends(pod: Object) -> list[Mapping[str, Any]]:
+    """How the containers of ``pod`` ended, the earlier end first."""
+    return [
+        state["terminated"]
+        for container in pod.get("status", {}).get("containerStatuses", ())
+        if container.get("name") == CONTAINER
+        for state in (container.get("lastState", {}), container.get("state", {}))
+        if state.get("terminated")
+    ]
+
+
+def _died(end: Mapping[str, Any]) -> str:
+    if report_of_message(str(end.get("message", ""))) is not None or not end.get("exitCode"):
+        return ""
+    return f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"
+
+
+def _runs(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+
+
+def _waiting(pod: Object) -> str:
+    """Why ``pod`` does not run, in Kubernetes' words; empty if it does, or is about to."""
+    status = pod.get("status", {})
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"The pod has no node: {condition.get('message', '')}"[:500]
+    for container in status.get("containerStatuses", ()):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") and waiting["reason"] not in _STARTING:
+            return f"The container does not start: {waiting['reason']}: {waiting.get('message', '')}"[:500]
+    return ""
+
+
+def _overdue(pod: Object) -> tuple[float, str] | None:
+    """Since when ``pod`` should have ended, and its name. The time of deletion includes the time that is granted."""
+    told = pod.get("metadata", {}).get("deletionTimestamp")
+    if not told or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return None
+    return time_seconds(str(told)), str(pod["metadata"]["name"])

@@ -1,0 +1,82 @@
+"""Asks ``metrics.k8s.io`` what nodes and our pods use, every quarter of a minute, and keeps the newest samples.
+
+A source that fails is asked again; what it said before keeps its time and grows old. There is nothing to watch: the
+API of metrics-server knows no watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import aiohttp
+
+from edgefolio_operator.cluster_state.resource_usage import Usage, node_samples, pod_samples
+from edgefolio_operator.kube.client import Api, ApiError, Object, collection
+from edgefolio_operator.labels import ENDPOINT_LABEL
+
+logger = logging.getLogger(__name__)
+
+METRICS_API = "metrics.k8s.io/v1beta1"
+
+
+class NodeMetrics:
+    """The newest usage; an operator of single ``namespaces`` may ask about its pods, not about nodes."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        namespaces: tuple[str, ...],
+        poll_seconds: float,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._api = api
+        self._namespaces = namespaces
+        self._poll_seconds = poll_seconds
+        self._changed = changed
+        self.usage = Usage(nodes=None if namespaces else {})
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self.poll()
+            await asyncio.sleep(self._poll_seconds * random.uniform(0.9, 1.1))
+
+    async def poll(self) -> None:
+        """Ask once."""
+        before, problem = self.usage, ""
+        nodes, pods = before.nodes, before.pods
+        try:
+            if nodes is not None:
+                nodes = node_samples(await self._items("nodes"))
+            pods = pod_samples(
+                [item for space in self._namespaces or ("",) for item in await self._items("pods", namespace=space)]
+            )
+        except (ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            problem = _problem(error)
+        self.usage = replace(before, nodes=nodes, pods=pods, problem=problem, asked=True)
+        if problem and problem != before.problem:
+            logger.warning("%s", problem)
+        elif not problem and before.problem:
+            logger.info("metrics.k8s.io answers again")
+        self._changed()
+
+    async def _items(self, plural: str, *, namespace: str = "") -> list[Object]:
+        selector = ENDPOINT_LABEL if plural == "pods" else ""
+        answer = await self._api.get(collection(METRICS_API, plural, namespace), selector=selector)
+        return list(answer.get("items") or ())
+
+
+def _problem(error: Exception) -> str:
+    """Why there are no samples, in words that stay the same while the reason does."""
+    if isinstance(error, ApiError) and error.status == 404:
+        return "The cluster does not serve metrics.k8s.io: install metrics-server."
+    if isinstance(error, ApiError) and error.status == 403:
+        return "The operator may not read metrics.k8s.io: its role needs get and list of nodes and pods there."
+    if isinstance(error, ApiError):
+        return f"metrics.k8s.io answers with the error {error.status}: look after metrics-server."
+    return f"metrics.k8s.io does not answer ({type(error).__name__}): look after metrics-server."

@@ -1,0 +1,126 @@
+"""Whether a pod that a portfolio wants to adopt carries what the agent needs, and what is missing. Pure.
+
+The parts come with the kustomize component; a pod without them gets no endpoint and is left alone. Only what a pod's
+specification shows is judged: a Triton whose image sets its own flags is taken at its word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.resource_usage import AGENT_CONTAINER
+
+Object = Mapping[str, Any]
+
+COMPONENT = "manifests/components/adopt"
+KEY_VOLUME = "key"
+#: Volumes that the agent shares with Triton, and what for.
+SHARED_VOLUMES = {
+    KEY_VOLUME: "the key of Triton's control interfaces",
+    "health": "how Triton is",
+    "models": "verified variants",
+}
+_RESTRICTED_FLAGS = ("--grpc-restricted-protocol", "--http-restricted-api")
+_NAMED_PODS = 5
+
+
+def missing_parts(pod: Object) -> tuple[str, ...]:
+    """What ``pod`` lacks, each as a few words; nothing if it can be adopted."""
+    return tuple(_missing(pod))
+
+
+def incompatible(pods: Sequence[Object]) -> dict[str, tuple[str, ...]]:
+    """The pods that cannot be adopted, by name, with what they lack; pods that have ended are not judged."""
+    found = {str(pod["metadata"]["name"]): missing_parts(pod) for pod in pods if not _has_ended(pod)}
+    return {name: parts for name, parts in sorted(found.items()) if parts}
+
+
+def remedy(faults: Mapping[str, Sequence[str]], *, total: int) -> str:
+    """The message about pods that cannot be adopted: a few of them, what they lack, and what to do."""
+    named = [f"{name} lacks {', '.join(parts)}" for name, parts in list(faults.items())[:_NAMED_PODS]]
+    more = f", and {len(faults) - len(named)} more" if len(faults) > len(named) else ""
+    listed = "; ".join(named)
+    return (
+        f"{len(faults)} of {total} selected pods cannot be adopted: {listed}{more}. "
+        f"Add the kustomize component {COMPONENT} to their workload."
+    )
+
+
+def slim_adopted(pod: Object) -> dict[str, Any]:
+    """The part of a pod that is read of one that may be adopted."""
+    spec = pod["spec"]
+    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+    status = pod.get("status", {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "nodeName": spec.get("nodeName"),
+            "initContainers": [_slim_container(entry) for entry in spec.get("initContainers") or ()],
+            "containers": [_slim_container(entry) for entry in spec.get("containers") or ()],
+            "volumes": [
+                {key: entry[key] for key in ("name", "emptyDir") if key in entry} for entry in spec.get("volumes") or ()
+            ],
+        },
+        "status": {key: status[key] for key in ("phase", "conditions") if key in status},
+    }
+
+
+def _slim_container(container: Object) -> dict[str, Any]:
+    kept = {key: container[key] for key in ("name", "restartPolicy", "command", "args") if key in container}
+    return {**kept, "volumeMounts": [{"name": mount["name"]} for mount in container.get("volumeMounts") or ()]}
+
+
+def _missing(pod: Object) -> Iterator[str]:
+    spec = pod["spec"]
+    if labels.ENDPOINT_LABEL not in (pod["metadata"].get("labels") or {}):
+        yield f"the label {labels.ENDPOINT_LABEL}"
+    agent, servers = _agent(spec), _servers(spec)
+    if agent is None:
+        yield f"the container {AGENT_CONTAINER}"
+    elif agent.get("restartPolicy") != "Always" and agent in (spec.get("initContainers") or ()):
+        yield f"restartPolicy Always at the init container {AGENT_CONTAINER}"
+    volumes = {str(entry.get("name")): entry for entry in spec.get("volumes") or ()}
+    for name, purpose in SHARED_VOLUMES.items():
+        if name not in volumes:
+            yield f"the volume {name} ({purpose})"
+        elif agent is not None and not (_mounts(agent, name) and any(_mounts(server, name) for server in servers)):
+            yield f"the volume {name} mounted by both {AGENT_CONTAINER} and Triton"
+    key = volumes.get(KEY_VOLUME)
+    if key is not None and (key.get("emptyDir") or {}).get("medium") != "Memory":
+        yield f"a volume {KEY_VOLUME} in memory (emptyDir.medium: Memory)"
+    for server in servers:
+        yield from _missing_flags(server)
+
+
+def _missing_flags(server: Object) -> Iterator[str]:
+    """Flags of a Triton that is started by a command which the pod shows."""
+    line = " ".join(map(str, (*(server.get("command") or ()), *(server.get("args") or ()))))
+    if "tritonserver" not in line:
+        return
+    if "--model-control-mode=explicit" not in line.replace("mode explicit", "mode=explicit"):
+        yield "--model-control-mode=explicit at Triton"
+    for flag in _RESTRICTED_FLAGS:
+        if flag not in line:
+            yield f"{flag} at Triton"
+
+
+def _agent(spec: Object) -> Object | None:
+    containers = (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
+    return next((entry for entry in containers if entry.get("name") == AGENT_CONTAINER), None)
+
+
+def _servers(spec: Object) -> list[Object]:
+    return [entry for entry in spec.get("containers") or () if entry.get("name") != AGENT_CONTAINER]
+
+
+def _mounts(container: Object, volume: str) -> bool:
+    return any(mount.get("name") == volume for mount in container.get("volumeMounts") or ())
+
+
+def _has_ended(pod: Object) -> bool:
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return ended or bool(pod["metadata"].get("deletionTimestamp"))

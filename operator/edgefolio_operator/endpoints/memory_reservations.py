@@ -1,0 +1,158 @@
+"""Memory that switches were promised on a node: what one endpoint was told to load, another must not count on. Pure.
+
+A switch that was told and not yet reported as done takes its peak memory. Once it is done the figures show it, those
+that were taken before excepted: for them the promise stands a little longer. An endpoint that does not come to do what
+it was told blocks its neighbours for some minutes only; each agent looks at the real memory before it loads anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from edgefolio.contract.endpoint_report import profile_of
+from edgefolio.decision.estimates.memory import needed_bytes
+from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
+from edgefolio.specification.portfolio_status import RevisionStatus
+
+#: A switch that was told so long ago and is still not done reserves nothing any more.
+PATIENCE_SECONDS = 300.0
+#: A load that has begun is not broken off when the order changes: so long it may still be under way.
+LOAD_SECONDS = 60.0
+#: Longer than any figure is believed: no figure is older than that.
+DONE_SECONDS = 300.0
+
+#: Namespace and name of a ModelEndpoint.
+EndpointKey = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What one endpoint may take on its node: told at ``since``, seen to be done at ``done_at``."""
+
+    endpoint: EndpointKey
+    node: str
+    revision: int
+    variant: str
+    peak_bytes: int
+    since: float
+    done_at: float | None = None
+
+    def is_of(self, revision: int | None, variant: str | None) -> bool:
+        """Whether it is about this variant."""
+        return (self.revision, self.variant) == (revision, variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservations:
+    """All promises that are known, of all portfolios, by endpoint."""
+
+    promises: Mapping[EndpointKey, tuple[Promise, ...]] = field(default_factory=dict)
+    #: Who was promised something, by node: every endpoint asks, and about its own node alone.
+    holders: Mapping[str, frozenset[EndpointKey]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, promises: Iterable[Promise]) -> Reservations:
+        """These promises."""
+        found: dict[EndpointKey, tuple[Promise, ...]] = {}
+        holders: dict[str, frozenset[EndpointKey]] = {}
+        for promise in promises:
+            found[promise.endpoint] = (*found.get(promise.endpoint, ()), promise)
+            holders[promise.node] = holders.get(promise.node, frozenset()) | {promise.endpoint}
+        return cls(promises=found, holders=holders)
+
+    def after(self, endpoint: EndpointKey, promises: tuple[Promise, ...]) -> Reservations:
+        """With ``promises`` in the place of what ``endpoint`` was promised before."""
+        before = self.promises.get(endpoint, ())
+        if before == promises:
+            return self
+        others = {key: value for key, value in self.promises.items() if key != endpoint}
+        holders = dict(self.holders)
+        for promise in before:
+            holders[promise.node] = holders[promise.node] - {endpoint}
+        for promise in promises:
+            holders[promise.node] = holders.get(promise.node, frozenset()) | {endpoint}
+        return Reservations(promises={**others, endpoint: promises} if promises else others, holders=holders)
+
+    def reserved_bytes(self, node: str, *, but_for: EndpointKey, seen_at: float, now: float) -> int:
+        """What others than ``but_for`` were promised on ``node`` and a figure of ``seen_at`` cannot show."""
+        return sum(
+            _taken_bytes([each for each in self.promises[endpoint] if each.node == node], seen_at=seen_at, now=now)
+            for endpoint in self.holders.get(node, frozenset())
+            if endpoint != but_for
+        )
+
+
+def promises_of(
+    endpoint: EndpointKey,
+    *,
+    spec: EndpointSpecification,
+    status: EndpointStatus,
+    revisions: Mapping[int, RevisionStatus],
+    before: Sequence[Promise],
+    now: float,
+) -> tuple[Promise, ...]:
+    """What ``endpoint`` is promised while ``spec`` is what it is told and ``status`` what it says.
+
+    ``before`` are its promises of the cycle before. After a restart there are none: then what the endpoint says of its
+    last switch tells how long figures may not show it.
+    """
+    active = (status.active_revision, status.active_variant)
+    told = (spec.revision.number if spec.revision is not None else None, spec.target_variant)
+    done = [promise for promise in before if promise.done_at is not None and now - promise.done_at <= DONE_SECONDS]
+    under_way = next((promise for promise in before if promise.done_at is None), None)
+    if under_way is not None and under_way.is_of(*active):
+        done.append(replace(under_way, done_at=now))
+        under_way = None
+    last = status.decision.last_switch_time if status.decision is not None else None
+    if not before and last is not None and now - time_seconds(last) <= DONE_SECONDS:
+        served = _promise(endpoint, spec, status, revisions, *active, now=now)
+        # Its times are whole seconds.
+        done += [replace(served, done_at=min(now, time_seconds(last) + 1))] if served is not None else []
+    wanted = _promise(endpoint, spec, status, revisions, *told, now=now) if told != active else None
+    if under_way is not None:
+        # What was told before may still be loading, whatever is told now.
+        peak = under_way.peak_bytes if now - under_way.since <= LOAD_SECONDS else 0
+        if wanted is not None:
+            since = under_way.since if under_way.is_of(*told) else now
+            wanted = replace(wanted, since=since, peak_bytes=max(wanted.peak_bytes, peak))
+        elif peak:
+            wanted = under_way
+    return (*done, wanted) if wanted is not None else tuple(done)
+
+
+def _promise(
+    endpoint: EndpointKey,
+    spec: EndpointSpecification,
+    status: EndpointStatus,
+    revisions: Mapping[int, RevisionStatus],
+    number: int | None,
+    name: str | None,
+    *,
+    now: float,
+) -> Promise | None:
+    revision = revisions.get(number or 0)
+    variant = next((entry for entry in (revision.variants if revision is not None else ()) if entry.name == name), None)
+    if revision is None or variant is None:
+        return None
+    instances = status.observation.instances if status.observation is not None else 1
+    return Promise(
+        endpoint=endpoint,
+        node=spec.node_name,
+        revision=revision.number,
+        variant=variant.name,
+        peak_bytes=instances * needed_bytes(profile_of(variant)),
+        since=now,
+    )
+
+
+def _taken_bytes(promises: Sequence[Promise], *, seen_at: float, now: float) -> int:
+    """Of one endpoint: what it has loaded since, one after the other, and what it loads beside that."""
+    loaded = [promise.peak_bytes for promise in promises if promise.done_at is not None and seen_at <= promise.done_at]
+    loading = [
+        promise.peak_bytes
+        for promise in promises
+        if promise.done_at is None and now - promise.since <= PATIENCE_SECONDS
+    ]
+    return max(loaded, default=0) + max(loading, default=0)

@@ -1,0 +1,52 @@
+"""What people ask of one endpoint by annotation, besides objectives: a variant by name, or to leave it as it is. Pure.
+
+The pod's annotation counts before the node's. A pin that names no variant is an issue, and the next level's counts. A
+pause that is neither yes nor no is an issue too, and pauses: whoever wrote it wanted something left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from edgefolio.specification.annotations import is_paused as says_pause
+from edgefolio_operator import labels
+from edgefolio_operator.endpoints.objectives import Issue, Level
+
+#: Words for a pause, and for none.
+_CLEAR = frozenset({"true", "yes", "1", "", "false", "no", "0"})
+_LONGEST_SHOWN = 60
+
+#: Annotations by level, nearest first.
+Levels = Iterable[tuple[Level, Mapping[str, str]]]
+
+
+def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue]) -> str | None:
+    """The variant that is asked for by name; one that is not ``known`` is added to ``issues``."""
+    for level, value in _values(levels, labels.PIN_VARIANT_ANNOTATION):
+        if value in known:
+            return value
+        message = (
+            f"{labels.PIN_VARIANT_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is not one of {', '.join(known)}; "
+            "it is not pinned."
+        )
+        issues.append(Issue(level=level, key=labels.PIN_VARIANT_ANNOTATION, reason="UnknownVariant", message=message))
+    return None
+
+
+def is_paused(levels: Levels, *, issues: list[Issue]) -> bool:
+    """Whether the endpoint is to be left as it is; what is neither yes nor no is added to ``issues``."""
+    for level, value in _values(levels, labels.PAUSED_ANNOTATION):
+        if value.lower() not in _CLEAR:
+            message = (
+                f"{labels.PAUSED_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is neither true nor false; "
+                "it is taken as true."
+            )
+            issues.append(Issue(level=level, key=labels.PAUSED_ANNOTATION, reason="MalformedPause", message=message))
+        return says_pause(value)
+    return False
+
+
+def _values(levels: Levels, key: str) -> Iterator[tuple[Level, str]]:
+    for level, written in levels:
+        if key in written:
+            yield level, written[key].strip()

@@ -1,0 +1,73 @@
+"""Every name that the operator gives or reads: labels, annotations, finalizer, objects."""
+
+from __future__ import annotations
+
+import hashlib
+
+from edgefolio.specification import annotations as of_users
+from edgefolio.specification.resource import API_VERSION
+
+GROUP, VERSION = API_VERSION.split("/")
+
+MANAGER = "edgefolio-operator"
+"""Field manager of everything the operator writes."""
+
+FINALIZER = f"{GROUP}/repository"
+"""On a ModelPortfolio with ``reclaimPolicy: Delete`` alone: its revisions are deleted before it goes."""
+
+# Labels of what the operator makes.
+PORTFOLIO_LABEL = f"{GROUP}/portfolio"
+ENDPOINT_LABEL = f"{GROUP}/endpoint"
+"""On every pod that carries the agent, whoever made it; the operator sees no other pods."""
+COMPONENT_LABEL = "app.kubernetes.io/component"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+
+# Annotations that the operator writes.
+HASH_ANNOTATION = f"{GROUP}/specification-hash"
+REQUEST_ANNOTATION = f"{GROUP}/make-request"
+PIECES_ANNOTATION = f"{GROUP}/pieces"
+"""On a Job whose pods make pieces of a revision: how many there are."""
+
+# Annotations that users write.
+MAKE_REQUESTED_ANNOTATION = of_users.MAKE_REQUESTED
+PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
+PAUSED_ANNOTATION = of_users.PAUSED
+OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX
+
+# What the pods of a Job do: make a revision, look what others published, delete what was published.
+JOB_COMPONENT = "pruner"
+CHECK_COMPONENT = "check"
+RECLAIM_COMPONENT = "reclaim"
+ENDPOINT_COMPONENT = "endpoint"
+
+
+def object_labels(portfolio: str, *, component: str) -> dict[str, str]:
+    """Labels of an object that belongs to ``portfolio``."""
+    return {
+        "app.kubernetes.io/name": "edgefolio",
+        "app.kubernetes.io/instance": portfolio,
+        COMPONENT_LABEL: component,
+        MANAGED_BY_LABEL: MANAGER,
+        PORTFOLIO_LABEL: portfolio,
+    }
+
+
+def job_name(portfolio: str, key: str) -> str:
+    """Name of the Job that makes what ``key`` (hexadecimal) stands for; at most 62 letters."""
+    return f"{portfolio}-make-{key[:8]}"
+
+
+def pieces_job_name(portfolio: str, key: str) -> str:
+    """Name of the Job that makes the pieces of it; the names of its pods' hosts, 3 letters longer, hold 63."""
+    digest = hashlib.sha256(f"{portfolio}/{key}".encode()).hexdigest()
+    return f"{portfolio[:38]}-pieces-{digest[:10]}"
+
+
+def check_job_name(portfolio: str, look: str) -> str:
+    """Name of the Job of one look into the repository; at most 63 letters."""
+    return f"{portfolio}-check-{hashlib.sha256(look.encode()).hexdigest()[:8]}"
+
+
+def reclaim_job_name(portfolio: str) -> str:
+    """Name of the Job that deletes what was published."""
+    return f"{portfolio}-reclaim"

@@ -1,0 +1,1 @@
+"""The control loop: what is, compared with what should be, planned and written."""

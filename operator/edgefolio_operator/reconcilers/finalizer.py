@@ -1,0 +1,82 @@
+"""One cycle for a portfolio that is being deleted. What it owns goes with it; what it published, only if it says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.job_status import ENDED, observed_jobs
+from edgefolio_operator.cluster_state.snapshot import Plan, World, namespace_ends, parsed
+from edgefolio_operator.ownership import display_name
+from edgefolio_operator.reconcilers.reclaim_policy import has_finalizer, plan_reclaim
+from edgefolio_operator.resources.pruning_job import Images
+from edgefolio_operator.resources.repository_jobs import build_reclaim_job
+from edgefolio_operator.status.event_messages import Event
+
+
+def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespace: bool = False) -> Plan | None:
+    """The next step towards the end of a portfolio; ``None`` if nobody waits for the operator.
+
+    ``in_ending_namespace``: the API server has just said so.
+    """
+    if not has_finalizer(world.portfolio):
+        return None
+    before = parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
+    try:
+        portfolio = ModelPortfolio.model_validate({**world.portfolio, "status": None})
+    except ValidationError:
+        # A Job cannot be made from it. It published nothing in this shape, and must not be held for ever.
+        event = Event(
+            reason="RepositoryRetained", message="The spec cannot be read: what was published stays.", warning=True
+        )
+        return Plan(status=before, finalizer=False, events=(event,))
+    if world.repository_owner is not None:
+        owner = display_name(world.repository_owner)
+        text = f"The older ModelPortfolio {owner} makes into the same repository: what was published stays."
+        return Plan(status=before, finalizer=False, events=(Event(reason="RepositoryRetained", message=text),))
+    ends = in_ending_namespace or namespace_ends(world)
+    uid = str(world.portfolio["metadata"]["uid"])
+    reclaim = observed_jobs(world.jobs, world.job_pods, labels.RECLAIM_COMPONENT)
+    others = [
+        job.name
+        for component in (labels.JOB_COMPONENT, labels.CHECK_COMPONENT)
+        for job in observed_jobs(world.jobs, world.job_pods, component)
+        if job.outcome not in ENDED and not job.is_leaving
+    ]
+    plan = plan_reclaim(
+        portfolio,
+        before,
+        deleted_at=time_seconds(str(world.portfolio["metadata"]["deletionTimestamp"])),
+        reclaim=next((job for job in reclaim if job.key == uid), None),
+        # One of an earlier portfolio of this name says nothing about this one.
+        others=[*others, *(job.name for job in reclaim if job.key != uid)],
+        busy_pods=[str(pod["metadata"]["name"]) for pod in world.job_pods if _may_publish(pod)],
+        namespace_ends=ends,
+        now=now,
+    )
+    events = []
+    if plan.release:
+        kept = plan.reason == "RepositoryRetained"
+        text = f"ModelPortfolio {portfolio.metadata.name}: {plan.message}"
+        events.append(Event(reason=plan.reason, message=text, warning=kept and ends, about_namespace=ends))
+    elif plan.status.last_failure != before.last_failure and plan.status.last_failure is not None:
+        failure = plan.status.last_failure
+        events.append(Event(reason=failure.reason, message=failure.message, warning=True))
+    return Plan(
+        status=plan.status,
+        apply=(build_reclaim_job(portfolio, uid=uid, images=images),) if plan.create else (),
+        delete_jobs=plan.delete,
+        finalizer=False if plan.release else None,
+        events=tuple(events),
+    )
+
+
+def _may_publish(pod: Any) -> bool:
+    """Whether a pod of a making has not ended."""
+    component = pod["metadata"].get("labels", {}).get(labels.COMPONENT_LABEL)
+    return component == labels.JOB_COMPONENT and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")

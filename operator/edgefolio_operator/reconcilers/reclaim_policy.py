@@ -1,0 +1,123 @@
+"""The end of a portfolio whose revisions go with it (``reclaimPolicy: Delete``). Pure.
+
+A finalizer keeps the portfolio until a Job has deleted what it published. It is never a trap: the status says what is
+waited for, ``reclaimPolicy: Retain`` releases the portfolio at once, and in a namespace that is being deleted, where no
+Job can run, the finalizer goes and the revisions stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgefolio.contract.job_report import FailureReport
+from edgefolio.specification.conditions import Condition, Failure, time_seconds, time_text
+from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.job_status import ObservedJob
+
+Object = Mapping[str, Any]
+
+CONDITION = "Reclaiming"
+#: Pods of makings get this long to end, so that none publishes after what was published is deleted.
+STOPPING_SECONDS = 90.0
+#: So long after a failed attempt the next one is made: somebody may have mended what stood in the way.
+RETRY_SECONDS = 120.0
+_REMEDY = (
+    "Mend it (the Secret that repository.secretRef names is read anew each time), "
+    "or set spec.repository.reclaimPolicy: Retain, which keeps the revisions and lets the portfolio go."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReclaimPlan:
+    """What is to be done; ``release``: the finalizer goes, for ``reason``."""
+
+    status: PortfolioStatus
+    create: bool = False
+    delete: tuple[str, ...] = ()
+    release: bool = False
+    reason: str = ""
+    message: str = ""
+
+
+def has_finalizer(portfolio: Object) -> bool:
+    """Whether the portfolio waits for its revisions to be deleted."""
+    return labels.FINALIZER in (portfolio["metadata"].get("finalizers") or ())
+
+
+def wanted_finalizer(portfolio: Object, spec_policy: str, *, namespace_ends: bool) -> bool | None:
+    """Whether the finalizer is to be added (True) or taken away (False); ``None`` if it is as it should be."""
+    wanted = spec_policy == "Delete" and not (namespace_ends and not has_finalizer(portfolio))
+    return None if wanted == has_finalizer(portfolio) else wanted
+
+
+def plan_reclaim(
+    portfolio: ModelPortfolio,
+    before: PortfolioStatus,
+    *,
+    deleted_at: float,
+    reclaim: ObservedJob | None,
+    others: Sequence[str],
+    busy_pods: Sequence[str],
+    namespace_ends: bool,
+    now: float,
+) -> ReclaimPlan:
+    """The next step towards the end of ``portfolio``.
+
+    ``others`` are its other Jobs, ``busy_pods`` their pods that have not ended.
+    """
+    uri, model = portfolio.spec.repository.uri, portfolio.spec.serving.model_name
+    mine = (reclaim.name,) if reclaim is not None else ()
+    if portfolio.spec.repository.reclaim_policy == "Retain":
+        message = f"The revisions of {model!r} stay at {uri}."
+        return ReclaimPlan(status=before, delete=mine, release=True, reason="RepositoryRetained", message=message)
+    if namespace_ends:
+        message = f"The namespace is being deleted, where no Job can run: the revisions of {model!r} stay at {uri}."
+        return ReclaimPlan(status=before, release=True, reason="RepositoryRetained", message=message)
+    if others or (busy_pods and now - deleted_at < STOPPING_SECONDS):
+        waiting = "Waiting for the pods of its Jobs to end" + (f": {', '.join(busy_pods[:5])}." if busy_pods else ".")
+        return ReclaimPlan(status=_said(before, "StoppingJobs", waiting, now=now), delete=tuple(others))
+    if reclaim is None:
+        text = f"A Job deletes the revisions of {model!r} at {uri}."
+        return ReclaimPlan(status=_said(before, "DeletingRevisions", text, now=now), create=True)
+    if reclaim.outcome == "Succeeded":
+        message = f"The revisions of {model!r} at {uri} are deleted."
+        return ReclaimPlan(status=before, delete=mine, release=True, reason="RepositoryReclaimed", message=message)
+    if reclaim.outcome == "Failed":
+        ended = time_seconds(reclaim.completion_time) if reclaim.completion_time else now
+        text = f"The revisions of {model!r} at {uri} cannot be deleted. {_why(reclaim)} {_REMEDY}"
+        status = _said(before, "ReclaimFailed", text, now=now, failed=True)
+        return ReclaimPlan(status=status, delete=mine if now - ended > RETRY_SECONDS else ())
+    text = f"A Job deletes the revisions of {model!r} at {uri}. {reclaim.waiting}".strip()
+    if reclaim.waiting:
+        text += f" {_REMEDY}"
+    return ReclaimPlan(status=_said(before, "DeletingRevisions", text, now=now))
+
+
+def _why(job: ObservedJob) -> str:
+    if isinstance(job.report, FailureReport):
+        return job.report.one_line()
+    return f"{job.message} {job.died and f'Its pod ended: {job.died}.'}".strip()
+
+
+def _said(before: PortfolioStatus, reason: str, message: str, *, now: float, failed: bool = False) -> PortfolioStatus:
+    """The status with what is waited for; after a failure that stays to be read until the end."""
+    earlier = next((condition for condition in before.conditions if condition.type == CONDITION), None)
+    kept_failure = earlier is not None and earlier.reason == "ReclaimFailed" and not failed
+    if kept_failure:
+        return before
+    condition = Condition(
+        type=CONDITION,
+        status="True",
+        last_transition_time=earlier.last_transition_time if earlier is not None else time_text(now),
+        reason=reason,
+        message=message[:1024],
+    )
+    others = tuple(condition for condition in before.conditions if condition.type != CONDITION)
+    failure = before.last_failure
+    if failed and (failure is None or failure.message != message[:1024]):
+        failure = Failure(location="spec.repository", reason=reason, message=message[:1024], time=time_text(now))
+    return before.model_copy(update={"conditions": (*others, condition), "last_failure": failure})

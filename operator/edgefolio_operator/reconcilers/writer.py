@@ -1,0 +1,153 @@
+"""Writes what a cycle wants, step by step; each step asks first whether this operator still acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edgefolio.specification.resource import API_VERSION
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.informers import Sources
+from edgefolio_operator.cluster_state.snapshot import Plan
+from edgefolio_operator.kube.bulk_apply import write_each
+from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.event_recorder import EventSink
+from edgefolio_operator.kube.informer import Store
+from edgefolio_operator.ownership import key_of
+from edgefolio_operator.reconcilers.status_resync import Rewrites
+from edgefolio_operator.status.event_messages import Event
+
+Object = Mapping[str, Any]
+
+_PLURALS = {
+    "ConfigMap": "configmaps",
+    "DaemonSet": "daemonsets",
+    "Job": "jobs",
+    "ModelEndpoint": "modelendpoints",
+    "ModelPortfolio": "modelportfolios",
+    "RoleBinding": "rolebindings",
+    "Service": "services",
+    "ServiceAccount": "serviceaccounts",
+}
+
+
+class LeaseLostError(Exception):
+    """Another operator acts; nothing more may be written."""
+
+
+class Writer:
+    """Brings plans to the API server, and what was written into the stores that the next cycle reads."""
+
+    def __init__(
+        self, api: Api, *, sources: Sources, portfolios: Store, endpoints: Store, may_write: Callable[[], bool]
+    ) -> None:
+        self._api = api
+        self._sources = sources
+        self._portfolios = portfolios
+        self._endpoints = endpoints
+        self._may_write = may_write
+        self._events = EventSink(api)
+        self._rewrites = Rewrites()
+        self._refusals: dict[tuple[str, str], str] = {}
+
+    async def write(self, portfolio: Object, plan: Plan) -> Mapping[str, ApiError]:
+        """Write ``plan``; the endpoints that were refused, by name: those are told what they were told before.
+
+        Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
+        """
+        key = namespace, _ = key_of(portfolio)
+        jobs = collection("batch/v1", "jobs", namespace)
+        if plan.finalizer:
+            # Before anything that it is to protect.
+            portfolio = await self._set_finalizer(portfolio, present=True)
+        for name in plan.delete_jobs:
+            self._check()
+            await self._api.delete(f"{jobs}/{name}")
+            self._sources.drop_job(namespace, name)
+        for name in plan.delete_endpoints:
+            await self.delete_endpoint(namespace, name)
+        for document in plan.apply:
+            if document["kind"] != "ModelEndpoint":
+                await self._apply(document, namespace)
+        refused = await write_each(
+            (document for document in plan.apply if document["kind"] == "ModelEndpoint"),
+            lambda document: self._apply(document, namespace),
+        )
+        if plan.delete_daemon_set is not None:
+            self._check()
+            await self._api.delete(collection("apps/v1", "daemonsets", namespace) + f"/{plan.delete_daemon_set}")
+        if plan.suspend_job is not None:
+            self._check()
+            name, suspend = plan.suspend_job
+            await self._api.merge(f"{jobs}/{name}", {"spec": {"suspend": suspend}})
+        status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if status != portfolio.get("status") or self._rewrites.is_due(key):
+            self._check()
+            identity = {"name": portfolio["metadata"]["name"], "namespace": namespace}
+            head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
+            portfolio = await self._api.apply(
+                {**head, "status": status}, plural="modelportfolios", subresource="status"
+            )
+            self._portfolios.put(dict(portfolio))
+            self._rewrites.written(key)
+        await self._tell(portfolio, [event for event in plan.events if event.endpoint not in refused])
+        if plan.finalizer is False:
+            await self._set_finalizer(portfolio, present=False)
+        return refused
+
+    async def delete_endpoint(self, namespace: str, name: str) -> None:
+        """Delete a ModelEndpoint, and forget it."""
+        self._check()
+        await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
+        self._endpoints.drop({"metadata": {"namespace": namespace, "name": name}})
+
+    async def refused(self, portfolio: Object, error: ApiError) -> None:
+        """Tell people what the API server refused, once for each message: nothing else names a quota or a policy."""
+        key, message = key_of(portfolio), str(error)
+        if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
+            return
+        self._refusals[key] = message
+        await self._events.tell(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """A portfolio is gone."""
+        self._rewrites.forget(key)
+        self._refusals.pop(key, None)
+
+    async def _apply(self, document: dict[str, Any], namespace: str) -> None:
+        self._check()
+        document["metadata"]["namespace"] = namespace
+        written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
+        if document["kind"] == "ModelEndpoint":
+            self._endpoints.put(written)
+        elif document["kind"] == "Job":
+            self._sources.put_job(namespace, written)
+
+    async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
+        namespace, _ = key_of(portfolio)
+        for event in events:
+            about: Object | None = portfolio
+            if event.about_namespace:
+                about = self._sources.namespace(namespace)
+            elif event.endpoint is not None:
+                about = self._endpoints.get(event.endpoint, namespace)
+            if about is not None and not await self._events.tell(about, event):
+                return  # an API server that hangs must not hang the cycle
+
+    async def _set_finalizer(self, portfolio: Object, *, present: bool) -> Object:
+        """Add or remove the operator's finalizer, and touch no other. Refused if the portfolio changed meanwhile."""
+        self._check()
+        metadata = portfolio["metadata"]
+        finalizers = [entry for entry in metadata.get("finalizers") or () if entry != labels.FINALIZER]
+        if present:
+            finalizers.append(labels.FINALIZER)
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+        path = collection(portfolio["apiVersion"], "modelportfolios", metadata["namespace"]) + f"/{metadata['name']}"
+        written = await self._api.merge(path, patch)
+        if present:
+            self._portfolios.put(written)
+        return written
+
+    def _check(self) -> None:
+        if not self._may_write():
+            raise LeaseLostError

@@ -1,0 +1,123 @@
+"""What runs a portfolio in mode ``Managed``: a DaemonSet on the chosen nodes, and the Service in front of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import labels
+from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.resources.pruning_job import Images, repository_claim
+from edgefolio_operator.resources.triton_pod import HTTP_PORT, SERVICE_ACCOUNT, build_pod, service_ports
+
+Object = dict[str, Any]
+
+
+def build_daemon_set(portfolio: ModelPortfolio, *, owner: Object, images: Images) -> Object:
+    """The DaemonSet of a portfolio in mode ``Managed``."""
+    name, namespace = portfolio.metadata.name, portfolio.metadata.namespace
+    selector = {labels.PORTFOLIO_LABEL: name, labels.COMPONENT_LABEL: labels.ENDPOINT_COMPONENT}
+    pod_labels = {**labels.object_labels(name, component=labels.ENDPOINT_COMPONENT), labels.ENDPOINT_LABEL: name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": pod_labels,
+            "annotations": {labels.HASH_ANNOTATION: serving_key(portfolio)},
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "selector": {"matchLabels": selector},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "template": {"metadata": {"labels": pod_labels}, "spec": build_pod(portfolio, images=images)},
+        },
+    }
+
+
+def build_access(portfolio: ModelPortfolio) -> tuple[Object, Object]:
+    """The agents' service account in the portfolio's namespace, and what it may do there.
+
+    All portfolios of a namespace share them, so that they have no owner and stay until the namespace goes.
+    """
+    metadata = {
+        "name": SERVICE_ACCOUNT,
+        "namespace": portfolio.metadata.namespace,
+        "labels": {labels.MANAGED_BY_LABEL: labels.MANAGER},
+    }
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata,
+        "automountServiceAccountToken": False,
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": SERVICE_ACCOUNT},
+        "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": portfolio.metadata.namespace}],
+    }
+    return account, binding
+
+
+def serving_key(portfolio: ModelPortfolio) -> str:
+    """What the pods are made from, in 16 hexadecimal digits: they are restarted when it changes, and only then.
+
+    Images that the portfolio does not name and the operator's own version have no part in it: an upgrade of the
+    operator restarts no Triton.
+    """
+    spec = portfolio.spec
+    document: Object = {
+        "modelName": spec.serving.model_name,
+        "managed": spec.serving.managed.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "secret": spec.repository.secret_ref.name if spec.repository.secret_ref is not None else None,
+    }
+    if spec.serving.threads != 1:
+        document["threads"] = spec.serving.threads
+    if (claim := repository_claim(spec)) is not None:
+        document["claim"] = claim
+    return _digest(document)
+
+
+def build_service(portfolio: ModelPortfolio, *, owner: Object, capabilities: Capabilities) -> Object:
+    """The Service of a portfolio: each client is answered by its own node, where there is one.
+
+    Where the cluster can prefer the same node, clients of a node whose Triton is away are answered by another; older
+    clusters only know how to stay on the node.
+    """
+    name, namespace = portfolio.metadata.name, portfolio.metadata.namespace
+    traffic = (
+        {"trafficDistribution": "PreferSameNode"}
+        if capabilities.prefers_same_node
+        else {"internalTrafficPolicy": "Local"}
+    )
+    spec: Object = {
+        "selector": {labels.PORTFOLIO_LABEL: name, labels.COMPONENT_LABEL: labels.ENDPOINT_COMPONENT},
+        "ports": service_ports(),
+        **traffic,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": labels.object_labels(name, component=labels.ENDPOINT_COMPONENT),
+            "annotations": {labels.HASH_ANNOTATION: _digest(spec)},
+            "ownerReferences": [owner],
+        },
+        "spec": spec,
+    }
+
+
+def service_url(portfolio: ModelPortfolio) -> str:
+    """Where clients inside the cluster reach the model."""
+    return f"http://{portfolio.metadata.name}.{portfolio.metadata.namespace}.svc:{HTTP_PORT}"
+
+
+def _digest(document: Object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,302 @@
+"""The Job that makes a revision, as the dictionary that the API server takes; and the file it reads.
+
+The pod runs in a restricted namespace: not as root, with a read-only root file system, without capabilities. It reads
+the very resource that the user wrote, with ``pvc://`` URIs replaced by the paths where the claims are mounted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgefolio.contract.job_report import MAKING_VARIABLE
+from edgefolio.contract.work_pieces import pieces_of
+from edgefolio.errors import EXIT_BAD_INPUT
+from edgefolio.specification.cluster import JobSpecification, PodSettings, Resources
+from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
+from edgefolio_operator import labels
+
+Object = dict[str, Any]
+
+CONTAINER = "pruner"
+#: Where a claim that a pvc:// URI names is mounted.
+CLAIMS = "/claims"
+WORK = "/work"
+#: A Job that is removed the moment it ends would be run again: nobody would have seen how it ended.
+LEAST_TTL_SECONDS = 60
+LOST_NODE_SECONDS = 60
+_SPECIFICATION = "/etc/edgefolio"
+_CLAIM_URI = re.compile(r"^pvc://([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(/.*)?$")
+_MAKING = {"source", "data", "methods", "selection", "profiling", "seed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images that are used where a portfolio names none: those the operator was installed with."""
+
+    pruner: str
+    agent: str
+    triton: str
+
+
+def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
+    """What a making is made from, in 16 hexadecimal digits; ``request`` is the user's wish to make it once more.
+
+    Fields that hold their default are left out, so that a field that a later version adds does not make every portfolio
+    anew. The other side of it: within one API version no default may change.
+    """
+    document = spec.model_dump(mode="json", by_alias=True, include=_MAKING, exclude_defaults=True)
+    text = json.dumps([document, request], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
+    """The ConfigMap that holds the file which the Job reads."""
+    document = localized(
+        {
+            "apiVersion": portfolio.api_version,
+            "kind": portfolio.kind,
+            "metadata": {"name": portfolio.metadata.name},
+            # Without what holds its default: a pruner of a version before does not know every field.
+            "spec": portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
+        }
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(portfolio, key=key, owner=owner),
+        "data": {"portfolio.json": json.dumps(document, sort_keys=True)},
+    }
+
+
+def build_job(
+    portfolio: ModelPortfolio, *, key: str, owner: Object, images: Images, request: str = "", pieces: int = 0
+) -> Object:
+    """The Job that makes what ``key`` stands for; with ``pieces``, the one whose pods make so many pieces of it."""
+    settings = portfolio.spec.job
+    metadata = _metadata(portfolio, key=key, owner=owner)
+    metadata["annotations"] = {labels.HASH_ANNOTATION: key, **({labels.REQUEST_ANNOTATION: request} if request else {})}
+    if pieces:
+        metadata["name"] = labels.pieces_job_name(portfolio.metadata.name, key)
+        metadata["annotations"][labels.PIECES_ANNOTATION] = str(pieces)
+    spec: Object = {
+        "suspend": settings.suspend,
+        **_shape(settings, pieces=pieces),
+        "ttlSecondsAfterFinished": max(settings.ttl_seconds_after_finished, LEAST_TTL_SECONDS),
+        "podFailurePolicy": {
+            "rules": [
+                # Bad input stays bad; a lost node is nobody's failure.
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]},
+                },
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]
+        },
+        "template": {
+            "metadata": {"labels": labels.object_labels(portfolio.metadata.name, component=labels.JOB_COMPONENT)},
+            "spec": _pod(portfolio, settings, key=key, image=settings.image or images.pruner, pieces=pieces),
+        },
+    }
+    if settings.active_deadline_seconds is not None:
+        spec["activeDeadlineSeconds"] = settings.active_deadline_seconds
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def pieces_to_make(spec: PortfolioSpecification) -> int:
+    """How many pieces several pods make; 0 where one Job makes all."""
+    count = len(pieces_of(spec.methods)) if spec.job.parallelism > 1 else 0
+    return count if count > 1 else 0
+
+
+def work_uri(portfolio: ModelPortfolio) -> str | None:
+    """The portfolio's own folder below the place that its work directory has in an object store."""
+    work = portfolio.spec.job.work_directory
+    if work is None or work.uri is None:
+        return None
+    return f"{work.uri.rstrip('/')}/{portfolio.metadata.namespace}/{portfolio.metadata.name}"
+
+
+def localized(document: Any) -> Any:
+    """``document`` with every ``pvc://claim/path`` in it replaced by the path under the mounted claim."""
+    if isinstance(document, dict):
+        return {key: localized(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [localized(value) for value in document]
+    if isinstance(document, str) and (match := _CLAIM_URI.match(document)):
+        return f"{CLAIMS}/{match[1]}{match[3] or ''}"
+    return document
+
+
+def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
+    """Names of the claims that the ``pvc://`` URIs of a portfolio name."""
+
+    def found(document: Any) -> Iterator[str]:
+        if isinstance(document, dict):
+            document = list(document.values())
+        if isinstance(document, list):
+            for value in document:
+                yield from found(value)
+        elif isinstance(document, str) and (match := _CLAIM_URI.match(document)):
+            yield match[1]
+
+    # Only these fields hold URIs: a pvc:// in an environment variable mounts nothing.
+    uris = spec.model_dump(mode="json", include={"source": {"weights_uri"}, "data": True, "repository": {"uri"}})
+    return tuple(sorted(set(found(uris))))
+
+
+def repository_claim(spec: PortfolioSpecification) -> str | None:
+    """Name of the claim that the repository lies on; ``None`` where it lies elsewhere."""
+    match = _CLAIM_URI.match(spec.repository.uri)
+    return None if match is None else match[1]
+
+
+def pod_security() -> Object:
+    """Security of a pod in a restricted namespace; any user but root."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Object:
+    """Security of a container in a restricted namespace."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def pod_placement(settings: PodSettings) -> Object:
+    """The fields of a pod that its owner chose: where it runs and how its images are had."""
+    placement: Object = {}
+    if settings.image_pull_secrets:
+        placement["imagePullSecrets"] = [{"name": entry.name} for entry in settings.image_pull_secrets]
+    if settings.node_selector:
+        placement["nodeSelector"] = dict(settings.node_selector)
+    if settings.tolerations:
+        placement["tolerations"] = [
+            entry.model_dump(mode="json", by_alias=True, exclude_none=True) for entry in settings.tolerations
+        ]
+    if settings.priority_class_name is not None:
+        placement["priorityClassName"] = settings.priority_class_name
+    return placement
+
+
+def resources(settings: Resources) -> Object:
+    """Requests and limits of a container; what is empty is left out."""
+    return {key: dict(value) for key, value in (("requests", settings.requests), ("limits", settings.limits)) if value}
+
+
+def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
+    return {
+        "name": labels.job_name(portfolio.metadata.name, key),
+        "namespace": portfolio.metadata.namespace,
+        "labels": labels.object_labels(portfolio.metadata.name, component=labels.JOB_COMPONENT),
+        "ownerReferences": [owner],
+    }
+
+
+def _shape(settings: JobSpecification, *, pieces: int) -> Object:
+    """How many pods, and what becomes of the Job when one fails."""
+    if not pieces:
+        return {"backoffLimit": settings.backoff_limit}
+    return {
+        "completionMode": "Indexed",
+        "completions": pieces,
+        "parallelism": min(pieces, settings.parallelism),
+        "backoffLimitPerIndex": settings.backoff_limit,
+        # Without one of the pieces the others are of no use; what they made so far is kept.
+        "maxFailedIndexes": 0,
+    }
+
+
+def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, image: str, pieces: int) -> Object:
+    secret, work = portfolio.spec.repository.secret_ref, work_uri(portfolio)
+    volumes, mounts = _volumes(portfolio.spec, specification=labels.job_name(portfolio.metadata.name, key))
+    placement = pod_placement(settings)
+    if work is not None:
+        placement["tolerations"] = [*placement.get("tolerations", ()), *_leaving_lost_nodes(settings)]
+    container: Object = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python3", "-m", "edgefolio_pruner.job"],
+        "args": [
+            f"{_SPECIFICATION}/portfolio.json",
+            WORK,
+            *(["--work-uri", work] if work is not None else []),
+            *(["--pieces", str(pieces)] if pieces else []),
+        ],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},
+            {"name": MAKING_VARIABLE, "value": key},
+            *({"name": entry.name, "value": entry.value} for entry in settings.env),
+        ],
+        "resources": resources(settings.resources),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": mounts,
+    }
+    if secret is not None:
+        container["envFrom"] = [{"secretRef": {"name": secret.name}}]
+    return {
+        "restartPolicy": "Never",
+        # Training and pruning need no API; a token that is not there cannot be stolen.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        **placement,
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def _leaving_lost_nodes(settings: JobSpecification) -> list[Object]:
+    """A pod that goes on anywhere leaves a lost node soon, not after the usual five minutes."""
+    own = {toleration.key for toleration in settings.tolerations}
+    if None in own:
+        return []
+    return [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_NODE_SECONDS}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if key not in own
+    ]
+
+
+def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[Object], list[Object]]:
+    """Volumes of the pod, and where its container sees them."""
+    work = spec.job.work_directory
+    claims = dict.fromkeys(claims_in(spec), False)
+    volumes: list[Object] = [
+        {"name": "specification", "configMap": {"name": specification}},
+        {"name": "temporary", "emptyDir": {}},
+    ]
+    mounts: list[Object] = [
+        {"name": "specification", "mountPath": _SPECIFICATION, "readOnly": True},
+        {"name": "temporary", "mountPath": "/tmp"},
+    ]
+    if work is not None and work.claim_name is not None:
+        claims[work.claim_name] = False
+        mounts.append({"name": f"claim-{list(claims).index(work.claim_name)}", "mountPath": WORK})
+    else:
+        volumes.append({"name": "work", "emptyDir": {}})
+        mounts.append({"name": "work", "mountPath": WORK})
+    for entry in spec.job.volumes:
+        claims.setdefault(entry.claim_name, entry.read_only)
+    for number, claim in enumerate(claims):
+        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}})
+    for claim in claims_in(spec):
+        mounts.append({"name": f"claim-{list(claims).index(claim)}", "mountPath": f"{CLAIMS}/{claim}"})
+    for entry in spec.job.volumes:
+        number = list(claims).index(entry.claim_name)
+        mounts.append({"name": f"claim-{number}", "mountPath": entry.mount_path, "readOnly": entry.read_only})
+    return volumes, mounts

@@ -1,0 +1,148 @@
+"""The small Jobs that open a repository, which the operator itself never does: one looks, one deletes.
+
+Each has the portfolio's credentials and claims, runs as the pods of its cluster do, and lives for minutes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgefolio.specification.cluster import PodSettings
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import labels
+from edgefolio_operator.resources.pruning_job import (
+    CLAIMS,
+    CONTAINER,
+    Images,
+    claims_in,
+    container_security,
+    localized,
+    pod_placement,
+    pod_security,
+)
+
+Object = dict[str, Any]
+
+#: A look that has not ended by then has failed; so have all attempts of a deletion.
+LONGEST_CHECK_SECONDS = 180
+LONGEST_RECLAIM_SECONDS = 900
+_RECLAIM_ATTEMPTS = 2
+#: For people who look at what it logged.
+_KEPT_SECONDS = 900
+_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
+
+
+def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Object, images: Images) -> Object:
+    """The Job of one look at what is published. It runs the agent's image where the endpoints run."""
+    spec, managed = portfolio.spec, portfolio.spec.serving.managed
+    arguments = [str(localized(spec.repository.uri)), spec.serving.model_name]
+    if spec.repository.manifest_digest is not None:
+        arguments += ["--manifest-digest", spec.repository.manifest_digest]
+    elif spec.pinned_revision:
+        arguments += ["--revision", str(spec.pinned_revision)]
+    job = _job(
+        portfolio,
+        managed,
+        name=name,
+        component=labels.CHECK_COMPONENT,
+        image=managed.agent_image or images.agent,
+        command=["python3", "-m", "edgefolio_edge.check", *arguments],
+        longest_seconds=LONGEST_CHECK_SECONDS,
+        attempts=0,
+        read_only=True,
+    )
+    job["metadata"]["ownerReferences"] = [owner]
+    job["metadata"]["annotations"] = {labels.HASH_ANNOTATION: key}
+    return job
+
+
+def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) -> Object:
+    """The Job that deletes what was published. It runs the image that published it, where that ran.
+
+    It has no owner, but the ``uid`` of one: what a portfolio owns may be collected before the portfolio itself is gone.
+    """
+    settings = portfolio.spec.job
+    job = _job(
+        portfolio,
+        settings,
+        name=labels.reclaim_job_name(portfolio.metadata.name),
+        component=labels.RECLAIM_COMPONENT,
+        image=settings.image or images.pruner,
+        command=[
+            "python3",
+            "-m",
+            "edgefolio_pruner.reclaim",
+            str(localized(portfolio.spec.repository.uri)),
+            portfolio.spec.serving.model_name,
+        ],
+        longest_seconds=LONGEST_RECLAIM_SECONDS,
+        attempts=_RECLAIM_ATTEMPTS,
+        read_only=False,
+    )
+    job["metadata"]["annotations"] = {labels.HASH_ANNOTATION: uid}
+    return job
+
+
+def _job(
+    portfolio: ModelPortfolio,
+    settings: PodSettings,
+    *,
+    name: str,
+    component: str,
+    image: str,
+    command: list[str],
+    longest_seconds: int,
+    attempts: int,
+    read_only: bool,
+) -> Object:
+    job_labels = labels.object_labels(portfolio.metadata.name, component=component)
+    secret = portfolio.spec.repository.secret_ref
+    claims = claims_in(portfolio.spec.model_copy(update={"source": None, "data": None}))
+    mounts = [{"name": "temporary", "mountPath": "/tmp"}]
+    container: Object = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": command,
+        "env": [{"name": "HOME", "value": "/tmp"}],
+        "resources": _RESOURCES,
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            *mounts,
+            *({"name": f"claim-{n}", "mountPath": f"{CLAIMS}/{claim}"} for n, claim in enumerate(claims)),
+        ],
+    }
+    if secret is not None:
+        container["envFrom"] = [{"secretRef": {"name": secret.name}}]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": portfolio.metadata.namespace, "labels": job_labels},
+        "spec": {
+            "backoffLimit": attempts,
+            "activeDeadlineSeconds": longest_seconds,
+            "ttlSecondsAfterFinished": _KEPT_SECONDS,
+            "template": {
+                "metadata": {"labels": job_labels},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": pod_security(),
+                    **pod_placement(settings),
+                    "containers": [container],
+                    "volumes": [
+                        {"name": "temporary", "emptyDir": {}},
+                        *(
+                            {
+                                "name": f"claim-{number}",
+                                "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only},
+                            }
+                            for number, claim in enumerate(claims)
+                        ),
+                    ],
+                },
+            },
+        },
+    }

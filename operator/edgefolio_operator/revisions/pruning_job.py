@@ -1,0 +1,212 @@
+"""Which Job should exist for a portfolio, and what became of it. Pure: status and Jobs in, a plan out.
+
+One making is told from another by its key (what it is made from, and the user's request). The outcome is kept in the
+status under that key: a Job that its time to live removed is not run again, one that somebody deleted half-way is.
+
+With ``job.parallelism`` there are two Jobs for a key: the pods of the first make pieces and leave them in the work
+directory; when all are made, the second finds them there, puts them together and publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport
+from edgefolio.specification.conditions import time_text
+from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
+from edgefolio_operator.resources.pruning_job import making_key, pieces_to_make
+
+#: A pod that was told to end and has not, so long after it should have, is on a node that does not answer.
+LOST_POD_SECONDS = 30.0
+PIECES_STAGE = "pieces"
+WAITING_STAGE = "waiting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakingPlan:
+    """What is to be done; ``status`` is the new ``status.job``, ``revision`` what was just found published.
+
+    ``create``: the Job that makes ``pieces`` of it, or all (0). ``lost``: a pod whose node does not answer, so that the
+    Job is run again elsewhere.
+    """
+
+    status: JobStatus | None = None
+    create: bool = False
+    pieces: int = 0
+    delete: tuple[str, ...] = ()
+    suspend: bool | None = None
+    revision: RevisionStatus | None = None
+    key: str = ""
+    request: str = ""
+    lost: str = ""
+
+
+def plan_making(
+    portfolio: ModelPortfolio,
+    *,
+    request: str,
+    last: JobStatus | None,
+    jobs: Sequence[ObservedJob],
+    now: float,
+    progress: Mapping[str, ProgressLine] | None = None,
+) -> MakingPlan:
+    """The Job that should exist and what becomes of the others. ``last`` is ``status.job`` as it was left.
+
+    ``progress``: what the Jobs, by name, logged last.
+    """
+    if portfolio.spec.source is None:
+        return MakingPlan(delete=tuple(job.name for job in jobs))
+    key = making_key(portfolio.spec, request=request)
+    pieces = pieces_to_make(portfolio.spec)
+    others = tuple(job.name for job in jobs if job.key != key or (job.pieces and job.pieces != pieces))
+    same = last is not None and last.specification_hash == key
+    if last is not None and same and last.outcome in ENDED:
+        return MakingPlan(status=last, delete=others, key=key, request=request)
+    mine = {bool(job.pieces): job for job in jobs if job.key == key and job.name not in others}
+    current = mine.get(False) or mine.get(True)
+    if current is not None and current.is_leaving:
+        # Somebody deleted it; its name is free when it is gone.
+        return MakingPlan(
+            status=_status_of(current, last if same else None, None), delete=others, key=key, request=request
+        )
+    if current is None or (current.pieces and current.outcome == "Succeeded"):
+        pieces = 0 if current is not None else pieces
+        earlier = last.attempt if last is not None and same else 0
+        status = JobStatus(
+            name=(labels.pieces_job_name if pieces else labels.job_name)(portfolio.metadata.name, key),
+            specification_hash=key,
+            request=request,
+            outcome="Suspended" if portfolio.spec.job.suspend else "Running",
+            attempt=max(1, earlier) if current is not None else earlier + 1,
+            start_time=time_text(now),
+        )
+        return MakingPlan(status=status, create=True, pieces=pieces, delete=others, key=key, request=request)
+    status = _status_of(current, last if same else None, (progress or {}).get(current.name))
+    if (lost := _lost_pod(current, now=now)) is not None:
+        return MakingPlan(status=status, delete=(*others, current.name), key=key, request=request, lost=lost)
+    return MakingPlan(
+        status=status,
+        delete=others,
+        suspend=_wanted_suspension(current, portfolio.spec.job.suspend),
+        revision=_published(current, now=now),
+        key=key,
+        request=request,
+    )
+
+
+def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> MakingPlan:
+    """The plan of a portfolio that may not make: no Job; what became of the last one stays known."""
+    return MakingPlan(
+        status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
+    )
+
+
+def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
+    """Reason and message of a failed making: the user's own mistake in the words the command line would use."""
+    if job is None or job.outcome != "Failed":
+        return None
+    if isinstance(job.report, FailureReport):
+        return ("BadInput" if job.report.kind == "BadInput" else "MakingFailed"), job.report.one_line()
+    died = f"Its last pod ended: {job.died}." if job.died else ""
+    return "MakingFailed", _said(job.message or "The Job failed without a word.", died, "Look at the logs of its pods.")
+
+
+def terminal_error(
+    portfolio: ModelPortfolio,
+    making: MakingPlan,
+    jobs: Sequence[ObservedJob],
+    revisions: Sequence[RevisionStatus],
+    before: PortfolioStatus,
+) -> tuple[str, str] | None:
+    """Reason and message of what waits for the user."""
+    pinned = portfolio.spec.pinned_revision
+    known = [entry.number for entry in revisions]
+    if pinned and pinned not in known and portfolio.spec.source is not None:
+        listed = ", ".join(map(str, known)) or "none"
+        return "UnknownRevision", f"spec.pinnedRevision = {pinned}: it is not kept; kept are: {listed}."
+    status = making.status
+    if status is None or status.outcome != "Failed":
+        return None
+    current = next((job for job in jobs if job.key == making.key), None)
+    found = failure_of(current)
+    if found is not None:
+        return found
+    earlier = before.last_failure
+    if earlier is not None and earlier.message == status.message:
+        return earlier.reason, earlier.message
+    return "MakingFailed", status.message
+
+
+def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine | None) -> JobStatus:
+    outcome, message = job.outcome, ""
+    stage, percent = (last.stage, last.progress_percent) if last else ("", 0)
+    if outcome == "Succeeded" and not isinstance(job.report, PublishedReport):
+        # The manifest's digest is what endpoints trust; without it nothing can be served.
+        outcome, message = "Failed", "The Job completed but did not say what it published."
+    elif (failure := failure_of(job)) is not None:
+        message = failure[1]
+    elif outcome == "Running" and job.pieces:
+        stage, percent = PIECES_STAGE, 100 * min(job.pieces_made, job.pieces) // job.pieces
+        message = _said(f"{job.pieces_made} of {job.pieces} pieces are made.", job.waiting, _attempt(job))
+    elif outcome == "Running" and job.waiting:
+        stage, percent, message = WAITING_STAGE, 0, _said(job.waiting, _attempt(job))
+    elif outcome == "Running" and progress is not None:
+        stage, percent, message = progress.stage, progress.percent, progress.message
+    elif outcome == "Running" and _attempt(job):
+        message = _attempt(job)
+    elif outcome == "Running" and last is not None and stage != WAITING_STAGE:
+        message = last.message
+    return JobStatus.model_validate(
+        {
+            "name": job.name,
+            "specification_hash": job.key,
+            "request": job.request,
+            "outcome": outcome,
+            "attempt": last.attempt if last else 1,
+            "start_time": job.start_time or (last.start_time if last else None),
+            "completion_time": job.completion_time if outcome in ENDED else None,
+            "message": message[:1024],
+            "stage": stage,
+            "progress_percent": 100 if outcome == "Succeeded" else percent,
+        }
+    )
+
+
+def _attempt(job: ObservedJob) -> str:
+    """What went wrong with an attempt, while another one is made."""
+    return f"An attempt failed: {job.report.one_line()}" if isinstance(job.report, FailureReport) else ""
+
+
+def _said(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def _lost_pod(job: ObservedJob, *, now: float) -> str | None:
+    """The pod that keeps the Job waiting for ever.
+
+    A Job that tells bad input from other failures replaces a pod only when that has ended, and on a node that does not
+    answer it never does.
+    """
+    if job.outcome != "Running" or job.overdue is None or now - job.overdue[0] <= LOST_POD_SECONDS:
+        return None
+    return job.overdue[1]
+
+
+def _wanted_suspension(job: ObservedJob, wanted: bool) -> bool | None:
+    return wanted if job.outcome not in ENDED and job.suspend != wanted else None
+
+
+def _published(job: ObservedJob, *, now: float) -> RevisionStatus | None:
+    if job.outcome != "Succeeded" or not isinstance(job.report, PublishedReport):
+        return None
+    return RevisionStatus(
+        number=job.report.revision,
+        manifest_digest=job.report.manifest_digest,
+        specification_hash=job.key,
+        published_time=job.completion_time or time_text(now),
+        variants=job.report.variants,
+    )

@@ -1,0 +1,170 @@
+"""A portfolio without source: now and then a Job looks what others have published. Pure: status and Jobs in, plan out.
+
+The digest that a revision is first seen with is pinned in the status like that of a revision made here. A repository
+that cannot be read, or that says something else about a revision than before, changes nothing about what serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgefolio.contract.job_report import FailureReport, PublishedReport
+from edgefolio.specification.conditions import time_seconds, time_text
+from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
+from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
+
+#: A repository that could not be read is looked at again this soon, or sooner if it is looked at more often anyway.
+RETRY_SECONDS = 60.0
+#: Sites that were installed together must not look together.
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowingPlan:
+    """What is to be done; ``status`` is the new ``status.check``, ``revision`` one that was not known before.
+
+    ``create``: name of the Job that looks. ``trouble``: reason and message of what is wrong with the repository.
+    """
+
+    status: CheckStatus | None = None
+    create: str = ""
+    key: str = ""
+    delete: tuple[str, ...] = ()
+    revision: RevisionStatus | None = None
+    trouble: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    outcome: Literal["Found", "Nothing", "Unreachable", "Refused"]
+    reason: str = ""
+    message: str = ""
+    revision: RevisionStatus | None = None
+
+
+def check_key(spec: PortfolioSpecification) -> str:
+    """What a look is for, in 16 hexadecimal digits: another one is due when it changes."""
+    secret = spec.repository.secret_ref
+    document = [
+        spec.repository.uri,
+        secret.name if secret is not None else None,
+        spec.serving.model_name,
+        spec.pinned_revision,
+        spec.repository.manifest_digest,
+    ]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
+
+
+def plan_following(
+    portfolio: ModelPortfolio,
+    *,
+    uid: str,
+    request: str,
+    last: CheckStatus | None,
+    jobs: Sequence[ObservedJob],
+    revisions: Sequence[RevisionStatus],
+    now: float,
+) -> FollowingPlan:
+    """Whether to look, and what the last look found. ``last`` is ``status.check`` as it was left."""
+    if portfolio.spec.source is not None:
+        return FollowingPlan(delete=tuple(job.name for job in jobs))
+    key = check_key(portfolio.spec)
+    same = last is not None and (last.specification_hash, last.request) == (key, request)
+    if last is None or not same or (not last.job and now >= _next_look(portfolio, last, uid=uid)):
+        name = labels.check_job_name(portfolio.metadata.name, f"{uid} {key} {request} {time_text(now)}")
+        before = last if last is not None and last.specification_hash == key else CheckStatus(specification_hash=key)
+        status = before.model_copy(update={"job": name, "request": request})
+        others = tuple(job.name for job in jobs if job.name != name)
+        return FollowingPlan(status=status, create=name, key=key, delete=others, trouble=_trouble(status, revisions))
+    if not last.job:
+        return FollowingPlan(status=last, key=key, trouble=_trouble(last, revisions))
+    current = next((job for job in jobs if job.name == last.job), None)
+    others = tuple(job.name for job in jobs if job.name != last.job)
+    if current is None:
+        # Not made yet, or deleted by somebody: applying it once more does no harm.
+        return FollowingPlan(status=last, create=last.job, key=key, delete=others, trouble=_trouble(last, revisions))
+    if current.outcome not in ENDED:
+        return FollowingPlan(status=last, key=key, delete=others, trouble=_trouble(last, revisions))
+    found = _judged(current, revisions, portfolio.spec, now=now)
+    status = CheckStatus(
+        specification_hash=key,
+        request=request,
+        outcome=found.outcome,
+        reason=found.reason or None,
+        message=found.message[:1024],
+        time=time_text(now),
+    )
+    return FollowingPlan(
+        status=status, key=key, delete=others, revision=found.revision, trouble=_trouble(status, revisions)
+    )
+
+
+def _judged(
+    job: ObservedJob, revisions: Sequence[RevisionStatus], spec: PortfolioSpecification, *, now: float
+) -> _Found:
+    report = job.report
+    if report is None:
+        why = job.message or job.waiting or (f"Its pod ended: {job.died}." if job.died else "It said nothing.")
+        return _Found(outcome="Unreachable", reason="CheckFailed", message=f"The Job that looks failed. {why}")
+    if isinstance(report, FailureReport):
+        if report.kind == "Nothing":
+            return _Found(outcome="Nothing", reason="NothingPublished", message=report.one_line())
+        if report.kind == "Refused":
+            return _Found(outcome="Refused", reason="RevisionRefused", message=report.one_line())
+        return _Found(outcome="Unreachable", reason="RepositoryUnreachable", message=report.one_line())
+    return _accepted(report, revisions, spec, now=now)
+
+
+def _accepted(
+    report: PublishedReport, revisions: Sequence[RevisionStatus], spec: PortfolioSpecification, *, now: float
+) -> _Found:
+    """Take what is published, unless it contradicts what is known."""
+    known = {entry.number: entry.manifest_digest for entry in revisions}
+    pinned = known.get(report.revision)
+    if pinned == report.manifest_digest:
+        return _Found(outcome="Found")
+    if pinned is not None:
+        return _Found(
+            outcome="Refused",
+            reason="RevisionChanged",
+            message=f"Revision {report.revision} has another manifest than before ({report.manifest_digest[:12]}..., "
+            f"pinned is {pinned[:12]}...): it was changed after it was published. Publish a new revision.",
+        )
+    named = spec.pinned_revision or spec.repository.manifest_digest
+    if known and report.revision < max(known) and not named:
+        return _Found(
+            outcome="Refused",
+            reason="RevisionWentBack",
+            message=f"The repository says revision {report.revision}, and revision {max(known)} was published before. "
+            f"Publish a new revision, or set spec.pinnedRevision to go back.",
+        )
+    revision = RevisionStatus(
+        number=report.revision,
+        manifest_digest=report.manifest_digest,
+        published_time=time_text(now),
+        variants=report.variants,
+    )
+    return _Found(outcome="Found", revision=revision)
+
+
+def _next_look(portfolio: ModelPortfolio, last: CheckStatus, *, uid: str) -> float:
+    """When the repository is looked at again; each site has an instant of its own."""
+    if last.time is None:
+        return 0.0
+    interval = float(portfolio.spec.repository.check_interval_seconds)
+    if last.outcome == "Unreachable":
+        interval = min(interval, RETRY_SECONDS)
+    digest = hashlib.sha256(f"{uid} {last.time}".encode()).digest()
+    return time_seconds(last.time) + interval * (1 + _JITTER * digest[0] / 255)
+
+
+def _trouble(status: CheckStatus, revisions: Sequence[RevisionStatus]) -> tuple[str, str] | None:
+    if status.reason is None or (status.outcome == "Nothing" and not revisions):
+        return None
+    return status.reason, status.message

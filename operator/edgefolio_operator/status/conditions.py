@@ -1,0 +1,165 @@
+"""The conditions of a ModelPortfolio, as kstatus reads them.
+
+``Ready`` sums up. ``Reconciling`` is true for the first making and for a rollout; never for a switch, nor for a remake
+while an older revision serves (that is ``Making``). ``Stalled`` is an error that waits for the user. ``ObjectivesMet``,
+``ObjectivesAccepted`` and ``Degraded`` tell and change nothing, like the aspects of :mod:`.aspects`. All are there from
+the first sight on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgefolio.specification.conditions import Condition, time_text
+from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
+from edgefolio_operator.status.informational_conditions import Aspect
+
+Status = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the conditions are computed from.
+
+    ``counts`` is ``None`` until the endpoints were counted for the first time, ``endpoints_settled`` false while more
+    of them are expected. ``terminal`` is reason and message of an error that the user must mend.
+    ``objectives_unknown`` endpoints have not said whether they meet theirs. ``repository``: reason and message of what
+    is wrong with a repository that is followed; it may pass, and is looked at again.
+    """
+
+    generation: int
+    making: bool = False
+    revision: int = 0
+    waits_for_others: bool = False
+    terminal: tuple[str, str] | None = None
+    repository: tuple[str, str] | None = None
+    rollout: RolloutStatus | None = None
+    counts: EndpointCounts | None = None
+    endpoints_settled: bool = True
+    objectives_unknown: int = 0
+    min_available_percent: int = 90
+    issues: tuple[str, ...] = ()
+    aspects: Mapping[str, Aspect] = field(default_factory=dict)
+
+
+def conditions_of(facts: Facts, *, before: Sequence[Condition], now: float) -> tuple[Condition, ...]:
+    """The conditions now; one whose status is as ``before`` keeps the time of its last change."""
+    found = {
+        "Ready": _ready(facts),
+        "Reconciling": _reconciling(facts),
+        "Stalled": ("True", *facts.terminal) if facts.terminal else _quiet("NothingToMend"),
+        "Making": _yes("JobRunning", "A Job makes a revision.") if facts.making else _quiet("NoJobRunning"),
+        "ObjectivesMet": _objectives_met(facts),
+        "ObjectivesAccepted": _no("ObjectiveIgnored", "; ".join(facts.issues))
+        if facts.issues
+        else _yes("Accepted", ""),
+        "Degraded": _degraded(facts),
+        **facts.aspects,
+    }
+    known = {condition.type: condition for condition in before}
+    return tuple(
+        _condition(kind, *value, facts=facts, before=known.get(kind), now=now) for kind, value in found.items()
+    )
+
+
+def needed_endpoints(total: int, min_available_percent: int) -> int:
+    """How many of ``total`` endpoints must be available."""
+    return math.ceil(total * min_available_percent / 100)
+
+
+_Value = tuple[Status, str, str]
+
+
+def _ready(facts: Facts) -> _Value:
+    counts = facts.counts
+    if not facts.revision:
+        if facts.terminal:
+            return _no(*facts.terminal)
+        if facts.making:
+            return _no("Making", "The first revision is being made.")
+        if facts.repository:
+            return _no(*facts.repository)
+        if facts.waits_for_others:
+            return _no("WaitingForRevision", "No revision is published in the repository yet.")
+        return _no("NoRevision", "No revision is published yet.")
+    if counts is None:
+        return "Unknown", "EndpointsUnknown", "The endpoints were not counted yet."
+    needed = needed_endpoints(counts.total, facts.min_available_percent)
+    serving = f"{counts.available} of {counts.total} endpoints serve a verified variant"
+    if counts.available < needed:
+        return _no("EndpointsUnavailable", f"{serving}; {needed} are needed.")
+    if counts.total == 0:
+        if not facts.endpoints_settled:
+            return _no("EndpointsStarting", "The endpoints are starting.")
+        return _yes("NoEndpoints", f"Revision {facts.revision} is published; no node is asked to serve it.")
+    return _yes("Serving", f"{serving}.")
+
+
+def _reconciling(facts: Facts) -> _Value:
+    if facts.terminal and not facts.revision:
+        return _quiet("Stalled")
+    if not facts.revision:
+        return _yes("FirstMaking" if facts.making else "WaitingForRevision", "No revision is published yet.")
+    rollout = facts.rollout
+    if rollout is not None and rollout.phase == "Progressing":
+        return _yes("RollingOut", f"Endpoints go to revision {rollout.revision}.")
+    if not facts.endpoints_settled:
+        return _yes("EndpointsStarting", "Endpoints are starting.")
+    return _quiet("Settled")
+
+
+def _objectives_met(facts: Facts) -> _Value:
+    counts = facts.counts
+    if counts is None or not counts.total:
+        return "Unknown", "NoEndpoints", ""
+    missed = counts.total - counts.meeting_objectives - facts.objectives_unknown
+    text = f"{counts.meeting_objectives} of {counts.total} endpoints meet their objectives"
+    if missed:
+        return _no("ObjectivesNotMet", f"{text}, {missed} do not.")
+    if facts.objectives_unknown:
+        return "Unknown", "MissingMetrics", f"{text}, of {facts.objectives_unknown} it is not known."
+    return _yes("ObjectivesMet", f"{text}.")
+
+
+def _degraded(facts: Facts) -> _Value:
+    counts, rollout = facts.counts, facts.rollout
+    if rollout is not None and rollout.phase in ("RolledBack", "Paused"):
+        return _yes(f"Rollout{rollout.phase}", rollout.message)
+    if facts.terminal and facts.revision:
+        return _yes("MakingFailed", f"Revision {facts.revision} serves on. {facts.terminal[1]}"[:1024])
+    if facts.repository and facts.revision:
+        return _yes(facts.repository[0], f"Revision {facts.revision} serves on. {facts.repository[1]}")
+    if counts is not None and counts.available < counts.total:
+        return _yes(
+            "EndpointsUnavailable", f"{counts.total - counts.available} of {counts.total} endpoints do not serve."
+        )
+    return _quiet("AsExpected")
+
+
+def _condition(
+    kind: str, status: Status, reason: str, message: str, *, facts: Facts, before: Condition | None, now: float
+) -> Condition:
+    changed = before is None or before.status != status
+    return Condition(
+        type=kind,
+        status=status,
+        observed_generation=facts.generation,
+        last_transition_time=time_text(now) if before is None or changed else before.last_transition_time,
+        reason=reason,
+        message=message if len(message) <= 1024 else message[:1023] + "…",
+    )
+
+
+def _yes(reason: str, message: str) -> _Value:
+    return "True", reason, message
+
+
+def _no(reason: str, message: str) -> _Value:
+    return "False", reason, message
+
+
+def _quiet(reason: str) -> _Value:
+    return "False", reason, ""

@@ -1,0 +1,129 @@
+"""What people are told of a cycle: one event for each change that they ask about, none for what is as it was. Pure.
+
+What was told before stands in the stored status and in the endpoint's spec: a restarted operator does not tell it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgefolio.decision.types import Reason
+from edgefolio.specification.conditions import Condition
+from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio_operator.endpoints.endpoint_counts import Endpoint
+from edgefolio_operator.endpoints.objectives import Issue
+from edgefolio_operator.reconcilers.endpoint import Kept
+from edgefolio_operator.revisions.pruning_job import MakingPlan
+
+#: Holds that pass by themselves on the way to something, or say that all is well: no news.
+_QUIET = frozenset(
+    {
+        Reason.OBJECTIVES_MET,
+        Reason.SETTLING,
+        Reason.VIOLATION_TOO_SHORT,
+        Reason.CALM_TOO_SHORT,
+        Reason.MIN_DWELL,
+        Reason.DEAD_BAND,
+    }
+)
+_WARNINGS = frozenset(
+    {
+        Reason.OBJECTIVES_NOT_MET,
+        Reason.MISSING_METRICS,
+        Reason.STALE_METRICS,
+        Reason.SWITCH_BUDGET_SPENT,
+        Reason.INSUFFICIENT_SWITCH_MEMORY,
+        Reason.ALL_QUARANTINED,
+    }
+)
+_TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something to tell people, once: about the portfolio, its namespace, or the ``endpoint`` of that name."""
+
+    reason: str
+    message: str
+    warning: bool = False
+    about_namespace: bool = False
+    endpoint: str | None = None
+
+
+def events_of(
+    before: PortfolioStatus, after: PortfolioStatus, members: Sequence[Endpoint], kept: Sequence[Kept]
+) -> tuple[Event, ...]:
+    """The events of one cycle: revisions, rollouts, failures, conflicts, switches, ignored annotations."""
+    events = []
+    known = {entry.number for entry in before.revisions}
+    for entry in after.revisions:
+        if entry.number not in known:
+            text = f"Revision {entry.number} with {len(entry.variants)} variants is published."
+            events.append(Event(reason="Published", message=text))
+    old, new = before.rollout, after.rollout
+    if new is not None and (old is None or (old.revision, old.phase) != (new.revision, new.phase)):
+        warning = new.phase in ("RolledBack", "Paused")
+        message = new.message or f"The rollout of revision {new.revision} is {new.phase.lower()}."
+        events.append(Event(reason=f"Rollout{new.phase}", message=message, warning=warning))
+    if after.last_failure != before.last_failure and after.last_failure is not None:
+        events.append(Event(reason=after.last_failure.reason, message=after.last_failure.message, warning=True))
+    events += _of_conditions(before, after)
+    news = _new_issues(before, after, kept)
+    told = dict.fromkeys((issue.reason, issue.message) for issues in news for issue in issues)
+    events += [Event(reason=reason, message=message[:1024], warning=True) for reason, message in told]
+    for endpoint, decided, issues in zip(members, kept, news, strict=True):
+        events += _of_decision(endpoint, decided)
+        name = decided.spec.pod_name
+        events += [
+            Event(reason=issue.reason, message=issue.message[:1024], warning=True, endpoint=name) for issue in issues
+        ]
+    return tuple(events)
+
+
+def events_of_making(making: MakingPlan) -> tuple[Event, ...]:
+    """What the Jobs of a making went through."""
+    if not making.lost:
+        return ()
+    text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."
+    return (Event(reason="PodLost", message=text, warning=True),)
+
+
+def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Event]:
+    old = {condition.type: condition for condition in before.conditions}
+    return [
+        Event(reason=condition.reason, message=condition.message, warning=True)
+        for condition in after.conditions
+        if _TOLD_CONDITIONS.get(condition.type) == condition.status
+        and (condition.type not in old or old[condition.type].message != condition.message)
+    ]
+
+
+def _of_decision(endpoint: Endpoint, decided: Kept) -> list[Event]:
+    """A new target, to the portfolio and to the endpoint; a hold that is news, to the endpoint alone."""
+    spec, told = decided.spec, endpoint.spec
+    before = told.target_variant if told is not None else None
+    if spec.target_variant not in (None, before):
+        reason = spec.reason or "Switch"
+        step = f"{before} -> {spec.target_variant}" if before is not None else f"{spec.target_variant} is to serve"
+        events = [Event(reason=reason, message=f"{step}. {spec.message}"[:1024], endpoint=spec.pod_name)]
+        if before is not None:
+            events.append(Event(reason=reason, message=f"{spec.pod_name}: {step}. {spec.message}"[:1024]))
+        return events
+    if told is None or spec.reason in (None, told.reason) or spec.reason in _QUIET:
+        return []
+    return [
+        Event(reason=str(spec.reason), message=spec.message, warning=spec.reason in _WARNINGS, endpoint=spec.pod_name)
+    ]
+
+
+def _new_issues(before: PortfolioStatus, after: PortfolioStatus, kept: Sequence[Kept]) -> list[list[Issue]]:
+    """Per endpoint what the stored condition did not name; the condition is cut to size, and so is this."""
+    old, new = _ignored(before.conditions), _ignored(after.conditions)
+    if new == old:
+        return [[] for _ in kept]
+    return [[issue for issue in decided.issues if issue.message not in old] for decided in kept]
+
+
+def _ignored(conditions: Sequence[Condition]) -> str:
+    return next((entry.message for entry in conditions if entry.type == "ObjectivesAccepted"), "")

@@ -1,0 +1,104 @@
+"""What conditions tell of a portfolio without ever changing Ready: node metrics, conflicts, adoption. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from edgefolio_operator.cluster_state.resource_usage import Usage
+from edgefolio_operator.endpoints.adoption_preflight import incompatible, remedy
+from edgefolio_operator.endpoints.facts import Sight
+from edgefolio_operator.ownership import PortfolioKey, display_name
+
+Object = Mapping[str, Any]
+#: The conditions that are aspects.
+ASPECTS = ("NodeMetricsAvailable", "Conflicted", "Compatible")
+#: Status, reason and message of a condition.
+Aspect = tuple[Literal["True", "False", "Unknown"], str, str]
+
+NAMESPACED = (
+    "The operator looks after single namespaces: it reads neither nodes nor namespaces, so that their annotations, the "
+    "nodes' labels, shortages and usage are not taken into account."
+)
+OVERRIDES_IGNORED = (
+    "spec.objectiveOverrides: an operator of single namespaces reads no labels of nodes; they are ignored "
+    "(SourceUnavailable)."
+)
+_NAMED = 5
+
+
+def aspects_of(
+    *,
+    mode: str,
+    pods: Sequence[Object],
+    nodes: Iterable[str],
+    reads_nodes: bool,
+    lost_pods: Mapping[str, PortfolioKey],
+    sight: Sight,
+    now: float,
+) -> dict[str, Aspect]:
+    """The conditions by name: ``pods`` are those that were selected, ``nodes`` those of the endpoints."""
+    return {
+        "NodeMetricsAvailable": node_metrics_available(
+            nodes, sight.usage, reads_nodes=reads_nodes, now=now, stale_after=sight.stale_after
+        ),
+        "Conflicted": conflicted(lost_pods),
+        "Compatible": compatible([pod for pod in pods if pod["metadata"]["name"] not in lost_pods], mode=mode),
+    }
+
+
+def node_metrics_available(
+    nodes: Iterable[str], usage: Usage, *, reads_nodes: bool, now: float, stale_after: float
+) -> Aspect:
+    """Whether the usage of the endpoints' ``nodes`` is known; the message names no ages, which would change always."""
+    if not reads_nodes or usage.nodes is None:
+        return "False", "SourceUnavailable", NAMESPACED
+    if not usage.asked:
+        return "Unknown", "NotAskedYet", "metrics.k8s.io was not asked yet."
+    wanted = sorted(set(nodes))
+    samples = {name: usage.nodes.get(name) for name in wanted}
+    missing = [name for name, sample in samples.items() if sample is None]
+    stale = [
+        name
+        for name, sample in samples.items()
+        if sample is not None and not sample.is_fresh(now=now, stale_after=stale_after)
+    ]
+    rest = "Decisions rest on what the agents report."
+    if usage.problem and len(missing) + len(stale) == len(wanted):
+        return "False", "SourceUnavailable", f"{usage.problem} {rest}"
+    if not wanted:
+        return "True", "MetricsFresh", ""
+    if missing or stale:
+        lacking = _named(missing + stale)
+        return "False", "MetricsStale", f"There is no sample of the last {stale_after:g} s of {lacking}. {rest}"
+    return "True", "MetricsFresh", ""
+
+
+def conflicted(lost: Mapping[str, PortfolioKey]) -> Aspect:
+    """Whether older portfolios have pods that this one claims, too."""
+    if not lost:
+        return "False", "NoConflict", ""
+    winners = ", ".join(display_name(key) for key in sorted(set(lost.values()))[:_NAMED])
+    return (
+        "True",
+        "PodClaimed",
+        f"{winners}, which is older, claims {_named(sorted(lost))} as well and has it. "
+        "Narrow serving.adopt.selector of one of them, or delete one.",
+    )
+
+
+def compatible(pods: Sequence[Object], *, mode: str) -> Aspect:
+    """Whether the pods that are to be adopted carry what the agent needs."""
+    if mode != "Adopt":
+        return "True", "Managed", ""
+    faults = incompatible(pods)
+    if faults:
+        return "False", "PartsMissing", remedy(faults, total=len(pods))
+    if not pods:
+        return "Unknown", "NoPods", "No pod carries the labels of serving.adopt.selector."
+    return "True", "Adopted", ""
+
+
+def _named(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + more

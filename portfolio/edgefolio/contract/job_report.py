@@ -1,0 +1,157 @@
+"""The last words of a making that runs as a Job: its container's termination message, at most 4 KiB.
+
+Success carries the digest of the manifest, which is the trust root: it reaches the endpoints through the resource's
+status, never through the repository that it vouches for. Bad input carries the same three lines that the command
+prints. Each variant is a row, not an object: sixteen of them must fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgefolio.contract.endpoint_report import variant_status_of
+from edgefolio.decision.profiles import profiles_from_manifest
+from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError
+from edgefolio.manifest import Manifest
+from edgefolio.specification.base import resource_name
+from edgefolio.specification.conditions import RevisionNumber, Sha256
+from edgefolio.specification.portfolio_status import VariantStatus
+
+#: What Kubernetes keeps of a termination message.
+LARGEST_MESSAGE_BYTES = 4096
+#: Where Kubernetes reads it; the variable is for runs outside a pod.
+TERMINATION_MESSAGE = "/dev/termination-log"
+TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
+#: What tells one making from others, over all its pods.
+MAKING_VARIABLE = "EDGEFOLIO_MAKING"
+_ROW = tuple(VariantStatus.model_fields)
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=resource_name, populate_by_name=True)
+
+    def to_message(self) -> str:
+        """One line of JSON, at most :data:`LARGEST_MESSAGE_BYTES` long."""
+        return json.dumps(self._document(), ensure_ascii=False, separators=(",", ":"))
+
+    def _document(self) -> dict[str, Any]:
+        return self.model_dump(by_alias=True, mode="json")
+
+
+class PublishedReport(_Words):
+    """A revision was published, or was already there."""
+
+    kind: Literal["Published"] = "Published"
+    revision: RevisionNumber
+    manifest_digest: Sha256
+    accuracy_floor_met: bool = True
+    variants: Annotated[tuple[VariantStatus, ...], Field(min_length=1, max_length=16)]
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, digest: str) -> PublishedReport:
+        """The report of the published ``manifest``, whose bytes have the sha256 ``digest``."""
+        return cls(
+            revision=manifest.revision,
+            manifest_digest=digest,
+            accuracy_floor_met=manifest.accuracy_floor_met,
+            variants=tuple(variant_status_of(profile) for profile in profiles_from_manifest(manifest)),
+        )
+
+    def _document(self) -> dict[str, Any]:
+        rows = [[getattr(variant, field) for field in _ROW] for variant in self.variants]
+        return {**self.model_dump(by_alias=True, mode="json", exclude={"variants"}), "variants": rows}
+
+
+class FailureReport(_Words):
+    """Nothing was published, or found.
+
+    | kind | meaning |
+    |---|---|
+    | ``BadInput`` | it will fail again until the user mends it |
+    | ``Failed`` | it may pass by itself, or nobody knows |
+    | ``Refused`` | what is published is not what it should be |
+    | ``Nothing`` | what was asked for is not published |
+    """
+
+    kind: Literal["BadInput", "Failed", "Refused", "Nothing"]
+    field: Annotated[str, Field(max_length=253)] = ""
+    value: Annotated[str, Field(max_length=300)] = ""
+    problem: Annotated[str, Field(max_length=500)]
+    remedy: Annotated[str, Field(max_length=200)] = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> FailureReport:
+        """The report of what ended a making."""
+        if isinstance(error, UserError):
+            return cls(
+                kind="Failed" if isinstance(error, TransientError) else "BadInput",
+                field=_cut(error.field, 253),
+                value=_cut(error.value or "", 300),
+                problem=_cut(error.problem, 500),
+                remedy=_cut(error.remedy, 200),
+            )
+        if isinstance(error, IntegrityError):
+            return cls(
+                kind="BadInput",
+                field=_cut(error.location, 253),
+                problem=_cut(error.problem, 500),
+                remedy=_cut(error.remedy, 200),
+            )
+        known = isinstance(error, EdgefolioError)
+        return cls(kind="Failed", problem=_cut(str(error) if known else f"{type(error).__name__}: {error}", 500))
+
+    def one_line(self) -> str:
+        """The failure as a condition's message."""
+        shown = f" = {self.value!r}" if self.value else ""
+        where = f"{self.field}{shown}: " if self.field else ""
+        return f"{where}{self.problem} {self.remedy}".strip()
+
+
+class ProgressLine(_Words):
+    """One line of a Job's log: where the work stands."""
+
+    stage: Annotated[str, Field(min_length=1, max_length=63)]
+    percent: Annotated[int, Field(ge=0, le=100)]
+    message: str = ""
+
+    @classmethod
+    def newest_in(cls, log: str) -> ProgressLine | None:
+        """The last line of ``log`` that is one; whatever else a container prints is passed over."""
+        for line in reversed(log.split("\n")):
+            try:
+                return cls.model_validate_json(line)
+            except ValidationError:
+                continue
+        return None
+
+
+def report_of_message(text: str) -> PublishedReport | FailureReport | None:
+    """What a termination message says; ``None`` if it is not one of ours (a killed container leaves none)."""
+    try:
+        document = json.loads(text)
+        if document["kind"] != "Published":
+            return FailureReport.model_validate(document)
+        rows = [dict(zip(_ROW, row, strict=True)) for row in document["variants"]]
+        return PublishedReport.model_validate({**document, "variants": rows})
+    except (ValueError, TypeError, KeyError, ValidationError):
+        return None
+
+
+def leave(report: PublishedReport | FailureReport) -> None:
+    """Print ``report``, and leave it as the container's termination message."""
+    message = report.to_message()
+    print(message, flush=True)
+    path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))
+    path.write_text(message, encoding="utf-8")
+
+
+def _cut(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` bytes, without control characters: each would take six in JSON."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text)
+    raw = clean.encode(errors="replace")
+    return clean if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,1 @@
+"""What a decision estimates: arrivals, compute factor, latency, memory."""

@@ -1,0 +1,142 @@
+"""What the core would choose once nothing has to be waited for, and why not the others.
+
+Under stated conditions (:func:`explain_choice`), or under those that an endpoint reports (:func:`explain_observed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefolio.decision.choice import Assessment, choose
+from edgefolio.decision.core import believed, cycle_of
+from edgefolio.decision.cycle import Cycle
+from edgefolio.decision.estimates.prediction import is_usable
+from edgefolio.decision.remedies import remedies
+from edgefolio.decision.types import (
+    MemoryState,
+    Objectives,
+    Observation,
+    Prediction,
+    ServerState,
+    State,
+    VariantProfile,
+)
+from edgefolio.specification.serving import Switching
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedVariant:
+    """One variant: its profile, what is predicted of it, and why it was chosen or not.
+
+    ``remedies`` is what would have to change for it to fit, all of it; nothing where it fits.
+    """
+
+    profile: VariantProfile
+    prediction: Prediction
+    chosen: bool
+    why: str
+    remedies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """The choice (``None``: nothing can be served), and every variant from the most accurate down.
+
+    ``distrust`` says why the metrics are not believed at the moment: then nothing is decided on them, and the figures
+    are those that were estimated last. ``state`` is what was used: factor, transport, switches, quarantines.
+    """
+
+    chosen: str | None
+    objectives_met: bool
+    variants: tuple[ExplainedVariant, ...]
+    distrust: str | None
+    state: State
+
+
+def explain_choice(
+    *,
+    profiles: tuple[VariantProfile, ...],
+    objectives: Objectives,
+    switching: Switching,
+    compute_factor: float = 1.0,
+    arrival_rate: float = 0.0,
+    transport_milliseconds: float = 0.0,
+    memory_bytes: int | None = None,
+    active: str | None = None,
+    instances: int = 1,
+) -> Explanation:
+    """The steady choice for an endpoint that computes ``compute_factor`` times slower than the profiles say.
+
+    ``arrival_rate`` in requests per second (Poisson arrivals); ``memory_bytes`` is what variants may use together; with
+    an ``active`` variant, the margins are those of a switch from it and its memory is in use during the switch.
+    """
+    resident = () if active is None else (active,)
+    cycle = Cycle(
+        observation=Observation(
+            active_variant=active,
+            resident_variants=resident,
+            server=ServerState.SERVING,
+            memory=None
+            if memory_bytes is None
+            else MemoryState(
+                limit_bytes=memory_bytes, working_set_bytes=None, node_available_bytes=None, age_seconds=0
+            ),
+            instances=instances,
+        ),
+        objectives=objectives,
+        profiles=tuple(sorted((entry for entry in profiles if is_usable(entry)), key=lambda entry: -entry.rank)),
+        switching=switching,
+        state=State(
+            compute_factor=compute_factor, transport_milliseconds=transport_milliseconds, arrival_rate=arrival_rate
+        ),
+        now=0.0,
+    )
+    return _explained(cycle, None)
+
+
+def explain_observed(
+    *,
+    observation: Observation,
+    objectives: Objectives,
+    profiles: tuple[VariantProfile, ...],
+    switching: Switching,
+    state: State,
+    now: float,
+) -> Explanation:
+    """The steady choice for an endpoint as it reports itself; the arguments are those of the decision."""
+    cycle = cycle_of(
+        observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
+    )
+    problem = None
+    if cycle.active is not None:
+        problem, cycle = believed(cycle)
+    return _explained(cycle, None if problem is None else problem[1])
+
+
+def _explained(cycle: Cycle, distrust: str | None) -> Explanation:
+    choice = choose(cycle.assessments)
+    chosen = None if choice is None else choice.assessment
+    return Explanation(
+        chosen=None if choice is None else choice.name,
+        objectives_met=choice is not None and choice.objectives_met,
+        variants=tuple(
+            ExplainedVariant(
+                profile=entry.profile,
+                prediction=entry.prediction,
+                chosen=entry is chosen,
+                why=_why(entry, chosen),
+                remedies=remedies(cycle, entry),
+            )
+            for entry in sorted(cycle.assessments, key=lambda entry: -entry.profile.rank)
+        ),
+        distrust=distrust,
+        state=cycle.state,
+    )
+
+
+def _why(entry: Assessment, chosen: Assessment | None) -> str:
+    if chosen is None or (entry is not chosen and not entry.meets_all) or not entry.servable:
+        return entry.prediction.verdict
+    if entry is chosen:
+        return "the most accurate that fits" if entry.meets_all else f"nearest to it: {entry.prediction.verdict}"
+    return f"fits, but {chosen.profile.name} is more accurate"

@@ -1,0 +1,1 @@
+"""The commands ``edgefolio make``, ``shrink`` and ``report``."""

@@ -1,0 +1,138 @@
+"""``edgefolio make``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgefolio.specification import ignored_on_one_machine, load_portfolio
+
+if TYPE_CHECKING:
+    from edgefolio_pruner.pipeline import MakeResult
+
+
+def make(
+    file: Path = typer.Option(..., "--file", "-f", help="A ModelPortfolio, the file that kubectl takes as well."),
+    repository: str | None = typer.Option(
+        None, help="Where to publish: a directory or s3://bucket/prefix. Default: spec.repository.uri."
+    ),
+    work_dir: Path | None = typer.Option(
+        None, help="Where work is kept, so that a stopped run goes on. Default: ~/.cache/edgefolio/work/NAME-DIGEST."
+    ),
+    report: Path | None = typer.Option(None, help="Where to write the report. Default: report.html in the work dir."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
+) -> int:
+    """Make a portfolio: train or take a model, prune it, prove, profile, select and publish.
+
+    It can be stopped at any time; started again with the same file it goes on and ends with the same variants.
+
+    Example: edgefolio make -f examples/digits.yaml --repository ./portfolios
+
+    Exit codes: 0 published; 2 the input needs mending; 3 no candidate meets the accuracy floor, so that the dense model
+    alone was published.
+    """
+    portfolio = load_portfolio(file)
+    console = Console(stderr=True, highlight=False)
+    ignored = ignored_on_one_machine(portfolio)
+    if ignored:
+        console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
+    from edgefolio_pruner.cli.progress_display import shown_progress
+    from edgefolio_pruner.html_report import write_report
+    from edgefolio_pruner.pipeline import make_portfolio
+
+    with shown_progress(console) as progress:
+        result = make_portfolio(portfolio, repository_uri=repository, work_directory=work_dir, progress=progress)
+    written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
+    if as_json:
+        typer.echo(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
+    else:
+        _print_result(result, report=written, file=file)
+    return result.exit_code
+
+
+def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
+    manifest, published = result.manifest, result.published
+    batch = manifest.request_batch_size
+    variants = []
+    for variant in manifest.variants:
+        latency = variant.profiles[0].latency(batch)
+        assert latency is not None
+        variants.append(
+            {
+                "name": variant.name,
+                "rank": variant.rank,
+                "version": manifest.version_of(variant),
+                "method": variant.method,
+                "sha256": variant.sha256,
+                "sizeBytes": variant.size_bytes,
+                "parameters": variant.parameters,
+                "macs": variant.macs,
+                "validationAccuracyPercent": variant.validation_accuracy.percent,
+                "testAccuracyPercent": variant.test_accuracy.percent,
+                "p50Milliseconds": latency.p50_milliseconds,
+                "p95Milliseconds": latency.p95_milliseconds,
+                "memorySteadyBytes": variant.profiles[0].memory_steady_bytes,
+                "memoryPeakBytes": variant.profiles[0].memory_peak_bytes,
+            }
+        )
+    return {
+        "model": manifest.model,
+        "revision": manifest.revision,
+        "manifestSha256": published.pointer.manifest_sha256,
+        "repository": result.repository_uri,
+        "isCurrent": published.is_current,
+        "alreadyPublished": published.already_published,
+        "accuracyFloorMet": manifest.accuracy_floor_met,
+        "requestBatchSize": batch,
+        "variants": variants,
+        "rejected": [rejected.model_dump(mode="json", by_alias=True) for rejected in manifest.rejected],
+        "ignoredFields": list(ignored),
+        "workDirectory": str(result.work_directory),
+        "report": str(report),
+    }
+
+
+def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
+    manifest = result.manifest
+    console = Console(highlight=False)
+    batch = manifest.request_batch_size
+    table = Table(
+        title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
+    )
+    # Fits eighty columns; the report says more (method, parent, intervals).
+    table.add_column("variant", no_wrap=True)
+    for heading in ("accuracy", "p50", "p95", "size", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for variant in reversed(manifest.variants):
+        latency = variant.profiles[0].latency(batch)
+        assert latency is not None
+        table.add_row(
+            variant.name,
+            f"{variant.test_accuracy.percent:.2f} %",
+            f"{latency.p50_milliseconds:.2f} ms",
+            f"{latency.p95_milliseconds:.2f} ms",
+            _bytes(variant.size_bytes),
+            _bytes(variant.profiles[0].memory_steady_bytes),
+        )
+    console.print(table)
+    for rejected in manifest.rejected:
+        console.print(f"left out: {rejected.name}: {rejected.reason}", markup=False, soft_wrap=True)
+    if not manifest.accuracy_floor_met:
+        console.print("No candidate meets the accuracy floor: the dense model alone was published (exit code 3).")
+    if not result.published.is_current:
+        console.print("Another publisher was faster: a later revision is current.")
+    done = "Already published" if result.published.already_published else "Published"
+    console.print(f"{done}: {result.repository_uri}, revision {manifest.revision}", markup=False, soft_wrap=True)
+    console.print(f"Report:    {report}", markup=False, soft_wrap=True)
+    console.print(
+        f"Next:      edgefolio run -f {file} --repository {result.repository_uri}", markup=False, soft_wrap=True
+    )
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"

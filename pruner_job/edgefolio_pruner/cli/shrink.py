@@ -1,0 +1,185 @@
+"""``edgefolio shrink``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgefolio.errors import UserError
+
+if TYPE_CHECKING:
+    from edgefolio_pruner.shrinking import Shrunk
+
+
+def shrink(
+    weights: str = typer.Option(..., help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."),
+    input_shape: str = typer.Option(..., help="Shape of one input without the batch, such as 3,224,224."),
+    output: Path = typer.Option(..., "--output", "-o", help="The ONNX file to write."),
+    architecture: str | None = typer.Option(
+        None, help="LIBRARY:NAME, such as timm:resnet18, torchvision:vgg11_bn or edgefolio:resnet8."
+    ),
+    factory: str | None = typer.Option(None, help="MODULE:CALLABLE that returns the torch module, in place of a name."),
+    option: list[str] = typer.Option([], help="NAME=VALUE for the architecture, such as num_classes=10; repeatable."),
+    dynamic_size: bool = typer.Option(False, help="Let the file take any height and width."),
+    samples: int = typer.Option(8, min=2, help="Random inputs on which the file is compared with the model."),
+    latency_samples: int = typer.Option(30, min=0, help="Runs of each model for the latency; 0 measures none."),
+    threads: int = typer.Option(1, min=1, help="Threads for the latency."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
+) -> None:
+    """Make a sparse model small: remove every channel that provably does not matter, and write ONNX.
+
+    The outputs stay the same up to rounding, which is proven before the file is written. No data and no training.
+
+    Example: edgefolio shrink --architecture timm:resnet18 --option num_classes=10 --weights sparse.safetensors
+    --input-shape 3,224,224 --output shrunk.onnx
+    """
+    if (architecture is None) == (factory is None):
+        raise UserError(
+            "exactly one of --architecture and --factory is needed.",
+            field="--architecture",
+            value=architecture,
+            remedy="Name an architecture such as timm:resnet18, or a callable such as nets:build.",
+        )
+    shape = _parse_shape(input_shape)
+    if output.is_dir():
+        raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
+    from edgefolio_pruner.cli.progress_display import shown_progress
+    from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
+    from edgefolio_pruner.shrinking import shrink_model
+
+    named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
+    described = parse_architecture(named, option, field=field)
+    module = build_architecture(described, field=field)
+    load_weights(module, weights, field="--weights")
+    with shown_progress(Console(stderr=True, highlight=False)) as progress:
+        result = shrink_model(
+            module,
+            input_shape=shape,
+            output=output,
+            dynamic_size=dynamic_size,
+            samples=samples,
+            latency_samples=latency_samples,
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(_document(result), indent=2))
+    else:
+        _print(result)
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or any(size < 1 for size in shape):
+        raise UserError(
+            "this is no shape: positive whole numbers, separated by commas.",
+            field="--input-shape",
+            value=text,
+            remedy="Write for example 3,224,224.",
+        )
+    return shape
+
+
+def _document(result: Shrunk) -> dict[str, Any]:
+    report = result.report
+    latency = {name: profile.latencies[0] for name, profile in result.profiles.items()}
+    return {
+        "output": str(result.after.path),
+        "layers": [
+            {
+                "name": layer.name,
+                "before": layer.before,
+                "after": layer.after,
+                "removedZeroOrUnread": layer.removed_zero,
+                "removedConstant": layer.folded_constant,
+                "removedMerged": layer.merged_border,
+                "keptBecause": layer.kept_because,
+            }
+            for layer in report.layers
+        ],
+        "barriers": [
+            {"operator": barrier.operator, "where": barrier.where, "reason": barrier.reason}
+            for barrier in report.barriers
+        ],
+        "channelsRemoved": report.channels_removed,
+        "parameters": {"before": report.parameters_before, "after": report.parameters_after},
+        "macs": {"before": report.macs_before, "after": report.macs_after},
+        "bytes": {"before": result.before.bytes, "after": result.after.bytes},
+        "exactness": {
+            "float64RelativeDifference": result.exactness.float64_difference,
+            "float32RelativeDifference": result.exactness.float32_difference,
+            "float32Bound": result.exactness.float32_bound,
+            "samples": result.exactness.samples,
+        },
+        "parity": {
+            "maxAbsDifference": result.parity.max_abs_difference,
+            "maxAbsOutput": result.parity.max_abs_logit,
+            "top1Agreement": result.parity.top1_agreement,
+            "samples": result.parity.samples,
+        },
+        "latency": {
+            "batchSize": 1,
+            "threads": result.threads,
+            "p50Milliseconds": {name: value.p50_milliseconds for name, value in latency.items()},
+            "samples": {name: value.samples for name, value in latency.items()},
+        }
+        if latency
+        else None,
+        "onnx": {"opset": result.after.opset, "irVersion": result.after.ir_version},
+    }
+
+
+def _print(result: Shrunk) -> None:
+    console = Console(highlight=False)
+    report = result.report
+    table = Table(title="Channels of each layer")
+    table.add_column("layer", no_wrap=True)
+    for heading in ("before", "after"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("removed")
+    table.add_column("the rest stays because")
+    for layer in report.layers:
+        removed = {
+            "zero or unread": layer.removed_zero,
+            "constant": layer.folded_constant,
+            "merged": layer.merged_border,
+        }
+        shown = ", ".join(f"{reason}: {count}" for reason, count in removed.items() if count)
+        table.add_row(layer.name, str(layer.before), str(layer.after), shown or "-", layer.kept_because or "-")
+    console.print(table)
+    for barrier in report.barriers:
+        console.print(f"barrier: {barrier.operator} in {barrier.where}: {barrier.reason}", markup=False, soft_wrap=True)
+    sizes = Table()
+    sizes.add_column("")
+    for heading in ("before", "after", "after / before"):
+        sizes.add_column(heading, justify="right", no_wrap=True)
+    rows: list[tuple[str, float, float, str]] = [
+        ("MACs per sample", report.macs_before, report.macs_after, "{:,.0f}"),
+        ("parameters", report.parameters_before, report.parameters_after, "{:,.0f}"),
+        ("ONNX file, bytes", result.before.bytes, result.after.bytes, "{:,.0f}"),
+    ]
+    if result.profiles:
+        medians = {name: profile.latencies[0].p50_milliseconds for name, profile in result.profiles.items()}
+        label = f"latency, ms (median, batch 1, threads {result.threads})"
+        rows.append((label, medians["before"], medians["after"], "{:,.2f}"))
+    for label, before, after, style in rows:
+        sizes.add_row(label, style.format(before), style.format(after), f"{after / before:.3f}" if before else "-")
+    console.print(sizes)
+    exactness, parity = result.exactness, result.parity
+    console.print(
+        f"Exact: float64 outputs differ by {exactness.float64_difference:.1e} of the largest, the ONNX file's from the "
+        f"sparse model's by {parity.relative_difference:.1e}; top-1 agrees on {100 * parity.top1_agreement:g} % of "
+        f"{parity.samples} random inputs.",
+        soft_wrap=True,
+    )
+    if report.channels_removed == 0:
+        console.print("No channel could be removed: no filter of these weights is dead.")
+    console.print(f"Written: {result.after.path}", markup=False, soft_wrap=True)

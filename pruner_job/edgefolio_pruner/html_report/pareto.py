@@ -1,0 +1,123 @@
+"""The picture of a portfolio: accuracy against latency, with intervals and sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from edgefolio.manifest import Manifest, Variant
+from edgefolio_pruner.html_report.drawing import ALERT, INK, MUTED, colour_of, figure, quiet_axes, to_svg
+
+#: Height of a line of text, in points.
+_LABEL_HEIGHT = 13.0
+
+
+@dataclass(frozen=True)
+class _Point:
+    variant: Variant
+    milliseconds: float
+
+
+def draw_pareto(manifest: Manifest) -> str:
+    """Test accuracy (with its 95 % interval) over the median latency of a request batch; the area is the file's size.
+
+    Crosses are candidates that were left out, at their validation accuracy.
+    """
+    batch = manifest.request_batch_size
+    points = []
+    for variant in manifest.variants:
+        latency = variant.profiles[0].latency(batch)
+        if latency is not None:
+            points.append(_Point(variant=variant, milliseconds=latency.p50_milliseconds))
+    largest = max(point.variant.size_bytes for point in points)
+    with figure(9.2, 4.6) as drawn:
+        axes = drawn.add_subplot()
+        quiet_axes(axes)
+        by_latency = sorted(points, key=lambda point: point.milliseconds)
+        axes.plot(
+            [point.milliseconds for point in by_latency],
+            [point.variant.test_accuracy.percent for point in by_latency],
+            color=MUTED,
+            linewidth=1,
+            alpha=0.5,
+            zorder=1,
+        )
+        raised = _label_shifts(points)
+        for point in points:
+            accuracy = point.variant.test_accuracy
+            colour = colour_of(point.variant.rank - 1)
+            axes.errorbar(
+                point.milliseconds,
+                accuracy.percent,
+                yerr=[[accuracy.percent - accuracy.low_percent], [accuracy.high_percent - accuracy.percent]],
+                color=colour,
+                elinewidth=1.4,
+                capsize=3,
+                zorder=2,
+            )
+            area = 40 + 520 * point.variant.size_bytes / largest
+            axes.scatter(point.milliseconds, accuracy.percent, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
+            radius = math.sqrt(area) / 2
+            axes.annotate(
+                point.variant.name,
+                (point.milliseconds, accuracy.percent),
+                xytext=(radius + 5, -3 + raised[point.variant.name]),
+                textcoords="offset points",
+                color=INK,
+                fontweight="bold",
+                zorder=4,
+            )
+        rejected = [
+            (entry.name, entry.p50_milliseconds, entry.validation_accuracy_percent)
+            for entry in manifest.rejected
+            if entry.p50_milliseconds is not None and entry.validation_accuracy_percent is not None
+        ]
+        for name, milliseconds, percent in rejected:
+            axes.scatter(milliseconds, percent, marker="x", s=36, color=ALERT, linewidth=1.4)
+            axes.annotate(
+                name,
+                (milliseconds, percent),
+                xytext=(6, 3),
+                textcoords="offset points",
+                color=MUTED,
+                fontsize=9,
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        values = [point.milliseconds for point in points]
+        values += [milliseconds for _, milliseconds, _ in rejected]
+        axes.set_xlim(min(values) / 1.35, max(values) * 1.6)
+        axes.set_xlabel(f"median latency of a batch of {batch}, ms (logarithmic)")
+        axes.set_ylabel("accuracy, %")
+        return to_svg(drawn, name="pareto", description="Accuracy over latency of every variant")
+
+
+def _label_shifts(points: list[_Point]) -> dict[str, float]:
+    """How far, in points, each variant's label is moved up or down so that those of near neighbours can be read."""
+    shifts: dict[str, float] = {}
+    span = max((point.variant.test_accuracy.percent for point in points), default=0.0) - min(
+        (point.variant.test_accuracy.percent for point in points), default=0.0
+    )
+    cluster: list[_Point] = []
+    for point in sorted(points, key=lambda point: point.milliseconds):
+        if cluster and not _near(cluster[-1], point, span):
+            shifts |= _spread(cluster)
+            cluster = []
+        cluster.append(point)
+    return shifts | _spread(cluster)
+
+
+def _near(one: _Point, other: _Point, span: float) -> bool:
+    """Whether two labels would be written over each other."""
+    apart = abs(one.variant.test_accuracy.percent - other.variant.test_accuracy.percent)
+    return other.milliseconds < 1.35 * one.milliseconds and apart < 0.12 * span
+
+
+def _spread(cluster: list[_Point]) -> dict[str, float]:
+    ordered = sorted(cluster, key=lambda point: point.variant.test_accuracy.percent)
+    middle = (len(ordered) - 1) / 2
+    return {point.variant.name: _LABEL_HEIGHT * (place - middle) for place, point in enumerate(ordered)}

@@ -1,0 +1,252 @@
+"""What the report's page shows, in words and numbers ready to print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from edgefolio.manifest import Manifest, Variant
+from edgefolio_pruner.html_report.drawing import colour_of
+
+DASH = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRow:
+    """One line of the table."""
+
+    name: str
+    colour: str
+    method: str
+    accuracy: str
+    interval: str
+    validation: str
+    p50: str
+    p95: str
+    p99: str
+    speed: str
+    load: str
+    size: str
+    parameters: str
+    macs: str
+    memory: str
+    peak: str
+    digest: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofRow:
+    """Parity and exactness of one variant."""
+
+    name: str
+    colour: str
+    parity: str
+    agreement: str
+    samples: int
+    exactness64: str
+    exactness32: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineageNode:
+    """A model and what was made from it."""
+
+    name: str
+    colour: str | None
+    method: str
+    settings: tuple[str, ...]
+    children: tuple[LineageNode, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCell:
+    """Channels of one layer in one variant; ``share`` in percent of the channels before."""
+
+    after: int | None
+    share: float
+    colour: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One layer over all variants."""
+
+    name: str
+    before: int
+    cells: tuple[LayerCell, ...]
+
+
+def variant_rows(manifest: Manifest) -> list[VariantRow]:
+    """Most accurate first; speed is against the slowest variant."""
+    batch = manifest.request_batch_size
+    medians = {variant.name: _median(variant, batch) for variant in manifest.variants}
+    slowest = max(medians.values())
+    rows = []
+    for variant in reversed(manifest.variants):
+        latency = variant.profiles[0].latency(batch) or variant.profiles[0].latencies[-1]
+        profile, accuracy = variant.profiles[0], variant.test_accuracy
+        rows.append(
+            VariantRow(
+                name=variant.name,
+                colour=colour_of(variant.rank - 1),
+                method=variant.method,
+                accuracy=f"{accuracy.percent:.2f}",
+                interval=f"{accuracy.low_percent:.2f}{DASH}{accuracy.high_percent:.2f}",
+                validation=f"{variant.validation_accuracy.percent:.2f}",
+                p50=_milliseconds(latency.p50_milliseconds),
+                p95=_milliseconds(latency.p95_milliseconds),
+                p99=DASH if latency.p99_milliseconds is None else _milliseconds(latency.p99_milliseconds),
+                speed=f"{slowest / medians[variant.name]:.1f}{TIMES}",
+                load=_milliseconds(profile.load_milliseconds),
+                size=byte_count(variant.size_bytes),
+                parameters=count(variant.parameters),
+                macs=count(variant.macs),
+                memory=byte_count(profile.memory_steady_bytes),
+                peak=byte_count(profile.memory_peak_bytes),
+                digest=variant.sha256[:12],
+                version=manifest.version_of(variant),
+            )
+        )
+    return rows
+
+
+def proof_rows(manifest: Manifest) -> list[ProofRow]:
+    """Most accurate first."""
+    rows = []
+    for variant in reversed(manifest.variants):
+        parity, exactness = variant.parity, variant.exactness
+        rows.append(
+            ProofRow(
+                name=variant.name,
+                colour=colour_of(variant.rank - 1),
+                parity=f"{parity.max_absolute_difference:.1e} of {parity.max_absolute_logit:.3g}",
+                agreement=f"{parity.top1_agreement_percent:.2f} %",
+                samples=parity.samples,
+                exactness64=DASH if exactness is None else f"{exactness.float64_relative_difference:.1e}",
+                exactness32=DASH
+                if exactness is None
+                else f"{exactness.float32_absolute_difference:.1e} (allowed {exactness.float32_bound:.1e})",
+            )
+        )
+    return rows
+
+
+def lineage(manifest: Manifest) -> list[LineageNode]:
+    """The roots of the tree of parents; a parent that was not published is shown by its name alone."""
+    published = {variant.name: variant for variant in manifest.variants}
+    children: dict[str | None, list[str]] = {}
+    for variant in reversed(manifest.variants):
+        children.setdefault(variant.parent, []).append(variant.name)
+    unpublished = [name for name in children if name is not None and name not in published]
+
+    def node(name: str) -> LineageNode:
+        variant = published.get(name)
+        return LineageNode(
+            name=name,
+            colour=None if variant is None else colour_of(variant.rank - 1),
+            method="not in the portfolio" if variant is None else variant.method,
+            settings=() if variant is None else _settings(variant.settings),
+            children=tuple(node(child) for child in children.get(name, [])),
+        )
+
+    return [node(name) for name in (*children.get(None, []), *unpublished)]
+
+
+def layer_rows(manifest: Manifest) -> tuple[list[Variant], list[LayerRow]]:
+    """The variants whose channels are known, most accurate first, and every layer that lost channels in one of them."""
+    variants = [variant for variant in reversed(manifest.variants) if variant.layers]
+    names = list(dict.fromkeys(layer.name for variant in variants for layer in variant.layers))
+    found = {variant.name: {layer.name: layer for layer in variant.layers} for variant in variants}
+    rows = []
+    for name in names:
+        layers = [found[variant.name].get(name) for variant in variants]
+        before = max(layer.before for layer in layers if layer is not None)
+        if all(layer is None or layer.after == layer.before for layer in layers):
+            continue
+        rows.append(
+            LayerRow(
+                name=name,
+                before=before,
+                cells=tuple(
+                    LayerCell(
+                        after=None if layer is None else layer.after,
+                        share=0.0 if layer is None or before == 0 else 100 * layer.after / before,
+                        colour=colour_of(variant.rank - 1),
+                    )
+                    for variant, layer in zip(variants, layers, strict=True)
+                ),
+            )
+        )
+    return variants, rows
+
+
+def headline(manifest: Manifest) -> list[tuple[str, str]]:
+    """The figures at the top: value and what it is."""
+    rows = variant_rows(manifest)
+    accuracies = [variant.test_accuracy.percent for variant in manifest.variants]
+    batch = manifest.request_batch_size
+    medians = [_median(variant, batch) for variant in manifest.variants]
+    sizes = [variant.size_bytes for variant in manifest.variants]
+    return [
+        (str(len(rows)), "variants" if len(rows) > 1 else "variant"),
+        (f"{max(accuracies):.1f} → {min(accuracies):.1f} %", "test accuracy, most to least accurate"),
+        (f"{max(medians) / min(medians):.1f}{TIMES}", f"between slowest and fastest (batch of {batch})"),
+        (f"{max(sizes) / min(sizes):.1f}{TIMES}", "between largest and smallest file"),
+    ]
+
+
+def specification_text(manifest: Manifest) -> str:
+    """The specification that made the portfolio, as YAML."""
+    text: str = yaml.safe_dump({"spec": manifest.specification}, sort_keys=False, width=100)
+    return text
+
+
+def readable_time(created: str) -> str:
+    """``2026-01-31 12:00 UTC``; text that is no time stays as it is."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment.tzinfo else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def byte_count(number: int) -> str:
+    """``1.2 MiB``."""
+    return f"{number / 2**20:.1f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
+
+
+def count(number: int) -> str:
+    """``1.2 M``."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return str(number)
+
+
+def _median(variant: Variant, batch: int) -> float:
+    latency = variant.profiles[0].latency(batch) or variant.profiles[0].latencies[-1]
+    return latency.p50_milliseconds
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"
+
+
+def _settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    shown = []
+    for name, value in settings.items():
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
+        if isinstance(value, list):
+            shown += [str(entry) for entry in value]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            shown.append(f"{words} {value:,}")
+        else:
+            shown.append(f"{words} {value}")
+    return tuple(shown)

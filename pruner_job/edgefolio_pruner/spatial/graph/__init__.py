@@ -1,0 +1,1 @@
+"""The captured program: ATen nodes, made functional, with shapes as integers."""

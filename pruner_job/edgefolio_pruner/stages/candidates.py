@@ -1,0 +1,193 @@
+"""From a trained state to a candidate: exact pruning with its proof, ONNX with its parity, probe and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from edgefolio import __version__
+from edgefolio.errors import EdgefolioError
+from edgefolio.manifest import Accuracy, ExactnessProof, LayerKept, ParityProof, Probe, Record
+from edgefolio.repository.fetching import digest_of_file
+from edgefolio_pruner.exactness import prove_exact
+from edgefolio_pruner.export import export_onnx, parity
+from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.progress import Progress, part_of
+from edgefolio_pruner.spatial import compress, count_macs
+from edgefolio_pruner.stages.graph_cache import Captures
+from edgefolio_pruner.stages.inputs import MakingSource
+from edgefolio_pruner.stages.probe import make_probe, probe_samples
+from edgefolio_pruner.stages.sparse_training import DENSE, TrainedState
+from edgefolio_pruner.stages.work_directory import WorkDirectory
+
+INPUT_NAME = "input"
+OUTPUT_NAME = "output"
+PARITY_SAMPLES = 256
+_EXACTNESS_SAMPLES = 128
+#: An exported file may differ by this part of the largest logit, and must agree on nearly every sample.
+PARITY_RELATIVE_BOUND = 1e-3
+PARITY_LEAST_AGREEMENT_PERCENT = 99.0
+_STAGE = "candidates"
+
+
+class CandidateRecord(Record):
+    """A candidate as it is kept: all that a manifest says of a variant but rank, profile and test accuracy."""
+
+    name: str
+    parent: str | None
+    method: str
+    settings: dict[str, Any]
+    state_digest: str
+    sha256: str
+    size_bytes: int
+    opset: int
+    ir_version: int
+    parameters: int
+    macs: int
+    outputs: int
+    validation_accuracy: Accuracy
+    parity: ParityProof
+    exactness: ExactnessProof | None
+    layers: tuple[LayerKept, ...]
+    probe: Probe
+
+
+class CandidateMaker:
+    """Makes candidates of one source."""
+
+    def __init__(self, source: MakingSource, captures: Captures, *, work: WorkDirectory, threads: int) -> None:
+        self._source, self._captures, self._work, self._threads = source, captures, work, threads
+
+    def make(self, states: Sequence[TrainedState], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
+        """The candidate of each state with the path of its ONNX file. Raises if one is not what it must be."""
+        made = []
+        for position, state in enumerate(states):
+            part = part_of(progress, start=position / len(states), end=(position + 1) / len(states))
+            made.append(self._make(state, part))
+        return made
+
+    def _make(self, state: TrainedState, progress: Progress) -> tuple[CandidateRecord, Path]:
+        key = {
+            **self._source.record,
+            "state": state.state_digest,
+            "name": state.name,
+            "method": state.method,
+            "settings": dict(state.settings),
+            "edgefolio": __version__,
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        }
+        path = self._work.folder(f"candidate-{state.name}", key) / "model.onnx"
+
+        def usable(value: Any) -> bool:
+            return path.is_file() and digest_of_file(path) == value["sha256"]
+
+        value = self._work.result(
+            f"candidate-{state.name}",
+            key,
+            lambda: self._build(state, path, progress).model_dump(mode="json", by_alias=True),
+            usable=usable,
+        )
+        return CandidateRecord.model_validate(value), path
+
+    def _build(self, state: TrainedState, path: Path, progress: Progress) -> CandidateRecord:
+        source = self._source
+        progress(stage=_STAGE, fraction=0.0, message=f"{state.name}: pruning exactly")
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            weights = state.state()
+            exactness: ExactnessProof | None = None
+            layers: tuple[LayerKept, ...] = ()
+            if state.name == DENSE:
+                module: torch.nn.Module = source.build_with(weights)
+                macs = count_macs(module, (source.data.sample_shape,))
+            else:
+                module, exactness, layers, macs = self._prune(state.name, weights)
+            progress(stage=_STAGE, fraction=0.4, message=f"{state.name}: writing ONNX")
+            exported = export_onnx(
+                module,
+                (torch.from_numpy(source.data.train.images[:2]),),
+                path,
+                input_names=(INPUT_NAME,),
+                output_names=(OUTPUT_NAME,),
+            )
+            progress(stage=_STAGE, fraction=0.6, message=f"{state.name}: parity and accuracy")
+            proof = self._prove_parity(state.name, module, path)
+            outputs = int(module(torch.from_numpy(source.data.train.images[:1])).shape[1])
+        finally:
+            torch.set_num_threads(before)
+        validation = source.data.validation
+        return CandidateRecord(
+            name=state.name,
+            parent=state.parent,
+            method=state.method,
+            settings=dict(state.settings) | ({} if state.seconds is None else {"seconds": round(state.seconds, 1)}),
+            state_digest=state.state_digest,
+            sha256=digest_of_file(path),
+            size_bytes=exported.bytes,
+            opset=exported.opset,
+            ir_version=exported.ir_version,
+            parameters=_trainable(module),
+            macs=macs,
+            outputs=outputs,
+            validation_accuracy=measure_accuracy(path, validation.images, validation.labels, threads=self._threads),
+            parity=proof,
+            exactness=exactness,
+            layers=layers,
+            probe=make_probe(
+                path,
+                probe_samples(validation.images),
+                input_name=INPUT_NAME,
+                output_names=(OUTPUT_NAME,),
+                threads=self._threads,
+            ),
+        )
+
+    def _prune(
+        self, name: str, weights: dict[str, torch.Tensor]
+    ) -> tuple[torch.nn.Module, ExactnessProof, tuple[LayerKept, ...], int]:
+        captured = self._captures.model.with_state(weights)
+        compressed = compress(captured)
+        samples = torch.from_numpy(self._source.data.validation.images[:_EXACTNESS_SAMPLES])
+        exactness = prove_exact(self._source.build_with(weights), captured, compressed, samples)
+        exactness.require(name)
+        layers = tuple(
+            LayerKept(name=layer.name, before=layer.before, after=layer.after) for layer in compressed.report.layers
+        )
+        return compressed.module, exactness.record(), layers, compressed.report.macs_after
+
+    def _prove_parity(self, name: str, module: torch.nn.Module, path: Path) -> ParityProof:
+        found = parity(module, path, self._parity_samples, batch=64, threads=self._threads)
+        agreement = 100 * found.top1_agreement
+        # Written so that a NaN breaks the bound.
+        if not (found.relative_difference <= PARITY_RELATIVE_BOUND and agreement >= PARITY_LEAST_AGREEMENT_PERCENT):
+            raise EdgefolioError(
+                f"The ONNX file of {name!r} does not give the torch model's answers: it differs by up to "
+                f"{found.max_abs_difference:.3g} (largest logit {found.max_abs_logit:.3g}) and agrees on "
+                f"{agreement:.1f} % of {found.samples} samples. Nothing is published."
+            )
+        return ParityProof(
+            max_absolute_difference=found.max_abs_difference,
+            max_absolute_logit=found.max_abs_logit,
+            top1_agreement_percent=agreement,
+            samples=found.samples,
+        )
+
+    @cached_property
+    def _parity_samples(self) -> npt.NDArray[np.float32]:
+        """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
+        samples = self._source.data.validation.images[:PARITY_SAMPLES]
+        return np.concatenate([samples, self._source.data.train.images[: PARITY_SAMPLES - len(samples)]])
+
+
+def _trainable(module: torch.nn.Module) -> int:
+    """Numbers in the weights that the module reads, running statistics included."""
+    return sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())

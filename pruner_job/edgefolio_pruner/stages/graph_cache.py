@@ -1,0 +1,41 @@
+"""The network as a graph, captured once for everything that needs it, when it is first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+
+from edgefolio.errors import UserError
+from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
+from edgefolio_pruner.stages.inputs import MakingSource
+
+
+class Captures:
+    """The graph of one source, with freshly initialised weights."""
+
+    def __init__(self, source: MakingSource) -> None:
+        self._source = source
+
+    @cached_property
+    def model(self) -> CapturedModel:
+        """The network as it was captured, in float32."""
+        return capture(self._source.build().eval(), (self._example,))
+
+    def require_prunable(self) -> int:
+        """The number of groups of channels that can be pruned. Raises :class:`UserError` if there are none."""
+        groups = channel_groups(self.model)
+        prunable = sum(group.prunable for group in groups)
+        if not prunable:
+            reasons = "; ".join(f"{group.name}: {group.reason}" for group in groups[:5]) or "it has none"
+            raise UserError(
+                f"the model has no prunable layer: no group of channels can be removed ({reasons}).",
+                field="spec.source.architecture",
+                value=self._source.description,
+                remedy="Name a network with convolutions or hidden linear layers.",
+            )
+        return prunable
+
+    @property
+    def _example(self) -> torch.Tensor:
+        return torch.from_numpy(self._source.data.train.images[:2])

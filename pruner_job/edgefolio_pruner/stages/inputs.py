@@ -1,0 +1,89 @@
+"""What making starts from: the data, and a function that builds the model; checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edgefolio.errors import UserError
+from edgefolio.specification import Architecture, ModelPortfolio, Normalization
+from edgefolio_pruner.data import DataBundle, load_data
+from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
+from edgefolio_pruner.progress import Progress
+from edgefolio_pruner.training import check_model_fits_data, state_digest
+
+
+@dataclass(frozen=True, eq=False)
+class MakingSource:
+    """A model and its data. ``initial_state`` holds the user's weights, with ``initial_digest``, or is ``None``.
+
+    ``normalization`` is what the user asks for; without it the data alone decide.
+    """
+
+    architecture: Architecture
+    seed: int
+    data: DataBundle
+    initial_state: Mapping[str, torch.Tensor] | None
+    initial_digest: str | None
+    normalization: Normalization | None = None
+
+    def build(self) -> nn.Module:
+        """The freshly initialised module, the same each time."""
+        return build_architecture(self.architecture, seed=self.seed)
+
+    def build_with(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
+        """The module with these weights, in evaluation mode."""
+        module = self.build()
+        module.load_state_dict(state, strict=False)
+        return module.eval()
+
+    @property
+    def description(self) -> str:
+        """The architecture in one line: ``timm:resnet18(in_chans=1)``."""
+        options = ", ".join(f"{name}={value}" for name, value in self.architecture.options.items())
+        return f"{self.architecture.library}:{self.architecture.name}({options})"
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What the results of all stages depend on."""
+        # The digests are of raw samples. Left out where it is not set, so that results of before it existed are found.
+        asked = {} if self.normalization is None else {"normalization": self.normalization.model_dump(mode="json")}
+        return {
+            **asked,
+            "architecture": self.architecture.model_dump(mode="json"),
+            "seed": self.seed,
+            "weights": self.initial_digest,
+            "data": self.data.digests.model_dump(mode="json"),
+        }
+
+
+def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSource:
+    """The source that ``portfolio`` names. Raises :class:`UserError` for the field that is at fault."""
+    spec = portfolio.spec
+    if spec.source is None or spec.data is None:
+        raise UserError(
+            "this portfolio has no source: it follows what others publish, and there is nothing to make.",
+            field="spec.source",
+            remedy="Add source and data, or use `edgefolio serve` and `edgefolio run`.",
+        )
+    module = build_architecture(spec.source.architecture, seed=spec.seed)
+    state: dict[str, torch.Tensor] | None = None
+    if spec.source.weights_uri is not None:
+        state = read_weights(spec.source.weights_uri)
+        check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
+        module.load_state_dict(state, strict=False)
+        # With names that the file may leave out (tied weights, counters), so that the whole state is at hand.
+        state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    data = load_data(spec.data, seed=spec.seed, progress=progress)
+    check_model_fits_data(module, data)
+    return MakingSource(
+        architecture=spec.source.architecture,
+        seed=spec.seed,
+        data=data,
+        initial_state=state,
+        initial_digest=None if state is None else state_digest(state),
+        normalization=spec.data.normalization,
+    )

@@ -1,0 +1,168 @@
+"""From measured candidates to the draft of a manifest."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgefolio import __version__
+from edgefolio.manifest import (
+    VERSIONS_PER_REVISION,
+    Accuracy,
+    Manifest,
+    Profile,
+    RejectedCandidate,
+    Signature,
+    TensorSignature,
+    Variant,
+)
+from edgefolio.specification import ModelPortfolio, Selection
+from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
+from edgefolio_pruner.stages.inputs import MakingSource
+from edgefolio_pruner.stages.sparse_training import DENSE
+from edgefolio_pruner.stages.work_directory import key_of
+from edgefolio_pruner.variant_selection import Candidate, Choice, Rules, select
+
+_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn")
+
+
+def making_specification(portfolio: ModelPortfolio) -> dict[str, Any]:
+    """What a revision is made from; how it is served and where it is published has no part in it."""
+    include = {"source", "data", "methods", "selection", "profiling", "seed"}
+    document: dict[str, Any] = portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=include)
+    return document
+
+
+def choose(candidates: Sequence[CandidateRecord], profiles: Mapping[str, Profile], portfolio: ModelPortfolio) -> Choice:
+    """Select by validation accuracy, median latency of the request batch, and memory while serving."""
+    batch = portfolio.spec.profiling.batch_sizes[-1]
+    measured = []
+    for candidate in candidates:
+        latency = profiles[candidate.name].latency(batch)
+        assert latency is not None
+        measured.append(
+            Candidate(
+                name=candidate.name,
+                accuracy_percent=candidate.validation_accuracy.percent,
+                latency_milliseconds=latency.p50_milliseconds,
+                memory_bytes=profiles[candidate.name].memory_steady_bytes,
+            )
+        )
+    return select(measured, dense=DENSE, rules=_rules(portfolio.spec.selection))
+
+
+def draft_manifest(
+    *,
+    portfolio: ModelPortfolio,
+    source: MakingSource,
+    candidates: Sequence[CandidateRecord],
+    profiles: Mapping[str, Profile],
+    choice: Choice,
+    duplicates: Mapping[str, str],
+    test_accuracies: Mapping[str, Accuracy],
+) -> Manifest:
+    """The manifest, as revision 1; publishing gives it a number. ``duplicates`` names candidates with the same file."""
+    by_name = {candidate.name: candidate for candidate in candidates}
+    batch = portfolio.spec.profiling.batch_sizes[-1]
+    # Equal accuracies are ordered by work and name, so that the ranks are the same each time.
+    ranked = sorted(
+        (by_name[name] for name in choice.chosen),
+        key=lambda candidate: (candidate.validation_accuracy.percent, candidate.macs, candidate.name),
+    )
+    variants = tuple(
+        _variant(candidate, rank, profiles[candidate.name], test_accuracies[candidate.name])
+        for rank, candidate in enumerate(ranked, start=1)
+    )
+    rejected = [(rejection.name, rejection.reason) for rejection in choice.rejected]
+    rejected += [(name, f"its file is the same as that of {other}") for name, other in duplicates.items()]
+    specification = making_specification(portfolio)
+    classes = by_name[choice.chosen[0]].outputs
+    return Manifest(
+        model=portfolio.spec.serving.model_name,
+        revision=1,
+        created=datetime.now(UTC).replace(microsecond=0).isoformat(),
+        edgefolio_version=__version__,
+        specification=specification,
+        specification_sha256=key_of(specification),
+        seed=portfolio.spec.seed,
+        source=source.description,
+        source_sha256=source.initial_digest,
+        data=source.data.digests,
+        labels=source.data.class_names,
+        preprocessing=source.data.preprocessing,
+        signature=Signature(
+            inputs=(TensorSignature(name=INPUT_NAME, datatype="FP32", shape=source.data.sample_shape),),
+            outputs=(TensorSignature(name=OUTPUT_NAME, datatype="FP32", shape=(classes,)),),
+        ),
+        software=_software(),
+        request_batch_size=batch,
+        variants=variants,
+        rejected=tuple(_rejected(name, reason, by_name, profiles, batch) for name, reason in sorted(rejected)),
+        accuracy_floor_met=choice.accuracy_floor_met,
+        reproduce="edgefolio make -f portfolio.yaml, with this manifest's specification as spec (and a repository and "
+        "serving.modelName), on the same CPU model with the same software",
+    )
+
+
+def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Accuracy) -> Variant:
+    return Variant(
+        name=candidate.name,
+        rank=rank,
+        file=f"{VERSIONS_PER_REVISION + rank}/model.onnx",
+        sha256=candidate.sha256,
+        size_bytes=candidate.size_bytes,
+        parent=candidate.parent,
+        method=candidate.method,
+        settings=candidate.settings,
+        opset=candidate.opset,
+        ir_version=candidate.ir_version,
+        parameters=candidate.parameters,
+        macs=candidate.macs,
+        validation_accuracy=candidate.validation_accuracy,
+        test_accuracy=test,
+        parity=candidate.parity,
+        exactness=candidate.exactness,
+        layers=candidate.layers,
+        profiles=(profile,),
+        probe=candidate.probe,
+    )
+
+
+def _rejected(
+    name: str, reason: str, by_name: Mapping[str, CandidateRecord], profiles: Mapping[str, Profile], batch: int
+) -> RejectedCandidate:
+    latency = profiles[name].latency(batch) if name in profiles else None
+    return RejectedCandidate(
+        name=name,
+        reason=reason,
+        validation_accuracy_percent=by_name[name].validation_accuracy.percent,
+        p50_milliseconds=None if latency is None else latency.p50_milliseconds,
+        p95_milliseconds=None if latency is None else latency.p95_milliseconds,
+    )
+
+
+def _rules(selection: Selection) -> Rules:
+    def number(text: str | None) -> float | None:
+        return None if text is None else float(text)
+
+    return Rules(
+        max_variants=selection.max_variants,
+        min_accuracy_percent=number(selection.min_accuracy_percent),
+        max_accuracy_loss_points=number(selection.max_accuracy_loss_points),
+        accuracy_epsilon_points=float(selection.accuracy_epsilon_points),
+        latency_epsilon_percent=float(selection.latency_epsilon_percent),
+        memory_epsilon_percent=float(selection.memory_epsilon_percent),
+    )
+
+
+def _software() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
