@@ -37,7 +37,7 @@ from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_di
 from edgefolio_pruner.training.trainer import LevelTrainer, Plan, Position, part
 
 if TYPE_CHECKING:
-    from edgefolio_pruner.spatial import ChannelGroup, capture
+    from edgefolio_pruner.spatial import ChannelGroup
 
 _FIELD = "spec.methods.sparseTraining"
 _FORMAT = 1
@@ -277,7 +277,7 @@ class _Run:
 
     def _channel_groups(self) -> tuple[ChannelGroup, ...]:
         if self._groups is None:
-            from edgefolio_pruner.spatial import channel_groups
+            from edgefolio_pruner.spatial import capture, channel_groups
 
             module = self._build().eval()
             example = torch.from_numpy(self._data.train.images[:2].copy())
