@@ -13,7 +13,7 @@ from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import NodeMetrics
-from edgefolio_operator.cluster_state.snapshot import World
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.informer import Mirror
 from edgefolio_operator.kube.server_version import Capabilities
@@ -97,11 +97,11 @@ class Sources:
         assert self._adopted is not None
         return self._adopted.of(portfolio)
 
-    def world(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> World:
+    def world(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> PortfolioSnapshot:
         """What the API server holds of ``portfolio``, as far as mirrors show it."""
         namespace, name = key_of(portfolio)
         own = {labels.PORTFOLIO_LABEL: name}
-        return World(
+        return PortfolioSnapshot(
             portfolio=portfolio,
             jobs=_all(self._jobs, namespace, own),
             job_pods=_all(self._job_pods, namespace, own),

@@ -11,6 +11,8 @@ from typing import Any
 
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.resource_usage import AGENT_CONTAINER
+from edgefolio_operator.kube.objects import has_ended
+from edgefolio_operator.messages import listed
 
 Object = Mapping[str, Any]
 
@@ -23,7 +25,6 @@ SHARED_VOLUMES = {
     "models": "verified variants",
 }
 _RESTRICTED_FLAGS = ("--grpc-restricted-protocol", "--http-restricted-api")
-_NAMED_PODS = 5
 
 
 def missing_parts(pod: Object) -> tuple[str, ...]:
@@ -39,11 +40,9 @@ def incompatible(pods: Sequence[Object]) -> dict[str, tuple[str, ...]]:
 
 def remedy(faults: Mapping[str, Sequence[str]], *, total: int) -> str:
     """The message about pods that cannot be adopted: a few of them, what they lack, and what to do."""
-    named = [f"{name} lacks {', '.join(parts)}" for name, parts in list(faults.items())[:_NAMED_PODS]]
-    more = f", and {len(faults) - len(named)} more" if len(faults) > len(named) else ""
-    listed = "; ".join(named)
+    lacking = listed([f"{name} lacks {', '.join(parts)}" for name, parts in faults.items()], separator="; ")
     return (
-        f"{len(faults)} of {total} selected pods cannot be adopted: {listed}{more}. "
+        f"{len(faults)} of {total} selected pods cannot be adopted: {lacking}. "
         f"Add the kustomize component {COMPONENT} to their workload."
     )
 
@@ -122,5 +121,4 @@ def _mounts(container: Object, volume: str) -> bool:
 
 
 def _has_ended(pod: Object) -> bool:
-    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-    return ended or bool(pod["metadata"].get("deletionTimestamp"))
+    return has_ended(pod) or bool(pod["metadata"].get("deletionTimestamp"))

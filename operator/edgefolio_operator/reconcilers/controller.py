@@ -21,19 +21,21 @@ from edgefolio.decision.types import State
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Sources, unknown_namespaces
-from edgefolio_operator.cluster_state.snapshot import Plan, World, promises_before
-from edgefolio_operator.endpoints.facts import Sight
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
+from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.informer import Store
 from edgefolio_operator.kube.leader_election import Lease
 from edgefolio_operator.kube.liveness import Pulse
 from edgefolio_operator.kube.resync import Resync
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.metrics_recorder import Measurements
 from edgefolio_operator.ownership import PortfolioKey, key_of, lost_pods, repository_owners, seniority
+from edgefolio_operator.reconcilers.endpoint import promises_before
 from edgefolio_operator.reconcilers.finalizer import plan_deletion
-from edgefolio_operator.reconcilers.portfolio import reconcile
+from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
+from edgefolio_operator.reconcilers.portfolio import plan_portfolio
 from edgefolio_operator.reconcilers.requeue import Pace
 from edgefolio_operator.reconcilers.writer import LeaseLostError, Writer
 from edgefolio_operator.settings import Settings
@@ -57,7 +59,7 @@ class Controller:
         self._planning_seconds = 0.0
         self._states: dict[PortfolioKey, dict[str, State]] = {}
         self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
-        self._measurements = Measurements(metrics)
+        self._measurements = MetricsRecorder(metrics)
         self.portfolios = Store(self._pace.changed, asked=self._pace.asked)
         self.endpoints = Store(self._pace.changed)
         self.lease = Lease(
@@ -122,7 +124,7 @@ class Controller:
             self._metrics.reconcile_seconds.observe(time.monotonic() - began)
         self._finished_at = time.monotonic()
 
-    def _worlds(self, portfolios: Sequence[Object]) -> list[World]:
+    def _worlds(self, portfolios: Sequence[Object]) -> list[PortfolioSnapshot]:
         """What there is of each portfolio, the youngest first; not of those whose pods are not known yet."""
         selected = {key_of(entry): self._sources.pods_of(entry) for entry in portfolios}
         unknown = unknown_namespaces(selected)
@@ -141,7 +143,7 @@ class Controller:
             worlds.append(world)
         return worlds
 
-    async def _one(self, world: World) -> None:
+    async def _one(self, world: PortfolioSnapshot) -> None:
         key = namespace, name = key_of(world.portfolio)
         epoch = self.lease.epoch
         if epoch is None:
@@ -152,13 +154,14 @@ class Controller:
                 return
             began = time.monotonic()
             promises = Reservations.of(promise for made in self._promises.values() for promise in made)
-            sight = Sight(
+            resources = ResourceView(
                 usage=self._sources.metrics.usage,
                 stale_after=self._settings.metrics_stale_seconds,
                 reservations=promises,
             )
-            plan = reconcile(
-                replace(world, sight=sight),
+            plan = plan_portfolio(
+                world,
+                resources=resources,
                 images=self._settings.images,
                 states=self._states.get(key, {}),
                 epoch=epoch,
@@ -181,11 +184,11 @@ class Controller:
             logger.exception("%s/%s: the cycle failed", namespace, name)
 
     def _remember(
-        self, key: PortfolioKey, plan: Plan, refused: Mapping[str, ApiError], *, before: Reservations
+        self, key: PortfolioKey, plan: ReconcilePlan, refused: Mapping[str, ApiError], *, before: Reservations
     ) -> None:
         """What the next cycle must know. An endpoint whose order was refused is where it was before."""
         namespace, name = key
-        known, states = self._states.get(key, {}), plan.states or {}
+        known, states = self._states.get(key, {}), plan.states
         undone = {endpoint: known[endpoint] for endpoint in refused if endpoint in known}
         self._states[key] = {endpoint: states[endpoint] for endpoint in states if endpoint not in refused} | undone
         kept = [promise for promise in plan.promises if promise.endpoint[1] not in refused]
@@ -195,7 +198,7 @@ class Controller:
             logger.warning("%s/%s: endpoint %s: %s", namespace, name, endpoint, error)
         self._promises[key] = tuple(kept)
 
-    async def _delete(self, world: World) -> None:
+    async def _delete(self, world: PortfolioSnapshot) -> None:
         """What a portfolio owns goes with it; what it published may have to be deleted before."""
         images = self._settings.images
         plan = plan_deletion(world, images=images, now=self._clock())

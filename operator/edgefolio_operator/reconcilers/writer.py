@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edgefolio.specification.conditions import truncated
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Sources
-from edgefolio_operator.cluster_state.snapshot import Plan
 from edgefolio_operator.kube.bulk_apply import write_each
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.event_recorder import EventSink
 from edgefolio_operator.kube.informer import Store
 from edgefolio_operator.ownership import key_of
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
 from edgefolio_operator.reconcilers.status_resync import Rewrites
 from edgefolio_operator.status.event_messages import Event
 
@@ -50,7 +51,7 @@ class Writer:
         self._rewrites = Rewrites()
         self._refusals: dict[tuple[str, str], str] = {}
 
-    async def write(self, portfolio: Object, plan: Plan) -> Mapping[str, ApiError]:
+    async def write(self, portfolio: Object, plan: ReconcilePlan) -> Mapping[str, ApiError]:
         """Write ``plan``; the endpoints that were refused, by name: those are told what they were told before.
 
         Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
@@ -107,7 +108,7 @@ class Writer:
         if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
             return
         self._refusals[key] = message
-        await self._events.tell(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
+        await self._events.tell(portfolio, Event(reason="WriteRefused", message=truncated(message), warning=True))
 
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""

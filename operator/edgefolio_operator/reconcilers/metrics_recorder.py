@@ -1,4 +1,4 @@
-"""Tells Prometheus what a cycle found, and takes back what it said of endpoints and portfolios that are gone."""
+"""Records what a reconciliation found as Prometheus metrics, and removes the series of what is gone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from edgefolio_operator.cluster_state.snapshot import Plan, World
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.ownership import PortfolioKey
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
 
 logger = logging.getLogger(__name__)
 
 _Series = tuple[str, tuple[str, ...]]
 
 
-class Measurements:
-    """What was told last, by portfolio."""
+class MetricsRecorder:
+    """Sets the gauges of each portfolio, and removes the series of what is gone."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -36,7 +37,12 @@ class Measurements:
         self._heard: set[str] = set()
 
     def take(
-        self, key: PortfolioKey, world: World, plan: Plan, *, before: Mapping[EndpointKey, Sequence[Promise]]
+        self,
+        key: PortfolioKey,
+        snapshot: PortfolioSnapshot,
+        plan: ReconcilePlan,
+        *,
+        before: Mapping[EndpointKey, Sequence[Promise]],
     ) -> None:
         """Tell what one cycle found; ``before`` are the promises of the cycle before."""
         found: dict[_Series, float] = {}
@@ -49,9 +55,9 @@ class Measurements:
             found["endpoints", (*key, state)] = value
         for condition in plan.status.conditions:
             found["condition", (*key, condition.type, condition.status)] = 1
-        for endpoint in world.endpoints:
+        for endpoint in snapshot.endpoints:
             found.update(_variant_series(key, endpoint))
-        for name, decision in (plan.decisions or {}).items():
+        for name, decision in plan.decisions.items():
             found["violated", (*key, name)] = decision.objectives_met is False
         self._set(key, found)
         self._count_decisions(key, plan)
@@ -82,15 +88,13 @@ class Measurements:
             self._gauges[name].labels(*labels).set(value)
         self._series[key] = set(found)
 
-    def _count_decisions(self, key: PortfolioKey, plan: Plan) -> None:
+    def _count_decisions(self, key: PortfolioKey, plan: ReconcilePlan) -> None:
         before = self._said.get(key, {})
-        said = {
-            name: (decision.action.value, decision.reason.value) for name, decision in (plan.decisions or {}).items()
-        }
+        said = {name: (decision.action.value, decision.reason.value) for name, decision in plan.decisions.items()}
         for name, (action, reason) in said.items():
             if before.get(name) != (action, reason):
                 self._metrics.decisions.labels(action, reason).inc()
-                message = (plan.decisions or {})[name].message
+                message = plan.decisions[name].message
                 logger.info("%s/%s: %s %s: %s", key[0], name, action, reason, message)
         self._said[key] = said
 
