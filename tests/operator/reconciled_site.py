@@ -16,7 +16,7 @@ from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, U
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.reconcilers.plan import ReconcilePlan
 from edgefolio_operator.reconcilers.portfolio import plan_portfolio
 from edgefolio_operator.resources.pruning_job import Images
@@ -77,7 +77,7 @@ class Site:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.daemon_set: dict[str, Any] | None = None
         self.service: dict[str, Any] | None = None
-        self.capabilities = Capabilities()
+        self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
         self.plan: ReconcilePlan | None = None
 
@@ -93,7 +93,7 @@ class Site:
             endpoints=list(self.endpoints.values()),
             daemon_set=self.daemon_set,
             service=self.service,
-            capabilities=self.capabilities,
+            server_version=self.server_version,
             lost_pods=self.lost_pods,
             repository_owner=self.repository_owner,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgefolio.contract.job_report import ProgressLine
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey
 
 Object = Mapping[str, Any]
@@ -31,7 +31,7 @@ class PortfolioSnapshot:
     endpoints: Sequence[Object] = ()
     daemon_set: Object | None = None
     service: Object | None = None
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    server_version: ServerVersion = field(default_factory=ServerVersion)
     progress: Mapping[str, ProgressLine] = field(default_factory=dict)
     lost_pods: Mapping[str, PortfolioKey] = field(default_factory=dict)
     repository_owner: PortfolioKey | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from edgefolio.decision.types import Decision, State
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_operator.endpoints.memory_reservations import Promise
-from edgefolio_operator.status.event_messages import Event
+from edgefolio_operator.kube.event_recorder import Event
 
 
 @dataclass(frozen=True, kw_only=True)

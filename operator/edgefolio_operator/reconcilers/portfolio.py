@@ -169,7 +169,7 @@ def _workload(
     if portfolio.spec.serving.mode != "Managed":
         return []
     documents: list[dict[str, Any]] = []
-    service = build_service(portfolio, owner=owner, capabilities=snapshot.capabilities)
+    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version)
     if annotations_of(snapshot.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
         documents.append(service)
     if annotations_of(snapshot.daemon_set).get(labels.HASH_ANNOTATION) != serving_key(portfolio):

@@ -6,7 +6,6 @@ Only what differs from the stored status and specs is an event: a restarted oper
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edgefolio.decision.types import Reason
 from edgefolio.specification.conditions import Condition, truncated
@@ -14,6 +13,7 @@ from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_operator.endpoints.assignment import Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
+from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.revisions.pruning_job import MakingPlan
 
 #: Reasons of a hold that produce no event (transient or healthy).
@@ -38,17 +38,6 @@ _WARNINGS = frozenset(
     }
 )
 _TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something to tell people, once: about the portfolio, its namespace, or the ``endpoint`` of that name."""
-
-    reason: str
-    message: str
-    warning: bool = False
-    about_namespace: bool = False
-    endpoint: str | None = None
 
 
 def events_of(
