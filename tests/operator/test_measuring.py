@@ -22,7 +22,7 @@ def test_series_come_and_go_with_what_they_are_about() -> None:
         before = Reservations.of(site.promises).promises
         plan = site.cycle()
         snapshot = PortfolioSnapshot(portfolio=site.portfolio, endpoints=list(site.endpoints.values()))
-        measurements.take(KEY, snapshot, plan, before=before)
+        measurements.record(KEY, snapshot, plan, before=before)
         return generate_latest(registry).decode()
 
     cycle()
@@ -64,10 +64,10 @@ def test_series_come_and_go_with_what_they_are_about() -> None:
 def test_when_a_collection_was_heard_is_told_while_it_is_followed() -> None:
     registry = CollectorRegistry()
     measurements = MetricsRecorder(Metrics(registry))
-    measurements.hear({"/api/v1/nodes": 3.0, "/api/v1/pods?app=x": 0.0})
+    measurements.record_silences({"/api/v1/nodes": 3.0, "/api/v1/pods?app=x": 0.0})
     text = generate_latest(registry).decode()
     assert 'edgefolio_mirror_heard_timestamp_seconds{collection="/api/v1/pods?app=x"}' in text
-    measurements.hear({"/api/v1/nodes": 3.0})
+    measurements.record_silences({"/api/v1/nodes": 3.0})
     assert "app=x" not in generate_latest(registry).decode()
 
 

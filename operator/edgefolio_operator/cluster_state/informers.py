@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import aiohttp
 
@@ -19,7 +19,6 @@ from edgefolio_operator.kube.informer import Informer
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey, key_of
-from edgefolio_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,26 +34,27 @@ class Informers:
     def __init__(
         self,
         api: Api,
-        settings: Settings,
         *,
+        namespaces: tuple[str, ...],
+        metrics_poll_seconds: float,
         on_change: Callable[[Change], None],
+        on_adopted_pod: Callable[[PortfolioKey], None],
         on_reading: Callable[[], None],
         is_active: Callable[[], bool],
     ) -> None:
         self._api = api
-        self._namespaces = settings.namespaces
+        self._namespaces = namespaces
         self._on_change = on_change
+        self._on_adopted_pod = on_adopted_pod
         self._jobs = self._per_namespace("batch/v1", "jobs", selector=_OUR_JOBS)
         self._job_pods = self._per_namespace("v1", "pods", selector=_OUR_JOBS)
         self._pods = self._per_namespace("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._per_namespace("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._per_namespace("v1", "services", selector=_SERVING)
         # An operator of single namespaces may read neither nodes nor namespaces; annotations there say nothing then.
-        self._nodes = [] if settings.namespaces else [self._informer("v1", "nodes")]
-        self._spaces = [] if settings.namespaces else [self._informer("v1", "namespaces")]
-        self.metrics = MetricsPoller(
-            api, namespaces=settings.namespaces, poll_seconds=settings.metrics_poll_seconds, changed=on_reading
-        )
+        self._nodes = [] if namespaces else [self._informer("v1", "nodes")]
+        self._spaces = [] if namespaces else [self._informer("v1", "namespaces")]
+        self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)
         self._progress = ProgressReader(
             api,
             pods=lambda: [pod for informer in self._job_pods for pod in informer.cache.select(labels=_MAKING)],
@@ -82,7 +82,7 @@ class Informers:
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Start all of them in ``tasks``, and wait until each has seen its collection once."""
         fixed = self.informers
-        self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_change)
+        self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_adopted_pod)
         for informer in fixed:
             tasks.create_task(informer.run())
         tasks.create_task(self.metrics.run())
@@ -91,9 +91,14 @@ class Informers:
         self._server_version = await self._ask_version()
 
     def watch_adopted_pods(self, portfolios: Sequence[Object]) -> None:
-        """Keep informers for the pods that ``portfolios`` want to adopt."""
-        assert self._adopted is not None
-        self._adopted.follow(portfolios)
+        """Keep informers for the pods that ``portfolios`` want to adopt; none before :meth:`start`."""
+        if self._adopted is not None:
+            self._adopted.follow(portfolios)
+
+    @property
+    def unknown_namespaces(self) -> frozenset[str]:
+        """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
+        return frozenset() if self._adopted is None else self._adopted.unknown_namespaces
 
     def pods_of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
@@ -112,9 +117,7 @@ class Informers:
             jobs=_all(self._jobs, namespace, own),
             job_pods=_all(self._job_pods, namespace, own),
             pods=pods,
-            nodes={node["metadata"]["name"]: node for informer in self._nodes for node in informer.cache.select()}
-            if self._nodes
-            else None,
+            nodes=self._nodes_of(pods) if self._nodes else None,
             namespace=next((informer.cache.get(namespace) for informer in self._spaces), None),
             endpoints=endpoints,
             daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
@@ -123,13 +126,18 @@ class Informers:
             progress=self._progress.of(namespace),
         )
 
+    def _nodes_of(self, pods: Iterable[Object]) -> dict[str, Object]:
+        names = {pod["spec"].get("nodeName") for pod in pods}
+        found = [informer.cache.get(name) for informer in self._nodes for name in names if name]
+        return {node["metadata"]["name"]: node for node in found if node is not None}
+
     def namespace(self, name: str) -> Object:
         """The namespace as something to tell of; it has none itself, and its events go to the default one."""
         known = next((informer.cache.get(name) for informer in self._spaces), None)
         return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
     def put_job(self, namespace: str, job: Object) -> None:
-        """A Job was written: the next cycle must not miss it."""
+        """A Job was written: the next plan must not miss it."""
         self._jobs[self._namespaces.index(namespace) if self._namespaces else 0].cache.put(job)
 
     def drop_job(self, namespace: str, name: str) -> None:
@@ -156,11 +164,6 @@ class Informers:
     def _informer(self, api_version: str, plural: str, namespace: str = "", *, selector: str = "") -> Informer:
         path = collection(api_version, plural, namespace)
         return Informer(self._api, path, selector=selector, on_change=self._on_change)
-
-
-def unknown_namespaces(pods: dict[PortfolioKey, list[Object] | None]) -> set[str]:
-    """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
-    return {namespace for (namespace, _), found in pods.items() if found is None}
 
 
 def _all(informers: Sequence[Informer], namespace: str, labels: dict[str, str]) -> list[Object]:

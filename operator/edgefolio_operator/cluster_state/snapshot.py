@@ -18,8 +18,8 @@ class PortfolioSnapshot:
     """A portfolio and all objects that its reconciliation reads.
 
     ``nodes`` are those of its pods, ``None`` where they may not be read. ``lost_pods`` are pods that it selects and an
-    older portfolio has, with that one, or whose endpoint is still another portfolio's. ``repository_owner`` is the
-    older portfolio that makes into this one's repository.
+    older portfolio has, with that one; ``occupied_pods`` are those whose endpoint is still another portfolio's.
+    ``repository_owner`` is the older portfolio that makes into this one's repository.
     """
 
     portfolio: Object
@@ -34,6 +34,7 @@ class PortfolioSnapshot:
     server_version: ServerVersion = field(default_factory=ServerVersion)
     progress: Mapping[str, ProgressLine] = field(default_factory=dict)
     lost_pods: Mapping[str, PortfolioKey] = field(default_factory=dict)
+    occupied_pods: frozenset[str] = frozenset()
     repository_owner: PortfolioKey | None = None
 
     @property

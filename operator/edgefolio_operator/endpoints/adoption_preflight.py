@@ -47,32 +47,6 @@ def remedy(faults: Mapping[str, Sequence[str]], *, total: int) -> str:
     )
 
 
-def slim_adopted(pod: Object) -> dict[str, Any]:
-    """The part of a pod that is read of one that may be adopted."""
-    spec = pod["spec"]
-    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
-    status = pod.get("status", {})
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {
-            "nodeName": spec.get("nodeName"),
-            "initContainers": [_slim_container(entry) for entry in spec.get("initContainers") or ()],
-            "containers": [_slim_container(entry) for entry in spec.get("containers") or ()],
-            "volumes": [
-                {key: entry[key] for key in ("name", "emptyDir") if key in entry} for entry in spec.get("volumes") or ()
-            ],
-        },
-        "status": {key: status[key] for key in ("phase", "conditions") if key in status},
-    }
-
-
-def _slim_container(container: Object) -> dict[str, Any]:
-    kept = {key: container[key] for key in ("name", "restartPolicy", "command", "args") if key in container}
-    return {**kept, "volumeMounts": [{"name": mount["name"]} for mount in container.get("volumeMounts") or ()]}
-
-
 def _missing(pod: Object) -> Iterator[str]:
     spec = pod["spec"]
     if labels.ENDPOINT_LABEL not in (pod["metadata"].get("labels") or {}):

@@ -61,7 +61,7 @@ def assign(
     decision: Decision | None = None
     reference = current.revision if current is not None else None
     target = current.target_variant if current is not None else None
-    if revision is not None:
+    if revision is not None and (revision.variants or reference is None):
         observation = joined(
             _within_revision(status, revision, now=now),
             view,
@@ -171,7 +171,7 @@ def _target(
     asked = current.target_variant if current is not None and under_way else None
     if asked in known - barred and not (alone and observation.active_variant in known):
         return asked
-    return observation.active_variant if observation.active_variant in known else None
+    return observation.active_variant
 
 
 def _without_new_figures(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:

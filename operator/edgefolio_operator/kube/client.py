@@ -106,7 +106,7 @@ class Api:
 
     async def __aenter__(self) -> Api:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self.access.tls, limit=32),
+            connector=aiohttp.TCPConnector(ssl=self.access.tls, limit=0),
             timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
         )
         return self

@@ -21,7 +21,7 @@ LONGEST_OUTAGE_SECONDS = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pulse:
-    """Seconds since a cycle ended, the API server answered, each informer was heard; the watches that missed changes."""
+    """Seconds since a worker was free, the API answered, each informer was heard; and watches that missed changes."""
 
     cycle: float
     answer: float

@@ -35,7 +35,7 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
         name, node_name = str(pod["metadata"]["name"]), pod["spec"].get("nodeName")
         if not node_name or pod["metadata"].get("deletionTimestamp") or has_ended(pod):
             continue
-        if name in snapshot.lost_pods or (name in unfit and name not in stored):
+        if name in snapshot.lost_pods or name in snapshot.occupied_pods or (name in unfit and name not in stored):
             continue
         node = None if snapshot.nodes is None else snapshot.nodes.get(node_name, {"metadata": {"name": node_name}})
         entry = stored.get(name, {})

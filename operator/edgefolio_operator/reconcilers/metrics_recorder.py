@@ -36,7 +36,7 @@ class MetricsRecorder:
         self._said: dict[PortfolioKey, dict[str, tuple[str, str]]] = {}
         self._heard: set[str] = set()
 
-    def take(
+    def record(
         self,
         key: PortfolioKey,
         snapshot: PortfolioSnapshot,
@@ -44,7 +44,7 @@ class MetricsRecorder:
         *,
         before: Mapping[EndpointKey, Sequence[Promise]],
     ) -> None:
-        """Tell what one cycle found; ``before`` are the promises of the cycle before."""
+        """Record one reconciliation; ``before`` are the promises that stood before it."""
         found: dict[_Series, float] = {}
         counts = plan.status.endpoints
         for state, value in (
@@ -66,8 +66,8 @@ class MetricsRecorder:
             if promise.done_at is not None and under_way:
                 self._metrics.switch_seconds.observe(max(0.0, promise.done_at - promise.since))
 
-    def hear(self, silences: Mapping[str, float]) -> None:
-        """Tell when each collection was last heard, ``silences`` seconds ago."""
+    def record_silences(self, silences: Mapping[str, float]) -> None:
+        """Record when each collection was last heard, ``silences`` seconds ago."""
         now = time.time()
         for gone in self._heard - silences.keys():
             self._metrics.mirror_heard.remove(gone)
@@ -76,7 +76,7 @@ class MetricsRecorder:
         self._heard = set(silences)
 
     def forget(self, key: PortfolioKey) -> None:
-        """A portfolio is gone."""
+        """Remove the series of a portfolio that is gone."""
         self._set(key, {})
         self._series.pop(key, None)
         self._said.pop(key, None)

@@ -9,12 +9,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgefolio.specification.base import resource_name
 
+
+def _check_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
 #: An instant as Kubernetes writes it: 2026-01-31T12:00:00Z.
-Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
 #: Why, in one word of the CamelCase kind.
 ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
 Message = Annotated[str, Field(max_length=1024)]
