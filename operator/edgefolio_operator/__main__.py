@@ -9,7 +9,7 @@ import sys
 import kopf
 
 from edgefolio.errors import UserError
-from edgefolio_operator.app import Handlers
+from edgefolio_operator.app import App
 from edgefolio_operator.settings import Settings
 
 
@@ -39,10 +39,8 @@ def main() -> int:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # kopf tells every event of every object; the decisions are logged by the controller.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     kopf.run(
-        registry=Handlers(settings).registry,
+        registry=App(settings).registry,
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,

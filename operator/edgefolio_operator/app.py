@@ -1,7 +1,6 @@
-"""What kopf does here: it watches our own two kinds, starts and stops the controller, and answers the liveness probe.
+"""The composition root: kopf starts and stops the controller, handles signals, and answers the liveness probe.
 
-The handlers only note what kopf saw; everything is decided in the controller's cycle, from what is. Event handlers
-leave no finalizer and no annotation on anybody's object.
+It watches nothing: docs/decisions/watching-own-kinds.md.
 """
 
 from __future__ import annotations
@@ -16,11 +15,8 @@ from typing import Any
 import kopf
 from prometheus_client import REGISTRY, start_http_server
 
-from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Access, Api
-from edgefolio_operator.kube.kopf_settings import NothingToCompare
 from edgefolio_operator.kube.liveness import fault_of
-from edgefolio_operator.labels import GROUP, VERSION
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.reconcilers.controller import Controller
 from edgefolio_operator.settings import Settings
@@ -29,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 class Backoffs:
-    """Seconds between two attempts, for ever: kopf would give up a watch after some attempts, and with it its kind."""
+    """Seconds between two attempts, without end: kopf reads the API groups once, and stops the process if it cannot."""
 
     def __iter__(self) -> Iterator[float]:
         return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
 
 
-class Handlers:
-    """kopf's handlers of one operator, in a registry of their own."""
+class App:
+    """The handlers of one operator, in a kopf registry of their own."""
 
     def __init__(self, settings: Settings) -> None:
         self.registry = kopf.OperatorRegistry()
@@ -49,21 +45,13 @@ class Handlers:
         kopf.on.login(registry=self.registry)(self._login)
         # A fault is an answer; kopf would try the probe again for minutes and let the kubelet wait meanwhile.
         kopf.on.probe(id="cycle", errors=kopf.ErrorsMode.PERMANENT, registry=self.registry)(self._probe)
-        kopf.on.event(GROUP, VERSION, "modelportfolios", registry=self.registry)(self._portfolio_seen)
-        kopf.on.event(GROUP, VERSION, "modelendpoints", registry=self.registry)(self._endpoint_seen)
 
     async def _start(self, *, settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.scanning.disabled = True  # the kinds are known; reading all definitions would need more rights
         settings.posting.enabled = False
-        settings.watching.client_timeout = 240
-        settings.watching.server_timeout = 240
-        settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 20
         settings.networking.connect_timeout = 10
         settings.networking.error_backoffs = Backoffs()
-        settings.persistence.finalizer = f"{GROUP}/operator"
-        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-        settings.persistence.diffbase_storage = NothingToCompare(prefix=GROUP)
         metrics = Metrics(REGISTRY)
         if self._settings.metrics_port:
             server, thread = start_http_server(self._settings.metrics_port)
@@ -93,21 +81,3 @@ class Handlers:
         if (fault := fault_of(pulse)) is not None:
             raise RuntimeError(fault)
         return round(pulse.cycle, 1)
-
-    async def _portfolio_seen(self, *, event: Any, **_: Any) -> None:
-        self._note(self._running.portfolios, event)
-
-    async def _endpoint_seen(self, *, event: Any, **_: Any) -> None:
-        self._note(self._running.endpoints, event)
-
-    @property
-    def _running(self) -> Controller:
-        assert self._controller is not None
-        return self._controller
-
-    def _note(self, cache: ObjectCache, event: Any) -> None:
-        thing = dict(event["object"])
-        if event["type"] == "DELETED":
-            cache.delete(thing)
-        else:
-            cache.put(thing)

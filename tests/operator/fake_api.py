@@ -17,13 +17,12 @@ Place = tuple[str, str, str, str]
 class FakeApi(Api):
     """The operator's own client, with a dictionary in the place of the connection.
 
-    ``seen`` is called with each change of our own two kinds, as kopf would; ``hangs`` says which writes never end.
+    ``hangs`` says which writes never end.
     """
 
     def __init__(self) -> None:
         super().__init__(Access(server="", tls=ssl.create_default_context(), token=lambda: None, namespace="system"))
         self.objects: dict[Place, Object] = {}
-        self.seen: Callable[[str, Object], None] = lambda _kind, _thing: None
         self.hangs: Callable[[str], bool] = lambda _path: False
         self.written: list[str] = []
         self._version = 0
@@ -49,6 +48,8 @@ class FakeApi(Api):
 
     def remove(self, path: str) -> None:
         place = _place(path)
+        self._version += 1
+        self.objects[place]["metadata"]["resourceVersion"] = str(self._version)
         self._tell("DELETED", place)
         del self.objects[place]
 
@@ -113,8 +114,6 @@ class FakeApi(Api):
 
     def _tell(self, kind: str, place: Place) -> None:
         thing = copy.deepcopy(self.objects[place])
-        if place[1] in ("modelportfolios", "modelendpoints"):
-            self.seen(kind, thing)
         for where, selector, changes in self._watches:
             if _is_in(place, thing, where, selector):
                 changes.put_nowait((kind, copy.deepcopy(thing)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from fake_api import FakeApi
@@ -33,7 +32,6 @@ class Cluster:
         self.api = FakeApi()
         settings = Settings(images=IMAGES, identity="test", cycle_seconds=0.5, metrics_port=0, probe_port=0)
         self.controller = Controller(self.api, settings, Metrics(CollectorRegistry()))
-        self.api.seen = self._seen
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         node = {"metadata": {"name": "edge"}, "status": {**ready, "allocatable": {"cpu": "4", "memory": "2Gi"}}}
         self.api.put("/api/v1/nodes/edge", {"apiVersion": "v1", "kind": "Node", **node})
@@ -73,13 +71,6 @@ class Cluster:
         found = [thing for place, thing in self.api.objects.items() if place[1] == "modelendpoints"]
         specs = [thing["spec"] for thing in found if thing["spec"]["portfolioRef"]["name"] == name]
         return specs[0]["objectives"].get("latencyP95Milliseconds") if specs else None
-
-    def _seen(self, kind: str, thing: dict[str, Any]) -> None:
-        cache = self.controller.portfolios if thing["kind"] == "ModelPortfolio" else self.controller.endpoints
-        if kind == "DELETED":
-            cache.delete(thing)
-        else:
-            cache.put(thing)
 
 
 async def until(holds: Callable[[], bool], *, seconds: float = 10.0) -> None:

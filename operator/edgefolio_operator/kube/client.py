@@ -27,7 +27,7 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REQUEST_SECONDS = 20.0
 #: The server ends a watch after this long; it sends a bookmark about once a minute, so that silence means a dead link.
 _WATCH_SECONDS = 240
-_SILENCE_SECONDS = 90.0
+SILENCE_SECONDS = 90.0
 #: A request that is cancelled leaves a TLS connection that waits for the other side's goodbye; the pool forgets it.
 _GOODBYE_SECONDS = 0.25
 
@@ -52,7 +52,7 @@ class Access:
     """Where the API server is and how it is entered; ``token`` is asked each time, since it is renewed on disk."""
 
     server: str
-    tls: ssl.SSLContext
+    tls: ssl.SSLContext | None
     token: Callable[[], str | None]
     namespace: str
 
@@ -98,15 +98,16 @@ class Access:
 class Api:
     """One connection pool to the API server; use it as an async context."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, silence_seconds: float = SILENCE_SECONDS) -> None:
         self.access = access
+        self._silence_seconds = silence_seconds
         self.writes: Callable[[str], None] = lambda _kind: None
         self._answered_at = time.monotonic()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Api:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self.access.tls, limit=0),
+            connector=aiohttp.TCPConnector(ssl=self.access.tls or True, limit=0),
             timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
         )
         return self
@@ -198,7 +199,7 @@ class Api:
             "timeoutSeconds": str(_WATCH_SECONDS),
             **({"labelSelector": selector} if selector else {}),
         }
-        timeout = aiohttp.ClientTimeout(total=None, connect=_REQUEST_SECONDS, sock_read=_SILENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=None, connect=_REQUEST_SECONDS, sock_read=self._silence_seconds)
         async with self._session.get(
             self.access.server + path, params=parameters, headers=self._headers(), timeout=timeout
         ) as answer:

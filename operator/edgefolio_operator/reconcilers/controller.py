@@ -1,8 +1,7 @@
 """The controller: changes are mapped to portfolios, and workers reconcile those one by one.
 
-kopf delivers portfolios and endpoints; pods, Jobs, nodes and namespaces come from informers. Each portfolio is planned
-anew from the caches soon after one of its objects changed, and every few seconds. One that fails is logged, counted and
-tried again; one whose writes hang occupies one worker, and no other portfolio waits for it.
+Each portfolio is planned anew from the informers' caches soon after one of its objects changed, and every few seconds.
+One that fails is logged, counted and tried again; one whose writes hang occupies one worker, and no other waits for it.
 """
 
 from __future__ import annotations
@@ -15,16 +14,14 @@ from dataclasses import replace
 
 import aiohttp
 
-from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
-from edgefolio_operator.kube.cache import Change, ObjectCache
-from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.cache import Change
+from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
 from edgefolio_operator.kube.objects import Object, object_key
-from edgefolio_operator.kube.resync import Resync
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.ownership import PortfolioKey, display_name, key_of
 from edgefolio_operator.reconcilers.endpoint import promises_before
@@ -62,8 +59,6 @@ class Controller:
         self._epoch: int | None = None
         #: Portfolios whose pods changed since their claims were indexed.
         self._unindexed: set[PortfolioKey] = set()
-        self.portfolios = ObjectCache(self._portfolio_changed)
-        self.endpoints = ObjectCache(self._endpoint_changed)
         self.lease = LeaderElection(
             api,
             name=labels.MANAGER,
@@ -75,7 +70,7 @@ class Controller:
             api,
             namespaces=settings.namespaces,
             metrics_poll_seconds=settings.metrics_poll_seconds,
-            on_change=self._object_changed,
+            on_change=self._changed,
             on_adopted_pod=self._adopted_pod_changed,
             on_reading=self._enqueue_all,
             is_active=self._leads,
@@ -83,8 +78,6 @@ class Controller:
         self._writer = PlanWriter(
             api,
             informers=self._informers,
-            portfolios=self.portfolios,
-            endpoints=self.endpoints,
             may_write=self._leads,
         )
         self._worker = PortfolioWorker(
@@ -98,14 +91,6 @@ class Controller:
             planned=self._queue.planned,
             clock=clock,
         )
-        self._resync = Resync(
-            api,
-            {
-                collection(API_VERSION, plural, namespace): cache
-                for plural, cache in (("modelportfolios", self.portfolios), ("modelendpoints", self.endpoints))
-                for namespace in settings.namespaces or ("",)
-            },
-        )
 
     @property
     def pulse(self) -> Pulse:
@@ -114,7 +99,6 @@ class Controller:
             cycle=max(time.monotonic() - self._looked_at, self._queue.stuck_seconds),
             answer=self._api.silent_seconds,
             informers=self._informers.silences,
-            deaf=self._resync.deaf,
         )
 
     async def run(self) -> None:
@@ -122,10 +106,8 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.lease.run())
             await self._informers.start(tasks)
-            await self._resync.first()
-            tasks.create_task(self._resync.run())
             self._started = True
-            self._informers.watch_adopted_pods(self.portfolios.select())
+            self._informers.watch_adopted_pods(self._informers.portfolios.select())
             self._enqueue_all()
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
@@ -153,7 +135,7 @@ class Controller:
         if epoch != self._epoch:
             self._epoch = epoch
             self._index_all()
-        portfolio = self.portfolios.get(key[1], key[0])
+        portfolio = self._informers.portfolios.get(key[1], key[0])
         if portfolio is None:
             return await self._clean_up(key)
         snapshot = self._snapshot(portfolio)
@@ -163,7 +145,7 @@ class Controller:
 
     def _index_all(self) -> None:
         """Before anything is planned: who claims what, and what endpoints hold already."""
-        portfolios = self.portfolios.select()
+        portfolios = self._informers.portfolios.select()
         self._unindexed.update(key_of(portfolio) for portfolio in portfolios)
         for portfolio in portfolios:
             self._snapshot(portfolio)
@@ -171,7 +153,7 @@ class Controller:
 
     def _index_claims(self) -> None:
         for key in self._unindexed:
-            portfolio = self.portfolios.get(key[1], key[0])
+            portfolio = self._informers.portfolios.get(key[1], key[0])
             if portfolio is not None:
                 self._enqueue(self._shared.claim(portfolio, self._informers.pods_of(portfolio)))
         self._unindexed.clear()
@@ -183,8 +165,8 @@ class Controller:
         pods = self._informers.pods_of(portfolio)
         if pods is None or namespace in self._informers.unknown_namespaces:
             return None
-        endpoints = self.endpoints.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
-        stored = (self.endpoints.get(pod["metadata"]["name"], namespace) for pod in pods)
+        endpoints = self._informers.endpoints.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
+        stored = (self._informers.endpoints.get(pod["metadata"]["name"], namespace) for pod in pods)
         snapshot = replace(
             self._informers.snapshot(portfolio, pods=pods, endpoints=endpoints),
             lost_pods=self._shared.lost_pods(key),
@@ -204,7 +186,7 @@ class Controller:
         namespace, name = key
         self._enqueue(self._shared.remove(key))
         self._worker.forget(key)
-        left = self.endpoints.select(
+        left = self._informers.endpoints.select(
             namespace=namespace,
             labels={labels.MANAGED_BY_LABEL: labels.MANAGER, labels.PORTFOLIO_LABEL: name},
         )
@@ -237,7 +219,7 @@ class Controller:
             self._queue.add(key, urgent=urgent)
 
     def _enqueue_all(self) -> None:
-        self._enqueue({key_of(portfolio) for portfolio in self.portfolios.select()}, urgent=False)
+        self._enqueue({key_of(portfolio) for portfolio in self._informers.portfolios.select()}, urgent=False)
 
     def _portfolio_changed(self, change: Change) -> None:
         key = key_of(change.object)
@@ -245,34 +227,41 @@ class Controller:
         if change.is_by_user:
             self._unindexed.add(key)
             if self._started:
-                self._informers.watch_adopted_pods(self.portfolios.select())
+                self._informers.watch_adopted_pods(self._informers.portfolios.select())
 
     def _endpoint_changed(self, change: Change) -> None:
         namespace, name = object_key(change.object)
-        keys = {key for thing in (change.before, change.after) if (key := _owner_of(thing)) is not None}
+        keys = _owners_of(change)
         self._enqueue(keys, urgent=False)
         owner = self._shared.pod_owner(namespace, name) if change.after is None else None
         if owner is not None and owner not in keys:
             self._queue.add(owner, urgent=True)
 
-    def _object_changed(self, change: Change) -> None:
-        """A pod, Job, DaemonSet or Service with a portfolio's label changed; or a node, or a namespace."""
+    def _changed(self, change: Change) -> None:
+        """Map a change of any object to the portfolios that are concerned."""
         kind, (_, name) = change.object.get("kind"), object_key(change.object)
-        keys: Iterable[PortfolioKey]
-        if kind == "Node":
-            keys = self._shared.on_node(name)
+        if kind == "ModelPortfolio":
+            self._portfolio_changed(change)
+        elif kind == "ModelEndpoint":
+            self._endpoint_changed(change)
+        elif kind == "Node":
+            self._enqueue(self._shared.on_node(name), urgent=False)
         elif kind == "Namespace":
-            keys = [key_of(portfolio) for portfolio in self.portfolios.select(namespace=name)]
+            self._enqueue(map(key_of, self._informers.portfolios.select(namespace=name)), urgent=False)
         else:
-            owners = {_owner_of(change.before), _owner_of(change.after)}
-            keys = [key for key in owners if key is not None and self.portfolios.get(key[1], key[0]) is not None]
+            keys = {key for key in _owners_of(change) if self._informers.portfolios.get(key[1], key[0]) is not None}
             if kind == "Pod":
-                self._unindexed.update(keys)
-        self._enqueue(keys, urgent=False)
+                self._unindexed |= keys
+            self._enqueue(keys, urgent=False)
 
     def _adopted_pod_changed(self, key: PortfolioKey) -> None:
         self._unindexed.add(key)
         self._queue.add(key)
+
+
+def _owners_of(change: Change) -> set[PortfolioKey]:
+    """The portfolios that an object was and is labelled with."""
+    return {key for thing in (change.before, change.after) if (key := _owner_of(thing)) is not None}
 
 
 def _owner_of(thing: Object | None) -> PortfolioKey | None:

@@ -10,7 +10,6 @@ from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.kube.bulk_apply import apply_each
-from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.event_recorder import Event, EventRecorder
 from edgefolio_operator.ownership import key_of
@@ -43,14 +42,10 @@ class PlanWriter:
         api: Api,
         *,
         informers: Informers,
-        portfolios: ObjectCache,
-        endpoints: ObjectCache,
         may_write: Callable[[], bool],
     ) -> None:
         self._api = api
         self._informers = informers
-        self._portfolios = portfolios
-        self._endpoints = endpoints
         self._may_write = may_write
         self._events = EventRecorder(api)
         self._status_resync = StatusResync()
@@ -94,7 +89,7 @@ class PlanWriter:
             portfolio = await self._api.apply(
                 {**head, "status": status}, plural="modelportfolios", subresource="status"
             )
-            self._portfolios.put(dict(portfolio))
+            self._informers.portfolios.put(dict(portfolio))
             self._status_resync.written(key)
         await self._tell(portfolio, [event for event in plan.events if event.endpoint not in refused])
         if plan.finalizer is False:
@@ -105,7 +100,7 @@ class PlanWriter:
         """Delete a ModelEndpoint, and forget it."""
         self._check()
         await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
-        self._endpoints.delete({"metadata": {"namespace": namespace, "name": name}})
+        self._informers.endpoints.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def refused(self, portfolio: Object, error: ApiError) -> None:
         """Record a refusal as an event, once for each message: nothing else names a quota or a policy."""
@@ -125,9 +120,9 @@ class PlanWriter:
         document["metadata"]["namespace"] = namespace
         written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
         if document["kind"] == "ModelEndpoint":
-            self._endpoints.put(written)
+            self._informers.endpoints.put(written)
         elif document["kind"] == "Job":
-            self._informers.put_job(namespace, written)
+            self._informers.put_job(written)
 
     async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
         namespace, _ = key_of(portfolio)
@@ -136,7 +131,7 @@ class PlanWriter:
             if event.about_namespace:
                 about = self._informers.namespace(namespace)
             elif event.endpoint is not None:
-                about = self._endpoints.get(event.endpoint, namespace)
+                about = self._informers.endpoints.get(event.endpoint, namespace)
             if about is not None and not await self._events.record(about, event):
                 return  # an API server that hangs must not hold up the plan
 
@@ -151,7 +146,7 @@ class PlanWriter:
         path = collection(portfolio["apiVersion"], "modelportfolios", metadata["namespace"]) + f"/{metadata['name']}"
         written = await self._api.merge(path, patch)
         if present:
-            self._portfolios.put(written)
+            self._informers.portfolios.put(written)
         return written
 
     def _check(self) -> None:
