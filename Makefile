@@ -51,7 +51,7 @@ format: install ## Format the code
 manifests: install ## Write the manifests that are generated: definitions, the chart's copies of them and of the rights
 	.venv/bin/python scripts/generate_manifests.py
 
-bed: install ## Build the Kubernetes of the tests, as far as this machine can; cold about 10 minutes, then a second
+bed: install ## Build the Kubernetes of the tests, as far as this machine can; cold about 10 minutes; EDGEFOLIO_BED=off: not
 	@scripts/bed
 
 test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot run is skipped, and says why
