@@ -12,14 +12,14 @@ from triton_portfolios import MODEL
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.supervisor import DEATHS_UNTIL_BLAMED, ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.endpoint import Endpoint
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.supervisor import DEATHS_UNTIL_BLAMED, KeptServer
 
 
 def told(folder: Path) -> set[str]:
@@ -87,11 +87,11 @@ class Away:
         self.health = folder / "health"
         self.host = Host(self.endpoint, find=self.find)
         self.host.lose()
-        self.server = KeptServer(
+        self.server = ServerSupervisor(
             self.host,
             ModelStore(folder / "state", model=MODEL),
             reporter=reporter,
-            teller=Teller(reporter),
+            changes=ChangeLog(reporter),
             metrics=AgentMetrics(model=MODEL),
             health=Health(self.health),
             switching=Switching(),

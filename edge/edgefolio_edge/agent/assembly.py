@@ -19,10 +19,10 @@ from edgefolio.specification.base import bytes_of
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.portfolio_file import PortfolioFile
 from edgefolio_edge.agent.state_files import StateFile, default_state_directory
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
-from edgefolio_edge.portfolio_file import FollowedPortfolio
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host, require_no_server_of_another_kind
@@ -56,7 +56,7 @@ class RunOptions:
 
 def run_agent(options: RunOptions) -> None:
     """Run until a signal. Raises :class:`UserError` for what a user must mend; then nothing is left running."""
-    portfolio = FollowedPortfolio(options.file)
+    portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     repository_uri = options.repository or specification.repository.uri
     model = specification.serving.model_name
@@ -139,7 +139,7 @@ def _host(options: RunOptions, store: ModelStore, state_directory: Path, *, thre
 
 
 def _say_first_decision(
-    portfolio: FollowedPortfolio,
+    portfolio: PortfolioFile,
     repository_uri: str,
     model: str,
     pinned: int | None,

@@ -8,7 +8,7 @@ from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.models.synchronizer import Synced
 
 
-class Teller:
+class ChangeLog:
     """Remembers what was said last."""
 
     def __init__(self, reporter: Reporter) -> None:

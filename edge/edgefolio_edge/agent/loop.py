@@ -18,17 +18,17 @@ from edgefolio.decision.types import Action, Decision, Observation, Reason, Serv
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.processor import processor_model
-from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.portfolio_file import ObjectivesSource
 from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
+from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore, variant_of_version
 from edgefolio_edge.models.synchronizer import Synced, Synchronizer
-from edgefolio_edge.portfolio_file import Asked
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.supervisor import KeptServer
-from edgefolio_edge.triton.switcher import Placement, SwitchOutcome
+from edgefolio_edge.triton.switcher import Placement, SwitchResult
 
 #: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
 #: smallest first, so that a slow link has something to serve soon.
@@ -36,7 +36,7 @@ FIRST_SYNC_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class ServedVersions:
     """What the endpoint serves. ``active`` is ``None`` if it serves nothing, or nothing that is known here."""
 
     ready: tuple[int, ...]
@@ -45,14 +45,14 @@ class Sight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cycle:
+class CycleResult:
     """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
 
     ``trouble`` says why the server cannot be worked with.
     """
 
     synced: Synced
-    sight: Sight | None
+    served: ServedVersions | None
     observation: Observation | None
     decision: Decision | None
     state: State
@@ -67,7 +67,7 @@ class Agent:
         host: Host,
         store: ModelStore,
         synchronizer: Synchronizer,
-        portfolio: Asked,
+        portfolio: ObjectivesSource,
         *,
         reporter: Reporter,
         metrics: AgentMetrics,
@@ -76,7 +76,7 @@ class Agent:
         dry_run: bool = False,
         memory_limit_bytes: int | None = None,
         health: Health | None = None,
-        after_cycle: Callable[[Cycle], None] = lambda _cycle: None,
+        after_cycle: Callable[[CycleResult], None] = lambda _cycle: None,
     ) -> None:
         self.store = store
         self.synchronizer = synchronizer
@@ -93,14 +93,14 @@ class Agent:
         self._processor = processor_model()
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
-        self._teller = Teller(reporter)
+        self._changes = ChangeLog(reporter)
         self._serving: tuple[int, int] | None = None
         self._available_since: float | None = None
-        self.server = KeptServer(
+        self.server = ServerSupervisor(
             host,
             store,
             reporter=reporter,
-            teller=self._teller,
+            changes=self._changes,
             metrics=metrics,
             health=health or Health(),
             switching=portfolio.switching,
@@ -113,7 +113,7 @@ class Agent:
         self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Cycle until ``stop`` is set. What a user must mend meanwhile, as a full disk, is said; serving goes on."""
+        """Run cycles until ``stop`` is set. Errors that a user must fix, as a full disk, are logged; serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
@@ -122,7 +122,7 @@ class Agent:
                 try:
                     self.cycle()
                 except UserError as error:
-                    self._teller.error(error)
+                    self._changes.error(error)
                 self._pause(stop, until=started + float(self.portfolio.switching.observe_seconds))
         finally:
             self.synchronizer.stop()
@@ -131,7 +131,7 @@ class Agent:
             try:
                 self._state_file.write(self.state, now=True)
             except UserError as error:
-                self._teller.error(error)
+                self._changes.error(error)
 
     def _pause(self, stop: threading.Event, *, until: float) -> None:
         stop.wait(0.05)
@@ -150,14 +150,14 @@ class Agent:
             self._end_cycle(synced)
             return None
         self.server.health.synced()
-        sight = self._look() if self.server.runs() else None
-        if sight is None:
+        served = self._look() if self.server.runs() else None
+        if served is None:
             self._end_cycle(synced)
             return None
-        if sight.name is None and not synced.complete and self._waits_for_more():
+        if served.name is None and not synced.complete and self._waits_for_more():
             return None
-        observation = self._observe(sight)
-        if not sight.ready or observation.server is ServerState.DEAD:
+        observation = self._observe(served)
+        if not served.ready or observation.server is ServerState.DEAD:
             self.server.health.fails()
         now, before = time.time(), self.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
@@ -179,30 +179,30 @@ class Agent:
             decision=decision,
             note=f"{self.store.served_as}, revision {self._manifest.revision}",
         )
-        self._teller.decision(decision, active=sight.name, dry_run=self.dry_run)
+        self._changes.decision(decision, active=served.name, dry_run=self.dry_run)
         self.metrics.observed(observation, decision)
-        if observation.server is ServerState.SERVING and sight.active is not None:
-            self._is_serving(sight.active)
+        if observation.server is ServerState.SERVING and served.active is not None:
+            self._is_serving(served.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
         if switches and not self.dry_run:
-            sight = self._act(decision, sight, self._manifest)
+            served = self._act(decision, served, self._manifest)
         self._state_file.write(self.state, now=switches)
-        self._end_cycle(synced, sight=sight, observation=observation, decision=decision)
+        self._end_cycle(synced, served=served, observation=observation, decision=decision)
         return decision
 
     def _end_cycle(
         self,
         synced: Synced,
         *,
-        sight: Sight | None = None,
+        served: ServedVersions | None = None,
         observation: Observation | None = None,
         decision: Decision | None = None,
     ) -> None:
-        self._write_status(decision, sight, synced)
+        self._write_status(decision, served, synced)
         self._after_cycle(
-            Cycle(
+            CycleResult(
                 synced=synced,
-                sight=sight,
+                served=served,
                 observation=observation,
                 decision=decision,
                 state=self.state,
@@ -212,7 +212,7 @@ class Agent:
 
     def _take(self, synced: Synced) -> None:
         """Follow the synchronizer: another revision has other variants."""
-        self._teller.synced(synced)
+        self._changes.synced(synced)
         self.metrics.refusing(synced.refusal is not None)
         if synced.manifest is None or synced.manifest is self._manifest:
             return
@@ -228,45 +228,47 @@ class Agent:
         self._available_since = self._available_since or now
         return now - self._available_since < FIRST_SYNC_SECONDS
 
-    def _look(self) -> Sight | None:
+    def _look(self) -> ServedVersions | None:
         """What the server serves; ``None`` if it does not answer."""
         ready = self.server.ready_versions()
         if ready is None:
             return None
         self.synchronizer.served_versions = ready
         if not ready or self._manifest is None:
-            return Sight(ready=ready, active=None, name=None)
+            return ServedVersions(ready=ready, active=None, name=None)
         version = ready[-1]
         variant = variant_of_version(self._manifest, version)
         if variant is not None:
-            return Sight(ready=ready, active=Placement(manifest=self._manifest, variant=variant), name=variant.name)
+            return ServedVersions(
+                ready=ready, active=Placement(manifest=self._manifest, variant=variant), name=variant.name
+            )
         older = self.store.manifest_of_version(version)
         found = variant_of_version(older, version) if older is not None else None
         if older is None or found is None:
-            return Sight(ready=ready, active=None, name=f"version {version}")
+            return ServedVersions(ready=ready, active=None, name=f"version {version}")
         # Another revision's variant may have the name of one of this revision, and is another model all the same.
         name = f"{found.name} of revision {older.revision}"
-        return Sight(ready=ready, active=Placement(manifest=older, variant=found), name=name)
+        return ServedVersions(ready=ready, active=Placement(manifest=older, variant=found), name=name)
 
-    def _observe(self, sight: Sight) -> Observation:
+    def _observe(self, served: ServedVersions) -> Observation:
         assert self._manifest is not None
-        known = (variant_of_version(self._manifest, version) for version in sight.ready)
+        known = (variant_of_version(self._manifest, version) for version in served.ready)
         resident = tuple(variant.name for variant in known if variant is not None)
-        observation = self.server.observer.look(sight.active, resident=resident)
-        return replace(observation, active_variant=sight.name)
+        observation = self.server.observer.look(served.active, resident=resident)
+        return replace(observation, active_variant=served.name)
 
-    def _act(self, decision: Decision, sight: Sight, manifest: Manifest) -> Sight:
+    def _act(self, decision: Decision, served: ServedVersions, manifest: Manifest) -> ServedVersions:
         """Carry a switch out and return what is served after it."""
         assert decision.target is not None
         target = Placement(manifest=manifest, variant=manifest.variant(decision.target))
-        outcome: SwitchOutcome | None
+        outcome: SwitchResult | None
         if decision.reason is Reason.SERVER_DEAD:
             outcome = self._repair(target)
         else:
-            previous = sight.active if sight.active is not None and sight.active.version != target.version else None
+            previous = served.active if served.active is not None and served.active.version != target.version else None
             outcome = self.server.switcher.switch(target, previous=previous)
         if outcome is None:
-            return sight
+            return served
         now = time.time()
         self.metrics.switched(succeeded=outcome.succeeded, seconds=outcome.total_milliseconds / 1e3)
         if outcome.succeeded:
@@ -274,22 +276,22 @@ class Agent:
             self.server.observer.switched(outcome.version)
             self.reporter.event(
                 "switch",
-                f"{sight.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
+                f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
                 variant=outcome.variant,
                 version=outcome.version,
-                previous=sight.name,
+                previous=served.name,
                 reason=decision.reason.value,
                 milliseconds=round(outcome.total_milliseconds, 1),
                 loadMilliseconds=round(outcome.load_milliseconds, 1),
             )
             self._recorder.outcome(now=now, variant=outcome.variant, cause=None)
             self._is_serving(target)
-            self.synchronizer.served_versions = (target.version, *sight.ready)
-            return Sight(ready=(target.version,), active=target, name=outcome.variant)
-        self._failed(outcome, sight)
-        return sight
+            self.synchronizer.served_versions = (target.version, *served.ready)
+            return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
+        self._failed(outcome, served)
+        return served
 
-    def _failed(self, outcome: SwitchOutcome, sight: Sight) -> None:
+    def _failed(self, outcome: SwitchResult, served: ServedVersions) -> None:
         now = time.time()
         cause = outcome.cause or "unknown"
         if outcome.unreachable:
@@ -311,14 +313,14 @@ class Agent:
             f"{outcome.variant} is not served: {cause}",
             variant=outcome.variant,
             version=outcome.version,
-            previous=sight.name,
+            previous=served.name,
             restored=outcome.restored,
         )
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
             self.server.restart_or_ask("A load hangs.")
 
-    def _repair(self, target: Placement) -> SwitchOutcome | None:
+    def _repair(self, target: Placement) -> SwitchResult | None:
         """A backend died: load anew; where that does not help, the server is restarted.
 
         ``None`` while the restart is still to come: it will show whether the variant was at fault.
@@ -358,12 +360,12 @@ class Agent:
                 adopted=self.server.host.adopted or None,
             )
 
-    def _write_status(self, decision: Decision | None, sight: Sight | None, synced: Synced) -> None:
+    def _write_status(self, decision: Decision | None, served: ServedVersions | None, synced: Synced) -> None:
         status: dict[str, Any] = {
             "model": self.store.served_as,
             "revision": None if synced.manifest is None else synced.manifest.revision,
-            "activeVariant": None if sight is None else sight.name,
-            "residentVersions": [] if sight is None else list(sight.ready),
+            "activeVariant": None if served is None else served.name,
+            "residentVersions": [] if served is None else list(served.ready),
             "endpoint": {"grpc": self.server.host.endpoint.grpc, "http": self.server.host.endpoint.http},
             "conditions": {
                 "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,

@@ -12,7 +12,7 @@ from edgefolio.errors import UserError
 from edgefolio.files import make_folder
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.loop import Agent, Cycle
+from edgefolio_edge.agent.loop import Agent, CycleResult
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
 from edgefolio_edge.cluster.endpoint_watcher import Follower
@@ -159,13 +159,13 @@ class _Background:
 
     def __init__(self, writer: StatusWriter) -> None:
         self._writer = writer
-        self._cycle: Cycle | None = None
+        self._cycle: CycleResult | None = None
         self._condition = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
         self._thread.start()
 
-    def take(self, cycle: Cycle) -> None:
+    def take(self, cycle: CycleResult) -> None:
         """Report ``cycle``, unless a newer one comes first."""
         with self._condition:
             self._cycle = cycle

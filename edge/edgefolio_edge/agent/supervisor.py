@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.health_files import Health
@@ -23,7 +23,7 @@ DEATHS_UNTIL_BLAMED = 2
 QUICK_STOP_SECONDS = 1.0
 
 
-class KeptServer:
+class ServerSupervisor:
     """The server of an agent, with the clients of its present life."""
 
     def __init__(
@@ -32,7 +32,7 @@ class KeptServer:
         store: ModelStore,
         *,
         reporter: Reporter,
-        teller: Teller,
+        changes: ChangeLog,
         metrics: AgentMetrics,
         health: Health,
         switching: Switching,
@@ -47,7 +47,7 @@ class KeptServer:
         self.trouble: str | None = None
         self._store = store
         self._reporter = reporter
-        self._teller = teller
+        self._changes = changes
         self._metrics = metrics
         self._switching = switching
         self._memory_limit_bytes = memory_limit_bytes
@@ -136,7 +136,7 @@ class KeptServer:
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
-            self._teller.error(error)
+            self._changes.error(error)
             return False
         self._connect()
         return True
@@ -150,7 +150,7 @@ class KeptServer:
             self.host.find_again()
         except UserError as error:
             self.trouble = error.problem
-            self._teller.waiting(error)
+            self._changes.waiting(error)
             if isinstance(error.__cause__, ControlError) and error.__cause__.timed_out:
                 self._counts_silence()
             return False
