@@ -35,7 +35,7 @@ from edgefolio.decision.types import (
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.resource import API_VERSION
-from edgefolio_edge.agent.loop import CycleResult, ServedVersions
+from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.api import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter

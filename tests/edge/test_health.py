@@ -150,3 +150,7 @@ def test_a_restart_is_asked_for_and_said_once(away: Away) -> None:
     assert not away.server.restart_or_ask("It hangs.")
     assert not away.server.restart_or_ask("It hangs.")
     assert away.said.getvalue().count("Triton must be restarted. It hangs.") == 1
+    failure = away.server.take_failure()
+    assert failure is not None
+    assert (failure.reason, failure.message) == ("RestartNeeded", "Triton must be restarted. It hangs.")
+    assert away.server.take_failure() is None

@@ -12,7 +12,7 @@ from triton_portfolios import draft, revealing_model
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State
 from edgefolio.errors import UserError
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio_edge.agent.loop import CycleResult, ServedVersions
+from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter

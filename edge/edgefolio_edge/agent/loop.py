@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.processor import processor_model
 from edgefolio_edge.agent.change_log import ChangeLog
+from edgefolio_edge.agent.cycle_result import LOAD_FAILED, CycleFailure, CycleResult, ServedVersions
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
@@ -26,37 +27,13 @@ from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore, variant_of_version
-from edgefolio_edge.models.synchronizer import Synced, Synchronizer
+from edgefolio_edge.models.synchronizer import Refusal, Synced, Synchronizer
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.switcher import Placement, SwitchResult
 
 #: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedVersions:
-    """What the endpoint serves. ``active`` is ``None`` if it serves nothing, or nothing that is known here."""
-
-    ready: tuple[int, ...]
-    active: Placement | None
-    name: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CycleResult:
-    """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
-
-    ``trouble`` says why the server cannot be worked with.
-    """
-
-    synced: Synced
-    served: ServedVersions | None
-    observation: Observation | None
-    decision: Decision | None
-    state: State
-    trouble: str | None = None
 
 
 class Agent:
@@ -76,15 +53,17 @@ class Agent:
         dry_run: bool = False,
         memory_limit_bytes: int | None = None,
         health: Health | None = None,
-        after_cycle: Callable[[CycleResult], None] = lambda _cycle: None,
+        after_cycle: Callable[[CycleResult], None] = lambda _result: None,
+        woken: threading.Event | None = None,
     ) -> None:
+        """Setting ``woken`` begins the next cycle at once, from any thread."""
         self.store = store
         self.synchronizer = synchronizer
         self.portfolio = portfolio
         self.reporter = reporter
         self.metrics = metrics
         self.dry_run = dry_run
-        self._woken = threading.Event()
+        self._woken = woken or threading.Event()
         self._after_cycle = after_cycle
         self._state_file = StateFile(state_directory)
         self._status_file = StatusFile(state_directory)
@@ -96,6 +75,10 @@ class Agent:
         self._changes = ChangeLog(reporter)
         self._serving: tuple[int, int] | None = None
         self._available_since: float | None = None
+        self._refusal: Refusal | None = None
+        # Outcomes that no result has carried yet.
+        self._failure: CycleFailure | None = None
+        self._switched = False
         self.server = ServerSupervisor(
             host,
             store,
@@ -108,12 +91,8 @@ class Agent:
             is_only_watched=dry_run,
         )
 
-    def wake(self) -> None:
-        """Begin the next cycle at once: something is asked that was not before. From any thread."""
-        self._woken.set()
-
     def run(self, stop: threading.Event) -> None:
-        """Run cycles until ``stop`` is set. Errors that a user must fix, as a full disk, are logged; serving goes on."""
+        """Run cycles until ``stop`` is set. A :class:`UserError`, as of a full disk, is logged, and serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
@@ -140,22 +119,22 @@ class Agent:
             if self._woken.wait(min(left, 0.2)):
                 return
 
-    def cycle(self) -> Decision | None:
-        """One cycle. Returns the decision, ``None`` if there was nothing to decide on."""
+    def cycle(self) -> None:
+        """Run one cycle."""
         if self.portfolio.reread(self.reporter):
             self.server.use(self.portfolio.switching)
         synced = self.synchronizer.synced
         self._take(synced)
         if self._manifest is None or not synced.available:
             self._end_cycle(synced)
-            return None
+            return
         self.server.health.synced()
         served = self._look() if self.server.runs() else None
         if served is None:
             self._end_cycle(synced)
-            return None
+            return
         if served.name is None and not synced.complete and self._waits_for_more():
-            return None
+            return
         observation = self._observe(served)
         if not served.ready or observation.server is ServerState.DEAD:
             self.server.health.fails()
@@ -188,7 +167,6 @@ class Agent:
             served = self._act(decision, served, self._manifest)
         self._state_file.write(self.state, now=switches)
         self._end_cycle(synced, served=served, observation=observation, decision=decision)
-        return decision
 
     def _end_cycle(
         self,
@@ -199,21 +177,29 @@ class Agent:
         decision: Decision | None = None,
     ) -> None:
         self._write_status(decision, served, synced)
-        self._after_cycle(
-            CycleResult(
-                synced=synced,
-                served=served,
-                observation=observation,
-                decision=decision,
-                state=self.state,
-                trouble=self.server.trouble,
-            )
+        result = CycleResult(
+            synced=synced,
+            served=served,
+            observation=observation,
+            decision=decision,
+            state=self.state,
+            trouble=self.server.trouble,
+            failure=self.server.take_failure() or self._failure,
+            switched=self._switched,
         )
+        self._failure, self._switched = None, False
+        self._after_cycle(result)
 
     def _take(self, synced: Synced) -> None:
         """Follow the synchronizer: another revision has other variants."""
         self._changes.synced(synced)
-        self.metrics.refusing(synced.refusal is not None)
+        refusal, before = synced.refusal, self._refusal
+        self._refusal = refusal
+        if refusal is not None and refusal != before:
+            self._failure = CycleFailure(
+                reason=refusal.reason, message=synced.refusal_message, revision=refusal.revision
+            )
+        self.metrics.refusing(refusal is not None)
         if synced.manifest is None or synced.manifest is self._manifest:
             return
         self._manifest = synced.manifest
@@ -274,6 +260,7 @@ class Agent:
         if outcome.succeeded:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
             self.server.observer.switched(outcome.version)
+            self._switched = True
             self.reporter.event(
                 "switch",
                 f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -288,10 +275,10 @@ class Agent:
             self._is_serving(target)
             self.synchronizer.served_versions = (target.version, *served.ready)
             return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
-        self._failed(outcome, served)
+        self._failed(outcome, target, served)
         return served
 
-    def _failed(self, outcome: SwitchResult, served: ServedVersions) -> None:
+    def _failed(self, outcome: SwitchResult, target: Placement, served: ServedVersions) -> None:
         now = time.time()
         cause = outcome.cause or "unknown"
         if outcome.unreachable:
@@ -308,9 +295,13 @@ class Agent:
             self.state, variant=outcome.variant, cause=cause, now=now, switching=self.portfolio.switching
         )
         self._recorder.outcome(now=now, variant=outcome.variant, cause=cause)
+        message = f"{outcome.variant} is not served: {cause}"
+        self._failure = CycleFailure(
+            reason=LOAD_FAILED, message=message, revision=target.manifest.revision, variant=outcome.variant
+        )
         self.reporter.event(
             "failed",
-            f"{outcome.variant} is not served: {cause}",
+            message,
             variant=outcome.variant,
             version=outcome.version,
             previous=served.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.agent.change_log import ChangeLog
+from edgefolio_edge.agent.cycle_result import RESTART_NEEDED, CycleFailure
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.health_files import Health
@@ -54,6 +55,7 @@ class ServerSupervisor:
         self._is_only_watched = is_only_watched
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
+        self._failure: CycleFailure | None = None
         self._connect()
 
     def use(self, switching: Switching) -> None:
@@ -109,10 +111,18 @@ class ServerSupervisor:
         if self.host.is_ours:
             return self.host.may_restart() and self._restart(seconds=QUICK_STOP_SECONDS)
         if self.health.is_told and not self.health.wants_restart:
-            self._reporter.event("condemned", f"Triton must be restarted. {why}")
+            message = f"Triton must be restarted. {why}"
+            # No revision is named: a server that is sick says nothing of what it serves.
+            self._failure = CycleFailure(reason=RESTART_NEEDED, message=message)
+            self._reporter.event("condemned", message)
             self._metrics.repaired("server")
         self.health.condemn()
         return False
+
+    def take_failure(self) -> CycleFailure | None:
+        """The restart that was asked for since the last call."""
+        failure, self._failure = self._failure, None
+        return failure
 
     def _connect(self) -> None:
         """Make new clients: the server is another one, or the first."""

@@ -16,7 +16,7 @@ from edgefolio.contract.endpoint_report import report_of_decision, report_of_obs
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.specification.conditions import Condition, Failure, time_text
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio_edge.agent.loop import CycleResult
+from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.models.synchronizer import REVISION_REFUSED, Synced
 
@@ -53,14 +53,14 @@ class StatusWriter:
         self._failed_at = 0.0
         self._heard_at: float | None = None
 
-    def failed(self, *, reason: str, message: str, revision: int | None = None, variant: str | None = None) -> None:
-        """Something went wrong; it is reported with the next cycle."""
+    def failed(self, failure: CycleFailure) -> None:
+        """Report ``failure`` with the next cycle."""
         self._failure = Failure(
             location="",
-            reason=reason,
-            message=message[:1024],
-            revision=revision,
-            variant=variant,
+            reason=failure.reason,
+            message=failure.message[:1024],
+            revision=failure.revision,
+            variant=failure.variant,
             time=time_text(self._clock()),
         )
 
