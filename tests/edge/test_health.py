@@ -15,6 +15,7 @@ from edgefolio.specification.serving import Switching
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.supervisor import DEATHS_UNTIL_BLAMED, ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
@@ -90,10 +91,9 @@ class Away:
         self.server = ServerSupervisor(
             self.host,
             ModelStore(folder / "state", model=MODEL),
-            reporter=reporter,
+            options=AgentOptions(state_directory=folder / "state"),
+            outputs=AgentOutputs(reporter=reporter, metrics=AgentMetrics(model=MODEL), health=Health(self.health)),
             changes=ChangeLog(reporter),
-            metrics=AgentMetrics(model=MODEL),
-            health=Health(self.health),
             switching=Switching(),
         )
 

@@ -18,6 +18,7 @@ from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.cluster.orders import HANDOVER_SECONDS, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.status_writer import StatusWriter
@@ -56,10 +57,12 @@ class PodAgent:
             store,
             self.synchronizer,
             self.orders,
-            reporter=Reporter(as_json=True, stream=io.StringIO()),
-            metrics=AgentMetrics(model=MODEL),
-            state_directory=state,
-            after_cycle=self.reports.after_cycle,
+            options=AgentOptions(state_directory=state),
+            outputs=AgentOutputs(
+                reporter=Reporter(as_json=True, stream=io.StringIO()),
+                metrics=AgentMetrics(model=MODEL),
+                after_cycle=self.reports.after_cycle,
+            ),
         )
 
     def _report(self, status: dict[str, Any]) -> bool:

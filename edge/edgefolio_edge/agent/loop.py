@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from edgefolio.decision import decide, profiles_from_manifest, state_after_failure, state_after_switch
@@ -20,12 +18,10 @@ from edgefolio.manifest import Manifest
 from edgefolio.processor import processor_model
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import LOAD_FAILED, CycleFailure, CycleResult, ServedVersions
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
 from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
 from edgefolio_edge.agent.supervisor import ServerSupervisor
-from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore, variant_of_version
 from edgefolio_edge.models.synchronizer import Refusal, Synced, Synchronizer
 from edgefolio_edge.triton.host import Host
@@ -46,33 +42,27 @@ class Agent:
         synchronizer: Synchronizer,
         portfolio: ObjectivesSource,
         *,
-        reporter: Reporter,
-        metrics: AgentMetrics,
-        state_directory: Path,
-        record: Path | None = None,
-        dry_run: bool = False,
-        memory_limit_bytes: int | None = None,
-        health: Health | None = None,
-        after_cycle: Callable[[CycleResult], None] = lambda _result: None,
+        options: AgentOptions,
+        outputs: AgentOutputs,
         woken: threading.Event | None = None,
     ) -> None:
         """Setting ``woken`` begins the next cycle at once, from any thread."""
         self.store = store
         self.synchronizer = synchronizer
         self.portfolio = portfolio
-        self.reporter = reporter
-        self.metrics = metrics
-        self.dry_run = dry_run
+        self.reporter = outputs.reporter
+        self.metrics = outputs.metrics
+        self.dry_run = options.dry_run
         self._woken = woken or threading.Event()
-        self._after_cycle = after_cycle
-        self._state_file = StateFile(state_directory)
-        self._status_file = StatusFile(state_directory)
-        self._recorder = Recorder(record)
+        self._after_cycle = outputs.after_cycle
+        self._state_file = StateFile(options.state_directory)
+        self._status_file = StatusFile(options.state_directory)
+        self._recorder = Recorder(options.record)
         self.state: State = self._state_file.read()
         self._processor = processor_model()
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
-        self._changes = ChangeLog(reporter)
+        self._changes = ChangeLog(outputs.reporter)
         self._serving: tuple[int, int] | None = None
         self._available_since: float | None = None
         self._refusal: Refusal | None = None
@@ -82,13 +72,10 @@ class Agent:
         self.server = ServerSupervisor(
             host,
             store,
-            reporter=reporter,
+            options=options,
+            outputs=outputs,
             changes=self._changes,
-            metrics=metrics,
-            health=health or Health(),
             switching=portfolio.switching,
-            memory_limit_bytes=memory_limit_bytes,
-            is_only_watched=dry_run,
         )
 
     def run(self, stop: threading.Event) -> None:

@@ -6,9 +6,7 @@ from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import RESTART_NEEDED, CycleFailure
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
-from edgefolio_edge.health_files import Health
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
@@ -32,27 +30,24 @@ class ServerSupervisor:
         host: Host,
         store: ModelStore,
         *,
-        reporter: Reporter,
+        options: AgentOptions,
+        outputs: AgentOutputs,
         changes: ChangeLog,
-        metrics: AgentMetrics,
-        health: Health,
         switching: Switching,
-        memory_limit_bytes: int | None = None,
-        is_only_watched: bool = False,
     ) -> None:
-        """``is_only_watched``: nothing is done to it."""
+        """In a dry run the server is unmanaged: it is neither started again nor asked to restart."""
         self.host = host
-        self.health = health
+        self.health = outputs.health
         self.lives = 0
         #: Why it cannot be worked with, in words; ``None`` while it can.
         self.trouble: str | None = None
         self._store = store
-        self._reporter = reporter
+        self._reporter = outputs.reporter
         self._changes = changes
-        self._metrics = metrics
+        self._metrics = outputs.metrics
         self._switching = switching
-        self._memory_limit_bytes = memory_limit_bytes
-        self._is_only_watched = is_only_watched
+        self._memory_limit_bytes = options.memory_limit_bytes
+        self._is_unmanaged = options.dry_run
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
         self._failure: CycleFailure | None = None
@@ -74,7 +69,7 @@ class ServerSupervisor:
         self._metrics.serving(None, None)
         if not self.host.is_ours:
             return self._found_again()
-        if not self.host.may_restart() or self._is_only_watched:
+        if not self.host.may_restart() or self._is_unmanaged:
             return False
         self._reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
         return self._restart()
@@ -184,7 +179,7 @@ class ServerSupervisor:
 
     def _counts_silence(self) -> None:
         self._silent_cycles += 1
-        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_only_watched:
+        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_unmanaged:
             self._silent_cycles = 0
             self.restart_or_ask("It answers no control call.")
 

@@ -15,6 +15,7 @@ from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
 from edgefolio_edge.cluster.endpoint_watcher import Follower
 from edgefolio_edge.cluster.orders import Order, Orders
@@ -104,12 +105,13 @@ class _Pod:
                 store,
                 synchronizer,
                 orders,
-                reporter=self.reporter,
-                metrics=metrics,
-                state_directory=settings.state,
-                memory_limit_bytes=settings.memory_limit_bytes,
-                health=Health(settings.health),
-                after_cycle=reports.after_cycle,
+                options=AgentOptions(state_directory=settings.state, memory_limit_bytes=settings.memory_limit_bytes),
+                outputs=AgentOutputs(
+                    reporter=self.reporter,
+                    metrics=metrics,
+                    health=Health(settings.health),
+                    after_cycle=reports.after_cycle,
+                ),
                 woken=self.agent_woken,
             )
             agent.run(stop)
