@@ -87,9 +87,7 @@ class Cycle:
             result.append(
                 assess(
                     profile,
-                    conditions=conditions_of(
-                        self.state, self.measurement, observation=self.observation, going_down=not going_up
-                    ),
+                    conditions=conditions_of(self.state, self.measurement, going_down=not going_up),
                     objectives=self.objectives,
                     margin_percent=0.0 if is_active else float(margin),
                     bounds=bounds,

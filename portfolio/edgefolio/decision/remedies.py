@@ -35,16 +35,15 @@ def _memory(cycle: Cycle, entry: Assessment) -> list[str]:
     bounds = memory_bounds(
         cycle.observation, cycle.profiles, headroom_percent=float(cycle.switching.memory_headroom_percent)
     )
-    needed, found = needed_bytes(entry.profile) + bounds.overhead_bytes, []
+    needed, found = needed_bytes(entry.profile), []
     if not entry.prediction.fits_memory and bounds.alone_bytes is not None:
         found.append(f"{_at_least(needed - bounds.alone_bytes)} more memory for the server")
     elif not entry.prediction.fits_memory_during_switch and bounds.is_too_large(entry.profile):
         found.append(f"the end of the node's {MEMORY_PRESSURE}")
     elif not entry.prediction.fits_memory_during_switch and bounds.extra_bytes is not None:
-        short = max(1, cycle.observation.instances) * needed - bounds.extra_bytes
-        found.append(f"{_at_least(short)} more memory while both are loaded")
+        found.append(f"{_at_least(needed - bounds.extra_bytes)} more memory while both are loaded")
     if not entry.within_memory_objective:
-        found.append(f"maxMemory of at least {_at_least(needed_bytes(entry.profile))}")
+        found.append(f"maxMemory of at least {_at_least(needed)}")
     return found
 
 
@@ -61,7 +60,7 @@ def _latency(cycle: Cycle, entry: Assessment) -> str:
     if not crowded and p95 is not None and margin < 100:
         asked = math.ceil(p95 / (1 - margin / 100) + cycle.objectives.network_latency_milliseconds)
         ways.append(f"latencyP95Milliseconds of at least {asked}")
-    conditions = conditions_of(cycle.state, cycle.measurement, observation=cycle.observation, going_down=not going_up)
+    conditions = conditions_of(cycle.state, cycle.measurement, going_down=not going_up)
     factor = _largest_factor(entry, conditions, allowed)
     if factor is not None and not is_active:
         ways.append(f"compute at most {_floored(factor):g}x the profile's (now {conditions.compute_factor:.2f}x)")
