@@ -106,8 +106,9 @@ def test_a_version_that_is_not_on_disk_is_refused(site: Site) -> None:
 def test_an_impossible_configuration_is_refused(site: Site) -> None:
     site.serve(2)
     configuration = configuration_of(site.manifest, model_name=MODEL, threads=1, versions=[103])
+    configuration.max_batch_size = -1
     with pytest.raises(ControlError):
-        site.control.load(MODEL, {**configuration, "max_batch_size": "many"})
+        site.control.load(MODEL, configuration)
     assert site.switcher.canary(site.placement(2)) is None
 
 
