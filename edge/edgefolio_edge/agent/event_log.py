@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 import time
 from typing import Any, TextIO
 
+from edgefolio.contract.log_format import log_line
 from edgefolio.decision.types import Decision, Prediction
 
 #: Fields that a line for people shows in its own words, or leaves out.
@@ -27,10 +27,7 @@ class Reporter:
         """Say that ``event`` happened. ``facts`` stand in the JSON line under their names; None is left out."""
         known = {name: value for name, value in facts.items() if value is not None}
         if self.as_json:
-            document = {"time": round(time.time(), 3), "event": event, **known}
-            if message:
-                document["message"] = message
-            line = json.dumps(document, ensure_ascii=False, default=str)
+            line = log_line({"event": event, **known, **({"message": message} if message else {})})
         else:
             shown = ", ".join(f"{name} {_shown(value)}" for name, value in known.items() if name not in _SPOKEN)
             line = f"{time.strftime('%H:%M:%S')} {event:<9}  {message}" + (f"  ({shown})" if shown else "")
