@@ -14,7 +14,7 @@ from edgefolio.errors import UserError
 from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
 from edgefolio.specification import ignored_on_one_machine
-from edgefolio.specification.base import bytes_of
+from edgefolio.specification.base import BYTES_PATTERN, bytes_of
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
@@ -26,8 +26,6 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.signals import stop_on_signals
-
-_QUANTITY = re.compile(r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +138,7 @@ def _say_first_decision(
 def _memory_limit(quantity: str | None) -> int | None:
     if quantity is None:
         return None
-    if not _QUANTITY.match(quantity) or bytes_of(quantity) <= 0:
+    if not re.match(BYTES_PATTERN, quantity) or bytes_of(quantity) <= 0:
         raise UserError(
             "this is no quantity of bytes.", field="--memory-limit", value=quantity, remedy="Write for instance 512Mi."
         )

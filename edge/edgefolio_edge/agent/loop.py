@@ -143,7 +143,7 @@ class Agent:
             observation=observation,
             objectives=self.portfolio.objectives,
             decision=decision,
-            note=f"{self.store.served_as}, revision {self._manifest.revision}",
+            note=f"{self.store.model}, revision {self._manifest.revision}",
         )
         self._changes.decision(decision, active=served.name, dry_run=self.dry_run)
         self.metrics.observed(observation, decision)
@@ -328,8 +328,8 @@ class Agent:
             endpoint = self.server.host.endpoint
             self.reporter.event(
                 "serving",
-                f"{self.store.served_as} is served by {active.variant.name}.",
-                model=self.store.served_as,
+                f"{self.store.model} is served by {active.variant.name}.",
+                model=self.store.model,
                 variant=active.variant.name,
                 version=active.version,
                 http=endpoint.http,
@@ -340,7 +340,7 @@ class Agent:
 
     def _write_status(self, decision: Decision | None, served: ServedVersions | None, synced: Synced) -> None:
         status: dict[str, Any] = {
-            "model": self.store.served_as,
+            "model": self.store.model,
             "revision": None if synced.manifest is None else synced.manifest.revision,
             "activeVariant": None if served is None else served.name,
             "residentVersions": [] if served is None else list(served.ready),

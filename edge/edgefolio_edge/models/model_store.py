@@ -47,11 +47,10 @@ class ModelStore:
         root: Path,
         *,
         model: str,
-        served_as: str | None = None,
         threads: int = 1,
         model_repository: Path | None = None,
     ) -> None:
-        """``model`` is its name in the repository, ``served_as`` the name that clients use (the same by default).
+        """``model`` is its name in the repository and for clients.
 
         ``model_repository`` is the directory that a Triton which runs anyway reads; else it lies below ``root``.
         """
@@ -61,14 +60,13 @@ class ModelStore:
         # On the same file system as the models: what is verified gets its place by a rename.
         self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
         self.model = model
-        self.served_as = served_as or model
         self.threads = threads
         self._verified: dict[Path, StoredFile] = {}
 
     @property
     def model_directory(self) -> Path:
         """Triton's directory of the model."""
-        return self.model_repository / self.served_as
+        return self.model_repository / self.model
 
     def version_directory(self, version: int) -> Path:
         """Where a version lies once it is verified."""
@@ -125,7 +123,7 @@ class ModelStore:
         if self.has(manifest, variant):
             return
         version = manifest.version_of(variant)
-        incoming = self._incoming / self.served_as / str(version)
+        incoming = self._incoming / self.model / str(version)
         repository.fetch(
             manifest,
             variant,
@@ -150,7 +148,7 @@ class ModelStore:
         """
         configuration = configuration_of(
             manifest,
-            model_name=self.served_as,
+            model_name=self.model,
             threads=self.threads,
             versions=[manifest.version_of(manifest.variants[0])],
         )
@@ -229,7 +227,7 @@ class ModelStore:
             if version is None or version in served or version // VERSIONS_PER_REVISION in revisions:
                 continue
             # Renamed first, so that a crash leaves no half version.
-            doomed = self._incoming / f"removed-{self.served_as}-{version}-{os.getpid()}"
+            doomed = self._incoming / f"removed-{self.model}-{version}-{os.getpid()}"
             make_folder(doomed.parent, field=FIELD)
             with writing(doomed, field=FIELD):
                 directory.rename(doomed)
@@ -244,7 +242,7 @@ class ModelStore:
 
     def _forget_transfers(self, revisions: Collection[int]) -> None:
         """Remove what interrupted transfers of other revisions left, and half-removed versions."""
-        for directory in (*self._incoming.glob(f"{self.served_as}/[0-9]*"), *self._incoming.glob("removed-*")):
+        for directory in (*self._incoming.glob(f"{self.model}/[0-9]*"), *self._incoming.glob("removed-*")):
             version = int(directory.name) if directory.name.isdecimal() else None
             if version is None or version // VERSIONS_PER_REVISION not in revisions:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -272,7 +270,7 @@ def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
     return next((variant for variant in manifest.variants if manifest.version_of(variant) == version), None)
 
 
-def variant_named(manifest: Manifest, name: str, *, field: str = "--variant") -> Variant:
+def variant_named(manifest: Manifest, name: str) -> Variant:
     """The variant called ``name``. Raises :class:`UserError` that lists the known ones."""
     try:
         return manifest.variant(name)
@@ -280,7 +278,7 @@ def variant_named(manifest: Manifest, name: str, *, field: str = "--variant") ->
         known = ", ".join(variant.name for variant in manifest.variants)
         raise UserError(
             f"revision {manifest.revision} of model {manifest.model!r} has no such variant.",
-            field=field,
+            field="--variant",
             value=name,
             remedy=f"Name one of: {known}.",
         ) from None

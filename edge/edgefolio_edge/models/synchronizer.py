@@ -119,10 +119,10 @@ class Synchronizer:
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def step(self, *, on_variant: Callable[[str], None] | None = None) -> Synced:
+    def step(self) -> Synced:
         """Look once, and fetch what is missing. Raises nothing that a user or a network can cause."""
         try:
-            self._step(on_variant or (lambda _name: None))
+            self._step()
         except TransferStopped:
             pass
         except IntegrityError as error:
@@ -141,7 +141,7 @@ class Synchronizer:
             self._woken.wait(seconds)
             self._woken.clear()
 
-    def _step(self, on_variant: Callable[[str], None]) -> None:
+    def _step(self) -> None:
         wanted = self._wanted()
         if wanted is None:
             unreachable = None if self._ordered is not None else "nothing is published for this model yet"
@@ -153,7 +153,7 @@ class Synchronizer:
             self._became(replace(self.synced, refusal=None))  # nobody asks for it any more
         current = self.synced.manifest
         if current is not None and current.revision == revision and self._digest_of(current) == digest:
-            self._complete(current, on_variant)
+            self._complete(current)
             if self.synced.refusal is not None and self.synced.complete:
                 self._became(replace(self.synced, refusal=None))
             return
@@ -168,7 +168,7 @@ class Synchronizer:
         try:
             manifest = self._reached().manifest(self._store.model, revision, sha256=digest or None)
             self._require_room(manifest)
-            self._adopt(manifest, on_variant)
+            self._adopt(manifest)
         except IntegrityError as error:
             self._refused = (wanted, time.monotonic())
             self._refuse(Refusal(revision=revision, problem=str(error)))
@@ -233,17 +233,16 @@ class Synchronizer:
                 "Raise spec.serving.managed.storage.sizeLimit, or make fewer or smaller variants."
             )
 
-    def _adopt(self, manifest: Manifest, on_variant: Callable[[str], None]) -> None:
+    def _adopt(self, manifest: Manifest) -> None:
         """Fetch a whole revision before it replaces one that serves; the very first serves as soon as it can."""
         current = self.synced.manifest
         if current is None:
             self._store.write_configuration(manifest)
             self._store.keep_manifest(manifest, complete=False)
-            self._complete(manifest, on_variant)
+            self._complete(manifest)
             return
         for variant in by_size(manifest):
             self._fetch(manifest, variant)
-            on_variant(variant.name)
         self._store.write_configuration(manifest)
         available = _names(self._store, manifest)
         complete = len(available) == len(manifest.variants)
@@ -253,7 +252,7 @@ class Synchronizer:
             # The one before stays: the way back must not lead over the network.
             self._store.keep_only({manifest.revision, current.revision}, served_versions=self.served_versions)
 
-    def _complete(self, manifest: Manifest, on_variant: Callable[[str], None]) -> None:
+    def _complete(self, manifest: Manifest) -> None:
         """Fetch what is missing of the revision that serves; a damaged variant stays out, the others serve."""
         problem: IntegrityError | None = None
         was_complete = self.synced.complete and self.synced.manifest == manifest
@@ -268,7 +267,6 @@ class Synchronizer:
                 problem = error
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
-            on_variant(variant.name)
             self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
         available = _names(self._store, manifest)
         complete = len(available) == len(manifest.variants)

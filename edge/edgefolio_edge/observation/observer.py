@@ -40,7 +40,7 @@ class Observer:
         self.memory_limit_bytes = memory_limit_bytes
         self.switching = switching
         self.traffic = TrafficObserver(window_seconds=switching.window_seconds)
-        self._model = switcher.store.served_as
+        self._model = switcher.store.model
         self._answered_at: float | None = None
         self._timeouts = 0
         self._probe: tuple[str, float, float] | None = None

@@ -134,7 +134,7 @@ class Switcher:
         inputs = probe_inputs(placement.manifest, probe)
         for version in (placement.version, None):
             try:
-                answer = self.control.infer(self.store.served_as, inputs, version=version, seconds=CANARY_SECONDS)
+                answer = self.control.infer(self.store.model, inputs, version=version, seconds=CANARY_SECONDS)
             except ControlError as error:
                 return f"canary: {error}"
             if answer.version != placement.version:
@@ -154,7 +154,7 @@ class Switcher:
         loaded = 0.0
         unreachable = damaged = False
         try:
-            self.control.unload(self.store.served_as)
+            self.control.unload(self.store.model)
             self._wait_until_unloaded()
             self.store.require(placement.manifest, placement.variant)
             loaded = self._load([placement])
@@ -177,13 +177,13 @@ class Switcher:
         target = placements[-1]
         configuration = configuration_of(
             target.manifest,
-            model_name=self.store.served_as,
+            model_name=self.store.model,
             threads=self.store.threads,
             versions=[placement.version for placement in placements],
             warm_up=self.warm_up,
         )
         started = time.perf_counter()
-        self.control.load(self.store.served_as, configuration, seconds=load_seconds(target.variant))
+        self.control.load(self.store.model, configuration, seconds=load_seconds(target.variant))
         return 1e3 * (time.perf_counter() - started)
 
     def _restore(self, previous: Placement) -> bool:
@@ -197,12 +197,12 @@ class Switcher:
     def _is_gone(self) -> bool:
         """Whether the server has ended, or is about to: then what it answered last says nothing of a variant."""
         try:
-            self.control.ready_versions(self.store.served_as)
+            self.control.ready_versions(self.store.model)
         except ControlError as error:
             return error.unreachable
         return False
 
     def _wait_until_unloaded(self) -> None:
         deadline = time.monotonic() + UNLOAD_SECONDS
-        while self.control.ready_versions(self.store.served_as) and time.monotonic() < deadline:
+        while self.control.ready_versions(self.store.model) and time.monotonic() < deadline:
             time.sleep(0.02)
