@@ -177,7 +177,6 @@ class SimulatedAgent:
             mean_queue_milliseconds=0.1,
             mean_total_milliseconds=compute + 0.5,
             in_flight=REQUESTS_PER_SECOND * (compute + 0.5) / 1e3,
-            batch=1,
             age_seconds=0,
         )
         memory = MemoryState(limit_bytes=2**30, working_set_bytes=2**27, node_available_bytes=2**32, age_seconds=0)

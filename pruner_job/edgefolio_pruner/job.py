@@ -28,10 +28,11 @@ from edgefolio.contract.job_report import MAKING_VARIABLE, FailureReport, Progre
 from edgefolio.contract.log_format import log_as_json, log_line
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
-from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.stages.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
-from edgefolio_pruner.stages.work_mirror import MAIN, RemoteWork
+from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
+from edgefolio_pruner.work.mirror import MAIN, RemoteWork
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from edgefolio.specification import ModelPortfolio, Switching, ignored_on_one_machine, parse_portfolio
+from edgefolio.specification import ModelPortfolio, Switching
 from edgefolio.specification.base import ByteQuantity, DecimalString, bytes_of, resource_name
+from edgefolio.specification.loading import ignored_on_one_machine, parse_portfolio
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 URIS = st.sampled_from(["./portfolios", "/srv/portfolios", "s3://bucket/prefix", "builtin:digits", "data.npz"])

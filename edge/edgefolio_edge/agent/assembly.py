@@ -13,8 +13,8 @@ from edgefolio.decision.types import Observation, ServerState, State
 from edgefolio.errors import UserError
 from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
-from edgefolio.specification import ignored_on_one_machine
 from edgefolio.specification.base import BYTES_PATTERN, bytes_of
+from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics

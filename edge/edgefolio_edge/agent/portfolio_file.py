@@ -8,7 +8,8 @@ from typing import Protocol
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
 from edgefolio.errors import UserError
-from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.agent.event_log import Reporter
 

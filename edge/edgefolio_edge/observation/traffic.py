@@ -101,7 +101,6 @@ class TrafficObserver:
             mean_total_milliseconds=max(0, delta.success_nanoseconds) / divisor,
             # Little's law: time spent inside by all requests, per second.
             in_flight=max(0, delta.success_nanoseconds) / 1e9 / seconds,
-            batch=max(0, delta.samples) / max(1, requests),
             age_seconds=max(0.0, now - newest.at),
             p95_milliseconds=p95_milliseconds,
         )

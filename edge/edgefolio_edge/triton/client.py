@@ -64,7 +64,6 @@ class VersionStatistics:
     failures: int
     queue_nanoseconds: int
     compute_nanoseconds: int
-    samples: int
     executions: int
 
 
@@ -148,7 +147,6 @@ class TritonControl:
                     + entry.inference_stats.compute_infer.ns
                     + entry.inference_stats.compute_output.ns
                 ),
-                samples=int(entry.inference_count),
                 executions=int(entry.execution_count),
             )
             for entry in answer.model_stats

@@ -75,7 +75,6 @@ def report_of_observation(observation: Observation, *, now: float, valid_seconds
         time=time_text(now),
         valid_until=time_text(now + valid_seconds),
         server=observation.server.value,
-        instances=observation.instances,
         traffic=traffic and _traffic_report(traffic),
         probe=probe
         and ProbeReport(
@@ -108,7 +107,6 @@ def observation_of(status: EndpointStatus, *, now: float) -> Observation:
         active_variant=status.active_variant,
         resident_variants=status.resident_variants,
         server=ServerState(report.server),
-        instances=report.instances,
         traffic=None if traffic is None else _traffic_window(traffic, overdue=overdue),
         probe=None if probe is None else _probe_result(probe, overdue=overdue),
         memory=None if memory is None else _memory_state(memory, overdue=overdue),
@@ -190,7 +188,6 @@ def _traffic_report(traffic: TrafficWindow) -> TrafficReport:
         mean_queue_milliseconds=_mean(traffic.mean_queue_milliseconds),
         mean_total_milliseconds=_mean(traffic.mean_total_milliseconds),
         in_flight=_mean(traffic.in_flight),
-        batch=_mean(traffic.batch),
         p95_milliseconds=decimal_text(p95) if p95 is not None and math.isfinite(p95) else None,
         age_seconds=decimal_text(traffic.age_seconds),
     )
@@ -206,7 +203,6 @@ def _traffic_window(report: TrafficReport, *, overdue: float) -> TrafficWindow:
         mean_queue_milliseconds=float(report.mean_queue_milliseconds),
         mean_total_milliseconds=float(report.mean_total_milliseconds),
         in_flight=float(report.in_flight),
-        batch=float(report.batch),
         age_seconds=float(report.age_seconds) + overdue,
         p95_milliseconds=None if report.p95_milliseconds is None else float(report.p95_milliseconds),
     )

@@ -164,7 +164,7 @@ def _measured(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
     state, switching, traffic, active = cycle.state, cycle.switching, cycle.observation.traffic, cycle.active
     assert traffic is not None
     assert active is not None
-    measurement = measure(traffic, active, instances=cycle.observation.instances)
+    measurement = measure(traffic, active)
     if measurement is None:
         text = "The server's counters make no sense: a value is negative, infinite, or zero where it cannot be."
         return (Reason.MISSING_METRICS, text), cycle

@@ -10,7 +10,7 @@ from edgefolio.decision.choice import Assessment, Choice, assess, choose, latenc
 from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
 from edgefolio.decision.estimates.memory import memory_bounds
-from edgefolio.decision.estimates.prediction import Expectation
+from edgefolio.decision.estimates.prediction import Conditions, Expectation
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
@@ -78,26 +78,32 @@ class Cycle:
     def assessed(self, *, headroom_percent: float) -> tuple[Assessment, ...]:
         """:attr:`assessments` with another headroom under the memory limit: an emergency may use all of it."""
         bounds = memory_bounds(self.observation, self.profiles, headroom_percent=headroom_percent)
-        active = self.active
-        result = []
-        for profile in self.profiles:
-            is_active = active is not None and profile.name == active.name
-            going_up = active is not None and profile.mean_milliseconds >= active.mean_milliseconds
-            margin = self.switching.up_margin_percent if going_up else self.switching.down_margin_percent
-            result.append(
-                assess(
-                    profile,
-                    conditions=conditions_of(
-                        self.state, self.measurement, observation=self.observation, going_down=not going_up
-                    ),
-                    objectives=self.objectives,
-                    margin_percent=0.0 if is_active else float(margin),
-                    bounds=bounds,
-                    quarantined=is_quarantined(self.state, profile.name, self.now),
-                    measured=self._measured() if is_active else None,
-                )
+        return tuple(
+            assess(
+                profile,
+                conditions=self.conditions_for(profile),
+                objectives=self.objectives,
+                margin_percent=self.margin_percent(profile),
+                bounds=bounds,
+                quarantined=is_quarantined(self.state, profile.name, self.now),
+                measured=self._measured() if self.is_active(profile) else None,
             )
-        return tuple(result)
+            for profile in self.profiles
+        )
+
+    def is_active(self, profile: VariantProfile) -> bool:
+        """Whether ``profile`` is that of the variant that serves now."""
+        return self.active is not None and profile.name == self.active.name
+
+    def margin_percent(self, profile: VariantProfile) -> float:
+        """How far below the latency objective ``profile`` must be predicted; the active variant is only measured."""
+        if self.is_active(profile):
+            return 0.0
+        return float(self.switching.up_margin_percent if self._is_up(profile) else self.switching.down_margin_percent)
+
+    def conditions_for(self, profile: VariantProfile) -> Conditions:
+        """The conditions under which ``profile`` is predicted."""
+        return conditions_of(self.state, self.measurement, going_down=not self._is_up(profile))
 
     def choice(self, among: Iterable[str]) -> Choice | None:
         """The choice among the named variants."""
@@ -111,6 +117,10 @@ class Cycle:
     def switch(self, reason: Reason, message: str, *, target: str) -> Decision:
         """Make the endpoint serve ``target``."""
         return self._decision(Action.SWITCH, reason, message, target)
+
+    def _is_up(self, profile: VariantProfile) -> bool:
+        """Whether ``profile`` is no faster than the active variant."""
+        return self.active is not None and profile.mean_milliseconds >= self.active.mean_milliseconds
 
     def _measured(self) -> Expectation | None:
         found = self.measurement

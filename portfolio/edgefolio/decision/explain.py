@@ -63,7 +63,6 @@ def explain_choice(
     transport_milliseconds: float = 0.0,
     memory_bytes: int | None = None,
     active: str | None = None,
-    instances: int = 1,
 ) -> Explanation:
     """The steady choice for an endpoint that computes ``compute_factor`` times slower than the profiles say.
 
@@ -81,7 +80,6 @@ def explain_choice(
             else MemoryState(
                 limit_bytes=memory_bytes, working_set_bytes=None, node_available_bytes=None, age_seconds=0
             ),
-            instances=instances,
         ),
         objectives=objectives,
         profiles=tuple(sorted((entry for entry in profiles if is_usable(entry)), key=lambda entry: -entry.rank)),

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from edgefolio.decision.choice import Assessment, latency_budget
 from edgefolio.decision.cycle import Cycle
-from edgefolio.decision.estimates.arrivals import conditions_of
 from edgefolio.decision.estimates.memory import memory_bounds, needed_bytes
 from edgefolio.decision.estimates.prediction import UTILIZATION_CAP, Conditions, expected_latency
 from edgefolio.decision.types import MEMORY_PRESSURE
@@ -35,25 +34,21 @@ def _memory(cycle: Cycle, entry: Assessment) -> list[str]:
     bounds = memory_bounds(
         cycle.observation, cycle.profiles, headroom_percent=float(cycle.switching.memory_headroom_percent)
     )
-    needed, found = needed_bytes(entry.profile) + bounds.overhead_bytes, []
+    needed, found = needed_bytes(entry.profile), []
     if not entry.prediction.fits_memory and bounds.alone_bytes is not None:
         found.append(f"{_at_least(needed - bounds.alone_bytes)} more memory for the server")
     elif not entry.prediction.fits_memory_during_switch and bounds.is_too_large(entry.profile):
         found.append(f"the end of the node's {MEMORY_PRESSURE}")
     elif not entry.prediction.fits_memory_during_switch and bounds.extra_bytes is not None:
-        short = max(1, cycle.observation.instances) * needed - bounds.extra_bytes
-        found.append(f"{_at_least(short)} more memory while both are loaded")
+        found.append(f"{_at_least(needed - bounds.extra_bytes)} more memory while both are loaded")
     if not entry.within_memory_objective:
-        found.append(f"maxMemory of at least {_at_least(needed_bytes(entry.profile))}")
+        found.append(f"maxMemory of at least {_at_least(needed)}")
     return found
 
 
 def _latency(cycle: Cycle, entry: Assessment) -> str:
-    active, budget = cycle.active, latency_budget(cycle.objectives)
-    is_active = active is not None and active.name == entry.profile.name
-    going_up = active is not None and entry.profile.mean_milliseconds >= active.mean_milliseconds
-    switching = cycle.switching
-    margin = 0 if is_active else switching.up_margin_percent if going_up else switching.down_margin_percent
+    budget, margin = latency_budget(cycle.objectives), cycle.margin_percent(entry.profile)
+    is_active = cycle.is_active(entry.profile)
     allowed = math.inf if budget is None else budget * (1 - margin / 100)
     p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
     ways = []
@@ -61,7 +56,7 @@ def _latency(cycle: Cycle, entry: Assessment) -> str:
     if not crowded and p95 is not None and margin < 100:
         asked = math.ceil(p95 / (1 - margin / 100) + cycle.objectives.network_latency_milliseconds)
         ways.append(f"latencyP95Milliseconds of at least {asked}")
-    conditions = conditions_of(cycle.state, cycle.measurement, observation=cycle.observation, going_down=not going_up)
+    conditions = cycle.conditions_for(entry.profile)
     factor = _largest_factor(entry, conditions, allowed)
     if factor is not None and not is_active:
         ways.append(f"compute at most {_floored(factor):g}x the profile's (now {conditions.compute_factor:.2f}x)")

@@ -108,6 +108,7 @@ class TrafficReport(StatusRecord):
     """Mean time in the server."""
     in_flight: DecimalString
     """Mean number of requests inside the server."""
+    # Kept for stored objects; no longer measured, since nothing rested on it.
     batch: DecimalString = "1"
     """Mean number of samples of a request."""
     p95_milliseconds: DecimalString | None = None
@@ -153,6 +154,7 @@ class ObservationReport(StatusRecord):
     """The agent reports again by then; afterwards this is stale."""
     server: Literal["Serving", "Dead", "Unknown"]
     """What an inference says of the server."""
+    # Kept for stored objects; one instance computes in every server that an agent manages.
     instances: Annotated[int, Field(ge=1, le=1024)] = 1
     """Model instances that compute at the same time."""
     traffic: TrafficReport | None = None
