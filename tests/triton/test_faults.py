@@ -184,7 +184,7 @@ def test_a_killed_backend_is_found_by_inference_and_repaired(site: Site) -> None
     site.serve(3)
     observer = Observer(site.server.endpoint(), site.control, site.switcher, switching=Switching())
     active = site.placement(3)
-    assert observer.look(active, resident=()).server is ServerState.SERVING
+    assert observer.observe(active, resident=()).server is ServerState.SERVING
     stub = stub_of_version(site.server.identity, 103)
     assert stub is not None
     stub.kill()
@@ -193,11 +193,11 @@ def test_a_killed_backend_is_found_by_inference_and_repaired(site: Site) -> None
     assert site.control.ready_versions(MODEL) == (103,)
     with pytest.raises(ControlError, match="not healthy"):
         site.control.infer(MODEL, {"image": images()})
-    assert observer.look(active, resident=()).server is ServerState.DEAD
+    assert observer.observe(active, resident=()).server is ServerState.DEAD
     outcome = site.switcher.repair(active)
     assert outcome.succeeded, outcome
     observer.forget()
-    assert observer.look(active, resident=()).server is ServerState.SERVING
+    assert observer.observe(active, resident=()).server is ServerState.SERVING
     assert revealed_tag(site.control.infer(MODEL, {"image": images()}).outputs["logits"]) == 3
     # And switching goes on from there.
     site.serve(1)

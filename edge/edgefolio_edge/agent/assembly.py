@@ -1,4 +1,4 @@
-"""Put an agent together from what the command line says, and run it until it is told to stop."""
+"""Assembly of the agent of ``edgefolio run`` from its options."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunOptions:
 
 
 def run_agent(options: RunOptions) -> None:
-    """Run until a signal. Raises :class:`UserError` for what a user must mend; then nothing is left running."""
+    """Run until a signal. Raises :class:`UserError` for what a user must fix; then nothing is left running."""
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     repository_uri = options.repository or specification.repository.uri
@@ -58,7 +58,7 @@ def run_agent(options: RunOptions) -> None:
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
     if options.dry_run and options.triton.endpoint is None:
-        _say_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
+        _log_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
         return
 
     def open_repository() -> Repository:
@@ -112,7 +112,7 @@ def run_agent(options: RunOptions) -> None:
         reporter.event("stopping", "Stopping what was started.")
 
 
-def _say_first_decision(
+def _log_first_decision(
     portfolio: PortfolioFile,
     repository_uri: str,
     model: str,
@@ -120,7 +120,7 @@ def _say_first_decision(
     state_directory: Path,
     reporter: Reporter,
 ) -> None:
-    """What an agent would serve first; nothing is started, nothing is written."""
+    """Log what an agent would serve first; nothing is started, nothing is written."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
     threads = portfolio.portfolio.spec.serving.threads

@@ -1,4 +1,4 @@
-"""The models on local disk: Triton's model repository, filled with verified bytes only.
+"""Model store: Triton's model repository on local disk, filled with verified bytes only.
 
     <root>/models/<model>/config.pbtxt            generated from the manifest
     <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
@@ -33,14 +33,14 @@ _BLOCK_BYTES = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """What was verified and when: a file with another size, time or inode is verified again."""
+    """Digest of a verified file; with another size, time or inode it is verified again."""
 
     sha256: str
     signature: tuple[int, int, int]
 
 
 class ModelStore:
-    """Local copies of one model's variants. One process writes, Triton reads."""
+    """Local copies of one model's variants. One process writes them, Triton reads them."""
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class ModelStore:
         return self.model_repository / self.model
 
     def version_directory(self, version: int) -> Path:
-        """Where a version lies once it is verified."""
+        """The directory of a verified version."""
         return self.model_directory / str(version)
 
     def path_of(self, manifest: Manifest, variant: Variant) -> Path:
-        """Where the variant's model lies once it is verified."""
+        """The path of the variant's verified model."""
         return self.version_directory(manifest.version_of(variant)) / "model.onnx"
 
     def has(self, manifest: Manifest, variant: Variant) -> bool:
-        """Whether the variant's bytes are on disk and are the manifest's."""
+        """Whether the variant is on disk, with the manifest's digest and probe."""
         path = self.path_of(manifest, variant)
         try:
             status = path.stat()
@@ -95,7 +95,7 @@ class ModelStore:
         return digest == variant.sha256
 
     def require(self, manifest: Manifest, variant: Variant) -> Path:
-        """Verify the variant's bytes on disk anew. Raises :class:`IntegrityError` if they are not the manifest's."""
+        """Verify the variant on disk again. Raises :class:`IntegrityError` if it is missing or damaged."""
         path = self.path_of(manifest, variant)
         self._verified.pop(path, None)
         if not self.has(manifest, variant):
@@ -119,7 +119,7 @@ class ModelStore:
         maximum_bytes_per_second: int | None = None,
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Bring one variant to disk, if it is not there. Raises as :meth:`Repository.fetch` does."""
+        """Fetch one variant, unless it is on disk. Raises as :meth:`Repository.fetch` does."""
         if self.has(manifest, variant):
             return
         version = manifest.version_of(variant)
@@ -200,7 +200,7 @@ class ModelStore:
             return None
 
     def occupied_bytes(self) -> int:
-        """What lies in Triton's model repository, transfers under way apart."""
+        """Size of Triton's model repository on disk, without transfers under way."""
         found = 0
         for folder, _, names in os.walk(self.model_repository):
             if self._incoming in (Path(folder), *Path(folder).parents):
@@ -211,7 +211,7 @@ class ModelStore:
         return found
 
     def missing_bytes(self, manifest: Manifest) -> int:
-        """What the variants of ``manifest`` that are not on disk take."""
+        """Size of the variants of ``manifest`` that are not on disk."""
         return sum(
             _in_blocks(variant.size_bytes) + _in_blocks(len(backend_probe(manifest, variant)))
             for variant in manifest.variants
@@ -241,7 +241,7 @@ class ModelStore:
         return tuple(removed)
 
     def _forget_transfers(self, revisions: Collection[int]) -> None:
-        """Remove what interrupted transfers of other revisions left, and half-removed versions."""
+        """Remove remains of interrupted transfers of other revisions, and half-removed versions."""
         for directory in (*self._incoming.glob(f"{self.model}/[0-9]*"), *self._incoming.glob("removed-*")):
             version = int(directory.name) if directory.name.isdecimal() else None
             if version is None or version // VERSIONS_PER_REVISION not in revisions:
@@ -256,12 +256,12 @@ class ModelStore:
 
 
 def _in_blocks(size: int) -> int:
-    """What a file of ``size`` bytes takes on disk."""
+    """Size of a file on disk, in whole blocks."""
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def by_size(manifest: Manifest) -> tuple[Variant, ...]:
-    """The manifest's variants, smallest file first: on a slow link the first one serves soonest."""
+    """The manifest's variants, smallest file first, so that a slow link has one to serve soonest."""
     return tuple(sorted(manifest.variants, key=lambda variant: (variant.size_bytes, variant.rank)))
 
 

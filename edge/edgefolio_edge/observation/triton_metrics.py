@@ -1,4 +1,4 @@
-"""The server's own p95 from its metrics: a sliding window of some minutes, so it confirms and never decides."""
+"""p95 from Triton's own metrics: over a window of some minutes, so it confirms and never decides."""
 
 from __future__ import annotations
 

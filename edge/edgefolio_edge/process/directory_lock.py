@@ -1,4 +1,4 @@
-"""One writer for each server and each state directory, machine-wide, and nothing left behind by a killed one.
+"""Machine-wide locks: one agent per server and state directory; they end with their process.
 
 Concurrent loads leave whatever finished last, so two agents on one Triton would undo each other's switches.
 """

@@ -1,4 +1,4 @@
-"""The control client: everything the agent asks of a Triton, over gRPC.
+"""Control client of a Triton, over gRPC.
 
 Loading over HTTP freezes HTTP inference for the whole load (one event thread serves both), so nothing here uses HTTP.
 """

@@ -1,4 +1,4 @@
-"""Where a Triton is reached, and what is known of its processes: one of ours, or one that runs anyway."""
+"""Endpoint of a Triton: its addresses, its key, and its process where that is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class TritonEndpoint:
     """Addresses as ``host:port``. ``process`` is the server's, where it runs on this machine and is known.
 
     ``has_our_backend`` tells whether models run in our Python-based backend, which compares probes while loading.
@@ -37,7 +37,7 @@ class Endpoint:
         return TritonControl(self.grpc, key=self.key)
 
     def lacks_backend_of(self, version: int) -> bool:
-        """Whether the process that should compute ``version`` is seen to be gone. Only a hint: inference tells."""
+        """Whether the backend process of ``version`` is missing. Only a hint: an inference decides."""
         if not self.has_our_backend or self.process is None:
             return False
         return stub_of_version(self.process, version) is None
@@ -56,7 +56,7 @@ def host_and_port(address: str) -> str:
     return f"{match['host']}:{match['port']}"
 
 
-def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = None) -> Endpoint:
+def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = None) -> TritonEndpoint:
     """The running Triton at ``address`` (``grpc://host:port``), NVIDIA's image included.
 
     Raises :class:`UserError` if it is no address, nothing answers, the Triton is too old, or it wants a key.
@@ -95,7 +95,7 @@ def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = 
             remedy="Run a newer Triton (NVIDIA's image 24.10 or later).",
         )
     process = _listening_process(host, int(port))
-    return Endpoint(
+    return TritonEndpoint(
         grpc=endpoint,
         http=None,
         metrics=metrics,
