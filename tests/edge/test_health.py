@@ -19,7 +19,7 @@ from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.supervisor import DEATHS_UNTIL_BLAMED, ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.host import Host
 
 
@@ -62,7 +62,7 @@ def test_without_a_place_nothing_is_told() -> None:
     health = Health()
     for word in (health.synced, health.serves, health.fails, health.condemn, health.renewed):
         word()
-    assert not health.is_told
+    assert not health.is_enabled
     assert not health.wants_restart
 
 
@@ -78,7 +78,7 @@ class Away:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        self.endpoint = Endpoint(
+        self.endpoint = TritonEndpoint(
             grpc=f"127.0.0.1:{port}", http=None, metrics=None, key=None, process=None, has_our_backend=False
         )
         self.answers = False
@@ -97,7 +97,7 @@ class Away:
             switching=Switching(),
         )
 
-    def find(self) -> Endpoint:
+    def find(self) -> TritonEndpoint:
         if not self.answers:
             raise UserError("no Triton answers there.", field="--endpoint", remedy="Start it.")
         return self.endpoint
@@ -124,15 +124,15 @@ def test_a_new_agent_leaves_the_word_of_the_last_one_until_it_knows_better(away:
 def test_a_server_that_is_gone_serves_nothing_and_the_next_one_neither(away: Away) -> None:
     away.answers = True
     assert away.server.runs()
-    away.server.has_verified()
-    lives = away.server.lives
+    away.server.verified()
+    starts = away.server.starts
     assert away.server.ready_versions() is None, "nothing listens there"
     assert told(away.health) == set()
-    away.server.restart_or_ask("test")
+    away.server.restart_or_request("test")
     assert told(away.health) == {"restart"}
     assert away.server.runs()
     assert told(away.health) == set(), "another one answers: the restart has come"
-    assert away.server.lives == lives + 1
+    assert away.server.starts == starts + 1
 
 
 def test_a_server_that_ends_is_chance_and_one_that_ends_each_time_is_the_variant_s_fault(away: Away) -> None:
@@ -142,15 +142,14 @@ def test_a_server_that_ends_is_chance_and_one_that_ends_each_time_is_the_variant
     assert not away.server.ended_during("large")
     assert away.server.ended_during("large")
     assert not away.server.ended_during("large"), "blamed once, it is quarantined; the count begins anew"
-    away.server.has_verified()
+    away.server.verified()
     assert not away.server.ended_during("large")
 
 
 def test_a_restart_is_asked_for_and_said_once(away: Away) -> None:
-    assert not away.server.restart_or_ask("It hangs.")
-    assert not away.server.restart_or_ask("It hangs.")
+    assert not away.server.restart_or_request("It hangs.")
+    assert not away.server.restart_or_request("It hangs.")
     assert away.said.getvalue().count("Triton must be restarted. It hangs.") == 1
-    failure = away.server.take_failure()
+    failure = away.server.failure
     assert failure is not None
     assert (failure.reason, failure.message) == ("RestartNeeded", "Triton must be restarted. It hangs.")
-    assert away.server.take_failure() is None

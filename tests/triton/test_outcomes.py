@@ -129,7 +129,7 @@ def test_no_outcome_hangs_on_the_log(pod: PodAgent, log: str, monkeypatch: pytes
     monkeypatch.setattr(Reporter, "event", LOGS[log])
     pod.cycles_until(lambda status: status.get("activeVariant") == "variant-1")
     assert "lastFailure" not in pod.status
-    assert not pod.orders.is_alone, "it obeyed"
+    assert not pod.orders.is_autonomous, "it obeyed"
 
     # Cut off it decides alone. What does not load is its last failure; the next best serves, and that it acted counts.
     pod.now += AUTONOMY_SECONDS + 1
@@ -138,10 +138,10 @@ def test_no_outcome_hangs_on_the_log(pod: PodAgent, log: str, monkeypatch: pytes
     assert (failure["reason"], failure["revision"], failure["variant"]) == ("LoadFailed", 1, "variant-3")
     assert "variant-3 is not served" in failure["message"]
     pod.orders.heard()
-    assert pod.orders.is_alone, "the operator does not know yet what serves"
+    assert pod.orders.is_autonomous, "the operator does not know yet what serves"
     pod.now += HANDOVER_SECONDS + 1
     pod.orders.heard()
-    assert not pod.orders.is_alone
+    assert not pod.orders.is_autonomous
 
     # A revision that is not what was ordered.
     second = publish(pod.repository, [revealing_model(4)])

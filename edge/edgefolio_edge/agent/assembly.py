@@ -1,4 +1,4 @@
-"""Put an agent together from what the command line says, and run it until it is told to stop."""
+"""Assembly of the agent of ``edgefolio run`` from its options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgefolio.decision.types import Observation, ServerState, State
 from edgefolio.errors import UserError
 from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
-from edgefolio.specification.base import bytes_of
+from edgefolio.specification.base import BYTES_PATTERN, bytes_of
 from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
@@ -26,8 +26,6 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.signals import stop_on_signals
-
-_QUANTITY = re.compile(r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ class RunOptions:
 
 
 def run_agent(options: RunOptions) -> None:
-    """Run until a signal. Raises :class:`UserError` for what a user must mend; then nothing is left running."""
+    """Run until a signal. Raises :class:`UserError` for what a user must fix; then nothing is left running."""
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     repository_uri = options.repository or specification.repository.uri
@@ -60,7 +58,7 @@ def run_agent(options: RunOptions) -> None:
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
     if options.dry_run and options.triton.endpoint is None:
-        _say_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
+        _log_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
         return
 
     def open_repository() -> Repository:
@@ -114,7 +112,7 @@ def run_agent(options: RunOptions) -> None:
         reporter.event("stopping", "Stopping what was started.")
 
 
-def _say_first_decision(
+def _log_first_decision(
     portfolio: PortfolioFile,
     repository_uri: str,
     model: str,
@@ -122,7 +120,7 @@ def _say_first_decision(
     state_directory: Path,
     reporter: Reporter,
 ) -> None:
-    """What an agent would serve first; nothing is started, nothing is written."""
+    """Log what an agent would serve first; nothing is started, nothing is written."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
     threads = portfolio.portfolio.spec.serving.threads
@@ -140,7 +138,7 @@ def _say_first_decision(
 def _memory_limit(quantity: str | None) -> int | None:
     if quantity is None:
         return None
-    if not _QUANTITY.match(quantity) or bytes_of(quantity) <= 0:
+    if not re.match(BYTES_PATTERN, quantity) or bytes_of(quantity) <= 0:
         raise UserError(
             "this is no quantity of bytes.", field="--memory-limit", value=quantity, remedy="Write for instance 512Mi."
         )

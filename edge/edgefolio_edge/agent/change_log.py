@@ -1,4 +1,4 @@
-"""Say things when they change, and only then: decisions, what was synchronized, errors that last."""
+"""Log of changes: decisions, synchronized revisions and errors are logged when they differ from the last ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgefolio_edge.models.synchronizer import Synced
 
 
 class ChangeLog:
-    """Remembers what was said last."""
+    """Remembers what was logged last."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -18,26 +18,26 @@ class ChangeLog:
         self._error: str | None = None
 
     def decision(self, decision: Decision, *, active: str | None, dry_run: bool) -> None:
-        """Say a decision that is another than the last one."""
-        told = (decision.action, decision.reason, decision.target, active, decision.objectives_met)
-        if told != self._decision:
-            self._decision = told
+        """Log ``decision`` if it differs from the last one."""
+        facts = (decision.action, decision.reason, decision.target, active, decision.objectives_met)
+        if facts != self._decision:
+            self._decision = facts
             self._reporter.decision(decision, active=active, dry_run=dry_run)
 
     def error(self, error: UserError) -> None:
-        """Say an error that is another than the last one."""
+        """Log ``error`` if it differs from the last one."""
         if str(error) != self._error:
             self._error = str(error)
             self._reporter.event("error", error.one_line())
 
     def waiting(self, error: UserError) -> None:
-        """Say why a server that somebody else runs cannot be worked with yet, once."""
+        """Log once why a server that is not ours cannot be used yet."""
         if str(error) != self._error:
             self._error = str(error)
             self._reporter.event("waiting", error.problem, endpoint=error.value)
 
     def synced(self, synced: Synced) -> None:
-        """Say what is new of the repository: a refusal, a revision on disk, that it cannot be read."""
+        """Log what is new in the repository: a refused revision, a complete one, or why it cannot be read."""
         before = self._synced or Synced()
         self._synced = synced
         revision = None if synced.manifest is None else synced.manifest.revision

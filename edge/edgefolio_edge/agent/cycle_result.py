@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Any
 
 from edgefolio.decision.types import Decision, Observation, State
+from edgefolio.manifest import Manifest
+from edgefolio_edge.models.model_store import ModelStore, variant_of_version
 from edgefolio_edge.models.synchronizer import Synced
 from edgefolio_edge.triton.switcher import Placement
 
@@ -19,6 +23,23 @@ class ServedVersions:
     ready: tuple[int, ...]
     active: Placement | None
     name: str | None
+
+    @classmethod
+    def of(cls, ready: tuple[int, ...], *, manifest: Manifest | None, store: ModelStore) -> ServedVersions:
+        """The variant of the highest version, of ``manifest`` or of an older revision that ``store`` has kept."""
+        if not ready or manifest is None:
+            return cls(ready=ready, active=None, name=None)
+        version = ready[-1]
+        variant = variant_of_version(manifest, version)
+        if variant is not None:
+            return cls(ready=ready, active=Placement(manifest=manifest, variant=variant), name=variant.name)
+        older = store.manifest_of_version(version)
+        found = variant_of_version(older, version) if older is not None else None
+        if older is None or found is None:
+            return cls(ready=ready, active=None, name=f"version {version}")
+        # Another revision's variant may have the name of one of this revision, and is another model all the same.
+        name = f"{found.name} of revision {older.revision}"
+        return cls(ready=ready, active=Placement(manifest=older, variant=found), name=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +68,23 @@ class CycleResult:
     trouble: str | None = None
     failure: CycleFailure | None = None
     switched: bool = False
+
+    def status(self, *, model: str, grpc: str, http: str | None) -> dict[str, Any]:
+        """The content of ``status.json``, for people; ``grpc`` and ``http`` are Triton's addresses."""
+        synced, served, decision = self.synced, self.served, self.decision
+        status: dict[str, Any] = {
+            "model": model,
+            "revision": None if synced.manifest is None else synced.manifest.revision,
+            "activeVariant": None if served is None else served.name,
+            "residentVersions": [] if served is None else list(served.ready),
+            "endpoint": {"grpc": grpc, "http": http},
+            "conditions": {
+                "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,
+                "RepositoryUnreachable": synced.unreachable,
+                "ObjectivesMet": None if decision is None else decision.objectives_met,
+            },
+            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > time.time()],
+        }
+        if decision is not None:
+            status["decision"] = {"action": decision.action.value, "reason": decision.reason.value}
+        return status

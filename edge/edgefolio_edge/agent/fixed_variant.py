@@ -1,4 +1,4 @@
-"""Serve one variant until told to stop: fetch, verify, load, and look after the backend."""
+"""``edgefolio serve``: fetch, verify and load one variant, and repair its backend, until a signal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
-#: How often server and backend are looked at.
+#: Interval of the checks of server and backend.
 WATCH_SECONDS = 1.0
 
 
@@ -87,7 +87,7 @@ def _watch(host: Host, switcher: Switcher, placement: Placement, reporter: Repor
     while not stop.wait(WATCH_SECONDS):
         if not host.is_alive():
             raise UserError(
-                f"Triton died while it served. Its last words: {host.log_tail() or 'none'}",
+                f"Triton died while it served. The end of its log: {host.log_tail() or 'none'}",
                 field="triton",
                 remedy="Start again; `edgefolio run` restarts a Triton that dies.",
             )

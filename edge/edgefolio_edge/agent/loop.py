@@ -1,7 +1,7 @@
-"""The agent: sync -> verify -> observe -> decide -> switch, once per cycle, always from what is.
+"""The agent's control loop: sync -> verify -> observe -> decide -> switch, once per cycle.
 
-Nothing here remembers what the server was told before: each cycle reads what it serves. An agent that was killed, a
-server that was restarted or a person who unloaded the model all lead to the same next cycle.
+It is level-triggered: each cycle reads what the server serves and remembers no order of its own. After the agent was
+killed, the server restarted or the model unloaded by hand the next cycle is the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any
 
 from edgefolio.decision import decide, profiles_from_manifest, state_after_failure, state_after_switch
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, VariantProfile
@@ -27,13 +26,13 @@ from edgefolio_edge.models.synchronizer import Refusal, Synced, Synchronizer
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.switcher import Placement, SwitchResult
 
-#: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
+#: An endpoint that serves nothing waits this long for the whole revision, then it serves what has come. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
 
 
 class Agent:
-    """Keeps the variant that fits on one endpoint."""
+    """Agent of one endpoint: keeps the variant that fits."""
 
     def __init__(
         self,
@@ -102,7 +101,7 @@ class Agent:
     def _pause(self, stop: threading.Event, *, until: float) -> None:
         stop.wait(0.05)
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
-            # A signal sets ``stop``, and nothing else: it is looked at often.
+            # A signal sets ``stop`` alone, so it is polled.
             if self._woken.wait(min(left, 0.2)):
                 return
 
@@ -116,11 +115,11 @@ class Agent:
             self._end_cycle(synced)
             return
         self.server.health.synced()
-        served = self._look() if self.server.runs() else None
+        served = self._served() if self.server.runs() else None
         if served is None:
             self._end_cycle(synced)
             return
-        if served.name is None and not synced.complete and self._waits_for_more():
+        if served.name is None and not synced.complete and self._waits_for_first_revision():
             return
         observation = self._observe(served)
         if not served.ready or observation.server is ServerState.DEAD:
@@ -143,12 +142,12 @@ class Agent:
             observation=observation,
             objectives=self.portfolio.objectives,
             decision=decision,
-            note=f"{self.store.served_as}, revision {self._manifest.revision}",
+            note=f"{self.store.model}, revision {self._manifest.revision}",
         )
         self._changes.decision(decision, active=served.name, dry_run=self.dry_run)
         self.metrics.observed(observation, decision)
         if observation.server is ServerState.SERVING and served.active is not None:
-            self._is_serving(served.active)
+            self._verified(served.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
         if switches and not self.dry_run:
             served = self._act(decision, served, self._manifest)
@@ -163,7 +162,6 @@ class Agent:
         observation: Observation | None = None,
         decision: Decision | None = None,
     ) -> None:
-        self._write_status(decision, served, synced)
         result = CycleResult(
             synced=synced,
             served=served,
@@ -171,14 +169,17 @@ class Agent:
             decision=decision,
             state=self.state,
             trouble=self.server.trouble,
-            failure=self.server.take_failure() or self._failure,
+            failure=self.server.failure or self._failure,
             switched=self._switched,
         )
-        self._failure, self._switched = None, False
+        endpoint = self.server.host.endpoint
+        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http))
+        self.server.failure = self._failure = None
+        self._switched = False
         self._after_cycle(result)
 
     def _take(self, synced: Synced) -> None:
-        """Follow the synchronizer: another revision has other variants."""
+        """Take the synchronizer's state; a new revision has new variants."""
         self._changes.synced(synced)
         refusal, before = synced.refusal, self._refusal
         self._refusal = refusal
@@ -192,46 +193,32 @@ class Agent:
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest, cpu_model=self._processor, threads=self.store.threads)
         if self._serving is not None:
-            # Other bytes: what failed before says nothing of them.
+            # Failures of the old revision's bytes say nothing of the new ones.
             self.state = replace(self.state, quarantined=())
 
-    def _waits_for_more(self) -> bool:
-        """Whether the rest of the first revision may still come in time."""
+    def _waits_for_first_revision(self) -> bool:
+        """Whether the rest of the first revision may still arrive in time."""
         now = time.monotonic()
         self._available_since = self._available_since or now
         return now - self._available_since < FIRST_SYNC_SECONDS
 
-    def _look(self) -> ServedVersions | None:
+    def _served(self) -> ServedVersions | None:
         """What the server serves; ``None`` if it does not answer."""
         ready = self.server.ready_versions()
         if ready is None:
             return None
         self.synchronizer.served_versions = ready
-        if not ready or self._manifest is None:
-            return ServedVersions(ready=ready, active=None, name=None)
-        version = ready[-1]
-        variant = variant_of_version(self._manifest, version)
-        if variant is not None:
-            return ServedVersions(
-                ready=ready, active=Placement(manifest=self._manifest, variant=variant), name=variant.name
-            )
-        older = self.store.manifest_of_version(version)
-        found = variant_of_version(older, version) if older is not None else None
-        if older is None or found is None:
-            return ServedVersions(ready=ready, active=None, name=f"version {version}")
-        # Another revision's variant may have the name of one of this revision, and is another model all the same.
-        name = f"{found.name} of revision {older.revision}"
-        return ServedVersions(ready=ready, active=Placement(manifest=older, variant=found), name=name)
+        return ServedVersions.of(ready, manifest=self._manifest, store=self.store)
 
     def _observe(self, served: ServedVersions) -> Observation:
         assert self._manifest is not None
         known = (variant_of_version(self._manifest, version) for version in served.ready)
         resident = tuple(variant.name for variant in known if variant is not None)
-        observation = self.server.observer.look(served.active, resident=resident)
+        observation = self.server.observer.observe(served.active, resident=resident)
         return replace(observation, active_variant=served.name)
 
     def _act(self, decision: Decision, served: ServedVersions, manifest: Manifest) -> ServedVersions:
-        """Carry a switch out and return what is served after it."""
+        """Carry out a switch. Returns what is served after it."""
         assert decision.target is not None
         target = Placement(manifest=manifest, variant=manifest.variant(decision.target))
         outcome: SwitchResult | None
@@ -259,7 +246,7 @@ class Agent:
                 loadMilliseconds=round(outcome.load_milliseconds, 1),
             )
             self._recorder.outcome(now=now, variant=outcome.variant, cause=None)
-            self._is_serving(target)
+            self._verified(target)
             self.synchronizer.served_versions = (target.version, *served.ready)
             return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
         self._failed(outcome, target, served)
@@ -296,12 +283,12 @@ class Agent:
         )
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
-            self.server.restart_or_ask("A load hangs.")
+            self.server.restart_or_request("A load hangs.")
 
     def _repair(self, target: Placement) -> SwitchResult | None:
-        """A backend died: load anew; where that does not help, the server is restarted.
+        """A backend died: load the variant again; where that does not help, restart the server.
 
-        ``None`` while the restart is still to come: it will show whether the variant was at fault.
+        ``None`` while the restart is pending: it will show whether the variant was at fault.
         """
         self.reporter.event("dead", "The server does not answer inference; it is repaired.")
         self.metrics.serving(None, None)
@@ -313,23 +300,23 @@ class Agent:
             return outcome
         if not host.is_ours and outcome.unreachable:
             return outcome  # it ended, and whoever runs it starts it again
-        if not host.may_restart() and not self.server.health.is_told:
+        if not host.may_restart() and not self.server.health.is_enabled:
             return outcome
         why = f"It does not answer inference, and loading anew does not help: {outcome.cause}"
-        return self.server.switcher.switch(target) if self.server.restart_or_ask(why) else None
+        return self.server.switcher.switch(target) if self.server.restart_or_request(why) else None
 
-    def _is_serving(self, active: Placement) -> None:
-        """``active`` was verified by inference: say so once in each life of the server."""
-        self.server.has_verified()
+    def _verified(self, active: Placement) -> None:
+        """``active`` answered an inference; logged once per server start."""
+        self.server.verified()
         self.metrics.serving(active.variant.name, active.version)
-        first = self._serving is None or self._serving[0] != self.server.lives
-        self._serving = (self.server.lives, active.version)
+        first = self._serving is None or self._serving[0] != self.server.starts
+        self._serving = (self.server.starts, active.version)
         if first:
             endpoint = self.server.host.endpoint
             self.reporter.event(
                 "serving",
-                f"{self.store.served_as} is served by {active.variant.name}.",
-                model=self.store.served_as,
+                f"{self.store.model} is served by {active.variant.name}.",
+                model=self.store.model,
                 variant=active.variant.name,
                 version=active.version,
                 http=endpoint.http,
@@ -337,21 +324,3 @@ class Agent:
                 metrics=endpoint.metrics,
                 adopted=self.server.host.adopted or None,
             )
-
-    def _write_status(self, decision: Decision | None, served: ServedVersions | None, synced: Synced) -> None:
-        status: dict[str, Any] = {
-            "model": self.store.served_as,
-            "revision": None if synced.manifest is None else synced.manifest.revision,
-            "activeVariant": None if served is None else served.name,
-            "residentVersions": [] if served is None else list(served.ready),
-            "endpoint": {"grpc": self.server.host.endpoint.grpc, "http": self.server.host.endpoint.http},
-            "conditions": {
-                "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,
-                "RepositoryUnreachable": synced.unreachable,
-                "ObjectivesMet": None if decision is None else decision.objectives_met,
-            },
-            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > time.time()],
-        }
-        if decision is not None:
-            status["decision"] = {"action": decision.action.value, "reason": decision.reason.value}
-        self._status_file.write(status)

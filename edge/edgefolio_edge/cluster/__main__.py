@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from edgefolio.contract.log_format import log_as_json
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
 from edgefolio.repository import Repository
@@ -147,6 +149,7 @@ def _first_order(orders: Orders, stop: threading.Event) -> Order | None:
 
 def main() -> int:
     """Run the agent; the exit code."""
+    log_as_json(level=logging.WARNING)
     try:
         run()
     except UserError as error:

@@ -25,7 +25,7 @@ class ReportThread:
         """Take the outcomes now; report the rest, unless a newer cycle comes first."""
         if result.failure is not None:
             self._writer.failed(result.failure)
-        if result.switched and self._orders.is_alone:
+        if result.switched and self._orders.is_autonomous:
             self._orders.acted()
         with self._condition:
             self._result = result

@@ -1,4 +1,4 @@
-"""The server's own p95 from its metrics: a sliding window of some minutes, so it confirms and never decides."""
+"""p95 from Triton's own metrics: over a window of some minutes, so it confirms and never decides."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
+_SECONDS = 2.0
 _METRIC = "nv_inference_request_summary_us"
 
 
-def server_p95_milliseconds(endpoint: str, *, model: str, version: int, seconds: float = 2.0) -> float | None:
+def server_p95_milliseconds(endpoint: str, *, model: str, version: int) -> float | None:
     """p95 of the requests of ``version`` from the metrics at ``endpoint`` (``host:port``); ``None`` if it has none."""
-    connection = http.client.HTTPConnection(endpoint, timeout=seconds)
+    connection = http.client.HTTPConnection(endpoint, timeout=_SECONDS)
     try:
         connection.request("GET", "/metrics")
         response = connection.getresponse()

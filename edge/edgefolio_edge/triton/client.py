@@ -1,4 +1,4 @@
-"""The control client: everything the agent asks of a Triton, over gRPC.
+"""Control client of a Triton, over gRPC.
 
 Loading over HTTP freezes HTTP inference for the whole load (one event thread serves both), so nothing here uses HTTP.
 """
@@ -40,9 +40,9 @@ class AccessKey:
         """What a gRPC call carries."""
         return {f"triton-grpc-protocol-{self.name}": self.secret}
 
-    def restriction(self, *, protocols: tuple[str, ...] = RESTRICTED_PROTOCOLS) -> str:
-        """The value of the server's two options that restrict ``protocols`` to this key."""
-        return f"{','.join(protocols)}:{self.name}={self.secret}"
+    def restriction(self) -> str:
+        """The value of the server's two options that restrict control to this key."""
+        return f"{','.join(RESTRICTED_PROTOCOLS)}:{self.name}={self.secret}"
 
 
 class ControlError(EdgefolioError):
@@ -123,9 +123,9 @@ class TritonControl:
             client_timeout=seconds,
         )
 
-    def unload(self, model: str, *, seconds: float = CALL_SECONDS) -> None:
+    def unload(self, model: str) -> None:
         """Stop serving ``model``. Needs the key. Returns before the last version is gone."""
-        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=seconds)
+        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=CALL_SECONDS)
 
     def statistics(self, model: str) -> tuple[VersionStatistics, ...]:
         """Counters of each served version of ``model``; those of an unloaded version are gone."""

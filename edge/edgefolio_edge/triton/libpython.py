@@ -21,10 +21,9 @@ from edgefolio.errors import UserError
 DOWNLOAD_SECONDS = 120
 
 
-def library_name(version: tuple[int, int] | None = None) -> str:
+def library_name() -> str:
     """The file name the stub asks the dynamic linker for: ``libpython3.11.so.1.0``."""
-    major, minor = version or (sys.version_info.major, sys.version_info.minor)
-    return f"libpython{major}.{minor}.so.1.0"
+    return f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
 
 
 def cache_directory() -> Path:
