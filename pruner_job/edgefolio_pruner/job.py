@@ -30,8 +30,8 @@ from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.stages.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
-from edgefolio_pruner.stages.work_mirror import MAIN, RemoteWork
+from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
+from edgefolio_pruner.work.mirror import MAIN, RemoteWork
 
 #: Kubernetes numbers the pods of an Indexed Job in it.
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"

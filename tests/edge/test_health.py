@@ -12,14 +12,15 @@ from triton_portfolios import MODEL
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.supervisor import DEATHS_UNTIL_BLAMED, ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.endpoint import Endpoint
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.supervisor import DEATHS_UNTIL_BLAMED, KeptServer
 
 
 def told(folder: Path) -> set[str]:
@@ -87,13 +88,12 @@ class Away:
         self.health = folder / "health"
         self.host = Host(self.endpoint, find=self.find)
         self.host.lose()
-        self.server = KeptServer(
+        self.server = ServerSupervisor(
             self.host,
             ModelStore(folder / "state", model=MODEL),
-            reporter=reporter,
-            teller=Teller(reporter),
-            metrics=AgentMetrics(model=MODEL),
-            health=Health(self.health),
+            options=AgentOptions(state_directory=folder / "state"),
+            outputs=AgentOutputs(reporter=reporter, metrics=AgentMetrics(model=MODEL), health=Health(self.health)),
+            changes=ChangeLog(reporter),
             switching=Switching(),
         )
 
@@ -150,3 +150,7 @@ def test_a_restart_is_asked_for_and_said_once(away: Away) -> None:
     assert not away.server.restart_or_ask("It hangs.")
     assert not away.server.restart_or_ask("It hangs.")
     assert away.said.getvalue().count("Triton must be restarted. It hangs.") == 1
+    failure = away.server.take_failure()
+    assert failure is not None
+    assert (failure.reason, failure.message) == ("RestartNeeded", "Triton must be restarted. It hangs.")
+    assert away.server.take_failure() is None

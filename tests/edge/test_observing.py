@@ -104,6 +104,7 @@ def test_p95_comes_from_the_versions_own_summary() -> None:
     assert p95_in(text, model="a", version=3) is None
     assert p95_in(text, model="a", version=4) is None
     assert p95_in(text, model="b", version=2) is None
+    assert p95_in(text.replace("}", ""), model="a", version=2) is None, "what is no metric is no p95"
 
 
 def _write(directory: Path, **files: str) -> None:

@@ -23,7 +23,7 @@ from edgefolio.repository import Repository
 from edgefolio.specification.loading import load_portfolio
 from edgefolio_edge.models.repository_audit import verify_repository
 from edgefolio_pruner.architectures import cnn
-from edgefolio_pruner.stages.work_mirror import RemoteWork
+from edgefolio_pruner.work.mirror import RemoteWork
 
 KILLS = 3
 

@@ -8,7 +8,7 @@ from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.models.synchronizer import Synced
 
 
-class Teller:
+class ChangeLog:
     """Remembers what was said last."""
 
     def __init__(self, reporter: Reporter) -> None:
@@ -42,14 +42,11 @@ class Teller:
         self._synced = synced
         revision = None if synced.manifest is None else synced.manifest.revision
         if synced.refusal is not None and synced.refusal != before.refusal:
-            on = "nothing serves yet" if revision is None else f"revision {revision} serves on"
-            number = synced.refusal.revision
-            what = "A published revision" if number is None else f"Revision {number}"
             self._reporter.event(
                 "refused",
-                f"{what} is refused, {on}: {synced.refusal.problem}",
+                synced.refusal_message,
                 reason=synced.refusal.reason,
-                revision=number,
+                revision=synced.refusal.revision,
                 servedRevision=revision,
             )
         if synced.unreachable is not None and synced.unreachable != before.unreachable:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from edgefolio.decision import state_from_json, state_to_json
 from edgefolio.decision.recording.traces import cycle_line, failed_line, header_line, switched_line
@@ -134,5 +135,4 @@ class Recorder:
 
 def default_state_directory(name: str, *, repository: str) -> Path:
     """``$XDG_STATE_HOME/edgefolio/<name>-<digest of the repository>``: apart for each portfolio and repository."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "edgefolio" / f"{name}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"
+    return platformdirs.user_state_path("edgefolio") / f"{name}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"

@@ -39,7 +39,14 @@ class Order:
 class Orders:
     """The newest order, kept on disk; used by the agent's loop and by the thread that follows the API server."""
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``changed`` is called after a new order was taken, in the thread that took it."""
         self._path = directory / ORDERS_FILE
         self._clock = clock
         self._lock = threading.Lock()
@@ -49,8 +56,7 @@ class Orders:
         self._returned_at: float | None = None
         self._acted_alone: int | None = None
         self._told: tuple[Objectives, Switching] | None = None
-        #: Called after a new order was taken, in the thread that took it.
-        self.changed: Callable[[], None] = lambda: None
+        self._changed = changed
 
     @property
     def order(self) -> Order | None:
@@ -140,7 +146,7 @@ class Orders:
                 write_durably(self._path, text.encode(), field="--state-dir")
             self._order = Order(spec=spec, generation=generation)
         if is_new:
-            self.changed()
+            self._changed()
         return True
 
     def _read(self) -> Order | None:

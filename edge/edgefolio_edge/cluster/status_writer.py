@@ -16,7 +16,7 @@ from edgefolio.contract.endpoint_report import report_of_decision, report_of_obs
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.specification.conditions import Condition, Failure, time_text
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio_edge.agent.loop import Cycle
+from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.models.synchronizer import REVISION_REFUSED, Synced
 
@@ -53,24 +53,24 @@ class StatusWriter:
         self._failed_at = 0.0
         self._heard_at: float | None = None
 
-    def failed(self, *, reason: str, message: str, revision: int | None = None, variant: str | None = None) -> None:
-        """Something went wrong; it is reported with the next cycle."""
+    def failed(self, failure: CycleFailure) -> None:
+        """Report ``failure`` with the next cycle."""
         self._failure = Failure(
             location="",
-            reason=reason,
-            message=message[:1024],
-            revision=revision,
-            variant=variant,
+            reason=failure.reason,
+            message=failure.message[:1024],
+            revision=failure.revision,
+            variant=failure.variant,
             time=time_text(self._clock()),
         )
 
-    def after_cycle(self, cycle: Cycle) -> None:
+    def after_cycle(self, cycle: CycleResult) -> None:
         """Report ``cycle`` if it is worth it."""
         now = self._clock()
         facts = self._facts(cycle)
         self._notice_order(now)
-        served = None if self._reported is None else self._reported[:2]
-        urgent = served != facts[:2]
+        reported = None if self._reported is None else self._reported[:2]
+        urgent = reported != facts[:2]
         changed = facts != self._reported or self._moved(cycle.observation)
         due = now >= self._next_at or (changed and (urgent or now - self._reported_at >= MIN_SECONDS))
         # A clock that was set back must not silence the endpoint.
@@ -99,9 +99,9 @@ class StatusWriter:
             return False
         return 0 <= now - self._failed_at < min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
 
-    def _facts(self, cycle: Cycle) -> tuple[object, ...]:
+    def _facts(self, cycle: CycleResult) -> tuple[object, ...]:
         """What a decision or a person would want to know at once."""
-        active = cycle.sight.active if cycle.sight is not None else None
+        active = cycle.served.active if cycle.served is not None else None
         decision = cycle.decision
         return (
             active.variant.name if active is not None else None,
@@ -131,9 +131,9 @@ class StatusWriter:
             or (new.requests > 0 and _differs(new.mean_total_milliseconds, old.mean_total_milliseconds))
         )
 
-    def _status(self, cycle: Cycle, now: float) -> EndpointStatus:
-        sight, order = cycle.sight, self._orders.order
-        active = sight.active if sight is not None else None
+    def _status(self, cycle: CycleResult, now: float) -> EndpointStatus:
+        served, order = cycle.served, self._orders.order
+        active = served.active if served is not None else None
         observation, decision = cycle.observation, cycle.decision
         alone = self._orders.is_alone
         self._conditions = self._conditions_now(cycle, now, alone=alone)
@@ -151,7 +151,7 @@ class StatusWriter:
             conditions=self._conditions,
         )
 
-    def _conditions_now(self, cycle: Cycle, now: float, *, alone: bool) -> tuple[Condition, ...]:
+    def _conditions_now(self, cycle: CycleResult, now: float, *, alone: bool) -> tuple[Condition, ...]:
         found = {
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
@@ -175,14 +175,14 @@ class StatusWriter:
         )
 
 
-def _ready(cycle: Cycle) -> _Told:
+def _ready(cycle: CycleResult) -> _Told:
     """Whether a verified variant answers clients."""
-    sight, observation = cycle.sight, cycle.observation
+    served, observation = cycle.served, cycle.observation
     if not cycle.synced.available:
         return "False", "NothingSynced", "No variant is on disk, verified."
     if cycle.trouble is not None:
         return "False", "ServerUnreachable", cycle.trouble
-    if sight is None or sight.active is None:
+    if served is None or served.active is None:
         return "False", "NothingServed", ""
     if observation is not None and observation.server is ServerState.DEAD:
         return "False", "ServerDead", "The server does not answer inference."

@@ -25,7 +25,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, 
 from edgefolio.repository import Repository
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_edge.models.probe import backend_probe
-from edgefolio_edge.triton.configuration import as_text, configuration_of
+from edgefolio_edge.triton.configuration import as_text, configuration_of, is_text_of
 
 FIELD = "--state-dir"
 _BLOCK_BYTES = 4096
@@ -144,7 +144,7 @@ class ModelStore:
             fsync_folder(place.parent)
 
     def write_configuration(self, manifest: Manifest) -> None:
-        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already.
+        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already, in any form.
 
         Loads carry their own configuration; this one is for whoever loads the model by its name alone.
         """
@@ -154,12 +154,11 @@ class ModelStore:
             threads=self.threads,
             versions=[manifest.version_of(manifest.variants[0])],
         )
-        text = as_text(configuration).encode()
         path = self.model_directory / "config.pbtxt"
         with contextlib.suppress(OSError):
-            if path.read_bytes() == text:
+            if is_text_of(path.read_bytes(), configuration):
                 return
-        write_durably(path, text, field=FIELD)
+        write_durably(path, as_text(configuration).encode(), field=FIELD)
 
     def keep_manifest(self, manifest: Manifest, *, complete: bool) -> None:
         """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""

@@ -43,6 +43,16 @@ class Synced:
     #: Why the repository could not be read at the last try, ``None`` if it was.
     unreachable: str | None = None
 
+    @property
+    def refusal_message(self) -> str:
+        """What is refused and why, and what serves instead; empty without a refusal."""
+        if self.refusal is None:
+            return ""
+        number = self.refusal.revision
+        what = "A published revision" if number is None else f"Revision {number}"
+        instead = "nothing serves yet" if self.manifest is None else f"revision {self.manifest.revision} serves on"
+        return f"{what} is refused, {instead}: {self.refusal.problem}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyncLimits:
@@ -69,11 +79,14 @@ class Synchronizer:
         ordered: Callable[[], tuple[int, str] | None] | None = None,
         limits: SyncLimits | None = None,
         poll_seconds: float = POLL_SECONDS,
+        woken: threading.Event | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's.
 
         ``ordered`` names the revision and the digest of its manifest from outside the repository, which is then asked
-        only for what is not on disk.
+        only for what is not on disk. Setting ``woken`` makes it look at once. ``changed`` is called after each change
+        of ``synced``, in the synchronizer's thread.
         """
         self._open = open_repository
         self._repository: Repository | None = None
@@ -87,22 +100,17 @@ class Synchronizer:
         self._damaged: dict[str, float] = {}
         self._digest: tuple[Manifest, str] | None = None
         self._stopping = threading.Event()
-        self._woken = threading.Event()
+        self._woken = woken or threading.Event()
+        self._changed = changed
         self._thread: threading.Thread | None = None
         #: Versions that the server was last seen to serve; ``None`` if it was not seen. They are not removed.
         self.served_versions: tuple[int, ...] | None = None
-        #: Called after each change of ``synced``, in the synchronizer's thread.
-        self.changed: Callable[[], None] = lambda: None
         self.synced = self._from_disk()
 
     def start(self) -> None:
         """Follow the repository from now on."""
         self._thread = threading.Thread(target=self._follow, name="synchronizer", daemon=True)
         self._thread.start()
-
-    def wake(self) -> None:
-        """Look at once: something else is ordered. From any thread."""
-        self._woken.set()
 
     def stop(self) -> None:
         """Stop following. A transfer under way goes on where it stopped the next time."""
@@ -292,7 +300,7 @@ class Synchronizer:
     def _became(self, synced: Synced) -> None:
         if synced != self.synced:
             self.synced = synced
-            self.changed()
+            self._changed()
 
     def _refuse(self, refusal: Refusal) -> None:
         self._became(replace(self.synced, refusal=refusal, unreachable=None))

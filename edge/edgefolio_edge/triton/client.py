@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from edgefolio.errors import EdgefolioError
@@ -38,10 +39,6 @@ class AccessKey:
     def grpc_headers(self) -> dict[str, str]:
         """What a gRPC call carries."""
         return {f"triton-grpc-protocol-{self.name}": self.secret}
-
-    def http_headers(self) -> dict[str, str]:
-        """What an HTTP call carries."""
-        return {self.name: self.secret}
 
     def restriction(self, *, protocols: tuple[str, ...] = RESTRICTED_PROTOCOLS) -> str:
         """The value of the server's two options that restrict ``protocols`` to this key."""
@@ -113,7 +110,7 @@ class TritonControl:
         ready = (entry for entry in index.models if entry.name == model and entry.state == "READY")
         return tuple(sorted(int(entry.version) for entry in ready))
 
-    def load(self, model: str, configuration: Mapping[str, Any], *, seconds: float = LOAD_SECONDS) -> None:
+    def load(self, model: str, configuration: ModelConfig, *, seconds: float = LOAD_SECONDS) -> None:
         """Make exactly the versions in ``configuration`` served. Needs the key. Raises :class:`ControlError`.
 
         Versions that are ready stay as they are, missing ones are loaded first, the others are unloaded after.

@@ -6,13 +6,14 @@ is the package ``libpython3.X``. Without root that package can still be download
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+
+import platformdirs
 
 from edgefolio.errors import UserError
 
@@ -28,8 +29,7 @@ def library_name(version: tuple[int, int] | None = None) -> str:
 
 def cache_directory() -> Path:
     """Where a downloaded library is kept: ``$XDG_CACHE_HOME/edgefolio/libpython``."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edgefolio" / "libpython"
+    return platformdirs.user_cache_path("edgefolio") / "libpython"
 
 
 def find_libpython() -> Path | None:

@@ -42,7 +42,7 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwitchOutcome:
+class SwitchResult:
     """What a switch came to.
 
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
@@ -90,7 +90,7 @@ class Switcher:
 
     def switch(
         self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
-    ) -> SwitchOutcome:
+    ) -> SwitchResult:
         """Make ``target`` serve; on any failure make ``previous`` serve again.
 
         ``standby`` variants stay loaded beside it. They must have a lower version: unversioned requests go to the
@@ -116,7 +116,7 @@ class Switcher:
         if cause is not None and previous is not None and not unreachable:
             # Behind a load that hangs another would wait for ever; the previous version has not left meanwhile.
             restored = self.canary(previous) is None if stuck else self._restore(previous)
-        return SwitchOutcome(
+        return SwitchResult(
             variant=target.variant.name,
             version=target.version,
             cause=cause,
@@ -144,7 +144,7 @@ class Switcher:
                 return f"canary: {wrong}"
         return None
 
-    def repair(self, placement: Placement) -> SwitchOutcome:
+    def repair(self, placement: Placement) -> SwitchResult:
         """Bring back ``placement`` after its backend died: unload, load, canary.
 
         Loading it again would do nothing (the server believes it is ready), and loading another version would leave the
@@ -163,7 +163,7 @@ class Switcher:
             cause, damaged = str(error), True
         except ControlError as error:
             cause, unreachable = str(error), error.unreachable
-        return SwitchOutcome(
+        return SwitchResult(
             variant=placement.variant.name,
             version=placement.version,
             cause=cause,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import Teller
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
-from edgefolio_edge.health_files import Health
+from edgefolio_edge.agent.change_log import ChangeLog
+from edgefolio_edge.agent.cycle_result import RESTART_NEEDED, CycleFailure
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
@@ -23,7 +22,7 @@ DEATHS_UNTIL_BLAMED = 2
 QUICK_STOP_SECONDS = 1.0
 
 
-class KeptServer:
+class ServerSupervisor:
     """The server of an agent, with the clients of its present life."""
 
     def __init__(
@@ -31,29 +30,27 @@ class KeptServer:
         host: Host,
         store: ModelStore,
         *,
-        reporter: Reporter,
-        teller: Teller,
-        metrics: AgentMetrics,
-        health: Health,
+        options: AgentOptions,
+        outputs: AgentOutputs,
+        changes: ChangeLog,
         switching: Switching,
-        memory_limit_bytes: int | None = None,
-        is_only_watched: bool = False,
     ) -> None:
-        """``is_only_watched``: nothing is done to it."""
+        """In a dry run the server is unmanaged: it is neither started again nor asked to restart."""
         self.host = host
-        self.health = health
+        self.health = outputs.health
         self.lives = 0
         #: Why it cannot be worked with, in words; ``None`` while it can.
         self.trouble: str | None = None
         self._store = store
-        self._reporter = reporter
-        self._teller = teller
-        self._metrics = metrics
+        self._reporter = outputs.reporter
+        self._changes = changes
+        self._metrics = outputs.metrics
         self._switching = switching
-        self._memory_limit_bytes = memory_limit_bytes
-        self._is_only_watched = is_only_watched
+        self._memory_limit_bytes = options.memory_limit_bytes
+        self._is_unmanaged = options.dry_run
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
+        self._failure: CycleFailure | None = None
         self._connect()
 
     def use(self, switching: Switching) -> None:
@@ -72,7 +69,7 @@ class KeptServer:
         self._metrics.serving(None, None)
         if not self.host.is_ours:
             return self._found_again()
-        if not self.host.may_restart() or self._is_only_watched:
+        if not self.host.may_restart() or self._is_unmanaged:
             return False
         self._reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
         return self._restart()
@@ -109,10 +106,18 @@ class KeptServer:
         if self.host.is_ours:
             return self.host.may_restart() and self._restart(seconds=QUICK_STOP_SECONDS)
         if self.health.is_told and not self.health.wants_restart:
-            self._reporter.event("condemned", f"Triton must be restarted. {why}")
+            message = f"Triton must be restarted. {why}"
+            # No revision is named: a server that is sick says nothing of what it serves.
+            self._failure = CycleFailure(reason=RESTART_NEEDED, message=message)
+            self._reporter.event("condemned", message)
             self._metrics.repaired("server")
         self.health.condemn()
         return False
+
+    def take_failure(self) -> CycleFailure | None:
+        """The restart that was asked for since the last call."""
+        failure, self._failure = self._failure, None
+        return failure
 
     def _connect(self) -> None:
         """Make new clients: the server is another one, or the first."""
@@ -136,7 +141,7 @@ class KeptServer:
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
-            self._teller.error(error)
+            self._changes.error(error)
             return False
         self._connect()
         return True
@@ -150,7 +155,7 @@ class KeptServer:
             self.host.find_again()
         except UserError as error:
             self.trouble = error.problem
-            self._teller.waiting(error)
+            self._changes.waiting(error)
             if isinstance(error.__cause__, ControlError) and error.__cause__.timed_out:
                 self._counts_silence()
             return False
@@ -174,7 +179,7 @@ class KeptServer:
 
     def _counts_silence(self) -> None:
         self._silent_cycles += 1
-        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_only_watched:
+        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_unmanaged:
             self._silent_cycles = 0
             self.restart_or_ask("It answers no control call.")
 

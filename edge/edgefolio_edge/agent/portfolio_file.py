@@ -14,7 +14,7 @@ from edgefolio.specification.serving import Switching
 from edgefolio_edge.agent.event_log import Reporter
 
 
-class Asked(Protocol):
+class ObjectivesSource(Protocol):
     """What is asked of an endpoint now, wherever that is written."""
 
     @property
@@ -29,7 +29,7 @@ class Asked(Protocol):
         """Look again. Returns whether objectives or switching rules are others now."""
 
 
-class FollowedPortfolio:
+class PortfolioFile:
     """A portfolio and what it asks now. A file that became wrong changes nothing; the error is said once."""
 
     def __init__(self, path: Path) -> None:
