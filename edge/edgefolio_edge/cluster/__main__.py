@@ -10,12 +10,14 @@ from typing import Any
 
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
+from edgefolio.kubernetes.access import Access
+from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, SyncClient
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent, Cycle
 from edgefolio_edge.agent.metrics import AgentMetrics
-from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
-from edgefolio_edge.cluster.endpoint_watcher import Follower
+from edgefolio_edge.cluster.endpoint_client import EndpointClient
+from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Order, Orders
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import StatusWriter
@@ -61,15 +63,15 @@ def run() -> None:
     settings = Settings.of()
     make_folder(settings.state, field="EDGEFOLIO_STATE")
     orders = Orders(settings.state)
-    api = EndpointApi(Access.found(), namespace=settings.namespace, name=settings.pod)
+    api = EndpointClient(SyncClient(Access.found()), namespace=settings.namespace, name=settings.pod)
     reporter = ReportedEvents(as_json=True)
     reporter.orders = orders
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         stack.enter_context(only_writer_of_directory(settings.state))
-        follower = Follower(api, orders, reporter)
-        stack.callback(follower.stop)
-        follower.start()
+        watcher = EndpointWatcher(api, orders, reporter)
+        stack.callback(watcher.stop)
+        watcher.start()
         order = _first_order(orders, stop)
         if order is not None:
             _serve(order, settings, orders, api, reporter, stop, stack)
@@ -79,7 +81,7 @@ def _serve(
     order: Order,
     settings: Settings,
     orders: Orders,
-    api: EndpointApi,
+    api: EndpointClient,
     reporter: ReportedEvents,
     stop: threading.Event,
     stack: contextlib.ExitStack,
@@ -134,7 +136,7 @@ def _serve(
 class _Reports:
     """Sends reports; says once that they do not arrive."""
 
-    def __init__(self, api: EndpointApi, orders: Orders, reporter: Reporter) -> None:
+    def __init__(self, api: EndpointClient, orders: Orders, reporter: Reporter) -> None:
         self._api = api
         self._orders = orders
         self._reporter = reporter
