@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from edgefolio_operator.endpoints.adoption_preflight import slim_adopted
-from edgefolio_operator.kube.cache import Change
-from edgefolio_operator.kube.client import Api, collection
+from edgefolio_operator.kube.cache import Change, ObjectCache
+from edgefolio_operator.kube.client import Api
 from edgefolio_operator.kube.informer import Informer
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.ownership import PortfolioKey, key_of
@@ -39,12 +39,9 @@ class AdoptedPods:
                 del self._running[key]
         for key, selector in wanted.items():
             if key not in self._running:
+                cache = ObjectCache(self._on_change, transform=slim_adopted)
                 informer = Informer(
-                    self._api,
-                    collection("v1", "pods", key[0]),
-                    selector=selector,
-                    on_change=self._on_change,
-                    transform=slim_adopted,
+                    self._api, cache, api_version="v1", plural="pods", namespace=key[0], selector=selector
                 )
                 self._running[key] = selector, informer, self._tasks.create_task(informer.run())
 

@@ -1,4 +1,4 @@
-"""The informers of the operator beside its own two kinds, and the usage of nodes and pods."""
+"""The informers of the operator, the pollers beside them, and what they know of one portfolio."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
+from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
 from edgefolio_operator.cluster_state.snapshot import World
-from edgefolio_operator.kube.cache import Change
-from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.cache import Change, ObjectCache
+from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.informer import Informer
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.kube.server_version import ServerVersion
@@ -44,50 +45,47 @@ class Informers:
         self._api = api
         self._namespaces = settings.namespaces
         self._on_change = on_change
-        self._jobs = self._per_namespace("batch/v1", "jobs", selector=_OUR_JOBS)
-        self._job_pods = self._per_namespace("v1", "pods", selector=_OUR_JOBS)
-        self._pods = self._per_namespace("v1", "pods", selector=labels.ENDPOINT_LABEL)
-        self._daemon_sets = self._per_namespace("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
-        self._services = self._per_namespace("v1", "services", selector=_SERVING)
+        self._informers: list[Informer] = []
+        self.portfolios = self._cache(API_VERSION, "modelportfolios")
+        self.endpoints = self._cache(API_VERSION, "modelendpoints")
+        self._jobs = self._cache("batch/v1", "jobs", selector=_OUR_JOBS)
+        self._job_pods = self._cache("v1", "pods", selector=_OUR_JOBS)
+        self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
+        self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
+        self._services = self._cache("v1", "services", selector=_SERVING)
         # An operator of single namespaces may read neither nodes nor namespaces; annotations there say nothing then.
-        self._nodes = [] if settings.namespaces else [self._informer("v1", "nodes")]
-        self._spaces = [] if settings.namespaces else [self._informer("v1", "namespaces")]
+        self._nodes = None if settings.namespaces else self._cache("v1", "nodes")
+        self._spaces = None if settings.namespaces else self._cache("v1", "namespaces")
         self.metrics = MetricsPoller(
             api, namespaces=settings.namespaces, poll_seconds=settings.metrics_poll_seconds, changed=on_reading
         )
         self._progress = ProgressReader(
-            api,
-            pods=lambda: [pod for informer in self._job_pods for pod in informer.cache.select(labels=_MAKING)],
-            is_active=is_active,
-            changed=on_reading,
+            api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
         )
         self._server_version = ServerVersion()
         self._adopted: AdoptedPods | None = None
 
     @property
-    def informers(self) -> list[Informer]:
-        """All informers that run."""
-        fixed = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets, *self._services]
-        fixed += [*self._nodes, *self._spaces]
-        return fixed if self._adopted is None else [*fixed, *self._adopted.informers]
-
-    @property
     def silences(self) -> dict[str, float]:
-        """Seconds since each part was last heard, by what it follows."""
+        """Seconds since each informer was last heard, by its title."""
+        running = self._informers if self._adopted is None else [*self._informers, *self._adopted.informers]
         found: dict[str, float] = {}
-        for informer in self.informers:
+        for informer in running:
             found[informer.title] = max(found.get(informer.title, 0.0), informer.silent_seconds)
         return found
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Start all of them in ``tasks``, and wait until each has seen its collection once."""
-        fixed = self.informers
+        """Start all informers in ``tasks``, and wait until each has listed its collection once.
+
+        Before that nothing may be concluded: a portfolio that is not known yet may be the older claimant of a pod, and
+        an endpoint without its portfolio would be taken for one that was left behind.
+        """
         self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_change)
-        for informer in fixed:
+        for informer in self._informers:
             tasks.create_task(informer.run())
         tasks.create_task(self.metrics.run())
         tasks.create_task(self._progress.run())
-        await asyncio.gather(*(informer.synced.wait() for informer in fixed))
+        await asyncio.gather(*(informer.synced.wait() for informer in self._informers))
         self._server_version = await self._ask_version()
 
     def watch_adopted_pods(self, portfolios: Sequence[Object]) -> None:
@@ -99,7 +97,7 @@ class Informers:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
         namespace, name = key_of(portfolio)
         if portfolio["spec"].get("serving", {}).get("mode") != "Adopt":
-            return _all(self._pods, namespace, {labels.PORTFOLIO_LABEL: name})
+            return self._pods.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
         assert self._adopted is not None
         return self._adopted.of(portfolio)
 
@@ -109,33 +107,30 @@ class Informers:
         own = {labels.PORTFOLIO_LABEL: name}
         return World(
             portfolio=portfolio,
-            jobs=_all(self._jobs, namespace, own),
-            job_pods=_all(self._job_pods, namespace, own),
+            jobs=self._jobs.select(namespace=namespace, labels=own),
+            job_pods=self._job_pods.select(namespace=namespace, labels=own),
             pods=pods,
-            nodes={node["metadata"]["name"]: node for informer in self._nodes for node in informer.cache.select()}
-            if self._nodes
-            else None,
-            namespace=next((informer.cache.get(namespace) for informer in self._spaces), None),
+            nodes=None if self._nodes is None else {node["metadata"]["name"]: node for node in self._nodes.select()},
+            namespace=None if self._spaces is None else self._spaces.get(namespace),
             endpoints=endpoints,
-            daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
-            service=next(iter(_all(self._services, namespace, own)), None),
+            daemon_set=next(iter(self._daemon_sets.select(namespace=namespace, labels=own)), None),
+            service=next(iter(self._services.select(namespace=namespace, labels=own)), None),
             server_version=self._server_version,
             progress=self._progress.of(namespace),
         )
 
     def namespace(self, name: str) -> Object:
         """The namespace as something to tell of; it has none itself, and its events go to the default one."""
-        known = next((informer.cache.get(name) for informer in self._spaces), None)
+        known = None if self._spaces is None else self._spaces.get(name)
         return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
-    def put_job(self, namespace: str, job: Object) -> None:
-        """A Job was written: the next cycle must not miss it."""
-        self._jobs[self._namespaces.index(namespace) if self._namespaces else 0].cache.put(job)
+    def put_job(self, job: Object) -> None:
+        """Cache a Job that was written: the next cycle must not miss it."""
+        self._jobs.put(job)
 
     def drop_job(self, namespace: str, name: str) -> None:
-        """A Job was deleted."""
-        for informer in self._jobs:
-            informer.cache.delete({"metadata": {"namespace": namespace, "name": name}})
+        """Drop a Job that was deleted."""
+        self._jobs.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def _ask_version(self) -> ServerVersion:
         """The version; the oldest supported one where the operator may not know it. Asked once."""
@@ -148,20 +143,16 @@ class Informers:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
                 await asyncio.sleep(1.0)
 
-    def _per_namespace(self, api_version: str, plural: str, *, selector: str) -> list[Informer]:
-        return [
-            self._informer(api_version, plural, namespace, selector=selector) for namespace in self._namespaces or ("",)
+    def _cache(self, api_version: str, plural: str, *, selector: str = "") -> ObjectCache:
+        """A cache, and one informer for it in each namespace."""
+        cache = ObjectCache(self._on_change)
+        self._informers += [
+            Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
+            for namespace in self._namespaces or ("",)
         ]
-
-    def _informer(self, api_version: str, plural: str, namespace: str = "", *, selector: str = "") -> Informer:
-        path = collection(api_version, plural, namespace)
-        return Informer(self._api, path, selector=selector, on_change=self._on_change)
+        return cache
 
 
 def unknown_namespaces(pods: dict[PortfolioKey, list[Object] | None]) -> set[str]:
     """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
     return {namespace for (namespace, _), found in pods.items() if found is None}
-
-
-def _all(informers: Sequence[Informer], namespace: str, labels: dict[str, str]) -> list[Object]:
-    return [thing for informer in informers for thing in informer.cache.select(namespace=namespace, labels=labels)]

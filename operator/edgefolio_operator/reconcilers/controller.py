@@ -1,9 +1,8 @@
 """The cycle: look at what is, plan, write what differs; again and again.
 
-kopf delivers portfolios and endpoints; pods, Jobs, nodes and namespaces come from mirrors with selectors. Every few
-seconds, and at once after a change, each portfolio is planned anew from all of it, the youngest first: what it must
-leave to an older one is free when that one's turn comes. A portfolio whose cycle fails is logged, counted and tried
-again; it does not hold up the others.
+Every few seconds, and at once after a change, each portfolio is planned anew from all of it, the youngest first: what
+it must leave to an older one is free when that one's turn comes. A portfolio whose cycle fails is logged, counted and
+tried again; it does not hold up the others.
 """
 
 from __future__ import annotations
@@ -18,17 +17,15 @@ from typing import Any
 import aiohttp
 
 from edgefolio.decision.types import State
-from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Informers, unknown_namespaces
 from edgefolio_operator.cluster_state.snapshot import Plan, World, promises_before
 from edgefolio_operator.endpoints.facts import Sight
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
-from edgefolio_operator.kube.cache import ObjectCache
-from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.cache import Change
+from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
-from edgefolio_operator.kube.resync import Resync
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.metrics_recorder import Measurements
 from edgefolio_operator.ownership import PortfolioKey, key_of, lost_pods, repository_owners, seniority
@@ -58,8 +55,6 @@ class Controller:
         self._states: dict[PortfolioKey, dict[str, State]] = {}
         self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
         self._measurements = Measurements(metrics)
-        self.portfolios = ObjectCache(lambda change: self._pace.asked() if change.is_by_user else self._pace.changed())
-        self.endpoints = ObjectCache(lambda _: self._pace.changed())
         self.lease = LeaderElection(
             api,
             name=labels.MANAGER,
@@ -68,26 +63,14 @@ class Controller:
             changed=self._pace.changed,
         )
         self._informers = Informers(
-            api,
-            settings,
-            on_change=lambda _: self._pace.changed(),
-            on_reading=self._pace.changed,
-            is_active=self._acts,
+            api, settings, on_change=self._changed, on_reading=self._pace.changed, is_active=self._acts
         )
         self._writer = Writer(
             api,
             informers=self._informers,
-            portfolios=self.portfolios,
-            endpoints=self.endpoints,
+            portfolios=self._informers.portfolios,
+            endpoints=self._informers.endpoints,
             may_write=self._acts,
-        )
-        self._resync = Resync(
-            api,
-            {
-                collection(API_VERSION, plural, namespace): store
-                for plural, store in (("modelportfolios", self.portfolios), ("modelendpoints", self.endpoints))
-                for namespace in settings.namespaces or ("",)
-            },
         )
 
     @property
@@ -97,7 +80,6 @@ class Controller:
             cycle=time.monotonic() - self._finished_at,
             answer=self._api.silent_seconds,
             informers=self._informers.silences,
-            deaf=self._resync.deaf,
         )
 
     async def run(self) -> None:
@@ -105,11 +87,15 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.lease.run())
             await self._informers.start(tasks)
-            await self._resync.first()
-            tasks.create_task(self._resync.run())
             while True:
                 await self._cycle()
                 await self._pace.pause(planning_seconds=self._planning_seconds)
+
+    def _changed(self, change: Change) -> None:
+        if change.is_by_user and change.object["kind"] == "ModelPortfolio":
+            self._pace.asked()
+        else:
+            self._pace.changed()
 
     def _acts(self) -> bool:
         return self.lease.epoch is not None
@@ -118,7 +104,7 @@ class Controller:
         self._metrics.leading.set(self._acts())
         self._measurements.hear(self._informers.silences)
         self._pace.begin()
-        portfolios = self.portfolios.select()
+        portfolios = self._informers.portfolios.select()
         self._informers.watch_adopted_pods(portfolios)
         if self._acts():
             began, self._planning_seconds = time.monotonic(), 0.0
@@ -139,7 +125,7 @@ class Controller:
             key = key_of(portfolio)
             if key[0] in unknown:
                 continue
-            endpoints = self.endpoints.select(namespace=key[0], labels={labels.PORTFOLIO_LABEL: key[1]})
+            endpoints = self._informers.endpoints.select(namespace=key[0], labels={labels.PORTFOLIO_LABEL: key[1]})
             world = self._informers.world(portfolio, pods=selected.get(key) or (), endpoints=endpoints)
             world = replace(world, lost_pods=lost.get(key, {}), repository_owner=barred.get(key))
             if key not in self._promises:
@@ -224,7 +210,7 @@ class Controller:
             self._promises.pop(key, None)
             self._writer.forget(key)
             self._measurements.forget(key)
-        for endpoint in self.endpoints.select(labels={labels.MANAGED_BY_LABEL: labels.MANAGER}):
+        for endpoint in self._informers.endpoints.select(labels={labels.MANAGED_BY_LABEL: labels.MANAGER}):
             metadata = endpoint["metadata"]
             if (metadata["namespace"], metadata["labels"].get(labels.PORTFOLIO_LABEL)) in kept:
                 continue

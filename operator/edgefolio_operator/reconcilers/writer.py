@@ -126,7 +126,7 @@ class Writer:
         if document["kind"] == "ModelEndpoint":
             self._endpoints.put(written)
         elif document["kind"] == "Job":
-            self._informers.put_job(namespace, written)
+            self._informers.put_job(written)
 
     async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
         namespace, _ = key_of(portfolio)
