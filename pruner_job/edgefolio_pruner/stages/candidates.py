@@ -135,7 +135,7 @@ class CandidateMaker:
             size_bytes=exported.bytes,
             opset=exported.opset,
             ir_version=exported.ir_version,
-            parameters=_trainable(module),
+            parameters=_stored_numbers(module),
             macs=macs,
             outputs=outputs,
             validation_accuracy=measure_accuracy(path, validation.images, validation.labels, threads=self._threads),
@@ -188,6 +188,6 @@ class CandidateMaker:
         return np.concatenate([samples, self._source.data.train.images[: PARITY_SAMPLES - len(samples)]])
 
 
-def _trainable(module: torch.nn.Module) -> int:
-    """Numbers in the weights that the module reads, running statistics included."""
+def _stored_numbers(module: torch.nn.Module) -> int:
+    """Numbers in weights and running statistics: what the file holds, tied weights under each of their names."""
     return sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
