@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from edgefolio import specification
 from edgefolio.commands.main import HELP, build_app
+from edgefolio.contract.pod import AGENT_METRICS_PORT, AGENT_METRICS_PORT_NAME
 from edgefolio.crd.schema import documentation_of
 from edgefolio.decision import types as decision_types
 from edgefolio.manifest import manifest_schema
@@ -176,7 +177,11 @@ def _metrics() -> str:
     ]
     for title, about, owner in (
         ("Operator", "At port `metrics` (8080) of its pod.", Metrics(CollectorRegistry())),
-        ("Agent", "At port `agent-metrics` (9002) of each endpoint's pod.", AgentMetrics(model="fashion")),
+        (
+            "Agent",
+            f"At port `{AGENT_METRICS_PORT_NAME}` ({AGENT_METRICS_PORT}) of each endpoint's pod.",
+            AgentMetrics(model="fashion"),
+        ),
     ):
         parts.append(f"\n## {title}\n\n{about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n")
         for metric in vars(owner).values():

@@ -24,7 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from edgefolio.contract.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.pod import INDEX_VARIABLE, MAKING_VARIABLE
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio, load_portfolio
@@ -32,8 +33,6 @@ from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
 from edgefolio_pruner.stages.work_mirror import MAIN, RemoteWork
 
-#: Kubernetes numbers the pods of an Indexed Job in it.
-INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 EXIT_TOLD_TO_END = 128 + signal.SIGTERM
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -185,7 +184,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("work_directory", type=Path, help="where work is kept")
     parser.add_argument("--work-uri", help="where the work directory is kept in an object store")
     parser.add_argument("--copy-seconds", type=float, default=SECONDS_BETWEEN_COPIES, help="how often it is kept there")
-    parser.add_argument("--pieces", type=int, help="make one of so many pieces, by JOB_COMPLETION_INDEX")
+    parser.add_argument("--pieces", type=int, help=f"make one of so many pieces, by {INDEX_VARIABLE}")
     parsed = parser.parse_args(arguments)
     # The first process of a container ignores signals that it does not ask for.
     signal.signal(signal.SIGTERM, _told_to_end)

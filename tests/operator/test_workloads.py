@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from edgefolio.contract.pod import claim_mount
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.kube.server_version import Capabilities
 from edgefolio_operator.resources.daemonset import (
@@ -22,7 +23,7 @@ from edgefolio_operator.resources.daemonset import (
     service_url,
     serving_key,
 )
-from edgefolio_operator.resources.pruning_job import CLAIMS, Images
+from edgefolio_operator.resources.pruning_job import Images
 
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}
@@ -163,7 +164,7 @@ def test_a_repository_on_a_claim_is_mounted_where_the_agent_looks_and_makes_pods
     spec = build_daemon_set(given, owner=OWNER, images=IMAGES)["spec"]["template"]["spec"]
     agent = containers(spec)["agent"]
     (mount,) = (entry for entry in agent["volumeMounts"] if entry["name"] == "repository")
-    assert (mount["mountPath"], mount["readOnly"]) == (f"{CLAIMS}/store", True)
+    assert (mount["mountPath"], mount["readOnly"]) == (claim_mount("store"), True)
     assert {"name": "repository", "persistentVolumeClaim": {"claimName": "store"}} in spec["volumes"]
     assert "repository" not in {entry["name"] for entry in containers(spec)["triton"]["volumeMounts"]}
 

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from edgefolio.contract.pod import METRICS_PORT_VARIABLE, STATE_VARIABLE
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
 from edgefolio.repository import Repository
@@ -59,9 +60,9 @@ class ReportedEvents(Reporter):
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for what must be mended."""
     settings = Settings.of()
-    make_folder(settings.state, field="EDGEFOLIO_STATE")
+    make_folder(settings.state, field=STATE_VARIABLE)
     orders = Orders(settings.state)
-    api = EndpointApi(Access.found(), namespace=settings.namespace, name=settings.pod)
+    api = EndpointApi(Access.found(), namespace=settings.namespace, name=settings.name)
     reporter = ReportedEvents(as_json=True)
     reporter.orders = orders
     with contextlib.ExitStack() as stack:
@@ -99,7 +100,7 @@ def _serve(
         limits=limits,
     )
     metrics = AgentMetrics(model=model)
-    metrics.serve(settings.metrics_port, address="0.0.0.0", field="EDGEFOLIO_METRICS_PORT")
+    metrics.serve(settings.metrics_port, address="0.0.0.0", field=METRICS_PORT_VARIABLE)
     stack.callback(metrics.close)
     host = stack.enter_context(
         Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgefolio.contract.pod import AGENT_CONTAINER, TRITON_CONTAINER
 from edgefolio.specification.conditions import time_seconds
 
 Object = Mapping[str, Any]
-
-#: Container of the agent, and of Triton where Edgefolio made the pod.
-AGENT_CONTAINER, SERVER_CONTAINER = "agent", "triton"
 
 #: A sample is believed for so many of its own windows, if that is longer than the setting: a source that samples once
 #: a minute is not stale after a minute. Never for longer than the last figure.
@@ -145,6 +143,6 @@ def _sample(item: Object, usages: list[Object]) -> Sample | None:
 def _server_bytes(by_container: Mapping[str, Object]) -> int | None:
     """Of the container called triton, or of the only one that is not the agent's."""
     others = [name for name in by_container if name != AGENT_CONTAINER]
-    name = SERVER_CONTAINER if SERVER_CONTAINER in others else others[0] if len(others) == 1 else None
+    name = TRITON_CONTAINER if TRITON_CONTAINER in others else others[0] if len(others) == 1 else None
     amount = quantity(by_container[name]["memory"]) if name is not None else None
     return None if amount is None else int(amount)
