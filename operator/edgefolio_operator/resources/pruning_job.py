@@ -6,7 +6,6 @@ the very resource that the user wrote, with ``pvc://`` URIs replaced by the path
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ Object = dict[str, Any]
 #: A Job that is removed the moment it ends would be run again: nobody would have seen how it ended.
 LEAST_TTL_SECONDS = 60
 LOST_NODE_SECONDS = 60
-_MAKING = {"source", "data", "methods", "selection", "profiling", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +32,6 @@ class Images:
     pruner: str
     agent: str
     triton: str
-
-
-def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
-    """What a making is made from, in 16 hexadecimal digits; ``request`` is the user's wish to make it once more.
-
-    Fields that hold their default are left out, so that a field that a later version adds does not make every portfolio
-    anew. The other side of it: within one API version no default may change.
-    """
-    document = spec.model_dump(mode="json", by_alias=True, include=_MAKING, exclude_defaults=True)
-    text = json.dumps([document, request], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
