@@ -12,7 +12,6 @@ from pathlib import Path
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState, State
 from edgefolio.errors import UserError
-from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
 from edgefolio.specification import ignored_on_one_machine
 from edgefolio.specification.base import bytes_of
@@ -149,11 +148,10 @@ def _say_first_decision(
     """What an agent would serve first; nothing is started, nothing is written."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
-    threads = portfolio.portfolio.spec.serving.threads
     decision, _ = decide(
         observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),
         objectives=portfolio.objectives,
-        profiles=profiles_from_manifest(manifest, cpu_model=processor_model(), threads=threads),
+        profiles=profiles_from_manifest(manifest),
         switching=portfolio.switching,
         state=StateFile(state_directory).read() if state_directory.is_dir() else State(),
         now=time.time(),

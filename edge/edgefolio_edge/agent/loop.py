@@ -17,7 +17,6 @@ from edgefolio.decision import decide, profiles_from_manifest, state_after_failu
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
-from edgefolio.processor import processor_model
 from edgefolio_edge.agent.change_log import Teller
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
@@ -90,7 +89,6 @@ class Agent:
         self._status_file = StatusFile(state_directory)
         self._recorder = Recorder(record)
         self.state: State = self._state_file.read()
-        self._processor = processor_model()
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
         self._teller = Teller(reporter)
@@ -217,7 +215,7 @@ class Agent:
         if synced.manifest is None or synced.manifest is self._manifest:
             return
         self._manifest = synced.manifest
-        self._profiles = profiles_from_manifest(synced.manifest, cpu_model=self._processor, threads=self.store.threads)
+        self._profiles = profiles_from_manifest(synced.manifest)
         if self._serving is not None:
             # Other bytes: what failed before says nothing of them.
             self.state = replace(self.state, quarantined=())

@@ -68,7 +68,7 @@ def explain(
         )
     objectives = objectives_from_specification(portfolio.spec.objectives)
     explanation = explain_choice(
-        profiles=profiles_from_manifest(manifest, threads=portfolio.spec.serving.threads),
+        profiles=profiles_from_manifest(manifest),
         objectives=objectives,
         switching=portfolio.spec.switching,
         compute_factor=cpu_factor,
