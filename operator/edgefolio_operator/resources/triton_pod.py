@@ -10,6 +10,7 @@ agent that is dead, or in a loop of crashes, changes nothing for a Triton that s
 
 from __future__ import annotations
 
+import importlib.resources
 from typing import Any
 
 from edgefolio.contract import pod
@@ -67,23 +68,10 @@ _MAKE_KEY = (
     f"umask 077; [ -s {pod.KEY_FILE} ] || echo edgefolio-key=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
     f" > {pod.KEY_FILE}"
 )
-# A pod is not ready while a sidecar is down, and clients would lose a Triton that serves. So an agent that ends is
-# started again inside its container. Before its first sync it serves nobody: then the kubelet shall see it end.
-_AGENT = f"""\
-agent= pause=1
-trap '[ -z "$agent" ] || kill -TERM "$agent"; wait; exit 0' TERM INT
-while :; do
-  began=$(date +%s)
-  python3 -m edgefolio_edge.cluster & agent=$!
-  wait "$agent"; code=$?
-  [ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ] || exit "$code"
-  [ $(($(date +%s) - began)) -lt 60 ] || pause=1
-  echo "{{\\"event\\": \\"ended\\", \\"message\\": \\"The agent ended with $code; again in $pause s.\\"}}"
-  sleep "$pause" & agent=$!
-  wait "$agent"
-  [ "$pause" -ge 30 ] || pause=$((2 * pause))
-done
-"""
+_SUPERVISOR = importlib.resources.files(__package__).joinpath("supervisor.sh").read_text(encoding="utf-8")
+_AGENT = "".join(line for line in _SUPERVISOR.splitlines(keepends=True) if not line.startswith("#")).replace(
+    "@SYNCED@", f"{pod.HEALTH_MOUNT}/{pod.SYNCED}"
+)
 
 
 def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
