@@ -22,7 +22,13 @@ def resource_name(name: str) -> str:
 class Specification(BaseModel):
     """Frozen, camelCase outside, unknown fields refused (a typing error must not be a silent default)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=resource_name, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=resource_name,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 def _decimal_text(value: object) -> object:
