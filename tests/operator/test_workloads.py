@@ -220,6 +220,10 @@ def test_limits_of_storage_and_speed_reach_the_agent() -> None:
     assert (given["EDGEFOLIO_STORAGE_LIMIT"], given["EDGEFOLIO_BYTES_PER_SECOND"]) == (str(64 * 2**20), "4096")
 
 
+def test_a_memory_limit_may_have_any_suffix_of_kubernetes() -> None:
+    assert environment(pod(resources={"limits": {"memory": "134217728000m"}}))["EDGEFOLIO_MEMORY_LIMIT"] == str(2**27)
+
+
 def test_an_agent_asks_for_what_it_takes_and_never_for_more_than_its_limit() -> None:
     assert containers(pod())["agent"]["resources"]["requests"] == {"cpu": "25m", "memory": "128Mi"}
     given = pod(agentResources={"limits": {"memory": "64Mi"}, "requests": {"cpu": "1"}})

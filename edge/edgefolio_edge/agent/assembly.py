@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from edgefolio.decision.types import Observation, ServerState, State
 from edgefolio.errors import UserError
 from edgefolio.repository import Repository
 from edgefolio.specification import ignored_on_one_machine
-from edgefolio.specification.base import bytes_of
+from edgefolio.specification.validation_errors import bytes_option
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
@@ -27,8 +26,6 @@ from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host, require_no_server_of_another_kind
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings
-
-_QUANTITY = re.compile(r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +159,4 @@ def _say_first_decision(
 def _memory_limit(quantity: str | None) -> int | None:
     if quantity is None:
         return None
-    if not _QUANTITY.match(quantity) or bytes_of(quantity) <= 0:
-        raise UserError(
-            "this is no quantity of bytes.", field="--memory-limit", value=quantity, remedy="Write for instance 512Mi."
-        )
-    return bytes_of(quantity)
+    return bytes_option(quantity, field="--memory-limit", least=1)
