@@ -15,6 +15,7 @@ from typing import Any
 import onnxruntime
 import torch
 
+from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
 from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
@@ -27,7 +28,7 @@ from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.graph_cache import Captures
-from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest, making_specification
+from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import Decision
 
@@ -188,7 +189,7 @@ class _Making:
         key: dict[str, Any] = {
             "candidates": {candidate.name: candidate.sha256 for candidate in candidates},
             "profiles": {name: profile.model_dump(mode="json") for name, profile in profiles.items()},
-            "specification": making_specification(self._portfolio),
+            "specification": making_specification(self._portfolio.spec),
             "model": self._portfolio.spec.serving.model_name,
             "source": self._source.record,
         }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio.contract.log_format import log_as_json
+from edgefolio.contract.pod import METRICS_PORT_VARIABLE, STATE_VARIABLE
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
 from edgefolio.kubernetes.access import Access
@@ -40,7 +41,7 @@ JITTER_SECONDS = 5.0
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for what must be mended."""
     settings = Settings.of()
-    make_folder(settings.state, field="EDGEFOLIO_STATE")
+    make_folder(settings.state, field=STATE_VARIABLE)
     agent_woken, synchronizer_woken = threading.Event(), threading.Event()
 
     def ordered() -> None:
@@ -51,7 +52,7 @@ def run() -> None:
     pod = _Pod(
         settings=settings,
         orders=Orders(settings.state, changed=ordered),
-        api=EndpointClient(SyncClient(Access.found()), namespace=settings.namespace, name=settings.pod),
+        api=EndpointClient(SyncClient(Access.found()), namespace=settings.namespace, name=settings.name),
         reporter=reporter,
         agent_woken=agent_woken,
         synchronizer_woken=synchronizer_woken,
@@ -97,7 +98,7 @@ class _Pod:
         )
         metrics = AgentMetrics(model=model)
         with contextlib.ExitStack() as stack:
-            metrics.serve(settings.metrics_port, address="0.0.0.0", field="EDGEFOLIO_METRICS_PORT")
+            metrics.serve(settings.metrics_port, address="0.0.0.0", field=METRICS_PORT_VARIABLE)
             stack.callback(metrics.close)
             host = stack.enter_context(
                 Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)
