@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import aiohttp
 
@@ -13,14 +13,13 @@ from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
-from edgefolio_operator.cluster_state.snapshot import World
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.kube.cache import Change, ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.informer import Informer
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey, key_of
-from edgefolio_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +35,18 @@ class Informers:
     def __init__(
         self,
         api: Api,
-        settings: Settings,
         *,
+        namespaces: tuple[str, ...],
+        metrics_poll_seconds: float,
         on_change: Callable[[Change], None],
+        on_adopted_pod: Callable[[PortfolioKey], None],
         on_reading: Callable[[], None],
         is_active: Callable[[], bool],
     ) -> None:
         self._api = api
-        self._namespaces = settings.namespaces
+        self._namespaces = namespaces
         self._on_change = on_change
+        self._on_adopted_pod = on_adopted_pod
         self._informers: list[Informer] = []
         self.portfolios = self._cache(API_VERSION, "modelportfolios")
         self.endpoints = self._cache(API_VERSION, "modelendpoints")
@@ -54,11 +56,9 @@ class Informers:
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
         # An operator of single namespaces may read neither nodes nor namespaces; annotations there say nothing then.
-        self._nodes = None if settings.namespaces else self._cache("v1", "nodes")
-        self._spaces = None if settings.namespaces else self._cache("v1", "namespaces")
-        self.metrics = MetricsPoller(
-            api, namespaces=settings.namespaces, poll_seconds=settings.metrics_poll_seconds, changed=on_reading
-        )
+        self._nodes = None if namespaces else self._cache("v1", "nodes")
+        self._spaces = None if namespaces else self._cache("v1", "namespaces")
+        self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)
         self._progress = ProgressReader(
             api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
         )
@@ -80,7 +80,7 @@ class Informers:
         Before that nothing may be concluded: a portfolio that is not known yet may be the older claimant of a pod, and
         an endpoint without its portfolio would be taken for one that was left behind.
         """
-        self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_change)
+        self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_adopted_pod)
         for informer in self._informers:
             tasks.create_task(informer.run())
         tasks.create_task(self.metrics.run())
@@ -89,9 +89,14 @@ class Informers:
         self._server_version = await self._ask_version()
 
     def watch_adopted_pods(self, portfolios: Sequence[Object]) -> None:
-        """Keep informers for the pods that ``portfolios`` want to adopt."""
-        assert self._adopted is not None
-        self._adopted.follow(portfolios)
+        """Keep informers for the pods that ``portfolios`` want to adopt; none before :meth:`start`."""
+        if self._adopted is not None:
+            self._adopted.follow(portfolios)
+
+    @property
+    def unknown_namespaces(self) -> frozenset[str]:
+        """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
+        return frozenset() if self._adopted is None else self._adopted.unknown_namespaces
 
     def pods_of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
@@ -101,16 +106,16 @@ class Informers:
         assert self._adopted is not None
         return self._adopted.of(portfolio)
 
-    def world(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> World:
+    def snapshot(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> PortfolioSnapshot:
         """What the API server holds of ``portfolio``, as far as the caches show it."""
         namespace, name = key_of(portfolio)
         own = {labels.PORTFOLIO_LABEL: name}
-        return World(
+        return PortfolioSnapshot(
             portfolio=portfolio,
             jobs=self._jobs.select(namespace=namespace, labels=own),
             job_pods=self._job_pods.select(namespace=namespace, labels=own),
             pods=pods,
-            nodes=None if self._nodes is None else {node["metadata"]["name"]: node for node in self._nodes.select()},
+            nodes=self._nodes_of(pods),
             namespace=None if self._spaces is None else self._spaces.get(namespace),
             endpoints=endpoints,
             daemon_set=next(iter(self._daemon_sets.select(namespace=namespace, labels=own)), None),
@@ -119,13 +124,19 @@ class Informers:
             progress=self._progress.of(namespace),
         )
 
+    def _nodes_of(self, pods: Iterable[Object]) -> dict[str, Object] | None:
+        if self._nodes is None:
+            return None
+        names = {str(pod["spec"].get("nodeName") or "") for pod in pods}
+        return {name: node for name in names if (node := self._nodes.get(name)) is not None}
+
     def namespace(self, name: str) -> Object:
         """The namespace as something to tell of; it has none itself, and its events go to the default one."""
         known = None if self._spaces is None else self._spaces.get(name)
         return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
     def put_job(self, job: Object) -> None:
-        """Cache a Job that was written: the next cycle must not miss it."""
+        """Cache a Job that was written: the next plan must not miss it."""
         self._jobs.put(job)
 
     def drop_job(self, namespace: str, name: str) -> None:
@@ -151,8 +162,3 @@ class Informers:
             for namespace in self._namespaces or ("",)
         ]
         return cache
-
-
-def unknown_namespaces(pods: dict[PortfolioKey, list[Object] | None]) -> set[str]:
-    """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
-    return {namespace for (namespace, _), found in pods.items() if found is None}

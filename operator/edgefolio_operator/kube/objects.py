@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 #: A Kubernetes object, or a part of one, as decoded JSON.
@@ -13,3 +14,32 @@ ObjectKey = tuple[str, str]
 def object_key(thing: Object) -> ObjectKey:
     """Namespace and name of ``thing``."""
     return thing["metadata"].get("namespace") or "", thing["metadata"]["name"]
+
+
+def annotations_of(thing: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """Annotations of an object, none if there is no object."""
+    found: Mapping[str, str] = (thing or {}).get("metadata", {}).get("annotations") or {}
+    return found
+
+
+def has_condition(thing: Mapping[str, Any], kind: str) -> bool:
+    """Whether a pod or node has the condition ``kind``."""
+    conditions = thing.get("status", {}).get("conditions", ())
+    return any(entry["type"] == kind and entry["status"] == "True" for entry in conditions)
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether all containers of ``pod`` have ended for good."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def owner_reference(owner: Mapping[str, Any]) -> Object:
+    """Reference to ``owner`` as the controller of another object, which is garbage-collected with it."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
