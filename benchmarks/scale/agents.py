@@ -32,16 +32,16 @@ from edgefolio.decision.types import (
     State,
     TrafficWindow,
 )
+from edgefolio.kubernetes.access import Access
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.resource import API_VERSION
-from edgefolio_edge.agent.loop import Cycle, Sight
-from edgefolio_edge.cluster.api import MANAGER
+from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
+from edgefolio_edge.cluster.endpoint_client import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.models.synchronizer import Synced
 from edgefolio_edge.triton.switcher import Placement
-from edgefolio_operator.kube.client import Access
 
 CYCLE_SECONDS = 1.0
 LOAD_SECONDS = 0.2
@@ -159,12 +159,12 @@ class SimulatedAgent:
             self._state = State(last_switch_at=now, recent_switches=recent)
         synced = Synced(manifest=manifest, available=tuple(settings.COMPUTE), complete=True)
         if self._active is None:
-            cycle = Cycle(synced=synced, sight=None, observation=None, decision=None, state=self._state)
+            cycle = CycleResult(synced=synced, served=None, observation=None, decision=None, state=self._state)
         else:
             cycle = self._served(synced, self._active, order.spec)
         self._writer.after_cycle(cycle)
 
-    def _served(self, synced: Synced, active: Placement, spec: EndpointSpecification) -> Cycle:
+    def _served(self, synced: Synced, active: Placement, spec: EndpointSpecification) -> CycleResult:
         name = active.variant.name
         compute = settings.COMPUTE[name] * self.slowdown * random.uniform(1 - TREMBLE, 1 + TREMBLE)
         requests = round(REQUESTS_PER_SECOND * _WINDOW_SECONDS)
@@ -177,7 +177,6 @@ class SimulatedAgent:
             mean_queue_milliseconds=0.1,
             mean_total_milliseconds=compute + 0.5,
             in_flight=REQUESTS_PER_SECOND * (compute + 0.5) / 1e3,
-            batch=1,
             age_seconds=0,
         )
         memory = MemoryState(limit_bytes=2**30, working_set_bytes=2**27, node_available_bytes=2**32, age_seconds=0)
@@ -199,8 +198,8 @@ class SimulatedAgent:
             last_switch_at=self._state.last_switch_at,
             recent_switches=self._state.recent_switches,
         )
-        sight = Sight(ready=(), active=active, name=name)
-        return Cycle(synced=synced, sight=sight, observation=observation, decision=decision, state=self._state)
+        served = ServedVersions(ready=(), active=active, name=name)
+        return CycleResult(synced=synced, served=served, observation=observation, decision=decision, state=self._state)
 
     def _post(self, status: dict[str, Any]) -> bool:
         self._outbox = status, self.slowdown
@@ -232,15 +231,15 @@ class Link:
     def __init__(self, access: Access, *, namespace: str) -> None:
         self._access = access
         self._namespace = namespace
-        self._collection = f"{access.server}/apis/{API_VERSION}/namespaces/{namespace}/modelendpoints"
+        self._collection = f"{access.current().server}/apis/{API_VERSION}/namespaces/{namespace}/modelendpoints"
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Link:
-        token = self._access.token()
+        credentials = self._access.current()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._access.tls, limit=0),
+            connector=aiohttp.TCPConnector(ssl=credentials.tls or True, limit=0),
             timeout=aiohttp.ClientTimeout(total=20),
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers=credentials.headers,
         )
         return self
 
@@ -256,7 +255,7 @@ class Link:
 
     async def running_pods(self, selector: str) -> list[str]:
         """Names of the pods that run and carry the labels of ``selector``."""
-        url = f"{self._access.server}/api/v1/namespaces/{self._namespace}/pods"
+        url = f"{self._access.current().server}/api/v1/namespaces/{self._namespace}/pods"
         async with self.session.get(url, params={"labelSelector": selector}, raise_for_status=True) as answer:
             items = (await answer.json())["items"]
         return [pod["metadata"]["name"] for pod in items if pod["status"].get("phase") == "Running"]

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any
 
 import kopf
 from prometheus_client import REGISTRY, start_http_server
 
-from edgefolio_operator.kube.client import Access, Api
+from edgefolio.kubernetes.access import Access
+from edgefolio_operator.kube.client import Api
 from edgefolio_operator.kube.liveness import fault_of
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.reconcilers.controller import Controller
@@ -31,6 +34,17 @@ class Backoffs:
         return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Login(kopf.ConnectionInfo):  # type: ignore[misc]
+    """The operator's credentials as kopf takes them."""
+
+    tls: ssl.SSLContext
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        """Trust and client certificate."""
+        return self.tls
+
+
 class App:
     """The handlers of one operator, in a kopf registry of their own."""
 
@@ -38,6 +52,7 @@ class App:
         self.registry = kopf.OperatorRegistry()
         self._settings = settings
         self._stack = AsyncExitStack()
+        self._access: Access | None = None
         self._controller: Controller | None = None
         self._task: asyncio.Task[None] | None = None
         kopf.on.startup(registry=self.registry)(self._start)
@@ -52,13 +67,14 @@ class App:
         settings.networking.request_timeout = 20
         settings.networking.connect_timeout = 10
         settings.networking.error_backoffs = Backoffs()
+        self._access = Access.found()
         metrics = Metrics(REGISTRY)
         if self._settings.metrics_port:
             server, thread = start_http_server(self._settings.metrics_port)
             self._stack.callback(thread.join)
             self._stack.callback(server.server_close)
             self._stack.callback(server.shutdown)
-        api = await self._stack.enter_async_context(Api(Access.found()))
+        api = await self._stack.enter_async_context(Api(self._access))
         api.writes = lambda kind: metrics.writes.labels(kind).inc()
         self._controller = Controller(api, self._settings, metrics)
         self._task = asyncio.create_task(self._controller.run())
@@ -69,9 +85,10 @@ class App:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._stack.aclose()
 
-    async def _login(self, **kwargs: Any) -> Any:
-        # kopf's own two ways in; with the official client installed it would load all of it.
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def _login(self, **_: Any) -> Login:
+        assert self._access is not None
+        found = self._access.current()
+        return Login(server=found.server, token=found.token, tls=found.tls or ssl.create_default_context())
 
     async def _probe(self, **_: Any) -> float:
         """Seconds since the last good cycle. Raises when that is too long ago, which makes the probe fail."""

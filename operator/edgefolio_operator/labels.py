@@ -34,8 +34,6 @@ PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
 PAUSED_ANNOTATION = of_users.PAUSED
 OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX
 
-JOB_CONTAINER = "pruner"
-"""Container of the pods of a Job, whose termination message is read."""
 
 # What the pods of a Job do: make a revision, look what others published, delete what was published.
 JOB_COMPONENT = "pruner"

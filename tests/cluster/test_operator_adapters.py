@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from cluster_site import SPEC
 
+from edgefolio.kubernetes.access import Access
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
-from edgefolio_operator.kube.client import Access, Api
+from edgefolio_operator.kube.client import Api
 
 
 def with_api(kubeconfig: Path, work: Callable[[Api], Awaitable[None]]) -> None:

@@ -7,12 +7,14 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
-from fake_api_server import FakeApiServer, Watches
+from fake_api_server import Account, FakeApiServer, Watches, make_authorities
 
+from edgefolio.kubernetes.access import Access
 from edgefolio_operator.kube.cache import ObjectCache
-from edgefolio_operator.kube.client import Access, Api
+from edgefolio_operator.kube.client import Api
 from edgefolio_operator.kube.informer import Informer
 
 THINGS = "/api/v1/things"
@@ -25,10 +27,11 @@ def server() -> Iterator[FakeApiServer]:
 
 
 @contextlib.asynccontextmanager
-async def informer(server: FakeApiServer, *, silence_seconds: float = 90.0) -> AsyncIterator[Informer]:
+async def informer(
+    server: FakeApiServer, access: Access | None = None, *, silence_seconds: float = 90.0
+) -> AsyncIterator[Informer]:
     """An informer that has listed and watches."""
-    access = Access(server=server.url, tls=None, token=lambda: None, namespace="models")
-    async with Api(access, silence_seconds=silence_seconds) as api:
+    async with Api(access or server.access, silence_seconds=silence_seconds) as api:
         made = Informer(api, ObjectCache(), api_version="v1", plural="things")
         task = asyncio.create_task(made.run())
         try:
@@ -154,3 +157,42 @@ def test_a_restored_etcd_is_believed(server: FakeApiServer) -> None:
             assert held["metadata"]["resourceVersion"] == "51"
 
     asyncio.run(work())
+
+
+def test_many_watches_leave_connections_for_requests(server: FakeApiServer) -> None:
+    """As of an operator of many namespaces: each of its watches holds a connection."""
+
+    async def work() -> None:
+        server.put(THINGS, "a")
+        async with Api(server.access) as api, asyncio.TaskGroup() as tasks:
+            informers = [Informer(api, ObjectCache(), api_version="v1", plural="things") for _ in range(60)]
+            running = [tasks.create_task(made.run()) for made in informers]
+            async with asyncio.timeout(10):
+                while server.count("watch") < len(informers):
+                    await asyncio.sleep(0.05)
+                assert (await api.get(f"{THINGS}/a"))["metadata"]["name"] == "a"
+            for task in running:
+                task.cancel()
+
+    asyncio.run(work())
+
+
+def test_a_rotated_authority_and_token_cut_nobody_off(tmp_path: Path) -> None:
+    authorities = make_authorities(tmp_path / "authorities")
+
+    async def work(server: FakeApiServer) -> None:
+        account = Account(tmp_path, server)
+        account.write(authority=authorities / "old-ca.crt", token="first")
+        server.tokens = {"first"}
+        async with informer(server, account.access) as made:
+            server.rotate((authorities / "new.crt", authorities / "new.key"))
+            server.tokens = {"second"}
+            server.put(THINGS, "a", told=False)
+            await asyncio.sleep(0.5)
+            account.write(authority=authorities / "new-ca.crt", token="second")
+            await becomes(made, "a")
+            server.put(THINGS, "b")
+            await becomes(made, "a", "b")
+
+    with FakeApiServer(THINGS, certificate=(authorities / "old.crt", authorities / "old.key")) as server:
+        asyncio.run(work(server))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
+
+from edgefolio.kubernetes.access import Access, Credentials
 
 Object = dict[str, Any]
 Watches = Literal["well", "gone", "gone event", "ends", "silent", "forbidden", "broken"]
@@ -35,7 +38,7 @@ class FakeApiServer:
         self.watches: Watches = "well"
         self.tokens: set[str] | None = None
         self.requests: list[Request] = []
-        self.bookmark_seconds = 60.0
+        self.client_authority: Path | None = None
         self._objects: dict[str, dict[str, Object]] = {path: {} for path in collections}
         self._events: list[tuple[int, str, str, Object]] = []
         self._version = 100
@@ -49,6 +52,11 @@ class FakeApiServer:
     def url(self) -> str:
         scheme = "http" if self._server.certificate is None else "https"
         return f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def access(self) -> Access:
+        """Access without TLS and token."""
+        return Access(lambda: Credentials(server=self.url, namespace="models", tls=None, token=None))
 
     def __enter__(self) -> FakeApiServer:
         self._thread.start()
@@ -65,7 +73,8 @@ class FakeApiServer:
         with self._condition:
             known = name in self._objects[path]
             self._version += 1
-            metadata = {"name": name, "namespace": "models", "uid": name, "resourceVersion": str(self._version)}
+            metadata = {"name": name, "namespace": "models", "uid": name, "generation": self._version}
+            metadata["resourceVersion"] = str(self._version)
             thing = {"apiVersion": "v1", "kind": "Thing", "metadata": metadata, **fields}
             self._objects[path][name] = thing
             if told:
@@ -143,20 +152,19 @@ class FakeApiServer:
         if self.watches == "gone event":
             handler.stream({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}})
         elif self.watches != "ends":
-            self._stream(handler, path, since=int(query["resourceVersion"]), name=query.get("fieldSelector", ""))
+            self._stream(handler, path, query)
         handler.end_stream()
 
-    def _stream(self, handler: _Handler, path: str, *, since: int, name: str) -> None:
-        wanted = name.removeprefix("metadata.name=")
+    def _stream(self, handler: _Handler, path: str, query: dict[str, str]) -> None:
+        since, wanted = int(query["resourceVersion"]), query.get("fieldSelector", "").removeprefix("metadata.name=")
+        end = time.monotonic() + int(query["timeoutSeconds"])
         epoch = self._epoch
-        bookmark = time.monotonic() + self.bookmark_seconds
-        while True:
+        while time.monotonic() < end or self.watches == "silent":
             with self._condition:
                 if self._epoch != epoch:
                     handler.close_connection = True
                     return
                 fresh = [event for event in self._events if event[0] > since and event[2] == path]
-                version = self._version
                 if not fresh or self.watches == "silent":
                     self._condition.wait(0.05)
             if self.watches == "silent":
@@ -165,10 +173,34 @@ class FakeApiServer:
                 since = number
                 if wanted in ("", thing["metadata"]["name"]):
                     handler.stream({"type": kind, "object": thing})
-            if time.monotonic() > bookmark:
-                bookmark = time.monotonic() + self.bookmark_seconds
-                metadata = {"resourceVersion": str(version)}
-                handler.stream({"type": "BOOKMARK", "object": {"kind": "Thing", "metadata": metadata}})
+
+
+class Account:
+    """The mounted service account of a pod: links into a folder that is exchanged as a whole, as the kubelet does."""
+
+    def __init__(self, folder: Path, server: FakeApiServer) -> None:
+        self.folder = folder
+        self._number = 0
+        port = server.url.rpartition(":")[2]
+        self.environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": port}
+
+    def write(self, *, authority: Path, token: str) -> None:
+        self._number += 1
+        made = self.folder / f"..{self._number}"
+        made.mkdir()
+        shutil.copy(authority, made / "ca.crt")
+        (made / "token").write_text(token)
+        (made / "namespace").write_text("models")
+        fresh = self.folder / "..fresh"
+        fresh.symlink_to(made.name)
+        fresh.rename(self.folder / "..data")
+        for name in ("ca.crt", "token", "namespace"):
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(f"..data/{name}")
+
+    @property
+    def access(self) -> Access:
+        return Access.found(self.environment, account=self.folder)
 
 
 class _Server(ThreadingHTTPServer):
@@ -185,6 +217,9 @@ class _Server(ThreadingHTTPServer):
             if self.certificate is not None:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(*self.certificate)
+                if self.fake.client_authority is not None:
+                    context.verify_mode = ssl.CERT_REQUIRED
+                    context.load_verify_locations(self.fake.client_authority)
                 request = context.wrap_socket(request, server_side=True)
             self.open.add(request)
             super().process_request_thread(request, client_address)
@@ -243,19 +278,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the tests count requests."""
 
 
-def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate authority called ``name`` and a certificate of it for 127.0.0.1; certificate (chain) and key."""
-    folder.mkdir(parents=True, exist_ok=True)
-    authority, key = folder / f"{name}-ca.crt", folder / f"{name}-ca.key"
+def make_authorities(folder: Path) -> Path:
+    """``folder`` with two certificate authorities, ``old`` and ``new``, each with a certificate for 127.0.0.1."""
+    folder.mkdir()
     new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    sign = ["openssl", "x509", "-req", "-days", "2", "-CA", authority, "-CAkey", key, "-CAcreateserial"]
-    certificate, server_key, request = folder / f"{name}.crt", folder / f"{name}.key", folder / f"{name}.csr"
-    extensions = folder / f"{name}.ext"
-    extensions.write_text("subjectAltName=IP:127.0.0.1\n")
-    for command in (
-        [*new, "-x509", "-days", "2", "-subj", f"/CN={name} authority", "-keyout", key, "-out", authority],
-        [*new, "-subj", f"/CN={name}", "-keyout", server_key, "-out", request],
-        [*sign, "-in", request, "-extfile", extensions, "-out", certificate],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
-    return certificate, server_key
+    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
+    for name in ("old", "new"):
+        ca = f"{name}-ca"
+        sign = ["openssl", "x509", "-req", "-days", "2", "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial"]
+        for command in (
+            [*new, "-x509", "-days", "2", "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.crt"],
+            [*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr"],
+            [*sign, "-in", f"{name}.csr", "-extfile", "extensions", "-out", f"{name}.crt"],
+        ):
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    return folder

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from edgefolio.contract.pod import AGENT_CONTAINER, HEALTH_VOLUME, KEY_VOLUME, MODELS_VOLUME
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.resource_usage import AGENT_CONTAINER
 from edgefolio_operator.kube.objects import has_ended
 from edgefolio_operator.messages import listed
 
 Object = Mapping[str, Any]
 
 COMPONENT = "manifests/components/adopt"
-KEY_VOLUME = "key"
 #: Volumes that the agent shares with Triton, and what for.
 SHARED_VOLUMES = {
     KEY_VOLUME: "the key of Triton's control interfaces",
-    "health": "how Triton is",
-    "models": "verified variants",
+    HEALTH_VOLUME: "how Triton is",
+    MODELS_VOLUME: "verified variants",
 }
 _RESTRICTED_FLAGS = ("--grpc-restricted-protocol", "--http-restricted-api")
 

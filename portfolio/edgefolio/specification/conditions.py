@@ -34,7 +34,13 @@ RevisionNumber = Annotated[int, Field(ge=1, le=2**24)]
 class StatusRecord(BaseModel):
     """Frozen and camelCase like a specification, but unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=resource_name, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=resource_name,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Condition(StatusRecord):

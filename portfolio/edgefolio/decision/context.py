@@ -1,0 +1,169 @@
+"""The context of the rules: the inputs of one decision, what is derived from them, and decisions as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from edgefolio.decision.choice import Assessment, Choice, assess, choose, latency_budget
+from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
+from edgefolio.decision.estimates.compute_factor import Measurement
+from edgefolio.decision.estimates.memory import memory_bounds
+from edgefolio.decision.estimates.prediction import Conditions, Expectation
+from edgefolio.decision.state import is_quarantined
+from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
+from edgefolio.specification.serving import Switching
+
+#: What a rule decides, and the state to hand on.
+Outcome = tuple[Decision, State]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleContext:
+    """Everything that a rule may look at. ``state`` is already brought up to ``now``."""
+
+    observation: Observation
+    objectives: Objectives
+    profiles: tuple[VariantProfile, ...]
+    switching: Switching
+    state: State
+    now: float
+    measurement: Measurement | None = None
+
+    @cached_property
+    def active(self) -> VariantProfile | None:
+        """The profile of the variant that serves now; ``None`` if nothing serves or it is not known."""
+        return self.profile(self.observation.active_variant)
+
+    @property
+    def known_active(self) -> VariantProfile:
+        """:attr:`active`, for rules that run only where it is known."""
+        assert self.active is not None
+        return self.active
+
+    @cached_property
+    def assessments(self) -> tuple[Assessment, ...]:
+        """Every variant judged: the active one as measured, slower ones with the margin upward, others downward."""
+        return self.assessed(headroom_percent=float(self.switching.memory_headroom_percent))
+
+    @cached_property
+    def p95_milliseconds(self) -> float | None:
+        """p95 of the active variant: measured with traffic, else as predicted from the compute factor."""
+        found = self.assessment(self.observation.active_variant)
+        return None if found is None else found.prediction.p95_milliseconds
+
+    @cached_property
+    def violates_latency(self) -> bool:
+        """Whether the active variant is outside the latency objective; the server's own p95 may contradict."""
+        budget, p95 = latency_budget(self.objectives), self.p95_milliseconds
+        if self.measurement is None or budget is None or p95 is None or p95 <= budget:
+            return False
+        confirmed = self.measurement.confirmed_p95_milliseconds
+        return confirmed is None or confirmed > budget
+
+    @cached_property
+    def objectives_met(self) -> bool | None:
+        """Whether the active variant meets all objectives now; ``None`` if that cannot be known."""
+        found = self.assessment(self.observation.active_variant)
+        if found is None or self.measurement is None:
+            return None
+        return found.within_memory_objective and found.prediction.meets_accuracy and not self.violates_latency
+
+    @property
+    def since_switch(self) -> float | None:
+        """Seconds since the last switch."""
+        last = self.state.last_switch_at
+        return None if last is None else max(0.0, self.now - last)
+
+    def profile(self, name: str | None) -> VariantProfile | None:
+        """The profile called ``name``."""
+        return next((profile for profile in self.profiles if profile.name == name), None)
+
+    def assessment(self, name: str | None) -> Assessment | None:
+        """The assessment of the variant called ``name``."""
+        return next((entry for entry in self.assessments if entry.profile.name == name), None)
+
+    def assessed(self, *, headroom_percent: float) -> tuple[Assessment, ...]:
+        """:attr:`assessments` with another headroom under the memory limit: an emergency may use all of it."""
+        bounds = memory_bounds(self.observation, self.profiles, headroom_percent=headroom_percent)
+        return tuple(
+            assess(
+                profile,
+                conditions=self.conditions_for(profile),
+                objectives=self.objectives,
+                margin_percent=self.margin_percent(profile),
+                bounds=bounds,
+                quarantined=is_quarantined(self.state, profile.name, self.now),
+                measured=self._measured() if self.is_active(profile) else None,
+            )
+            for profile in self.profiles
+        )
+
+    def is_active(self, profile: VariantProfile) -> bool:
+        """Whether ``profile`` is that of the variant that serves now."""
+        return self.active is not None and profile.name == self.active.name
+
+    def margin_percent(self, profile: VariantProfile) -> float:
+        """How far below the latency objective ``profile`` must be predicted; the active variant is only measured."""
+        if self.is_active(profile):
+            return 0.0
+        return float(self.switching.up_margin_percent if self._is_up(profile) else self.switching.down_margin_percent)
+
+    def conditions_for(self, profile: VariantProfile) -> Conditions:
+        """The conditions under which ``profile`` is predicted."""
+        return conditions_of(self.state, self.measurement, going_down=not self._is_up(profile))
+
+    def choice(self, among: Iterable[str]) -> Choice | None:
+        """The choice among the named variants."""
+        names = set(among)
+        return choose([entry for entry in self.assessments if entry.profile.name in names])
+
+    def hold(self, reason: Reason, message: str, *, target: str | None = None) -> Decision:
+        """Leave things as they are; ``target`` is what would be taken if it might."""
+        return self._decision(Action.HOLD, reason, message, target)
+
+    def switch(self, reason: Reason, message: str, *, target: str) -> Decision:
+        """Make the endpoint serve ``target``."""
+        return self._decision(Action.SWITCH, reason, message, target)
+
+    def short_of_memory(self, entry: Assessment) -> Decision:
+        """Hold, since ``entry`` is due but cannot be loaded beside what is."""
+        name = entry.profile.name
+        message = f"{name} is due, but there is not the memory to load it: {entry.prediction.verdict}."
+        return self.hold(Reason.INSUFFICIENT_SWITCH_MEMORY, message, target=name)
+
+    def clause(self, choice: Choice) -> str:
+        """Why this choice, as the end of a sentence."""
+        p95, budget = choice.assessment.prediction.p95_milliseconds, latency_budget(self.objectives)
+        shown = "it cannot keep up either" if p95 is None else f"predicted p95 {p95:.1f} ms"
+        if p95 is not None and budget is not None:
+            shown += f" of {budget:.1f} ms"
+        if choice.objectives_met:
+            return f"{choice.name} is the most accurate that fits ({shown})"
+        return f"no variant meets all objectives, {choice.name} comes nearest ({shown})"
+
+    def _is_up(self, profile: VariantProfile) -> bool:
+        """Whether ``profile`` is no faster than the active variant."""
+        return self.active is not None and profile.mean_milliseconds >= self.active.mean_milliseconds
+
+    def _measured(self) -> Expectation | None:
+        found = self.measurement
+        if found is None or found.p95_milliseconds is None:
+            return None
+        return Expectation(p95_milliseconds=found.p95_milliseconds, utilization=found.utilization)
+
+    def _decision(self, action: Action, reason: Reason, message: str, target: str | None) -> Decision:
+        found = self.measurement
+        return Decision(
+            action=action,
+            reason=reason,
+            target=target,
+            message=message,
+            objectives_met=self.objectives_met,
+            predictions=tuple(entry.prediction for entry in self.assessments),
+            compute_factor=self.state.compute_factor,
+            transport_milliseconds=self.state.transport_milliseconds,
+            arrival_rate=None if found is None else found.arrival_rate,
+            rate_is_censored=found is not None and is_censored(self.state, found),
+        )

@@ -1,0 +1,227 @@
+"""Torch module -> ONNX file.
+
+The file is what a deployed Triton reads: dynamic batch, opset 18, IR version 8, only the standard domain, weights
+inside, checked. Batch norms are folded into the convolution or linear layer before them, in float64, for every model
+alike: a shrunk model compared with an unfolded dense one would win by the folding alone. Equal modules with equal
+weights give equal bytes, so a digest identifies a variant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from edgefolio.errors import UserError
+from edgefolio_pruner.export.batch_norm_folding import fold_batch_norms
+from edgefolio_pruner.export.evaluation_mode import evaluating
+from edgefolio_pruner.spatial.graph.dynamic_shapes import dynamic_shapes
+
+#: Operator set and IR version that Triton's onnxruntime backend has read since 2023 (opset 18 came with IR version 8).
+DEFAULT_OPSET = 18
+IR_VERSION = 8
+#: Protobuf cannot hold more than this in one file (bytes).
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """One written ONNX file: where it is, its size in bytes, and what a reader must support to run it."""
+
+    path: Path
+    bytes: int
+    opset: int
+    ir_version: int
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    operators: tuple[str, ...]
+    folded_batch_norms: int
+
+
+def export_onnx(
+    module: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    path: Path,
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_size: bool = False,
+    opset: int = DEFAULT_OPSET,
+) -> ExportedModel:
+    """Write ``module`` in evaluation mode as one self-contained ONNX file.
+
+    ``example_inputs`` are tensors ``[batch, channels, height, width]`` (any rank >= 1; axis 0 is the batch and is
+    always dynamic; with ``dynamic_size`` so are all axes from 2 on). The module is not changed. The file appears at
+    ``path`` in one rename, so an interrupted export leaves nothing half written.
+
+    Raises ``ValueError`` for a float64 module (onnxruntime has no float64 convolution on a CPU: call ``.float()``).
+    Raises :class:`UserError` if the module cannot be expressed in ONNX (the reason is the exporter's), if the result
+    needs an operator outside the standard domain, or if it is larger than one file can hold (2 GiB).
+    """
+    if opset < DEFAULT_OPSET:
+        raise UserError(
+            "The exporter writes no operator set older than 18.",
+            field="opset",
+            value=opset,
+            remedy="Use 18 (IR version 8), which every Triton since 23.03 reads.",
+        )
+    if any(tensor.dtype == torch.float64 for tensor in (*module.parameters(), *example_inputs)):
+        raise ValueError("export_onnx writes float32: call .float() on the module and the example inputs")
+    try:
+        with _quiet(), evaluating(module), torch.no_grad():
+            model, folded = _converted(module, example_inputs, input_names, output_names, dynamic_size, opset)
+    except UserError:
+        raise
+    except Exception as error:  # the exporter raises many kinds, all of them about the user's model
+        raise UserError(
+            f"The model cannot be written as ONNX: {_first_line(error)}",
+            field="model",
+            value=type(module).__name__,
+            remedy="Replace the operator it names; the file is not written.",
+        ) from error
+    _normalise(model, output_names=output_names)
+    _require_standard_domain(model)
+    content = _serialise(model)
+    onnx.checker.check_model(content, full_check=True)
+    write_atomically(path, content)
+    return ExportedModel(
+        path=path,
+        bytes=len(content),
+        opset=model.opset_import[0].version,
+        ir_version=model.ir_version,
+        input_names=tuple(value.name for value in model.graph.input),
+        output_names=tuple(value.name for value in model.graph.output),
+        operators=tuple(sorted({node.op_type for node in model.graph.node})),
+        folded_batch_norms=folded,
+    )
+
+
+def _converted(
+    module: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_size: bool,
+    opset: int,
+) -> tuple[onnx.ModelProto, int]:
+    """The module as the exporter writes it, and how many batch norms were folded."""
+    program = torch.export.export(
+        module,
+        tuple(_batch_of_two(example) for example in example_inputs),
+        dynamic_shapes=dynamic_shapes(module, example_inputs, free_size=[dynamic_size] * len(example_inputs)),
+    )
+    folded = fold_batch_norms(program)
+    onnx_program = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(input_names),
+        output_names=list(output_names),
+        optimize=True,
+        verbose=False,
+    )
+    assert onnx_program is not None
+    return onnx_program.model_proto, folded
+
+
+def _batch_of_two(example: torch.Tensor) -> torch.Tensor:
+    """The example with at least two samples: torch.export takes a size of 1 for a constant."""
+    return example if example.shape[0] > 1 else torch.cat([example, example])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress log and its notes to its own developers off the user's screen."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _normalise(model: onnx.ModelProto, *, output_names: Sequence[str]) -> None:
+    """Drop what differs between machines and exporter versions but not in meaning; say the oldest true IR version."""
+    model.ir_version = IR_VERSION
+    model.producer_name = "edgefolio"
+    model.producer_version = ""
+    model.doc_string = ""
+    model.graph.name = "model"
+    model.graph.doc_string = ""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    for tensor in model.graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    used = {node.domain for node in model.graph.node}
+    kept = [entry for entry in model.opset_import if entry.domain in used or entry.domain == ""]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    for value, name in zip(model.graph.output, output_names, strict=True):
+        assert value.name == name, "the exporter keeps the names it was given"
+
+
+def _require_standard_domain(model: onnx.ModelProto) -> None:
+    foreign = sorted(
+        {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    foreign += [f"function {function.domain}.{function.name}" for function in model.functions]
+    if foreign:
+        raise UserError(
+            f"The model needs operators outside ONNX's standard domain: {', '.join(foreign[:10])}.",
+            field="model",
+            remedy="Replace them by standard operators; such a file would not run on a plain Triton.",
+        )
+
+
+def _serialise(model: onnx.ModelProto) -> bytes:
+    if model.ByteSize() > _PROTOBUF_LIMIT:
+        raise UserError(
+            "The model is larger than one ONNX file can hold (2 GiB).",
+            field="model",
+            value=f"{model.ByteSize()} bytes",
+            remedy="Use a smaller architecture.",
+        )
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` by a rename: a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes the file private; a repository's reader may be another user.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,93 @@
+"""Keep a work directory's copy up to date while the work goes on, from a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+from edgefolio.errors import EdgefolioError
+from edgefolio_pruner.progress import Progress
+from edgefolio_pruner.work.mirror import RemoteWork, SupersededError
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_COPIES = 10.0
+#: What is measured then must not share the processor with a transfer.
+_UNDISTURBED_STAGE = "profile"
+
+
+class KeptUp:
+    """A context in which ``remote`` follows its folder; at the end it holds all of it, also after a failure.
+
+    A store that does not answer in between holds up nothing: more is then lost if the node is lost, too.
+    """
+
+    def __init__(self, remote: RemoteWork, *, seconds: float = SECONDS_BETWEEN_COPIES) -> None:
+        self._remote, self._seconds = remote, seconds
+        self._busy = threading.Lock()
+        self._ending = threading.Event()
+        self._superseded: SupersededError | None = None
+        self._stage = ""
+        self._thread = threading.Thread(target=self._follow, name="work-directory", daemon=True)
+
+    def __enter__(self) -> KeptUp:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+        if self._superseded is not None:
+            return
+        try:
+            self.send(everything=True)
+        except EdgefolioError as problem:
+            if error is None:
+                raise
+            # What ended the work is what people must hear of.
+            logger.warning("the work directory was not copied at the end: %s", problem)
+
+    def send(self, *, everything: bool = False) -> None:
+        """Copy now. Raises :class:`SupersededError`, and UserError if the store cannot be reached."""
+        with self._busy:
+            self._check()
+            try:
+                self._remote.send(everything=everything)
+            except SupersededError as error:
+                self._superseded = error
+                raise
+
+    def watching(self, progress: Progress) -> Progress:
+        """``progress`` that also ends the work when another run has taken it over."""
+
+        def report(*, stage: str, fraction: float, message: str) -> None:
+            self._check()
+            if stage != self._stage:
+                self._stage = stage
+                if stage == _UNDISTURBED_STAGE:
+                    self._try()
+            progress(stage=stage, fraction=fraction, message=message)
+
+        return report
+
+    def _check(self) -> None:
+        if self._superseded is not None:
+            raise self._superseded
+
+    def _follow(self) -> None:
+        while not self._ending.wait(self._seconds):
+            if self._stage != _UNDISTURBED_STAGE:
+                self._try()
+            if self._superseded is not None:
+                return
+
+    def _try(self) -> None:
+        try:
+            self.send()
+        except SupersededError:
+            logger.warning("another pod has taken over this work")
+        except Exception as error:  # it must go on whatever happens to the copy; the next one may succeed
+            logger.warning("the work directory was not copied: %s: %s", type(error).__name__, error)
