@@ -31,7 +31,7 @@ from demo.story import COMPARED, placed
 from demo.summary import slow_requests_percent
 
 from edgefolio.manifest import Manifest
-from edgefolio.processor import processor_model
+from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
@@ -86,7 +86,7 @@ def main() -> None:
     content: Json = {
         "command": "python -m benchmarks.demonstration",
         "machine": {
-            "processor": processor_model(),
+            "processor": this_processor().model,
             "logicalCpus": os.cpu_count(),
             "kernel": platform.release(),
             "python": platform.python_version(),

@@ -18,6 +18,7 @@ from typing import Any
 import chart_values
 import yaml
 
+from edgefolio.contract import pod as contract
 from edgefolio.crd import definitions
 from edgefolio.specification.cluster import ManagedServing
 from edgefolio.specification.resource import ModelPortfolio
@@ -157,8 +158,8 @@ def adopted_workload() -> dict[str, Any]:
     settings, image = ManagedServing(), agent_image()
     agent = agent_container(settings, image=image)
     # The server's own limit, or what the node has.
-    limit = {"resourceFieldRef": {"containerName": "triton", "resource": "limits.memory"}}
-    agent["env"].append({"name": "EDGEFOLIO_MEMORY_LIMIT", "valueFrom": limit})
+    limit = {"resourceFieldRef": {"containerName": contract.TRITON_CONTAINER, "resource": "limits.memory"}}
+    agent["env"].append({"name": contract.MEMORY_LIMIT_VARIABLE, "valueFrom": limit})
     agent["envFrom"] = [{"secretRef": {"name": REPOSITORY_SECRET, "optional": True}}]
     pod = {
         "serviceAccountName": SERVICE_ACCOUNT,
@@ -167,7 +168,7 @@ def adopted_workload() -> dict[str, Any]:
         "initContainers": [key_container(settings, image=image), agent],
         "containers": [
             {
-                "name": "triton",
+                "name": contract.TRITON_CONTAINER,
                 "ports": _portfolio_pod()["containers"][0]["ports"],
                 **triton_health(),
                 "volumeMounts": triton_mounts(),

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from edgefolio import specification
 from edgefolio.commands.main import HELP, build_app
-from edgefolio.crd.schema import documentation_of
+from edgefolio.contract.pod import AGENT_METRICS_PORT, AGENT_METRICS_PORT_NAME
+from edgefolio.crd.schema import plain
 from edgefolio.decision import types as decision_types
 from edgefolio.manifest import manifest_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
@@ -98,21 +99,20 @@ def _resource(title: str, about: str, parts: dict[str, type[BaseModel]]) -> str:
     lines = [NOTE, f"# {title}\n\n`apiVersion: edgefolio.dev/v1alpha1`, `kind: {title}`. {about}\n"]
     seen: set[str] = set()
     for place, root in parts.items():
-        schema, documentation = root.model_json_schema(by_alias=True), documentation_of(root)
+        schema = root.model_json_schema(by_alias=True)
         queue: list[tuple[str, dict[str, Any]]] = [(place, schema)]
         while queue:
             path, model = queue.pop(0)
             if model["title"] in seen or "properties" not in model:
                 continue
             seen.add(model["title"])
-            said = documentation[model["title"]]
             lines.append(
-                f"\n## {model['title']}\n\n`{path}`\n\n{_text(said.summary)}\n"
+                f"\n## {model['title']}\n\n`{path}`\n\n{_text(model.get('description', ''))}\n"
                 "\n| field | meaning | type | default |\n|---|---|---|---|\n"
             )
             for name, field in model["properties"].items():
                 default = "required" if name in model.get("required", ()) else _json_default(field.get("default"))
-                meaning = _text(said.fields.get(name, ""))
+                meaning = _text(field.get("description", ""))
                 lines.append(f"| `{name}` | {meaning} | {_type_of(field)} | {default} |\n")
                 queue.extend((f"{path}.{name}", schema["$defs"][inner]) for inner in _references(field))
     return "".join(lines)
@@ -120,7 +120,7 @@ def _resource(title: str, about: str, parts: dict[str, type[BaseModel]]) -> str:
 
 def _text(text: str) -> str:
     """Prose in one line of Markdown: names in angle brackets or with stars in them are no markup."""
-    return re.sub(r"([<>*|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([<>*|])", r"\\\1", " ".join(plain(text).split()))
 
 
 def _references(field: dict[str, Any]) -> list[str]:
@@ -176,7 +176,11 @@ def _metrics() -> str:
     ]
     for title, about, owner in (
         ("Operator", "At port `metrics` (8080) of its pod.", Metrics(CollectorRegistry())),
-        ("Agent", "At port `agent-metrics` (9002) of each endpoint's pod.", AgentMetrics(model="fashion")),
+        (
+            "Agent",
+            f"At port `{AGENT_METRICS_PORT_NAME}` ({AGENT_METRICS_PORT}) of each endpoint's pod.",
+            AgentMetrics(model="fashion"),
+        ),
     ):
         parts.append(f"\n## {title}\n\n{about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n")
         for metric in vars(owner).values():

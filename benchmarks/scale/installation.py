@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "cluster"
 
 from control_plane import ControlPlane, Kubernetes, Refused, add_fake_nodes, free_ports, install_resources, programs
 
+from edgefolio.contract.making_key import making_key
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import labels
-from edgefolio_operator.resources.pruning_job import making_key
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 OPERATOR_COMMAND = (sys.executable, "-m", "edgefolio_operator")

@@ -26,7 +26,7 @@ from benchmarks.switching.load import Load, SwitchRecord, figures
 from benchmarks.switching.portfolio import MODEL, images, publish
 
 from edgefolio.manifest import Manifest
-from edgefolio.processor import processor_model
+from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.observation.memory import processes_memory
@@ -229,7 +229,7 @@ def _rate(site: Site) -> float:
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
     packages = ("nvidia-pytriton", "onnxruntime", "numpy", "tritonclient")
     return {
-        "processor": processor_model(),
+        "processor": this_processor().model,
         "logicalCpus": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgefolio.contract.health_files import RESTART, SERVING, SYNCED
+from edgefolio.contract.pod import HEALTH_VARIABLE, RESTART, SERVING, SYNCED
 from edgefolio.files import writing
-
-_FIELD = "EDGEFOLIO_HEALTH"
 
 
 class Health:
@@ -59,7 +57,7 @@ class Health:
         path = self._directory / name
         if path.exists() == present:
             return
-        with writing(path, field=_FIELD):
+        with writing(path, field=HEALTH_VARIABLE):
             if present:
                 path.touch()
             else:

@@ -34,6 +34,7 @@ PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
 PAUSED_ANNOTATION = of_users.PAUSED
 OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX
 
+
 # What the pods of a Job do: make a revision, look what others published, delete what was published.
 JOB_COMPONENT = "pruner"
 CHECK_COMPONENT = "check"

@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from edgefolio.contract.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport, leave
 from edgefolio.contract.log_format import log_as_json, log_line
+from edgefolio.contract.pod import INDEX_VARIABLE, MAKING_VARIABLE
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
@@ -36,8 +37,6 @@ from edgefolio_pruner.work.mirror import MAIN, RemoteWork
 
 logger = logging.getLogger(__name__)
 
-#: Kubernetes numbers the pods of an Indexed Job in it.
-INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 EXIT_TOLD_TO_END = 128 + signal.SIGTERM
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -190,7 +189,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("work_directory", type=Path, help="where work is kept")
     parser.add_argument("--work-uri", help="where the work directory is kept in an object store")
     parser.add_argument("--copy-seconds", type=float, default=SECONDS_BETWEEN_COPIES, help="how often it is kept there")
-    parser.add_argument("--pieces", type=int, help="make one of so many pieces, by JOB_COMPLETION_INDEX")
+    parser.add_argument("--pieces", type=int, help=f"make one of so many pieces, by {INDEX_VARIABLE}")
     parsed = parser.parse_args(arguments)
     log_as_json(level=logging.WARNING)
     # The first process of a container ignores signals that it does not ask for.

@@ -16,7 +16,7 @@ from typing import Any
 from cluster_site import wait_for
 from control_plane import ControlPlane, Kubernetes
 
-from edgefolio.contract.job_report import TERMINATION_MESSAGE_VARIABLE
+from edgefolio.contract.pod import TERMINATION_MESSAGE_VARIABLE
 from edgefolio.specification.conditions import time_text
 
 

@@ -23,9 +23,10 @@ from onnx import TensorProto, helper
 from packaging.utils import canonicalize_name
 
 import edgefolio
+from edgefolio.contract.pod import HEALTH_MOUNT, KEY_MOUNT, MODELS_MOUNT
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.resources.pruning_job import Images, build_job
-from edgefolio_operator.resources.triton_pod import HEALTH, KEY, MODELS, build_pod
+from edgefolio_operator.resources.triton_pod import build_pod
 
 MEGABYTE = 1_000_000
 #: Not compressed. The operator's is a promise; the others are there to notice what creeps in.
@@ -191,7 +192,7 @@ def test_the_operator_runs_restricted(restricted: Callable[[str], Restricted], t
 def test_the_agent_runs_restricted(restricted: Callable[[str], Restricted], tmp_path: Path) -> None:
     agent = restricted("edge")
     agent.mount(_volume(tmp_path / "state"), "/state")
-    agent.mount(_volume(tmp_path / "health"), HEALTH)
+    agent.mount(_volume(tmp_path / "health"), HEALTH_MOUNT)
     # The pod's command looks after the agent, and hands on why it ended before its first sync.
     for command in (agent.image.configuration["Entrypoint"], _pod_of_endpoint()["initContainers"][1]["command"]):
         refused = agent.run(*command, environment={"POD_NAME": "digits-a"})
@@ -236,14 +237,14 @@ def test_triton_serves_with_our_backend(restricted: Callable[[str], Restricted],
     pod = _pod_of_endpoint()
     key = _volume(tmp_path / "key")
     agent = restricted("edge")
-    agent.mount(key, KEY)
+    agent.mount(key, KEY_MOUNT)
     made = agent.run(*pod["initContainers"][0]["command"])
     assert made == Finished(exit_code=0, output="")
     name, secret = (key / "key").read_text().strip().split("=")
     triton = restricted("triton")
-    triton.mount(key, KEY, read_only=True)
-    triton.mount(_volume(tmp_path / "health"), HEALTH)
-    triton.mount(_model(tmp_path / "models"), MODELS, read_only=True)
+    triton.mount(key, KEY_MOUNT, read_only=True)
+    triton.mount(_volume(tmp_path / "health"), HEALTH_MOUNT)
+    triton.mount(_model(tmp_path / "models"), MODELS_MOUNT, read_only=True)
     with triton.running(*pod["containers"][0]["command"], log=tmp_path / "triton.log") as server:
         server.wait_for("python3", "-c", _request("v2/health/live"), seconds=60)
         with pytest.raises(AssertionError, match="403"):

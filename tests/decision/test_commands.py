@@ -154,13 +154,10 @@ def test_explain_refuses_nonsense_with_the_field(
     assert f"field:  {field}" in err
 
 
-def test_profiles_come_from_the_environment_that_is_likest() -> None:
-    manifest = manifest_of(threads=(1, 2))
-    assert [profile.name for profile in profiles_from_manifest(manifest)] == ["tiny", "small", "mid", "large"]
-    large = profiles_from_manifest(manifest, threads=2)[-1]
-    assert large.mean_milliseconds == pytest.approx(5)
-    assert profiles_from_manifest(manifest, cpu_model="cpu-2")[-1].mean_milliseconds == pytest.approx(5)
-    assert profiles_from_manifest(manifest, threads=7)[-1].mean_milliseconds == pytest.approx(10)
+def test_of_several_profiles_the_first_counts() -> None:
+    profiles = profiles_from_manifest(manifest_of(threads=(1, 2)))
+    assert [profile.name for profile in profiles] == ["tiny", "small", "mid", "large"]
+    assert profiles[-1].mean_milliseconds == pytest.approx(10)
 
 
 def test_a_batch_that_was_not_profiled_is_scaled_from_the_nearest() -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgefolio.errors import EdgefolioError
 from edgefolio.manifest import Accuracy
+from edgefolio.processor import this_processor
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import RunnerProcess, profile_variants, summarise_latencies
@@ -94,7 +95,8 @@ def test_accuracy_counts_through_the_file(tmp_path):
 def test_the_environment_is_described(tmp_path):
     environment = describe_environment(threads=2, onnxruntime_version="1")
     assert environment.threads == 2
-    assert environment.cpu_model
+    assert environment.cpu_model == this_processor().model
+    assert set(environment.instruction_sets) <= this_processor().flags
     assert environment.logical_cpus == len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     assert cpu_quota(tmp_path) == 1.5

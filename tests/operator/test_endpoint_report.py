@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefolio.contract.endpoint_report import (
-    decimal_text,
     observation_of,
     profile_of,
     report_of_decision,
@@ -17,6 +16,7 @@ from edgefolio.contract.endpoint_report import (
     state_of,
     variant_status_of,
 )
+from edgefolio.contract.status_mapper import decimal_text
 from edgefolio.decision import decide
 from edgefolio.decision.types import (
     Action,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgefolio.contract.making_key import making_key
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.resources.pruning_job import (
@@ -15,7 +16,6 @@ from edgefolio_operator.resources.pruning_job import (
     build_specification,
     claims_in,
     localized,
-    making_key,
     pieces_to_make,
 )
 from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job

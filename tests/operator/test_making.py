@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport
+from edgefolio.contract.making_key import making_key
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.portfolio_status import JobStatus, VariantStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.cluster_state.job_status import observed_job
 from edgefolio_operator.labels import pieces_job_name
-from edgefolio_operator.resources.pruning_job import making_key
 from edgefolio_operator.revisions.pruning_job import MakingPlan, failure_of, plan_making
 
 NOW = 1_800_000_000.0

@@ -22,14 +22,10 @@ class Leaf(Specification):
 
 
 class Tree(Specification):
-    """A tree.
-
-    | field | meaning |
-    |---|---|
-    | ``height`` | how high |
-    """
+    """A tree."""
 
     height: DecimalString
+    """How high."""
     leaf: Leaf = Leaf()
     """The leaf."""
     other: Leaf | None = None

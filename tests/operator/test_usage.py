@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefolio.specification.base import quantity
 from edgefolio.specification.conditions import time_text
-from edgefolio_operator.cluster_state.resource_usage import Sample, duration, node_samples, pod_samples, quantity
+from edgefolio_operator.cluster_state.resource_usage import Sample, duration, node_samples, pod_samples
 
 NOW = 1_800_000_000.0
 
@@ -49,7 +50,7 @@ POD = {
     ],
 )
 def test_quantities(text: str, value: float) -> None:
-    assert quantity(text) == pytest.approx(value)
+    assert float(quantity(text) or 0) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "m", "1x", "1 Ki", "NaN", "1e999", None, 5, [], "٣"])

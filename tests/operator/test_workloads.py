@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
-import subprocess
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgefolio.contract.pod import claim_mount
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.daemonset import (
@@ -22,7 +17,7 @@ from edgefolio_operator.resources.daemonset import (
     service_url,
     serving_key,
 )
-from edgefolio_operator.resources.pruning_job import CLAIMS, Images
+from edgefolio_operator.resources.pruning_job import Images
 
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}
@@ -163,7 +158,7 @@ def test_a_repository_on_a_claim_is_mounted_where_the_agent_looks_and_makes_pods
     spec = build_daemon_set(given, owner=OWNER, images=IMAGES)["spec"]["template"]["spec"]
     agent = containers(spec)["agent"]
     (mount,) = (entry for entry in agent["volumeMounts"] if entry["name"] == "repository")
-    assert (mount["mountPath"], mount["readOnly"]) == (f"{CLAIMS}/store", True)
+    assert (mount["mountPath"], mount["readOnly"]) == (claim_mount("store"), True)
     assert {"name": "repository", "persistentVolumeClaim": {"claimName": "store"}} in spec["volumes"]
     assert "repository" not in {entry["name"] for entry in containers(spec)["triton"]["volumeMounts"]}
 
@@ -225,73 +220,15 @@ def test_limits_of_storage_and_speed_reach_the_agent() -> None:
     assert (given["EDGEFOLIO_STORAGE_LIMIT"], given["EDGEFOLIO_BYTES_PER_SECOND"]) == (str(64 * 2**20), "4096")
 
 
+def test_a_memory_limit_may_have_any_suffix_of_kubernetes() -> None:
+    assert environment(pod(resources={"limits": {"memory": "134217728000m"}}))["EDGEFOLIO_MEMORY_LIMIT"] == str(2**27)
+
+
 def test_an_agent_asks_for_what_it_takes_and_never_for_more_than_its_limit() -> None:
     assert containers(pod())["agent"]["resources"]["requests"] == {"cpu": "25m", "memory": "128Mi"}
     given = pod(agentResources={"limits": {"memory": "64Mi"}, "requests": {"cpu": "1"}})
     found = containers(given)["agent"]["resources"]
     assert found == {"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}
-
-
-class AgentContainer:
-    """The agent's container without a container: its command, with a program in the agent's place."""
-
-    def __init__(self, folder: Path, agent: str) -> None:
-        self.health, self.log = folder / "health", folder / "log"
-        self.health.mkdir()
-        program = folder / "bin" / "python3"
-        program.parent.mkdir()
-        program.write_text(f"#!/bin/sh\necho start $$ >> {self.log}\n{agent}\n")
-        program.chmod(0o755)
-        script = containers(pod())["agent"]["command"][-1].replace("/run/edgefolio-health", str(self.health))
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", script],
-            env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def starts(self) -> list[int]:
-        """Process ids of the agents so far."""
-        return [int(line.split()[1]) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-    def wait_for_starts(self, count: int) -> None:
-        end = time.monotonic() + 30
-        while len(self.starts()) < count:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-
-def test_an_agent_that_never_synced_ends_its_container_with_its_own_code(tmp_path: Path) -> None:
-    container = AgentContainer(tmp_path, "exit 2")
-    container.process.communicate()
-    assert container.process.returncode == 2
-    assert len(container.starts()) == 1
-
-
-def test_an_agent_that_dies_later_is_started_again_inside_its_container(tmp_path: Path) -> None:
-    container = AgentContainer(tmp_path, "exec sleep 600")
-    (container.health / "synced").touch()
-    container.wait_for_starts(1)
-    os.kill(container.starts()[0], signal.SIGKILL)
-    container.wait_for_starts(2)
-    assert container.process.poll() is None
-    container.process.terminate()
-    said, _ = container.process.communicate(timeout=30)
-    assert container.process.returncode == 0
-    assert json.loads(said) == {"event": "ended", "message": "The agent ended with 137; again in 1 s."}
-    with pytest.raises(ProcessLookupError):
-        os.kill(container.starts()[1], 0)
-
-
-def test_the_end_of_the_container_waits_for_the_agent(tmp_path: Path) -> None:
-    container = AgentContainer(
-        tmp_path, f"trap 'sleep 0.5; touch {tmp_path}/done; exit' TERM; while :; do sleep 0.1; done"
-    )
-    container.wait_for_starts(1)
-    time.sleep(0.3)
-    container.process.terminate()
-    container.process.communicate(timeout=30)
-    assert (tmp_path / "done").exists()
 
 
 def test_agents_are_bound_to_their_own_role() -> None:

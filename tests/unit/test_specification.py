@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio, Switching
 from edgefolio.specification.base import ByteQuantity, DecimalString, bytes_of, resource_name
 from edgefolio.specification.loading import ignored_on_one_machine, parse_portfolio
+from edgefolio.specification.validation_errors import bytes_option
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 URIS = st.sampled_from(["./portfolios", "/srv/portfolios", "s3://bucket/prefix", "builtin:digits", "data.npz"])
@@ -185,3 +187,11 @@ def test_a_number_in_yaml_is_the_decimal_that_was_written(value: float) -> None:
 def test_what_is_no_decimal_is_refused(value: object) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(DecimalString).validate_python(value)
+
+
+@pytest.mark.parametrize(("text", "least"), [("0", 1), ("64 MB", 0), ("-1Mi", 0), ("", 0), ("1Mi\n", 0), ("250m", 0)])
+def test_an_option_that_is_no_amount_of_memory_is_named(text: str, least: int) -> None:
+    with pytest.raises(UserError, match="not an amount of memory") as caught:
+        bytes_option(text, field="--memory", least=least)
+    assert (caught.value.field, caught.value.value) == ("--memory", text)
+    assert bytes_option("1.5Ki", field="--memory", least=1536) == 1536

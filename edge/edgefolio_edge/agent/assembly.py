@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState, State
-from edgefolio.errors import UserError
-from edgefolio.processor import processor_model
 from edgefolio.repository import Repository
-from edgefolio.specification.base import BYTES_PATTERN, bytes_of
 from edgefolio.specification.loading import ignored_on_one_machine
+from edgefolio.specification.validation_errors import bytes_option
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
@@ -123,11 +120,10 @@ def _log_first_decision(
     """Log what an agent would serve first; nothing is started, nothing is written."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
-    threads = portfolio.portfolio.spec.serving.threads
     decision, _ = decide(
         observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),
         objectives=portfolio.objectives,
-        profiles=profiles_from_manifest(manifest, cpu_model=processor_model(), threads=threads),
+        profiles=profiles_from_manifest(manifest),
         switching=portfolio.switching,
         state=StateFile(state_directory).read() if state_directory.is_dir() else State(),
         now=time.time(),
@@ -138,8 +134,4 @@ def _log_first_decision(
 def _memory_limit(quantity: str | None) -> int | None:
     if quantity is None:
         return None
-    if not re.match(BYTES_PATTERN, quantity) or bytes_of(quantity) <= 0:
-        raise UserError(
-            "this is no quantity of bytes.", field="--memory-limit", value=quantity, remedy="Write for instance 512Mi."
-        )
-    return bytes_of(quantity)
+    return bytes_option(quantity, field="--memory-limit", least=1)

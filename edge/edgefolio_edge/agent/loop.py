@@ -14,7 +14,6 @@ from edgefolio.decision import decide, profiles_from_manifest, state_after_failu
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
-from edgefolio.processor import processor_model
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import LOAD_FAILED, CycleFailure, CycleResult, ServedVersions
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
@@ -58,7 +57,6 @@ class Agent:
         self._status_file = StatusFile(options.state_directory)
         self._recorder = Recorder(options.record)
         self.state: State = self._state_file.read()
-        self._processor = processor_model()
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
@@ -191,7 +189,7 @@ class Agent:
         if synced.manifest is None or synced.manifest is self._manifest:
             return
         self._manifest = synced.manifest
-        self._profiles = profiles_from_manifest(synced.manifest, cpu_model=self._processor, threads=self.store.threads)
+        self._profiles = profiles_from_manifest(synced.manifest)
         if self._serving is not None:
             # Failures of the old revision's bytes say nothing of the new ones.
             self.state = replace(self.state, quarantined=())

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio.contract.log_format import log_as_json
+from edgefolio.contract.pod import METRICS_PORT_VARIABLE, STATE_VARIABLE
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
+from edgefolio.kubernetes.access import Access
+from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, SyncClient
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
-from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
-from edgefolio_edge.cluster.endpoint_watcher import Follower
+from edgefolio_edge.cluster.endpoint_client import EndpointClient
+from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Order, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.settings import Settings
@@ -38,7 +41,7 @@ JITTER_SECONDS = 5.0
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for what must be mended."""
     settings = Settings.of()
-    make_folder(settings.state, field="EDGEFOLIO_STATE")
+    make_folder(settings.state, field=STATE_VARIABLE)
     agent_woken, synchronizer_woken = threading.Event(), threading.Event()
 
     def ordered() -> None:
@@ -49,7 +52,7 @@ def run() -> None:
     pod = _Pod(
         settings=settings,
         orders=Orders(settings.state, changed=ordered),
-        api=EndpointApi(Access.found(), namespace=settings.namespace, name=settings.pod),
+        api=EndpointClient(SyncClient(Access.found()), namespace=settings.namespace, name=settings.name),
         reporter=reporter,
         agent_woken=agent_woken,
         synchronizer_woken=synchronizer_woken,
@@ -57,9 +60,9 @@ def run() -> None:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         stack.enter_context(only_writer_of_directory(settings.state))
-        follower = Follower(pod.api, pod.orders, reporter)
-        stack.callback(follower.stop)
-        follower.start()
+        watcher = EndpointWatcher(pod.api, pod.orders, reporter)
+        stack.callback(watcher.stop)
+        watcher.start()
         order = _first_order(pod.orders, stop)
         if order is not None:
             pod.serve(order, stop)
@@ -71,7 +74,7 @@ class _Pod:
 
     settings: Settings
     orders: Orders
-    api: EndpointApi
+    api: EndpointClient
     reporter: Reporter
     agent_woken: threading.Event
     synchronizer_woken: threading.Event
@@ -95,7 +98,7 @@ class _Pod:
         )
         metrics = AgentMetrics(model=model)
         with contextlib.ExitStack() as stack:
-            metrics.serve(settings.metrics_port, address="0.0.0.0", field="EDGEFOLIO_METRICS_PORT")
+            metrics.serve(settings.metrics_port, address="0.0.0.0", field=METRICS_PORT_VARIABLE)
             stack.callback(metrics.close)
             host = stack.enter_context(
                 Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)

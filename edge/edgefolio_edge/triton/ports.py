@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+from edgefolio.contract.pod import GRPC_PORT, HTTP_PORT, METRICS_PORT
 from edgefolio.errors import UserError
 
 
@@ -12,9 +13,9 @@ from edgefolio.errors import UserError
 class Ports:
     """Where a server listens. 0 asks for any free port."""
 
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
+    http: int = HTTP_PORT
+    grpc: int = GRPC_PORT
+    metrics: int = METRICS_PORT
 
 
 def settle_ports(ports: Ports, *, address: str) -> Ports:

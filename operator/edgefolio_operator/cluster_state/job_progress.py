@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import aiohttp
 
 from edgefolio.contract.job_report import ProgressLine
+from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.objects import Object
-from edgefolio_operator.resources.pruning_job import CONTAINER
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class ProgressReader:
     async def _line(self, pod: Object) -> ProgressLine | None:
         metadata = pod["metadata"]
         path = collection("v1", "pods", metadata["namespace"]) + f"/{metadata['name']}/log"
-        parameters = {"container": CONTAINER, "tailLines": str(_LINES), "limitBytes": str(_BYTES)}
+        parameters = {"container": JOB_CONTAINER, "tailLines": str(_LINES), "limitBytes": str(_BYTES)}
         try:
             return ProgressLine.newest_in(await self._api.text(path, parameters, longest_seconds=_LONGEST_READ_SECONDS))
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio.contract.job_report import FailureReport, PublishedReport, report_of_message
+from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio.specification.conditions import time_seconds
 from edgefolio_operator import labels
-from edgefolio_operator.resources.pruning_job import CONTAINER
 
 Object = Mapping[str, Any]
 
@@ -104,7 +104,7 @@ def _ends(pod: Object) -> list[Mapping[str, Any]]:
     return [
         state["terminated"]
         for container in pod.get("status", {}).get("containerStatuses", ())
-        if container.get("name") == CONTAINER
+        if container.get("name") == JOB_CONTAINER
         for state in (container.get("lastState", {}), container.get("state", {}))
         if state.get("terminated")
     ]

@@ -10,37 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgefolio.contract.pod import AGENT_CONTAINER, TRITON_CONTAINER
+from edgefolio.specification.base import quantity
 from edgefolio.specification.conditions import time_seconds
 
 Object = Mapping[str, Any]
-
-#: Container of the agent, and of Triton where Edgefolio made the pod.
-AGENT_CONTAINER, SERVER_CONTAINER = "agent", "triton"
 
 #: A sample is believed for so many of its own windows, if that is longer than the setting: a source that samples once
 #: a minute is not stale after a minute. Never for longer than the last figure.
 _BELIEVED_WINDOWS = 3.0
 LONGEST_BELIEF_SECONDS = 300.0
 
-_SUFFIXES = {
-    "n": 1e-9,
-    "u": 1e-6,
-    "m": 1e-3,
-    "": 1.0,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "P": 1e15,
-    "E": 1e18,
-    "Ki": 2.0**10,
-    "Mi": 2.0**20,
-    "Gi": 2.0**30,
-    "Ti": 2.0**40,
-    "Pi": 2.0**50,
-    "Ei": 2.0**60,
-}
-_QUANTITY = re.compile(r"^([0-9]{1,24}(?:\.[0-9]{0,24})?)(?:[eE]([+-]?[0-9]{1,2})|([numkMGTPE]|[KMGTPE]i)?)$")
 _DURATION_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ms|us|µs|ns|h|m|s)")
 
@@ -109,15 +89,6 @@ def pod_samples(items: Iterable[Object]) -> dict[tuple[str, str], PodSample]:
     return found
 
 
-def quantity(text: Any) -> float | None:
-    """A quantity as Kubernetes writes it (``123456789n``, ``250m``, ``1536Ki``, ``1e3``); ``None`` if it is none."""
-    match = _QUANTITY.match(text) if isinstance(text, str) else None
-    if match is None:
-        return None
-    digits, exponent, suffix = match.groups()
-    return float(digits) * (10.0 ** int(exponent) if exponent else _SUFFIXES[suffix or ""])
-
-
 def duration(text: Any) -> float | None:
     """Seconds in a duration as Go writes it (``15.034s``, ``1m0s``); ``None`` if it is none."""
     if not isinstance(text, str):
@@ -135,8 +106,8 @@ def _sample(item: Object, usages: list[Object]) -> Sample | None:
     if not usages or None in cores or None in memory:
         return None
     return Sample(
-        cpu_cores=sum(value or 0.0 for value in cores),
-        memory_bytes=int(sum(value or 0.0 for value in memory)),
+        cpu_cores=float(sum(value or 0 for value in cores)),
+        memory_bytes=int(sum(value or 0 for value in memory)),
         time=time_seconds(str(item["timestamp"])),
         window_seconds=window if window is not None else 0.0,
     )
@@ -145,6 +116,6 @@ def _sample(item: Object, usages: list[Object]) -> Sample | None:
 def _server_bytes(by_container: Mapping[str, Object]) -> int | None:
     """Of the container called triton, or of the only one that is not the agent's."""
     others = [name for name in by_container if name != AGENT_CONTAINER]
-    name = SERVER_CONTAINER if SERVER_CONTAINER in others else others[0] if len(others) == 1 else None
+    name = TRITON_CONTAINER if TRITON_CONTAINER in others else others[0] if len(others) == 1 else None
     amount = quantity(by_container[name]["memory"]) if name is not None else None
     return None if amount is None else int(amount)

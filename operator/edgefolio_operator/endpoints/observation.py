@@ -7,13 +7,13 @@ the core decides.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from edgefolio.decision.types import MemoryState, NodeState, Observation
-from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, quantity
+from edgefolio.specification.base import quantity
+from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample
 
 Object = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ def pressures_of(node: Object | None) -> tuple[str, ...]:
 def allocatable(node: Object | None, resource: str) -> float | None:
     """What a node has for pods."""
     amount = quantity(((node or {}).get("status", {}).get("allocatable") or {}).get(resource))
-    return amount if amount is not None and 0 < amount < math.inf else None
+    return float(amount) if amount else None
 
 
 def _fresh(sample: Sample | None, view: ClusterView, now: float) -> Sample | None:

@@ -6,11 +6,12 @@ import hashlib
 import json
 from typing import Any
 
+from edgefolio.contract.pod import HTTP_PORT
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.pruning_job import Images, repository_claim
-from edgefolio_operator.resources.triton_pod import HTTP_PORT, SERVICE_ACCOUNT, build_pod, service_ports
+from edgefolio_operator.resources.triton_pod import SERVICE_ACCOUNT, build_pod, service_ports
 
 Object = dict[str, Any]
 

@@ -6,14 +6,12 @@ the very resource that the user wrote, with ``pvc://`` URIs replaced by the path
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgefolio.contract.job_report import MAKING_VARIABLE
+from edgefolio.contract import pod
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT
 from edgefolio.specification.cluster import JobSpecification, PodSettings, Resources
@@ -22,16 +20,9 @@ from edgefolio_operator import labels
 
 Object = dict[str, Any]
 
-CONTAINER = "pruner"
-#: Where a claim that a pvc:// URI names is mounted.
-CLAIMS = "/claims"
-WORK = "/work"
 #: A Job that is removed the moment it ends would be run again: nobody would have seen how it ended.
 LEAST_TTL_SECONDS = 60
 LOST_NODE_SECONDS = 60
-_SPECIFICATION = "/etc/edgefolio"
-_CLAIM_URI = re.compile(r"^pvc://([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(/.*)?$")
-_MAKING = {"source", "data", "methods", "selection", "profiling", "seed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +32,6 @@ class Images:
     pruner: str
     agent: str
     triton: str
-
-
-def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
-    """What a making is made from, in 16 hexadecimal digits; ``request`` is the user's wish to make it once more.
-
-    Fields that hold their default are left out, so that a field that a later version adds does not make every portfolio
-    anew. The other side of it: within one API version no default may change.
-    """
-    document = spec.model_dump(mode="json", by_alias=True, include=_MAKING, exclude_defaults=True)
-    text = json.dumps([document, request], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
@@ -69,7 +49,7 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(portfolio, key=key, owner=owner),
-        "data": {"portfolio.json": json.dumps(document, sort_keys=True)},
+        "data": {pod.SPECIFICATION_FILE: json.dumps(document, sort_keys=True)},
     }
 
 
@@ -92,7 +72,7 @@ def build_job(
                 # Bad input stays bad; a lost node is nobody's failure.
                 {
                     "action": "FailJob",
-                    "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]},
+                    "onExitCodes": {"containerName": pod.JOB_CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]},
                 },
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             ]
@@ -127,9 +107,7 @@ def localized(document: Any) -> Any:
         return {key: localized(value) for key, value in document.items()}
     if isinstance(document, list):
         return [localized(value) for value in document]
-    if isinstance(document, str) and (match := _CLAIM_URI.match(document)):
-        return f"{CLAIMS}/{match[1]}{match[3] or ''}"
-    return document
+    return pod.path_in_pod(document) if isinstance(document, str) else document
 
 
 def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
@@ -141,8 +119,8 @@ def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
         if isinstance(document, list):
             for value in document:
                 yield from found(value)
-        elif isinstance(document, str) and (match := _CLAIM_URI.match(document)):
-            yield match[1]
+        elif isinstance(document, str) and (claim := pod.claim_of(document)) is not None:
+            yield claim
 
     # Only these fields hold URIs: a pvc:// in an environment variable mounts nothing.
     uris = spec.model_dump(mode="json", include={"source": {"weights_uri"}, "data": True, "repository": {"uri"}})
@@ -151,8 +129,7 @@ def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
 
 def repository_claim(spec: PortfolioSpecification) -> str | None:
     """Name of the claim that the repository lies on; ``None`` where it lies elsewhere."""
-    match = _CLAIM_URI.match(spec.repository.uri)
-    return None if match is None else match[1]
+    return pod.claim_of(spec.repository.uri)
 
 
 def pod_security() -> Object:
@@ -226,19 +203,19 @@ def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, ima
     if work is not None:
         placement["tolerations"] = [*placement.get("tolerations", ()), *_leaving_lost_nodes(settings)]
     container: Object = {
-        "name": CONTAINER,
+        "name": pod.JOB_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python3", "-m", "edgefolio_pruner.job"],
         "args": [
-            f"{_SPECIFICATION}/portfolio.json",
-            WORK,
+            f"{pod.SPECIFICATION_MOUNT}/{pod.SPECIFICATION_FILE}",
+            pod.WORK_MOUNT,
             *(["--work-uri", work] if work is not None else []),
             *(["--pieces", str(pieces)] if pieces else []),
         ],
         "env": [
-            {"name": "HOME", "value": "/tmp"},
-            {"name": MAKING_VARIABLE, "value": key},
+            {"name": "HOME", "value": pod.TEMPORARY_MOUNT},
+            {"name": pod.MAKING_VARIABLE, "value": key},
             *({"name": entry.name, "value": entry.value} for entry in settings.env),
         ],
         "resources": resources(settings.resources),
@@ -277,26 +254,29 @@ def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[
     work = spec.job.work_directory
     claims = dict.fromkeys(claims_in(spec), False)
     volumes: list[Object] = [
-        {"name": "specification", "configMap": {"name": specification}},
-        {"name": "temporary", "emptyDir": {}},
+        {"name": pod.SPECIFICATION_VOLUME, "configMap": {"name": specification}},
+        {"name": pod.TEMPORARY_VOLUME, "emptyDir": {}},
     ]
+
+    def volume_of(claim: str) -> str:
+        return pod.claim_volume(list(claims).index(claim))
+
     mounts: list[Object] = [
-        {"name": "specification", "mountPath": _SPECIFICATION, "readOnly": True},
-        {"name": "temporary", "mountPath": "/tmp"},
+        {"name": pod.SPECIFICATION_VOLUME, "mountPath": pod.SPECIFICATION_MOUNT, "readOnly": True},
+        {"name": pod.TEMPORARY_VOLUME, "mountPath": pod.TEMPORARY_MOUNT},
     ]
     if work is not None and work.claim_name is not None:
         claims[work.claim_name] = False
-        mounts.append({"name": f"claim-{list(claims).index(work.claim_name)}", "mountPath": WORK})
+        mounts.append({"name": volume_of(work.claim_name), "mountPath": pod.WORK_MOUNT})
     else:
-        volumes.append({"name": "work", "emptyDir": {}})
-        mounts.append({"name": "work", "mountPath": WORK})
+        volumes.append({"name": pod.WORK_VOLUME, "emptyDir": {}})
+        mounts.append({"name": pod.WORK_VOLUME, "mountPath": pod.WORK_MOUNT})
     for entry in spec.job.volumes:
         claims.setdefault(entry.claim_name, entry.read_only)
-    for number, claim in enumerate(claims):
-        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}})
+    for claim in claims:
+        volumes.append({"name": volume_of(claim), "persistentVolumeClaim": {"claimName": claim}})
     for claim in claims_in(spec):
-        mounts.append({"name": f"claim-{list(claims).index(claim)}", "mountPath": f"{CLAIMS}/{claim}"})
+        mounts.append({"name": volume_of(claim), "mountPath": pod.claim_mount(claim)})
     for entry in spec.job.volumes:
-        number = list(claims).index(entry.claim_name)
-        mounts.append({"name": f"claim-{number}", "mountPath": entry.mount_path, "readOnly": entry.read_only})
+        mounts.append({"name": volume_of(entry.claim_name), "mountPath": entry.mount_path, "readOnly": entry.read_only})
     return volumes, mounts

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgefolio.contract import pod
 from edgefolio.specification.cluster import PodSettings
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.resources.pruning_job import (
-    CLAIMS,
-    CONTAINER,
     Images,
     claims_in,
     container_security,
@@ -98,19 +97,21 @@ def _job(
     job_labels = labels.object_labels(portfolio.metadata.name, component=component)
     secret = portfolio.spec.repository.secret_ref
     claims = claims_in(portfolio.spec.model_copy(update={"source": None, "data": None}))
-    mounts = [{"name": "temporary", "mountPath": "/tmp"}]
     container: Object = {
-        "name": CONTAINER,
+        "name": pod.JOB_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": command,
-        "env": [{"name": "HOME", "value": "/tmp"}],
+        "env": [{"name": "HOME", "value": pod.TEMPORARY_MOUNT}],
         "resources": _RESOURCES,
         "securityContext": container_security(),
         "terminationMessagePolicy": "File",
         "volumeMounts": [
-            *mounts,
-            *({"name": f"claim-{n}", "mountPath": f"{CLAIMS}/{claim}"} for n, claim in enumerate(claims)),
+            {"name": pod.TEMPORARY_VOLUME, "mountPath": pod.TEMPORARY_MOUNT},
+            *(
+                {"name": pod.claim_volume(number), "mountPath": pod.claim_mount(claim)}
+                for number, claim in enumerate(claims)
+            ),
         ],
     }
     if secret is not None:
@@ -133,10 +134,10 @@ def _job(
                     **pod_placement(settings),
                     "containers": [container],
                     "volumes": [
-                        {"name": "temporary", "emptyDir": {}},
+                        {"name": pod.TEMPORARY_VOLUME, "emptyDir": {}},
                         *(
                             {
-                                "name": f"claim-{number}",
+                                "name": pod.claim_volume(number),
                                 "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only},
                             }
                             for number, claim in enumerate(claims)

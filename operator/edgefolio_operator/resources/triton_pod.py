@@ -10,14 +10,14 @@ agent that is dead, or in a loop of crashes, changes nothing for a Triton that s
 
 from __future__ import annotations
 
+import importlib.resources
 from typing import Any
 
-from edgefolio.contract import health_files
+from edgefolio.contract import pod
 from edgefolio.specification.base import bytes_of
 from edgefolio.specification.cluster import ManagedServing, Resources
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.resources.pruning_job import (
-    CLAIMS,
     Images,
     container_security,
     pod_placement,
@@ -29,12 +29,6 @@ from edgefolio_operator.resources.pruning_job import (
 Object = dict[str, Any]
 
 SERVICE_ACCOUNT = "edgefolio-agent"
-HTTP_PORT, GRPC_PORT, METRICS_PORT, AGENT_METRICS_PORT = 8000, 8001, 8002, 9002
-
-KEY = "/run/edgefolio"
-HEALTH = "/run/edgefolio-health"
-MODELS = "/models"
-STATE = "/state"
 
 #: A client's gRPC connection ends after this long and begins anew at the nearest Triton. Without it clients keep one
 #: for hours: they would stay with a Triton that is about to end, and never come back to their own node's.
@@ -56,41 +50,28 @@ _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
 
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: what was said of the server before says nothing of this one.
-FORGET_HEALTH = f"rm -f {HEALTH}/{health_files.SERVING} {HEALTH}/{health_files.RESTART}"
+FORGET_HEALTH = f"rm -f {pod.HEALTH_MOUNT}/{pod.SERVING} {pod.HEALTH_MOUNT}/{pod.RESTART}"
 # A server that was killed left its shared memory behind, on a volume that outlives it.
 _TRITON = f"""\
 {FORGET_HEALTH}
-rm -rf /dev/shm/*
-key="$(cat {KEY}/key)"
-exec tritonserver --model-repository={MODELS} --model-control-mode=explicit --disable-auto-complete-config \\
+rm -rf {pod.SHARED_MEMORY_MOUNT}/*
+key="$(cat {pod.KEY_FILE})"
+exec tritonserver --model-repository={pod.MODELS_MOUNT} --model-control-mode=explicit --disable-auto-complete-config \\
   --strict-readiness=false --exit-timeout-secs={EXIT_SECONDS} --allow-gpu-metrics=false \\
-  --http-port={HTTP_PORT} --grpc-port={GRPC_PORT} --metrics-port={METRICS_PORT} \\
+  --http-port={pod.HTTP_PORT} --grpc-port={pod.GRPC_PORT} --metrics-port={pod.METRICS_PORT} \\
   --grpc-restricted-protocol="{_RESTRICTED}:$key" --http-restricted-api="{_RESTRICTED}:$key" \\
   --grpc-max-connection-age={1000 * CONNECTION_SECONDS} \\
   --metrics-config summary_latencies=true --metrics-config summary_quantiles=0.5:0.05,0.95:0.005
 """
 # A key file of another run must not outlive its Triton: the volume lives as long as the pod, so the key does, too.
 _MAKE_KEY = (
-    f"umask 077; [ -s {KEY}/key ] || echo edgefolio-key=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
-    f" > {KEY}/key"
+    f"umask 077; [ -s {pod.KEY_FILE} ] || echo edgefolio-key=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
+    f" > {pod.KEY_FILE}"
 )
-# A pod is not ready while a sidecar is down, and clients would lose a Triton that serves. So an agent that ends is
-# started again inside its container. Before its first sync it serves nobody: then the kubelet shall see it end.
-_AGENT = f"""\
-agent= pause=1
-trap '[ -z "$agent" ] || kill -TERM "$agent"; wait; exit 0' TERM INT
-while :; do
-  began=$(date +%s)
-  python3 -m edgefolio_edge.cluster & agent=$!
-  wait "$agent"; code=$?
-  [ -e {HEALTH}/{health_files.SYNCED} ] || exit "$code"
-  [ $(($(date +%s) - began)) -lt 60 ] || pause=1
-  echo "{{\\"event\\": \\"ended\\", \\"message\\": \\"The agent ended with $code; again in $pause s.\\"}}"
-  sleep "$pause" & agent=$!
-  wait "$agent"
-  [ "$pause" -ge 30 ] || pause=$((2 * pause))
-done
-"""
+_SUPERVISOR = importlib.resources.files(__package__).joinpath("supervisor.sh").read_text(encoding="utf-8")
+_AGENT = "".join(line for line in _SUPERVISOR.splitlines(keepends=True) if not line.startswith("#")).replace(
+    "@SYNCED@", f"{pod.HEALTH_MOUNT}/{pod.SYNCED}"
+)
 
 
 def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
@@ -106,8 +87,10 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
     claim = repository_claim(portfolio.spec)
     repository: list[Object] = []
     if claim is not None:
-        agent["volumeMounts"].append({"name": "repository", "mountPath": f"{CLAIMS}/{claim}", "readOnly": True})
-        repository.append({"name": "repository", "persistentVolumeClaim": {"claimName": claim}})
+        agent["volumeMounts"].append(
+            {"name": pod.REPOSITORY_VOLUME, "mountPath": pod.claim_mount(claim), "readOnly": True}
+        )
+        repository.append({"name": pod.REPOSITORY_VOLUME, "persistentVolumeClaim": {"claimName": claim}})
     return {
         "serviceAccountName": SERVICE_ACCOUNT,
         # Triton has no business with the API: the token is mounted into the agent alone.
@@ -122,8 +105,8 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
         "volumes": [
             *volumes(managed),
             *repository,
-            {"name": "triton-temporary", "emptyDir": {}},
-            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            {"name": pod.TRITON_TEMPORARY_VOLUME, "emptyDir": {}},
+            {"name": pod.SHARED_MEMORY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
         ],
     }
 
@@ -131,40 +114,40 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
 def key_container(settings: ManagedServing, *, image: str) -> Object:
     """Writes the key before anything else starts."""
     return {
-        "name": "key",
+        "name": pod.KEY_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["/bin/sh", "-ec", _MAKE_KEY],
         "resources": _agent_resources(settings.agent_resources),
         "securityContext": container_security(),
-        "volumeMounts": [{"name": "key", "mountPath": KEY}],
+        "volumeMounts": [{"name": pod.KEY_VOLUME, "mountPath": pod.KEY_MOUNT}],
     }
 
 
 def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, secret: str | None = None) -> Object:
     """A native sidecar: Triton is started when a variant is on disk, and stopped before the agent is."""
     container: Object = {
-        "name": "agent",
+        "name": pod.AGENT_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "restartPolicy": "Always",
         "command": ["/bin/sh", "-c", _AGENT],
         "env": _environment(settings, threads=threads),
-        "ports": [{"name": "agent-metrics", "containerPort": AGENT_METRICS_PORT}],
+        "ports": [{"name": pod.AGENT_METRICS_PORT_NAME, "containerPort": pod.AGENT_METRICS_PORT}],
         "resources": _agent_resources(settings.agent_resources),
         "securityContext": container_security(),
         "startupProbe": {
-            **_looks(f"[ -e {HEALTH}/{health_files.SYNCED} ]"),
+            **_looks(f"[ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ]"),
             "periodSeconds": 2,
             "failureThreshold": _A_MONTH // 2,
         },
         "volumeMounts": [
-            {"name": "key", "mountPath": KEY, "readOnly": True},
-            {"name": "health", "mountPath": HEALTH},
-            {"name": "models", "mountPath": MODELS},
-            {"name": "state", "mountPath": STATE},
-            {"name": "temporary", "mountPath": "/tmp"},
-            {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True},
+            {"name": pod.KEY_VOLUME, "mountPath": pod.KEY_MOUNT, "readOnly": True},
+            {"name": pod.HEALTH_VOLUME, "mountPath": pod.HEALTH_MOUNT},
+            {"name": pod.MODELS_VOLUME, "mountPath": pod.MODELS_MOUNT},
+            {"name": pod.STATE_VOLUME, "mountPath": pod.STATE_MOUNT},
+            {"name": pod.TEMPORARY_VOLUME, "mountPath": pod.TEMPORARY_MOUNT},
+            {"name": pod.TOKEN_VOLUME, "mountPath": pod.TOKEN_MOUNT, "readOnly": True},
         ],
     }
     if secret is not None:
@@ -176,20 +159,20 @@ def triton_health() -> Object:
     """Probes and end of Triton's container, whoever wrote the rest of it."""
     return {
         "startupProbe": {
-            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "httpGet": {"path": "/v2/health/live", "port": pod.HTTP_PORT_NAME},
             "periodSeconds": 1,
             "timeoutSeconds": 5,
             "failureThreshold": 120,
         },
         "livenessProbe": {
-            **_looks(f"[ ! -e {HEALTH}/{health_files.RESTART} ]"),
+            **_looks(f"[ ! -e {pod.HEALTH_MOUNT}/{pod.RESTART} ]"),
             "periodSeconds": 5,
             "failureThreshold": 2,
             # It serves nobody any more: there is nothing to wait for.
             "terminationGracePeriodSeconds": _HUNG_SECONDS,
         },
         "readinessProbe": {
-            **_looks(f"[ -e {HEALTH}/{health_files.SERVING} ]"),
+            **_looks(f"[ -e {pod.HEALTH_MOUNT}/{pod.SERVING} ]"),
             "periodSeconds": 2,
             "failureThreshold": 2,
         },
@@ -201,30 +184,35 @@ def triton_health() -> Object:
 def triton_mounts() -> list[Object]:
     """What Triton sees of the volumes that it shares with the agent."""
     return [
-        {"name": "key", "mountPath": KEY, "readOnly": True},
-        {"name": "health", "mountPath": HEALTH},
-        {"name": "models", "mountPath": MODELS, "readOnly": True},
+        {"name": pod.KEY_VOLUME, "mountPath": pod.KEY_MOUNT, "readOnly": True},
+        {"name": pod.HEALTH_VOLUME, "mountPath": pod.HEALTH_MOUNT},
+        {"name": pod.MODELS_VOLUME, "mountPath": pod.MODELS_MOUNT, "readOnly": True},
     ]
 
 
 def service_ports() -> list[Object]:
     """The ports that clients use, by the names that Triton's container gives them."""
     return [
-        {"name": "http", "port": HTTP_PORT, "targetPort": "http"},
-        {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
+        {"name": pod.HTTP_PORT_NAME, "port": pod.HTTP_PORT, "targetPort": pod.HTTP_PORT_NAME},
+        {
+            "name": pod.GRPC_PORT_NAME,
+            "port": pod.GRPC_PORT,
+            "targetPort": pod.GRPC_PORT_NAME,
+            "appProtocol": "kubernetes.io/h2c",
+        },
     ]
 
 
 def volumes(settings: ManagedServing) -> list[Object]:
     """The volumes of agent and Triton. All of them live as long as the pod, restarts of its containers included."""
     return [
-        {"name": "key", "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
-        {"name": "health", "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
-        {"name": "models", "emptyDir": {"sizeLimit": settings.storage.size_limit}},
-        {"name": "state", "emptyDir": {"sizeLimit": "256Mi"}},
-        {"name": "temporary", "emptyDir": {}},
+        {"name": pod.KEY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
+        {"name": pod.HEALTH_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
+        {"name": pod.MODELS_VOLUME, "emptyDir": {"sizeLimit": settings.storage.size_limit}},
+        {"name": pod.STATE_VOLUME, "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": pod.TEMPORARY_VOLUME, "emptyDir": {}},
         {
-            "name": "token",
+            "name": pod.TOKEN_VOLUME,
             "projected": {
                 "sources": [
                     {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
@@ -237,22 +225,22 @@ def volumes(settings: ManagedServing) -> list[Object]:
 
 def _triton(settings: ManagedServing, image: str) -> Object:
     return {
-        "name": "triton",
+        "name": pod.TRITON_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["/bin/sh", "-ec", _TRITON],
         "ports": [
-            {"name": "http", "containerPort": HTTP_PORT},
-            {"name": "grpc", "containerPort": GRPC_PORT},
-            {"name": "metrics", "containerPort": METRICS_PORT},
+            {"name": pod.HTTP_PORT_NAME, "containerPort": pod.HTTP_PORT},
+            {"name": pod.GRPC_PORT_NAME, "containerPort": pod.GRPC_PORT},
+            {"name": pod.METRICS_PORT_NAME, "containerPort": pod.METRICS_PORT},
         ],
         "resources": resources(settings.resources),
         "securityContext": container_security(),
         **triton_health(),
         "volumeMounts": [
             *triton_mounts(),
-            {"name": "triton-temporary", "mountPath": "/tmp"},
-            {"name": "shared-memory", "mountPath": "/dev/shm"},
+            {"name": pod.TRITON_TEMPORARY_VOLUME, "mountPath": pod.TEMPORARY_MOUNT},
+            {"name": pod.SHARED_MEMORY_VOLUME, "mountPath": pod.SHARED_MEMORY_MOUNT},
         ],
     }
 
@@ -260,22 +248,22 @@ def _triton(settings: ManagedServing, image: str) -> Object:
 def _environment(settings: ManagedServing, *, threads: int) -> list[Object]:
     limit, storage = settings.resources.limits.get("memory"), settings.storage
     values: dict[str, str | None] = {
-        "EDGEFOLIO_MODELS": MODELS,
-        "EDGEFOLIO_STATE": STATE,
-        "EDGEFOLIO_HEALTH": HEALTH,
-        "EDGEFOLIO_KEY_FILE": f"{KEY}/key",
-        "EDGEFOLIO_METRICS_PORT": str(AGENT_METRICS_PORT),
-        "EDGEFOLIO_THREADS": str(threads),
-        "EDGEFOLIO_MEMORY_LIMIT": None if limit is None else str(bytes_of(limit)),
-        "EDGEFOLIO_STORAGE_LIMIT": str(bytes_of(storage.size_limit)),
-        "EDGEFOLIO_BYTES_PER_SECOND": None
+        pod.MODELS_VARIABLE: pod.MODELS_MOUNT,
+        pod.STATE_VARIABLE: pod.STATE_MOUNT,
+        pod.HEALTH_VARIABLE: pod.HEALTH_MOUNT,
+        pod.KEY_FILE_VARIABLE: pod.KEY_FILE,
+        pod.METRICS_PORT_VARIABLE: str(pod.AGENT_METRICS_PORT),
+        pod.THREADS_VARIABLE: str(threads),
+        pod.MEMORY_LIMIT_VARIABLE: None if limit is None else str(bytes_of(limit)),
+        pod.STORAGE_LIMIT_VARIABLE: str(bytes_of(storage.size_limit)),
+        pod.BYTES_PER_SECOND_VARIABLE: None
         if storage.max_bytes_per_second is None
         else str(storage.max_bytes_per_second),
-        "HOME": "/tmp",
+        "HOME": pod.TEMPORARY_MOUNT,
     }
     return [
-        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        {"name": pod.POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": pod.POD_NAMESPACE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         *({"name": name, "value": value} for name, value in values.items() if value is not None),
     ]
 

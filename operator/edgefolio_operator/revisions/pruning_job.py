@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport
-from edgefolio.specification.conditions import time_text
+from edgefolio.contract.making_key import making_key
+from edgefolio.specification.conditions import time_text, truncated
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
-from edgefolio_operator.resources.pruning_job import making_key, pieces_to_make
+from edgefolio_operator.resources.pruning_job import pieces_to_make
 
 #: A pod that was told to end and has not, so long after it should have, is on a node that does not answer.
 LOST_POD_SECONDS = 30.0
@@ -169,7 +170,7 @@ def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine 
             "attempt": last.attempt if last else 1,
             "start_time": job.start_time or (last.start_time if last else None),
             "completion_time": job.completion_time if outcome in ENDED else None,
-            "message": message[:1024],
+            "message": truncated(message),
             "stage": stage,
             "progress_percent": 100 if outcome == "Succeeded" else percent,
         }

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,8 +20,8 @@ from edgefolio.decision.types import Objectives, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
-from edgefolio.specification.base import ByteQuantity, bytes_of
 from edgefolio.specification.loading import load_portfolio
+from edgefolio.specification.validation_errors import bytes_option
 
 
 def explain(
@@ -54,7 +53,7 @@ def explain(
     for option, value in (("--cpu-factor", cpu_factor), ("--rate", rate), ("--transport", transport)):
         if not 0 <= value < math.inf or (option == "--cpu-factor" and value == 0):
             raise UserError("the number makes no sense.", field=option, value=value, remedy="Give a positive number.")
-    memory_bytes = None if memory is None else _memory_bytes(memory)
+    memory_bytes = None if memory is None else bytes_option(memory, field="--memory")
     uri = repository or portfolio.spec.repository.uri
     field = "--repository" if repository else "spec.repository.uri"
     _, manifest = Repository.open(uri, field=field).current_manifest(portfolio.spec.serving.model_name)
@@ -68,7 +67,7 @@ def explain(
         )
     objectives = objectives_from_specification(portfolio.spec.objectives)
     explanation = explain_choice(
-        profiles=profiles_from_manifest(manifest, threads=portfolio.spec.serving.threads),
+        profiles=profiles_from_manifest(manifest),
         objectives=objectives,
         switching=portfolio.spec.switching,
         compute_factor=cpu_factor,
@@ -90,15 +89,6 @@ def explain(
     console.print(Text(f"Asked: {_asked(objectives)}."))
     console.print(_table(explanation))
     console.print(Text(_conclusion(explanation), style="bold"))
-
-
-def _memory_bytes(memory: str) -> int:
-    try:
-        return bytes_of(TypeAdapter(ByteQuantity).validate_python(memory))
-    except ValidationError as error:
-        raise UserError(
-            "it is no amount of memory.", field="--memory", value=memory, remedy="Write it as 64Mi or 2Gi."
-        ) from error
 
 
 def _asked(objectives: Objectives) -> str:

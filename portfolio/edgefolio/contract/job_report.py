@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefolio.contract.endpoint_report import variant_status_of
+from edgefolio.contract.pod import TERMINATION_MESSAGE, TERMINATION_MESSAGE_VARIABLE
 from edgefolio.decision.profiles import profiles_from_manifest
 from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError
 from edgefolio.manifest import Manifest
@@ -24,11 +25,6 @@ from edgefolio.specification.portfolio_status import VariantStatus
 
 #: What Kubernetes keeps of a termination message.
 LARGEST_MESSAGE_BYTES = 4096
-#: Where Kubernetes reads it; the variable is for runs outside a pod.
-TERMINATION_MESSAGE = "/dev/termination-log"
-TERMINATION_MESSAGE_VARIABLE = "EDGEFOLIO_TERMINATION_MESSAGE"
-#: What tells one making from others, over all its pods.
-MAKING_VARIABLE = "EDGEFOLIO_MAKING"
 _ROW = tuple(VariantStatus.model_fields)
 
 

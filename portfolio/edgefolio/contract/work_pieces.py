@@ -19,8 +19,3 @@ def pieces_of(methods: Methods) -> tuple[str, ...]:
 def one_shot_piece(macs_percent: int) -> str:
     """The piece, and the candidate, of one part of the multiply-accumulates."""
     return f"{_ONE_SHOT}{macs_percent}"
-
-
-def macs_percent_of(piece: str) -> int | None:
-    """The part of the multiply-accumulates that a piece of the one-shot route keeps; ``None`` for another piece."""
-    return int(piece.removeprefix(_ONE_SHOT)) if piece.startswith(_ONE_SHOT) else None

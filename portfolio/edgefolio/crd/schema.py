@@ -7,11 +7,8 @@ list and map must be bounded.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -35,22 +32,18 @@ def structural_schema(model: type[BaseModel]) -> Schema:
     """The structural schema of ``model``, described by its docstrings. Raises :class:`SchemaError`."""
     document = model.model_json_schema(by_alias=True)
     definitions = document.pop("$defs", {})
-    documentation = documentation_of(model)
-    documentation[document["title"]] = documentation[model.__name__]
-    return _Converter(definitions, documentation).converted(document, path=model.__name__)
+    return _Converter(definitions).converted(document, path=model.__name__)
 
 
 class _Converter:
-    def __init__(self, definitions: dict[str, Schema], documentation: dict[str, Documentation]) -> None:
+    def __init__(self, definitions: dict[str, Schema]) -> None:
         self._definitions = definitions
-        self._documentation = documentation
 
     def converted(self, given: Schema, *, path: str) -> Schema:
         node = self._resolved(given)
         result: Schema = {}
-        documentation = self._documentation.get(node.get("title", ""))
-        if documentation is not None and "properties" in node:
-            result["description"] = documentation.summary
+        if "description" in node:
+            result["description"] = plain(node["description"])
         if "const" in node:
             node = {**node, "enum": [node["const"]]}
         if "anyOf" in node:
@@ -64,7 +57,7 @@ class _Converter:
         if result.get("type") == "integer":
             result["format"] = "int32" if node.get("maximum", 2**63) < 2**31 else "int64"
         if "properties" in node:
-            result.update(self._object(node, documentation, path=path))
+            result.update(self._object(node, path=path))
         elif isinstance(node.get("additionalProperties"), dict):
             result["additionalProperties"] = self._map_value(node["additionalProperties"], path=f"{path}{{}}")
         elif isinstance(node.get("patternProperties"), dict):
@@ -77,14 +70,10 @@ class _Converter:
         _check_bounds(result, path=path)
         return result
 
-    def _object(self, node: Schema, documentation: Documentation | None, *, path: str) -> Schema:
+    def _object(self, node: Schema, *, path: str) -> Schema:
         properties: Schema = {}
         for name, given in node["properties"].items():
             field = self.converted(given, path=f"{path}.{name}")
-            described = documentation.fields.get(name) if documentation else None
-            if described:
-                of_type = field.get("description")
-                field["description"] = f"{described}\n{of_type}" if of_type else described
             if field.get("type") == "object" and "default" in field:
                 field["default"] = {}
             properties[name] = _in_order(field)
@@ -102,16 +91,19 @@ class _Converter:
         """``node`` with its reference followed and its alternative ``null`` dropped; its own keys win."""
         own = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
         if "$ref" in node:
-            inner = self._definitions[node["$ref"].rpartition("/")[2]]
-            return {**self._resolved(inner), **own}
+            return _merged(self._resolved(self._definitions[node["$ref"].rpartition("/")[2]]), own)
         if "anyOf" in node:
             choices = [choice for choice in node["anyOf"] if choice.get("type") != "null"]
             if len(choices) == 1:
-                inner = self._resolved(choices[0])
-                kept_title = {"title": inner["title"]} if "title" in inner else {}
-                return {**inner, **own, **kept_title}
+                return _merged(self._resolved(choices[0]), own)
             return {**own, "anyOf": choices}
         return node
+
+
+def _merged(of_type: Schema, own: Schema) -> Schema:
+    """What a field says and what its type says; both describe it."""
+    described = [part["description"] for part in (own, of_type) if "description" in part]
+    return {**of_type, **own, **({"description": "\n\n".join(described)} if described else {})}
 
 
 def _scalar_of_any_type(node: Schema, *, path: str) -> Schema:
@@ -145,67 +137,7 @@ def _in_order(field: Schema) -> Schema:
     return {key: field[key] for key in (*first, *middle, *last) if key in field}
 
 
-def documentation_of(model: type[BaseModel]) -> dict[str, Documentation]:
-    """What the docstrings say of ``model`` and of every model in it, by their names."""
-    return {found.__name__: Documentation(found) for found in _models_in(model)}
-
-
-class Documentation:
-    """What the docstrings of a model say: of itself (``summary``), and of each field under its name in the resource."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        docstring = inspect.cleandoc(model.__doc__ or "") if "__doc__" in vars(model) else ""
-        prose = [line for line in docstring.splitlines() if not line.startswith("|")]
-        self.summary = _plain("\n".join(prose))
-        self.fields = dict(_table_rows(docstring))
-        for parent in reversed(model.__mro__):
-            if issubclass(parent, BaseModel) and parent is not BaseModel:
-                for name, text in _attribute_docstrings(parent):
-                    field = model.model_fields.get(name)
-                    if field is not None:
-                        self.fields[field.alias or name] = _plain(text)
-
-
-def _attribute_docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Name of each field of ``model`` that is followed by a string, and that string."""
-    try:
-        source = inspect.getsource(model)
-    except OSError:  # made at run time, not written
-        return
-    definition = ast.parse(inspect.cleandoc("\n" + source)).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    for statement, following in zip(definition.body, definition.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-            and isinstance(following.value.value, str)
-        ):
-            yield statement.target.id, following.value.value
-
-
-def _table_rows(docstring: str) -> Iterator[tuple[str, str]]:
-    """Rows | ``field`` | meaning | of a table in a docstring."""
-    for match in re.finditer(r"^\| ``(\w+)`` \| (.+) \|$", docstring, flags=re.MULTILINE):
-        yield match[1], _plain(match[2][0].upper() + match[2][1:] + ".")
-
-
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A docstring as running text: paragraphs of one line each, without marks of code."""
     paragraphs = re.split(r"\n\s*\n", text.replace("``", "").strip())
     return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
-
-
-def _models_in(model: type[BaseModel]) -> set[type[BaseModel]]:
-    found: set[type[BaseModel]] = set()
-    waiting: list[Any] = [model]
-    while waiting:
-        candidate = waiting.pop()
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            if candidate not in found:
-                found.add(candidate)
-                waiting.extend(field.annotation for field in candidate.model_fields.values())
-        else:
-            waiting.extend(get_args(candidate))
-    return found

@@ -8,19 +8,15 @@ from edgefolio.specification.base import bytes_of
 from edgefolio.specification.objectives import ObjectivesSpecification
 
 
-def profiles_from_manifest(
-    manifest: Manifest, *, batch_size: int | None = None, cpu_model: str | None = None, threads: int | None = None
-) -> tuple[VariantProfile, ...]:
+def profiles_from_manifest(manifest: Manifest, *, batch_size: int | None = None) -> tuple[VariantProfile, ...]:
     """What the core must know of each variant, by rank, at ``batch_size`` samples (default: the request batch).
 
-    Of the environments in which a variant was profiled, the one that shares most of ``cpu_model`` and ``threads`` is
-    taken; the rest of the difference is what the compute factor measures. A batch that was not profiled is scaled from
-    the nearest one in proportion. The accuracy is that on the test part; the order (rank) comes from validation.
+    Only a variant's first profile counts: how this machine differs from that one is what the compute factor measures. A
+    batch that was not profiled is scaled from the nearest one in proportion. The accuracy is that on the test part; the
+    order (rank) comes from validation.
     """
     batch = batch_size or manifest.request_batch_size
-    return tuple(
-        _variant_profile(variant, batch=batch, cpu_model=cpu_model, threads=threads) for variant in manifest.variants
-    )
+    return tuple(_variant_profile(variant, batch=batch) for variant in manifest.variants)
 
 
 def objectives_from_specification(specification: ObjectivesSpecification) -> Objectives:
@@ -34,11 +30,8 @@ def objectives_from_specification(specification: ObjectivesSpecification) -> Obj
     )
 
 
-def _variant_profile(variant: Variant, *, batch: int, cpu_model: str | None, threads: int | None) -> VariantProfile:
-    def likeness(profile: Profile) -> tuple[bool, bool]:
-        return profile.environment.threads == threads, profile.environment.cpu_model == cpu_model
-
-    profile = max(variant.profiles, key=likeness)
+def _variant_profile(variant: Variant, *, batch: int) -> VariantProfile:
+    profile = variant.profiles[0]
     latency = _nearest(profile, batch)
     scale = batch / latency.batch_size
     return VariantProfile(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -22,7 +23,13 @@ def resource_name(name: str) -> str:
 class Specification(BaseModel):
     """Frozen, camelCase outside, unknown fields refused (a typing error must not be a silent default)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=resource_name, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=resource_name,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 def _decimal_text(value: object) -> object:
@@ -76,20 +83,25 @@ ByteQuantity = Annotated[
     WithJsonSchema({"type": "string", "pattern": BYTES_PATTERN, "maxLength": 20, "x-kubernetes-int-or-string": True}),
 ]
 
-_BYTE_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
+_POWERS_OF_TEN = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_POWERS_OF_TWO = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_QUANTITY = re.compile(r"([0-9]{1,24}(?:\.[0-9]{0,24})?)(?:[eE]([+-]?[0-9]{1,2})|([numkMGTPE]|[KMGTPE]i)?)")
 
 
-def bytes_of(quantity: str) -> int:
-    """Number of bytes in a :data:`ByteQuantity`: ``bytes_of("64Mi") == 67108864``."""
-    digits = quantity.rstrip("KMGTik")
-    return int(Decimal(digits) * _BYTE_UNITS[quantity[len(digits) :]])
+def quantity(text: Any) -> Decimal | None:
+    """A quantity as Kubernetes writes it (``123456789n``, ``250m``, ``1536Ki``, ``1e3``); ``None`` if it is none."""
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    digits, exponent, suffix = match.groups()
+    if suffix in _POWERS_OF_TWO:
+        return Decimal(digits) * (1 << _POWERS_OF_TWO[suffix])
+    return Decimal(digits).scaleb(int(exponent) if exponent else _POWERS_OF_TEN[suffix or ""])
+
+
+def bytes_of(text: str) -> int:
+    """Whole bytes of a quantity: ``bytes_of("64Mi") == 67108864``. Raises :class:`ValueError` if it is none."""
+    amount = quantity(text)
+    if amount is None:
+        raise ValueError(f"{text!r} is no quantity")
+    return int(amount)

@@ -169,7 +169,7 @@ class EnvironmentVariable(Specification):
 
 
 class JobSpecification(PodSettings):
-    """The Job that makes a revision."""
+    """How the Job runs: its image, place, resources and attempts."""
 
     image: ImageName | None = None
     """Image of the pruner; absent: the one the operator was installed with."""

@@ -5,15 +5,22 @@ A status is written by one version of the product and read by another: unknown f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgefolio.specification.base import resource_name
 
+
+def _check_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
 #: An instant as Kubernetes writes it: 2026-01-31T12:00:00Z.
-Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
 #: Why, in one word of the CamelCase kind.
 ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
 Message = Annotated[str, Field(max_length=1024)]
@@ -27,7 +34,13 @@ RevisionNumber = Annotated[int, Field(ge=1, le=2**24)]
 class StatusRecord(BaseModel):
     """Frozen and camelCase like a specification, but unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=resource_name, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=resource_name,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Condition(StatusRecord):
@@ -45,6 +58,37 @@ class Condition(StatusRecord):
     """Why, in one word."""
     message: Message = ""
     """Why, for people."""
+
+
+def truncated(message: str) -> str:
+    """``message`` as long as a condition, an Event or a status may hold it."""
+    return message if len(message) <= 1024 else message[:1023] + "…"
+
+
+def with_condition(
+    conditions: Sequence[Condition],
+    *,
+    type: str,
+    status: Literal["True", "False", "Unknown"],
+    reason: str,
+    message: str = "",
+    observed_generation: int | None = None,
+    now: float,
+) -> tuple[Condition, ...]:
+    """``conditions`` with this one added or replaced; the time of its last transition stays while its status does."""
+    earlier = next((each for each in conditions if each.type == type), None)
+    kept = earlier is not None and earlier.status == status
+    condition = Condition(
+        type=type,
+        status=status,
+        observed_generation=observed_generation,
+        last_transition_time=earlier.last_transition_time if earlier is not None and kept else time_text(now),
+        reason=reason,
+        message=truncated(message),
+    )
+    if earlier is None:
+        return (*conditions, condition)
+    return tuple(condition if each.type == type else each for each in conditions)
 
 
 class Failure(StatusRecord):

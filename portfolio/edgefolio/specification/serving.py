@@ -45,49 +45,45 @@ class Serving(Specification):
 
 
 class Switching(Specification):
-    """When an endpoint changes its variant. Down fast, up slow, and never on missing data.
-
-    | field | meaning |
-    |---|---|
-    | ``policy`` | ``Auto`` switches, ``Recommend`` only says, ``Paused`` does neither |
-    | ``downAfterSeconds`` | a violation must last this long before a faster variant is taken |
-    | ``upAfterSeconds`` | a more accurate variant must be predicted to fit for this long |
-    | ``minDwellSeconds`` | time between two switches (a memory emergency or a dead server ignores it) |
-    | ``maxSwitchesPerHour`` | budget; a spent one holds, and its last switch is kept for the way down |
-    | ``autonomyAfterSeconds`` | an agent that hears nothing from the cluster for this long decides for itself |
-    | ``annotationPolicy`` | whether annotations may change objectives, only tighten them, or neither |
-    | ``standby`` | further variants kept in memory |
-    | ``upMarginPercent`` | a more accurate variant must be predicted this far below the objective (dead band) |
-    | ``downMarginPercent`` | the variant taken on the way down must be predicted this far below the objective |
-    | ``settleSeconds`` | measurements this soon after a switch are not believed |
-    | ``staleAfterSeconds`` | an older measurement counts as missing |
-    | ``minRequests`` | a violation must show in this many requests, however long that takes |
-    | ``factorHalfLifeSeconds`` | without traffic the compute factor falls back towards 1 this fast |
-    | ``probeIntervalSeconds`` | the agent's own probe while there is no traffic |
-    | ``quarantineSeconds`` | a variant whose load or canary failed is not tried again for this long (doubles) |
-    | ``memoryHeadroomPercent`` | of the limit, kept free during a switch |
-    | ``nodeBusyPercent`` | others use more of the node's processors: no more accurate variant is taken (100: never) |
-    | ``observeSeconds`` | length of one cycle of the agent |
-    | ``windowSeconds`` | sliding window over which rates and latencies are formed |
-    """
+    """When an endpoint changes its variant. Down fast, up slow, and never on missing data."""
 
     policy: Literal["Auto", "Recommend", "Paused"] = "Auto"
+    """``Auto`` switches, ``Recommend`` only says, ``Paused`` does neither."""
     down_after_seconds: Seconds = 10
+    """A violation must last this long before a faster variant is taken."""
     up_after_seconds: Seconds = 300
+    """A more accurate variant must be predicted to fit for this long."""
     min_dwell_seconds: Seconds = 60
+    """Time between two switches (a memory emergency or a dead server ignores it)."""
     max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 12
+    """Budget; a spent one holds, and its last switch is kept for the way down."""
     autonomy_after_seconds: Seconds = 30
+    """An agent that hears nothing from the cluster for this long decides for itself."""
     annotation_policy: Literal["Override", "TightenOnly", "Ignore"] = "Override"
+    """Whether annotations may change objectives, only tighten them, or neither."""
     standby: Literal["None"] = "None"
+    """Further variants kept in memory."""
     up_margin_percent: Percent = 15
+    """A more accurate variant must be predicted this far below the objective (dead band)."""
     down_margin_percent: Percent = 5
+    """The variant taken on the way down must be predicted this far below the objective."""
     settle_seconds: Seconds = 3
+    """Measurements this soon after a switch are not believed."""
     stale_after_seconds: Seconds = 15
+    """An older measurement counts as missing."""
     min_requests: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """A violation must show in this many requests, however long that takes."""
     factor_half_life_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """Without traffic the compute factor falls back towards 1 this fast."""
     probe_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """The agent's own probe while there is no traffic."""
     quarantine_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """A variant whose load or canary failed is not tried again for this long (doubles)."""
     memory_headroom_percent: Percent = 5
+    """Of the limit, kept free during a switch."""
     node_busy_percent: Annotated[int, Field(ge=1, le=100)] = 85
+    """Others use more of the node's processors: no more accurate variant is taken (100: never)."""
     observe_seconds: PositiveDecimal = "1"
+    """Length of one cycle of the agent."""
     window_seconds: Annotated[int, Field(ge=1, le=600)] = 5
+    """Sliding window over which rates and latencies are formed."""

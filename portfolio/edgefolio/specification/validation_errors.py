@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgefolio.errors import UserError
-from edgefolio.specification.base import BYTES_PATTERN, DECIMAL_PATTERN
+from edgefolio.specification.base import BYTES_PATTERN, DECIMAL_PATTERN, bytes_of
 
 _REMEDIES = {"missing": "Add the field.", "extra_forbidden": "Remove it, or correct its spelling."}
 _PROBLEMS = {
@@ -43,6 +43,14 @@ def first_mistake(error: ValidationError, document: Mapping[str, Any], model: ty
         value=None if first["type"] == "missing" else _value_at(document, places[0]),
         remedy=_PATTERNS[pattern][1] if pattern in _PATTERNS else _REMEDIES.get(first["type"], "Correct the value."),
     )
+
+
+def bytes_option(text: str, *, field: str, least: int = 0) -> int:
+    """Bytes that a command's option ``field`` names. Raises :class:`UserError` if it names none, or too few."""
+    problem, remedy = _PATTERNS[BYTES_PATTERN]
+    if not re.fullmatch(BYTES_PATTERN, text) or bytes_of(text) < least:
+        raise UserError(f"{problem}.", field=field, value=text, remedy=remedy)
+    return bytes_of(text)
 
 
 def _problem(mistake: ErrorDetails) -> str:

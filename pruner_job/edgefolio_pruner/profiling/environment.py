@@ -7,8 +7,8 @@ import platform
 from pathlib import Path
 
 from edgefolio.manifest import Environment
+from edgefolio.processor import this_processor
 
-_CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 #: Instruction sets that change how fast a network runs (x86 and ARM names as the kernel gives them).
 _RELEVANT = (
@@ -40,11 +40,10 @@ _RELEVANT = (
 
 def describe_environment(*, threads: int, onnxruntime_version: str) -> Environment:
     """The environment of this process, for profiles on ``threads`` threads."""
-    information = _cpu_information()
-    flags = set((information.get("flags") or information.get("Features") or "").split())
+    processor = this_processor()
     return Environment(
-        cpu_model=_cpu_model(information),
-        instruction_sets=tuple(name for name in _RELEVANT if name in flags),
+        cpu_model=processor.model,
+        instruction_sets=tuple(name for name in _RELEVANT if name in processor.flags),
         logical_cpus=len(os.sched_getaffinity(0)),
         cpu_quota=cpu_quota(),
         threads=threads,
@@ -66,22 +65,3 @@ def cpu_quota(cgroup: Path = _CGROUP) -> float | None:
         return None if quota <= 0 else quota / period_microseconds
     except (OSError, ValueError):
         return None
-
-
-def _cpu_information() -> dict[str, str]:
-    """The fields of the first processor in /proc/cpuinfo."""
-    try:
-        first = _CPUINFO.read_text().split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _cpu_model(information: dict[str, str]) -> str:
-    named = information.get("model name") or information.get("Model") or information.get("Hardware")
-    if named:
-        return " ".join(named.split())
-    if "CPU part" in information:
-        return f"implementer {information.get('CPU implementer', '?')} part {information['CPU part']}"
-    return platform.processor() or platform.machine()

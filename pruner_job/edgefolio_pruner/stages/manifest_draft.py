@@ -6,9 +6,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from edgefolio import __version__
+from edgefolio.contract.making_key import making_specification, specification_sha256
 from edgefolio.manifest import (
     VERSIONS_PER_REVISION,
     Accuracy,
@@ -21,19 +21,11 @@ from edgefolio.manifest import (
 )
 from edgefolio.specification import ModelPortfolio, Selection
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.methods.sparse_training import DENSE
+from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
-from edgefolio_pruner.variant_selection import Candidate, Choice, Rules, select
-from edgefolio_pruner.work.directory import key_of
+from edgefolio_pruner.stages.variant_selection import Candidate, Choice, Rules, select
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn")
-
-
-def making_specification(portfolio: ModelPortfolio) -> dict[str, Any]:
-    """What a revision is made from; how it is served and where it is published has no part in it."""
-    include = {"source", "data", "methods", "selection", "profiling", "seed"}
-    document: dict[str, Any] = portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=include)
-    return document
 
 
 def choose(candidates: Sequence[CandidateRecord], profiles: Mapping[str, Profile], portfolio: ModelPortfolio) -> Choice:
@@ -78,7 +70,7 @@ def draft_manifest(
     )
     rejected = [(rejection.name, rejection.reason) for rejection in choice.rejected]
     rejected += [(name, f"its file is the same as that of {other}") for name, other in duplicates.items()]
-    specification = making_specification(portfolio)
+    specification = making_specification(portfolio.spec)
     classes = by_name[choice.chosen[0]].outputs
     return Manifest(
         model=portfolio.spec.serving.model_name,
@@ -86,7 +78,7 @@ def draft_manifest(
         created=datetime.now(UTC).replace(microsecond=0).isoformat(),
         edgefolio_version=__version__,
         specification=specification,
-        specification_sha256=key_of(specification),
+        specification_sha256=specification_sha256(specification),
         seed=portfolio.spec.seed,
         source=source.description,
         source_sha256=source.initial_digest,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.utils.deterministic
+
+from edgefolio.processor import this_processor
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -49,8 +50,4 @@ def fastest_precision() -> Precision:
     Weights, optimizer state and normalisation stay float32; only convolutions and linear layers are affected. It is
     as reproducible as float32 and takes about half the time.
     """
-    try:
-        information = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "float32"
-    return "bfloat16" if " amx_bf16 " in information else "float32"
+    return "bfloat16" if "amx_bf16" in this_processor().flags else "float32"

@@ -1,4 +1,4 @@
-"""One cycle of the core: its inputs, what is derived from them, and the decision as a value."""
+"""The context of the rules: the inputs of one decision, what is derived from them, and decisions as values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
 
+#: What a rule decides, and the state to hand on.
+Outcome = tuple[Decision, State]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Cycle:
-    """Everything a rule of the core may look at. ``state`` is already brought up to ``now``."""
+class RuleContext:
+    """Everything that a rule may look at. ``state`` is already brought up to ``now``."""
 
     observation: Observation
     objectives: Objectives
@@ -32,6 +35,12 @@ class Cycle:
     def active(self) -> VariantProfile | None:
         """The profile of the variant that serves now; ``None`` if nothing serves or it is not known."""
         return self.profile(self.observation.active_variant)
+
+    @property
+    def known_active(self) -> VariantProfile:
+        """:attr:`active`, for rules that run only where it is known."""
+        assert self.active is not None
+        return self.active
 
     @cached_property
     def assessments(self) -> tuple[Assessment, ...]:
@@ -117,6 +126,22 @@ class Cycle:
     def switch(self, reason: Reason, message: str, *, target: str) -> Decision:
         """Make the endpoint serve ``target``."""
         return self._decision(Action.SWITCH, reason, message, target)
+
+    def short_of_memory(self, entry: Assessment) -> Decision:
+        """Hold, since ``entry`` is due but cannot be loaded beside what is."""
+        name = entry.profile.name
+        message = f"{name} is due, but there is not the memory to load it: {entry.prediction.verdict}."
+        return self.hold(Reason.INSUFFICIENT_SWITCH_MEMORY, message, target=name)
+
+    def clause(self, choice: Choice) -> str:
+        """Why this choice, as the end of a sentence."""
+        p95, budget = choice.assessment.prediction.p95_milliseconds, latency_budget(self.objectives)
+        shown = "it cannot keep up either" if p95 is None else f"predicted p95 {p95:.1f} ms"
+        if p95 is not None and budget is not None:
+            shown += f" of {budget:.1f} ms"
+        if choice.objectives_met:
+            return f"{choice.name} is the most accurate that fits ({shown})"
+        return f"no variant meets all objectives, {choice.name} comes nearest ({shown})"
 
     def _is_up(self, profile: VariantProfile) -> bool:
         """Whether ``profile`` is no faster than the active variant."""
