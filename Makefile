@@ -51,7 +51,7 @@ format: install ## Format the code
 manifests: install ## Write the manifests that are generated: definitions, the chart's copies of them and of the rights
 	.venv/bin/python scripts/generate_manifests.py
 
-bed: install ## Build the Kubernetes of the tests, as far as this machine can; cold about 10 minutes, then a second
+bed: install ## Build the Kubernetes of the tests, as far as this machine can; cold about 10 minutes; EDGEFOLIO_BED=off: not
 	@scripts/bed
 
 test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot run is skipped, and says why
@@ -62,8 +62,9 @@ test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot
 test-faults: bed ## The long ones: cut links, killed operators, lost nodes, attacks on the bucket, upgrades
 	.venv/bin/python -m pytest tests/cluster -m long
 
-docs: install ## Write the references that are generated from code
+docs: install ## Write the references and the picture of the layers that are generated from code
 	.venv/bin/python scripts/generate_reference.py
+	.venv/bin/python scripts/draw_layers.py
 
 clean: ## Remove what the demo wrote and the tools' caches (not the environments)
 	rm -rf demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ from edgefolio.decision.types import (
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.resource import API_VERSION
-from edgefolio_edge.agent.loop import Cycle, Sight
+from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.api import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
@@ -159,12 +159,12 @@ class SimulatedAgent:
             self._state = State(last_switch_at=now, recent_switches=recent)
         synced = Synced(manifest=manifest, available=tuple(settings.COMPUTE), complete=True)
         if self._active is None:
-            cycle = Cycle(synced=synced, sight=None, observation=None, decision=None, state=self._state)
+            cycle = CycleResult(synced=synced, served=None, observation=None, decision=None, state=self._state)
         else:
             cycle = self._served(synced, self._active, order.spec)
         self._writer.after_cycle(cycle)
 
-    def _served(self, synced: Synced, active: Placement, spec: EndpointSpecification) -> Cycle:
+    def _served(self, synced: Synced, active: Placement, spec: EndpointSpecification) -> CycleResult:
         name = active.variant.name
         compute = settings.COMPUTE[name] * self.slowdown * random.uniform(1 - TREMBLE, 1 + TREMBLE)
         requests = round(REQUESTS_PER_SECOND * _WINDOW_SECONDS)
@@ -177,7 +177,6 @@ class SimulatedAgent:
             mean_queue_milliseconds=0.1,
             mean_total_milliseconds=compute + 0.5,
             in_flight=REQUESTS_PER_SECOND * (compute + 0.5) / 1e3,
-            batch=1,
             age_seconds=0,
         )
         memory = MemoryState(limit_bytes=2**30, working_set_bytes=2**27, node_available_bytes=2**32, age_seconds=0)
@@ -199,8 +198,8 @@ class SimulatedAgent:
             last_switch_at=self._state.last_switch_at,
             recent_switches=self._state.recent_switches,
         )
-        sight = Sight(ready=(), active=active, name=name)
-        return Cycle(synced=synced, sight=sight, observation=observation, decision=decision, state=self._state)
+        served = ServedVersions(ready=(), active=active, name=name)
+        return CycleResult(synced=synced, served=served, observation=observation, decision=decision, state=self._state)
 
     def _post(self, status: dict[str, Any]) -> bool:
         self._outbox = status, self.slowdown

@@ -28,7 +28,7 @@ BED = ROOT / "tests" / "cluster" / "bed"
 sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "cluster"))
 
 from bed_machine import bed_run, cpusets  # noqa: E402
-from control_plane import Kubernetes, programs  # noqa: E402
+from control_plane import Kubernetes, NotBuilt, bed_cache, programs  # noqa: E402
 from edge_client import Request  # noqa: E402
 from edge_site import EdgeSite  # noqa: E402
 
@@ -126,6 +126,10 @@ def _table(phases: list[tuple[str, float]], requests: dict[str, list[Request]], 
 
 @contextmanager
 def _cluster(*, keep: bool) -> Iterator[Kubernetes]:
+    try:
+        bed_cache()
+    except NotBuilt as error:
+        sys.exit(f"error: {error}")
     subprocess.run([BED / "build.sh"], check=True)
     subprocess.run([BED / "down.sh"], check=True)
     try:

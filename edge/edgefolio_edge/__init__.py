@@ -1,1 +1,1 @@
-"""The agent beside Triton: sync, verify, observe, decide when alone, switch. Needs the extra ``edge``."""
+"""The agent beside Triton: sync, verify, observe, decide when cut off, switch. Needs the extra ``edge``."""

@@ -1,8 +1,9 @@
-"""Look what is published: ``python -m edgefolio_edge.check REPOSITORY MODEL``.
+"""Repository check: ``python -m edgefolio_edge.check REPOSITORY MODEL``.
 
-Run as a Job for a ModelPortfolio that follows what others publish. Pointer and manifest are verified, and every variant
-must have a file; the files themselves are verified by the agents, which fetch them. What was found goes into the
-container's termination message; the operator pins its digest in the portfolio's status. Exit codes: 0 found; 1 not.
+Run as a Job for a ModelPortfolio without a source, which serves what others publish. Pointer and manifest are
+verified, and every variant must have a file; the files themselves are verified by the agents, which fetch them. The
+result goes into the container's termination message; the operator pins its digest in the portfolio's status. Exit
+codes: 0 found; 1 not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Tell whoever runs Triton how it is, through files that its probes look for.
+"""Health files, which the probes of Triton's container test.
 
-What is written stays: an agent that was killed says nothing new, so a Triton that serves goes on serving. Only what an
-inference showed, or the lack of any answer, changes a file. Whoever starts Triton removes ``serving`` and ``restart``
-first.
+The files outlive the agent: while it is down, a Triton that serves goes on serving. Only the result of an inference, or
+the lack of any answer, changes a file. Whoever starts Triton removes ``serving`` and ``restart`` first.
 """
 
 from __future__ import annotations
@@ -14,41 +13,41 @@ from edgefolio.files import writing
 
 
 class Health:
-    """The files in ``directory``; without one nothing is told. Cheap enough for every cycle."""
+    """The files in ``directory``; ``None`` disables them. Cheap enough for every cycle."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
 
     @property
-    def is_told(self) -> bool:
-        """Whether anybody listens."""
+    def is_enabled(self) -> bool:
+        """Whether files are written."""
         return self._directory is not None
 
     @property
     def wants_restart(self) -> bool:
-        """Whether a restart was asked for and has not come yet."""
+        """Whether a restart was requested and is still pending."""
         return self._directory is not None and (self._directory / RESTART).exists()
 
     def synced(self) -> None:
-        """A variant is on disk, verified."""
+        """Note that a verified variant is on disk."""
         self._set(SYNCED, present=True)
 
     def serves(self) -> None:
-        """The server answered an inference, verified."""
+        """Note a verified answer to an inference."""
         self._set(RESTART, present=False)
         self._set(SERVING, present=True)
 
     def fails(self) -> None:
-        """The server serves nothing, or does not answer."""
+        """Note that the server serves nothing, or does not answer."""
         self._set(SERVING, present=False)
 
     def condemn(self) -> None:
-        """Only a restart helps."""
+        """Request a restart of the server."""
         self._set(SERVING, present=False)
         self._set(RESTART, present=True)
 
     def renewed(self) -> None:
-        """Another server answers: the restart has come. It serves nothing yet."""
+        """Note a restarted server, which serves nothing yet."""
         self._set(SERVING, present=False)
         self._set(RESTART, present=False)
 

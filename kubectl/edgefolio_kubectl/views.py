@@ -133,7 +133,6 @@ class EndpointView:
             resident_variants=(),
             server=found.server,
             memory=found.memory,
-            instances=found.instances,
         )
 
     def seen(self, variants: Sequence[VariantStatus], *, now: float) -> Seen | None:
@@ -161,7 +160,7 @@ class EndpointView:
         active = next((entry for entry in variants if entry.name == observation.active_variant), None)
         if observation.traffic is None or active is None:
             return None
-        found = measure(observation.traffic, profile_of(active), instances=observation.instances)
+        found = measure(observation.traffic, profile_of(active))
         return None if found is None else found.p95_milliseconds
 
 

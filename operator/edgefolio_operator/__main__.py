@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 
 import kopf
 
+from edgefolio.contract.log_format import log_as_json
 from edgefolio.errors import UserError
 from edgefolio_operator.app import Handlers
 from edgefolio_operator.settings import Settings
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON, a traceback in ``exception``."""
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
 
 
 def main() -> int:
@@ -36,9 +20,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error.one_line()}", file=sys.stderr)
         return error.exit_code
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log_as_json(level=logging.INFO)
     # kopf tells every event of every object; the decisions are logged by the controller.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     kopf.run(

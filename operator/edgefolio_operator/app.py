@@ -16,8 +16,8 @@ from typing import Any
 import kopf
 from prometheus_client import REGISTRY, start_http_server
 
+from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Access, Api
-from edgefolio_operator.kube.informer import Store
 from edgefolio_operator.kube.kopf_settings import NothingToCompare
 from edgefolio_operator.kube.liveness import fault_of
 from edgefolio_operator.labels import GROUP, VERSION
@@ -105,9 +105,9 @@ class Handlers:
         assert self._controller is not None
         return self._controller
 
-    def _note(self, store: Store, event: Any) -> None:
+    def _note(self, cache: ObjectCache, event: Any) -> None:
         thing = dict(event["object"])
         if event["type"] == "DELETED":
-            store.drop(thing)
+            cache.delete(thing)
         else:
-            store.put(thing)
+            cache.put(thing)

@@ -1,9 +1,9 @@
 """A making as a Kubernetes Job: ``python -m edgefolio_pruner.job FILE WORK_DIRECTORY``.
 
-The same pipeline as ``edgefolio make``. Progress goes to standard output as one JSON object per line; the last words
-go into the container's termination message, where the operator reads what was published or what must be mended. Exit
-codes: 0 published (or the piece is made); 2 the input needs mending, another attempt would end the same; 143 it was
-told to end; 1 anything else, and another attempt may help.
+The same pipeline as ``edgefolio make``. Progress and warnings go to standard output as one JSON object per line; the
+last words go into the container's termination message, where the operator reads what was published or what must be
+mended. Exit codes: 0 published (or the piece is made); 2 the input needs mending, another attempt would end the same;
+143 it was told to end; 1 anything else, and another attempt may help.
 
 ``--work-uri`` names the place of the work directory in an object store: it is fetched at the start and kept up to date,
 so that another pod goes on where this one is lost. ``--pieces N`` makes one of N pieces alone, the one whose number is
@@ -13,25 +13,29 @@ in ``JOB_COMPLETION_INDEX``.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.log_format import log_as_json, log_line
 from edgefolio.contract.pod import INDEX_VARIABLE, MAKING_VARIABLE
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
-from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.stages.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
-from edgefolio_pruner.stages.work_mirror import MAIN, RemoteWork
+from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
+from edgefolio_pruner.work.mirror import MAIN, RemoteWork
+
+logger = logging.getLogger(__name__)
 
 EXIT_TOLD_TO_END = 128 + signal.SIGTERM
 _SECONDS_BETWEEN_LINES = 1.0
@@ -50,7 +54,8 @@ class LoggedProgress:
         if stage == self._stage and now - self._logged_at < _SECONDS_BETWEEN_LINES and fraction < 1:
             return
         self._stage, self._logged_at = stage, now
-        print(ProgressLine(stage=stage, percent=int(100 * fraction), message=message).to_message(), flush=True)
+        line = ProgressLine(stage=stage, percent=int(100 * fraction), message=message)
+        print(log_line(line.model_dump(by_alias=True)), flush=True)
 
 
 class Task:
@@ -93,7 +98,7 @@ def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | 
     except Exception as error:
         report = FailureReport.of(error)
         if report.kind == "Failed":
-            traceback.print_exc()
+            logger.exception("the making failed")
         return (EXIT_BAD_INPUT if report.kind == "BadInput" else EXIT_FAILURE), report
 
 
@@ -186,6 +191,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--copy-seconds", type=float, default=SECONDS_BETWEEN_COPIES, help="how often it is kept there")
     parser.add_argument("--pieces", type=int, help=f"make one of so many pieces, by {INDEX_VARIABLE}")
     parsed = parser.parse_args(arguments)
+    log_as_json(level=logging.WARNING)
     # The first process of a container ignores signals that it does not ask for.
     signal.signal(signal.SIGTERM, _told_to_end)
     exit_code, report = run(parsed.file, Task(parsed))

@@ -20,18 +20,18 @@ from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
 from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.specification import ModelPortfolio
+from edgefolio_pruner.inputs import MakingSource, load_source
+from edgefolio_pruner.methods.one_shot import one_shot_states
+from edgefolio_pruner.methods.sparse_training import DENSE, TrainedState, trained_states
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
-from edgefolio_pruner.stages.draft_store import Decision
 from edgefolio_pruner.stages.graph_cache import Captures
-from edgefolio_pruner.stages.inputs import MakingSource, load_source
 from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
-from edgefolio_pruner.stages.one_shot import one_shot_states
-from edgefolio_pruner.stages.sparse_training import DENSE, TrainedState, trained_states
-from edgefolio_pruner.stages.work_directory import WorkDirectory, default_work_directory, no_space_left
+from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
+from edgefolio_pruner.work.draft_store import Decision
 
 #: The stages in their order, as progress names them.
 STAGES = ("data", "training", "one-shot", "candidates", "profile", "test", "publish")

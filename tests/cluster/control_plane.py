@@ -30,15 +30,22 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 
 class NotBuilt(Exception):
-    """Programs of the test bed are missing; the message says how to get them."""
+    """Programs of the test bed are missing or switched off; the message says how to get them."""
+
+
+def bed_cache() -> Path:
+    """Folder of all that was built for the bed. Raises :class:`NotBuilt` where it is not to be used."""
+    if os.environ.get("EDGEFOLIO_BED") == "off":
+        raise NotBuilt("EDGEFOLIO_BED=off: without the Kubernetes of the tests")
+    if sys.platform != "linux":
+        raise NotBuilt("the test bed runs on Linux only")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("BED_CACHE") or cache / "edgefolio" / "cluster-bed")
 
 
 def programs(*needed: str) -> Path:
     """Folder of the bed's programs. Raises :class:`NotBuilt`."""
-    if sys.platform != "linux":
-        raise NotBuilt("the test bed runs on Linux only")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("BED_CACHE") or cache / "edgefolio" / "cluster-bed") / "bin"
+    folder = bed_cache() / "bin"
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise NotBuilt(f"{', '.join(missing)} not built; once, about 10 minutes: {BED / 'build.sh'}")

@@ -18,6 +18,7 @@ import onnx
 import pytest
 import yaml
 from cluster_images import USER, Finished, Image, Restricted
+from control_plane import NotBuilt, bed_cache
 from onnx import TensorProto, helper
 from packaging.utils import canonicalize_name
 
@@ -52,8 +53,10 @@ LABELS = "org.opencontainers.image"
 @pytest.fixture(scope="session")
 def image_of() -> Callable[[str], Image]:
     """The archive of an image, or a skip that says how to get it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("BED_CACHE") or cache / "edgefolio" / "cluster-bed") / "images"
+    try:
+        folder = bed_cache() / "images"
+    except NotBuilt as error:
+        pytest.skip(str(error))
 
     def image_of(name: str) -> Image:
         archive = folder / f"edgefolio-{name}.tar"

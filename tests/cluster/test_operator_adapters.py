@@ -11,9 +11,9 @@ import yaml
 from cluster_site import SPEC
 
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
-from edgefolio_operator.cluster_state.metrics_server import NodeMetrics
+from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
+from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Access, Api, collection
-from edgefolio_operator.kube.informer import Store
 from edgefolio_operator.kube.resync import Resync
 
 
@@ -35,11 +35,11 @@ def test_a_watch_that_delivers_nothing_is_found_out(namespace: Any) -> None:
 
     async def work(api: Api) -> None:
         namespace.apply(portfolio("first"))
-        store = Store()
+        store = ObjectCache()
         resync = Resync(api, {path: store})
         await resync.first()
-        assert [entry["metadata"]["name"] for entry in store.all()] == ["first"]
-        assert store.all()[0]["kind"] == "ModelPortfolio"
+        assert [entry["metadata"]["name"] for entry in store.select()] == ["first"]
+        assert store.select()[0]["kind"] == "ModelPortfolio"
         # Nobody puts into the store what happens now, as a watch would.
         namespace.apply(portfolio("second"))
         await resync.once(path, grace_seconds=0)
@@ -58,12 +58,12 @@ def test_a_watch_that_delivers_nothing_is_found_out(namespace: Any) -> None:
 
 def test_what_metrics_s_absence_and_refusal_are_called(namespace: Any, tmp_path: Path) -> None:
     async def absent(api: Api) -> None:
-        found = NodeMetrics(api, namespaces=(), poll_seconds=15)
+        found = MetricsPoller(api, namespaces=(), poll_seconds=15)
         assert not found.usage.asked
         await found.poll()
         assert found.usage.asked
         assert found.usage.problem == "The cluster does not serve metrics.k8s.io: install metrics-server."
-        single = NodeMetrics(api, namespaces=(namespace.namespace,), poll_seconds=15)
+        single = MetricsPoller(api, namespaces=(namespace.namespace,), poll_seconds=15)
         assert single.usage.nodes is None
 
     with_api(namespace.kubeconfig, absent)
@@ -76,14 +76,14 @@ def test_what_metrics_s_absence_and_refusal_are_called(namespace: Any, tmp_path:
     path.write_text(yaml.safe_dump(document))
 
     async def refused(api: Api) -> None:
-        found = NodeMetrics(api, namespaces=(), poll_seconds=15)
+        found = MetricsPoller(api, namespaces=(), poll_seconds=15)
         await found.poll()
         assert found.usage.problem.startswith("The operator may not read metrics.k8s.io")
 
     with_api(path, refused)
 
 
-def test_mirrors_of_adopted_pods_come_and_go_with_their_portfolios(namespace: Any) -> None:
+def test_informers_of_adopted_pods_come_and_go_with_their_portfolios(namespace: Any) -> None:
     def adopting(app: str) -> dict[str, Any]:
         found = portfolio("adopting")
         serving = {"modelName": "digits", "mode": "Adopt", "adopt": {"selector": {"matchLabels": {"app": app}}}}
@@ -98,23 +98,22 @@ def test_mirrors_of_adopted_pods_come_and_go_with_their_portfolios(namespace: An
                 {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": app, "labels": labels}, "spec": spec}
             )
         async with asyncio.TaskGroup() as tasks:
-            changed = asyncio.Event()
-            pods = AdoptedPods(api, tasks, changed=changed.set)
+            pods = AdoptedPods(api, tasks, on_change=lambda _: None)
             for app in ("one", "two"):
                 entry = adopting(app)
                 pods.follow([entry])
                 assert pods.of(entry) is None, "nothing is concluded before the pods are known"
-                await asyncio.wait_for(pods.mirrors[0].synced.wait(), timeout=10)
+                await asyncio.wait_for(pods.informers[0].synced.wait(), timeout=10)
                 found = pods.of(entry)
                 assert found is not None
                 assert [pod["metadata"]["name"] for pod in found] == [app]
                 assert "env" not in found[0]["spec"]["containers"][0]
-                assert len(pods.mirrors) == 1
-            same = pods.mirrors[0]
+                assert len(pods.informers) == 1
+            same = pods.informers[0]
             pods.follow([adopting("two")])
-            assert pods.mirrors == [same]
+            assert pods.informers == [same]
             pods.follow([])
-            assert pods.mirrors == []
+            assert pods.informers == []
         # The task group ends only when the mirrors' tasks have: none was left running.
 
     with_api(namespace.kubeconfig, lambda api: asyncio.wait_for(work(api), timeout=60))

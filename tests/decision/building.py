@@ -41,7 +41,6 @@ def traffic(variant: str = "large", *, factor: float = 1.0, rate: float = 20.0, 
         mean_queue_milliseconds=0.0,
         mean_total_milliseconds=compute + 0.5 if count else 0.0,
         in_flight=rate * (compute + 0.5) / 1000,
-        batch=8,
         age_seconds=0.5,
     )
     return replace(window, **fields)

@@ -1,6 +1,6 @@
 """An endpoint in virtual time: requests queue for a variant that the core chose, and the core sees what came of it.
 
-First come, first served, with ``instances`` servers; service times are log-normal around the profile's mean times the
+First come, first served, by one server; service times are log-normal around the profile's mean times the
 compute factor of the moment. Requests come at a rate (Poisson, or evenly paced) and from closed-loop clients that send
 the next one when the last was answered. Seeded, so that a scenario always gives the same trace.
 """
@@ -307,7 +307,6 @@ def _window(server: Server, variant: str, scenario: Scenario, *, since: float) -
         mean_queue_milliseconds=queue,
         mean_total_milliseconds=total,
         in_flight=_rounded(count * total / 1000 / seconds),
-        batch=8.0,
         age_seconds=0.0,
     )
 

@@ -67,7 +67,6 @@ def traffics(number: st.SearchStrategy[float], count: st.SearchStrategy[int]) ->
         mean_queue_milliseconds=number,
         mean_total_milliseconds=number,
         in_flight=number,
-        batch=number,
         age_seconds=number,
         p95_milliseconds=optional(number),
     )
@@ -95,7 +94,6 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         traffic=optional(traffics(number, count)),
         probe=optional(st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)),
         memory=optional(memory),
-        instances=st.integers(-2, 64),
         node=optional(node),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from building import NOW, decided, memory, observation, repeated, traffic
 from simulator import MEBIBYTE
 
@@ -65,13 +63,3 @@ def test_the_node_must_keep_a_reserve() -> None:
     assert (fits.action, fits.target) == (Action.SWITCH, "large")
     short, _ = repeated(observation("mid", memory=memory(node=91)), seconds=60)
     assert short.reason is Reason.INSUFFICIENT_SWITCH_MEMORY
-
-
-def test_a_backend_process_per_instance_counts() -> None:
-    roomy = memory(limit=160, used=82)
-    up, _ = repeated(observation("mid", memory=roomy), seconds=60)
-    assert up.target == "large"
-    seen = observation("mid", memory=replace(roomy, instance_overhead_bytes=30 * MEBIBYTE))
-    held, _ = repeated(seen, seconds=60)
-    assert held.reason is Reason.INSUFFICIENT_SWITCH_MEMORY
-    assert "needs 90.0 MiB beside what is loaded, 70.0 MiB are left" in held.message

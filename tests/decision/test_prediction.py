@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 
@@ -12,31 +11,12 @@ from simulator import profile
 
 from edgefolio.decision.estimates.prediction import (
     Conditions,
-    erlang_c,
     expected_latency,
     service_variability,
     total_p95,
     wait_p95,
 )
 from edgefolio.decision.types import VariantProfile
-
-
-@pytest.mark.parametrize("utilization", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_one_instance_makes_as_many_wait_as_it_is_busy(utilization: float) -> None:
-    assert erlang_c(utilization, instances=1) == pytest.approx(utilization)
-
-
-@pytest.mark.parametrize("utilization", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("instances", [2, 5, 20])
-def test_erlang_c_is_its_defining_sum(utilization: float, instances: int) -> None:
-    offered = utilization * instances
-    last = offered**instances / math.factorial(instances) / (1 - utilization)
-    everything = sum(offered**count / math.factorial(count) for count in range(instances)) + last
-    assert erlang_c(utilization, instances=instances) == pytest.approx(last / everything)
-
-
-def test_erlang_c_does_not_overflow() -> None:
-    assert 0 <= erlang_c(0.99, instances=5000) <= 1
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.2, 0.5, 1.0])
@@ -58,24 +38,23 @@ def test_parts_add_in_quadrature_above_their_means() -> None:
 
 
 def test_nobody_waits_for_an_idle_server() -> None:
-    assert wait_p95(0.0, utilization=0.5, service=10, instances=1) == 0
-    assert wait_p95(0.1, utilization=0.01, service=10, instances=1) == 0
+    assert wait_p95(0.0, utilization=0.5, service=10) == 0
+    assert wait_p95(0.1, utilization=0.01, service=10) == 0
 
 
 def test_bursts_count_although_the_server_is_seldom_busy() -> None:
     # Busy 4 % of the time, and yet a mean wait of two services: requests come in bursts.
-    assert wait_p95(20, utilization=0.04, service=10, instances=1) == pytest.approx(20 * math.log(20))
+    assert wait_p95(20, utilization=0.04, service=10) == pytest.approx(20 * math.log(20))
 
 
-@pytest.mark.parametrize("instances", [1, 3])
 @pytest.mark.parametrize("utilization", [0.1, 0.3, 0.6, 0.85])
 @pytest.mark.parametrize("sigma", [0.12, 0.5])
-def test_predicted_p95_is_that_of_a_simulated_queue(instances: int, utilization: float, sigma: float) -> None:
+def test_predicted_p95_is_that_of_a_simulated_queue(utilization: float, sigma: float) -> None:
     mean = 10.0
     entry = with_p95(mean, mean * math.exp(1.6448536 * sigma - sigma**2 / 2))
-    rate = utilization * instances / mean * 1000
-    predicted = expected_latency(entry, Conditions(arrival_rate=rate, instances=instances))
-    measured = simulated_p95(rate=rate / 1000, mean=mean, sigma=sigma, instances=instances)
+    rate = utilization / mean * 1000
+    predicted = expected_latency(entry, Conditions(arrival_rate=rate))
+    measured = simulated_p95(rate=rate / 1000, mean=mean, sigma=sigma)
     assert predicted.utilization == pytest.approx(utilization)
     assert predicted.p95_milliseconds == pytest.approx(measured, rel=0.12)
 
@@ -105,15 +84,14 @@ def with_p95(mean: float, p95: float) -> VariantProfile:
     return VariantProfile(**{**vars(base), "p95_milliseconds": p95})
 
 
-def simulated_p95(*, rate: float, mean: float, sigma: float, instances: int, requests: int = 60_000) -> float:
+def simulated_p95(*, rate: float, mean: float, sigma: float, requests: int = 60_000) -> float:
     generator = random.Random(5)
-    free = [0.0] * instances
+    free = 0.0
     now = 0.0
     times = []
     for _ in range(requests):
         now += generator.expovariate(rate)
-        start = max(now, heapq.heappop(free))
-        finished = start + mean * math.exp(generator.gauss(0, sigma) - sigma * sigma / 2)
-        heapq.heappush(free, finished)
-        times.append(finished - now)
+        start = max(now, free)
+        free = start + mean * math.exp(generator.gauss(0, sigma) - sigma * sigma / 2)
+        times.append(free - now)
     return sorted(times)[int(0.95 * requests)]

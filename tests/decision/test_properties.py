@@ -86,7 +86,6 @@ def test_it_decides_whatever_it_is_given(seen, objectives, profiles, switching, 
     state=states(times),
 )
 def test_a_switch_is_never_too_soon_nor_to_what_must_not_be_taken(seen, objectives, profiles, switching, state) -> None:
-    seen = replace(seen, instances=1)
     decision, _ = decide(
         observation=seen, objectives=objectives, profiles=profiles, switching=switching, state=state, now=NOW
     )
@@ -198,7 +197,7 @@ def test_missing_data_holds(seen, objectives, profiles, switching, state, missin
     seen = replace(seen, active_variant=profiles[0].name, server=ServerState.SERVING, memory=None, node=node)
     objectives = replace(objectives, pinned_variant=None, max_memory_bytes=None)
     window = seen.traffic or traffic(
-        mean_compute_milliseconds=1e6, mean_total_milliseconds=1e6, in_flight=1, batch=1, age_seconds=0
+        mean_compute_milliseconds=1e6, mean_total_milliseconds=1e6, in_flight=1, age_seconds=0
     )
     if missing == "none":
         seen = replace(seen, traffic=None)

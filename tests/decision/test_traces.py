@@ -15,6 +15,7 @@ from edgefolio.decision.recording.traces import DecisionRecord, cycle_line, head
 from edgefolio.decision.types import Action, Objectives
 from edgefolio.errors import UserError
 
+MEMORY = {"limitBytes": 10, "workingSetBytes": 1, "nodeAvailableBytes": None}
 FILES = sorted(TRACES.glob("*.jsonl"))
 
 
@@ -96,6 +97,16 @@ def test_a_trace_says_everything_again_when_it_is_read() -> None:
     assert again.observation == cycle.observation
     assert again.objectives == Objectives(latency_p95_milliseconds=1)
     assert encoded(again.observation) == encoded(cycle.observation)
+
+
+def test_fields_that_earlier_versions_recorded_are_passed_over() -> None:
+    cycle = json.loads(lines_of("closed-loop")[20]) | {"objectives": {"latencyP95Milliseconds": 1}}
+    read = parse_trace([lines_of("closed-loop")[0], json.dumps(cycle)]).events[0]
+    assert "batch" in cycle["observation"]["traffic"]
+    cycle["observation"] |= {"instances": 1, "memory": {"ageSeconds": 0, "instanceOverheadBytes": 5} | MEMORY}
+    again = parse_trace([lines_of("closed-loop")[0], json.dumps(cycle)]).events[0]
+    assert again.observation.traffic == read.observation.traffic
+    assert again.observation.memory.limit_bytes == MEMORY["limitBytes"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from edgefolio_operator import labels
 from edgefolio_operator.endpoints import objectives
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 CLUSTER = ROOT / "docs" / "cluster"
 CODE = ("portfolio", "pruner_job", "edge", "operator", "kubectl")
 
@@ -237,3 +237,31 @@ def test_the_extras_that_are_named_exist() -> None:
         for found in re.findall(r"\.\[([a-z,]+)\]'?|edgefolio\[([a-z,]+)\]", text_of(page)):
             for name in "".join(found).split(","):
                 assert name in extras, f"{page.name}: {name}"
+
+
+ROOMS = {
+    "portfolio/edgefolio",
+    "pruner_job/edgefolio_pruner",
+    "operator/edgefolio_operator",
+    "edge/edgefolio_edge",
+    "kubectl/edgefolio_kubectl",
+}
+
+
+def test_the_architecture_names_every_folder() -> None:
+    page = text_of(ROOT / "docs" / "architecture.md")
+    assert len(page.splitlines()) <= 100
+    named = set()
+    for room, table in re.findall(r"^\| in `(\S+)/` \|.*\n((?:\|.*\n)*)", page, flags=re.MULTILINE):
+        named |= {f"{room}/{folder}" for folder in re.findall(r"^\| `(\S+)/` \|", table, flags=re.MULTILINE)}
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    folders = {str(path.parent.relative_to(ROOT)) for path in files} - ROOMS
+    assert named == folders
+
+
+def test_paths_of_the_architecture_exist() -> None:
+    page = text_of(ROOT / "docs" / "architecture.md")
+    named = re.findall(r"`([\w./]+(?:/|\.py|\.md|\.yaml))`", page)
+    assert len(named) > 50
+    for path in named:
+        assert any((ROOT / place / path).exists() for place in (".", *ROOMS)), path

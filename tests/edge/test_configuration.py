@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from google.protobuf import json_format, text_format
 from triton_portfolios import draft, revealing_model
 from tritonclient.grpc import model_config_pb2
 
 from edgefolio.manifest import Manifest, TensorSignature
-from edgefolio_edge.triton.configuration import as_json, as_text, configuration_of
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.triton.configuration import as_json, as_text, configuration_of, is_text_of
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +44,65 @@ def test_text_and_json_say_the_same(manifest: Manifest, warm_up: bool) -> None:
     assert list(from_text.input[1].reshape.shape) == []
     assert from_text.parameters["intra_op_thread_count"].string_value == "3"
     assert len(from_text.model_warmup) == (1 if warm_up else 0)
+
+
+#: ``config.pbtxt`` as it was written before protobuf's own writer: other order, lists in brackets.
+OLD_TEXT = b"""name: "m"
+backend: "onnxruntime"
+max_batch_size: 64
+input {
+  name: "image"
+  data_type: TYPE_FP32
+  dims: [1, 12, 12]
+}
+output {
+  name: "logits"
+  data_type: TYPE_FP32
+  dims: [4]
+}
+instance_group {
+  count: 1
+  kind: KIND_CPU
+}
+version_policy {
+  specific {
+    versions: [101]
+  }
+}
+parameters {
+  key: "intra_op_thread_count"
+  value {
+    string_value: "3"
+  }
+}
+parameters {
+  key: "inter_op_thread_count"
+  value {
+    string_value: "1"
+  }
+}
+parameters {
+  key: "session.intra_op.allow_spinning"
+  value {
+    string_value: "0"
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("text", [b"", b"name: ", b"\xff", OLD_TEXT.replace(b"101", b"102"), b"unknown: 1"])
+def test_another_text_is_not_taken_for_the_configuration(manifest: Manifest, text: bytes) -> None:
+    configuration = configuration_of(manifest, model_name="m", threads=3, versions=[101])
+    assert not is_text_of(text, configuration)
+
+
+def test_a_file_of_the_version_before_is_left_alone(manifest: Manifest, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, model="m", threads=3)
+    path = store.model_directory / "config.pbtxt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(OLD_TEXT)
+    store.write_configuration(manifest)
+    assert path.read_bytes() == OLD_TEXT
+    ModelStore(tmp_path, model="m", threads=2).write_configuration(manifest)
+    assert b'string_value: "2"' in path.read_bytes()
+    assert path.read_bytes() != OLD_TEXT

@@ -12,14 +12,15 @@ from triton_portfolios import MODEL
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import Teller
+from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.supervisor import DEATHS_UNTIL_BLAMED, ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.supervisor import DEATHS_UNTIL_BLAMED, KeptServer
 
 
 def told(folder: Path) -> set[str]:
@@ -61,7 +62,7 @@ def test_without_a_place_nothing_is_told() -> None:
     health = Health()
     for word in (health.synced, health.serves, health.fails, health.condemn, health.renewed):
         word()
-    assert not health.is_told
+    assert not health.is_enabled
     assert not health.wants_restart
 
 
@@ -77,7 +78,7 @@ class Away:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        self.endpoint = Endpoint(
+        self.endpoint = TritonEndpoint(
             grpc=f"127.0.0.1:{port}", http=None, metrics=None, key=None, process=None, has_our_backend=False
         )
         self.answers = False
@@ -87,17 +88,16 @@ class Away:
         self.health = folder / "health"
         self.host = Host(self.endpoint, find=self.find)
         self.host.lose()
-        self.server = KeptServer(
+        self.server = ServerSupervisor(
             self.host,
             ModelStore(folder / "state", model=MODEL),
-            reporter=reporter,
-            teller=Teller(reporter),
-            metrics=AgentMetrics(model=MODEL),
-            health=Health(self.health),
+            options=AgentOptions(state_directory=folder / "state"),
+            outputs=AgentOutputs(reporter=reporter, metrics=AgentMetrics(model=MODEL), health=Health(self.health)),
+            changes=ChangeLog(reporter),
             switching=Switching(),
         )
 
-    def find(self) -> Endpoint:
+    def find(self) -> TritonEndpoint:
         if not self.answers:
             raise UserError("no Triton answers there.", field="--endpoint", remedy="Start it.")
         return self.endpoint
@@ -124,15 +124,15 @@ def test_a_new_agent_leaves_the_word_of_the_last_one_until_it_knows_better(away:
 def test_a_server_that_is_gone_serves_nothing_and_the_next_one_neither(away: Away) -> None:
     away.answers = True
     assert away.server.runs()
-    away.server.has_verified()
-    lives = away.server.lives
+    away.server.verified()
+    starts = away.server.starts
     assert away.server.ready_versions() is None, "nothing listens there"
     assert told(away.health) == set()
-    away.server.restart_or_ask("test")
+    away.server.restart_or_request("test")
     assert told(away.health) == {"restart"}
     assert away.server.runs()
     assert told(away.health) == set(), "another one answers: the restart has come"
-    assert away.server.lives == lives + 1
+    assert away.server.starts == starts + 1
 
 
 def test_a_server_that_ends_is_chance_and_one_that_ends_each_time_is_the_variant_s_fault(away: Away) -> None:
@@ -142,11 +142,14 @@ def test_a_server_that_ends_is_chance_and_one_that_ends_each_time_is_the_variant
     assert not away.server.ended_during("large")
     assert away.server.ended_during("large")
     assert not away.server.ended_during("large"), "blamed once, it is quarantined; the count begins anew"
-    away.server.has_verified()
+    away.server.verified()
     assert not away.server.ended_during("large")
 
 
 def test_a_restart_is_asked_for_and_said_once(away: Away) -> None:
-    assert not away.server.restart_or_ask("It hangs.")
-    assert not away.server.restart_or_ask("It hangs.")
+    assert not away.server.restart_or_request("It hangs.")
+    assert not away.server.restart_or_request("It hangs.")
     assert away.said.getvalue().count("Triton must be restarted. It hangs.") == 1
+    failure = away.server.failure
+    assert failure is not None
+    assert (failure.reason, failure.message) == ("RestartNeeded", "Triton must be restarted. It hangs.")

@@ -17,7 +17,7 @@ MILLISECOND = 1_000_000
 
 
 def reading(version: int = 101, *, requests: int, failures: int = 0, each: int = 4) -> VersionStatistics:
-    """Counters after ``requests`` of ``each`` milliseconds: 1 queued, the rest computed, 2 samples each."""
+    """Counters after ``requests`` of ``each`` milliseconds: 1 queued, the rest computed."""
     return VersionStatistics(
         version=version,
         successes=requests,
@@ -25,7 +25,6 @@ def reading(version: int = 101, *, requests: int, failures: int = 0, each: int =
         failures=failures,
         queue_nanoseconds=requests * MILLISECOND,
         compute_nanoseconds=requests * (each - 1) * MILLISECOND,
-        samples=2 * requests,
         executions=requests,
     )
 
@@ -37,7 +36,7 @@ def test_a_window_is_the_difference_over_the_last_seconds() -> None:
         observer.add(reading(requests=100 * second), at=float(second))
     window = observer.window(now=19.25)
     assert window is not None
-    assert (window.seconds, window.requests, window.executions, window.batch) == (5, 500, 500, 2)
+    assert (window.seconds, window.requests, window.executions) == (5, 500, 500)
     assert window.mean_queue_milliseconds == pytest.approx(1)
     assert window.mean_compute_milliseconds == pytest.approx(3)
     assert window.mean_total_milliseconds == pytest.approx(4)
@@ -105,6 +104,7 @@ def test_p95_comes_from_the_versions_own_summary() -> None:
     assert p95_in(text, model="a", version=3) is None
     assert p95_in(text, model="a", version=4) is None
     assert p95_in(text, model="b", version=2) is None
+    assert p95_in(text.replace("}", ""), model="a", version=2) is None, "what is no metric is no p95"
 
 
 def _write(directory: Path, **files: str) -> None:

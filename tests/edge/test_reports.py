@@ -12,7 +12,7 @@ from triton_portfolios import draft, revealing_model
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State
 from edgefolio.errors import UserError
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio_edge.agent.loop import Cycle, Sight
+from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter
@@ -22,14 +22,14 @@ from edgefolio_edge.triton.switcher import Placement
 MANIFEST = draft([revealing_model(1), revealing_model(2)])
 VERIFIED = Synced(manifest=MANIFEST, available=("variant-1", "variant-2"), complete=True)
 ACTIVE = Placement(manifest=MANIFEST, variant=MANIFEST.variants[1])
-SERVING = Cycle(
+SERVING = CycleResult(
     synced=VERIFIED,
-    sight=Sight(ready=(102,), active=ACTIVE, name="variant-2"),
+    served=ServedVersions(ready=(102,), active=ACTIVE, name="variant-2"),
     observation=Observation(active_variant="variant-2", resident_variants=(), server=ServerState.SERVING),
     decision=Decision(action=Action.HOLD, reason=Reason.OBJECTIVES_MET, target=None, message="", objectives_met=True),
     state=State(),
 )
-IDLE = replace(SERVING, sight=None, observation=None, decision=None)
+IDLE = replace(SERVING, served=None, observation=None, decision=None)
 
 
 class Hub:
@@ -65,7 +65,7 @@ class Hub:
             self.orders.heard()
         return self.hears
 
-    def cycles(self, cycle: Cycle, *, seconds: int) -> list[dict[str, Any]]:
+    def cycles(self, cycle: CycleResult, *, seconds: int) -> list[dict[str, Any]]:
         """What is reported while every second has such a cycle."""
         before = len(self.reports)
         for _ in range(seconds):
@@ -73,7 +73,7 @@ class Hub:
             self.writer.after_cycle(cycle)
         return self.reports[before:]
 
-    def condition(self, cycle: Cycle, kind: str) -> tuple[str, str, str]:
+    def condition(self, cycle: CycleResult, kind: str) -> tuple[str, str, str]:
         """The condition that is reported after ``cycle``."""
         self.now += 3600
         self.writer.after_cycle(cycle)
@@ -128,7 +128,9 @@ def test_nothing_is_published_yet(hub: Hub) -> None:
         pytest.param(replace(IDLE, synced=Synced()), ("False", "NothingSynced"), id="nothing on disk"),
         pytest.param(replace(IDLE, trouble="no Triton answers"), ("False", "ServerUnreachable"), id="no server"),
         pytest.param(
-            replace(IDLE, sight=Sight(ready=(), active=None, name=None)), ("False", "NothingServed"), id="empty"
+            replace(IDLE, served=ServedVersions(ready=(), active=None, name=None)),
+            ("False", "NothingServed"),
+            id="empty",
         ),
         pytest.param(
             replace(SERVING, observation=replace(SERVING.observation, server=ServerState.DEAD)),  # type: ignore[type-var]
@@ -137,7 +139,7 @@ def test_nothing_is_published_yet(hub: Hub) -> None:
         ),
     ],
 )
-def test_whether_a_verified_variant_answers(hub: Hub, cycle: Cycle, expected: tuple[str, str]) -> None:
+def test_whether_a_verified_variant_answers(hub: Hub, cycle: CycleResult, expected: tuple[str, str]) -> None:
     assert hub.condition(cycle, "Ready")[:2] == expected
 
 

@@ -41,12 +41,13 @@ def _damage(path: Path) -> None:
 
 def test_the_smallest_variant_comes_first_and_whole(tmp_path: Path, repository: Path, manifest: Manifest) -> None:
     store = ModelStore(tmp_path / "state", model=MODEL)
-    synchronizer = _follow(store, repository)
-    seen: list[tuple[str, tuple[str, ...]]] = []
-    synced = synchronizer.step(on_variant=lambda name: seen.append((name, synchronizer.synced.available)))
-    assert [name for name, _ in seen] == ["variant-2", "variant-1"]
+    seen: list[tuple[str, ...]] = []
+    synchronizer = Synchronizer(
+        lambda: Repository.open(str(repository)), store, changed=lambda: seen.append(synchronizer.synced.available)
+    )
+    synced = synchronizer.step()
     assert [variant.name for variant in by_size(manifest)] == ["variant-2", "variant-1"]
-    assert seen[1][1] == ("variant-2",)
+    assert seen[:2] == [("variant-2",), ("variant-1", "variant-2")]
     assert synced.complete
     assert synced.available == ("variant-1", "variant-2")
     assert sorted(path.name for path in store.version_directory(101).iterdir()) == ["model.onnx", "probe.json"]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from triton_portfolios import MODEL, publish, revealing_model
@@ -33,7 +34,7 @@ class Node:
     def ask(self, manifest: Manifest) -> None:
         self.order = (manifest.revision, sha256_of(manifest.to_bytes()))
 
-    def synchronizer(self, **options: float) -> Synchronizer:
+    def synchronizer(self, **options: Any) -> Synchronizer:
         return Synchronizer(
             lambda: Repository.open(str(self.repository)),
             self.store,
@@ -217,18 +218,18 @@ def test_another_order_ends_a_slow_transfer(tmp_path: Path) -> None:
     node.ask(first)
     assert node.synchronizer().step().complete
     node.limits = SyncLimits(bytes_per_second=20_000)
-    synchronizer = node.synchronizer(poll_seconds=0.05)
-    woken = threading.Event()
+    look, changed = threading.Event(), threading.Event()
+    synchronizer = node.synchronizer(poll_seconds=0.05, woken=look, changed=changed.set)
     node.ask(second)
     synchronizer.start()
     until(lambda: any((tmp_path / "models").rglob("*.partial")))
-    synchronizer.changed = woken.set
+    changed.clear()
     third = node.publish(3)
     node.limits = SyncLimits()
     began = time.monotonic()
     node.ask(third)
-    synchronizer.wake()
-    assert woken.wait(20)
+    look.set()
+    assert changed.wait(20)
     assert synchronizer.synced.manifest == third
     assert time.monotonic() - began < needed(second) / 20_000, "it did not wait for the rest of the second"
     synchronizer.stop()

@@ -32,7 +32,7 @@ def test_the_library_of_this_python_is_found() -> None:
 
 def test_a_missing_library_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The look-up is real; the name is of a Python that no distribution has, and nothing can be downloaded."""
-    monkeypatch.setattr(libpython, "library_name", lambda version=None: "libpython3.98.so.1.0")
+    monkeypatch.setattr(libpython, "library_name", lambda: "libpython3.98.so.1.0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert libpython.find_libpython() is None

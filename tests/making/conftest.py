@@ -30,7 +30,7 @@ import torch, timm, sklearn.datasets, onnxruntime, matplotlib.figure
 torch.set_num_threads(1)
 import edgefolio.commands.main, edgefolio_pruner.cli.make, edgefolio_pruner.pipeline
 import edgefolio_edge.models.repository_audit, edgefolio_pruner.job
-import edgefolio_pruner.stages.background_sync, edgefolio_pruner.stages.partial_run
+import edgefolio_pruner.work.background_sync, edgefolio_pruner.stages.partial_run
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.export import export_onnx
 from edgefolio_pruner.html_report import write_report

@@ -20,10 +20,10 @@ import yaml
 from edgefolio.contract.job_report import FailureReport, PublishedReport, report_of_message
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.repository import Repository
-from edgefolio.specification import load_portfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio_edge.models.repository_audit import verify_repository
 from edgefolio_pruner.architectures import cnn
-from edgefolio_pruner.stages.work_mirror import RemoteWork
+from edgefolio_pruner.work.mirror import RemoteWork
 
 KILLS = 3
 

@@ -19,9 +19,9 @@ import pytest
 from edgefolio.errors import TransientError, UserError
 from edgefolio.files import write_durably
 from edgefolio.repository.storage import Storage, open_storage
-from edgefolio_pruner.stages import work_mirror
-from edgefolio_pruner.stages.background_sync import KeptUp
-from edgefolio_pruner.stages.work_mirror import RemoteWork, SupersededError
+from edgefolio_pruner.work import mirror
+from edgefolio_pruner.work.background_sync import KeptUp
+from edgefolio_pruner.work.mirror import RemoteWork, SupersededError
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -244,9 +244,9 @@ def test_killed_at_any_write_no_result_is_without_what_it_rests_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     # Short ones end between a result's files, whatever the machine's speed.
-    monkeypatch.setattr(work_mirror, "_SETTLED_SECONDS", (0.002, 0.01, 0.1)[seed % 3])
+    monkeypatch.setattr(mirror, "_SETTLED_SECONDS", (0.002, 0.01, 0.1)[seed % 3])
     if seed % 2:  # a file system without second names for a file
-        monkeypatch.setattr(work_mirror, "_hold", shutil.copyfile)
+        monkeypatch.setattr(mirror, "_hold", shutil.copyfile)
     chance = random.Random(seed)
     store = tmp_path / "store"
     finished = 0
@@ -272,7 +272,7 @@ def test_killed_at_any_write_no_result_is_without_what_it_rests_on(
 
 
 def test_a_result_that_is_replaced_under_way_goes_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_mirror, "_SETTLED_SECONDS", 0.02)
+    monkeypatch.setattr(mirror, "_SETTLED_SECONDS", 0.02)
     folder, store = tmp_path / "run", tmp_path / "store"
     remote = opened(str(store), folder)
     remote.take()
@@ -318,7 +318,7 @@ def test_an_index_that_did_not_arrive_is_written_by_the_next_call(tmp_path: Path
 
 
 def test_a_last_copy_that_cannot_be_whole_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_mirror, "_SETTLED_SECONDS", 0.001)
+    monkeypatch.setattr(mirror, "_SETTLED_SECONDS", 0.001)
     remote = opened(str(tmp_path / "store"), tmp_path / "run")
     remote.take()
     write(tmp_path / "run", one=b"0")
@@ -328,7 +328,7 @@ def test_a_last_copy_that_cannot_be_whole_says_so(tmp_path: Path, monkeypatch: p
         shutil.copyfile(path, held)
         write(tmp_path / "run", one=os.urandom(8))
 
-    monkeypatch.setattr(work_mirror, "_hold", replace)
+    monkeypatch.setattr(mirror, "_hold", replace)
     write(tmp_path / "run", one=b"1")
     with pytest.raises(TransientError, match="last time"):
         remote.send(everything=True)
@@ -336,13 +336,13 @@ def test_a_last_copy_that_cannot_be_whole_says_so(tmp_path: Path, monkeypatch: p
 
 
 def test_what_a_given_up_look_sent_is_not_taken_for_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_mirror, "_SETTLED_SECONDS", 0.001)
+    monkeypatch.setattr(mirror, "_SETTLED_SECONDS", 0.001)
     folder, aside = tmp_path / "run", tmp_path / "aside"
     remote = opened(str(tmp_path / "store"), folder)
     remote.take()
     write(folder, old=b"0")
     remote.send(everything=True)
-    hold, held_names = work_mirror._hold, []
+    hold, held_names = mirror._hold, []
 
     def indexed() -> dict[str, Any]:
         files: dict[str, Any] = json.loads((tmp_path / "store" / "main" / "index.json").read_bytes())["files"]
@@ -357,7 +357,7 @@ def test_what_a_given_up_look_sent_is_not_taken_for_kept(tmp_path: Path, monkeyp
 
     write(folder, added=b"a")
     write(folder, old=b"1")
-    monkeypatch.setattr(work_mirror, "_hold", hold_and_disturb)
+    monkeypatch.setattr(mirror, "_hold", hold_and_disturb)
     remote.send(everything=True)
     assert sorted(indexed()) == ["old"]
     aside.rename(folder / "added")

@@ -15,7 +15,7 @@ from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, Usage
 from edgefolio_operator.endpoints.facts import Sight
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.reconcilers.portfolio import Plan, World, reconcile
 from edgefolio_operator.resources.pruning_job import Images
 
@@ -75,7 +75,7 @@ class Site:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.daemon_set: dict[str, Any] | None = None
         self.service: dict[str, Any] | None = None
-        self.capabilities = Capabilities()
+        self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
         self.plan: Plan | None = None
 
@@ -91,7 +91,7 @@ class Site:
             endpoints=list(self.endpoints.values()),
             daemon_set=self.daemon_set,
             service=self.service,
-            capabilities=self.capabilities,
+            server_version=self.server_version,
             sight=Sight(usage=self.usage, reservations=Reservations.of(self.promises)),
             lost_pods=self.lost_pods,
             repository_owner=self.repository_owner,

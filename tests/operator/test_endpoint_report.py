@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefolio.contract.endpoint_report import (
-    decimal_text,
     observation_of,
     profile_of,
     report_of_decision,
@@ -17,6 +16,7 @@ from edgefolio.contract.endpoint_report import (
     state_of,
     variant_status_of,
 )
+from edgefolio.contract.status_mapper import decimal_text
 from edgefolio.decision import decide
 from edgefolio.decision.types import (
     Action,
@@ -49,7 +49,6 @@ TRAFFIC = st.builds(
     mean_queue_milliseconds=NUMBERS,
     mean_total_milliseconds=NUMBERS,
     in_flight=NUMBERS,
-    batch=NUMBERS,
     age_seconds=NUMBERS,
     p95_milliseconds=st.none() | NUMBERS,
 )
@@ -65,7 +64,6 @@ OBSERVATIONS = st.builds(
     | st.builds(
         MemoryState, limit_bytes=BYTES, working_set_bytes=BYTES, node_available_bytes=BYTES, age_seconds=NUMBERS
     ),
-    instances=st.integers(1, 64),
 )
 
 
@@ -119,7 +117,6 @@ def test_means_of_no_requests_are_no_error() -> None:
         mean_queue_milliseconds=math.nan,
         mean_total_milliseconds=math.inf,
         in_flight=math.nan,
-        batch=math.nan,
         age_seconds=0,
         p95_milliseconds=math.nan,
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from edgefolio_operator.kube.event_recorder import Budget
+from edgefolio_operator.kube.event_recorder import TokenBucket
 
 
-def test_a_budget_is_spent_and_comes_back() -> None:
-    budget = Budget(burst=3, per_second=0.5, now=100)
-    assert budget.is_whole(100)
-    assert [budget.spend(100) for _ in range(4)] == [True, True, True, False]
-    assert not budget.is_whole(101)
-    assert not budget.spend(101)
-    assert budget.spend(102)
-    assert not budget.spend(102)
-    assert budget.is_whole(108)
+def test_a_bucket_is_spent_and_comes_back() -> None:
+    bucket = TokenBucket(burst=3, per_second=0.5, now=100)
+    assert bucket.is_full(100)
+    assert [bucket.take(100) for _ in range(4)] == [True, True, True, False]
+    assert not bucket.is_full(101)
+    assert not bucket.take(101)
+    assert bucket.take(102)
+    assert not bucket.take(102)
+    assert bucket.is_full(108)
     # And it never holds more than it may.
-    assert [budget.spend(10_000) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(10_000) for _ in range(4)] == [True, True, True, False]

@@ -14,7 +14,7 @@ from edgefolio_operator.kube.liveness import (
     fault_of,
 )
 
-WELL = Pulse(cycle=2, answer=3, mirrors={"/api/v1/nodes": 40, "/api/v1/pods": 70})
+WELL = Pulse(cycle=2, answer=3, informers={"/api/v1/nodes": 40, "/api/v1/pods": 70})
 
 
 def test_a_healthy_operator_lives() -> None:
@@ -27,8 +27,8 @@ def test_a_healthy_operator_lives() -> None:
     [
         (replace(WELL, cycle=LONGEST_CYCLE_SECONDS + 1), "no cycle was finished for 121 s"),
         (
-            replace(WELL, mirrors={**WELL.mirrors, "/api/v1/nodes": LONGEST_SILENCE_SECONDS + 1}),
-            "the mirror of /api/v1/nodes was not heard for 301 s, though the API server answers",
+            replace(WELL, informers={**WELL.informers, "/api/v1/nodes": LONGEST_SILENCE_SECONDS + 1}),
+            "the informer of /api/v1/nodes was not heard for 301 s, though the API server answers",
         ),
         (replace(WELL, deaf=("/apis/x",)), "the watch of /apis/x misses changes"),
         (replace(WELL, answer=LONGEST_OUTAGE_SECONDS + 1), "the API server did not answer for 901 s"),
@@ -39,7 +39,7 @@ def test_what_hangs_or_went_deaf_is_started_anew(pulse: Pulse, fault: str) -> No
 
 
 def test_an_api_server_that_is_down_is_waited_for_but_not_for_ever() -> None:
-    silent = dict.fromkeys(WELL.mirrors, 600.0)
-    assert fault_of(replace(WELL, answer=600, mirrors=silent)) is None
-    assert fault_of(replace(WELL, answer=2, mirrors=silent)) is not None
-    assert fault_of(replace(WELL, answer=1000, mirrors=silent)) is not None
+    silent = dict.fromkeys(WELL.informers, 600.0)
+    assert fault_of(replace(WELL, answer=600, informers=silent)) is None
+    assert fault_of(replace(WELL, answer=2, informers=silent)) is not None
+    assert fault_of(replace(WELL, answer=1000, informers=silent)) is not None

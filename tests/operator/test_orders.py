@@ -59,9 +59,9 @@ def test_an_order_is_a_pin_and_is_carried_out_whatever_the_policy(orders: Orders
 
 def test_cut_off_the_agent_decides_by_the_policy_and_the_last_objectives(orders: Orders, clock: Clock) -> None:
     clock.now += 30
-    assert not orders.is_alone
+    assert not orders.is_autonomous
     clock.now += 1
-    assert orders.is_alone
+    assert orders.is_autonomous
     assert orders.objectives.pinned_variant is None
     assert orders.objectives.latency_p95_milliseconds == 20
     assert orders.switching.policy == "Recommend"
@@ -72,7 +72,7 @@ def test_cut_off_the_agent_decides_by_the_policy_and_the_last_objectives(orders:
 def test_a_user_s_pin_holds_also_alone(orders: Orders, clock: Clock) -> None:
     orders.take(spec(pinned=True), generation=2)
     clock.now += 1000
-    assert orders.is_alone
+    assert orders.is_autonomous
     assert orders.objectives.pinned_variant == "dense"
 
 
@@ -80,7 +80,7 @@ def test_back_again_the_operator_has_time_to_see_what_was_done(orders: Orders, c
     clock.now += 31
     orders.acted()
     orders.heard()
-    assert orders.is_alone
+    assert orders.is_autonomous
     clock.now += HANDOVER_SECONDS - 1
     orders.heard()
     assert orders.objectives.pinned_variant is None
@@ -94,7 +94,7 @@ def test_a_new_order_ends_the_handover(orders: Orders, clock: Clock) -> None:
     orders.acted()
     orders.heard()
     orders.take(spec(targetVariant="small"), generation=2)
-    assert not orders.is_alone
+    assert not orders.is_autonomous
     assert orders.objectives.pinned_variant == "small"
 
 
@@ -109,7 +109,7 @@ def test_orders_survive_a_restart_without_the_api(orders: Orders, tmp_path: Path
     assert again.order.spec == spec()
     assert again.objectives.pinned_variant == "dense"
     clock.now += 31
-    assert again.is_alone
+    assert again.is_autonomous
     assert again.take(spec(epoch=2), generation=1) is False
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgefolio_operator.kube.bulk_apply import write_each
+from edgefolio_operator.kube.bulk_apply import apply_each
 from edgefolio_operator.kube.client import ApiError
 
 
@@ -39,21 +39,21 @@ class Server:
 
 def test_all_are_written_some_at_a_time_in_their_order() -> None:
     server = Server()
-    assert asyncio.run(write_each(documents(20), server.write, at_once=4)) == {}
+    assert asyncio.run(apply_each(documents(20), server.write, concurrency=4)) == {}
     assert sorted(server.done) == sorted(server.begun)
     assert server.begun == [f"e{number}" for number in range(20)]
     assert server.most_at_once == 4
 
 
 def test_nothing_to_write() -> None:
-    assert asyncio.run(write_each([], Server().write)) == {}
+    assert asyncio.run(apply_each([], Server().write)) == {}
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422])
 def test_one_that_is_refused_holds_up_no_other(status: int) -> None:
     error = ApiError(status, "Invalid", "a newer operator has written this endpoint")
     server = Server(e3=error)
-    assert asyncio.run(write_each(documents(20), server.write, at_once=4)) == {"e3": error}
+    assert asyncio.run(apply_each(documents(20), server.write, concurrency=4)) == {"e3": error}
     assert len(server.done) == 19
 
 
@@ -71,7 +71,7 @@ def test_one_that_is_refused_holds_up_no_other(status: int) -> None:
 def test_what_concerns_all_ends_them(error: Exception) -> None:
     server = Server(e3=error)
     with pytest.raises(type(error)) as raised:
-        asyncio.run(write_each(documents(20), server.write, at_once=4))
+        asyncio.run(apply_each(documents(20), server.write, concurrency=4))
     assert raised.value is error
     # What was under way has ended; nothing more was begun.
     assert len(server.begun) <= 8
@@ -82,7 +82,7 @@ def test_ending_the_operator_ends_the_writes() -> None:
     server = Server()
 
     async def ended() -> None:
-        task = asyncio.create_task(write_each(documents(1000), server.write))
+        task = asyncio.create_task(apply_each(documents(1000), server.write))
         await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

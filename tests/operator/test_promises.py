@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from played_reports import holding_decision
 from shared_node import MEBIBYTE, NOW, REVISION, endpoint, serving, spec
 
-from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
-from edgefolio.decision.types import Observation, ServerState, State
+from edgefolio.contract.endpoint_report import report_of_decision
+from edgefolio.decision.types import State
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio_operator.endpoints.facts import standing_promises
 from edgefolio_operator.endpoints.memory_reservations import (
@@ -88,16 +88,6 @@ def test_a_load_under_way_counts_when_the_order_changes() -> None:
     assert late.peak_bytes == 40 * MEBIBYTE
     assert promised("mid", "mid", before=told, now=NOW + 2) == told
     assert promised("mid", "mid", before=told, now=NOW + LOAD_SECONDS + 1) == ()
-
-
-def test_every_instance_takes_its_part() -> None:
-    observation = report_of_observation(
-        Observation(active_variant="small", resident_variants=("small",), server=ServerState.SERVING, instances=3),
-        now=NOW,
-        valid_seconds=60,
-    )
-    (told,) = promised("dense", "small", observation=observation)
-    assert told.peak_bytes == 3 * 120 * MEBIBYTE
 
 
 @pytest.mark.parametrize("target", [None, "gone"])

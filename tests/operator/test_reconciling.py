@@ -10,7 +10,7 @@ from reconciled_site import NOW, Site, published
 
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 
 
 def serving(**spec: Any) -> Site:
@@ -91,7 +91,7 @@ def test_the_service_is_written_when_it_is_not_as_it_should_be_and_pods_stay() -
     site = serving()
     assert site.service is not None
     assert site.service["spec"]["internalTrafficPolicy"] == "Local"
-    site.capabilities = Capabilities(prefers_same_node=True)
+    site.server_version = ServerVersion(major=1, minor=35)
     assert [document["kind"] for document in site.cycle().apply] == ["Service"]
     assert site.service["spec"]["trafficDistribution"] == "PreferSameNode"
     assert "internalTrafficPolicy" not in site.service["spec"]

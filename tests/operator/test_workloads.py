@@ -9,7 +9,7 @@ import pytest
 
 from edgefolio.contract.pod import claim_mount
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.daemonset import (
     build_access,
     build_daemon_set,
@@ -66,7 +66,7 @@ def test_the_selector_finds_the_pods_of_daemon_set_and_service() -> None:
     daemon_set = build_daemon_set(portfolio(), owner=OWNER, images=IMAGES)
     labels = daemon_set["spec"]["template"]["metadata"]["labels"].items()
     assert daemon_set["spec"]["selector"]["matchLabels"].items() <= labels
-    service = build_service(portfolio(), owner=OWNER, capabilities=Capabilities())
+    service = build_service(portfolio(), owner=OWNER, server_version=ServerVersion())
     assert service["spec"]["selector"].items() <= labels
     ports = {port["name"] for port in containers(pod())["triton"]["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
@@ -184,7 +184,7 @@ def test_threads_reach_the_agent_and_make_pods_anew() -> None:
     ],
 )
 def test_clients_are_answered_by_their_own_node(version: dict[str, str], traffic: dict[str, str]) -> None:
-    spec = build_service(portfolio(), owner=OWNER, capabilities=Capabilities.of(version))["spec"]
+    spec = build_service(portfolio(), owner=OWNER, server_version=ServerVersion.of(version))["spec"]
     fields = {"internalTrafficPolicy", "trafficDistribution"}
     assert {name: value for name, value in spec.items() if name in fields} == traffic
 

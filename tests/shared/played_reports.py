@@ -41,7 +41,6 @@ def steady_observation(
         mean_queue_milliseconds=0.1,
         mean_total_milliseconds=compute_milliseconds + 0.5,
         in_flight=0.04,
-        batch=1,
         age_seconds=0,
     )
     return Observation(

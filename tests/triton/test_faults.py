@@ -106,8 +106,9 @@ def test_a_version_that_is_not_on_disk_is_refused(site: Site) -> None:
 def test_an_impossible_configuration_is_refused(site: Site) -> None:
     site.serve(2)
     configuration = configuration_of(site.manifest, model_name=MODEL, threads=1, versions=[103])
+    configuration.max_batch_size = -1
     with pytest.raises(ControlError):
-        site.control.load(MODEL, {**configuration, "max_batch_size": "many"})
+        site.control.load(MODEL, configuration)
     assert site.switcher.canary(site.placement(2)) is None
 
 
@@ -183,7 +184,7 @@ def test_a_killed_backend_is_found_by_inference_and_repaired(site: Site) -> None
     site.serve(3)
     observer = Observer(site.server.endpoint(), site.control, site.switcher, switching=Switching())
     active = site.placement(3)
-    assert observer.look(active, resident=()).server is ServerState.SERVING
+    assert observer.observe(active, resident=()).server is ServerState.SERVING
     stub = stub_of_version(site.server.identity, 103)
     assert stub is not None
     stub.kill()
@@ -192,11 +193,11 @@ def test_a_killed_backend_is_found_by_inference_and_repaired(site: Site) -> None
     assert site.control.ready_versions(MODEL) == (103,)
     with pytest.raises(ControlError, match="not healthy"):
         site.control.infer(MODEL, {"image": images()})
-    assert observer.look(active, resident=()).server is ServerState.DEAD
+    assert observer.observe(active, resident=()).server is ServerState.DEAD
     outcome = site.switcher.repair(active)
     assert outcome.succeeded, outcome
     observer.forget()
-    assert observer.look(active, resident=()).server is ServerState.SERVING
+    assert observer.observe(active, resident=()).server is ServerState.SERVING
     assert revealed_tag(site.control.infer(MODEL, {"image": images()}).outputs["logits"]) == 3
     # And switching goes on from there.
     site.serve(1)

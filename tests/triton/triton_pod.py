@@ -106,7 +106,7 @@ class Pod:
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the agent said of this kind."""
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [event for event in map(json.loads, lines) if event["event"] == name]
+        return [event for event in map(json.loads, lines) if event.get("event") == name]
 
     def end(self) -> None:
         """Stop both as a kubelet does, Triton first."""

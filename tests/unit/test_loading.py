@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefolio.errors import UserError
-from edgefolio.specification import load_portfolio, parse_portfolio
+from edgefolio.specification.loading import load_portfolio, parse_portfolio
 
 GOOD: dict[str, Any] = yaml.safe_load(
     """

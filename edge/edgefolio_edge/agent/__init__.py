@@ -1,1 +1,1 @@
-"""The agent's loop: observe, decide or obey, switch, remember; and how it is put together."""
+"""The agent: its control loop, its server's supervisor, its log and state files, and its assembly."""

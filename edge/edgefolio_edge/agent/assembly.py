@@ -1,31 +1,28 @@
-"""Put an agent together from what the command line says, and run it until it is told to stop."""
+"""Assembly of the agent of ``edgefolio run`` from its options."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState, State
-from edgefolio.errors import UserError
 from edgefolio.repository import Repository
-from edgefolio.specification import ignored_on_one_machine
+from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio.specification.validation_errors import bytes_option
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.portfolio_file import PortfolioFile
 from edgefolio_edge.agent.state_files import StateFile, default_state_directory
+from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
-from edgefolio_edge.portfolio_file import FollowedPortfolio
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.signals import stop_on_signals
-from edgefolio_edge.triton.host import Host, require_no_server_of_another_kind
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import ServerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +31,7 @@ class RunOptions:
 
     file: Path
     repository: str | None
-    endpoint: str | None
-    endpoint_key_file: Path | None
-    endpoint_metrics: str | None
-    model_directory: Path | None
-    address: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    triton: TritonOptions
     agent_metrics_port: int
     memory_limit: str | None
     state_directory: Path | None
@@ -51,8 +41,8 @@ class RunOptions:
 
 
 def run_agent(options: RunOptions) -> None:
-    """Run until a signal. Raises :class:`UserError` for what a user must mend; then nothing is left running."""
-    portfolio = FollowedPortfolio(options.file)
+    """Run until a signal. Raises :class:`UserError` for what a user must fix; then nothing is left running."""
+    portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     repository_uri = options.repository or specification.repository.uri
     model = specification.serving.model_name
@@ -64,8 +54,8 @@ def run_agent(options: RunOptions) -> None:
     ).absolute()
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
-    if options.dry_run and options.endpoint is None:
-        _say_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
+    if options.dry_run and options.triton.endpoint is None:
+        _log_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
         return
 
     def open_repository() -> Repository:
@@ -78,7 +68,7 @@ def run_agent(options: RunOptions) -> None:
             state_directory,
             model=model,
             threads=specification.serving.threads,
-            model_repository=options.model_directory.absolute() if options.model_directory else None,
+            model_repository=options.triton.model_repository,
         )
         synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned)
         if synchronizer.synced.manifest is None:
@@ -91,58 +81,43 @@ def run_agent(options: RunOptions) -> None:
         metrics = AgentMetrics(model=model)
         port = metrics.serve(options.agent_metrics_port)
         stack.callback(metrics.close)
-        host = stack.enter_context(_host(options, store, state_directory, threads=specification.serving.threads))
+        host = stack.enter_context(
+            options.triton.host(
+                state_directory,
+                models=store.model_repository,
+                threads=specification.serving.threads,
+                # An agent that is killed and started again finds its server still serving.
+                die_with_parent=False,
+                dry_run=options.dry_run,
+            )
+        )
         reporter.event("started", "The agent runs.", agentMetrics=f"127.0.0.1:{port}", stateDir=str(state_directory))
         agent = Agent(
             host,
             store,
             synchronizer,
             portfolio,
-            reporter=reporter,
-            metrics=metrics,
-            state_directory=state_directory,
-            record=options.record,
-            dry_run=options.dry_run,
-            memory_limit_bytes=memory_limit,
+            options=AgentOptions(
+                state_directory=state_directory,
+                record=options.record,
+                dry_run=options.dry_run,
+                memory_limit_bytes=memory_limit,
+            ),
+            outputs=AgentOutputs(reporter=reporter, metrics=metrics),
         )
         agent.run(stop)
         reporter.event("stopping", "Stopping what was started.")
 
 
-@contextlib.contextmanager
-def _host(options: RunOptions, store: ModelStore, state_directory: Path, *, threads: int) -> Iterator[Host]:
-    if options.endpoint is None:
-        settings = ServerSettings(
-            model_repository=store.model_repository,
-            ports=Ports(http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port),
-            address=options.address,
-            threads=threads,
-            # An agent that is killed and started again finds its server still serving.
-            die_with_parent=False,
-        )
-        with Host.own(settings, state_directory) as host:
-            yield host
-        return
-    require_no_server_of_another_kind(state_directory)
-    if options.model_directory is None and not options.dry_run:
-        raise UserError(
-            "the agent must know where that Triton reads its models.",
-            field="--model-directory",
-            remedy="Name the directory that the Triton was started with as --model-repository, as seen from here.",
-        )
-    with Host.attached(options.endpoint, key_file=options.endpoint_key_file, metrics=options.endpoint_metrics) as host:
-        yield host
-
-
-def _say_first_decision(
-    portfolio: FollowedPortfolio,
+def _log_first_decision(
+    portfolio: PortfolioFile,
     repository_uri: str,
     model: str,
     pinned: int | None,
     state_directory: Path,
     reporter: Reporter,
 ) -> None:
-    """What an agent would serve first; nothing is started, nothing is written."""
+    """Log what an agent would serve first; nothing is started, nothing is written."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
     decision, _ = decide(

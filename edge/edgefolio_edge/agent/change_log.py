@@ -1,4 +1,4 @@
-"""Say things when they change, and only then: decisions, what was synchronized, errors that last."""
+"""Log of changes: decisions, synchronized revisions and errors are logged when they differ from the last ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.models.synchronizer import Synced
 
 
-class Teller:
-    """Remembers what was said last."""
+class ChangeLog:
+    """Remembers what was logged last."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -18,38 +18,35 @@ class Teller:
         self._error: str | None = None
 
     def decision(self, decision: Decision, *, active: str | None, dry_run: bool) -> None:
-        """Say a decision that is another than the last one."""
-        told = (decision.action, decision.reason, decision.target, active, decision.objectives_met)
-        if told != self._decision:
-            self._decision = told
+        """Log ``decision`` if it differs from the last one."""
+        facts = (decision.action, decision.reason, decision.target, active, decision.objectives_met)
+        if facts != self._decision:
+            self._decision = facts
             self._reporter.decision(decision, active=active, dry_run=dry_run)
 
     def error(self, error: UserError) -> None:
-        """Say an error that is another than the last one."""
+        """Log ``error`` if it differs from the last one."""
         if str(error) != self._error:
             self._error = str(error)
             self._reporter.event("error", error.one_line())
 
     def waiting(self, error: UserError) -> None:
-        """Say why a server that somebody else runs cannot be worked with yet, once."""
+        """Log once why a server that is not ours cannot be used yet."""
         if str(error) != self._error:
             self._error = str(error)
             self._reporter.event("waiting", error.problem, endpoint=error.value)
 
     def synced(self, synced: Synced) -> None:
-        """Say what is new of the repository: a refusal, a revision on disk, that it cannot be read."""
+        """Log what is new in the repository: a refused revision, a complete one, or why it cannot be read."""
         before = self._synced or Synced()
         self._synced = synced
         revision = None if synced.manifest is None else synced.manifest.revision
         if synced.refusal is not None and synced.refusal != before.refusal:
-            on = "nothing serves yet" if revision is None else f"revision {revision} serves on"
-            number = synced.refusal.revision
-            what = "A published revision" if number is None else f"Revision {number}"
             self._reporter.event(
                 "refused",
-                f"{what} is refused, {on}: {synced.refusal.problem}",
+                synced.refusal_message,
                 reason=synced.refusal.reason,
-                revision=number,
+                revision=synced.refusal.revision,
                 servedRevision=revision,
             )
         if synced.unreachable is not None and synced.unreachable != before.unreachable:

@@ -1,18 +1,18 @@
-"""What the agent says: one line for each change, for people or as JSON for programs."""
+"""Event log of the agent: one line per event, as text or as JSON."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 import time
 from typing import Any, TextIO
 
+from edgefolio.contract.log_format import log_line
 from edgefolio.decision.types import Decision, Prediction
 
-#: Fields that a line for people shows in its own words, or leaves out.
-_SPOKEN = frozenset({"event", "time", "message"})
+#: Fields that a line of text does not show among its facts.
+_SHOWN_APART = frozenset({"event", "time", "message"})
 
 
 class Reporter:
@@ -24,22 +24,19 @@ class Reporter:
         self._lock = threading.Lock()
 
     def event(self, event: str, message: str = "", **facts: Any) -> None:
-        """Say that ``event`` happened. ``facts`` stand in the JSON line under their names; None is left out."""
+        """Log ``event``. ``facts`` are fields of the JSON line under their names; None is left out."""
         known = {name: value for name, value in facts.items() if value is not None}
         if self.as_json:
-            document = {"time": round(time.time(), 3), "event": event, **known}
-            if message:
-                document["message"] = message
-            line = json.dumps(document, ensure_ascii=False, default=str)
+            line = log_line({"event": event, **known, **({"message": message} if message else {})})
         else:
-            shown = ", ".join(f"{name} {_shown(value)}" for name, value in known.items() if name not in _SPOKEN)
+            shown = ", ".join(f"{name} {_text(value)}" for name, value in known.items() if name not in _SHOWN_APART)
             line = f"{time.strftime('%H:%M:%S')} {event:<9}  {message}" + (f"  ({shown})" if shown else "")
-        # Nobody may be reading any more; serving goes on.
+        # The reader may be gone; serving goes on.
         with self._lock, contextlib.suppress(BrokenPipeError):
             print(line, file=self._stream, flush=True)
 
     def decision(self, decision: Decision, *, active: str | None, dry_run: bool = False) -> None:
-        """Say what was decided and on which numbers."""
+        """Log a decision and its numbers."""
         if not self.as_json:
             target = f" -> {decision.target}" if decision.target and decision.target != active else ""
             would = " (dry run)" if dry_run else ""
@@ -79,5 +76,5 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.0f}" if isinstance(value, float) else str(value)

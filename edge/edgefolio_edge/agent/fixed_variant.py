@@ -1,25 +1,23 @@
-"""Serve one variant until told to stop: fetch, verify, load, and look after the backend."""
+"""``edgefolio serve``: fetch, verify and load one variant, and repair its backend, until a signal."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.errors import UserError
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore, variant_named
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import ServerSettings
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
-#: How often server and backend are looked at.
+#: Interval of the checks of server and backend.
 WATCH_SECONDS = 1.0
 
 
@@ -31,13 +29,7 @@ class ServeOptions:
     model: str
     revision: int | None
     variant: str | None
-    endpoint: str | None
-    endpoint_key_file: Path | None
-    model_directory: Path | None
-    address: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    triton: TritonOptions
     threads: int
     as_json: bool
 
@@ -58,11 +50,13 @@ def serve_variant(options: ServeOptions) -> None:
             directory,
             model=options.model,
             threads=options.threads,
-            model_repository=options.model_directory.absolute() if options.model_directory else None,
+            model_repository=options.triton.model_repository,
         )
         store.fetch(repository, manifest, variant)
         store.write_configuration(manifest)
-        host = stack.enter_context(_host(options, store, directory))
+        host = stack.enter_context(
+            options.triton.host(directory, models=store.model_repository, threads=options.threads)
+        )
         control = host.endpoint.control()
         stack.callback(control.close)
         placement = Placement(manifest=manifest, variant=variant)
@@ -93,7 +87,7 @@ def _watch(host: Host, switcher: Switcher, placement: Placement, reporter: Repor
     while not stop.wait(WATCH_SECONDS):
         if not host.is_alive():
             raise UserError(
-                f"Triton died while it served. Its last words: {host.log_tail() or 'none'}",
+                f"Triton died while it served. The end of its log: {host.log_tail() or 'none'}",
                 field="triton",
                 remedy="Start again; `edgefolio run` restarts a Triton that dies.",
             )
@@ -101,25 +95,3 @@ def _watch(host: Host, switcher: Switcher, placement: Placement, reporter: Repor
             reporter.event("dead", "The backend does not answer inference; it is repaired.")
             outcome = switcher.repair(placement)
             reporter.event("repaired" if outcome.succeeded else "failed", outcome.cause or "It answers again.")
-
-
-@contextlib.contextmanager
-def _host(options: ServeOptions, store: ModelStore, directory: Path) -> Iterator[Host]:
-    if options.endpoint is None:
-        settings = ServerSettings(
-            model_repository=store.model_repository,
-            ports=Ports(http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port),
-            address=options.address,
-            threads=options.threads,
-        )
-        with Host.own(settings, directory) as host:
-            yield host
-        return
-    if options.model_directory is None:
-        raise UserError(
-            "it must be known where that Triton reads its models.",
-            field="--model-directory",
-            remedy="Name the directory that the Triton was started with as --model-repository, as seen from here.",
-        )
-    with Host.attached(options.endpoint, key_file=options.endpoint_key_file) as host:
-        yield host

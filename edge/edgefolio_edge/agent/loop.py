@@ -1,117 +1,82 @@
-"""The agent: sync -> verify -> observe -> decide -> switch, once per cycle, always from what is.
+"""The agent's control loop: sync -> verify -> observe -> decide -> switch, once per cycle.
 
-Nothing here remembers what the server was told before: each cycle reads what it serves. An agent that was killed, a
-server that was restarted or a person who unloaded the model all lead to the same next cycle.
+It is level-triggered: each cycle reads what the server serves and remembers no order of its own. After the agent was
+killed, the server restarted or the model unloaded by hand the next cycle is the same.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from edgefolio.decision import decide, profiles_from_manifest, state_after_failure, state_after_switch
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
-from edgefolio_edge.agent.change_log import Teller
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.change_log import ChangeLog
+from edgefolio_edge.agent.cycle_result import LOAD_FAILED, CycleFailure, CycleResult, ServedVersions
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.portfolio_file import ObjectivesSource
 from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
-from edgefolio_edge.health_files import Health
+from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.models.model_store import ModelStore, variant_of_version
-from edgefolio_edge.models.synchronizer import Synced, Synchronizer
-from edgefolio_edge.portfolio_file import Asked
+from edgefolio_edge.models.synchronizer import Refusal, Synced, Synchronizer
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.supervisor import KeptServer
-from edgefolio_edge.triton.switcher import Placement, SwitchOutcome
+from edgefolio_edge.triton.switcher import Placement, SwitchResult
 
-#: So long an endpoint that serves nothing waits for the whole revision; then what is there must do. Variants come
+#: An endpoint that serves nothing waits this long for the whole revision, then it serves what has come. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sight:
-    """What the endpoint serves. ``active`` is ``None`` if it serves nothing, or nothing that is known here."""
-
-    ready: tuple[int, ...]
-    active: Placement | None
-    name: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cycle:
-    """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
-
-    ``trouble`` says why the server cannot be worked with.
-    """
-
-    synced: Synced
-    sight: Sight | None
-    observation: Observation | None
-    decision: Decision | None
-    state: State
-    trouble: str | None = None
-
-
 class Agent:
-    """Keeps the variant that fits on one endpoint."""
+    """Agent of one endpoint: keeps the variant that fits."""
 
     def __init__(
         self,
         host: Host,
         store: ModelStore,
         synchronizer: Synchronizer,
-        portfolio: Asked,
+        portfolio: ObjectivesSource,
         *,
-        reporter: Reporter,
-        metrics: AgentMetrics,
-        state_directory: Path,
-        record: Path | None = None,
-        dry_run: bool = False,
-        memory_limit_bytes: int | None = None,
-        health: Health | None = None,
-        after_cycle: Callable[[Cycle], None] = lambda _cycle: None,
+        options: AgentOptions,
+        outputs: AgentOutputs,
+        woken: threading.Event | None = None,
     ) -> None:
+        """Setting ``woken`` begins the next cycle at once, from any thread."""
         self.store = store
         self.synchronizer = synchronizer
         self.portfolio = portfolio
-        self.reporter = reporter
-        self.metrics = metrics
-        self.dry_run = dry_run
-        self._woken = threading.Event()
-        self._after_cycle = after_cycle
-        self._state_file = StateFile(state_directory)
-        self._status_file = StatusFile(state_directory)
-        self._recorder = Recorder(record)
+        self.reporter = outputs.reporter
+        self.metrics = outputs.metrics
+        self.dry_run = options.dry_run
+        self._woken = woken or threading.Event()
+        self._after_cycle = outputs.after_cycle
+        self._state_file = StateFile(options.state_directory)
+        self._status_file = StatusFile(options.state_directory)
+        self._recorder = Recorder(options.record)
         self.state: State = self._state_file.read()
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
-        self._teller = Teller(reporter)
+        self._changes = ChangeLog(outputs.reporter)
         self._serving: tuple[int, int] | None = None
         self._available_since: float | None = None
-        self.server = KeptServer(
+        self._refusal: Refusal | None = None
+        # Outcomes that no result has carried yet.
+        self._failure: CycleFailure | None = None
+        self._switched = False
+        self.server = ServerSupervisor(
             host,
             store,
-            reporter=reporter,
-            teller=self._teller,
-            metrics=metrics,
-            health=health or Health(),
+            options=options,
+            outputs=outputs,
+            changes=self._changes,
             switching=portfolio.switching,
-            memory_limit_bytes=memory_limit_bytes,
-            is_only_watched=dry_run,
         )
 
-    def wake(self) -> None:
-        """Begin the next cycle at once: something is asked that was not before. From any thread."""
-        self._woken.set()
-
     def run(self, stop: threading.Event) -> None:
-        """Cycle until ``stop`` is set. What a user must mend meanwhile, as a full disk, is said; serving goes on."""
+        """Run cycles until ``stop`` is set. A :class:`UserError`, as of a full disk, is logged, and serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
@@ -120,7 +85,7 @@ class Agent:
                 try:
                     self.cycle()
                 except UserError as error:
-                    self._teller.error(error)
+                    self._changes.error(error)
                 self._pause(stop, until=started + float(self.portfolio.switching.observe_seconds))
         finally:
             self.synchronizer.stop()
@@ -129,33 +94,33 @@ class Agent:
             try:
                 self._state_file.write(self.state, now=True)
             except UserError as error:
-                self._teller.error(error)
+                self._changes.error(error)
 
     def _pause(self, stop: threading.Event, *, until: float) -> None:
         stop.wait(0.05)
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
-            # A signal sets ``stop``, and nothing else: it is looked at often.
+            # A signal sets ``stop`` alone, so it is polled.
             if self._woken.wait(min(left, 0.2)):
                 return
 
-    def cycle(self) -> Decision | None:
-        """One cycle. Returns the decision, ``None`` if there was nothing to decide on."""
+    def cycle(self) -> None:
+        """Run one cycle."""
         if self.portfolio.reread(self.reporter):
             self.server.use(self.portfolio.switching)
         synced = self.synchronizer.synced
         self._take(synced)
         if self._manifest is None or not synced.available:
             self._end_cycle(synced)
-            return None
+            return
         self.server.health.synced()
-        sight = self._look() if self.server.runs() else None
-        if sight is None:
+        served = self._served() if self.server.runs() else None
+        if served is None:
             self._end_cycle(synced)
-            return None
-        if sight.name is None and not synced.complete and self._waits_for_more():
-            return None
-        observation = self._observe(sight)
-        if not sight.ready or observation.server is ServerState.DEAD:
+            return
+        if served.name is None and not synced.complete and self._waits_for_first_revision():
+            return
+        observation = self._observe(served)
+        if not served.ready or observation.server is ServerState.DEAD:
             self.server.health.fails()
         now, before = time.time(), self.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
@@ -175,119 +140,117 @@ class Agent:
             observation=observation,
             objectives=self.portfolio.objectives,
             decision=decision,
-            note=f"{self.store.served_as}, revision {self._manifest.revision}",
+            note=f"{self.store.model}, revision {self._manifest.revision}",
         )
-        self._teller.decision(decision, active=sight.name, dry_run=self.dry_run)
+        self._changes.decision(decision, active=served.name, dry_run=self.dry_run)
         self.metrics.observed(observation, decision)
-        if observation.server is ServerState.SERVING and sight.active is not None:
-            self._is_serving(sight.active)
+        if observation.server is ServerState.SERVING and served.active is not None:
+            self._verified(served.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
         if switches and not self.dry_run:
-            sight = self._act(decision, sight, self._manifest)
+            served = self._act(decision, served, self._manifest)
         self._state_file.write(self.state, now=switches)
-        self._end_cycle(synced, sight=sight, observation=observation, decision=decision)
-        return decision
+        self._end_cycle(synced, served=served, observation=observation, decision=decision)
 
     def _end_cycle(
         self,
         synced: Synced,
         *,
-        sight: Sight | None = None,
+        served: ServedVersions | None = None,
         observation: Observation | None = None,
         decision: Decision | None = None,
     ) -> None:
-        self._write_status(decision, sight, synced)
-        self._after_cycle(
-            Cycle(
-                synced=synced,
-                sight=sight,
-                observation=observation,
-                decision=decision,
-                state=self.state,
-                trouble=self.server.trouble,
-            )
+        result = CycleResult(
+            synced=synced,
+            served=served,
+            observation=observation,
+            decision=decision,
+            state=self.state,
+            trouble=self.server.trouble,
+            failure=self.server.failure or self._failure,
+            switched=self._switched,
         )
+        endpoint = self.server.host.endpoint
+        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http))
+        self.server.failure = self._failure = None
+        self._switched = False
+        self._after_cycle(result)
 
     def _take(self, synced: Synced) -> None:
-        """Follow the synchronizer: another revision has other variants."""
-        self._teller.synced(synced)
-        self.metrics.refusing(synced.refusal is not None)
+        """Take the synchronizer's state; a new revision has new variants."""
+        self._changes.synced(synced)
+        refusal, before = synced.refusal, self._refusal
+        self._refusal = refusal
+        if refusal is not None and refusal != before:
+            self._failure = CycleFailure(
+                reason=refusal.reason, message=synced.refusal_message, revision=refusal.revision
+            )
+        self.metrics.refusing(refusal is not None)
         if synced.manifest is None or synced.manifest is self._manifest:
             return
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
         if self._serving is not None:
-            # Other bytes: what failed before says nothing of them.
+            # Failures of the old revision's bytes say nothing of the new ones.
             self.state = replace(self.state, quarantined=())
 
-    def _waits_for_more(self) -> bool:
-        """Whether the rest of the first revision may still come in time."""
+    def _waits_for_first_revision(self) -> bool:
+        """Whether the rest of the first revision may still arrive in time."""
         now = time.monotonic()
         self._available_since = self._available_since or now
         return now - self._available_since < FIRST_SYNC_SECONDS
 
-    def _look(self) -> Sight | None:
+    def _served(self) -> ServedVersions | None:
         """What the server serves; ``None`` if it does not answer."""
         ready = self.server.ready_versions()
         if ready is None:
             return None
         self.synchronizer.served_versions = ready
-        if not ready or self._manifest is None:
-            return Sight(ready=ready, active=None, name=None)
-        version = ready[-1]
-        variant = variant_of_version(self._manifest, version)
-        if variant is not None:
-            return Sight(ready=ready, active=Placement(manifest=self._manifest, variant=variant), name=variant.name)
-        older = self.store.manifest_of_version(version)
-        found = variant_of_version(older, version) if older is not None else None
-        if older is None or found is None:
-            return Sight(ready=ready, active=None, name=f"version {version}")
-        # Another revision's variant may have the name of one of this revision, and is another model all the same.
-        name = f"{found.name} of revision {older.revision}"
-        return Sight(ready=ready, active=Placement(manifest=older, variant=found), name=name)
+        return ServedVersions.of(ready, manifest=self._manifest, store=self.store)
 
-    def _observe(self, sight: Sight) -> Observation:
+    def _observe(self, served: ServedVersions) -> Observation:
         assert self._manifest is not None
-        known = (variant_of_version(self._manifest, version) for version in sight.ready)
+        known = (variant_of_version(self._manifest, version) for version in served.ready)
         resident = tuple(variant.name for variant in known if variant is not None)
-        observation = self.server.observer.look(sight.active, resident=resident)
-        return replace(observation, active_variant=sight.name)
+        observation = self.server.observer.observe(served.active, resident=resident)
+        return replace(observation, active_variant=served.name)
 
-    def _act(self, decision: Decision, sight: Sight, manifest: Manifest) -> Sight:
-        """Carry a switch out and return what is served after it."""
+    def _act(self, decision: Decision, served: ServedVersions, manifest: Manifest) -> ServedVersions:
+        """Carry out a switch. Returns what is served after it."""
         assert decision.target is not None
         target = Placement(manifest=manifest, variant=manifest.variant(decision.target))
-        outcome: SwitchOutcome | None
+        outcome: SwitchResult | None
         if decision.reason is Reason.SERVER_DEAD:
             outcome = self._repair(target)
         else:
-            previous = sight.active if sight.active is not None and sight.active.version != target.version else None
+            previous = served.active if served.active is not None and served.active.version != target.version else None
             outcome = self.server.switcher.switch(target, previous=previous)
         if outcome is None:
-            return sight
+            return served
         now = time.time()
         self.metrics.switched(succeeded=outcome.succeeded, seconds=outcome.total_milliseconds / 1e3)
         if outcome.succeeded:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
             self.server.observer.switched(outcome.version)
+            self._switched = True
             self.reporter.event(
                 "switch",
-                f"{sight.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
+                f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
                 variant=outcome.variant,
                 version=outcome.version,
-                previous=sight.name,
+                previous=served.name,
                 reason=decision.reason.value,
                 milliseconds=round(outcome.total_milliseconds, 1),
                 loadMilliseconds=round(outcome.load_milliseconds, 1),
             )
             self._recorder.outcome(now=now, variant=outcome.variant, cause=None)
-            self._is_serving(target)
-            self.synchronizer.served_versions = (target.version, *sight.ready)
-            return Sight(ready=(target.version,), active=target, name=outcome.variant)
-        self._failed(outcome, sight)
-        return sight
+            self._verified(target)
+            self.synchronizer.served_versions = (target.version, *served.ready)
+            return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
+        self._failed(outcome, target, served)
+        return served
 
-    def _failed(self, outcome: SwitchOutcome, sight: Sight) -> None:
+    def _failed(self, outcome: SwitchResult, target: Placement, served: ServedVersions) -> None:
         now = time.time()
         cause = outcome.cause or "unknown"
         if outcome.unreachable:
@@ -304,22 +267,26 @@ class Agent:
             self.state, variant=outcome.variant, cause=cause, now=now, switching=self.portfolio.switching
         )
         self._recorder.outcome(now=now, variant=outcome.variant, cause=cause)
+        message = f"{outcome.variant} is not served: {cause}"
+        self._failure = CycleFailure(
+            reason=LOAD_FAILED, message=message, revision=target.manifest.revision, variant=outcome.variant
+        )
         self.reporter.event(
             "failed",
-            f"{outcome.variant} is not served: {cause}",
+            message,
             variant=outcome.variant,
             version=outcome.version,
-            previous=sight.name,
+            previous=served.name,
             restored=outcome.restored,
         )
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
-            self.server.restart_or_ask("A load hangs.")
+            self.server.restart_or_request("A load hangs.")
 
-    def _repair(self, target: Placement) -> SwitchOutcome | None:
-        """A backend died: load anew; where that does not help, the server is restarted.
+    def _repair(self, target: Placement) -> SwitchResult | None:
+        """A backend died: load the variant again; where that does not help, restart the server.
 
-        ``None`` while the restart is still to come: it will show whether the variant was at fault.
+        ``None`` while the restart is pending: it will show whether the variant was at fault.
         """
         self.reporter.event("dead", "The server does not answer inference; it is repaired.")
         self.metrics.serving(None, None)
@@ -331,23 +298,23 @@ class Agent:
             return outcome
         if not host.is_ours and outcome.unreachable:
             return outcome  # it ended, and whoever runs it starts it again
-        if not host.may_restart() and not self.server.health.is_told:
+        if not host.may_restart() and not self.server.health.is_enabled:
             return outcome
         why = f"It does not answer inference, and loading anew does not help: {outcome.cause}"
-        return self.server.switcher.switch(target) if self.server.restart_or_ask(why) else None
+        return self.server.switcher.switch(target) if self.server.restart_or_request(why) else None
 
-    def _is_serving(self, active: Placement) -> None:
-        """``active`` was verified by inference: say so once in each life of the server."""
-        self.server.has_verified()
+    def _verified(self, active: Placement) -> None:
+        """``active`` answered an inference; logged once per server start."""
+        self.server.verified()
         self.metrics.serving(active.variant.name, active.version)
-        first = self._serving is None or self._serving[0] != self.server.lives
-        self._serving = (self.server.lives, active.version)
+        first = self._serving is None or self._serving[0] != self.server.starts
+        self._serving = (self.server.starts, active.version)
         if first:
             endpoint = self.server.host.endpoint
             self.reporter.event(
                 "serving",
-                f"{self.store.served_as} is served by {active.variant.name}.",
-                model=self.store.served_as,
+                f"{self.store.model} is served by {active.variant.name}.",
+                model=self.store.model,
                 variant=active.variant.name,
                 version=active.version,
                 http=endpoint.http,
@@ -355,21 +322,3 @@ class Agent:
                 metrics=endpoint.metrics,
                 adopted=self.server.host.adopted or None,
             )
-
-    def _write_status(self, decision: Decision | None, sight: Sight | None, synced: Synced) -> None:
-        status: dict[str, Any] = {
-            "model": self.store.served_as,
-            "revision": None if synced.manifest is None else synced.manifest.revision,
-            "activeVariant": None if sight is None else sight.name,
-            "residentVersions": [] if sight is None else list(sight.ready),
-            "endpoint": {"grpc": self.server.host.endpoint.grpc, "http": self.server.host.endpoint.http},
-            "conditions": {
-                "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,
-                "RepositoryUnreachable": synced.unreachable,
-                "ObjectivesMet": None if decision is None else decision.objectives_met,
-            },
-            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > time.time()],
-        }
-        if decision is not None:
-            status["decision"] = {"action": decision.action.value, "reason": decision.reason.value}
-        self._status_file.write(status)

@@ -71,7 +71,7 @@ class AgentMetrics:
             self._server = None
 
     def observed(self, observation: Observation, decision: Decision) -> None:
-        """Take one cycle's figures."""
+        """Set the metrics of one cycle."""
         self.decisions.labels(self._model, decision.action.value, decision.reason.value).inc()
         if decision.objectives_met is not None:
             self.objective_violated.labels(self._model).set(0 if decision.objectives_met else 1)
@@ -86,22 +86,22 @@ class AgentMetrics:
             self.working_set.labels(self._model).set(memory.working_set_bytes)
 
     def serving(self, variant: str | None, version: int | None) -> None:
-        """``variant`` serves now; all others do not."""
+        """Mark ``variant`` as the only one that serves."""
         self.variant.clear()
         if variant is not None:
             self.variant.labels(self._model, variant, str(version)).set(1)
 
     def switched(self, *, succeeded: bool, seconds: float) -> None:
-        """A switch ended."""
+        """Count a switch."""
         self.switches.labels(self._model, "success" if succeeded else "failure").inc()
         self.switch_duration.labels(self._model).observe(seconds)
 
     def refusing(self, refused: bool) -> None:
-        """Whether a revision is refused."""
+        """Set whether a revision is refused."""
         self.refused.labels(self._model).set(1 if refused else 0)
 
     def repaired(self, kind: str) -> None:
-        """A server (``server``) was restarted or a backend (``backend``) repaired."""
+        """Count a restart of the server (``server``) or a repair of a backend (``backend``)."""
         self.restarts.labels(self._model, kind).inc()
 
     def _metric(self, kind: Any, name: str, text: str, *labels: str) -> Any:

@@ -1,14 +1,15 @@
-"""What an agent remembers on disk: the core's state, its status for people, and the trace for a replay."""
+"""State files of an agent: the core's state, the status for people, the trace for a replay."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from edgefolio.decision import state_from_json, state_to_json
 from edgefolio.decision.recording.traces import cycle_line, failed_line, header_line, switched_line
@@ -18,12 +19,12 @@ from edgefolio.specification.serving import Switching
 
 STATE_FILE = "decision.json"
 STATUS_FILE = "status.json"
-#: The estimates in the state may be this much older on disk than in memory; what a switch changes is written at once.
+#: Estimates on disk may be this much older than in memory; changes by a switch are written at once.
 WRITE_SECONDS = 5.0
 
 
 class StateFile:
-    """The core's state on disk, whole at every instant."""
+    """The core's state on disk, replaced atomically."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / STATE_FILE
@@ -38,7 +39,7 @@ class StateFile:
             return State()
 
     def write(self, state: State, *, now: bool) -> None:
-        """Write ``state`` at once, or when the last writing is long enough ago."""
+        """Write ``state`` if ``now``, or if the last write is :data:`WRITE_SECONDS` ago."""
         if not now and time.monotonic() - self._written_at < WRITE_SECONDS:
             return
         text = state_to_json(state)
@@ -49,7 +50,7 @@ class StateFile:
 
 
 class StatusFile:
-    """What the endpoint serves and why, for whoever looks at the state directory."""
+    """What the endpoint serves and why, for people who look into the state directory."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / STATUS_FILE
@@ -67,13 +68,13 @@ class StatusFile:
         self._written = text
 
     def remove(self) -> None:
-        """Nothing serves any more."""
+        """Remove the file: nothing is served any more."""
         with contextlib.suppress(OSError):
             self._path.unlink()
 
 
 class Recorder:
-    """Writes a trace that ``edgefolio replay`` reads. A new revision has other profiles, so it begins a new file."""
+    """Trace recorder for ``edgefolio replay``. A new revision has other profiles, so it begins a new file."""
 
     def __init__(self, path: Path | None) -> None:
         """Raises :class:`UserError` if ``path`` cannot be written."""
@@ -134,5 +135,4 @@ class Recorder:
 
 def default_state_directory(name: str, *, repository: str) -> Path:
     """``$XDG_STATE_HOME/edgefolio/<name>-<digest of the repository>``: apart for each portfolio and repository."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "edgefolio" / f"{name}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"
+    return platformdirs.user_state_path("edgefolio") / f"{name}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"

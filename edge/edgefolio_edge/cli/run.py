@@ -7,30 +7,24 @@ from typing import Annotated
 
 import typer
 
+from edgefolio_edge.cli import options
+
 
 def run(
     file: Annotated[Path, typer.Option("--file", "-f", help="The ModelPortfolio.", show_default=False)],
     repository: Annotated[
         str | None, typer.Option(help="Read from here instead of spec.repository.uri.", show_default=False)
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="Attach to the Triton at grpc://host:port instead of starting one.", show_default=False),
-    ] = None,
-    endpoint_key_file: Annotated[
-        Path | None, typer.Option(help="File with that Triton's key: name=secret.", show_default=False)
-    ] = None,
+    endpoint: options.Endpoint = None,
+    endpoint_key_file: options.EndpointKeyFile = None,
     endpoint_metrics: Annotated[
         str | None, typer.Option(help="host:port of that Triton's metrics.", show_default=False)
     ] = None,
-    model_directory: Annotated[
-        Path | None,
-        typer.Option(help="That Triton's model repository, as seen from here.", show_default=False),
-    ] = None,
-    address: Annotated[str, typer.Option(help="Where the started Triton listens.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="0 takes any free port.", min=0, max=65535)] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="0 takes any free port.", min=0, max=65535)] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Triton's metrics.", min=0, max=65535)] = 8002,
+    model_directory: options.ModelDirectory = None,
+    address: options.Address = "127.0.0.1",
+    http_port: options.Port = 8000,
+    grpc_port: options.Port = 8001,
+    metrics_port: options.MetricsPort = 8002,
     agent_metrics_port: Annotated[
         int, typer.Option(help="The agent's metrics; 0 takes any free port and says which.", min=0, max=65535)
     ] = 0,
@@ -45,7 +39,7 @@ def run(
         Path | None, typer.Option(help="Write a trace for `edgefolio replay`.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Serve a published portfolio and keep the variant that fits: sync, verify, observe, decide, switch.
 
@@ -56,19 +50,21 @@ def run(
     Example: edgefolio run -f examples/fashion-mnist.yaml --repository ./portfolios
     """
     from edgefolio_edge.agent.assembly import RunOptions, run_agent
+    from edgefolio_edge.agent.triton_options import TritonOptions
+    from edgefolio_edge.triton.ports import Ports
 
     run_agent(
         RunOptions(
             file=file,
             repository=repository,
-            endpoint=endpoint,
-            endpoint_key_file=endpoint_key_file,
-            endpoint_metrics=endpoint_metrics,
-            model_directory=model_directory,
-            address=address,
-            http_port=http_port,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
+            triton=TritonOptions(
+                endpoint=endpoint,
+                endpoint_key_file=endpoint_key_file,
+                endpoint_metrics=endpoint_metrics,
+                model_directory=model_directory,
+                address=address,
+                ports=Ports(http=http_port, grpc=grpc_port, metrics=metrics_port),
+            ),
             agent_metrics_port=agent_metrics_port,
             memory_limit=memory_limit,
             state_directory=state_dir,

@@ -1,1 +1,1 @@
-"""The agent in a cluster: told by its own ModelEndpoint, reporting to it, deciding alone while it is cut off."""
+"""The agent in a pod: obeys its own ModelEndpoint, reports its status, decides autonomously while cut off."""

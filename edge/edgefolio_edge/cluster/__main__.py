@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
+from edgefolio.contract.log_format import log_as_json
 from edgefolio.contract.pod import METRICS_PORT_VARIABLE, STATE_VARIABLE
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.loop import Agent, Cycle
+from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
 from edgefolio_edge.cluster.endpoint_watcher import Follower
 from edgefolio_edge.cluster.orders import Order, Orders
+from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.health_files import Health
@@ -31,162 +36,109 @@ from edgefolio_edge.triton.host import Host
 JITTER_SECONDS = 5.0
 
 
-class ReportedEvents(Reporter):
-    """Prints events as JSON lines, and hands on what the endpoint's status must tell."""
-
-    writer: StatusWriter | None = None
-    orders: Orders | None = None
-
-    def event(self, event: str, message: str = "", **facts: Any) -> None:
-        """Say that ``event`` happened."""
-        super().event(event, message, **facts)
-        revision = self.orders.revision if self.orders is not None else None
-        if self.writer is not None and event == "failed":
-            self.writer.failed(
-                reason="LoadFailed",
-                message=message,
-                revision=revision[0] if revision is not None else None,
-                variant=facts.get("variant"),
-            )
-        elif self.writer is not None and event == "condemned":
-            # No revision is named: a server that is sick says nothing of what it serves.
-            self.writer.failed(reason="RestartNeeded", message=message)
-        elif self.writer is not None and event == "refused":
-            self.writer.failed(reason=facts["reason"], message=message, revision=facts.get("revision"))
-        elif self.orders is not None and event == "switch" and self.orders.is_alone:
-            self.orders.acted()
-
-
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for what must be mended."""
     settings = Settings.of()
     make_folder(settings.state, field=STATE_VARIABLE)
-    orders = Orders(settings.state)
-    api = EndpointApi(Access.found(), namespace=settings.namespace, name=settings.name)
-    reporter = ReportedEvents(as_json=True)
-    reporter.orders = orders
+    agent_woken, synchronizer_woken = threading.Event(), threading.Event()
+
+    def ordered() -> None:
+        synchronizer_woken.set()
+        agent_woken.set()
+
+    reporter = Reporter(as_json=True)
+    pod = _Pod(
+        settings=settings,
+        orders=Orders(settings.state, changed=ordered),
+        api=EndpointApi(Access.found(), namespace=settings.namespace, name=settings.name),
+        reporter=reporter,
+        agent_woken=agent_woken,
+        synchronizer_woken=synchronizer_woken,
+    )
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         stack.enter_context(only_writer_of_directory(settings.state))
-        follower = Follower(api, orders, reporter)
+        follower = Follower(pod.api, pod.orders, reporter)
         stack.callback(follower.stop)
         follower.start()
-        order = _first_order(orders, stop)
+        order = _first_order(pod.orders, stop)
         if order is not None:
-            _serve(order, settings, orders, api, reporter, stop, stack)
+            pod.serve(order, stop)
 
 
-def _serve(
-    order: Order,
-    settings: Settings,
-    orders: Orders,
-    api: EndpointApi,
-    reporter: ReportedEvents,
-    stop: threading.Event,
-    stack: contextlib.ExitStack,
-) -> None:
-    """Bring variants to disk, and work with Triton as soon as there is one: it is started when it can serve."""
-    model, uri = order.spec.model_name, settings.place_of(order.spec.repository_uri)
-    store = ModelStore(settings.state, model=model, threads=settings.threads, model_repository=settings.models)
-    limits = SyncLimits(
-        storage_bytes=settings.storage_limit_bytes,
-        bytes_per_second=settings.bytes_per_second,
-        jitter_seconds=JITTER_SECONDS,
-    )
-    synchronizer = Synchronizer(
-        lambda: Repository.open(uri, field="spec.repositoryURI"),
-        store,
-        ordered=lambda: orders.revision,
-        limits=limits,
-    )
-    metrics = AgentMetrics(model=model)
-    metrics.serve(settings.metrics_port, address="0.0.0.0", field=METRICS_PORT_VARIABLE)
-    stack.callback(metrics.close)
-    host = stack.enter_context(
-        Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Pod:
+    """The parts of the agent in this pod that exist before its first order. The events begin the next cycle at once."""
 
-    writer = StatusWriter(orders, _Reports(api, orders, reporter).send, clock=time.time)
-    reporter.writer = writer
-    background = _Background(writer)
-    stack.callback(background.stop)
-    agent = Agent(
-        host,
-        store,
-        synchronizer,
-        orders,
-        reporter=reporter,
-        metrics=metrics,
-        state_directory=settings.state,
-        memory_limit_bytes=settings.memory_limit_bytes,
-        health=Health(settings.health),
-        after_cycle=background.take,
-    )
-    synchronizer.changed = agent.wake
+    settings: Settings
+    orders: Orders
+    api: EndpointApi
+    reporter: Reporter
+    agent_woken: threading.Event
+    synchronizer_woken: threading.Event
 
-    def ordered() -> None:
-        synchronizer.wake()
-        agent.wake()
-
-    orders.changed = ordered
-    agent.run(stop)
+    def serve(self, order: Order, stop: threading.Event) -> None:
+        """Bring variants to disk, and work with Triton as soon as there is one: it is started when it can serve."""
+        settings, orders = self.settings, self.orders
+        model, uri = order.spec.model_name, settings.place_of(order.spec.repository_uri)
+        store = ModelStore(settings.state, model=model, threads=settings.threads, model_repository=settings.models)
+        synchronizer = Synchronizer(
+            lambda: Repository.open(uri, field="spec.repositoryURI"),
+            store,
+            ordered=lambda: orders.revision,
+            limits=SyncLimits(
+                storage_bytes=settings.storage_limit_bytes,
+                bytes_per_second=settings.bytes_per_second,
+                jitter_seconds=JITTER_SECONDS,
+            ),
+            woken=self.synchronizer_woken,
+            changed=self.agent_woken.set,
+        )
+        metrics = AgentMetrics(model=model)
+        with contextlib.ExitStack() as stack:
+            metrics.serve(settings.metrics_port, address="0.0.0.0", field=METRICS_PORT_VARIABLE)
+            stack.callback(metrics.close)
+            host = stack.enter_context(
+                Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)
+            )
+            reports = ReportThread(orders, StatusWriter(orders, _Reports(self).send, clock=time.time))
+            stack.callback(reports.stop)
+            agent = Agent(
+                host,
+                store,
+                synchronizer,
+                orders,
+                options=AgentOptions(state_directory=settings.state, memory_limit_bytes=settings.memory_limit_bytes),
+                outputs=AgentOutputs(
+                    reporter=self.reporter,
+                    metrics=metrics,
+                    health=Health(settings.health),
+                    after_cycle=reports.after_cycle,
+                ),
+                woken=self.agent_woken,
+            )
+            agent.run(stop)
 
 
 class _Reports:
-    """Sends reports; says once that they do not arrive."""
+    """Sends reports; logs once that they do not arrive."""
 
-    def __init__(self, api: EndpointApi, orders: Orders, reporter: Reporter) -> None:
-        self._api = api
-        self._orders = orders
-        self._reporter = reporter
-        self._said = ""
+    def __init__(self, pod: _Pod) -> None:
+        self._pod = pod
+        self._logged = ""
 
     def send(self, status: dict[str, Any]) -> bool:
         """Whether the report arrived."""
         try:
-            self._api.report(status)
+            self._pod.api.report(status)
         except (ApiUnreachable, ApiRefused) as error:
-            if str(error) != self._said:
-                self._said = str(error)
-                self._reporter.event("unreported", self._said[:300])
+            if str(error) != self._logged:
+                self._logged = str(error)
+                self._pod.reporter.event("unreported", self._logged[:300])
             return False
-        self._said = ""
-        self._orders.heard()
+        self._logged = ""
+        self._pod.orders.heard()
         return True
-
-
-class _Background:
-    """Reports in a thread of its own: a link that hangs must not hold up the agent's cycle."""
-
-    def __init__(self, writer: StatusWriter) -> None:
-        self._writer = writer
-        self._cycle: Cycle | None = None
-        self._condition = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
-        self._thread.start()
-
-    def take(self, cycle: Cycle) -> None:
-        """Report ``cycle``, unless a newer one comes first."""
-        with self._condition:
-            self._cycle = cycle
-            self._condition.notify()
-
-    def stop(self) -> None:
-        """End after the report under way."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-        self._thread.join(timeout=15)
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._cycle is not None or self._stopping)
-                cycle, self._cycle = self._cycle, None
-                if cycle is None:
-                    return
-            self._writer.after_cycle(cycle)
 
 
 def _first_order(orders: Orders, stop: threading.Event) -> Order | None:
@@ -198,6 +150,7 @@ def _first_order(orders: Orders, stop: threading.Event) -> Order | None:
 
 def main() -> int:
     """Run the agent; the exit code."""
+    log_as_json(level=logging.WARNING)
     try:
         run()
     except UserError as error:

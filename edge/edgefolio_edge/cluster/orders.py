@@ -1,9 +1,8 @@
-"""What the operator ordered, and how long ago the API server was heard: obey, or decide alone.
+"""Orders of the operator, and the switch to autonomy while the API server does not answer.
 
-While the cluster is heard, the operator's target is a pin: the core goes there and stays. Cut off for
-``autonomyAfterSeconds`` the pin falls away, and the same core decides with the last objectives. Back again, an agent
-that changed its variant meanwhile reports first and gives the operator time to see that; then the operator's word
-counts.
+While the API server answers, the operator's target is a pin: the core goes there and stays. Cut off for
+``autonomyAfterSeconds`` the pin is dropped, and the same core decides with the last objectives. Connected again, an
+agent that changed its variant meanwhile reports first and gives the operator time to see that; then orders count.
 """
 
 from __future__ import annotations
@@ -24,22 +23,29 @@ from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
 
 ORDERS_FILE = "orders.json"
-#: So long an agent that acted alone waits, once it is back, for an order that knows of it.
+#: Hand-over: an agent that acted autonomously waits this long, once connected, for an order that knows of it.
 HANDOVER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """The operator's word: the spec of the endpoint and its generation."""
+    """An order: the spec of the endpoint and its generation."""
 
     spec: EndpointSpecification
     generation: int
 
 
 class Orders:
-    """The newest order, kept on disk; used by the agent's loop and by the thread that follows the API server."""
+    """The newest order, kept on disk; used by the agent's loop and by the thread that watches the API server."""
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``changed`` is called after a new order was taken, in the thread that took it."""
         self._path = directory / ORDERS_FILE
         self._clock = clock
         self._lock = threading.Lock()
@@ -47,10 +53,9 @@ class Orders:
         self._heard_at: float | None = None
         self._started_at = clock()
         self._returned_at: float | None = None
-        self._acted_alone: int | None = None
-        self._told: tuple[Objectives, Switching] | None = None
-        #: Called after a new order was taken, in the thread that took it.
-        self.changed: Callable[[], None] = lambda: None
+        self._acted_under: int | None = None
+        self._last_read: tuple[Objectives, Switching] | None = None
+        self._changed = changed
 
     @property
     def order(self) -> Order | None:
@@ -67,69 +72,71 @@ class Orders:
 
     @property
     def heard_at(self) -> float | None:
-        """When the API server answered last, on a monotonic clock; ``None`` if never."""
+        """When the API server last answered, on a monotonic clock; ``None`` if never."""
         return self._heard_at
 
     @property
-    def is_alone(self) -> bool:
-        """Whether the agent decides: the API server has not been heard for too long, or has just come back."""
+    def is_autonomous(self) -> bool:
+        """Whether the agent decides: the API server has been silent for too long, or the hand-over is under way."""
         now, order = self._clock(), self._order
         patience = (order.spec.switching if order is not None else Switching()).autonomy_after_seconds
         silent = now - (self._heard_at if self._heard_at is not None else self._started_at)
         if silent > patience:
             return True
-        waiting = self._acted_alone is not None and order is not None and order.generation == self._acted_alone
+        waiting = self._acted_under is not None and order is not None and order.generation == self._acted_under
         return waiting and (self._returned_at is None or now - self._returned_at < HANDOVER_SECONDS)
 
     @property
     def objectives(self) -> Objectives:
-        """What is asked; the target is a pin while the operator decides."""
+        """The current objectives; the target is a pin while the operator decides."""
         order = self._order
         if order is None:
             return Objectives()
         asked = objectives_from_specification(order.spec.objectives)
-        if self.is_alone and not order.spec.pinned:
+        if self.is_autonomous and not order.spec.pinned:
             return asked
         return replace(asked, pinned_variant=order.spec.target_variant)
 
     @property
     def switching(self) -> Switching:
-        """How variants are switched. An order is carried out whatever the policy: the operator has looked at it."""
+        """The current switching rules. An order is carried out whatever the policy: the operator has applied it."""
         order = self._order
         if order is None:
             return Switching()
-        return order.spec.switching if self.is_alone else order.spec.switching.model_copy(update={"policy": "Auto"})
+        return (
+            order.spec.switching if self.is_autonomous else order.spec.switching.model_copy(update={"policy": "Auto"})
+        )
 
     def reread(self, reporter: Reporter) -> bool:
-        """Whether what is asked changed since the last call."""
-        told = (self.objectives, self.switching)
-        if told == self._told:
+        """Whether objectives or switching rules changed since the last call."""
+        current = (self.objectives, self.switching)
+        if current == self._last_read:
             return False
-        first, self._told = self._told is None, told
+        first, self._last_read = self._last_read is None, current
         if not first:
-            target = told[0].pinned_variant
-            reporter.event("orders", "alone" if self.is_alone else f"told to serve {target or 'nothing yet'}")
+            target = current[0].pinned_variant
+            reporter.event("orders", "alone" if self.is_autonomous else f"told to serve {target or 'nothing yet'}")
         return not first
 
     def heard(self) -> None:
-        """The API server answered."""
+        """Note an answer of the API server."""
         with self._lock:
             now = self._clock()
-            if self.is_alone and self._returned_at is None:
+            if self.is_autonomous and self._returned_at is None:
                 self._returned_at = now
             self._heard_at = now
-            if not self.is_alone:
-                self._acted_alone = self._returned_at = None
+            if not self.is_autonomous:
+                self._acted_under = self._returned_at = None
 
     def acted(self) -> None:
-        """The agent changed its variant while it was alone."""
+        """Note that the agent changed its variant autonomously."""
         with self._lock:
             order = self._order
-            self._acted_alone = order.generation if order is not None else None
+            self._acted_under = order.generation if order is not None else None
             self._returned_at = None
 
     def take(self, spec: EndpointSpecification, *, generation: int) -> bool:
-        """Take an order, unless it is of an operator that was replaced. Returns whether it was taken."""
+        """Take an order, unless a replaced operator gave it (lower epoch). Returns whether it was taken."""
         with self._lock:
             before = self._order
             if before is not None and spec.epoch < before.spec.epoch:
@@ -140,7 +147,7 @@ class Orders:
                 write_durably(self._path, text.encode(), field="--state-dir")
             self._order = Order(spec=spec, generation=generation)
         if is_new:
-            self.changed()
+            self._changed()
         return True
 
     def _read(self) -> Order | None:

@@ -1,9 +1,9 @@
-"""The endpoint's status: written when it would change a decision, and before the last report runs out.
+"""Status writer of the agent: writes on changes that matter to a decision, and before the last report expires.
 
-A cycle a second on many nodes must not become a write a second. Figures that only tremble are not reported; until
-``validUntil`` no news means no change. An order that changes nothing else is no news to who gave it: that it was seen
-is said with the next report, which it brings forward a little, by another time on each node. One changed objective
-would otherwise be answered by a whole site in the second in which the site is being told.
+A cycle a second on many nodes must not become a write a second. Changes of figures within a dead band are not reported;
+until ``validUntil`` no report means no change. An order that changes nothing else is acknowledged with the next report,
+which it brings forward by a random time: otherwise all nodes of a site would answer a changed objective in the same
+second.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from edgefolio.contract.endpoint_report import report_of_decision, report_of_obs
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.specification.conditions import Condition, Failure, time_text
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio_edge.agent.loop import Cycle
+from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.models.synchronizer import REVISION_REFUSED, Synced
 
-#: A report holds for so long; the next one comes after about half of it.
+#: Validity of a report; the next one comes after about half of it.
 VALID_SECONDS = 60.0
-#: Two reports are at least this far apart, unless the served variant changed.
+#: Least interval of two reports, unless the served variant changed.
 MIN_SECONDS = 2.0
-#: An order is acknowledged within so long.
+#: Longest time until an order is acknowledged.
 ACKNOWLEDGE_SECONDS = 10.0
-#: While reports do not arrive, the next one waits at most so long.
+#: Longest back-off while reports do not arrive.
 LONGEST_PAUSE_SECONDS = 15.0
-#: A figure that changed by less is the same figure.
-_TREMBLE = 0.2
+#: Relative change of a figure up to which it counts as unchanged.
+_RELATIVE_DEADBAND = 0.2
 #: Status, reason and message of a condition.
-_Told = tuple[str, str, str]
+_ConditionValue = tuple[str, str, str]
 
 
 class StatusWriter:
-    """Decides when to report, and what."""
+    """Decides when to write the endpoint's status, and what."""
 
     def __init__(self, orders: Orders, write: Callable[[dict[str, Any]], bool], *, clock: Callable[[], float]) -> None:
         """``write`` returns whether the report arrived; ``clock`` gives seconds since the epoch."""
@@ -53,28 +53,28 @@ class StatusWriter:
         self._failed_at = 0.0
         self._heard_at: float | None = None
 
-    def failed(self, *, reason: str, message: str, revision: int | None = None, variant: str | None = None) -> None:
-        """Something went wrong; it is reported with the next cycle."""
+    def failed(self, failure: CycleFailure) -> None:
+        """Report ``failure`` with the next cycle."""
         self._failure = Failure(
             location="",
-            reason=reason,
-            message=message[:1024],
-            revision=revision,
-            variant=variant,
+            reason=failure.reason,
+            message=failure.message[:1024],
+            revision=failure.revision,
+            variant=failure.variant,
             time=time_text(self._clock()),
         )
 
-    def after_cycle(self, cycle: Cycle) -> None:
-        """Report ``cycle`` if it is worth it."""
+    def after_cycle(self, cycle: CycleResult) -> None:
+        """Report ``cycle`` if it is due."""
         now = self._clock()
         facts = self._facts(cycle)
-        self._notice_order(now)
-        served = None if self._reported is None else self._reported[:2]
-        urgent = served != facts[:2]
-        changed = facts != self._reported or self._moved(cycle.observation)
+        self._schedule_acknowledgement(now)
+        reported = None if self._reported is None else self._reported[:2]
+        urgent = reported != facts[:2]
+        changed = facts != self._reported or self._traffic_changed(cycle.observation)
         due = now >= self._next_at or (changed and (urgent or now - self._reported_at >= MIN_SECONDS))
         # A clock that was set back must not silence the endpoint.
-        if (not due and self._reported_at <= now) or self._holds_back(now):
+        if (not due and self._reported_at <= now) or self._backs_off(now):
             return
         if self._write(self._status(cycle, now).model_dump(mode="json", by_alias=True, exclude_none=True)):
             self._reported = facts
@@ -86,41 +86,41 @@ class StatusWriter:
             self._failures += 1
             self._failed_at, self._heard_at = now, self._orders.heard_at
 
-    def _notice_order(self, now: float) -> None:
+    def _schedule_acknowledgement(self, now: float) -> None:
         """Bring the next report forward if there is a new order."""
         generation = self._orders.order.generation if self._orders.order is not None else None
         if generation != self._generation:
             self._generation = generation
             self._next_at = min(self._next_at, now + ACKNOWLEDGE_SECONDS * random.uniform(0.2, 1.0))
 
-    def _holds_back(self, now: float) -> bool:
-        """Whether the last report did not arrive and nothing was heard since; each try waits longer than the last."""
+    def _backs_off(self, now: float) -> bool:
+        """Exponential back-off: whether the last report did not arrive and the API server has not answered since."""
         if not self._failures or self._orders.heard_at != self._heard_at:
             return False
         return 0 <= now - self._failed_at < min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
 
-    def _facts(self, cycle: Cycle) -> tuple[object, ...]:
-        """What a decision or a person would want to know at once."""
-        active = cycle.sight.active if cycle.sight is not None else None
+    def _facts(self, cycle: CycleResult) -> tuple[object, ...]:
+        """The facts whose change is reported at once."""
+        active = cycle.served.active if cycle.served is not None else None
         decision = cycle.decision
         return (
             active.variant.name if active is not None else None,
             active.manifest.revision if active is not None else None,
             cycle.observation.server if cycle.observation is not None else None,
             decision.objectives_met if decision is not None else None,
-            decision.reason if decision is not None and self._orders.is_alone else None,
+            decision.reason if decision is not None and self._orders.is_autonomous else None,
             cycle.state.last_switch_at,
             cycle.state.quarantined,
             cycle.synced.available,
             cycle.synced.refusal,
             cycle.synced.unreachable is None,
             cycle.trouble is None,
-            self._orders.is_alone,
+            self._orders.is_autonomous,
             self._failure,
         )
 
-    def _moved(self, observation: Observation | None) -> bool:
-        """Whether the traffic is another than the one reported."""
+    def _traffic_changed(self, observation: Observation | None) -> bool:
+        """Whether the traffic differs from the reported one by more than the dead band."""
         new, old = observation.traffic if observation is not None else None, self._traffic
         if new is None or old is None:
             return (new is None) != (old is None)
@@ -131,11 +131,11 @@ class StatusWriter:
             or (new.requests > 0 and _differs(new.mean_total_milliseconds, old.mean_total_milliseconds))
         )
 
-    def _status(self, cycle: Cycle, now: float) -> EndpointStatus:
-        sight, order = cycle.sight, self._orders.order
-        active = sight.active if sight is not None else None
+    def _status(self, cycle: CycleResult, now: float) -> EndpointStatus:
+        served, order = cycle.served, self._orders.order
+        active = served.active if served is not None else None
         observation, decision = cycle.observation, cycle.decision
-        alone = self._orders.is_alone
+        alone = self._orders.is_autonomous
         self._conditions = self._conditions_now(cycle, now, alone=alone)
         return EndpointStatus(
             observed_generation=order.generation if order is not None else 0,
@@ -151,7 +151,7 @@ class StatusWriter:
             conditions=self._conditions,
         )
 
-    def _conditions_now(self, cycle: Cycle, now: float, *, alone: bool) -> tuple[Condition, ...]:
+    def _conditions_now(self, cycle: CycleResult, now: float, *, alone: bool) -> tuple[Condition, ...]:
         found = {
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
@@ -175,21 +175,21 @@ class StatusWriter:
         )
 
 
-def _ready(cycle: Cycle) -> _Told:
+def _ready(cycle: CycleResult) -> _ConditionValue:
     """Whether a verified variant answers clients."""
-    sight, observation = cycle.sight, cycle.observation
+    served, observation = cycle.served, cycle.observation
     if not cycle.synced.available:
         return "False", "NothingSynced", "No variant is on disk, verified."
     if cycle.trouble is not None:
         return "False", "ServerUnreachable", cycle.trouble
-    if sight is None or sight.active is None:
+    if served is None or served.active is None:
         return "False", "NothingServed", ""
     if observation is not None and observation.server is ServerState.DEAD:
         return "False", "ServerDead", "The server does not answer inference."
     return "True", "Serving", ""
 
 
-def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _Told:
+def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _ConditionValue:
     """Whether the ordered revision is on disk, whole."""
     if wanted is None:
         return "False", "NothingPublished", "No revision is published yet."
@@ -206,11 +206,11 @@ def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _Told:
     return "False", "Fetching", f"{count} of revision {wanted[0]} can be loaded so far."
 
 
-def _objectives_met(decision: Decision | None) -> _Told:
+def _objectives_met(decision: Decision | None) -> _ConditionValue:
     if decision is None or decision.objectives_met is None:
         return "Unknown", "NotKnown", ""
     return ("True", "Met", "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
 
 
 def _differs(new: float, old: float) -> bool:
-    return abs(new - old) > _TREMBLE * max(abs(new), abs(old), 1e-9)
+    return abs(new - old) > _RELATIVE_DEADBAND * max(abs(new), abs(old), 1e-9)

@@ -1,1 +1,1 @@
-"""Models on local disk: synchronized, verified, stored; their probes."""
+"""Models on local disk: synchronizer, store, probes, and the audit of a repository."""

@@ -1,4 +1,4 @@
-"""The models on local disk: Triton's model repository, filled with verified bytes only.
+"""Model store: Triton's model repository on local disk, filled with verified bytes only.
 
     <root>/models/<model>/config.pbtxt            generated from the manifest
     <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
@@ -25,7 +25,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, 
 from edgefolio.repository import Repository
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_edge.models.probe import backend_probe
-from edgefolio_edge.triton.configuration import as_text, configuration_of
+from edgefolio_edge.triton.configuration import as_text, configuration_of, is_text_of
 
 FIELD = "--state-dir"
 _BLOCK_BYTES = 4096
@@ -33,25 +33,24 @@ _BLOCK_BYTES = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """What was verified and when: a file with another size, time or inode is verified again."""
+    """Digest of a verified file; with another size, time or inode it is verified again."""
 
     sha256: str
     signature: tuple[int, int, int]
 
 
 class ModelStore:
-    """Local copies of one model's variants. One process writes, Triton reads."""
+    """Local copies of one model's variants. One process writes them, Triton reads them."""
 
     def __init__(
         self,
         root: Path,
         *,
         model: str,
-        served_as: str | None = None,
         threads: int = 1,
         model_repository: Path | None = None,
     ) -> None:
-        """``model`` is its name in the repository, ``served_as`` the name that clients use (the same by default).
+        """``model`` is its name in the repository and for clients.
 
         ``model_repository`` is the directory that a Triton which runs anyway reads; else it lies below ``root``.
         """
@@ -61,25 +60,24 @@ class ModelStore:
         # On the same file system as the models: what is verified gets its place by a rename.
         self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
         self.model = model
-        self.served_as = served_as or model
         self.threads = threads
         self._verified: dict[Path, StoredFile] = {}
 
     @property
     def model_directory(self) -> Path:
         """Triton's directory of the model."""
-        return self.model_repository / self.served_as
+        return self.model_repository / self.model
 
     def version_directory(self, version: int) -> Path:
-        """Where a version lies once it is verified."""
+        """The directory of a verified version."""
         return self.model_directory / str(version)
 
     def path_of(self, manifest: Manifest, variant: Variant) -> Path:
-        """Where the variant's model lies once it is verified."""
+        """The path of the variant's verified model."""
         return self.version_directory(manifest.version_of(variant)) / "model.onnx"
 
     def has(self, manifest: Manifest, variant: Variant) -> bool:
-        """Whether the variant's bytes are on disk and are the manifest's."""
+        """Whether the variant is on disk, with the manifest's digest and probe."""
         path = self.path_of(manifest, variant)
         try:
             status = path.stat()
@@ -97,7 +95,7 @@ class ModelStore:
         return digest == variant.sha256
 
     def require(self, manifest: Manifest, variant: Variant) -> Path:
-        """Verify the variant's bytes on disk anew. Raises :class:`IntegrityError` if they are not the manifest's."""
+        """Verify the variant on disk again. Raises :class:`IntegrityError` if it is missing or damaged."""
         path = self.path_of(manifest, variant)
         self._verified.pop(path, None)
         if not self.has(manifest, variant):
@@ -121,11 +119,11 @@ class ModelStore:
         maximum_bytes_per_second: int | None = None,
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Bring one variant to disk, if it is not there. Raises as :meth:`Repository.fetch` does."""
+        """Fetch one variant, unless it is on disk. Raises as :meth:`Repository.fetch` does."""
         if self.has(manifest, variant):
             return
         version = manifest.version_of(variant)
-        incoming = self._incoming / self.served_as / str(version)
+        incoming = self._incoming / self.model / str(version)
         repository.fetch(
             manifest,
             variant,
@@ -144,22 +142,21 @@ class ModelStore:
             fsync_folder(place.parent)
 
     def write_configuration(self, manifest: Manifest) -> None:
-        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already.
+        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already, in any form.
 
         Loads carry their own configuration; this one is for whoever loads the model by its name alone.
         """
         configuration = configuration_of(
             manifest,
-            model_name=self.served_as,
+            model_name=self.model,
             threads=self.threads,
             versions=[manifest.version_of(manifest.variants[0])],
         )
-        text = as_text(configuration).encode()
         path = self.model_directory / "config.pbtxt"
         with contextlib.suppress(OSError):
-            if path.read_bytes() == text:
+            if is_text_of(path.read_bytes(), configuration):
                 return
-        write_durably(path, text, field=FIELD)
+        write_durably(path, as_text(configuration).encode(), field=FIELD)
 
     def keep_manifest(self, manifest: Manifest, *, complete: bool) -> None:
         """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
@@ -203,7 +200,7 @@ class ModelStore:
             return None
 
     def occupied_bytes(self) -> int:
-        """What lies in Triton's model repository, transfers under way apart."""
+        """Size of Triton's model repository on disk, without transfers under way."""
         found = 0
         for folder, _, names in os.walk(self.model_repository):
             if self._incoming in (Path(folder), *Path(folder).parents):
@@ -214,7 +211,7 @@ class ModelStore:
         return found
 
     def missing_bytes(self, manifest: Manifest) -> int:
-        """What the variants of ``manifest`` that are not on disk take."""
+        """Size of the variants of ``manifest`` that are not on disk."""
         return sum(
             _in_blocks(variant.size_bytes) + _in_blocks(len(backend_probe(manifest, variant)))
             for variant in manifest.variants
@@ -230,7 +227,7 @@ class ModelStore:
             if version is None or version in served or version // VERSIONS_PER_REVISION in revisions:
                 continue
             # Renamed first, so that a crash leaves no half version.
-            doomed = self._incoming / f"removed-{self.served_as}-{version}-{os.getpid()}"
+            doomed = self._incoming / f"removed-{self.model}-{version}-{os.getpid()}"
             make_folder(doomed.parent, field=FIELD)
             with writing(doomed, field=FIELD):
                 directory.rename(doomed)
@@ -244,8 +241,8 @@ class ModelStore:
         return tuple(removed)
 
     def _forget_transfers(self, revisions: Collection[int]) -> None:
-        """Remove what interrupted transfers of other revisions left, and half-removed versions."""
-        for directory in (*self._incoming.glob(f"{self.served_as}/[0-9]*"), *self._incoming.glob("removed-*")):
+        """Remove remains of interrupted transfers of other revisions, and half-removed versions."""
+        for directory in (*self._incoming.glob(f"{self.model}/[0-9]*"), *self._incoming.glob("removed-*")):
             version = int(directory.name) if directory.name.isdecimal() else None
             if version is None or version // VERSIONS_PER_REVISION not in revisions:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -259,12 +256,12 @@ class ModelStore:
 
 
 def _in_blocks(size: int) -> int:
-    """What a file of ``size`` bytes takes on disk."""
+    """Size of a file on disk, in whole blocks."""
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def by_size(manifest: Manifest) -> tuple[Variant, ...]:
-    """The manifest's variants, smallest file first: on a slow link the first one serves soonest."""
+    """The manifest's variants, smallest file first, so that a slow link has one to serve soonest."""
     return tuple(sorted(manifest.variants, key=lambda variant: (variant.size_bytes, variant.rank)))
 
 
@@ -273,7 +270,7 @@ def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
     return next((variant for variant in manifest.variants if manifest.version_of(variant) == version), None)
 
 
-def variant_named(manifest: Manifest, name: str, *, field: str = "--variant") -> Variant:
+def variant_named(manifest: Manifest, name: str) -> Variant:
     """The variant called ``name``. Raises :class:`UserError` that lists the known ones."""
     try:
         return manifest.variant(name)
@@ -281,7 +278,7 @@ def variant_named(manifest: Manifest, name: str, *, field: str = "--variant") ->
         known = ", ".join(variant.name for variant in manifest.variants)
         raise UserError(
             f"revision {manifest.revision} of model {manifest.model!r} has no such variant.",
-            field=field,
+            field="--variant",
             value=name,
             remedy=f"Name one of: {known}.",
         ) from None

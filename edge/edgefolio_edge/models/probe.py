@@ -1,4 +1,4 @@
-"""A variant's probe: what the backend compares while it loads, and the agent in its canary."""
+"""Probe of a variant: inputs and outputs that the backend compares while it loads, and the agent in its canary."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def probe_inputs(manifest: Manifest, probe: Probe) -> dict[str, NDArray[Any]]:
 
 
 def batch_of(manifest: Manifest, probe: Probe, *, samples: int) -> dict[str, NDArray[Any]]:
-    """The probe's samples repeated until one request holds ``samples`` of them: a request like the users'."""
+    """The probe's samples repeated to a batch of ``samples``, the size of the users' requests."""
     wanted = min(samples, manifest.signature.max_batch_size)
     repeated = {}
     for name, values in probe_inputs(manifest, probe).items():
@@ -48,7 +48,7 @@ def batch_of(manifest: Manifest, probe: Probe, *, samples: int) -> dict[str, NDA
 
 
 def mismatch(probe: Probe, answers: Mapping[str, NDArray[Any]]) -> str | None:
-    """What is wrong with ``answers`` to the probe's inputs, in words; ``None`` if they are within its tolerance."""
+    """How ``answers`` differ from the probe's outputs, as text; ``None`` if they are within its tolerance."""
     for expected in probe.outputs:
         answer = answers.get(expected.name)
         if answer is None:

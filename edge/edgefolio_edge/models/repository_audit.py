@@ -1,8 +1,7 @@
-"""Check everything that a repository publishes, and say what is wrong where.
+"""Audit of a repository: pointers, manifests, files, ONNX and probes.
 
-Pointer, manifests, files, ONNX and probes: whatever serves a portfolio relies on one of them. Nothing is believed that
-was not checked before: a file is given to the runtime only if its digest is right, ONNX's checker accepts it, and it
-refers to nothing outside itself.
+A file is given to the runtime only if its digest is right, ONNX's checker accepts it, and it refers to nothing outside
+itself.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from edgefolio.manifest import Manifest, TensorSignature, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 
-#: What deployed Tritons read.
+#: The newest that deployed Tritons read.
 MAXIMUM_OPSET = 18
 MAXIMUM_IR_VERSION = 9
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -43,7 +42,7 @@ _DATATYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something that is wrong, and the path or URI of it."""
+    """A problem, and the path or URI where it is."""
 
     location: str
     problem: str
@@ -51,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedRevision:
-    """What was found of one revision; ``variants`` are the names whose files passed every check."""
+    """Audit of one revision; ``variants`` names those whose files passed every check."""
 
     model: str
     revision: int
@@ -62,7 +61,7 @@ class VerifiedRevision:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was found of a repository."""
+    """Audit of a repository."""
 
     uri: str
     revisions: tuple[VerifiedRevision, ...]
@@ -70,12 +69,12 @@ class Verification:
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
-        """Of the repository, then of each revision."""
+        """Those of the repository, then of each revision."""
         return (*self.findings, *(finding for revision in self.revisions for finding in revision.findings))
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no finding."""
         return not self.all_findings
 
 
@@ -122,7 +121,7 @@ def verify_repository(repository: Repository, *, model: str | None = None) -> Ve
 
 
 def _models(repository: Repository) -> tuple[str, ...]:
-    """Models with any manifest or pointer, also those whose pointer was lost."""
+    """Models with a manifest or a pointer, so also those whose pointer was lost."""
     names = []
     for name in repository.storage.names(layout.REVISIONS):
         try:
@@ -164,7 +163,7 @@ def _verify_revision(repository: Repository, model: str, revision: int, sha256: 
 
 
 def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant) -> Iterator[str]:
-    """The problems of one variant, in words."""
+    """The problems of one variant, as text."""
     with tempfile.TemporaryDirectory(prefix="edgefolio-verify-") as folder:
         try:
             path = repository.fetch(manifest, variant, Path(folder) / "model.onnx")
@@ -259,7 +258,7 @@ def _is_standard(domain: str) -> bool:
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[Any]:
-    """Every node, those inside branches and loops too."""
+    """Every node, including those of subgraphs (branches and loops)."""
     graphs = [model.graph]
     while graphs:
         for node in graphs.pop().node:
@@ -270,7 +269,7 @@ def _nodes(model: onnx.ModelProto) -> Iterator[Any]:
 
 
 def _external_tensors(model: onnx.ModelProto) -> Iterator[str]:
-    """Where weights lie that are not in the file."""
+    """Locations of weights outside the file."""
     graphs = [model.graph]
     while graphs:
         graph = graphs.pop()

@@ -1,4 +1,4 @@
-"""Bring what is published to local disk, verified, while the last good revision serves on."""
+"""Synchronizer of the local model store with a repository; the last good revision serves on meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgefolio_edge.models.model_store import ModelStore, by_size
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
-#: A refused revision is looked at again after this long (it may have been mended in place), or when the pointer moves.
+#: A refused revision is tried again after this long (it may have been repaired in place), or when the pointer moves.
 REFUSED_SECONDS = 60.0
 
 REVISION_REFUSED = "RevisionRefused"
@@ -25,7 +25,7 @@ INSUFFICIENT_STORAGE = "InsufficientStorage"
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A revision that does not serve: its bytes are not what they should be, or it does not fit on this node."""
+    """A refused revision: its bytes are not the manifest's, or it does not fit on this node."""
 
     revision: int | None
     problem: str
@@ -43,10 +43,20 @@ class Synced:
     #: Why the repository could not be read at the last try, ``None`` if it was.
     unreachable: str | None = None
 
+    @property
+    def refusal_message(self) -> str:
+        """What is refused and why, and what serves instead; empty without a refusal."""
+        if self.refusal is None:
+            return ""
+        number = self.refusal.revision
+        what = "A published revision" if number is None else f"Revision {number}"
+        instead = "nothing serves yet" if self.manifest is None else f"revision {self.manifest.revision} serves on"
+        return f"{what} is refused, {instead}: {self.refusal.problem}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyncLimits:
-    """What a node grants. ``jitter_seconds``: a new revision is not fetched by all nodes in the same second."""
+    """Limits of a node. ``jitter_seconds`` spreads the fetches of a new revision over the nodes."""
 
     storage_bytes: int | None = None
     bytes_per_second: int | None = None
@@ -54,11 +64,11 @@ class SyncLimits:
 
 
 class InsufficientStorageError(EdgefolioError):
-    """A revision needs more than the node grants."""
+    """A revision needs more storage than the node grants."""
 
 
 class Synchronizer:
-    """Follows the repository in a thread of its own. ``synced`` is replaced as a whole, so reading it needs no lock."""
+    """Polls the repository in a thread of its own. ``synced`` is replaced as a whole, so reading it needs no lock."""
 
     def __init__(
         self,
@@ -69,11 +79,14 @@ class Synchronizer:
         ordered: Callable[[], tuple[int, str] | None] | None = None,
         limits: SyncLimits | None = None,
         poll_seconds: float = POLL_SECONDS,
+        woken: threading.Event | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's.
 
         ``ordered`` names the revision and the digest of its manifest from outside the repository, which is then asked
-        only for what is not on disk.
+        only for what is not on disk. Setting ``woken`` makes it look at once. ``changed`` is called after each change
+        of ``synced``, in the synchronizer's thread.
         """
         self._open = open_repository
         self._repository: Repository | None = None
@@ -87,44 +100,39 @@ class Synchronizer:
         self._damaged: dict[str, float] = {}
         self._digest: tuple[Manifest, str] | None = None
         self._stopping = threading.Event()
-        self._woken = threading.Event()
+        self._woken = woken or threading.Event()
+        self._changed = changed
         self._thread: threading.Thread | None = None
         #: Versions that the server was last seen to serve; ``None`` if it was not seen. They are not removed.
         self.served_versions: tuple[int, ...] | None = None
-        #: Called after each change of ``synced``, in the synchronizer's thread.
-        self.changed: Callable[[], None] = lambda: None
         self.synced = self._from_disk()
 
     def start(self) -> None:
-        """Follow the repository from now on."""
-        self._thread = threading.Thread(target=self._follow, name="synchronizer", daemon=True)
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="synchronizer", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        """Look at once: something else is ordered. From any thread."""
-        self._woken.set()
-
     def stop(self) -> None:
-        """Stop following. A transfer under way goes on where it stopped the next time."""
+        """Stop the thread. A transfer under way is resumed the next time."""
         self._stopping.set()
         self._woken.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def step(self, *, on_variant: Callable[[str], None] | None = None) -> Synced:
-        """Look once, and fetch what is missing. Raises nothing that a user or a network can cause."""
+    def step(self) -> Synced:
+        """Poll once, and fetch what is missing. Raises nothing that a user or a network can cause."""
         try:
-            self._step(on_variant or (lambda _name: None))
+            self._step()
         except TransferStopped:
             pass
         except IntegrityError as error:
             self._refuse(Refusal(revision=None, problem=str(error)))
         except (UserError, OSError) as error:
             self._repository = None
-            self._became(replace(self.synced, unreachable=str(error)))
+            self._update(replace(self.synced, unreachable=str(error)))
         return self.synced
 
-    def _follow(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.is_set():
             self.step()
             seconds = self._poll_seconds
@@ -133,34 +141,34 @@ class Synchronizer:
             self._woken.wait(seconds)
             self._woken.clear()
 
-    def _step(self, on_variant: Callable[[str], None]) -> None:
+    def _step(self) -> None:
         wanted = self._wanted()
         if wanted is None:
             unreachable = None if self._ordered is not None else "nothing is published for this model yet"
-            self._became(replace(self.synced, unreachable=unreachable))
+            self._update(replace(self.synced, unreachable=unreachable))
             return
         revision, digest = wanted
         refused = self.synced.refusal
         if refused is not None and refused.revision not in (None, revision):
-            self._became(replace(self.synced, refusal=None))  # nobody asks for it any more
+            self._update(replace(self.synced, refusal=None))  # it is no longer wanted
         current = self.synced.manifest
         if current is not None and current.revision == revision and self._digest_of(current) == digest:
-            self._complete(current, on_variant)
+            self._complete(current)
             if self.synced.refusal is not None and self.synced.complete:
-                self._became(replace(self.synced, refusal=None))
+                self._update(replace(self.synced, refusal=None))
             return
-        if self._takes_from_disk(revision, digest):
+        if self._restores_from_disk(revision, digest):
             return
         if self._refused is not None and self._refused[0] == wanted:
             if time.monotonic() - self._refused[1] < REFUSED_SECONDS:
                 return
             self._refused = None
-        if self._waits(wanted):
+        if self._is_too_early(wanted):
             return
         try:
-            manifest = self._reached().manifest(self._store.model, revision, sha256=digest or None)
+            manifest = self._opened().manifest(self._store.model, revision, sha256=digest or None)
             self._require_room(manifest)
-            self._adopt(manifest, on_variant)
+            self._adopt(manifest)
         except IntegrityError as error:
             self._refused = (wanted, time.monotonic())
             self._refuse(Refusal(revision=revision, problem=str(error)))
@@ -168,7 +176,7 @@ class Synchronizer:
             self._refused = (wanted, time.monotonic())
             self._refuse(Refusal(revision=revision, problem=str(error), reason=INSUFFICIENT_STORAGE))
 
-    def _reached(self) -> Repository:
+    def _opened(self) -> Repository:
         if self._repository is None:
             self._repository = self._open()
         return self._repository
@@ -179,15 +187,15 @@ class Synchronizer:
         current = self.synced.manifest
         if self._pinned and current is not None and current.revision == self._pinned:
             return current.revision, self._digest_of(current)
-        pointer = self._reached().current(self._store.model)
+        pointer = self._opened().current(self._store.model)
         if self._pinned and (pointer is None or pointer.revision != self._pinned):
             # The pointer vouches for the current revision alone; an older one is taken as it stands.
-            manifest = self._reached().manifest(self._store.model, self._pinned)
+            manifest = self._opened().manifest(self._store.model, self._pinned)
             return manifest.revision, self._digest_of(manifest)
         return None if pointer is None else (pointer.revision, pointer.manifest_sha256)
 
-    def _waits(self, wanted: tuple[int, str]) -> bool:
-        """Whether it is too early to fetch ``wanted``. What serves nothing yet never waits."""
+    def _is_too_early(self, wanted: tuple[int, str]) -> bool:
+        """Whether the jitter delays the fetch of ``wanted``. A node that serves nothing yet never waits."""
         if self.synced.manifest is None or not self._limits.jitter_seconds:
             return False
         if self._not_before is None or self._not_before[0] != wanted:
@@ -197,14 +205,14 @@ class Synchronizer:
         self._not_before = None
         return False
 
-    def _takes_from_disk(self, revision: int, digest: str) -> bool:
-        """Go back to a revision that is still here, whole; the repository may be away."""
+    def _restores_from_disk(self, revision: int, digest: str) -> bool:
+        """Take a revision that is still on disk, complete, without the repository. Returns whether it is."""
         manifest = self._store.manifest_kept(revision, digest=digest)
         if manifest is None or self._store.missing_bytes(manifest):
             return False
         self._store.write_configuration(manifest)
         self._store.keep_manifest(manifest, complete=True)
-        self._became(Synced(manifest=manifest, available=_names(self._store, manifest), complete=True))
+        self._update(Synced(manifest=manifest, available=_names(self._store, manifest), complete=True))
         return True
 
     def _require_room(self, manifest: Manifest) -> None:
@@ -225,28 +233,27 @@ class Synchronizer:
                 "Raise spec.serving.managed.storage.sizeLimit, or make fewer or smaller variants."
             )
 
-    def _adopt(self, manifest: Manifest, on_variant: Callable[[str], None]) -> None:
-        """Fetch a whole revision before it replaces one that serves; the very first serves as soon as it can."""
+    def _adopt(self, manifest: Manifest) -> None:
+        """Fetch a whole revision before it replaces the one that serves; the first one serves variant by variant."""
         current = self.synced.manifest
         if current is None:
             self._store.write_configuration(manifest)
             self._store.keep_manifest(manifest, complete=False)
-            self._complete(manifest, on_variant)
+            self._complete(manifest)
             return
         for variant in by_size(manifest):
             self._fetch(manifest, variant)
-            on_variant(variant.name)
         self._store.write_configuration(manifest)
         available = _names(self._store, manifest)
         complete = len(available) == len(manifest.variants)
         self._store.keep_manifest(manifest, complete=complete)
-        self._became(Synced(manifest=manifest, available=available, complete=complete))
+        self._update(Synced(manifest=manifest, available=available, complete=complete))
         if self.served_versions is not None:
-            # The one before stays: the way back must not lead over the network.
+            # The previous revision stays on disk: a rollback must not need the network.
             self._store.keep_only({manifest.revision, current.revision}, served_versions=self.served_versions)
 
-    def _complete(self, manifest: Manifest, on_variant: Callable[[str], None]) -> None:
-        """Fetch what is missing of the revision that serves; a damaged variant stays out, the others serve."""
+    def _complete(self, manifest: Manifest) -> None:
+        """Fetch the missing variants of the revision that serves; without the damaged ones."""
         problem: IntegrityError | None = None
         was_complete = self.synced.complete and self.synced.manifest == manifest
         for variant in by_size(manifest):
@@ -260,8 +267,7 @@ class Synchronizer:
                 problem = error
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
-            on_variant(variant.name)
-            self._became(Synced(manifest=manifest, available=_names(self._store, manifest)))
+            self._update(Synced(manifest=manifest, available=_names(self._store, manifest)))
         available = _names(self._store, manifest)
         complete = len(available) == len(manifest.variants)
         if complete and not was_complete:
@@ -269,33 +275,33 @@ class Synchronizer:
         refusal = self.synced.refusal
         if problem is not None:
             refusal = Refusal(revision=manifest.revision, problem=str(problem))
-        self._became(Synced(manifest=manifest, available=available, complete=complete, refusal=refusal))
+        self._update(Synced(manifest=manifest, available=available, complete=complete, refusal=refusal))
 
     def _fetch(self, manifest: Manifest, variant: Variant) -> None:
         began_with = self._ordered() if self._ordered is not None else None
 
         def may_go_on() -> bool:
-            # An order to go back must not wait for the rest of a slow transfer.
+            # A new order must not wait for the rest of a slow transfer.
             same = self._ordered is None or self._ordered() == began_with
             return same and not self._stopping.is_set()
 
         if not may_go_on():
             raise TransferStopped("the agent is stopping")
         self._store.fetch(
-            self._reached(),
+            self._opened(),
             manifest,
             variant,
             maximum_bytes_per_second=self._limits.bytes_per_second,
             may_go_on=may_go_on,
         )
 
-    def _became(self, synced: Synced) -> None:
+    def _update(self, synced: Synced) -> None:
         if synced != self.synced:
             self.synced = synced
-            self.changed()
+            self._changed()
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._became(replace(self.synced, refusal=refusal, unreachable=None))
+        self._update(replace(self.synced, refusal=refusal, unreachable=None))
 
     def _digest_of(self, manifest: Manifest) -> str:
         if self._digest is None or self._digest[0] is not manifest:
@@ -303,7 +309,7 @@ class Synchronizer:
         return self._digest[1]
 
     def _from_disk(self) -> Synced:
-        """The last revision that was whole; without one the ordered one, as far as it got."""
+        """The last complete revision on disk; else what there is of the ordered one."""
         manifest = self._store.last_good()
         ordered = self._ordered() if self._ordered is not None else None
         if manifest is None and ordered is not None:

@@ -1,4 +1,4 @@
-"""Memory of the server and of its node: from the server's cgroup if that has a limit, else from its processes."""
+"""Memory of the server and of its node, from the server's cgroup if that has a limit, else from its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One observation per cycle: what is served, whether it answers, what the traffic and the memory are."""
+"""Observer of one endpoint: liveness, traffic, idle probe and memory, once per cycle."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from edgefolio_edge.observation.memory import observe_memory
 from edgefolio_edge.observation.traffic import TrafficObserver, difference
 from edgefolio_edge.observation.triton_metrics import server_p95_milliseconds
 from edgefolio_edge.triton.client import CALL_SECONDS, ControlError, TritonControl, VersionStatistics
-from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
 #: Requests of one probe: the first warms caches that an idle minute cooled, the rest are measured.
 PROBE_REQUESTS = 4
-#: A canary that only times out says "hung" after this many in a row; a saturated server may time out once.
+#: Timeouts of the canary in a row that mean a hung server; a saturated one may time out once.
 TIMEOUTS_UNTIL_DEAD = 2
 
 
 class Observer:
-    """Looks at one endpoint. Not to be shared between threads."""
+    """Observes one endpoint. Not to be shared between threads."""
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: TritonEndpoint,
         control: TritonControl,
         switcher: Switcher,
         *,
@@ -40,7 +40,7 @@ class Observer:
         self.memory_limit_bytes = memory_limit_bytes
         self.switching = switching
         self.traffic = TrafficObserver(window_seconds=switching.window_seconds)
-        self._model = switcher.store.served_as
+        self._model = switcher.store.model
         self._answered_at: float | None = None
         self._timeouts = 0
         self._probe: tuple[str, float, float] | None = None
@@ -48,19 +48,19 @@ class Observer:
         self._version: int | None = None
 
     def use(self, switching: Switching) -> None:
-        """Observe by other rules from now on."""
+        """Apply other switching rules from now on."""
         self.switching = switching
         self.traffic.window_seconds = switching.window_seconds
 
     def forget(self) -> None:
-        """Begin anew: after a restart or a repair nothing seen before counts."""
+        """Reset: after a restart or a repair earlier readings do not count."""
         self.traffic.reset()
         self._answered_at = None
         self._timeouts = 0
         self._version = None
 
     def switched(self, version: int) -> None:
-        """A switch to ``version`` was verified just now: the endpoint answers, and other counters begin."""
+        """Note a verified switch to ``version``: the endpoint answers, and its counters begin."""
         self.traffic.reset()
         self._version = version
         self._answered_at = time.monotonic()
@@ -69,10 +69,10 @@ class Observer:
         self._read_counters(version)
 
     def ready_versions(self) -> tuple[int, ...]:
-        """Versions that the server calls ready. Raises :class:`ControlError` if it does not answer, or not to us."""
+        """Versions that the server reports ready. Raises :class:`ControlError` if it does not answer, or refuses us."""
         return self.control.ready_versions(self._model)
 
-    def look(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
+    def observe(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""
         if active is None:
             self.forget()
@@ -80,7 +80,7 @@ class Observer:
                 active_variant=None, resident_variants=resident, server=ServerState.SERVING, memory=self._memory()
             )
         if active.version != self._version:
-            # Somebody else may have switched: counters of another version begin, and nothing is proven of it.
+            # Switched from outside: counters of another version begin, and its answers are not verified yet.
             self._version = active.version
             self.traffic.reset()
         self._read_counters(active.version)
@@ -107,7 +107,7 @@ class Observer:
         return found[0]
 
     def _liveness(self, active: Placement) -> ServerState:
-        """By inference: users' if there was an answer since the last look, else the agent's own where in doubt."""
+        """By inference: a user's that was answered since the last cycle, else the agent's own where in doubt."""
         now = time.monotonic()
         latest = self.traffic.latest()
         missing_stub = self.endpoint.lacks_backend_of(active.version)
@@ -118,9 +118,9 @@ class Observer:
         recent = self._answered_at is not None and now - self._answered_at < self.switching.probe_interval_seconds
         if recent and not doubtful:
             return ServerState.SERVING
-        return self._ask(active)
+        return self._ask_for_inference(active)
 
-    def _ask(self, active: Placement) -> ServerState:
+    def _ask_for_inference(self, active: Placement) -> ServerState:
         before = self._read_counters(active.version)
         try:
             inputs = batch_of(active.manifest, active.variant.probe, samples=1)
@@ -150,7 +150,7 @@ class Observer:
                 self.control.infer(self._model, inputs, version=active.version)
                 readings.append(self._counters_of(active.version))
         except ControlError:
-            self._answered_at = None  # the next look asks again and judges
+            self._answered_at = None  # the next cycle asks again and judges
             return
         complete = [reading for reading in readings if reading is not None]
         if len(complete) != len(readings):

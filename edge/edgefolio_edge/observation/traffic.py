@@ -1,4 +1,4 @@
-"""Traffic of the active version over a sliding window, from the differences of Triton's counters."""
+"""Sliding traffic window of the active version, from differences of Triton's counters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Sample:
 
 
 def difference(later: VersionStatistics, earlier: VersionStatistics) -> VersionStatistics:
-    """What happened between two readings of one version's counters."""
+    """Difference of two readings of one version's counters."""
     return VersionStatistics(
         version=later.version, **{name: getattr(later, name) - getattr(earlier, name) for name in _COUNTERS}
     )
@@ -33,14 +33,14 @@ def _sum(first: VersionStatistics, second: VersionStatistics) -> VersionStatisti
 
 
 class TrafficObserver:
-    """Collects readings and forms windows. Without the agent's own requests, which are no user's traffic."""
+    """Traffic window over readings of the counters, without the agent's own requests."""
 
     def __init__(self, *, window_seconds: float) -> None:
         self.window_seconds = window_seconds
         self._samples: deque[Sample] = deque()
 
     def reset(self) -> None:
-        """Forget everything: another server or another version."""
+        """Drop all readings, for another server or version."""
         self._samples.clear()
 
     def add(self, statistics: VersionStatistics, *, at: float) -> None:
@@ -75,7 +75,7 @@ class TrafficObserver:
         return answered == own_requests
 
     def latest(self) -> VersionStatistics | None:
-        """What happened between the two newest readings."""
+        """Difference of the two newest readings."""
         if len(self._samples) < 2:
             return None
         return difference(self._samples[-1].statistics, self._samples[-2].statistics)
@@ -101,7 +101,6 @@ class TrafficObserver:
             mean_total_milliseconds=max(0, delta.success_nanoseconds) / divisor,
             # Little's law: time spent inside by all requests, per second.
             in_flight=max(0, delta.success_nanoseconds) / 1e9 / seconds,
-            batch=max(0, delta.samples) / max(1, requests),
             age_seconds=max(0.0, now - newest.at),
             p95_milliseconds=p95_milliseconds,
         )

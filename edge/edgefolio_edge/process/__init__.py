@@ -1,1 +1,1 @@
-"""What one process owes the system: signals, and exclusive locks on folders and endpoints."""
+"""Signals of the process, and exclusive locks on directories and endpoints."""

@@ -1,4 +1,4 @@
-"""One writer for each server and each state directory, machine-wide, and nothing left behind by a killed one.
+"""Machine-wide locks: one agent per server and state directory; they end with their process.
 
 Concurrent loads leave whatever finished last, so two agents on one Triton would undo each other's switches.
 """
@@ -38,12 +38,12 @@ def only_writer_of_endpoint(endpoint: str, *, field: str = "--endpoint") -> Iter
 
 
 @contextlib.contextmanager
-def only_writer_of_directory(directory: Path, *, field: str = "--state-dir") -> Iterator[None]:
+def only_writer_of_directory(directory: Path) -> Iterator[None]:
     """Hold ``directory`` (made if it is missing) while the context lasts, also against other containers.
 
     Raises :class:`UserError` with the other agent's process id.
     """
-    make_folder(directory, field=field)
+    make_folder(directory, field="--state-dir")
     path = directory / "agent.lock"
     with path.open("a+") as stream:
         try:
@@ -52,7 +52,7 @@ def only_writer_of_directory(directory: Path, *, field: str = "--state-dir") -> 
             stream.seek(0)
             text = stream.read().strip()
             other = int(text) if text.isdecimal() else None
-            raise _occupied("state directory", str(directory), field=field, other=other) from error
+            raise _occupied("state directory", str(directory), field="--state-dir", other=other) from error
         stream.seek(0)
         stream.truncate()
         stream.write(f"{os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the main loop grants, so that nothing is left behind."""
+"""Ctrl-C and SIGTERM as an event that the main loop polls, so that it ends in order."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT, SIGTERM and SIGHUP set while the context lasts. For the main thread."""
     stop = threading.Event()
 
-    def wish(_number: int, _frame: FrameType | None) -> None:
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, wish) for number in numbers]
+    before = [signal.signal(number, request_stop) for number in numbers]
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""The control client: everything the agent asks of a Triton, over gRPC.
+"""Control client of a Triton, over gRPC.
 
 Loading over HTTP freezes HTTP inference for the whole load (one event thread serves both), so nothing here uses HTTP.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from edgefolio.errors import EdgefolioError
@@ -39,13 +40,9 @@ class AccessKey:
         """What a gRPC call carries."""
         return {f"triton-grpc-protocol-{self.name}": self.secret}
 
-    def http_headers(self) -> dict[str, str]:
-        """What an HTTP call carries."""
-        return {self.name: self.secret}
-
-    def restriction(self, *, protocols: tuple[str, ...] = RESTRICTED_PROTOCOLS) -> str:
-        """The value of the server's two options that restrict ``protocols`` to this key."""
-        return f"{','.join(protocols)}:{self.name}={self.secret}"
+    def restriction(self) -> str:
+        """The value of the server's two options that restrict control to this key."""
+        return f"{','.join(RESTRICTED_PROTOCOLS)}:{self.name}={self.secret}"
 
 
 class ControlError(EdgefolioError):
@@ -67,7 +64,6 @@ class VersionStatistics:
     failures: int
     queue_nanoseconds: int
     compute_nanoseconds: int
-    samples: int
     executions: int
 
 
@@ -114,7 +110,7 @@ class TritonControl:
         ready = (entry for entry in index.models if entry.name == model and entry.state == "READY")
         return tuple(sorted(int(entry.version) for entry in ready))
 
-    def load(self, model: str, configuration: Mapping[str, Any], *, seconds: float = LOAD_SECONDS) -> None:
+    def load(self, model: str, configuration: ModelConfig, *, seconds: float = LOAD_SECONDS) -> None:
         """Make exactly the versions in ``configuration`` served. Needs the key. Raises :class:`ControlError`.
 
         Versions that are ready stay as they are, missing ones are loaded first, the others are unloaded after.
@@ -127,9 +123,9 @@ class TritonControl:
             client_timeout=seconds,
         )
 
-    def unload(self, model: str, *, seconds: float = CALL_SECONDS) -> None:
+    def unload(self, model: str) -> None:
         """Stop serving ``model``. Needs the key. Returns before the last version is gone."""
-        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=seconds)
+        self._call(self._client.unload_model, model, headers=self._headers, client_timeout=CALL_SECONDS)
 
     def statistics(self, model: str) -> tuple[VersionStatistics, ...]:
         """Counters of each served version of ``model``; those of an unloaded version are gone."""
@@ -151,7 +147,6 @@ class TritonControl:
                     + entry.inference_stats.compute_infer.ns
                     + entry.inference_stats.compute_output.ns
                 ),
-                samples=int(entry.inference_count),
                 executions=int(entry.execution_count),
             )
             for entry in answer.model_stats

@@ -5,21 +5,20 @@ A configuration can name a backend that runs code, so none is ever taken from a 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from edgefolio.manifest import Manifest, TensorSignature
 from edgefolio_edge.triton.wheel import BACKEND
 
-#: Field names whose values are enumerations in Triton's schema: written without quotes in the text format.
-_ENUMERATIONS = frozenset({"data_type", "kind"})
-
 
 def configuration_of(
     manifest: Manifest, *, model_name: str, threads: int, versions: Iterable[int], warm_up: bool = False
-) -> dict[str, Any]:
-    """The configuration of ``model_name`` with exactly ``versions`` served, as Triton's JSON schema has it.
+) -> ModelConfig:
+    """The configuration of ``model_name`` with exactly ``versions`` served.
 
     ``threads`` per model instance. ``warm_up`` makes Triton run one batch of zeros before a version becomes ready: for
     backends that, unlike ours, compare no probe while loading.
@@ -57,17 +56,25 @@ def configuration_of(
                 "inputs": inputs,
             }
         ]
-    return configuration
+    return json_format.ParseDict(configuration, ModelConfig())
 
 
-def as_json(configuration: Mapping[str, Any]) -> str:
+def as_json(configuration: ModelConfig) -> str:
     """The form that a load request carries."""
-    return json.dumps(configuration)
+    return str(json_format.MessageToJson(configuration, preserving_proto_field_name=True, indent=None))
 
 
-def as_text(configuration: Mapping[str, Any]) -> str:
+def as_text(configuration: ModelConfig) -> str:
     """The form that ``config.pbtxt`` has (protocol buffers' text format)."""
-    return "".join(_field(name, value, indent="") for name, value in configuration.items())
+    return str(text_format.MessageToString(configuration))
+
+
+def is_text_of(text: bytes, configuration: ModelConfig) -> bool:
+    """Whether ``text`` is ``configuration``, in whatever order and form another version of us wrote it."""
+    try:
+        return bool(text_format.Parse(text, ModelConfig()) == configuration)
+    except (text_format.ParseError, ValueError):
+        return False
 
 
 def _tensor(tensor: TensorSignature) -> dict[str, Any]:
@@ -84,33 +91,3 @@ def _tensor(tensor: TensorSignature) -> dict[str, Any]:
 
 def _data_type(tensor: TensorSignature) -> str:
     return f"TYPE_{tensor.datatype}"
-
-
-def _field(name: str, value: Any, *, indent: str) -> str:
-    if name in {"parameters", "inputs"} and isinstance(value, Mapping):
-        return "".join(_field_of_map(name, key, entry, indent=indent) for key, entry in value.items())
-    if isinstance(value, Mapping):
-        body = "".join(_field(key, entry, indent=indent + "  ") for key, entry in value.items())
-        return f"{indent}{name} {{\n{body}{indent}}}\n"
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return "".join(_field(name, entry, indent=indent) for entry in value)
-    return f"{indent}{name}: {_scalar(name, value)}\n"
-
-
-def _field_of_map(name: str, key: str, entry: Any, *, indent: str) -> str:
-    inner = indent + "  "
-    return f"{indent}{name} {{\n{inner}key: {_quoted(key)}\n{_field('value', entry, indent=inner)}{indent}}}\n"
-
-
-def _scalar(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_scalar(name, entry) for entry in value) + "]"
-    if isinstance(value, str):
-        return value if name in _ENUMERATIONS else _quoted(value)
-    return str(value)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Where a Triton is reached, and what is known of its processes: one of ours, or one that runs anyway."""
+"""Endpoint of a Triton: its addresses, its key, and its process where that is known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
+_FIELD = "--endpoint"
+_KEY_FIELD = "--endpoint-key-file"
 _ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class TritonEndpoint:
     """Addresses as ``host:port``. ``process`` is the server's, where it runs on this machine and is known.
 
     ``has_our_backend`` tells whether models run in our Python-based backend, which compares probes while loading.
@@ -35,37 +37,35 @@ class Endpoint:
         return TritonControl(self.grpc, key=self.key)
 
     def lacks_backend_of(self, version: int) -> bool:
-        """Whether the process that should compute ``version`` is seen to be gone. Only a hint: inference tells."""
+        """Whether the backend process of ``version`` is missing. Only a hint: an inference decides."""
         if not self.has_our_backend or self.process is None:
             return False
         return stub_of_version(self.process, version) is None
 
 
-def host_and_port(address: str, *, field: str = "--endpoint") -> str:
+def host_and_port(address: str) -> str:
     """``host:port`` of ``grpc://host:port``. Raises :class:`UserError` for anything else."""
     match = _ADDRESS.match(address)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise UserError(
             "this is not the address of a gRPC service.",
-            field=field,
+            field=_FIELD,
             value=address,
             remedy="Write grpc://host:port, for instance grpc://127.0.0.1:8001.",
         )
     return f"{match['host']}:{match['port']}"
 
 
-def attach(
-    address: str, *, key: AccessKey | None = None, metrics: str | None = None, field: str = "--endpoint"
-) -> Endpoint:
+def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = None) -> TritonEndpoint:
     """The running Triton at ``address`` (``grpc://host:port``), NVIDIA's image included.
 
     Raises :class:`UserError` if it is no address, nothing answers, the Triton is too old, or it wants a key.
     """
-    endpoint = host_and_port(address, field=field)
+    endpoint = host_and_port(address)
     host, _, port = endpoint.rpartition(":")
     absent = UserError(
         "no Triton answers there.",
-        field=field,
+        field=_FIELD,
         value=address,
         remedy="Start it with --model-control-mode=explicit, or leave the option out to start one here.",
     )
@@ -82,7 +82,7 @@ def attach(
             raise absent from error
         raise UserError(
             f"that Triton does not let itself be controlled: {error}",
-            field="--endpoint-key-file",
+            field=_KEY_FIELD,
             remedy="Name a file with the name=secret of its --grpc-restricted-protocol for model-repository.",
         ) from error
     finally:
@@ -90,12 +90,12 @@ def attach(
     if _numbers(version) < _numbers(TRITON_VERSION):
         raise UserError(
             f"this Triton is older than {TRITON_VERSION}, the oldest that was tried.",
-            field=field,
+            field=_FIELD,
             value=version,
             remedy="Run a newer Triton (NVIDIA's image 24.10 or later).",
         )
     process = _listening_process(host, int(port))
-    return Endpoint(
+    return TritonEndpoint(
         grpc=endpoint,
         http=None,
         metrics=metrics,
@@ -105,14 +105,18 @@ def attach(
     )
 
 
-def read_key(path: Path, *, field: str = "--endpoint-key-file") -> AccessKey:
+def read_key(path: Path) -> AccessKey:
     """The key in a file that holds ``name=secret``, as Triton's restriction options take it."""
     try:
         name, separator, secret = path.read_text().strip().partition("=")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError("the file cannot be read.", field=field, value=path, remedy="Name a file to read.") from error
+        raise UserError(
+            "the file cannot be read.", field=_KEY_FIELD, value=path, remedy="Name a file to read."
+        ) from error
     if not separator or not name or not secret:
-        raise UserError("the file does not hold a key.", field=field, value=path, remedy="Write one line: name=secret.")
+        raise UserError(
+            "the file does not hold a key.", field=_KEY_FIELD, value=path, remedy="Write one line: name=secret."
+        )
     return AccessKey(name=name, secret=secret)
 
 

@@ -1,4 +1,4 @@
-"""The server an agent works on: one of its own, which it keeps alive, or one that runs anyway."""
+"""Host of an agent: a Triton that it starts and restarts, or one that is run by somebody else."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 
 from edgefolio.errors import UserError
 from edgefolio_edge.process.directory_lock import only_writer_of_endpoint
-from edgefolio_edge.triton.endpoint import Endpoint, attach, host_and_port, read_key
+from edgefolio_edge.triton.endpoint import TritonEndpoint, attach, host_and_port, read_key
 from edgefolio_edge.triton.server import STOP_SECONDS, ServerSettings, TritonServer
 from edgefolio_edge.triton.server_record import recorded_server, remove_record, start_or_adopt, write_record
 
-#: Waits between attempts to restart a server that keeps dying.
+#: Back-off between restarts of a server that keeps dying.
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class Host:
-    """One endpoint. ``server`` is ``None`` where the Triton is not ours to start and stop."""
+    """One Triton. ``server`` is ``None`` where it is not ours to start and stop."""
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: TritonEndpoint,
         *,
         server: TritonServer | None = None,
         directory: Path | None = None,
-        find: Callable[[], Endpoint] | None = None,
+        find: Callable[[], TritonEndpoint] | None = None,
     ) -> None:
         """``find`` looks for a server that is not ours; it raises :class:`UserError` while there is none."""
         self.endpoint = endpoint
@@ -64,7 +64,7 @@ class Host:
     @classmethod
     @contextlib.contextmanager
     def attached(cls, address: str, *, key_file: Path | None, metrics: str | None = None) -> Iterator[Host]:
-        """The server at ``grpc://host:port`` that runs anyway and goes on running.
+        """A server that runs at ``grpc://host:port`` and is not stopped with the context.
 
         Raises :class:`UserError` if another agent controls it, or it cannot be attached to.
         """
@@ -75,17 +75,17 @@ class Host:
     @classmethod
     @contextlib.contextmanager
     def awaited(cls, address: str, *, key_file: Path | None, metrics: str | None = None) -> Iterator[Host]:
-        """The server that somebody else starts at ``grpc://host:port``, sooner or later, and again when it ends.
+        """A server that others start at ``grpc://host:port``, at any time, and restart when it ends.
 
         Raises :class:`UserError` if another agent controls it.
         """
 
-        def find() -> Endpoint:
+        def find() -> TritonEndpoint:
             key = read_key(key_file) if key_file is not None else None
             return attach(address, key=key, metrics=metrics)
 
         place = host_and_port(address)
-        unknown = Endpoint(grpc=place, http=None, metrics=metrics, key=None, process=None, has_our_backend=False)
+        unknown = TritonEndpoint(grpc=place, http=None, metrics=metrics, key=None, process=None, has_our_backend=False)
         with only_writer_of_endpoint(place):
             host = cls(unknown, find=find)
             host.lose()
@@ -102,17 +102,17 @@ class Host:
         return self._was_found
 
     def is_alive(self) -> bool:
-        """Whether the server's process runs, as far as that can be known."""
+        """Whether the server's process runs, as far as is known."""
         if self.server is not None:
             return self.server.is_alive()
         return not self._is_lost and (self.endpoint.process is None or self.endpoint.process.is_alive())
 
     def lose(self) -> None:
-        """A server that is not ours is gone: whoever answers next is looked at anew."""
+        """Note that a server that is not ours is gone: the next one must be attached to."""
         self._is_lost = True
 
     def find_again(self) -> None:
-        """Attach to the server that answers at our address now. Raises :class:`UserError` if none does to us."""
+        """Attach to the server that answers at our address now. Raises :class:`UserError` if none does."""
         assert self._find is not None
         self.endpoint = self._find()
         self._is_lost = False
@@ -123,11 +123,11 @@ class Host:
         return "" if self.server is None else self.server.log_tail(3)
 
     def may_restart(self) -> bool:
-        """Whether it is ours to restart, and the time to do it."""
+        """Whether the server is ours and its back-off is over."""
         return self.server is not None and time.monotonic() >= self._not_before
 
     def restart(self, *, seconds: float = STOP_SECONDS) -> None:
-        """Start our server anew, on the same ports; the old one gets ``seconds`` to stop.
+        """Restart our server on the same ports; the old one gets ``seconds`` to stop.
 
         Raises :class:`UserError`; the next attempt waits longer.
         """
@@ -142,13 +142,13 @@ class Host:
         self.endpoint = self.server.endpoint()
         self.adopted = False
 
-    def is_healthy_again(self) -> None:
-        """The server serves: the next restart need not wait."""
+    def reset_backoff(self) -> None:
+        """Reset the back-off of restarts: the server serves."""
         self._failures = 0
         self._not_before = 0.0
 
     def stop(self) -> None:
-        """Stop our server and forget it; leave another's alone."""
+        """Stop our server and remove its record; leave another's alone."""
         if self.server is not None:
             self.server.stop()
             if self._directory is not None:

@@ -6,7 +6,6 @@ is the package ``libpython3.X``. Without root that package can still be download
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,22 +13,22 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from edgefolio.errors import UserError
 
 #: Seconds for ``apt-get download``: the package has 2 MB.
 DOWNLOAD_SECONDS = 120
 
 
-def library_name(version: tuple[int, int] | None = None) -> str:
+def library_name() -> str:
     """The file name the stub asks the dynamic linker for: ``libpython3.11.so.1.0``."""
-    major, minor = version or (sys.version_info.major, sys.version_info.minor)
-    return f"libpython{major}.{minor}.so.1.0"
+    return f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
 
 
 def cache_directory() -> Path:
     """Where a downloaded library is kept: ``$XDG_CACHE_HOME/edgefolio/libpython``."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edgefolio" / "libpython"
+    return platformdirs.user_cache_path("edgefolio") / "libpython"
 
 
 def find_libpython() -> Path | None:

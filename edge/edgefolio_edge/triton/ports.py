@@ -1,4 +1,4 @@
-"""Ports of a server: find free ones, and tell a taken one before a server stumbles over it."""
+"""Ports of a server: free ones are found, and a taken one is reported before the server starts."""
 
 from __future__ import annotations
 

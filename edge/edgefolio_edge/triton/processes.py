@@ -1,4 +1,4 @@
-"""Processes and shared memory that are ours, and only those.
+"""Processes and shared memory of servers that were started here.
 
 A process is known by its id *and* its start time, because ids are reused. Shared memory is known by a random prefix
 that every server gets at its start.

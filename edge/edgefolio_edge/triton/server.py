@@ -1,4 +1,4 @@
-"""Start a Triton from the wheel, find again one that outlived its agent, and stop it so that nothing stays behind."""
+"""Triton server from the wheel: start it, and stop it so that nothing stays behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 
 from edgefolio.errors import UserError
 from edgefolio_edge.triton.client import AccessKey, TritonControl
-from edgefolio_edge.triton.endpoint import Endpoint
+from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (
     ProcessIdentity,
@@ -33,9 +33,9 @@ from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_o
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
-#: How long the server lets requests finish when it is told to stop.
+#: Time that the server gives requests to finish when it stops.
 EXIT_SECONDS = 5
-#: After this it is ended.
+#: After this it is killed.
 STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
@@ -145,9 +145,9 @@ class TritonServer:
         """Where this machine reaches it: a server that listens everywhere is controlled over loopback, too."""
         return LOOPBACK if self.settings.address == "0.0.0.0" else self.settings.address
 
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> TritonEndpoint:
         """How it is reached."""
-        return Endpoint(
+        return TritonEndpoint(
             grpc=self.grpc_endpoint,
             http=self.http_endpoint,
             metrics=self.metrics_endpoint,
@@ -222,7 +222,7 @@ class TritonServer:
                 return
             time.sleep(0.02)
         raise UserError(
-            f"Triton did not answer within {START_SECONDS:.0f} s. Its last words: {self.log_tail(3)}",
+            f"Triton did not answer within {START_SECONDS:.0f} s. The end of its log: {self.log_tail(3)}",
             field="triton",
             remedy="See whether the machine is overloaded, and start again.",
         )
@@ -232,13 +232,13 @@ class TritonServer:
         last_words = " / ".join(errors[-3:]) or self.log_tail(3) or "none"
         if "already in use" in last_words:
             return UserError(
-                f"a port was taken while Triton started. Its last words: {last_words}",
+                f"a port was taken while Triton started. The end of its log: {last_words}",
                 field="--http-port, --grpc-port, --metrics-port",
                 value=f"{self.ports.http}, {self.ports.grpc}, {self.ports.metrics}",
                 remedy="Start again, or choose other ports; 0 takes any free one.",
             )
         return UserError(
-            f"Triton died while it started. Its last words: {last_words}",
+            f"Triton died while it started. The end of its log: {last_words}",
             field="triton",
             remedy="Mend what it says; `pip install --force-reinstall nvidia-pytriton` mends a damaged installation.",
         )

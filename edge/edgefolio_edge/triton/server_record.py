@@ -1,4 +1,4 @@
-"""What is written down of a running server, so that an agent that was killed finds it again and clients notice nothing.
+"""Record of a running server on disk, so that an agent that was killed adopts it and clients notice nothing.
 
 The file holds the server's key: only its owner may read it.
 """
@@ -21,7 +21,7 @@ FILE_NAME = "server.json"
 
 
 def write_record(server: TritonServer, directory: Path) -> None:
-    """Write ``server`` down in ``directory``."""
+    """Record ``server`` in ``directory``."""
     settings = asdict(server.settings)
     document = {
         "settings": {**settings, "model_repository": str(server.settings.model_repository)},
@@ -39,12 +39,12 @@ def write_record(server: TritonServer, directory: Path) -> None:
 
 
 def remove_record(directory: Path) -> None:
-    """Forget the server that was written down in ``directory``."""
+    """Remove the record in ``directory``."""
     (directory / FILE_NAME).unlink(missing_ok=True)
 
 
 def recorded_server(directory: Path) -> TritonServer | None:
-    """The server that was written down in ``directory``, alive or not; ``None`` if there is none."""
+    """The server recorded in ``directory``, alive or not; ``None`` if there is none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         document = json.loads((directory / FILE_NAME).read_bytes())
         settings = document["settings"]
@@ -66,7 +66,7 @@ def recorded_server(directory: Path) -> TritonServer | None:
 
 
 def start_or_adopt(settings: ServerSettings, directory: Path) -> tuple[TritonServer, bool]:
-    """The server written down in ``directory``, if it runs, answers and was started alike; else a new one.
+    """The server recorded in ``directory``, if it runs, answers and has the same settings; else a new one.
 
     The remains of one that cannot be used are removed first. Returns the server and whether it was adopted. Raises
     :class:`~edgefolio.errors.UserError` as :meth:`TritonServer.start` does.

@@ -42,8 +42,8 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwitchOutcome:
-    """What a switch came to.
+class SwitchResult:
+    """Result of a switch.
 
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
     (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
@@ -68,13 +68,13 @@ class SwitchOutcome:
 
 
 def load_seconds(variant: Variant) -> float:
-    """How long a load of ``variant`` may take: far longer than when it was profiled, and then it hangs."""
+    """Timeout of a load of ``variant``: a multiple of what it took when it was profiled."""
     profiled = max(profile.load_milliseconds for profile in variant.profiles) / 1e3
     return min(LOAD_SECONDS, max(LEAST_LOAD_SECONDS, LOAD_PATIENCE * profiled))
 
 
 class Switcher:
-    """Switches the variants of one model on one server. There must be no second one (see ``locking``)."""
+    """Switches the variants of one model on one server. There must be no second one (``directory_lock``)."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Switcher:
 
     def switch(
         self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
-    ) -> SwitchOutcome:
+    ) -> SwitchResult:
         """Make ``target`` serve; on any failure make ``previous`` serve again.
 
         ``standby`` variants stay loaded beside it. They must have a lower version: unversioned requests go to the
@@ -116,7 +116,7 @@ class Switcher:
         if cause is not None and previous is not None and not unreachable:
             # Behind a load that hangs another would wait for ever; the previous version has not left meanwhile.
             restored = self.canary(previous) is None if stuck else self._restore(previous)
-        return SwitchOutcome(
+        return SwitchResult(
             variant=target.variant.name,
             version=target.version,
             cause=cause,
@@ -129,12 +129,12 @@ class Switcher:
         )
 
     def canary(self, placement: Placement) -> str | None:
-        """Ask for the probe by version, and as clients ask. ``None`` if all is well, else what is not."""
+        """Send the probe by version, and without one as clients do. ``None`` if the answers are right, else why not."""
         probe = placement.variant.probe
         inputs = probe_inputs(placement.manifest, probe)
         for version in (placement.version, None):
             try:
-                answer = self.control.infer(self.store.served_as, inputs, version=version, seconds=CANARY_SECONDS)
+                answer = self.control.infer(self.store.model, inputs, version=version, seconds=CANARY_SECONDS)
             except ControlError as error:
                 return f"canary: {error}"
             if answer.version != placement.version:
@@ -144,8 +144,8 @@ class Switcher:
                 return f"canary: {wrong}"
         return None
 
-    def repair(self, placement: Placement) -> SwitchOutcome:
-        """Bring back ``placement`` after its backend died: unload, load, canary.
+    def repair(self, placement: Placement) -> SwitchResult:
+        """Repair ``placement`` after its backend died: unload, load, canary.
 
         Loading it again would do nothing (the server believes it is ready), and loading another version would leave the
         dead one unloading for good. Requests fail already, so the pause costs nothing.
@@ -154,7 +154,7 @@ class Switcher:
         loaded = 0.0
         unreachable = damaged = False
         try:
-            self.control.unload(self.store.served_as)
+            self.control.unload(self.store.model)
             self._wait_until_unloaded()
             self.store.require(placement.manifest, placement.variant)
             loaded = self._load([placement])
@@ -163,7 +163,7 @@ class Switcher:
             cause, damaged = str(error), True
         except ControlError as error:
             cause, unreachable = str(error), error.unreachable
-        return SwitchOutcome(
+        return SwitchResult(
             variant=placement.variant.name,
             version=placement.version,
             cause=cause,
@@ -177,13 +177,13 @@ class Switcher:
         target = placements[-1]
         configuration = configuration_of(
             target.manifest,
-            model_name=self.store.served_as,
+            model_name=self.store.model,
             threads=self.store.threads,
             versions=[placement.version for placement in placements],
             warm_up=self.warm_up,
         )
         started = time.perf_counter()
-        self.control.load(self.store.served_as, configuration, seconds=load_seconds(target.variant))
+        self.control.load(self.store.model, configuration, seconds=load_seconds(target.variant))
         return 1e3 * (time.perf_counter() - started)
 
     def _restore(self, previous: Placement) -> bool:
@@ -195,14 +195,14 @@ class Switcher:
             return False
 
     def _is_gone(self) -> bool:
-        """Whether the server has ended, or is about to: then what it answered last says nothing of a variant."""
+        """Whether the server has ended, or is about to: then its last answer says nothing about a variant."""
         try:
-            self.control.ready_versions(self.store.served_as)
+            self.control.ready_versions(self.store.model)
         except ControlError as error:
             return error.unreachable
         return False
 
     def _wait_until_unloaded(self) -> None:
         deadline = time.monotonic() + UNLOAD_SECONDS
-        while self.control.ready_versions(self.store.served_as) and time.monotonic() < deadline:
+        while self.control.ready_versions(self.store.model) and time.monotonic() < deadline:
             time.sleep(0.02)

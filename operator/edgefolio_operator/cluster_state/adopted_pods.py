@@ -1,4 +1,4 @@
-"""Pods that portfolios want to adopt: a mirror for each selector, made and ended with it.
+"""Pods that portfolios want to adopt: an informer for each selector, started and stopped with it.
 
 Such pods need not carry a label of ours yet, so that no fixed selector would show them.
 """
@@ -7,32 +7,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from edgefolio_operator.endpoints.adoption_preflight import slim_adopted
+from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.client import Api, collection
-from edgefolio_operator.kube.informer import Mirror
+from edgefolio_operator.kube.informer import Informer
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.ownership import PortfolioKey, key_of
-
-Object = dict[str, Any]
 
 
 class AdoptedPods:
     """The pods that each portfolio in mode ``Adopt`` selects."""
 
-    def __init__(self, api: Api, tasks: asyncio.TaskGroup, *, changed: Callable[[], None]) -> None:
+    def __init__(self, api: Api, tasks: asyncio.TaskGroup, *, on_change: Callable[[Change], None]) -> None:
         self._api = api
         self._tasks = tasks
-        self._changed = changed
-        self._running: dict[PortfolioKey, tuple[str, Mirror, asyncio.Task[None]]] = {}
+        self._on_change = on_change
+        self._running: dict[PortfolioKey, tuple[str, Informer, asyncio.Task[None]]] = {}
 
     @property
-    def mirrors(self) -> list[Mirror]:
-        """All mirrors that run."""
-        return [mirror for _, mirror, _ in self._running.values()]
+    def informers(self) -> list[Informer]:
+        """All informers that run."""
+        return [informer for _, informer, _ in self._running.values()]
 
     def follow(self, portfolios: Iterable[Object]) -> None:
-        """Mirror what ``portfolios`` select, and nothing else any more."""
+        """Keep informers for what ``portfolios`` select, and no others."""
         wanted = {key_of(entry): selector for entry in portfolios if (selector := selector_of(entry)) is not None}
         for key, (selector, _, task) in list(self._running.items()):
             if wanted.get(key) != selector:
@@ -40,19 +39,19 @@ class AdoptedPods:
                 del self._running[key]
         for key, selector in wanted.items():
             if key not in self._running:
-                mirror = Mirror(
+                informer = Informer(
                     self._api,
                     collection("v1", "pods", key[0]),
                     selector=selector,
-                    changed=self._changed,
-                    keep=slim_adopted,
+                    on_change=self._on_change,
+                    transform=slim_adopted,
                 )
-                self._running[key] = selector, mirror, self._tasks.create_task(mirror.run())
+                self._running[key] = selector, informer, self._tasks.create_task(informer.run())
 
     def of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` until they are known."""
         found = self._running.get(key_of(portfolio))
-        return found[1].store.all() if found is not None and found[1].synced.is_set() else None
+        return found[1].cache.select() if found is not None and found[1].synced.is_set() else None
 
 
 def selector_of(portfolio: Object) -> str | None:

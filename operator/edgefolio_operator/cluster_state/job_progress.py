@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import aiohttp
 
 from edgefolio.contract.job_report import ProgressLine
 from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.objects import Object
 
-Object = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 #: So often logs are read, and so often at most progress changes a status.

@@ -15,7 +15,8 @@ from dataclasses import replace
 import aiohttp
 
 from edgefolio_operator.cluster_state.resource_usage import Usage, node_samples, pod_samples
-from edgefolio_operator.kube.client import Api, ApiError, Object, collection
+from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import ENDPOINT_LABEL
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 METRICS_API = "metrics.k8s.io/v1beta1"
 
 
-class NodeMetrics:
+class MetricsPoller:
     """The newest usage; an operator of single ``namespaces`` may ask about its pods, not about nodes."""
 
     def __init__(

@@ -18,10 +18,10 @@ from edgefolio_operator.endpoints.adoption_preflight import incompatible
 from edgefolio_operator.endpoints.endpoint_counts import Endpoint
 from edgefolio_operator.endpoints.facts import Sight, standing_promises
 from edgefolio_operator.endpoints.memory_reservations import Promise
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.event_recorder import Event
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey
 from edgefolio_operator.reconcilers.endpoint import Surroundings
-from edgefolio_operator.status.event_messages import Event
 
 Object = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ class World:
     endpoints: Sequence[Object] = ()
     daemon_set: Object | None = None
     service: Object | None = None
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    server_version: ServerVersion = field(default_factory=ServerVersion)
     progress: Mapping[str, ProgressLine] = field(default_factory=dict)
     sight: Sight = field(default_factory=Sight)
     lost_pods: Mapping[str, PortfolioKey] = field(default_factory=dict)

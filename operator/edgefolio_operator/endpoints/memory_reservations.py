@@ -107,10 +107,10 @@ def promises_of(
         under_way = None
     last = status.decision.last_switch_time if status.decision is not None else None
     if not before and last is not None and now - time_seconds(last) <= DONE_SECONDS:
-        served = _promise(endpoint, spec, status, revisions, *active, now=now)
+        served = _promise(endpoint, spec, revisions, *active, now=now)
         # Its times are whole seconds.
         done += [replace(served, done_at=min(now, time_seconds(last) + 1))] if served is not None else []
-    wanted = _promise(endpoint, spec, status, revisions, *told, now=now) if told != active else None
+    wanted = _promise(endpoint, spec, revisions, *told, now=now) if told != active else None
     if under_way is not None:
         # What was told before may still be loading, whatever is told now.
         peak = under_way.peak_bytes if now - under_way.since <= LOAD_SECONDS else 0
@@ -125,7 +125,6 @@ def promises_of(
 def _promise(
     endpoint: EndpointKey,
     spec: EndpointSpecification,
-    status: EndpointStatus,
     revisions: Mapping[int, RevisionStatus],
     number: int | None,
     name: str | None,
@@ -136,13 +135,12 @@ def _promise(
     variant = next((entry for entry in (revision.variants if revision is not None else ()) if entry.name == name), None)
     if revision is None or variant is None:
         return None
-    instances = status.observation.instances if status.observation is not None else 1
     return Promise(
         endpoint=endpoint,
         node=spec.node_name,
         revision=revision.number,
         variant=variant.name,
-        peak_bytes=instances * needed_bytes(profile_of(variant)),
+        peak_bytes=needed_bytes(profile_of(variant)),
         since=now,
     )
 

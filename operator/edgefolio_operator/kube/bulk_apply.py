@@ -1,52 +1,50 @@
-"""Many writes, some at the same time: an objective must reach 500 endpoints soon, and one bad one must not stop it."""
+"""Bulk writes, several at a time: an objective must reach 500 endpoints soon, and one bad one must not stop it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 from edgefolio_operator.kube.client import ApiError
+from edgefolio_operator.kube.objects import Object
 
-Object = dict[str, Any]
-
-#: So many writes are under way at most; the API server has others to serve.
-AT_ONCE = 8
+#: Writes under way at most; the API server has others to serve.
+CONCURRENCY = 8
 
 
-async def write_each(
-    documents: Iterable[Object], write: Callable[[Object], Awaitable[None]], *, at_once: int = AT_ONCE
+async def apply_each(
+    documents: Iterable[Object], apply: Callable[[Object], Awaitable[None]], *, concurrency: int = CONCURRENCY
 ) -> dict[str, ApiError]:
-    """``write`` all ``documents``, in their order, ``at_once`` at a time; those that were refused, by name.
+    """``apply`` all ``documents`` in their order, ``concurrency`` at a time; the refusals, by name of the object.
 
     A refusal is about one object and does not hold up the others. Anything else (no answer, a server that is busy or
-    broken, a lease that was lost) is about all of them: nothing more is begun, and it is raised when what is under way
-    has ended.
+    broken, a lease that was lost) is about all of them: no further write begins, and it is raised when those under way
+    have ended.
     """
     waiting = iter(documents)
     refused: dict[str, ApiError] = {}
-    broken: list[Exception] = []
+    failures: list[Exception] = []
 
-    async def one_after_the_other() -> None:
+    async def worker() -> None:
         for document in waiting:
             try:
-                await write(document)
+                await apply(document)
             except ApiError as error:
-                if is_about_one_object(error):
+                if concerns_one_object(error):
                     refused[document["metadata"]["name"]] = error
                 else:
-                    broken.append(error)
+                    failures.append(error)
             except Exception as error:
-                broken.append(error)
-            if broken:
+                failures.append(error)
+            if failures:
                 return
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
-    if broken:
-        raise broken[0]
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    if failures:
+        raise failures[0]
     return refused
 
 
-def is_about_one_object(error: ApiError) -> bool:
-    """Whether another object may fare better: this one was refused for what it is or says."""
+def concerns_one_object(error: ApiError) -> bool:
+    """Whether another object may be accepted: this one was refused for its content."""
     return 400 <= error.status < 500 and error.status not in (401, 408, 429) and not error.is_of_an_ending_namespace

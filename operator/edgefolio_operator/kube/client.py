@@ -16,14 +16,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import yaml
 
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import MANAGER
-
-Object = dict[str, Any]
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REQUEST_SECONDS = 20.0

@@ -1,6 +1,6 @@
-"""Kubernetes Events of portfolios and endpoints, capped: a site in trouble must not fill the API server with its story.
+"""Rate-limited recorder of Kubernetes Events about portfolios and endpoints.
 
-Each object has a budget of its own, and all together have one.
+Each object has a token bucket of its own, and all together have one: a site in trouble must not fill the API server.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,26 +17,41 @@ import aiohttp
 
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.labels import MANAGER
-from edgefolio_operator.status.event_messages import Event
 
 logger = logging.getLogger(__name__)
 
 _BURST = 20.0
 _PER_SECOND = 0.2
-_BURST_OF_ALL = 200.0
-_PER_SECOND_OF_ALL = 5.0
+_BURST_IN_TOTAL = 200.0
+_PER_SECOND_IN_TOTAL = 5.0
 
 
-class EventSink:
+#: So often buckets that are full again are dropped.
+_PRUNE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A Kubernetes Event about the portfolio, its namespace, or the ``endpoint`` of that name."""
+
+    reason: str
+    message: str
+    warning: bool = False
+    about_namespace: bool = False
+    endpoint: str | None = None
+
+
+class EventRecorder:
     """Writes events: 20 at once per object, then one in five seconds; the rest is only logged."""
 
     def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
         self._clock = clock
-        self._budgets: dict[tuple[str, ...], Budget] = {}
-        self._of_all = Budget(burst=_BURST_OF_ALL, per_second=_PER_SECOND_OF_ALL, now=clock())
+        self._buckets: dict[tuple[str, ...], TokenBucket] = {}
+        self._pruned_at = clock()
+        self._total = TokenBucket(burst=_BURST_IN_TOTAL, per_second=_PER_SECOND_IN_TOTAL, now=clock())
 
-    async def tell(self, about: Mapping[str, Any], event: Event) -> bool:
+    async def record(self, about: Mapping[str, Any], event: Event) -> bool:
         """Write ``event``, or log it if that is refused. Returns false if the API server does not answer at all."""
         metadata = about["metadata"]
         own = metadata.get("namespace")
@@ -74,30 +90,32 @@ class EventSink:
 
     def _allowed(self, key: tuple[str, ...]) -> bool:
         now = self._clock()
-        # A budget that is whole again need not be remembered.
-        self._budgets = {known: budget for known, budget in self._budgets.items() if not budget.is_whole(now)}
-        own = self._budgets.setdefault(key, Budget(burst=_BURST, per_second=_PER_SECOND, now=now))
-        return own.spend(now) and self._of_all.spend(now)
+        if now - self._pruned_at >= _PRUNE_SECONDS:
+            self._pruned_at = now
+            self._buckets = {known: bucket for known, bucket in self._buckets.items() if not bucket.is_full(now)}
+        if key not in self._buckets:
+            self._buckets[key] = TokenBucket(burst=_BURST, per_second=_PER_SECOND, now=now)
+        return self._buckets[key].take(now) and self._total.take(now)
 
 
-class Budget:
-    """So many at once, and so many a second after that."""
+class TokenBucket:
+    """Allows ``burst`` at once, and ``per_second`` after that."""
 
     def __init__(self, *, burst: float, per_second: float, now: float) -> None:
         self._burst = burst
         self._per_second = per_second
-        self._left = burst
-        self._seen = now
+        self._tokens = burst
+        self._filled_at = now
 
-    def is_whole(self, now: float) -> bool:
-        """Whether nothing of it is missing."""
-        return self._left + (now - self._seen) * self._per_second >= self._burst
+    def is_full(self, now: float) -> bool:
+        """Whether it is as good as a new one."""
+        return self._tokens + (now - self._filled_at) * self._per_second >= self._burst
 
-    def spend(self, now: float) -> bool:
-        """Take one, if there is one."""
-        self._left = min(self._burst, self._left + (now - self._seen) * self._per_second)
-        self._seen = now
-        if self._left < 1:
+    def take(self, now: float) -> bool:
+        """Take one token, if there is one."""
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        if self._tokens < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True

@@ -24,7 +24,7 @@ LEASE_SECONDS = 15
 RENEW_SECONDS = 5.0
 
 
-class Lease:
+class LeaderElection:
     """The right to act, renewed in the background while :meth:`run` runs."""
 
     def __init__(

@@ -21,11 +21,11 @@ LONGEST_OUTAGE_SECONDS = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pulse:
-    """Seconds since: a cycle ended, the API server answered, each mirror was heard; and whose watch missed changes."""
+    """Seconds since a cycle ended, the API server answered, each informer was heard; the watches that missed changes."""
 
     cycle: float
     answer: float
-    mirrors: Mapping[str, float] = field(default_factory=dict)
+    informers: Mapping[str, float] = field(default_factory=dict)
     deaf: tuple[str, ...] = ()
 
 
@@ -37,7 +37,7 @@ def fault_of(pulse: Pulse) -> str | None:
         return f"the API server did not answer for {pulse.answer:.0f} s"
     if pulse.deaf:
         return f"the watch of {pulse.deaf[0]} misses changes"
-    path, silence = max(pulse.mirrors.items(), key=lambda item: item[1], default=("", 0.0))
+    path, silence = max(pulse.informers.items(), key=lambda item: item[1], default=("", 0.0))
     if silence > LONGEST_SILENCE_SECONDS and pulse.answer <= ANSWERED_SECONDS:
-        return f"the mirror of {path} was not heard for {silence:.0f} s, though the API server answers"
+        return f"the informer of {path} was not heard for {silence:.0f} s, though the API server answers"
     return None

@@ -11,14 +11,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import aiohttp
 
+from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError
-from edgefolio_operator.kube.informer import Store
 
-Object = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 300.0
@@ -30,7 +28,7 @@ _DEAF_ROUNDS = 2
 class Resync:
     """Lists the collections of ``stores`` (by path)."""
 
-    def __init__(self, api: Api, stores: Mapping[str, Store]) -> None:
+    def __init__(self, api: Api, stores: Mapping[str, ObjectCache]) -> None:
         self._api = api
         self._stores = stores
         self._missed_rounds = dict.fromkeys(stores, 0)

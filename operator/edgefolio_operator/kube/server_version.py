@@ -1,4 +1,4 @@
-"""What the cluster can do, from the version that its API server tells."""
+"""The version of the API server, and what depends on it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, kw_only=True)
-class Capabilities:
-    """Without more knowledge: what Kubernetes 1.30 can do."""
+@dataclass(frozen=True, kw_only=True, order=True)
+class ServerVersion:
+    """Version of Kubernetes; the oldest supported one where it is not known."""
 
-    prefers_same_node: bool = False
-    """Whether a Service may say ``trafficDistribution: PreferSameNode`` (Kubernetes 1.35 and later)."""
+    major: int = 1
+    minor: int = 30
 
     @classmethod
-    def of(cls, version: Mapping[str, Any]) -> Capabilities:
-        """Of the answer to ``/version``. Distributions write ``"minor": "35+"``; what cannot be read can do little."""
+    def of(cls, version: Mapping[str, Any]) -> ServerVersion:
+        """Of the answer to ``/version``. Distributions write ``"minor": "35+"``; an unreadable one is the oldest."""
         numbers = [re.match(r"[0-9]+", str(version.get(part, ""))) for part in ("major", "minor")]
-        found = tuple(int(number[0]) if number else 0 for number in numbers)
-        return cls(prefers_same_node=found >= (1, 35))
+        found = [int(number[0]) for number in numbers if number]
+        return cls(major=found[0], minor=found[1]) if len(found) == 2 else cls()
+
+    @property
+    def prefers_same_node(self) -> bool:
+        """Whether a Service may say ``trafficDistribution: PreferSameNode`` (Kubernetes 1.35 and later)."""
+        return self >= ServerVersion(major=1, minor=35)

@@ -20,13 +20,13 @@ import aiohttp
 from edgefolio.decision.types import State
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.informers import Sources, unknown_namespaces
+from edgefolio_operator.cluster_state.informers import Informers, unknown_namespaces
 from edgefolio_operator.cluster_state.snapshot import Plan, World, promises_before
 from edgefolio_operator.endpoints.facts import Sight
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
+from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError, collection
-from edgefolio_operator.kube.informer import Store
-from edgefolio_operator.kube.leader_election import Lease
+from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
 from edgefolio_operator.kube.resync import Resync
 from edgefolio_operator.metrics import Metrics
@@ -58,19 +58,25 @@ class Controller:
         self._states: dict[PortfolioKey, dict[str, State]] = {}
         self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
         self._measurements = Measurements(metrics)
-        self.portfolios = Store(self._pace.changed, asked=self._pace.asked)
-        self.endpoints = Store(self._pace.changed)
-        self.lease = Lease(
+        self.portfolios = ObjectCache(lambda change: self._pace.asked() if change.is_by_user else self._pace.changed())
+        self.endpoints = ObjectCache(lambda _: self._pace.changed())
+        self.lease = LeaderElection(
             api,
             name=labels.MANAGER,
             namespace=settings.lease_namespace or api.access.namespace,
             identity=settings.identity,
             changed=self._pace.changed,
         )
-        self._sources = Sources(api, settings, changed=self._pace.changed, is_active=self._acts)
+        self._informers = Informers(
+            api,
+            settings,
+            on_change=lambda _: self._pace.changed(),
+            on_reading=self._pace.changed,
+            is_active=self._acts,
+        )
         self._writer = Writer(
             api,
-            sources=self._sources,
+            informers=self._informers,
             portfolios=self.portfolios,
             endpoints=self.endpoints,
             may_write=self._acts,
@@ -90,7 +96,7 @@ class Controller:
         return Pulse(
             cycle=time.monotonic() - self._finished_at,
             answer=self._api.silent_seconds,
-            mirrors=self._sources.silences,
+            informers=self._informers.silences,
             deaf=self._resync.deaf,
         )
 
@@ -98,7 +104,7 @@ class Controller:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.lease.run())
-            await self._sources.start(tasks)
+            await self._informers.start(tasks)
             await self._resync.first()
             tasks.create_task(self._resync.run())
             while True:
@@ -110,10 +116,10 @@ class Controller:
 
     async def _cycle(self) -> None:
         self._metrics.leading.set(self._acts())
-        self._measurements.hear(self._sources.silences)
+        self._measurements.hear(self._informers.silences)
         self._pace.begin()
-        portfolios = self.portfolios.all()
-        self._sources.follow(portfolios)
+        portfolios = self.portfolios.select()
+        self._informers.watch_adopted_pods(portfolios)
         if self._acts():
             began, self._planning_seconds = time.monotonic(), 0.0
             await self._forget(portfolios)
@@ -124,7 +130,7 @@ class Controller:
 
     def _worlds(self, portfolios: Sequence[Object]) -> list[World]:
         """What there is of each portfolio, the youngest first; not of those whose pods are not known yet."""
-        selected = {key_of(entry): self._sources.pods_of(entry) for entry in portfolios}
+        selected = {key_of(entry): self._informers.pods_of(entry) for entry in portfolios}
         unknown = unknown_namespaces(selected)
         lost = lost_pods([(entry, selected.get(key_of(entry)) or ()) for entry in portfolios])
         barred = repository_owners(portfolios)
@@ -133,8 +139,8 @@ class Controller:
             key = key_of(portfolio)
             if key[0] in unknown:
                 continue
-            endpoints = self.endpoints.all(namespace=key[0], labels={labels.PORTFOLIO_LABEL: key[1]})
-            world = self._sources.world(portfolio, pods=selected.get(key) or (), endpoints=endpoints)
+            endpoints = self.endpoints.select(namespace=key[0], labels={labels.PORTFOLIO_LABEL: key[1]})
+            world = self._informers.world(portfolio, pods=selected.get(key) or (), endpoints=endpoints)
             world = replace(world, lost_pods=lost.get(key, {}), repository_owner=barred.get(key))
             if key not in self._promises:
                 self._promises[key] = promises_before(world, now=self._clock())
@@ -153,7 +159,7 @@ class Controller:
             began = time.monotonic()
             promises = Reservations.of(promise for made in self._promises.values() for promise in made)
             sight = Sight(
-                usage=self._sources.metrics.usage,
+                usage=self._informers.metrics.usage,
                 stale_after=self._settings.metrics_stale_seconds,
                 reservations=promises,
             )
@@ -218,7 +224,7 @@ class Controller:
             self._promises.pop(key, None)
             self._writer.forget(key)
             self._measurements.forget(key)
-        for endpoint in self.endpoints.all(labels={labels.MANAGED_BY_LABEL: labels.MANAGER}):
+        for endpoint in self.endpoints.select(labels={labels.MANAGED_BY_LABEL: labels.MANAGER}):
             metadata = endpoint["metadata"]
             if (metadata["namespace"], metadata["labels"].get(labels.PORTFOLIO_LABEL)) in kept:
                 continue

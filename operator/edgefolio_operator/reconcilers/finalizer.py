@@ -12,11 +12,11 @@ from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ENDED, observed_jobs
 from edgefolio_operator.cluster_state.snapshot import Plan, World, namespace_ends, parsed
+from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.ownership import display_name
 from edgefolio_operator.reconcilers.reclaim_policy import has_finalizer, plan_reclaim
 from edgefolio_operator.resources.pruning_job import Images
 from edgefolio_operator.resources.repository_jobs import build_reclaim_job
-from edgefolio_operator.status.event_messages import Event
 
 
 def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespace: bool = False) -> Plan | None:

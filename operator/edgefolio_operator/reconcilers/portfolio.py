@@ -137,7 +137,7 @@ def _workload(
     if portfolio.spec.serving.mode != "Managed":
         return []
     documents: list[dict[str, Any]] = []
-    service = build_service(portfolio, owner=owner, capabilities=world.capabilities)
+    service = build_service(portfolio, owner=owner, server_version=world.server_version)
     if annotations_of(world.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
         documents.append(service)
     if annotations_of(world.daemon_set).get(labels.HASH_ANNOTATION) != serving_key(portfolio):

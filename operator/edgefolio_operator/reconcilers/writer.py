@@ -7,15 +7,14 @@ from typing import Any
 
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.informers import Sources
+from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.cluster_state.snapshot import Plan
-from edgefolio_operator.kube.bulk_apply import write_each
+from edgefolio_operator.kube.bulk_apply import apply_each
+from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError, collection
-from edgefolio_operator.kube.event_recorder import EventSink
-from edgefolio_operator.kube.informer import Store
+from edgefolio_operator.kube.event_recorder import Event, EventRecorder
 from edgefolio_operator.ownership import key_of
 from edgefolio_operator.reconcilers.status_resync import Rewrites
-from edgefolio_operator.status.event_messages import Event
 
 Object = Mapping[str, Any]
 
@@ -36,17 +35,23 @@ class LeaseLostError(Exception):
 
 
 class Writer:
-    """Brings plans to the API server, and what was written into the stores that the next cycle reads."""
+    """Brings plans to the API server, and what was written into the caches that the next cycle reads."""
 
     def __init__(
-        self, api: Api, *, sources: Sources, portfolios: Store, endpoints: Store, may_write: Callable[[], bool]
+        self,
+        api: Api,
+        *,
+        informers: Informers,
+        portfolios: ObjectCache,
+        endpoints: ObjectCache,
+        may_write: Callable[[], bool],
     ) -> None:
         self._api = api
-        self._sources = sources
+        self._informers = informers
         self._portfolios = portfolios
         self._endpoints = endpoints
         self._may_write = may_write
-        self._events = EventSink(api)
+        self._events = EventRecorder(api)
         self._rewrites = Rewrites()
         self._refusals: dict[tuple[str, str], str] = {}
 
@@ -63,13 +68,13 @@ class Writer:
         for name in plan.delete_jobs:
             self._check()
             await self._api.delete(f"{jobs}/{name}")
-            self._sources.drop_job(namespace, name)
+            self._informers.drop_job(namespace, name)
         for name in plan.delete_endpoints:
             await self.delete_endpoint(namespace, name)
         for document in plan.apply:
             if document["kind"] != "ModelEndpoint":
                 await self._apply(document, namespace)
-        refused = await write_each(
+        refused = await apply_each(
             (document for document in plan.apply if document["kind"] == "ModelEndpoint"),
             lambda document: self._apply(document, namespace),
         )
@@ -99,7 +104,7 @@ class Writer:
         """Delete a ModelEndpoint, and forget it."""
         self._check()
         await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
-        self._endpoints.drop({"metadata": {"namespace": namespace, "name": name}})
+        self._endpoints.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def refused(self, portfolio: Object, error: ApiError) -> None:
         """Tell people what the API server refused, once for each message: nothing else names a quota or a policy."""
@@ -107,7 +112,7 @@ class Writer:
         if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
             return
         self._refusals[key] = message
-        await self._events.tell(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
+        await self._events.record(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
 
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""
@@ -121,17 +126,17 @@ class Writer:
         if document["kind"] == "ModelEndpoint":
             self._endpoints.put(written)
         elif document["kind"] == "Job":
-            self._sources.put_job(namespace, written)
+            self._informers.put_job(namespace, written)
 
     async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
         namespace, _ = key_of(portfolio)
         for event in events:
             about: Object | None = portfolio
             if event.about_namespace:
-                about = self._sources.namespace(namespace)
+                about = self._informers.namespace(namespace)
             elif event.endpoint is not None:
                 about = self._endpoints.get(event.endpoint, namespace)
-            if about is not None and not await self._events.tell(about, event):
+            if about is not None and not await self._events.record(about, event):
                 return  # an API server that hangs must not hang the cycle
 
     async def _set_finalizer(self, portfolio: Object, *, present: bool) -> Object:

@@ -9,7 +9,7 @@ from typing import Any
 from edgefolio.contract.pod import HTTP_PORT
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.pruning_job import Images, repository_claim
 from edgefolio_operator.resources.triton_pod import SERVICE_ACCOUNT, build_pod, service_ports
 
@@ -84,7 +84,7 @@ def serving_key(portfolio: ModelPortfolio) -> str:
     return _digest(document)
 
 
-def build_service(portfolio: ModelPortfolio, *, owner: Object, capabilities: Capabilities) -> Object:
+def build_service(portfolio: ModelPortfolio, *, owner: Object, server_version: ServerVersion) -> Object:
     """The Service of a portfolio: each client is answered by its own node, where there is one.
 
     Where the cluster can prefer the same node, clients of a node whose Triton is away are answered by another; older
@@ -93,7 +93,7 @@ def build_service(portfolio: ModelPortfolio, *, owner: Object, capabilities: Cap
     name, namespace = portfolio.metadata.name, portfolio.metadata.namespace
     traffic = (
         {"trafficDistribution": "PreferSameNode"}
-        if capabilities.prefers_same_node
+        if server_version.prefers_same_node
         else {"internalTrafficPolicy": "Local"}
     )
     spec: Object = {

@@ -6,13 +6,13 @@ What was told before stands in the stored status and in the endpoint's spec: a r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edgefolio.decision.types import Reason
 from edgefolio.specification.conditions import Condition
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_operator.endpoints.endpoint_counts import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
+from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.reconcilers.endpoint import Kept
 from edgefolio_operator.revisions.pruning_job import MakingPlan
 
@@ -38,17 +38,6 @@ _WARNINGS = frozenset(
     }
 )
 _TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something to tell people, once: about the portfolio, its namespace, or the ``endpoint`` of that name."""
-
-    reason: str
-    message: str
-    warning: bool = False
-    about_namespace: bool = False
-    endpoint: str | None = None
 
 
 def events_of(

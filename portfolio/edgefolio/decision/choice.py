@@ -95,11 +95,11 @@ def assess(
     in_time = p95 is not None and (allowed is None or p95 <= allowed)
     minimum = objectives.min_accuracy_percent
     accurate = minimum is None or not math.isfinite(minimum) or profile.accuracy_percent >= minimum
-    small = objectives.max_memory_bytes is None or needed_bytes(profile) <= objectives.max_memory_bytes
+    needed = needed_bytes(profile)
+    small = objectives.max_memory_bytes is None or needed <= objectives.max_memory_bytes
     alone = bounds.fits_alone(profile) or profile.name in bounds.resident
-    during = bounds.fits_during_switch(profile, instances=max(1, conditions.instances))
+    during = bounds.fits_during_switch(profile)
     faults: list[str] = []
-    needed = needed_bytes(profile) + bounds.overhead_bytes
     if not alone:
         faults.append(f"needs {mebibytes(needed)}, the server has {mebibytes(bounds.alone_bytes)}")
     elif not during and bounds.is_too_large(profile):
@@ -108,7 +108,7 @@ def assess(
         left = f"{mebibytes(bounds.extra_bytes)} are left{bounds.extra_where}"
         faults.append(f"needs {mebibytes(needed)} beside what is loaded, {left}")
     if not small:
-        faults.append(f"needs {mebibytes(needed_bytes(profile))} of at most {mebibytes(objectives.max_memory_bytes)}")
+        faults.append(f"needs {mebibytes(needed)} of at most {mebibytes(objectives.max_memory_bytes)}")
     if not accurate:
         faults.append(f"accuracy {profile.accuracy_percent:.2f} % is below {minimum:.4g} %")
     if not keeps_up:

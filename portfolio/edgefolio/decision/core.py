@@ -22,11 +22,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgefolio.decision.cycle import Cycle
+from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import arrivals_learned, traffic_before
 from edgefolio.decision.estimates.compute_factor import estimated, measure
 from edgefolio.decision.estimates.prediction import is_usable
-from edgefolio.decision.rules import RULES, Outcome, memory_rule, pin_rule, serve_something_rule, upgrade_rule
+from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule
+from edgefolio.decision.rules import RULES, upgrade_rule
 from edgefolio.decision.state import rebased
 from edgefolio.decision.timers import timed
 from edgefolio.decision.types import (
@@ -63,21 +64,21 @@ def decide(
             action=Action.HOLD, reason=Reason.MISSING_METRICS, target=None, message=message, objectives_met=None
         )
         return hold, state
-    cycle = cycle_of(
+    context = context_of(
         observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
     )
-    if not cycle.profiles:
-        return cycle.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), cycle.state
-    if (decision := serve_something_rule(cycle)) is not None:
-        return _under_policy(decision, cycle.state, cycle)
-    problem, cycle = believed(cycle)
-    decision, after = _under_policy(*_decided(cycle, problem), cycle)
+    if not context.profiles:
+        return context.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), context.state
+    if (decision := serve_something_rule(context)) is not None:
+        return _under_policy(decision, context.state, context)
+    problem, context = believed(context)
+    decision, after = _under_policy(*_decided(context, problem), context)
     if decision.action is Action.SWITCH:
-        after = replace(after, before_switch=traffic_before(cycle.measurement, switching))
+        after = replace(after, before_switch=traffic_before(context.measurement, switching))
     return decision, after
 
 
-def cycle_of(
+def context_of(
     *,
     observation: Observation,
     objectives: Objectives,
@@ -85,9 +86,9 @@ def cycle_of(
     switching: Switching,
     state: State,
     now: float,
-) -> Cycle:
+) -> RuleContext:
     """The cycle at ``now`` before anything was measured: usable profiles alone, and a state that is usable now."""
-    return Cycle(
+    return RuleContext(
         observation=observation,
         objectives=objectives,
         profiles=_usable(profiles),
@@ -97,38 +98,38 @@ def cycle_of(
     )
 
 
-def believed(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
-    """``cycle`` with its measurement, estimates and timers, or why its metrics are not believed.
+def believed(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleContext]:
+    """``context`` with its measurement, estimates and timers, or why its metrics are not believed.
 
     The active variant must have a profile.
     """
-    problem = _distrust(cycle)
-    return _measured(cycle) if problem is None else (problem, cycle)
+    problem = _distrust(context)
+    return _measured(context) if problem is None else (problem, context)
 
 
-def _under_policy(decision: Decision, after: State, cycle: Cycle) -> Outcome:
+def _under_policy(decision: Decision, after: State, context: RuleContext) -> Outcome:
     """What the policy lets through: all of it, nothing but what keeps an endpoint serving, or only words."""
-    policy = cycle.switching.policy
+    policy = context.switching.policy
     if policy == "Auto" or decision.reason in (Reason.INITIAL, Reason.SERVER_DEAD):
         return decision, after
     if policy == "Paused":
-        return cycle.hold(Reason.PAUSED, "The policy is Paused."), cycle.state
+        return context.hold(Reason.PAUSED, "The policy is Paused."), context.state
     if decision.action is Action.HOLD:
         return decision, after
     message = f"The policy is Recommend; a switch to {decision.target} is due: {decision.message}"
-    return replace(decision, action=Action.HOLD, reason=Reason.RECOMMEND_ONLY, message=message), cycle.state
+    return replace(decision, action=Action.HOLD, reason=Reason.RECOMMEND_ONLY, message=message), context.state
 
 
-def _decided(cycle: Cycle, problem: tuple[Reason, str] | None) -> Outcome:
+def _decided(context: RuleContext, problem: tuple[Reason, str] | None) -> Outcome:
     for rule in (pin_rule, memory_rule):
-        if (outcome := rule(cycle)) is not None:
+        if (outcome := rule(context)) is not None:
             return outcome
     if problem is not None:
-        return cycle.hold(*problem), cycle.state
+        return context.hold(*problem), context.state
     for rule in RULES:
-        if (outcome := rule(cycle)) is not None:
+        if (outcome := rule(context)) is not None:
             return outcome
-    return upgrade_rule(cycle)
+    return upgrade_rule(context)
 
 
 def _usable(profiles: tuple[VariantProfile, ...]) -> tuple[VariantProfile, ...]:
@@ -140,14 +141,14 @@ def _usable(profiles: tuple[VariantProfile, ...]) -> tuple[VariantProfile, ...]:
     return tuple(sorted(by_name.values(), key=lambda profile: (profile.rank, profile.name)))
 
 
-def _distrust(cycle: Cycle) -> tuple[Reason, str] | None:
+def _distrust(context: RuleContext) -> tuple[Reason, str] | None:
     """What speaks against believing this cycle's metrics."""
-    switching, traffic, memory = cycle.switching, cycle.observation.traffic, cycle.observation.memory
-    since_switch = cycle.since_switch
+    switching, traffic, memory = context.switching, context.observation.traffic, context.observation.memory
+    since_switch = context.since_switch
     if since_switch is not None and since_switch < switching.settle_seconds:
         text = f"The last switch was {since_switch:.1f} s ago; measurements count from {switching.settle_seconds} s."
         return Reason.SETTLING, text
-    if cycle.observation.server is ServerState.UNKNOWN:
+    if context.observation.server is ServerState.UNKNOWN:
         return Reason.MISSING_METRICS, "Whether the server answers is not known."
     if traffic is None:
         return Reason.MISSING_METRICS, "The server's counters could not be read."
@@ -159,30 +160,30 @@ def _distrust(cycle: Cycle) -> tuple[Reason, str] | None:
     return None
 
 
-def _measured(cycle: Cycle) -> tuple[tuple[Reason, str] | None, Cycle]:
+def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleContext]:
     """The cycle with its measurement, estimates and timers; or why the numbers cannot be used."""
-    state, switching, traffic, active = cycle.state, cycle.switching, cycle.observation.traffic, cycle.active
+    state, switching, traffic, active = context.state, context.switching, context.observation.traffic, context.active
     assert traffic is not None
     assert active is not None
-    measurement = measure(traffic, active, instances=cycle.observation.instances)
+    measurement = measure(traffic, active)
     if measurement is None:
         text = "The server's counters make no sense: a value is negative, infinite, or zero where it cannot be."
-        return (Reason.MISSING_METRICS, text), cycle
+        return (Reason.MISSING_METRICS, text), context
     # Timers mean "without a break": a longer gap than metrics may be old starts them anew.
     longest = max(float(switching.stale_after_seconds), 3 * float(switching.observe_seconds))
-    elapsed = 0.0 if state.observed_at is None else cycle.now - state.observed_at
+    elapsed = 0.0 if state.observed_at is None else context.now - state.observed_at
     if state.observed_at is None or elapsed > longest:
         state = replace(state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=())
     state = estimated(
-        replace(state, observed_at=cycle.now),
+        replace(state, observed_at=context.now),
         measurement=measurement,
-        probe=cycle.observation.probe,
+        probe=context.observation.probe,
         profile=active,
         switching=switching,
-        now=cycle.now,
+        now=context.now,
     )
     state = arrivals_learned(
-        state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=cycle.now
+        state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )
-    cycle = replace(cycle, state=state, measurement=measurement)
-    return None, replace(cycle, state=timed(cycle, elapsed=elapsed))
+    context = replace(context, state=state, measurement=measurement)
+    return None, replace(context, state=timed(context, elapsed=elapsed))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefolio.decision.choice import Assessment, choose
-from edgefolio.decision.core import believed, cycle_of
-from edgefolio.decision.cycle import Cycle
+from edgefolio.decision.context import RuleContext
+from edgefolio.decision.core import believed, context_of
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.remedies import remedies
 from edgefolio.decision.types import (
@@ -63,7 +63,6 @@ def explain_choice(
     transport_milliseconds: float = 0.0,
     memory_bytes: int | None = None,
     active: str | None = None,
-    instances: int = 1,
 ) -> Explanation:
     """The steady choice for an endpoint that computes ``compute_factor`` times slower than the profiles say.
 
@@ -71,7 +70,7 @@ def explain_choice(
     an ``active`` variant, the margins are those of a switch from it and its memory is in use during the switch.
     """
     resident = () if active is None else (active,)
-    cycle = Cycle(
+    context = RuleContext(
         observation=Observation(
             active_variant=active,
             resident_variants=resident,
@@ -81,7 +80,6 @@ def explain_choice(
             else MemoryState(
                 limit_bytes=memory_bytes, working_set_bytes=None, node_available_bytes=None, age_seconds=0
             ),
-            instances=instances,
         ),
         objectives=objectives,
         profiles=tuple(sorted((entry for entry in profiles if is_usable(entry)), key=lambda entry: -entry.rank)),
@@ -91,7 +89,7 @@ def explain_choice(
         ),
         now=0.0,
     )
-    return _explained(cycle, None)
+    return _explained(context, None)
 
 
 def explain_observed(
@@ -104,17 +102,17 @@ def explain_observed(
     now: float,
 ) -> Explanation:
     """The steady choice for an endpoint as it reports itself; the arguments are those of the decision."""
-    cycle = cycle_of(
+    context = context_of(
         observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
     )
     problem = None
-    if cycle.active is not None:
-        problem, cycle = believed(cycle)
-    return _explained(cycle, None if problem is None else problem[1])
+    if context.active is not None:
+        problem, context = believed(context)
+    return _explained(context, None if problem is None else problem[1])
 
 
-def _explained(cycle: Cycle, distrust: str | None) -> Explanation:
-    choice = choose(cycle.assessments)
+def _explained(context: RuleContext, distrust: str | None) -> Explanation:
+    choice = choose(context.assessments)
     chosen = None if choice is None else choice.assessment
     return Explanation(
         chosen=None if choice is None else choice.name,
@@ -125,12 +123,12 @@ def _explained(cycle: Cycle, distrust: str | None) -> Explanation:
                 prediction=entry.prediction,
                 chosen=entry is chosen,
                 why=_why(entry, chosen),
-                remedies=remedies(cycle, entry),
+                remedies=remedies(context, entry),
             )
-            for entry in sorted(cycle.assessments, key=lambda entry: -entry.profile.rank)
+            for entry in sorted(context.assessments, key=lambda entry: -entry.profile.rank)
         ),
         distrust=distrust,
-        state=cycle.state,
+        state=context.state,
     )
 
 

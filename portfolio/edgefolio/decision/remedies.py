@@ -6,8 +6,7 @@ import math
 from dataclasses import replace
 
 from edgefolio.decision.choice import Assessment, latency_budget
-from edgefolio.decision.cycle import Cycle
-from edgefolio.decision.estimates.arrivals import conditions_of
+from edgefolio.decision.context import RuleContext
 from edgefolio.decision.estimates.memory import memory_bounds, needed_bytes
 from edgefolio.decision.estimates.prediction import UTILIZATION_CAP, Conditions, expected_latency
 from edgefolio.decision.types import MEMORY_PRESSURE
@@ -17,51 +16,47 @@ _LEAST_FACTOR = 0.02
 _HALVINGS = 40
 
 
-def remedies(cycle: Cycle, entry: Assessment) -> tuple[str, ...]:
+def remedies(context: RuleContext, entry: Assessment) -> tuple[str, ...]:
     """One clause for each bound that keeps ``entry`` out, all of which are needed; none if it fits."""
-    found = [*_memory(cycle, entry)]
-    prediction, minimum = entry.prediction, cycle.objectives.min_accuracy_percent
+    found = [*_memory(context, entry)]
+    prediction, minimum = entry.prediction, context.objectives.min_accuracy_percent
     if not prediction.meets_accuracy and minimum is not None:
         found.append(f"minAccuracyPercent of at most {_floored(entry.profile.accuracy_percent):g}")
     if not prediction.meets_latency:
-        found.append(_latency(cycle, entry))
-    quarantine = next((one for one in cycle.state.quarantined if one.variant == entry.profile.name), None)
+        found.append(_latency(context, entry))
+    quarantine = next((one for one in context.state.quarantined if one.variant == entry.profile.name), None)
     if prediction.quarantined and quarantine is not None:
-        found.append(f"the end of its quarantine in {quarantine.until - cycle.now:.0f} s")
+        found.append(f"the end of its quarantine in {quarantine.until - context.now:.0f} s")
     return tuple(found)
 
 
-def _memory(cycle: Cycle, entry: Assessment) -> list[str]:
+def _memory(context: RuleContext, entry: Assessment) -> list[str]:
     bounds = memory_bounds(
-        cycle.observation, cycle.profiles, headroom_percent=float(cycle.switching.memory_headroom_percent)
+        context.observation, context.profiles, headroom_percent=float(context.switching.memory_headroom_percent)
     )
-    needed, found = needed_bytes(entry.profile) + bounds.overhead_bytes, []
+    needed, found = needed_bytes(entry.profile), []
     if not entry.prediction.fits_memory and bounds.alone_bytes is not None:
         found.append(f"{_at_least(needed - bounds.alone_bytes)} more memory for the server")
     elif not entry.prediction.fits_memory_during_switch and bounds.is_too_large(entry.profile):
         found.append(f"the end of the node's {MEMORY_PRESSURE}")
     elif not entry.prediction.fits_memory_during_switch and bounds.extra_bytes is not None:
-        short = max(1, cycle.observation.instances) * needed - bounds.extra_bytes
-        found.append(f"{_at_least(short)} more memory while both are loaded")
+        found.append(f"{_at_least(needed - bounds.extra_bytes)} more memory while both are loaded")
     if not entry.within_memory_objective:
-        found.append(f"maxMemory of at least {_at_least(needed_bytes(entry.profile))}")
+        found.append(f"maxMemory of at least {_at_least(needed)}")
     return found
 
 
-def _latency(cycle: Cycle, entry: Assessment) -> str:
-    active, budget = cycle.active, latency_budget(cycle.objectives)
-    is_active = active is not None and active.name == entry.profile.name
-    going_up = active is not None and entry.profile.mean_milliseconds >= active.mean_milliseconds
-    switching = cycle.switching
-    margin = 0 if is_active else switching.up_margin_percent if going_up else switching.down_margin_percent
+def _latency(context: RuleContext, entry: Assessment) -> str:
+    budget, margin = latency_budget(context.objectives), context.margin_percent(entry.profile)
+    is_active = context.is_active(entry.profile)
     allowed = math.inf if budget is None else budget * (1 - margin / 100)
     p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
     ways = []
     crowded = not is_active and utilization is not None and utilization > UTILIZATION_CAP
     if not crowded and p95 is not None and margin < 100:
-        asked = math.ceil(p95 / (1 - margin / 100) + cycle.objectives.network_latency_milliseconds)
+        asked = math.ceil(p95 / (1 - margin / 100) + context.objectives.network_latency_milliseconds)
         ways.append(f"latencyP95Milliseconds of at least {asked}")
-    conditions = conditions_of(cycle.state, cycle.measurement, observation=cycle.observation, going_down=not going_up)
+    conditions = context.conditions_for(entry.profile)
     factor = _largest_factor(entry, conditions, allowed)
     if factor is not None and not is_active:
         ways.append(f"compute at most {_floored(factor):g}x the profile's (now {conditions.compute_factor:.2f}x)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgefolio.decision.cycle import Cycle
+from edgefolio.decision.context import RuleContext
 from edgefolio.decision.state import LONGEST_BACKOFF_SECONDS
 from edgefolio.decision.types import FittingVariant, State, UpgradeBackoff
 
@@ -12,67 +12,67 @@ from edgefolio.decision.types import FittingVariant, State, UpgradeBackoff
 FAILURE_SHARE = 0.5
 
 
-def timed(cycle: Cycle, *, elapsed: float) -> State:
+def timed(context: RuleContext, *, elapsed: float) -> State:
     """The state with all timers brought up to this cycle; ``elapsed`` seconds after the last one that was believed.
 
     A cycle without a measurement leaves them as they are.
     """
-    state, found = cycle.state, cycle.measurement
-    if found is None or cycle.active is None:
+    state, found = context.state, context.measurement
+    if found is None or context.active is None:
         return state
     total = found.requests + found.failures
     failing_since = state.failing_since
-    if total >= cycle.switching.min_requests and found.failures >= FAILURE_SHARE * total:
-        failing_since = cycle.now if failing_since is None else failing_since
+    if total >= context.switching.min_requests and found.failures >= FAILURE_SHARE * total:
+        failing_since = context.now if failing_since is None else failing_since
     elif total:
         # Requests that succeed acquit; silence says nothing.
         failing_since = None
-    if not cycle.violates_latency:
-        state = replace(state, violation_since=None, violation_requests=0.0, fitting=_fitting(cycle))
+    if not context.violates_latency:
+        state = replace(state, violation_since=None, violation_requests=0.0, fitting=_fitting(context))
     elif state.violation_since is None:
-        state = replace(state, violation_since=cycle.now, violation_requests=float(found.requests), fitting=())
+        state = replace(state, violation_since=context.now, violation_requests=float(found.requests), fitting=())
     else:
         # Windows overlap: only what arrived since the last cycle is new evidence.
         seen = state.violation_requests + min(float(found.requests), found.arrival_rate * elapsed)
         state = replace(state, violation_requests=seen, fitting=())
-    return _upgrade_survived(cycle, replace(state, failing_since=failing_since))
+    return _upgrade_survived(context, replace(state, failing_since=failing_since))
 
 
-def bounced(cycle: Cycle) -> State:
+def bounced(context: RuleContext) -> State:
     """The state when the active variant must be left: soon after an upgrade to it, the next one waits longer.
 
     The wait doubles with each bounce, from ``upAfterSeconds`` to an hour. What was believed of the clients is in doubt.
     """
-    state, switching, active = cycle.state, cycle.switching, cycle.active
+    state, switching, active = context.state, context.switching, context.active
     if active is None or state.upgraded_variant != active.name or state.upgraded_at is None:
         return state
     before = next((entry.bounces for entry in state.upgrade_backoffs if entry.variant == active.name), 0)
     wait = min(max(1, switching.up_after_seconds) * 2.0 ** min(before, 30), LONGEST_BACKOFF_SECONDS)
     others = tuple(entry for entry in state.upgrade_backoffs if entry.variant != active.name)
-    record = UpgradeBackoff(variant=active.name, until=cycle.now + wait, bounces=before + 1)
+    record = UpgradeBackoff(variant=active.name, until=context.now + wait, bounces=before + 1)
     return replace(
         state, upgraded_variant=None, upgraded_at=None, upgrade_backoffs=(*others, record), closed_loop=False
     )
 
 
-def waiting_backoffs(cycle: Cycle) -> tuple[UpgradeBackoff, ...]:
+def waiting_backoffs(context: RuleContext) -> tuple[UpgradeBackoff, ...]:
     """Upgrades that bounced and are not tried yet."""
-    return tuple(entry for entry in cycle.state.upgrade_backoffs if entry.until > cycle.now)
+    return tuple(entry for entry in context.state.upgrade_backoffs if entry.until > context.now)
 
 
-def _fitting(cycle: Cycle) -> tuple[FittingVariant, ...]:
+def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
     """More accurate variants that fit now, each with the time since when; not those that an upgrade's bounce bars."""
-    active = cycle.active
+    active = context.active
     assert active is not None
-    known = {entry.variant: entry.since for entry in cycle.state.fitting}
+    known = {entry.variant: entry.since for entry in context.state.fitting}
     barred = [
         profile.mean_milliseconds
-        for entry in waiting_backoffs(cycle)
-        if (profile := cycle.profile(entry.variant)) is not None
+        for entry in waiting_backoffs(context)
+        if (profile := context.profile(entry.variant)) is not None
     ]
     return tuple(
-        FittingVariant(variant=entry.profile.name, since=known.get(entry.profile.name, cycle.now))
-        for entry in cycle.assessments
+        FittingVariant(variant=entry.profile.name, since=known.get(entry.profile.name, context.now))
+        for entry in context.assessments
         if entry.profile.rank > active.rank
         and entry.meets_all
         and entry.servable
@@ -81,13 +81,13 @@ def _fitting(cycle: Cycle) -> tuple[FittingVariant, ...]:
     )
 
 
-def _probation_seconds(cycle: Cycle) -> float:
-    return 2.0 * cycle.switching.up_after_seconds + cycle.switching.min_dwell_seconds
+def _probation_seconds(context: RuleContext) -> float:
+    return 2.0 * context.switching.up_after_seconds + context.switching.min_dwell_seconds
 
 
-def _upgrade_survived(cycle: Cycle, state: State) -> State:
+def _upgrade_survived(context: RuleContext, state: State) -> State:
     """An upgrade that outlived its probation clears what its variant had against it."""
-    if state.upgraded_at is None or cycle.now - state.upgraded_at <= _probation_seconds(cycle):
+    if state.upgraded_at is None or context.now - state.upgraded_at <= _probation_seconds(context):
         return state
     kept = tuple(entry for entry in state.upgrade_backoffs if entry.variant != state.upgraded_variant)
     return replace(state, upgraded_variant=None, upgraded_at=None, upgrade_backoffs=kept)

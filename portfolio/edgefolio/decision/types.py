@@ -37,8 +37,8 @@ class TrafficWindow:
     """Deltas of Triton's per-version counters over the last seconds, for the active variant alone.
 
     ``requests`` are answered requests; ``mean_*`` are per request, in milliseconds; ``executions`` count model
-    executions; ``in_flight`` is the mean number of requests inside the server over the window (Little's law); ``batch``
-    is the mean number of samples per request. ``age_seconds`` is the age of the newest sample in it.
+    executions; ``in_flight`` is the mean number of requests inside the server over the window (Little's law).
+    ``age_seconds`` is the age of the newest sample in it.
     """
 
     seconds: float
@@ -49,7 +49,6 @@ class TrafficWindow:
     mean_queue_milliseconds: float
     mean_total_milliseconds: float
     in_flight: float
-    batch: float
     age_seconds: float
     #: Measured p95 of the server (sliding window), when it has one. It confirms, it never decides alone.
     p95_milliseconds: float | None = None
@@ -75,8 +74,6 @@ class MemoryState:
     working_set_bytes: int | None
     node_available_bytes: int | None
     age_seconds: float
-    #: What each loaded instance costs beside its variant: a backend that starts a process for it, for instance.
-    instance_overhead_bytes: int = 0
 
 
 #: A node condition: the kubelet is about to evict pods because of their memory.
@@ -111,7 +108,7 @@ class Observation:
 
     ``active_variant`` answers unversioned requests (``None``: nothing serves yet); ``resident_variants`` are loaded,
     the active one among them; ``traffic`` is ``None`` when the counters could not be read, and has zero requests when
-    the endpoint is idle; ``instances`` is the number of model instances that compute at the same time.
+    the endpoint is idle.
     """
 
     active_variant: str | None
@@ -120,7 +117,6 @@ class Observation:
     traffic: TrafficWindow | None = None
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
-    instances: int = 1
     #: ``None`` where nobody asked the cluster: on one machine, and by an agent.
     node: NodeState | None = None
 

@@ -3,9 +3,9 @@
 One source of truth: these pydantic models read the file for ``edgefolio make -f`` and the custom resource definition is
 generated from them. Values are frozen; names are camelCase in the resource and snake_case in Python; there are no
 floats in the resource (decimals are strings), every list and string is bounded.
+Nothing here reads a file (:mod:`edgefolio.specification.loading` does): the pure decision imports from this package.
 """
 
-from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio, parse_portfolio
 from edgefolio.specification.making import (
     Architecture,
     DataSpecification,
@@ -46,7 +46,4 @@ __all__ = [
     "Source",
     "SparseTraining",
     "Switching",
-    "ignored_on_one_machine",
-    "load_portfolio",
-    "parse_portfolio",
 ]

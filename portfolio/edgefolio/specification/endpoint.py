@@ -31,6 +31,11 @@ from edgefolio.specification.portfolio_status import Bytes
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
 
+#: A mean over requests: what is no number, since there were none, is held as 0.
+MeanDecimal = Annotated[DecimalString, "mean"]
+#: A factor in percent: 1.25 is 125.
+FactorPercent = Annotated[int, Field(ge=1, le=1_000_000), "factor"]
+
 
 class PortfolioReference(Specification):
     """A ModelPortfolio in the same namespace."""
@@ -100,14 +105,15 @@ class TrafficReport(StatusRecord):
     """Requests failed."""
     executions: Annotated[int, Field(ge=0)] = 0
     """Model executions."""
-    mean_compute_milliseconds: DecimalString
+    mean_compute_milliseconds: MeanDecimal
     """Mean time in the model."""
-    mean_queue_milliseconds: DecimalString
+    mean_queue_milliseconds: MeanDecimal
     """Mean time waiting for it."""
-    mean_total_milliseconds: DecimalString
+    mean_total_milliseconds: MeanDecimal
     """Mean time in the server."""
-    in_flight: DecimalString
+    in_flight: MeanDecimal
     """Mean number of requests inside the server."""
+    # Kept for stored objects; no longer measured, since nothing rested on it.
     batch: DecimalString = "1"
     """Mean number of samples of a request."""
     p95_milliseconds: DecimalString | None = None
@@ -153,6 +159,7 @@ class ObservationReport(StatusRecord):
     """The agent reports again by then; afterwards this is stale."""
     server: Literal["Serving", "Dead", "Unknown"]
     """What an inference says of the server."""
+    # Kept for stored objects; one instance computes in every server that an agent manages.
     instances: Annotated[int, Field(ge=1, le=1024)] = 1
     """Model instances that compute at the same time."""
     traffic: TrafficReport | None = None
@@ -200,7 +207,7 @@ class DecisionReport(StatusRecord):
     """Who decided: the agent does while it is cut off."""
     objectives_met: bool | None = None
     """Whether the objectives are met; absent: unknown."""
-    node_factor_percent: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    node_factor_percent: FactorPercent = 100
     """Compute time here against the profile."""
     transport_milliseconds: DecimalString = "0"
     """Time a request takes besides computing."""

@@ -24,7 +24,9 @@ from edgefolio.specification.conditions import (
 )
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Bytes = Annotated[int, Field(ge=0, le=2**53)]
+#: The largest whole number that every reader of JSON holds exactly.
+LARGEST_BYTES = 2**53
+Bytes = Annotated[int, Field(ge=0, le=LARGEST_BYTES)]
 
 
 class VariantStatus(StatusRecord):

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edgefolio.specification import ignored_on_one_machine, load_portfolio
+from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
 
 if TYPE_CHECKING:
     from edgefolio_pruner.pipeline import MakeResult

@@ -8,7 +8,7 @@ from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, 
 from edgefolio_pruner.spatial.compress import Compressed, compress
 from edgefolio_pruner.spatial.compression_report import Barrier, LayerChannels, SpatialReport
 from edgefolio_pruner.spatial.graph.capture import CapturedModel, CaptureRefused, capture
-from edgefolio_pruner.spatial.macs import count_macs, count_parameters
+from edgefolio_pruner.spatial.graph.macs import count_macs, count_parameters
 
 __all__ = [
     "Barrier",

@@ -15,13 +15,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
+from edgefolio_pruner.spatial.assign import build_structure
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph.program import lower
+from edgefolio_pruner.spatial.passes.states import State, States, propagate
+from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Contraction, Map
-from edgefolio_pruner.spatial.states import State, States, propagate
-from edgefolio_pruner.spatial.structure import Structure, build_structure
-from edgefolio_pruner.spatial.weights import Matrices
+from edgefolio_pruner.spatial.structure import Structure
 
 __all__ = ["ChannelGroup", "ChannelSlice", "channel_groups"]
 

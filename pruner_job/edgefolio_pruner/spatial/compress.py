@@ -7,13 +7,13 @@ from functools import cached_property
 
 import torch
 
+from edgefolio_pruner.spatial.assign import build_structure
 from edgefolio_pruner.spatial.compression_report import SpatialReport, barriers, layer_channels
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
+from edgefolio_pruner.spatial.graph.macs import count_macs, count_parameters
 from edgefolio_pruner.spatial.graph.program import lower
-from edgefolio_pruner.spatial.graph_writer import rewrite
-from edgefolio_pruner.spatial.macs import count_macs, count_parameters
-from edgefolio_pruner.spatial.plan import Plan, make_plan
-from edgefolio_pruner.spatial.structure import build_structure
+from edgefolio_pruner.spatial.passes.plan import Plan, make_plan
+from edgefolio_pruner.spatial.rewrite import rewrite
 
 __all__ = ["Compressed", "compress"]
 

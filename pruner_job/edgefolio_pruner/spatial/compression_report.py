@@ -9,9 +9,9 @@ import numpy as np
 from torch import fx
 
 from edgefolio_pruner.spatial.layers import folded_columns
-from edgefolio_pruner.spatial.plan import Plan
+from edgefolio_pruner.spatial.passes.plan import Plan
+from edgefolio_pruner.spatial.passes.states import State
 from edgefolio_pruner.spatial.roles import Contraction
-from edgefolio_pruner.spatial.states import State
 
 __all__ = ["Barrier", "LayerChannels", "SpatialReport", "barriers", "layer_channels"]
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from edgefolio_pruner.spatial.plan import Plan
+from edgefolio_pruner.spatial.passes.plan import Plan
+from edgefolio_pruner.spatial.passes.states import State
 from edgefolio_pruner.spatial.roles import Contraction
-from edgefolio_pruner.spatial.states import State
 
 __all__ = ["NewLayer", "folded_columns", "new_layer"]
 

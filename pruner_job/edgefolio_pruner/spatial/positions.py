@@ -9,7 +9,6 @@ that only move data then move the description in the same way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +101,3 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
                 raise UnfollowedError("shapes of a reshape do not match")
         groups.append((group_in, group_out))
     return groups
-
-
-def shape_of_description(positions: NDArray[Any]) -> tuple[int, ...]:
-    """The axes along which the channel changes."""
-    return tuple(axis for axis in range(positions.ndim) if positions.shape[axis] > 1)

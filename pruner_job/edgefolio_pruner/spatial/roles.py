@@ -1,7 +1,7 @@
 """What an operator does to channels: the small intermediate representation of the passes.
 
 Every node of a program with a tensor value has a :class:`Role`. All that the passes need to know of an operator is in
-its role; the tables that assign roles are in :mod:`.roles_of_operators`.
+its role; the table that assigns roles is in :mod:`.operators.registry`.
 
 A *slot* is one position of a value's channel description (see :mod:`.positions`); a slot holds the number of a channel.
 """

@@ -18,14 +18,14 @@ from edgefolio.manifest import Accuracy, ExactnessProof, LayerKept, ParityProof,
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
+from edgefolio_pruner.inputs import MakingSource
+from edgefolio_pruner.methods.sparse_training import DENSE, TrainedState
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import Captures
-from edgefolio_pruner.stages.inputs import MakingSource
 from edgefolio_pruner.stages.probe import make_probe, probe_samples
-from edgefolio_pruner.stages.sparse_training import DENSE, TrainedState
-from edgefolio_pruner.stages.work_directory import WorkDirectory
+from edgefolio_pruner.work.directory import WorkDirectory
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"

@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
-from edgefolio_pruner.stages.inputs import MakingSource
 
 
 class Captures:

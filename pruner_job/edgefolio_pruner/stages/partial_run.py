@@ -8,13 +8,13 @@ from edgefolio.contract.work_pieces import TRAINING, macs_percent_of
 from edgefolio.errors import UserError
 from edgefolio.repository import Publication
 from edgefolio.specification import ModelPortfolio
+from edgefolio_pruner.inputs import MakingSource, load_source
+from edgefolio_pruner.methods.one_shot import one_shot_states
+from edgefolio_pruner.methods.sparse_training import TrainedState, given_state, trained_states
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
 from edgefolio_pruner.stages.graph_cache import Captures
-from edgefolio_pruner.stages.inputs import MakingSource, load_source
-from edgefolio_pruner.stages.one_shot import one_shot_states
-from edgefolio_pruner.stages.sparse_training import TrainedState, given_state, trained_states
-from edgefolio_pruner.stages.work_directory import WorkDirectory, no_space_left
+from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
 
 def make_piece(

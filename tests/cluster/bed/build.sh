@@ -10,13 +10,34 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/settings.sh"
 mkdir -p "$BIN" "$IMAGES"
 
+# Debian packages, and what each is for.
+declare -A PACKAGES=(
+  [runc]="runs containers" [containernetworking-plugins]="network of pods" [iptables]="network of services"
+  [conntrack]="network of services" [mmdebstrap]="base image" [buildah]="images" [gcc]="pause image" [libc6-dev]="pause image"
+  [openssl]="keys of the API server"
+)
 packages() {
-  local missing
-  missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' runc containernetworking-plugins iptables conntrack mmdebstrap buildah gcc libc6-dev openssl 2>&1 || true; } |
+  local missing name
+  missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${!PACKAGES[@]}" 2>&1 || true; } |
     sed -n 's/^dpkg-query: no packages found matching //p; s/ not-installed$//p; s/ config-files$//p')
   if [ -z "$missing" ]; then return; fi
-  apt-get update -q
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+  echo "The Kubernetes of the tests needs these Debian packages; apt-get installs them now (EDGEFOLIO_BED=off does without):"
+  for name in $missing; do echo "  $name: ${PACKAGES[$name]}"; done
+  apt_get update
+  DEBIAN_FRONTEND=noninteractive apt_get install -y --no-install-recommends $missing
+}
+
+# apt-get that waits up to 10 minutes for another one (an unattended upgrade). Its own option waits for dpkg's lock only;
+# apt 2.6 gives up at once on the locks of its lists and archives.
+apt_get() {
+  local log end=$((SECONDS + 600)); log=$(mktemp)
+  until LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=600 "$@" 2>"$log"; do
+    if [ $SECONDS -ge $end ] || ! grep -q 'Could not get lock' "$log"; then cat "$log" >&2; rm "$log"; return 1; fi
+    sed -n '/Could not get lock/s/^E: /waiting: /p' "$log"
+    sleep 5
+  done
+  cat "$log" >&2
+  rm "$log"
 }
 
 version_of() { awk -v module="$1" '$1 == module && $2 ~ /^v/ {print $2; exit}' go.mod; }

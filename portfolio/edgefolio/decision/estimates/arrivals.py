@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from edgefolio.decision.estimates.compute_factor import SATURATED_UTILIZATION, Measurement, bounded, towards, weight_of
 from edgefolio.decision.estimates.prediction import Conditions, poisson_wait, service_variability
-from edgefolio.decision.types import Observation, State, TrafficBefore, VariantProfile
+from edgefolio.decision.types import State, TrafficBefore, VariantProfile
 from edgefolio.specification.serving import Switching
 
 #: Below this utilization a missing queue says nothing about the arrivals.
@@ -53,7 +53,7 @@ def arrivals_learned(
     drained = state.saturated_at is None or now - state.saturated_at > 2 * switching.window_seconds
     if drained and not is_censored(state, measurement):
         rate = max(measurement.arrival_rate, rate or 0.0)
-    found = _variability(measurement, profile, instances=measurement.instances) if drained else None
+    found = _variability(measurement, profile) if drained else None
     if found is None:
         variability = towards(state.arrival_variability, 1.0, decay)
     else:
@@ -75,16 +75,13 @@ def traffic_before(measurement: Measurement | None, switching: Switching) -> Tra
     )
 
 
-def conditions_of(
-    state: State, measurement: Measurement | None, *, observation: Observation, going_down: bool
-) -> Conditions:
+def conditions_of(state: State, measurement: Measurement | None, *, going_down: bool) -> Conditions:
     """The conditions under which another variant is predicted.
 
     Where the rate is censored by saturation, the last rate that was not is a lower bound of the demand; on the way down
     also what the server answers now, so that an overloaded stream does not land on a variant that is just as full. On
     the way down the compute factor is not below what was measured last: it follows with a delay.
     """
-    instances = max(1, observation.instances)
     rate, in_flight, merged, factor = state.arrival_rate, None, 1.0, state.compute_factor
     if measurement is not None:
         if going_down:
@@ -104,7 +101,6 @@ def conditions_of(
         arrival_rate=rate,
         in_flight=in_flight,
         arrival_variability=state.arrival_variability,
-        instances=instances,
         merged_requests=merged,
     )
 
@@ -128,12 +124,12 @@ def _loop_judged(state: State, *, measurement: Measurement, switching: Switching
     return replace(state, closed_loop=closed)
 
 
-def _variability(measurement: Measurement, profile: VariantProfile, *, instances: int) -> float | None:
+def _variability(measurement: Measurement, profile: VariantProfile) -> float | None:
     """Ca2 that explains the measured queue (Allen-Cunneen, solved for it); ``None`` where the queue says nothing."""
     utilization, compute = measurement.utilization, measurement.mean_compute_milliseconds
     if not 0 < utilization < SATURATED_UTILIZATION:
         return None
-    half = poisson_wait(utilization, service=compute, instances=instances)
+    half = poisson_wait(utilization, service=compute)
     queue = measurement.mean_queue_milliseconds
     heavy = queue > 4 * half and queue > compute / 10
     if half <= 0 or (utilization < _VARIABILITY_UTILIZATION and not heavy):

@@ -15,7 +15,7 @@ from edgefolio.specification.serving import Switching
 
 #: From this utilization on, with requests waiting, the server is saturated.
 SATURATED_UTILIZATION = 0.9
-#: ... and at least this many requests per instance are inside: with fewer nobody waits, and the rate is believed.
+#: ... and at least this many requests are inside: with fewer nobody waits, and the rate is believed.
 SATURATED_IN_FLIGHT = 1.5
 _FACTOR_BOUNDS = (0.02, 1000.0)
 
@@ -31,7 +31,6 @@ class Measurement:
     saturated: bool
     in_flight: float
     merged_requests: float
-    instances: int
     factor: float | None
     transport_milliseconds: float | None
     mean_compute_milliseconds: float
@@ -41,7 +40,7 @@ class Measurement:
     confirmed_p95_milliseconds: float | None
 
 
-def measure(traffic: TrafficWindow, profile: VariantProfile, *, instances: int) -> Measurement | None:
+def measure(traffic: TrafficWindow, profile: VariantProfile) -> Measurement | None:
     """Read ``traffic`` for the active variant's usable ``profile``; ``None`` if its numbers make no sense."""
     numbers = (
         traffic.seconds,
@@ -69,7 +68,6 @@ def measure(traffic: TrafficWindow, profile: VariantProfile, *, instances: int) 
             saturated=False,
             in_flight=0.0,
             merged_requests=1.0,
-            instances=max(1, instances),
             factor=None,
             transport_milliseconds=None,
             mean_compute_milliseconds=0.0,
@@ -80,14 +78,13 @@ def measure(traffic: TrafficWindow, profile: VariantProfile, *, instances: int) 
     compute = traffic.mean_compute_milliseconds
     if compute <= 0:
         return None
-    instances = max(1, instances)
     executions = min(traffic.executions or traffic.requests, traffic.requests)
-    utilization = executions * compute / 1000 / traffic.seconds / instances
-    saturated = utilization >= SATURATED_UTILIZATION and traffic.in_flight >= SATURATED_IN_FLIGHT * instances
+    utilization = executions * compute / 1000 / traffic.seconds
+    saturated = utilization >= SATURATED_UTILIZATION and traffic.in_flight >= SATURATED_IN_FLIGHT
     transport = max(0.0, traffic.mean_total_milliseconds - traffic.mean_queue_milliseconds - compute)
     queue = traffic.mean_queue_milliseconds
     # Behind a standing queue everyone waits about the same.
-    wait = queue if saturated else wait_p95(queue, utilization=utilization, service=compute, instances=instances)
+    wait = queue if saturated else wait_p95(queue, utilization=utilization, service=compute)
     service_p95 = compute * profile.p95_milliseconds / profile.mean_milliseconds
     return Measurement(
         requests=traffic.requests,
@@ -97,7 +94,6 @@ def measure(traffic: TrafficWindow, profile: VariantProfile, *, instances: int) 
         saturated=saturated,
         in_flight=traffic.in_flight,
         merged_requests=traffic.requests / executions,
-        instances=instances,
         factor=bounded(compute / profile.mean_milliseconds, _FACTOR_BOUNDS),
         transport_milliseconds=transport,
         mean_compute_milliseconds=compute,

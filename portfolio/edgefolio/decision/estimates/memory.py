@@ -22,22 +22,20 @@ class MemoryBounds:
     alone_bytes: float | None
     extra_bytes: float | None
     resident: frozenset[str]
-    overhead_bytes: float = 0.0
     largest_bytes: float | None = None
     extra_where: str = ""
 
     def fits_alone(self, profile: VariantProfile) -> bool:
         """Whether the server could hold this variant once the others are gone."""
-        return self.alone_bytes is None or needed_bytes(profile) + self.overhead_bytes <= self.alone_bytes
+        return self.alone_bytes is None or needed_bytes(profile) <= self.alone_bytes
 
-    def fits_during_switch(self, profile: VariantProfile, *, instances: int) -> bool:
+    def fits_during_switch(self, profile: VariantProfile) -> bool:
         """Whether it can be loaded while what is loaded now stays."""
         if profile.name in self.resident:
             return True
         if self.is_too_large(profile):
             return False
-        needed = instances * (needed_bytes(profile) + self.overhead_bytes)
-        return self.extra_bytes is None or needed <= self.extra_bytes
+        return self.extra_bytes is None or needed_bytes(profile) <= self.extra_bytes
 
     def is_too_large(self, profile: VariantProfile) -> bool:
         """Whether the node's shortage keeps it out."""
@@ -67,9 +65,7 @@ def memory_bounds(
         _bytes(memory.working_set_bytes),
         _bytes(memory.node_available_bytes),
     )
-    instances = max(1, observation.instances)
-    overhead = _bytes(memory.instance_overhead_bytes) or 0.0
-    loaded = instances * sum(profile.memory_steady_bytes + overhead for profile in profiles if profile.name in resident)
+    loaded = sum(profile.memory_steady_bytes for profile in profiles if profile.name in resident)
     alone: float | None = None
     extra: float | None = None
     where = ""
@@ -77,7 +73,7 @@ def memory_bounds(
         usable = limit * (1 - headroom_percent / 100)
         # Without a working set at least the loaded variants are known.
         extra = usable - (loaded if used is None else used)
-        alone = (usable - max(0.0, (used or 0.0) - loaded)) / instances
+        alone = usable - max(0.0, (used or 0.0) - loaded)
     if node is not None:
         free = node - NODE_RESERVE_BYTES
         # What others were promised is taken for the time of a switch; what stays of it the node's own figure will say.
@@ -85,13 +81,12 @@ def memory_bounds(
         if extra is None or free - reserved < extra:
             extra = free - reserved
             where = " on the node" + (f", {mebibytes(reserved)} are promised to other switches" if reserved else "")
-        in_place = (free + loaded) / instances
+        in_place = free + loaded
         alone = in_place if alone is None else min(alone, in_place)
     return MemoryBounds(
         alone_bytes=alone,
         extra_bytes=extra,
         resident=resident,
-        overhead_bytes=overhead,
         largest_bytes=largest,
         extra_where=where,
     )

@@ -6,16 +6,16 @@
 slower this node computes now than the profile says): means add, and so do the squares of what two independent parts
 have above their means at the 95th percentile. The wait comes from one of two models:
 
-* **Open** (the arrival rate is known): M/G/c in the approximation of Allen and Cunneen,
-  ``Wq = C(c, rho) * s / (c * (1 - rho)) * (Ca2 + Cs2) / 2`` with the Erlang C formula for the probability to wait,
-  mean service time ``s``, and squared coefficients of variation of arrivals and service (A. O. Allen, *Probability,
+* **Open** (the arrival rate is known): G/G/1 in the approximation of Allen and Cunneen,
+  ``Wq = rho * s / (1 - rho) * (Ca2 + Cs2) / 2`` with the utilization ``rho`` (also the probability to wait), mean
+  service time ``s``, and squared coefficients of variation of arrivals and service (A. O. Allen, *Probability,
   Statistics, and Queueing Theory with Computer Science Applications*, 2nd ed., 1990, section 5.3). The wait of those
-  that wait is taken as exponential (exact for M/M/c; W. Whitt, "Approximations for the GI/G/m queue", Production and
+  that wait is taken as exponential (exact for M/M/1; W. Whitt, "Approximations for the GI/G/m queue", Production and
   Operations Management 2(2), 1993), so its 95th percentile is ``Wq / P * ln(P / 0.05)`` where ``P`` waits at all.
 * **Closed** (the rate is censored: the server is saturated and ``L`` requests are inside it): the requests ahead are
-  computed first, ``wait = max(0, L - c) / c * s``. A faster variant answers more of them, so the rate says nothing.
+  computed first, ``wait = max(0, L - 1) * s``. A faster variant answers more of them, so the rate says nothing.
 
-Against simulated M/G/c (1, 2 and 4 instances, log-normal service) the open model is within 10 % up to 85 % utilization;
+Against simulated M/G/1 (log-normal service) the open model is within 10 % up to 85 % utilization;
 above, it errs to the careful side. A test holds that.
 """
 
@@ -50,7 +50,6 @@ class Conditions:
     arrival_rate: float | None = None
     in_flight: float | None = None
     arrival_variability: float = 1.0
-    instances: int = 1
     merged_requests: float = 1.0
 
 
@@ -75,7 +74,6 @@ def is_usable(profile: VariantProfile) -> bool:
 
 def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expectation:
     """What a request to this variant would take under ``conditions``; ``profile`` must be usable."""
-    instances = max(1, conditions.instances)
     service = conditions.compute_factor * profile.mean_milliseconds
     # A profile's mean can lie above its p95: a few outliers suffice.
     service_p95 = max(service, conditions.compute_factor * profile.p95_milliseconds)
@@ -83,18 +81,18 @@ def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expecta
     utilization = None
     if conditions.arrival_rate is not None:
         executions = conditions.arrival_rate / max(1.0, conditions.merged_requests)
-        utilization = executions * service / 1000 / instances
+        utilization = executions * service / 1000
     if conditions.in_flight is not None:
-        wait = max(0.0, conditions.in_flight - instances) / instances * service
+        wait = max(0.0, conditions.in_flight - 1) * service
         return _expectation(transport + service_p95 + wait, utilization)
     if utilization is None:
         return _expectation(transport + service_p95, None)
     if not utilization < 1:
         return Expectation(p95_milliseconds=None, utilization=utilization)
-    mean_wait = poisson_wait(utilization, service=service, instances=instances) * (
+    mean_wait = poisson_wait(utilization, service=service) * (
         conditions.arrival_variability + service_variability(profile)
     )
-    wait = wait_p95(mean_wait, utilization=utilization, service=service, instances=instances)
+    wait = wait_p95(mean_wait, utilization=utilization, service=service)
     total = total_p95(service=service, service_p95=service_p95, mean_wait=mean_wait, wait=wait)
     return _expectation(transport + total, utilization)
 
@@ -105,28 +103,18 @@ def total_p95(*, service: float, service_p95: float, mean_wait: float, wait: flo
     return service + mean_wait + above
 
 
-def erlang_c(utilization: float, *, instances: int) -> float:
-    """Probability that a request must wait in M/M/c (Erlang C); ``utilization`` per instance, in [0, 1)."""
-    offered = utilization * instances
-    # Erlang B by its recursion, which neither overflows nor cancels; then C from B.
-    blocking = 1.0
-    for count in range(1, instances + 1):
-        blocking = offered * blocking / (count + offered * blocking)
-    return blocking / (1 - utilization * (1 - blocking))
+def poisson_wait(utilization: float, *, service: float) -> float:
+    """Half of the M/M/1 mean wait, in the unit of ``service``: Allen-Cunneen multiplies it by Ca2 + Cs2."""
+    return utilization * service / (1 - utilization) / 2
 
 
-def poisson_wait(utilization: float, *, service: float, instances: int) -> float:
-    """Half of the M/M/c mean wait, in the unit of ``service``: Allen-Cunneen multiplies it by Ca2 + Cs2."""
-    return erlang_c(utilization, instances=instances) * service / (instances * (1 - utilization)) / 2
-
-
-def wait_p95(mean_wait: float, *, utilization: float, service: float, instances: int) -> float:
+def wait_p95(mean_wait: float, *, utilization: float, service: float) -> float:
     """95th percentile of the wait whose mean over all requests is ``mean_wait`` (same unit as ``service``)."""
     if mean_wait <= 0 or service <= 0:
         return 0.0
-    utilization = min(max(utilization, 0.0), 0.999)
-    probability = erlang_c(utilization, instances=instances)
-    if mean_wait > 4 * poisson_wait(utilization, service=service, instances=instances):
+    # With one server as many must wait as it is busy.
+    probability = utilization = min(max(utilization, 0.0), 0.999)
+    if mean_wait > 4 * poisson_wait(utilization, service=service):
         # Far heavier than Poisson arrivals explain: bursts, in which nearly everyone waits.
         probability = max(probability, min(1.0, mean_wait / service))
     return mean_wait / probability * math.log(probability / _TAIL) if probability > _TAIL else 0.0

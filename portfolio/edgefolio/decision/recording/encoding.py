@@ -18,6 +18,8 @@ _CLASSES = tuple(
     member for member in vars(types).values() if isinstance(member, type) and dataclasses.is_dataclass(member)
 )
 _FIELDS_BY_NAME_OUTSIDE = {to_camel(field.name): field.name for kind in _CLASSES for field in dataclasses.fields(kind)}
+#: Of earlier versions: recorded, and read by none of the rules.
+_RETIRED = frozenset({"batch", "instances", "instanceOverheadBytes"})
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _CLASSES}
 
 
@@ -54,7 +56,7 @@ def decoded(kind: type[Value], document: Any, *, ignore_unknown: bool = False) -
 def _renamed(document: Any, *, ignore_unknown: bool) -> Any:
     if isinstance(document, dict):
         for key in document:
-            if key not in _FIELDS_BY_NAME_OUTSIDE and not ignore_unknown:
+            if key not in _FIELDS_BY_NAME_OUTSIDE and key not in _RETIRED and not ignore_unknown:
                 raise ValueError(f"field {key!r} is unknown")
         return {
             _FIELDS_BY_NAME_OUTSIDE[key]: _renamed(entry, ignore_unknown=ignore_unknown)

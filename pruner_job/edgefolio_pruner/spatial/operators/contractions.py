@@ -10,10 +10,11 @@ from torch import fx
 
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
+from edgefolio_pruner.spatial.operators.operator import Operator
 from edgefolio_pruner.spatial.roles import Contraction, Mixer
-from edgefolio_pruner.spatial.structure import Builder
+from edgefolio_pruner.spatial.structure_builder import Builder
 
-__all__ = ["RULES"]
+__all__ = ["OPERATORS"]
 
 
 def _per_axis(value: Any, axes: int) -> list[int]:
@@ -143,12 +144,8 @@ def _exposed_taps(
     return result.ravel()
 
 
-RULES = {
-    "linear": _linear,
-    "conv1d": _convolution,
-    "conv2d": _convolution,
-    "conv3d": _convolution,
-    "conv_transpose1d": _convolution,
-    "conv_transpose2d": _convolution,
-    "conv_transpose3d": _convolution,
+OPERATORS = {
+    "linear": Operator(_linear),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), Operator(_convolution)),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), Operator(_convolution)),
 }

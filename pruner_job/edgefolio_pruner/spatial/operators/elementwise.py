@@ -10,11 +10,12 @@ import torch
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name, tensor_inputs
+from edgefolio_pruner.spatial.operators.operator import Operator
 from edgefolio_pruner.spatial.positions import Positions
 from edgefolio_pruner.spatial.roles import Map, Operand, Zeros
-from edgefolio_pruner.spatial.structure import Builder
+from edgefolio_pruner.spatial.structure_builder import Builder
 
-__all__ = ["RULES"]
+__all__ = ["OPERATORS"]
 
 #: Elementwise functions of which every finite operand gives a finite result.
 _FINITE = (
@@ -172,12 +173,9 @@ def _lengths(builder: Builder, operand: Operand) -> tuple[int, ...]:
     return (1,) * (len(operand.view) - channels.ndim) + channels.shape
 
 
-RULES: dict[str, Callable[[Builder, fx.Node], None]] = {
-    **dict.fromkeys((*_FINITE, *_PARTIAL), _elementwise),
-    "to": _cast,
-    "_to_copy": _cast,
-    "type_as": _cast,
-    "batch_norm": _batch_norm,
-    "prelu": _prelu,
-    "_prelu_kernel": _prelu,
+OPERATORS = {
+    **dict.fromkeys((*_FINITE, *_PARTIAL), Operator(_elementwise)),
+    **dict.fromkeys(("to", "_to_copy", "type_as"), Operator(_cast)),
+    "batch_norm": Operator(_batch_norm),
+    **dict.fromkeys(("prelu", "_prelu_kernel"), Operator(_prelu)),
 }

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
-from edgefolio_pruner.spatial.needs import Merge, Needs, find_needs, reduce_to
+from edgefolio_pruner.spatial.passes.needs import Merge, Needs, find_needs, reduce_to
+from edgefolio_pruner.spatial.passes.states import State, States, propagate
+from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Contraction, Map
-from edgefolio_pruner.spatial.states import State, States, propagate
 from edgefolio_pruner.spatial.structure import Structure
-from edgefolio_pruner.spatial.weights import Matrices
 
 __all__ = ["Plan", "make_plan"]
 

@@ -12,12 +12,12 @@ import torch
 from edgefolio.contract.work_pieces import one_shot_piece
 from edgefolio.files import write_durably
 from edgefolio.specification import OneShot
+from edgefolio_pruner.inputs import MakingSource
+from edgefolio_pruner.methods.sparse_training import TrainedState
 from edgefolio_pruner.oneshot import OneShotResult, prune_ladder
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.stages.inputs import MakingSource
-from edgefolio_pruner.stages.sparse_training import TrainedState
-from edgefolio_pruner.stages.work_directory import WorkDirectory
 from edgefolio_pruner.training import state_digest
+from edgefolio_pruner.work.directory import WorkDirectory
 
 
 def one_shot_states(

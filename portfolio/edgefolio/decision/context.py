@@ -1,4 +1,4 @@
-"""One cycle of the core: its inputs, what is derived from them, and the decision as a value."""
+"""The context of the rules: the inputs of one decision, what is derived from them, and decisions as values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from edgefolio.decision.choice import Assessment, Choice, assess, choose, latenc
 from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
 from edgefolio.decision.estimates.memory import memory_bounds
-from edgefolio.decision.estimates.prediction import Expectation
+from edgefolio.decision.estimates.prediction import Conditions, Expectation
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
 
+#: What a rule decides, and the state to hand on.
+Outcome = tuple[Decision, State]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Cycle:
-    """Everything a rule of the core may look at. ``state`` is already brought up to ``now``."""
+class RuleContext:
+    """Everything that a rule may look at. ``state`` is already brought up to ``now``."""
 
     observation: Observation
     objectives: Objectives
@@ -32,6 +35,12 @@ class Cycle:
     def active(self) -> VariantProfile | None:
         """The profile of the variant that serves now; ``None`` if nothing serves or it is not known."""
         return self.profile(self.observation.active_variant)
+
+    @property
+    def known_active(self) -> VariantProfile:
+        """:attr:`active`, for rules that run only where it is known."""
+        assert self.active is not None
+        return self.active
 
     @cached_property
     def assessments(self) -> tuple[Assessment, ...]:
@@ -78,26 +87,32 @@ class Cycle:
     def assessed(self, *, headroom_percent: float) -> tuple[Assessment, ...]:
         """:attr:`assessments` with another headroom under the memory limit: an emergency may use all of it."""
         bounds = memory_bounds(self.observation, self.profiles, headroom_percent=headroom_percent)
-        active = self.active
-        result = []
-        for profile in self.profiles:
-            is_active = active is not None and profile.name == active.name
-            going_up = active is not None and profile.mean_milliseconds >= active.mean_milliseconds
-            margin = self.switching.up_margin_percent if going_up else self.switching.down_margin_percent
-            result.append(
-                assess(
-                    profile,
-                    conditions=conditions_of(
-                        self.state, self.measurement, observation=self.observation, going_down=not going_up
-                    ),
-                    objectives=self.objectives,
-                    margin_percent=0.0 if is_active else float(margin),
-                    bounds=bounds,
-                    quarantined=is_quarantined(self.state, profile.name, self.now),
-                    measured=self._measured() if is_active else None,
-                )
+        return tuple(
+            assess(
+                profile,
+                conditions=self.conditions_for(profile),
+                objectives=self.objectives,
+                margin_percent=self.margin_percent(profile),
+                bounds=bounds,
+                quarantined=is_quarantined(self.state, profile.name, self.now),
+                measured=self._measured() if self.is_active(profile) else None,
             )
-        return tuple(result)
+            for profile in self.profiles
+        )
+
+    def is_active(self, profile: VariantProfile) -> bool:
+        """Whether ``profile`` is that of the variant that serves now."""
+        return self.active is not None and profile.name == self.active.name
+
+    def margin_percent(self, profile: VariantProfile) -> float:
+        """How far below the latency objective ``profile`` must be predicted; the active variant is only measured."""
+        if self.is_active(profile):
+            return 0.0
+        return float(self.switching.up_margin_percent if self._is_up(profile) else self.switching.down_margin_percent)
+
+    def conditions_for(self, profile: VariantProfile) -> Conditions:
+        """The conditions under which ``profile`` is predicted."""
+        return conditions_of(self.state, self.measurement, going_down=not self._is_up(profile))
 
     def choice(self, among: Iterable[str]) -> Choice | None:
         """The choice among the named variants."""
@@ -111,6 +126,26 @@ class Cycle:
     def switch(self, reason: Reason, message: str, *, target: str) -> Decision:
         """Make the endpoint serve ``target``."""
         return self._decision(Action.SWITCH, reason, message, target)
+
+    def short_of_memory(self, entry: Assessment) -> Decision:
+        """Hold, since ``entry`` is due but cannot be loaded beside what is."""
+        name = entry.profile.name
+        message = f"{name} is due, but there is not the memory to load it: {entry.prediction.verdict}."
+        return self.hold(Reason.INSUFFICIENT_SWITCH_MEMORY, message, target=name)
+
+    def clause(self, choice: Choice) -> str:
+        """Why this choice, as the end of a sentence."""
+        p95, budget = choice.assessment.prediction.p95_milliseconds, latency_budget(self.objectives)
+        shown = "it cannot keep up either" if p95 is None else f"predicted p95 {p95:.1f} ms"
+        if p95 is not None and budget is not None:
+            shown += f" of {budget:.1f} ms"
+        if choice.objectives_met:
+            return f"{choice.name} is the most accurate that fits ({shown})"
+        return f"no variant meets all objectives, {choice.name} comes nearest ({shown})"
+
+    def _is_up(self, profile: VariantProfile) -> bool:
+        """Whether ``profile`` is no faster than the active variant."""
+        return self.active is not None and profile.mean_milliseconds >= self.active.mean_milliseconds
 
     def _measured(self) -> Expectation | None:
         found = self.measurement

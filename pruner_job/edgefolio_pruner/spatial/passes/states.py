@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from edgefolio_pruner.spatial.observed import Observed
+from edgefolio_pruner.spatial.passes.observed import Observed
+from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import (
     Barrier,
     Constant,
@@ -29,7 +30,6 @@ from edgefolio_pruner.spatial.roles import (
     Zeros,
 )
 from edgefolio_pruner.spatial.structure import Structure
-from edgefolio_pruner.spatial.weights import Matrices
 
 __all__ = ["State", "States", "propagate"]
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from edgefolio.manifest import Manifest
 from edgefolio.repository.fetching import digest_of_file
-from edgefolio_pruner.stages.work_directory import WorkDirectory
+from edgefolio_pruner.work.directory import WorkDirectory
 
 _STAGE = "decided"
 

@@ -1,13 +1,12 @@
-"""Keep one server to work with: start ours again, find another's again, and know when only a restart helps."""
+"""Supervisor of the server: restarts its own, attaches again to another's, detects when only a restart helps."""
 
 from __future__ import annotations
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import Teller
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
-from edgefolio_edge.health_files import Health
+from edgefolio_edge.agent.change_log import ChangeLog
+from edgefolio_edge.agent.cycle_result import RESTART_NEEDED, CycleFailure
+from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
@@ -23,79 +22,78 @@ DEATHS_UNTIL_BLAMED = 2
 QUICK_STOP_SECONDS = 1.0
 
 
-class KeptServer:
-    """The server of an agent, with the clients of its present life."""
+class ServerSupervisor:
+    """The server of an agent, with the clients of its current process."""
 
     def __init__(
         self,
         host: Host,
         store: ModelStore,
         *,
-        reporter: Reporter,
-        teller: Teller,
-        metrics: AgentMetrics,
-        health: Health,
+        options: AgentOptions,
+        outputs: AgentOutputs,
+        changes: ChangeLog,
         switching: Switching,
-        memory_limit_bytes: int | None = None,
-        is_only_watched: bool = False,
     ) -> None:
-        """``is_only_watched``: nothing is done to it."""
+        """In a dry run the server is unmanaged: it is neither started again nor asked to restart."""
         self.host = host
-        self.health = health
-        self.lives = 0
-        #: Why it cannot be worked with, in words; ``None`` while it can.
+        self.health = outputs.health
+        self.starts = 0
+        #: Why the server cannot be used; ``None`` while it can.
         self.trouble: str | None = None
         self._store = store
-        self._reporter = reporter
-        self._teller = teller
-        self._metrics = metrics
+        self._reporter = outputs.reporter
+        self._changes = changes
+        self._metrics = outputs.metrics
         self._switching = switching
-        self._memory_limit_bytes = memory_limit_bytes
-        self._is_only_watched = is_only_watched
+        self._memory_limit_bytes = options.memory_limit_bytes
+        self._is_unmanaged = options.dry_run
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
+        #: The restart that was requested last, until a cycle's result has carried it.
+        self.failure: CycleFailure | None = None
         self._connect()
 
     def use(self, switching: Switching) -> None:
-        """Observe by other rules from now on."""
+        """Apply other switching rules to the observation."""
         self._switching = switching
         self.observer.use(switching)
 
     def close(self) -> None:
-        """Let go of it; it runs on."""
+        """Close the connection; the server runs on."""
         self.control.close()
 
     def runs(self) -> bool:
-        """Whether there is a server to talk to; one that ended is started or looked for again."""
+        """Whether the server runs. One that ended is restarted, or attached to again."""
         if self.host.is_alive():
             return True
         self._metrics.serving(None, None)
         if not self.host.is_ours:
-            return self._found_again()
-        if not self.host.may_restart() or self._is_only_watched:
+            return self._attach_again()
+        if not self.host.may_restart() or self._is_unmanaged:
             return False
         self._reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
         return self._restart()
 
     def ready_versions(self) -> tuple[int, ...] | None:
-        """The versions that it calls ready; ``None`` if it does not answer."""
+        """The versions that the server reports ready; ``None`` if it does not answer."""
         try:
             ready = self.observer.ready_versions()
         except ControlError as error:
-            self._is_silent(error)
+            self._handle_silence(error)
             return None
         self._silent_cycles = 0
         self.trouble = None
         return ready
 
-    def has_verified(self) -> None:
-        """It answered an inference, verified."""
-        self.host.is_healthy_again()
+    def verified(self) -> None:
+        """Note a verified answer to an inference: failure counters start again."""
+        self.host.reset_backoff()
         self.health.serves()
         self._deaths = ("", 0)
 
     def ended_during(self, variant: str) -> bool:
-        """It ended while ``variant`` was loaded. Returns whether that is the variant's fault, and not chance."""
+        """Count an end of the server while it loaded ``variant``. Returns whether the variant is now blamed for it."""
         deaths = self._deaths[1] + 1 if self._deaths[0] == variant else 1
         blamed = deaths >= DEATHS_UNTIL_BLAMED
         self._deaths = ("", 0) if blamed else (variant, deaths)
@@ -103,20 +101,23 @@ class KeptServer:
             self._lose()
         return blamed
 
-    def restart_or_ask(self, why: str) -> bool:
-        """Have it restarted: our own at once, another's by whoever runs it. Returns whether it was restarted now."""
+    def restart_or_request(self, why: str) -> bool:
+        """Restart our own server; request a restart of another's. Returns whether it was restarted now."""
         self._metrics.serving(None, None)
         if self.host.is_ours:
             return self.host.may_restart() and self._restart(seconds=QUICK_STOP_SECONDS)
-        if self.health.is_told and not self.health.wants_restart:
-            self._reporter.event("condemned", f"Triton must be restarted. {why}")
+        if self.health.is_enabled and not self.health.wants_restart:
+            message = f"Triton must be restarted. {why}"
+            # No revision is named: the server's failure says nothing about the revision.
+            self.failure = CycleFailure(reason=RESTART_NEEDED, message=message)
+            self._reporter.event("condemned", message)
             self._metrics.repaired("server")
         self.health.condemn()
         return False
 
     def _connect(self) -> None:
-        """Make new clients: the server is another one, or the first."""
-        self.lives += 1
+        """Make new clients, for the first server or a new one."""
+        self.starts += 1
         endpoint = self.host.endpoint
         self.control: TritonControl = endpoint.control()
         self.switcher = Switcher(self.control, self._store, warm_up=not endpoint.has_our_backend)
@@ -129,20 +130,20 @@ class KeptServer:
         )
 
     def _restart(self, *, seconds: float = STOP_SECONDS) -> bool:
-        """Start our server anew; the old one gets ``seconds`` to stop. ``False``, and the error said, if that fails."""
+        """Restart our server; the old one gets ``seconds`` to stop. An error is logged, and ``False`` returned."""
         self._metrics.repaired("server")
         self._metrics.serving(None, None)
         self.control.close()
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
-            self._teller.error(error)
+            self._changes.error(error)
             return False
         self._connect()
         return True
 
-    def _found_again(self) -> bool:
-        """Attach to the server that somebody else starts; another one than before has forgotten all that was loaded."""
+    def _attach_again(self) -> bool:
+        """Attach to a server that is not ours. One that was restarted has no model loaded."""
         is_another = self.host.was_found
         if is_another:
             self.health.fails()
@@ -150,9 +151,9 @@ class KeptServer:
             self.host.find_again()
         except UserError as error:
             self.trouble = error.problem
-            self._teller.waiting(error)
+            self._changes.waiting(error)
             if isinstance(error.__cause__, ControlError) and error.__cause__.timed_out:
-                self._counts_silence()
+                self._count_silence()
             return False
         self._silent_cycles = 0
         self.trouble = None
@@ -162,21 +163,21 @@ class KeptServer:
             self.health.renewed()
         return True
 
-    def _is_silent(self, error: ControlError) -> None:
+    def _handle_silence(self, error: ControlError) -> None:
         self.trouble = f"The server does not answer the control calls: {error}"
         if self._silent_cycles == 0:
             self._reporter.event("silent", "The server does not answer the control calls.", cause=str(error))
         if not self.host.is_ours and not error.timed_out:
-            # Its process has ended, or it refuses us: who started it starts it again, and it is looked at anew.
+            # Its process has ended, or it refuses us: it is attached to again after its owner has restarted it.
             self._lose()
         else:
-            self._counts_silence()
+            self._count_silence()
 
-    def _counts_silence(self) -> None:
+    def _count_silence(self) -> None:
         self._silent_cycles += 1
-        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_only_watched:
+        if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_unmanaged:
             self._silent_cycles = 0
-            self.restart_or_ask("It answers no control call.")
+            self.restart_or_request("It answers no control call.")
 
     def _lose(self) -> None:
         self._silent_cycles = 0

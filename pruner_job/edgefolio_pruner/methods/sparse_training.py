@@ -12,10 +12,10 @@ import torch
 
 from edgefolio.files import write_durably
 from edgefolio.specification import Methods, SparseTraining
+from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.stages.inputs import MakingSource
-from edgefolio_pruner.stages.work_directory import WorkDirectory
 from edgefolio_pruner.training import state_digest, train_levels
+from edgefolio_pruner.work.directory import WorkDirectory
 
 DENSE = "dense"
 

@@ -1,4 +1,4 @@
-"""Follow a portfolio's file: objectives and switching rules may change while the agent runs."""
+"""Portfolio file, reread when it changes: objectives and switching rules may change while the agent runs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Protocol
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
 from edgefolio.errors import UserError
-from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.agent.event_log import Reporter
 
 
-class Asked(Protocol):
-    """What is asked of an endpoint now, wherever that is written."""
+class ObjectivesSource(Protocol):
+    """Source of an endpoint's objectives and switching rules: a file, or the operator's orders."""
 
     @property
     def objectives(self) -> Objectives:
-        """What is asked."""
+        """The current objectives."""
 
     @property
     def switching(self) -> Switching:
-        """How variants are switched."""
+        """The current switching rules."""
 
     def reread(self, reporter: Reporter) -> bool:
-        """Look again. Returns whether objectives or switching rules are others now."""
+        """Read the source again. Returns whether objectives or switching rules changed."""
 
 
-class FollowedPortfolio:
-    """A portfolio and what it asks now. A file that became wrong changes nothing; the error is said once."""
+class PortfolioFile:
+    """A portfolio in a file. A change that makes it invalid is ignored, and logged once."""
 
     def __init__(self, path: Path) -> None:
         """Raises :class:`UserError` if the file is no portfolio."""
@@ -39,16 +40,16 @@ class FollowedPortfolio:
 
     @property
     def objectives(self) -> Objectives:
-        """What is asked."""
+        """The current objectives."""
         return objectives_from_specification(self.portfolio.spec.objectives)
 
     @property
     def switching(self) -> Switching:
-        """How variants are switched."""
+        """The current switching rules."""
         return self.portfolio.spec.switching
 
     def reread(self, reporter: Reporter) -> bool:
-        """Read the file again if it changed. Returns whether objectives or switching rules are others now."""
+        """Read the file again if it changed. Returns whether objectives or switching rules changed."""
         signature = _signature(self._path)
         if signature == self._signature or signature is None:
             return False

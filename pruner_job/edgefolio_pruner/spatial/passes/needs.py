@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
+from edgefolio_pruner.spatial.passes.states import State, States, operand_states
+from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Barrier, Contraction, Map, Mixer, Move, Output, Zeros
-from edgefolio_pruner.spatial.states import State, States, operand_states
 from edgefolio_pruner.spatial.structure import Structure
-from edgefolio_pruner.spatial.weights import Matrices
 
 __all__ = ["Merge", "Needs", "find_needs"]
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from edgefolio.errors import EdgefolioError
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.stages.work_mirror import RemoteWork, SupersededError
+from edgefolio_pruner.work.mirror import RemoteWork, SupersededError
 
 logger = logging.getLogger(__name__)
 

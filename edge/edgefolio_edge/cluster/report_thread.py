@@ -1,0 +1,48 @@
+"""After-cycle hook of the agent in a pod: takes the outcomes, and reports in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+
+from edgefolio_edge.agent.cycle_result import CycleResult
+from edgefolio_edge.cluster.orders import Orders
+from edgefolio_edge.cluster.status_writer import StatusWriter
+
+
+class ReportThread:
+    """Hands cycles to a status writer; a link that hangs does not hold up the agent's cycle."""
+
+    def __init__(self, orders: Orders, writer: StatusWriter) -> None:
+        self._orders = orders
+        self._writer = writer
+        self._result: CycleResult | None = None
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
+        self._thread.start()
+
+    def after_cycle(self, result: CycleResult) -> None:
+        """Take the outcomes now; report the rest, unless a newer cycle comes first."""
+        if result.failure is not None:
+            self._writer.failed(result.failure)
+        if result.switched and self._orders.is_autonomous:
+            self._orders.acted()
+        with self._condition:
+            self._result = result
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """End after the report under way."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout=15)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._result is not None or self._stopping)
+                result, self._result = self._result, None
+                if result is None:
+                    return
+            self._writer.after_cycle(result)

@@ -1,0 +1,181 @@
+"""Cache of Kubernetes objects, indexed by namespace and label, that reports each change.
+
+Fields that nobody here reads are dropped on the way in: on a site with many pods they would be most of the operator's
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from edgefolio_operator.kube.objects import Object, ObjectKey, object_key, resource_version
+from edgefolio_operator.labels import GROUP
+
+_Index = dict[tuple[str, ...], set[ObjectKey]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One cached object before and after a change; ``None`` where it does not exist."""
+
+    before: Object | None
+    after: Object | None
+
+    @property
+    def object(self) -> Object:
+        """The object, as it is or as it was last."""
+        found = self.before if self.after is None else self.after
+        assert found is not None
+        return found
+
+    @property
+    def is_by_user(self) -> bool:
+        """Whether the spec, an annotation of ours or the deletion was written, and not a status alone."""
+        if self.before is None or self.after is None:
+            return self.before is not self.after
+        return _user_input(self.before) != _user_input(self.after)
+
+
+class ObjectCache:
+    """Objects by namespace and name, reduced by ``transform``; ``on_change`` is called after each change."""
+
+    def __init__(
+        self,
+        on_change: Callable[[Change], None] = lambda _: None,
+        *,
+        transform: Callable[[Object], Object] | None = None,
+    ) -> None:
+        self._objects: dict[ObjectKey, Object] = {}
+        self._on_change = on_change
+        self._transform = strip_unread_fields if transform is None else transform
+        self._by_namespace: _Index = {}
+        #: For each label that was asked for, by namespace and value.
+        self._by_label: dict[str, _Index] = {}
+
+    def put(self, thing: Object) -> None:
+        """Add or replace ``thing``, unless the cached one is as new."""
+        held = self._objects.get(object_key(thing))
+        version = resource_version(thing)
+        if held is None or _uid(held) != _uid(thing) or resource_version(held) < version or not version:
+            self._set(object_key(thing), self._transform(thing))
+
+    def delete(self, thing: Object) -> None:
+        """Remove ``thing``, of which only namespace and name count."""
+        self._set(object_key(thing), None)
+
+    def replace(self, things: Iterable[Object]) -> None:
+        """Hold exactly ``things``; those that did not change cause no change."""
+        listed = {object_key(thing): thing for thing in things}
+        for key in self._objects.keys() - listed.keys():
+            self._set(key, None)
+        for key, thing in listed.items():
+            held = self._objects.get(key)
+            if held is None or _uid(held) != _uid(thing) or resource_version(held) != resource_version(thing):
+                self._set(key, self._transform(thing))
+
+    def merge(self, things: Iterable[Object], *, version: str) -> int:
+        """Make up for what was missed: ``things`` is all that there was at ``version``. Returns how much that was.
+
+        Changes after that version may have been seen already; they stand.
+        """
+        listed = {object_key(thing): thing for thing in things}
+        at = int(version) if version.isdigit() else 0
+        newer = [
+            thing
+            for key, thing in listed.items()
+            if key not in self._objects or resource_version(self._objects[key]) < resource_version(thing)
+        ]
+        gone = [held for key, held in self._objects.items() if key not in listed and resource_version(held) <= at]
+        for thing in newer:
+            self.put(thing)
+        for held in gone:
+            self.delete(held)
+        return len(newer) + len(gone)
+
+    def get(self, name: str, namespace: str = "") -> Object | None:
+        """The object called ``name``."""
+        return self._objects.get((namespace, name))
+
+    def select(self, *, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> list[Object]:
+        """Objects in ``namespace`` that carry ``labels``, by namespace and name."""
+        wanted = dict(labels or {})
+        keys: Iterable[ObjectKey] = self._objects
+        if namespace is not None and wanted:
+            label, value = wanted.popitem()
+            keys = self._index(label).get((namespace, value), ())
+        elif namespace is not None:
+            keys = self._by_namespace.get((namespace,), ())
+        return [self._objects[key] for key in sorted(keys) if wanted.items() <= _labels(self._objects[key]).items()]
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def _index(self, label: str) -> _Index:
+        if label not in self._by_label:
+            index: _Index = {}
+            self._by_label[label] = index
+            for key, thing in self._objects.items():
+                if (value := _labels(thing).get(label)) is not None:
+                    index.setdefault((key[0], value), set()).add(key)
+        return self._by_label[label]
+
+    def _set(self, key: ObjectKey, thing: Object | None) -> None:
+        before = self._objects.pop(key, None)
+        if before is not None:
+            for index, group in self._groups(key, before):
+                index[group].discard(key)
+                if not index[group]:
+                    del index[group]
+        if thing is not None:
+            self._objects[key] = thing
+            for index, group in self._groups(key, thing):
+                index.setdefault(group, set()).add(key)
+        if before is not None or thing is not None:
+            self._on_change(Change(before=before, after=thing))
+
+    def _groups(self, key: ObjectKey, thing: Object) -> Iterator[tuple[_Index, tuple[str, ...]]]:
+        yield self._by_namespace, (key[0],)
+        for label, index in self._by_label.items():
+            if (value := _labels(thing).get(label)) is not None:
+                yield index, (key[0], value)
+
+
+def strip_unread_fields(thing: Object) -> Object:
+    """``thing`` without the fields that no reconciler reads."""
+    metadata = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
+    kept = {**thing, "metadata": metadata}
+    if thing.get("kind") == "Pod":
+        kept["spec"] = {"nodeName": thing["spec"].get("nodeName")}
+        status = thing.get("status", {})
+        kept["status"] = {key: status[key] for key in ("phase", "conditions", "containerStatuses") if key in status}
+    elif thing.get("kind") == "Node":
+        kept.pop("spec", None)
+        status = thing.get("status", {})
+        total = status.get("allocatable") or {}
+        kept["status"] = {
+            "conditions": status.get("conditions", []),
+            "allocatable": {key: total[key] for key in ("cpu", "memory") if key in total},
+        }
+    elif thing.get("kind") in ("DaemonSet", "Service"):
+        kept.pop("spec", None)
+        kept.pop("status", None)
+    elif thing.get("kind") == "Job":
+        kept["spec"] = {"suspend": thing["spec"].get("suspend", False)}
+    return kept
+
+
+def _uid(thing: Object) -> str:
+    return str(thing["metadata"].get("uid", ""))
+
+
+def _labels(thing: Object) -> Mapping[str, str]:
+    found: Mapping[str, str] = thing["metadata"].get("labels") or {}
+    return found
+
+
+def _user_input(thing: Object) -> tuple[object, ...]:
+    metadata = thing["metadata"]
+    # slo.edgefolio.dev/ as well; annotations of other tools are no input of ours.
+    ours = {key: value for key, value in (metadata.get("annotations") or {}).items() if f"{GROUP}/" in key}
+    return (*(metadata.get(key) for key in ("uid", "generation", "deletionTimestamp")), ours)

@@ -1,0 +1,148 @@
+"""Cache of objects: the newest version, reduced, found by namespace and label, with each change reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+
+from edgefolio_operator.kube.cache import Change, ObjectCache, strip_unread_fields
+
+
+def thing(name: str, version: int, **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "models", "uid": name, "resourceVersion": str(version), **fields}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+def versions(store: ObjectCache) -> dict[str, str]:
+    return {entry["metadata"]["name"]: entry["metadata"]["resourceVersion"] for entry in store.select()}
+
+
+def test_an_older_version_does_not_come_back() -> None:
+    store = ObjectCache()
+    store.put(thing("a", 7))
+    store.put(thing("a", 5))
+    assert versions(store) == {"a": "7"}
+    store.put(thing("a", 5, uid="another"))
+    assert versions(store) == {"a": "5"}
+
+
+def test_a_list_makes_up_for_what_was_missed() -> None:
+    changes: list[None] = []
+    store = ObjectCache(lambda _: changes.append(None))
+    for entry in (thing("same", 1), thing("changed", 2), thing("gone", 3), thing("newer", 12), thing("made-after", 13)):
+        store.put(entry)
+    changes.clear()
+    missed = store.merge(
+        [thing("same", 1), thing("changed", 8), thing("newer", 4), thing("added", 9)],
+        version="10",
+    )
+    # "newer" and "made-after" were seen after the list was made: they stand.
+    assert versions(store) == {"same": "1", "changed": "8", "newer": "12", "made-after": "13", "added": "9"}
+    assert missed == 3
+    assert len(changes) == 3
+    assert store.merge([thing(name, int(version)) for name, version in versions(store).items()], version="20") == 0
+
+
+def test_what_users_write_is_told_from_what_is_reported() -> None:
+    changes: list[Change] = []
+    cache = ObjectCache(changes.append)
+
+    def is_by_user(version: int, **fields: Any) -> bool:
+        changes.clear()
+        cache.put(thing("a", version, **fields))
+        (change,) = changes
+        return change.is_by_user
+
+    assert is_by_user(1, generation=1)
+    assert not is_by_user(2, generation=1)  # a status was written
+    assert is_by_user(3, generation=2)
+    assert is_by_user(4, generation=2, annotations={"edgefolio.dev/make-requested-at": "now"})
+    assert not is_by_user(5, generation=2, annotations={"edgefolio.dev/make-requested-at": "now", "helm.sh/x": "1"})
+    assert is_by_user(6, generation=2, annotations={"slo.edgefolio.dev/latency-p95-ms": "5"})
+    assert is_by_user(7, generation=2)
+    assert is_by_user(8, generation=2, deletionTimestamp="2026-01-01T00:00:00Z")
+    assert not is_by_user(9, generation=2, deletionTimestamp="2026-01-01T00:00:00Z")
+
+
+def test_each_change_is_reported_once() -> None:
+    changes: list[Change] = []
+    cache = ObjectCache(changes.append)
+    cache.put(thing("a", 1))
+    cache.put(thing("a", 1))
+    cache.put(thing("b", 2))
+    cache.replace([thing("b", 2), thing("c", 3)])
+    cache.delete(thing("c", 3))
+    cache.delete(thing("c", 3))
+    told = [
+        (change.object["metadata"]["name"], change.before is not None, change.after is not None) for change in changes
+    ]
+    assert told == [
+        ("a", False, True),
+        ("b", False, True),
+        ("a", True, False),
+        ("c", False, True),
+        ("c", True, False),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "delete", "replace"]),
+            st.sampled_from(["a", "b", "c"]),
+            st.sampled_from(["n1", "n2"]),
+            st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2"])),
+        ),
+        max_size=12,
+    )
+)
+def test_the_indexes_find_what_a_scan_finds(steps: list[tuple[str, str, str, dict[str, str]]]) -> None:
+    cache = ObjectCache()
+    for version, (step, name, namespace, labels) in enumerate(steps, start=1):
+        entry = thing(name, version, namespace=namespace, labels=labels)
+        if step == "replace":
+            cache.replace([entry])
+        else:
+            getattr(cache, step)(entry)
+        everything = cache.select()
+        assert len(cache) == len(everything)
+        for where in ("n1", "n2"):
+            inside = [found for found in everything if found["metadata"]["namespace"] == where]
+            assert cache.select(namespace=where) == inside
+            for wanted in ({"x": "1"}, {"x": "1", "y": "2"}):
+                carrying = [found for found in inside if wanted.items() <= found["metadata"]["labels"].items()]
+                assert cache.select(namespace=where, labels=wanted) == carrying
+
+
+def test_of_a_node_conditions_and_what_it_has_are_kept() -> None:
+    node = {
+        "kind": "Node",
+        "metadata": {"name": "edge-1", "managedFields": [1]},
+        "spec": {"podCIDR": "10.0.0.0/24"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "images": [{"names": ["x"]}] * 50,
+        },
+    }
+    assert strip_unread_fields(node) == {
+        "kind": "Node",
+        "metadata": {"name": "edge-1"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "allocatable": {"cpu": "4", "memory": "8Gi"},
+        },
+    }
+    assert strip_unread_fields({"kind": "Node", "metadata": {"name": "x"}})["status"] == {
+        "conditions": [],
+        "allocatable": {},
+    }
+
+
+def test_objects_are_reduced_by_the_transform() -> None:
+    store = ObjectCache(transform=lambda found: {"metadata": found["metadata"]})
+    store.put(thing("a", 1))
+    assert store.get("a", "models") == {"metadata": thing("a", 1)["metadata"]}

@@ -1,0 +1,152 @@
+"""The one mapper between the decision's values and what is stored: every field survives, and no stored byte changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefolio.contract.endpoint_report import (
+    DECISION,
+    OBSERVATION,
+    PROFILE,
+    STATE,
+    observation_of,
+    profile_of,
+    report_of_decision,
+    report_of_observation,
+    state_of,
+    variant_status_of,
+)
+from edgefolio.contract.status_mapper import StatusMapper
+from edgefolio.decision import types
+from edgefolio.decision.recording.encoding import decoded, encoded
+from edgefolio.decision.types import Decision, Observation, State, TrafficWindow, VariantProfile
+from edgefolio.specification.base import DecimalString
+from edgefolio.specification.conditions import StatusRecord
+from edgefolio.specification.endpoint import EndpointStatus, TrafficReport
+from edgefolio.specification.portfolio_status import VariantStatus
+
+#: Written by the version before this mapper, and how that version read it again 100 s later.
+STORED = [json.loads(line) for line in (Path(__file__).parent / "stored_statuses.jsonl").read_text().splitlines()]
+VALUES = [entry for entry in vars(types).values() if dataclasses.is_dataclass(entry)]
+#: Bounds that every number in a status keeps: ranks, counts of failures, factors, instants.
+SCALARS: dict[type, st.SearchStrategy[Any]] = {
+    float: st.integers(1, 10_000).map(float),
+    int: st.integers(1, 99),
+    bool: st.booleans(),
+    str: st.sampled_from(["dense", "small", "a-b_c"]),
+}
+
+
+def drawn(hint: Any) -> st.SearchStrategy[Any]:
+    """Any value of a field: drawn by its type, so that a field that is added is tested without a word here."""
+    if get_origin(hint) in (Union, UnionType):
+        (inner,) = (argument for argument in get_args(hint) if argument is not NoneType)
+        return st.none() | drawn(inner)
+    if get_origin(hint) is tuple:
+        return st.lists(drawn(get_args(hint)[0]), max_size=3).map(tuple)
+    if dataclasses.is_dataclass(hint):
+        return values_of(hint)
+    return st.sampled_from(hint) if issubclass(hint, Enum) else SCALARS[hint]
+
+
+def values_of(kind: Any, *, without: tuple[str, ...] = (), **fixed: Any) -> st.SearchStrategy[Any]:
+    fields = {name: drawn(hint) for name, hint in get_type_hints(kind).items() if name not in without}
+    return st.builds(kind, **fields, **{name: st.just(value) for name, value in fixed.items()})
+
+
+MAPPERS = [entry for mapper in (PROFILE, OBSERVATION, STATE) for entry in (mapper, *mapper.parts)]
+#: What of an observation stands beside its report, and what of the reports is not of the value.
+BESIDE = {"active_variant": "dense", "resident_variants": ("dense",)}
+REQUIRED = {"time": "t", "valid_until": "t", "action": "Hold", "reason": "Pinned", "decided_by": "Agent"}
+
+
+@pytest.mark.parametrize("mapper", MAPPERS, ids=lambda mapper: mapper.value.__name__)
+@given(data=st.data())
+def test_every_field_survives_the_way_through_the_status(mapper: StatusMapper[Any, Any], data: st.DataObject) -> None:
+    rest = {name: value for name, value in BESIDE.items() if name in mapper.unreported}
+    value = data.draw(values_of(mapper.value, without=mapper.unreported, **rest))
+    needed = {name: word for name, word in REQUIRED.items() if name in mapper.report.model_fields}
+    report = mapper.report(**(needed | mapper.written(value)))
+    stored = report.model_dump_json(by_alias=True, exclude_none=True)
+    assert mapper.read(mapper.report.model_validate_json(stored), **rest) == value
+
+
+@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_every_field_survives_the_way_through_a_trace(kind: Any, data: st.DataObject) -> None:
+    value = data.draw(values_of(kind))
+    assert decoded(kind, json.loads(json.dumps(encoded(value), allow_nan=False))) == value
+
+
+def test_every_value_of_the_decision_is_told_about() -> None:
+    mapped = {mapper.value for mapper in (*MAPPERS, DECISION)}
+    told = {kind.__name__ for kind in VALUES} - {kind.__name__ for kind in mapped}
+    # What is asked, what the cluster says of a node, and what only the core remembers.
+    assert told == {"Objectives", "NodeState", "Prediction", "FittingVariant", "TrafficBefore"}
+
+
+def test_a_new_signal_is_one_field_on_each_side() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Window(TrafficWindow):
+        dropped_percent: float | None = None
+
+    class WindowReport(TrafficReport):
+        dropped_percent: DecimalString | None = None
+
+    renamed = {"seconds": "window_seconds"}
+    with pytest.raises(TypeError, match="dropped_percent"):
+        StatusMapper(Window, TrafficReport, renamed=renamed)
+    mapper = StatusMapper(Window, WindowReport, renamed=renamed)
+    window = Window(
+        seconds=5,
+        requests=1,
+        failures=0,
+        executions=1,
+        mean_compute_milliseconds=1,
+        mean_queue_milliseconds=0,
+        mean_total_milliseconds=1,
+        in_flight=0.5,
+        age_seconds=0,
+        dropped_percent=12.5,
+    )
+    report = mapper.report_of(window)
+    assert report.model_dump(by_alias=True)["droppedPercent"] == "12.5"
+    assert mapper.read(report) == window
+
+
+def text(model: StatusRecord) -> str:
+    return json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True), separators=(",", ":"))
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda stored: f"{stored['now']:.0f}")
+def test_what_is_written_is_what_the_version_before_wrote(stored: dict[str, Any]) -> None:
+    observation, state = decoded(Observation, stored["observation"]), decoded(State, stored["state"])
+    status = EndpointStatus(
+        active_variant=observation.active_variant,
+        resident_variants=observation.resident_variants,
+        observation=report_of_observation(observation, now=stored["now"], valid_seconds=60),
+        decision=report_of_decision(decoded(Decision, stored["decision"]), state, decided_by_agent=stored["agent"]),
+    )
+    assert text(status) == stored["status"]
+    assert text(variant_status_of(decoded(VariantProfile, stored["profile"]))) == stored["variant"]
+    (stored["observation"].get("traffic") or {}).pop("batch", None)
+    for value, recorded in ((observation, "observation"), (state, "state")):
+        assert json.dumps(encoded(value)) == json.dumps(stored[recorded])
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda stored: f"{stored['now']:.0f}")
+def test_what_the_version_before_wrote_is_read_as_it_was(stored: dict[str, Any]) -> None:
+    status = EndpointStatus.model_validate_json(stored["status"])
+    read = stored["read"]
+    assert observation_of(status, now=stored["now"] + 100) == decoded(Observation, read["observation"])
+    assert state_of(status.decision) == decoded(State, read["state"])
+    assert profile_of(VariantStatus.model_validate_json(stored["variant"])) == decoded(VariantProfile, read["profile"])
