@@ -159,6 +159,24 @@ def test_a_restored_etcd_is_believed(server: FakeApiServer) -> None:
     asyncio.run(work())
 
 
+def test_many_watches_leave_connections_for_requests(server: FakeApiServer) -> None:
+    """As of an operator of many namespaces: each of its watches holds a connection."""
+
+    async def work() -> None:
+        server.put(THINGS, "a")
+        async with Api(server.access) as api, asyncio.TaskGroup() as tasks:
+            informers = [Informer(api, ObjectCache(), api_version="v1", plural="things") for _ in range(60)]
+            running = [tasks.create_task(made.run()) for made in informers]
+            async with asyncio.timeout(10):
+                while server.count("watch") < len(informers):
+                    await asyncio.sleep(0.05)
+                assert (await api.get(f"{THINGS}/a"))["metadata"]["name"] == "a"
+            for task in running:
+                task.cancel()
+
+    asyncio.run(work())
+
+
 def test_a_rotated_authority_and_token_cut_nobody_off(tmp_path: Path) -> None:
     authorities = make_authorities(tmp_path / "authorities")
 

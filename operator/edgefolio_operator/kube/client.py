@@ -1,7 +1,7 @@
-"""The few calls to the Kubernetes API that the operator needs, over aiohttp.
+"""Asynchronous client of the API server, over aiohttp.
 
 The official client would be most of the operator's memory; kopf brings aiohttp anyway. Writing is server-side apply
-under one field manager: what the operator no longer says is taken away, what others say is left alone.
+under one field manager: a field that the operator no longer sets is removed, fields of others are left alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import MANAGER
 
 _REQUEST_SECONDS = 20.0
+_CONNECTIONS = 32
 _TIMEOUT = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
 #: The server ends a watch after this long; it sends a bookmark about once a minute, so that silence means a dead link.
 _WATCH_SECONDS = 240
@@ -44,24 +45,30 @@ class ApiError(Exception):
 
 
 class Api:
-    """One connection pool to the API server; use it as an async context."""
+    """Client of the API server; use it as an async context.
+
+    ``writes`` is called with the kind before each write. A watch without a word for ``silence_seconds`` is given up.
+    """
 
     def __init__(self, access: Access, *, silence_seconds: float = SILENCE_SECONDS) -> None:
         self.access = access
-        self._silence_seconds = silence_seconds
         self.writes: Callable[[str], None] = lambda _kind: None
+        self._silence_seconds = silence_seconds
         self._answered_at = time.monotonic()
-        self._session: aiohttp.ClientSession | None = None
+        self._requests: aiohttp.ClientSession | None = None
+        self._watches: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Api:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=32),
-        )
+        self._requests = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_CONNECTIONS))
+        # Each watch holds its connection: in one pool, those of many namespaces would leave none for requests.
+        self._watches = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None
-        await self._session.close()
+        assert self._requests is not None
+        assert self._watches is not None
+        await self._requests.close()
+        await self._watches.close()
         await asyncio.sleep(_GOODBYE_SECONDS)
 
     @property
@@ -74,8 +81,7 @@ class Api:
         return await self._request("GET", path, params={"labelSelector": selector} if selector else None)
 
     async def text(self, path: str, params: dict[str, str], *, longest_seconds: float) -> str:
-        """What stands at ``path`` as plain text, a log as a rule."""
-        assert self._session is not None
+        """The plain text at ``path``, usually a log."""
         timeout = aiohttp.ClientTimeout(total=longest_seconds)
         async with self._open("GET", path, params, headers={"Accept": "*/*"}, timeout=timeout) as answer:
             raw = await answer.read()
@@ -114,7 +120,7 @@ class Api:
         )
 
     async def delete(self, path: str) -> None:
-        """Delete the object at ``path`` and, in the background, what it owns; one that is gone is no error."""
+        """Delete the object at ``path`` and, in the background, what it owns; one that does not exist is no error."""
         self.writes("Delete")
         try:
             await self._request("DELETE", path, params={"propagationPolicy": "Background"})
@@ -134,7 +140,6 @@ class Api:
 
         Raises :class:`ApiError` (410 if ``version`` is too old) and :class:`aiohttp.ClientError`.
         """
-        assert self._session is not None
         parameters = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -143,7 +148,7 @@ class Api:
             **({"labelSelector": selector} if selector else {}),
         }
         timeout = aiohttp.ClientTimeout(total=None, connect=_REQUEST_SECONDS, sock_read=self._silence_seconds)
-        async with self._open("GET", path, parameters, timeout=timeout) as answer:
+        async with self._open("GET", path, parameters, timeout=timeout, session=self._watches) as answer:
             if answer.status >= 400:
                 raise _error(answer.status, await answer.read())
             buffer = b""
@@ -184,10 +189,12 @@ class Api:
         data: str | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
         timeout: aiohttp.ClientTimeout = _TIMEOUT,
+        session: aiohttp.ClientSession | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        assert self._session is not None
+        session = session or self._requests
+        assert session is not None, "the client is used outside its context"
         credentials = self.access.current()
-        return self._session.request(
+        return session.request(
             method,
             credentials.server + path,
             params=params,
