@@ -1,4 +1,4 @@
-"""The API server as the commands use it: four kinds read, annotations written. The official client does the access.
+"""Client for the API server: reads four kinds, writes annotations; access is the official client's.
 
 Users' kubeconfigs have login plug-ins, proxies and certificates of all sorts; the official client knows them.
 """
@@ -23,13 +23,13 @@ Object = Mapping[str, Any]
 
 MANAGER = "kubectl-edgefolio"
 GROUP, VERSION = API_VERSION.split("/")
-#: Seconds to connect, seconds to wait for an answer.
-_PATIENCE = (5, 30)
+#: Seconds to connect and to read.
+_TIMEOUTS = (5, 30)
 _PAGE = 500
 
 
-class ApiTrouble(EdgefolioError):  # noqa: N818 - a state of the world, not a mistake
-    """The API server cannot be asked, or refuses: one line that says what to do."""
+class ApiRequestFailed(EdgefolioError):  # noqa: N818
+    """The API server does not answer or refuses; the message is one line and says what to do."""
 
 
 class NotFound(EdgefolioError):  # noqa: N818
@@ -37,21 +37,21 @@ class NotFound(EdgefolioError):  # noqa: N818
 
 
 class Cluster:
-    """One API server, entered as the kubeconfig says; ``namespace`` is where names without one are looked for."""
+    """The API server of a kubeconfig's context; ``namespace`` is the default for names."""
 
     def __init__(self, *, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
         """Raises :class:`UserError` if the kubeconfig cannot be used."""
-        self.namespace, api = _entered(kubeconfig, context, namespace)
+        self.namespace, api = _connect(kubeconfig, context, namespace)
         self._server = api.configuration.host
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
-        # Its versions differ in the kind of patch that they take a dictionary for.
+        # Versions of the client differ in the kind of patch that they send for a dictionary.
         self._patching = client.ApiClient(api.configuration, "Content-Type", "application/merge-patch+json")
-        self._ahead = 0.0
+        self._clock_offset = 0.0
 
     def now(self) -> float:
         """Seconds since the epoch by the API server's clock: ages do not depend on the user's own."""
-        return time.time() + self._ahead
+        return time.time() + self._clock_offset
 
     def portfolios(self, namespace: str | None) -> list[Object]:
         """The ModelPortfolios of ``namespace``, of all namespaces if it is ``None``."""
@@ -63,17 +63,17 @@ class Cluster:
 
     def pod(self, name: str) -> Object:
         """One pod. Raises :class:`NotFound`."""
-        return self._asked(lambda **options: self._core.read_namespaced_pod(name, self.namespace, **options))
+        return self._request(lambda **options: self._core.read_namespaced_pod(name, self.namespace, **options))
 
     def node(self, name: str) -> Object:
         """One node. Raises :class:`NotFound`."""
-        return self._asked(lambda **options: self._core.read_node(name, **options))
+        return self._request(lambda **options: self._core.read_node(name, **options))
 
     def annotate_pod(self, name: str, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of a pod; ``None`` removes one. Raises :class:`NotFound`."""
         body = {"metadata": {"annotations": dict(annotations)}}
         core = client.CoreV1Api(self._patching)
-        self._asked(
+        self._request(
             lambda **options: core.patch_namespaced_pod(name, self.namespace, body, field_manager=MANAGER, **options)
         )
 
@@ -81,7 +81,7 @@ class Cluster:
         """Set annotations of a ModelPortfolio; ``None`` removes one. Raises :class:`NotFound`."""
         body = {"metadata": {"annotations": dict(annotations)}}
         custom = client.CustomObjectsApi(self._patching)
-        self._asked(
+        self._request(
             lambda **options: custom.patch_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, "modelportfolios", name, body, field_manager=MANAGER, **options
             )
@@ -99,9 +99,9 @@ class Cluster:
                 return self._custom.list_namespaced_custom_object(GROUP, VERSION, namespace, plural, **page, **options)
 
             try:
-                answer = self._asked(ask)
+                answer = self._request(ask)
             except NotFound as error:
-                raise ApiTrouble(
+                raise ApiRequestFailed(
                     f"{self._server} knows no {plural}.{GROUP}: Edgefolio is not installed there. "
                     "Install it with Helm, or name another --context."
                 ) from error
@@ -110,40 +110,42 @@ class Cluster:
             if not token:
                 return items
 
-    def _asked(self, request: Callable[..., Any]) -> Object:
-        """The answer as it came, not as the client's models see it: they lack what is new."""
+    def _request(self, request: Callable[..., Any]) -> Object:
+        """The answer's raw JSON: the client's models drop fields that are newer than they are."""
         try:
-            answer = request(_preload_content=False, _request_timeout=_PATIENCE)
+            answer = request(_preload_content=False, _request_timeout=_TIMEOUTS)
             date = answer.headers.get("Date")
             if date is not None:
-                self._ahead = parsedate_to_datetime(date).timestamp() - time.time()
+                self._clock_offset = parsedate_to_datetime(date).timestamp() - time.time()
             document: Object = json.loads(answer.data)
             return document
         except client.ApiException as error:
-            raise self._trouble(error) from error
+            raise self._failure(error) from error
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise ApiTrouble(
+            raise ApiRequestFailed(
                 f"{self._server} does not answer ({_root(error)}). Check: kubectl get --raw /readyz"
             ) from error
 
-    def _trouble(self, error: client.ApiException) -> EdgefolioError:
-        said = _said(error)
+    def _failure(self, error: client.ApiException) -> EdgefolioError:
+        message = _error_message(error)
         if error.status == 404:
-            return NotFound(said)
+            return NotFound(message)
         if error.status == 401:
-            return ApiTrouble(f"{self._server} does not know you (401). Log in again, or name another --context.")
+            return ApiRequestFailed(f"{self._server} does not know you (401). Log in again, or name another --context.")
         if error.status == 403:
-            return ApiTrouble(f"{said}. Ask for the role edgefolio-view (to look) or the role edit (to change pods).")
-        return ApiTrouble(f"{self._server} refuses ({error.status}): {said}")
+            return ApiRequestFailed(
+                f"{message}. Ask for the role edgefolio-view (to look) or the role edit (to change pods)."
+            )
+        return ApiRequestFailed(f"{self._server} refuses ({error.status}): {message}")
 
 
-def _entered(kubeconfig: str | None, context: str | None, namespace: str | None) -> tuple[str, Any]:
-    """The namespace and the client that the kubeconfig gives; in a pod without one, its service account."""
+def _connect(kubeconfig: str | None, context: str | None, namespace: str | None) -> tuple[str, Any]:
+    """Default namespace and client from the kubeconfig; in a pod without one, from its service account."""
     try:
         contexts, active = config.list_kube_config_contexts(config_file=kubeconfig)
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
-        if kubeconfig is None and context is None and (entered := _service_account()) is not None:
-            return namespace or entered[0], entered[1]
+        if kubeconfig is None and context is None and (found := _service_account()) is not None:
+            return namespace or found[0], found[1]
         raise UserError(
             f"no cluster is named ({_first_line(error)}).",
             field="--kubeconfig",
@@ -178,7 +180,7 @@ def _service_account() -> tuple[str, Any] | None:
         return None
 
 
-def _said(error: client.ApiException) -> str:
+def _error_message(error: client.ApiException) -> str:
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):

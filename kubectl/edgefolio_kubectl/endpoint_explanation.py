@@ -1,8 +1,7 @@
-"""Why an endpoint serves what it serves: the core's own judgement on what the endpoint reports. Pure.
+"""Explanation of an endpoint's variant: the core's choice for its last report. Pure.
 
-The operator decides with the same function, profiles, objectives and report. Two things it has that nobody else can
-see: how long a violation or a calm has lasted (in its memory), and what it knows of the node. So this is what it comes
-to once nothing has to be waited for, beside what it said last.
+The operator decides with the same function, profiles, objectives and report. It alone knows how long a violation or a
+calm has lasted, and the node's figures. So this is its choice once all waiting times are over, beside its last one.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from edgefolio.decision.types import State
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
 from edgefolio_kubectl.display.formatting import clean, span
-from edgefolio_kubectl.views import EndpointView, PortfolioView, Seen, Told
+from edgefolio_kubectl.views import CurrentDecision, EndpointView, LastObservation, PortfolioView
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointExplanation:
-    """One endpoint: what is seen, what was said, what the core would choose, what it must wait for.
+    """One endpoint: its last observation, the decision in force, the core's choice, and what that waits for.
 
     ``explanation`` is ``None`` while no revision is published; ``timers`` are clauses for people.
     """
 
     endpoint: EndpointView
     spec: EndpointSpecification
-    seen: Seen | None
-    told: Told | None
+    observation: LastObservation | None
+    current_decision: CurrentDecision | None
     explanation: Explanation | None
     timers: tuple[str, ...]
 
@@ -55,8 +54,8 @@ def explain_endpoint(
     return EndpointExplanation(
         endpoint=endpoint,
         spec=spec,
-        seen=endpoint.seen(variants, now=now),
-        told=endpoint.told,
+        observation=endpoint.last_observation(variants, now=now),
+        current_decision=endpoint.current_decision,
         explanation=explanation,
         timers=tuple(timers(state, spec.switching, now=now)),
     )

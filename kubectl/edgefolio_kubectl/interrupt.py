@@ -1,4 +1,4 @@
-"""Ctrl-C that is never lost."""
+"""Handling of SIGINT that loses no Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @contextmanager
 def until_interrupted() -> Iterator[threading.Event]:
-    """Ctrl-C ends the block, at once as a rule, and at the latest where the block looks at the event that is given.
+    """Ctrl-C ends the block, usually at once, at the latest where the block checks the event.
 
-    Python raises KeyboardInterrupt wherever it happens to be, and forgets it in a finalizer or a callback of garbage
-    collection: a program that waits for the exception alone sometimes goes on.
+    Python drops a KeyboardInterrupt that is raised in a finalizer or a callback of garbage collection, so that the
+    exception alone does not always end a program.
     """
     interrupted = threading.Event()
 

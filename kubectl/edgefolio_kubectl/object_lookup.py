@@ -1,4 +1,4 @@
-"""Which object a user means; a name that nothing has is answered with those that are like it."""
+"""Look-up of portfolios and endpoints by the name that a user typed, with suggestions for an unknown one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def endpoint_called(
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A remedy for an unknown name: the names that are most like it, or the first ones if none is."""
+    """The remedy for an unknown name: up to ten similar names, or the first ten."""
     if not known:
         return "There is none at all."
     close = difflib.get_close_matches(name, known, n=10, cutoff=0.4) or sorted(known)[:10]

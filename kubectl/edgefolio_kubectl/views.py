@@ -1,6 +1,6 @@
-"""Portfolios and endpoints as people look at them: what the API server holds, put together. Pure.
+"""View models of portfolios and endpoints, built from the stored objects. Pure.
 
-Total for anything that is stored: what cannot be read counts as absent, so that the rest can still be seen.
+What cannot be read counts as absent, so that the rest is still shown.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from edgefolio.specification.tolerant import understood
 Object = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
-#: Conditions that are as wished while they are true; all others are as wished while they are false.
+#: Conditions that are expected to be true; all others are expected to be false.
 _GOOD_WHEN_TRUE = frozenset(
     {"Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"}
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """The decision that counts for an endpoint, and whose it is."""
+class CurrentDecision:
+    """The decision in force at an endpoint, and whether operator or agent made it."""
 
     action: Action
     reason: str
@@ -40,11 +40,11 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What was last observed of an endpoint.
+class LastObservation:
+    """The last observation of an endpoint.
 
     ``p95_milliseconds`` is the server's own where it has one, else (``p95_is_estimated``) the core's, from means.
-    ``stale`` is an observation that its agent should have renewed.
+    ``stale``: the agent should have renewed it by now.
     """
 
     age_seconds: float
@@ -85,12 +85,12 @@ class EndpointView:
 
     @property
     def autonomous(self) -> bool:
-        """Whether the agent decides, since it is cut off."""
+        """Whether the agent is cut off and decides alone."""
         return any(entry.type == "Autonomous" and entry.status == "True" for entry in self.status.conditions)
 
     @property
     def paused(self) -> bool:
-        """Whether it is left as it is."""
+        """Whether its variant is kept unchanged."""
         return self.spec is not None and self.spec.switching.policy == "Paused"
 
     @property
@@ -99,11 +99,11 @@ class EndpointView:
         return self.spec is not None and self.spec.pinned
 
     @property
-    def told(self) -> Told | None:
-        """The decision that counts: the agent's while it is cut off, else the operator's."""
+    def current_decision(self) -> CurrentDecision | None:
+        """The decision in force: the agent's while it is cut off, else the operator's."""
         decision, spec = self.status.decision, self.spec
         if decision is not None and (self.autonomous or decision.decided_by == "Agent"):
-            return Told(
+            return CurrentDecision(
                 action=Action(decision.action),
                 reason=decision.reason,
                 message=decision.message,
@@ -115,7 +115,7 @@ class EndpointView:
         moves = spec.target_variant is not None and (
             spec.target_variant != self.status.active_variant or self.revision != self.status.active_revision
         )
-        return Told(
+        return CurrentDecision(
             action=Action.SWITCH if moves else Action.HOLD,
             reason=spec.reason,
             message=spec.message,
@@ -124,7 +124,7 @@ class EndpointView:
         )
 
     def observation(self, *, now: float) -> Observation:
-        """What the core would know of it, within the revision that it is to serve."""
+        """The core's observation of it, limited to the revision that it is to serve."""
         found = observation_of(self.status, now=now)
         if self.status.active_revision == self.revision:
             return found
@@ -135,8 +135,8 @@ class EndpointView:
             memory=found.memory,
         )
 
-    def seen(self, variants: Sequence[VariantStatus], *, now: float) -> Seen | None:
-        """What was last observed; ``variants`` are those of the revision that it is to serve."""
+    def last_observation(self, variants: Sequence[VariantStatus], *, now: float) -> LastObservation | None:
+        """The last observation; ``variants`` are those of the revision that it is to serve."""
         report = self.status.observation
         if report is None:
             return None
@@ -144,7 +144,7 @@ class EndpointView:
         p95 = None if traffic is None or traffic.p95_milliseconds is None else float(traffic.p95_milliseconds)
         estimated = self._estimated_p95(variants, now=now) if p95 is None else None
         window = 0.0 if traffic is None else float(traffic.window_seconds)
-        return Seen(
+        return LastObservation(
             age_seconds=max(0.0, now - time_seconds(report.time)),
             stale=now > time_seconds(report.valid_until),
             server=report.server,
@@ -187,23 +187,23 @@ class PortfolioView:
 
     @property
     def notable(self) -> tuple[Condition, ...]:
-        """Conditions besides Ready that have something to tell."""
-        return tuple(entry for entry in self.status.conditions if entry.type != "Ready" and not is_as_wished(entry))
+        """Unexpected conditions besides Ready."""
+        return tuple(entry for entry in self.status.conditions if entry.type != "Ready" and not is_expected(entry))
 
     def revision(self, number: int | None) -> RevisionStatus | None:
         """The revision ``number``, if it is kept."""
         return next((entry for entry in self.status.revisions if entry.number == number), None)
 
     def serving(self, variant: str, revision: int) -> int:
-        """How many of the endpoints say that they serve the variant."""
+        """Number of endpoints that report serving the variant."""
         return sum(
             entry.status.active_variant == variant and entry.status.active_revision == revision
             for entry in self.endpoints
         )
 
 
-def is_as_wished(condition: Condition) -> bool:
-    """Whether a condition has nothing to tell that people would want to know."""
+def is_expected(condition: Condition) -> bool:
+    """Whether a condition holds its normal value."""
     if condition.type in _GOOD_WHEN_TRUE:
         return condition.status == "True" or (condition.status == "Unknown" and not condition.message)
     return condition.status == "False"

@@ -1,4 +1,4 @@
-"""Every name that the operator gives or reads: labels, annotations, finalizer, objects."""
+"""Labels, annotations, finalizer, and names of objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 HASH_ANNOTATION = f"{GROUP}/specification-hash"
 REQUEST_ANNOTATION = f"{GROUP}/make-request"
 PIECES_ANNOTATION = f"{GROUP}/pieces"
-"""On a Job whose pods make pieces of a revision: how many there are."""
+"""On a Job whose pods make pieces of a revision: the number of pieces."""
 
 # Annotations that users write.
 MAKE_REQUESTED_ANNOTATION = of_users.MAKE_REQUESTED
@@ -34,8 +34,7 @@ PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
 PAUSED_ANNOTATION = of_users.PAUSED
 OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX
 
-
-# What the pods of a Job do: make a revision, look what others published, delete what was published.
+# Components of Jobs: make a revision, check what others published, delete what was published.
 JOB_COMPONENT = "pruner"
 CHECK_COMPONENT = "check"
 RECLAIM_COMPONENT = "reclaim"
@@ -54,18 +53,18 @@ def object_labels(portfolio: str, *, component: str) -> dict[str, str]:
 
 
 def job_name(portfolio: str, key: str) -> str:
-    """Name of the Job that makes what ``key`` (hexadecimal) stands for; at most 62 letters."""
+    """Name of the Job of the making ``key`` (hexadecimal); at most 62 letters."""
     return f"{portfolio}-make-{key[:8]}"
 
 
 def pieces_job_name(portfolio: str, key: str) -> str:
-    """Name of the Job that makes the pieces of it; the names of its pods' hosts, 3 letters longer, hold 63."""
+    """Name of the Indexed Job of its pieces; host names of its pods are 3 letters longer, and may have 63."""
     digest = hashlib.sha256(f"{portfolio}/{key}".encode()).hexdigest()
     return f"{portfolio[:38]}-pieces-{digest[:10]}"
 
 
 def check_job_name(portfolio: str, look: str) -> str:
-    """Name of the Job of one look into the repository; at most 63 letters."""
+    """Name of the Job of one check of the repository; at most 63 letters."""
     return f"{portfolio}-check-{hashlib.sha256(look.encode()).hexdigest()[:8]}"
 
 

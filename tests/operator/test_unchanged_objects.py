@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.kube.server_version import Capabilities
+from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.daemonset import build_access, build_daemon_set, build_service
 from edgefolio_operator.resources.pruning_job import Images, build_job, build_specification, pieces_to_make
 from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
@@ -84,7 +84,7 @@ def objects(specification: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         build_daemon_set(portfolio, owner=OWNER, images=IMAGES),
         *build_access(portfolio),
-        build_service(portfolio, owner=OWNER, capabilities=Capabilities()),
+        build_service(portfolio, owner=OWNER, server_version=ServerVersion()),
         build_check_job(portfolio, name="digits-check-1", key=KEY, owner=OWNER, images=IMAGES),
         build_reclaim_job(portfolio, uid="u", images=IMAGES),
         *(made if portfolio.spec.source is not None else ()),

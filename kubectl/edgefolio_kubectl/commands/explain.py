@@ -52,16 +52,18 @@ def explain(
 
 
 def show(explained: EndpointExplanation, out: Console) -> None:
-    """Print it for people."""
-    endpoint, seen, told = explained.endpoint, explained.seen, explained.told
+    """Print the explanation for people."""
+    endpoint, observed, current = explained.endpoint, explained.observation, explained.current_decision
     serves = clean(endpoint.status.active_variant) if endpoint.status.active_variant else "nothing"
     revision = f", revision {endpoint.revision}" if endpoint.revision else ""
     out.print(Text(f"{endpoint.name} on {endpoint.node}: serves {serves} as {explained.spec.model_name}{revision}."))
     out.print(Text(f"Asked: {asked(explained.spec.objectives)}."))
-    if told is not None:
-        who = "The agent, alone, says" if told.by == "Agent" else "The operator says"
-        out.print(Text(f"{who}: {told.action.value} {clean(told.reason)}: {clean(told.message)}"))
-    out.print(Text("Its agent has not reported yet." if seen is None else f"Seen {span(seen.age_seconds)} ago."))
+    if current is not None:
+        who = "The agent, alone, says" if current.by == "Agent" else "The operator says"
+        out.print(Text(f"{who}: {current.action.value} {clean(current.reason)}: {clean(current.message)}"))
+    out.print(
+        Text("Its agent has not reported yet." if observed is None else f"Seen {span(observed.age_seconds)} ago.")
+    )
     explanation = explained.explanation
     if explanation is None:
         out.print(Text("No revision with variants is published for it yet.", style="bold"))
@@ -76,8 +78,8 @@ def show(explained: EndpointExplanation, out: Console) -> None:
 
 
 def explanation_document(explained: EndpointExplanation) -> dict[str, Any]:
-    """It for programs."""
-    endpoint, told, explanation = explained.endpoint, explained.told, explained.explanation
+    """The explanation for programs."""
+    endpoint, current, explanation = explained.endpoint, explained.current_decision, explained.explanation
     return {
         "namespace": endpoint.namespace,
         "endpoint": endpoint.name,
@@ -88,9 +90,9 @@ def explanation_document(explained: EndpointExplanation) -> dict[str, Any]:
         "pinned": endpoint.pinned,
         "paused": endpoint.paused,
         "said": None
-        if told is None
-        else {"action": told.action.value, "reason": told.reason, "message": told.message, "by": told.by},
-        "observationAgeSeconds": None if explained.seen is None else round(explained.seen.age_seconds, 1),
+        if current is None
+        else {"action": current.action.value, "reason": current.reason, "message": current.message, "by": current.by},
+        "observationAgeSeconds": None if explained.observation is None else round(explained.observation.age_seconds, 1),
         "distrust": None if explanation is None else explanation.distrust,
         "computeFactor": None if explanation is None else explanation.state.compute_factor,
         "arrivalRate": None if explanation is None else explanation.state.arrival_rate,

@@ -8,7 +8,7 @@ import typer
 
 from edgefolio.errors import UserError
 from edgefolio.specification.annotations import MAKE_REQUESTED, PAUSED, PIN_VARIANT, is_paused
-from edgefolio_kubectl.client import ApiTrouble, Cluster, NotFound
+from edgefolio_kubectl.client import ApiRequestFailed, Cluster, NotFound
 from edgefolio_kubectl.commands import options
 from edgefolio_kubectl.object_lookup import endpoint_called, nearest, portfolio_called
 from edgefolio_kubectl.views import EndpointView, PortfolioView, portfolio_views
@@ -150,6 +150,6 @@ def _of_node(cluster: Cluster, endpoint: EndpointView, key: str) -> str | None:
         return None
     try:
         value = (cluster.node(endpoint.node)["metadata"].get("annotations") or {}).get(key)
-    except (NotFound, ApiTrouble):
+    except (NotFound, ApiRequestFailed):
         return None
     return None if value is None else str(value)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from edgefolio.errors import UserError
-from edgefolio_kubectl.client import ApiTrouble, Cluster
+from edgefolio_kubectl.client import ApiRequestFailed, Cluster
 from edgefolio_kubectl.commands import options
 from edgefolio_kubectl.display.status_document import status_document
 from edgefolio_kubectl.display.status_tree import status_trees
@@ -50,24 +50,24 @@ def status(
             remedy="Leave out -A or the name; -n names a namespace.",
         )
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
-    look = _Look(cluster, name=name, all_namespaces=all_namespaces)
+    query = _Query(cluster, name=name, all_namespaces=all_namespaces)
     if watch:
-        _watch(look, interval=interval, as_json=as_json)
+        _watch(query, interval=interval, as_json=as_json)
     elif as_json:
-        typer.echo(json.dumps(status_document(look.once(), now=cluster.now()), indent=2))
+        typer.echo(json.dumps(status_document(query.fetched(), now=cluster.now()), indent=2))
     else:
-        console().print(look.rendered(look.once()))
+        console().print(query.rendered(query.fetched()))
 
 
-class _Look:
-    """One way to look, taken once or again and again."""
+class _Query:
+    """The portfolios that the options select."""
 
     def __init__(self, cluster: Cluster, *, name: str | None, all_namespaces: bool) -> None:
         self.cluster = cluster
         self._name = name
         self._namespace = None if all_namespaces else cluster.namespace
 
-    def once(self) -> tuple[PortfolioView, ...]:
+    def fetched(self) -> tuple[PortfolioView, ...]:
         views = portfolio_views(self.cluster.portfolios(self._namespace), self.cluster.endpoints(self._namespace))
         if self._name is None:
             return views
@@ -77,51 +77,51 @@ class _Look:
         return status_trees(views, now=self.cluster.now(), with_namespace=self._namespace is None)
 
 
-def _watch(look: _Look, *, interval: float, as_json: bool) -> None:
-    """On a terminal one picture that changes; elsewhere each change once. Trouble in between is said and outlived."""
-    views = look.once()
+def _watch(query: _Query, *, interval: float, as_json: bool) -> None:
+    """Redraw one picture on a terminal, print each change elsewhere; failed requests are shown and repeated."""
+    views = query.fetched()
     with until_interrupted() as interrupted:
         if sys.stdout.isatty() and not as_json:
-            _live(look, views, pause=lambda: interrupted.wait(interval))
+            _live(query, views, pause=lambda: interrupted.wait(interval))
         else:
-            _lines(look, views, pause=lambda: interrupted.wait(interval), as_json=as_json)
+            _lines(query, views, pause=lambda: interrupted.wait(interval), as_json=as_json)
 
 
-def _live(look: _Look, views: tuple[PortfolioView, ...], *, pause: Callable[[], bool]) -> None:
-    with Live(look.rendered(views), console=console(), auto_refresh=False, vertical_overflow="visible") as live:
+def _live(query: _Query, views: tuple[PortfolioView, ...], *, pause: Callable[[], bool]) -> None:
+    with Live(query.rendered(views), console=console(), auto_refresh=False, vertical_overflow="visible") as live:
         while not pause():
             trouble = None
             try:
-                views = look.once()
-            except ApiTrouble as error:
+                views = query.fetched()
+            except ApiRequestFailed as error:
                 trouble = Text(f"This is the last that was seen. {error}", style="bold red")
-            picture = look.rendered(views)
+            picture = query.rendered(views)
             live.update(picture if trouble is None else Group(picture, trouble), refresh=True)
 
 
-def _lines(look: _Look, views: tuple[PortfolioView, ...], *, pause: Callable[[], bool], as_json: bool) -> None:
+def _lines(query: _Query, views: tuple[PortfolioView, ...], *, pause: Callable[[], bool], as_json: bool) -> None:
     shown: object = None
     said = ""
     while True:
-        document = status_document(views, now=look.cluster.now())
+        document = status_document(views, now=query.cluster.now())
         if (facts := _without_ages(document)) != shown:
             shown = facts
             if as_json:
                 typer.echo(json.dumps(document))
             else:
-                console().print(look.rendered(views))
+                console().print(query.rendered(views))
         if pause():
             return
         try:
-            views, said = look.once(), ""
-        except ApiTrouble as error:
+            views, said = query.fetched(), ""
+        except ApiRequestFailed as error:
             if str(error) != said:
                 said = str(error)
                 typer.echo(f"error: {said}", err=True)
 
 
 def _without_ages(document: Any) -> Any:
-    """``document`` without what changes by time alone."""
+    """``document`` without ages, which change by time alone."""
     if isinstance(document, dict):
         return {key: _without_ages(value) for key, value in document.items() if key != "ageSeconds"}
     if isinstance(document, list):

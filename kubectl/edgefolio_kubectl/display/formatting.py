@@ -1,4 +1,4 @@
-"""Figures and foreign text as a terminal shows them."""
+"""Formatting of figures, times and untrusted text for a terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgefolio.specification.objectives import ObjectivesSpecification
 def clean(text: str) -> str:
     """``text`` in one line without control characters.
 
-    What agents and Jobs report is shown on the terminal of somebody with more rights than they have.
+    Agents and Jobs have fewer rights than the person on whose terminal their text is shown.
     """
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def span(seconds: float) -> str:
-    """A length of time as kubectl writes ages: 45 s, 12 min, 3 h, 2 d."""
+    """A duration, as kubectl writes ages: 45 s, 12 min, 3 h, 2 d."""
     seconds = max(0.0, seconds)
     for unit, length, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
         if seconds < most:
@@ -26,7 +26,7 @@ def span(seconds: float) -> str:
 
 
 def age(time: str | None, *, now: float) -> str:
-    """How long ago an instant was, as Kubernetes wrote it: "45 s ago"."""
+    """The age of a Kubernetes timestamp: "45 s ago"."""
     return "at an unknown time" if time is None else f"{span(now - time_seconds(time))} ago"
 
 
@@ -46,7 +46,7 @@ def percent(value: str) -> str:
 
 
 def asked(objectives: ObjectivesSpecification) -> str:
-    """What is asked of an endpoint, in one clause."""
+    """The objectives of an endpoint, in one clause."""
     parts = []
     if objectives.latency_p95_milliseconds is not None:
         network = objectives.network_latency_milliseconds

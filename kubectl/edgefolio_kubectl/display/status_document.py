@@ -1,4 +1,4 @@
-"""A portfolio as a document for programs: what the tree shows, with numbers as numbers."""
+"""Status as a JSON document: what the tree shows, with numbers as numbers."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _portfolio(portfolio: PortfolioView, *, now: float) -> dict[str, Any]:
 
 def _endpoint(portfolio: PortfolioView, endpoint: EndpointView, *, now: float) -> dict[str, Any]:
     revision = portfolio.revision(endpoint.revision)
-    seen = endpoint.seen(revision.variants if revision is not None else (), now=now)
-    told, status = endpoint.told, endpoint.status
+    observed = endpoint.last_observation(revision.variants if revision is not None else (), now=now)
+    current, status = endpoint.current_decision, endpoint.status
     return {
         "name": endpoint.name,
         "node": endpoint.node,
@@ -69,20 +69,20 @@ def _endpoint(portfolio: PortfolioView, endpoint: EndpointView, *, now: float) -
         else endpoint.spec.objectives.model_dump(mode="json", by_alias=True, exclude_none=True),
         "objectivesMet": None if status.decision is None else status.decision.objectives_met,
         "observation": None
-        if seen is None
+        if observed is None
         else {
-            "ageSeconds": round(seen.age_seconds, 1),
-            "stale": seen.stale,
-            "server": seen.server,
-            "p95Milliseconds": seen.p95_milliseconds,
-            "p95IsEstimated": seen.p95_is_estimated,
-            "requestsPerSecond": seen.requests_per_second,
-            "workingSetBytes": seen.working_set_bytes,
-            "memoryLimitBytes": seen.memory_limit_bytes,
+            "ageSeconds": round(observed.age_seconds, 1),
+            "stale": observed.stale,
+            "server": observed.server,
+            "p95Milliseconds": observed.p95_milliseconds,
+            "p95IsEstimated": observed.p95_is_estimated,
+            "requestsPerSecond": observed.requests_per_second,
+            "workingSetBytes": observed.working_set_bytes,
+            "memoryLimitBytes": observed.memory_limit_bytes,
         },
         "decision": None
-        if told is None
-        else {"action": told.action.value, "reason": told.reason, "message": told.message, "by": told.by},
+        if current is None
+        else {"action": current.action.value, "reason": current.reason, "message": current.message, "by": current.by},
         "autonomous": endpoint.autonomous,
         "pinned": endpoint.pinned,
         "paused": endpoint.paused,

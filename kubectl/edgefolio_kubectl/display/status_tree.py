@@ -16,25 +16,25 @@ from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import CheckStatus, JobStatus, RevisionStatus, RolloutStatus
 from edgefolio.specification.tolerant import understood
 from edgefolio_kubectl.display.formatting import age, asked, clean, mebibytes, milliseconds, percent, span
-from edgefolio_kubectl.views import EndpointView, PortfolioView, Seen
+from edgefolio_kubectl.views import EndpointView, LastObservation, PortfolioView
 
 GOOD, BAD, WAITING, QUIET = "green", "bold red", "yellow", "dim"
 _DIGEST_LETTERS = 12
 
 
 def status_trees(portfolios: tuple[PortfolioView, ...], *, now: float, with_namespace: bool) -> RenderableType:
-    """One tree after the other."""
+    """The trees of all portfolios."""
     if not portfolios:
         return Text("There is no ModelPortfolio.")
     return Group(*(portfolio_tree(entry, now=now, with_namespace=with_namespace) for entry in portfolios))
 
 
 def portfolio_tree(portfolio: PortfolioView, *, now: float, with_namespace: bool = False) -> Tree:
-    """The whole picture of one portfolio."""
+    """The tree of one portfolio."""
     name = f"{portfolio.namespace}/{portfolio.name}" if with_namespace else portfolio.name
     tree = Tree(_headline(portfolio, name), guide_style=QUIET)
     if portfolio.exists:
-        tree.add(_wished(portfolio))
+        tree.add(_objectives_line(portfolio))
         for condition in portfolio.notable:
             tree.add(_condition(condition))
         if portfolio.status.job is not None:
@@ -75,13 +75,13 @@ def _headline(portfolio: PortfolioView, name: str) -> Text:
     return line
 
 
-def _wished(portfolio: PortfolioView) -> Text:
+def _objectives_line(portfolio: PortfolioView) -> Text:
     serving, switching = _part(portfolio.spec, "serving"), _part(portfolio.spec, "switching")
     try:
-        wished = asked(understood(ObjectivesSpecification, portfolio.spec.get("objectives") or {}))
+        wanted = asked(understood(ObjectivesSpecification, portfolio.spec.get("objectives") or {}))
     except ValidationError:
-        wished = "something that cannot be read"
-    line = Text(f"asked: {wished}; policy {clean(str(switching.get('policy', 'Auto')))}")
+        wanted = "something that cannot be read"
+    line = Text(f"asked: {wanted}; policy {clean(str(switching.get('policy', 'Auto')))}")
     if portfolio.spec.get("pinnedRevision"):
         line.append(f"; pinned to revision {portfolio.spec['pinnedRevision']}")
     address = portfolio.status.address
@@ -172,15 +172,15 @@ def _endpoints_line(portfolio: PortfolioView) -> Text:
 
 def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView, *, now: float) -> None:
     revision = portfolio.revision(endpoint.revision)
-    seen = endpoint.seen(revision.variants if revision is not None else (), now=now)
-    node = branch.add(_endpoint_line(portfolio, endpoint, seen))
-    node.add(_seen_line(endpoint, seen, now=now))
-    told = endpoint.told
-    if told is not None:
-        line = Text().append(told.action.value, style=WAITING if told.action is Action.SWITCH else "")
-        line.append(f" {clean(told.reason)}", style="bold")
-        line.append(", says the agent alone" if told.by == "Agent" else "")
-        node.add(line.append(f": {clean(told.message)}" if told.message else ""))
+    observed = endpoint.last_observation(revision.variants if revision is not None else (), now=now)
+    node = branch.add(_endpoint_line(portfolio, endpoint, observed))
+    node.add(_observation_line(endpoint, observed, now=now))
+    current = endpoint.current_decision
+    if current is not None:
+        line = Text().append(current.action.value, style=WAITING if current.action is Action.SWITCH else "")
+        line.append(f" {clean(current.reason)}", style="bold")
+        line.append(", says the agent alone" if current.by == "Agent" else "")
+        node.add(line.append(f": {clean(current.message)}" if current.message else ""))
     for condition in endpoint.status.conditions:
         if condition.type == "Synced" and condition.status != "True":
             node.add(_condition(condition))
@@ -193,10 +193,10 @@ def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView
         node.add(_failure(endpoint.status.last_failure, now=now))
 
 
-def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen | None) -> Text:
+def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, observed: LastObservation | None) -> Text:
     line = Text().append(clean(endpoint.name), style="bold").append(f" on {endpoint.node or '?'}: ")
     active, target = endpoint.status.active_variant, endpoint.target
-    serves = active is not None and (seen is None or seen.server == "Serving")
+    serves = active is not None and (observed is None or observed.server == "Serving")
     line.append(clean(active) if active else "serves nothing", style=GOOD if serves else BAD)
     if active is not None and not serves:
         line.append(" does not answer", style=BAD)
@@ -208,7 +208,7 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen 
         to = f" of revision {endpoint.revision}" if endpoint.revision != number and number is not None else ""
         line.append(f" -> {clean(str(target))}{to}", style=WAITING)
     decision = endpoint.status.decision
-    met = None if decision is None or (seen is not None and seen.stale) else decision.objectives_met
+    met = None if decision is None or (observed is not None and observed.stale) else decision.objectives_met
     if met is not None:
         line.append(", ").append("objectives met" if met else "objectives missed", style=GOOD if met else BAD)
     flags = (("autonomous", endpoint.autonomous), ("pinned", endpoint.pinned), ("paused", endpoint.paused))
@@ -218,29 +218,29 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, seen: Seen 
     return line
 
 
-def _seen_line(endpoint: EndpointView, seen: Seen | None, *, now: float) -> Text:
-    if seen is None:
+def _observation_line(endpoint: EndpointView, observed: LastObservation | None, *, now: float) -> Text:
+    if observed is None:
         since = f" ({age(endpoint.created, now=now).removesuffix(' ago')} old)" if endpoint.created else ""
         return Text(f"its agent has not reported yet{since}", style=WAITING)
     parts = []
     objective = None if endpoint.spec is None else endpoint.spec.objectives.latency_p95_milliseconds
-    if seen.p95_milliseconds is not None:
-        about = "about " if seen.p95_is_estimated else ""
+    if observed.p95_milliseconds is not None:
+        about = "about " if observed.p95_is_estimated else ""
         of = "" if objective is None else f" of {objective} ms"
-        parts.append(f"p95 {about}{milliseconds(seen.p95_milliseconds)}{of}")
+        parts.append(f"p95 {about}{milliseconds(observed.p95_milliseconds)}{of}")
     elif objective is not None:
         parts.append(f"no traffic; at most {objective} ms are asked")
-    if seen.requests_per_second is not None and seen.requests_per_second > 0:
-        parts.append(f"{seen.requests_per_second:.1f} requests/s")
+    if observed.requests_per_second is not None and observed.requests_per_second > 0:
+        parts.append(f"{observed.requests_per_second:.1f} requests/s")
     decision = endpoint.status.decision
     if decision is not None and decision.node_factor_percent != 100:
         parts.append(f"{decision.node_factor_percent / 100:.2f}x the profile's time")
-    if seen.working_set_bytes is not None:
-        limit = f" of {mebibytes(seen.memory_limit_bytes)}" if seen.memory_limit_bytes else ""
-        parts.append(f"memory {mebibytes(seen.working_set_bytes)}{limit}")
+    if observed.working_set_bytes is not None:
+        limit = f" of {mebibytes(observed.memory_limit_bytes)}" if observed.memory_limit_bytes else ""
+        parts.append(f"memory {mebibytes(observed.working_set_bytes)}{limit}")
     line = Text(", ".join(parts) + (", " if parts else ""))
-    line.append(f"seen {span(seen.age_seconds)} ago")
-    return line.append(", overdue: the agent is silent", style=BAD) if seen.stale else line
+    line.append(f"seen {span(observed.age_seconds)} ago")
+    return line.append(", overdue: the agent is silent", style=BAD) if observed.stale else line
 
 
 def _failure(failure: Failure, *, now: float) -> Text:

@@ -1,4 +1,4 @@
-"""Where the commands print to."""
+"""The rich console of the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs a portfolio in mode ``Managed``: a DaemonSet on the chosen nodes, and the Service in front of it."""
+"""Builders of the DaemonSet of a portfolio in mode ``Managed``, its Service and its agents' rights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build_daemon_set(portfolio: ModelPortfolio, *, owner: Object, images: Images
 
 
 def build_access(portfolio: ModelPortfolio) -> tuple[Object, Object]:
-    """The agents' service account in the portfolio's namespace, and what it may do there.
+    """Service account and RoleBinding of the agents in the portfolio's namespace.
 
     All portfolios of a namespace share them, so that they have no owner and stay until the namespace goes.
     """
@@ -66,10 +66,9 @@ def build_access(portfolio: ModelPortfolio) -> tuple[Object, Object]:
 
 
 def serving_key(portfolio: ModelPortfolio) -> str:
-    """What the pods are made from, in 16 hexadecimal digits: they are restarted when it changes, and only then.
+    """Digest of what the pods are made from, 16 hexadecimal digits; only a change of it rolls them.
 
-    Images that the portfolio does not name and the operator's own version have no part in it: an upgrade of the
-    operator restarts no Triton.
+    It leaves out default images and the operator's version: an upgrade of the operator restarts no Triton.
     """
     spec = portfolio.spec
     document: Object = {
@@ -85,10 +84,10 @@ def serving_key(portfolio: ModelPortfolio) -> str:
 
 
 def build_service(portfolio: ModelPortfolio, *, owner: Object, server_version: ServerVersion) -> Object:
-    """The Service of a portfolio: each client is answered by its own node, where there is one.
+    """The Service of a portfolio, which routes clients to the Triton of their own node.
 
-    Where the cluster can prefer the same node, clients of a node whose Triton is away are answered by another; older
-    clusters only know how to stay on the node.
+    With PreferSameNode, clients of a node without a ready Triton are routed to another; older clusters can only stay on
+    the node.
     """
     name, namespace = portfolio.metadata.name, portfolio.metadata.namespace
     traffic = (
@@ -116,7 +115,7 @@ def build_service(portfolio: ModelPortfolio, *, owner: Object, server_version: S
 
 
 def service_url(portfolio: ModelPortfolio) -> str:
-    """Where clients inside the cluster reach the model."""
+    """URL of the model inside the cluster."""
     return f"http://{portfolio.metadata.name}.{portfolio.metadata.namespace}.svc:{HTTP_PORT}"
 
 

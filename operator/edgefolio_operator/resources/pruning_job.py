@@ -1,4 +1,4 @@
-"""The Job that makes a revision, as the dictionary that the API server takes; and the file it reads.
+"""Builders of the Job that makes a revision, and of the ConfigMap with the file it reads.
 
 The pod runs in a restricted namespace: not as root, with a read-only root file system, without capabilities. It reads
 the very resource that the user wrote, with ``pvc://`` URIs replaced by the paths where the claims are mounted.
@@ -27,7 +27,7 @@ LOST_NODE_SECONDS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Images that are used where a portfolio names none: those the operator was installed with."""
+    """Default images, from the operator's installation."""
 
     pruner: str
     agent: str
@@ -56,7 +56,7 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -
 def build_job(
     portfolio: ModelPortfolio, *, key: str, owner: Object, images: Images, request: str = "", pieces: int = 0
 ) -> Object:
-    """The Job that makes what ``key`` stands for; with ``pieces``, the one whose pods make so many pieces of it."""
+    """The Job of the making ``key``; with ``pieces``, the Indexed Job whose pods make that many parts of it."""
     settings = portfolio.spec.job
     metadata = _metadata(portfolio, key=key, owner=owner)
     metadata["annotations"] = {labels.HASH_ANNOTATION: key, **({labels.REQUEST_ANNOTATION: request} if request else {})}
@@ -88,13 +88,13 @@ def build_job(
 
 
 def pieces_to_make(spec: PortfolioSpecification) -> int:
-    """How many pieces several pods make; 0 where one Job makes all."""
+    """Number of pieces that pods make in parallel; 0 where one pod makes all."""
     count = len(pieces_of(spec.methods)) if spec.job.parallelism > 1 else 0
     return count if count > 1 else 0
 
 
 def work_uri(portfolio: ModelPortfolio) -> str | None:
-    """The portfolio's own folder below the place that its work directory has in an object store."""
+    """URI of the portfolio's folder in the object store of its work directory, if it has one."""
     work = portfolio.spec.job.work_directory
     if work is None or work.uri is None:
         return None
@@ -153,7 +153,7 @@ def container_security() -> Object:
 
 
 def pod_placement(settings: PodSettings) -> Object:
-    """The fields of a pod that its owner chose: where it runs and how its images are had."""
+    """Scheduling and image pull fields of a pod."""
     placement: Object = {}
     if settings.image_pull_secrets:
         placement["imagePullSecrets"] = [{"name": entry.name} for entry in settings.image_pull_secrets]
@@ -169,7 +169,7 @@ def pod_placement(settings: PodSettings) -> Object:
 
 
 def resources(settings: Resources) -> Object:
-    """Requests and limits of a container; what is empty is left out."""
+    """Requests and limits of a container; empty ones are left out."""
     return {key: dict(value) for key, value in (("requests", settings.requests), ("limits", settings.limits)) if value}
 
 
@@ -183,7 +183,7 @@ def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
 
 
 def _shape(settings: JobSpecification, *, pieces: int) -> Object:
-    """How many pods, and what becomes of the Job when one fails."""
+    """Completions, parallelism and retries of the Job."""
     if not pieces:
         return {"backoffLimit": settings.backoff_limit}
     return {
@@ -238,7 +238,7 @@ def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, ima
 
 
 def _leaving_lost_nodes(settings: JobSpecification) -> list[Object]:
-    """A pod that goes on anywhere leaves a lost node soon, not after the usual five minutes."""
+    """Tolerations that evict a pod from a lost node after a minute, not the usual five: it resumes on any other."""
     own = {toleration.key for toleration in settings.tolerations}
     if None in own:
         return []
@@ -250,7 +250,7 @@ def _leaving_lost_nodes(settings: JobSpecification) -> list[Object]:
 
 
 def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[Object], list[Object]]:
-    """Volumes of the pod, and where its container sees them."""
+    """Volumes of the pod, and the mounts of its container."""
     work = spec.job.work_directory
     claims = dict.fromkeys(claims_in(spec), False)
     volumes: list[Object] = [

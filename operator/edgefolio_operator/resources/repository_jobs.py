@@ -1,6 +1,6 @@
-"""The small Jobs that open a repository, which the operator itself never does: one looks, one deletes.
+"""Builders of the Jobs that check and that delete what is published; the operator itself opens no repository.
 
-Each has the portfolio's credentials and claims, runs as the pods of its cluster do, and lives for minutes.
+Each has the portfolio's credentials and claims and lives for minutes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from edgefolio_operator.resources.pruning_job import (
 
 Object = dict[str, Any]
 
-#: A look that has not ended by then has failed; so have all attempts of a deletion.
+#: Deadlines of a check and of all attempts of a deletion.
 LONGEST_CHECK_SECONDS = 180
 LONGEST_RECLAIM_SECONDS = 900
 _RECLAIM_ATTEMPTS = 2
-#: For people who look at what it logged.
+#: A finished Job is kept this long, for its logs.
 _KEPT_SECONDS = 900
 _RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 
 
 def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Object, images: Images) -> Object:
-    """The Job of one look at what is published. It runs the agent's image where the endpoints run."""
+    """The Job that checks what is published. It runs the agent's image where the endpoints run."""
     spec, managed = portfolio.spec, portfolio.spec.serving.managed
     arguments = [str(localized(spec.repository.uri)), spec.serving.model_name]
     if spec.repository.manifest_digest is not None:

@@ -1,10 +1,10 @@
-"""The pod that serves: a random key, the agent as a native sidecar, and Triton.
+"""Builder of the serving pod: an init container with a random key, the agent as a native sidecar, and Triton.
 
 The pod is restricted: not as root, read-only root file systems, no capabilities. An init container writes a random key
 into memory; Triton is started with its control interfaces closed to everyone who does not send it, and only the agent
 can read it as well. Clients reach inference alone.
 
-How Triton is, is told by files that the agent writes after inferences (see ``docs/decisions/health-is-a-file.md``): an
+Probes of Triton look for files that the agent writes after inferences (see ``docs/decisions/health-is-a-file.md``): an
 agent that is dead, or in a loop of crashes, changes nothing for a Triton that serves.
 """
 
@@ -33,23 +33,23 @@ SERVICE_ACCOUNT = "edgefolio-agent"
 #: A client's gRPC connection ends after this long and begins anew at the nearest Triton. Without it clients keep one
 #: for hours: they would stay with a Triton that is about to end, and never come back to their own node's.
 CONNECTION_SECONDS = 15
-#: So long a pod goes on serving after it was told to end: until all connections have ended (they vary by a tenth).
+#: A terminating pod goes on serving this long, until all connections have ended (their age varies by a tenth).
 DRAIN_SECONDS = 20
-#: So long Triton may take to answer what it has begun.
+#: Time for Triton to answer requests in flight.
 EXIT_SECONDS = 20
 #: The agent ends after Triton, in what is left.
 GRACE_SECONDS = DRAIN_SECONDS + EXIT_SECONDS + 10
 #: A making takes hours, and a variant must be there before Triton starts: the agent is not killed while it waits.
 _A_MONTH = 30 * 86_400
-#: A Triton that answers no inference any more has nothing to end.
+#: A Triton that answers no inference any more has no requests to finish.
 _HUNG_SECONDS = 5
-#: Under contention a probe is slow, and a slow probe says nothing of Triton.
+#: Generous: under contention a probe is slow although Triton is well.
 _PROBE_SECONDS = 30
-#: What no limit or request says: about what the agent takes when idle.
+#: Default requests of the agent: about what it uses when idle.
 _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
 
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
-#: Run at the start of Triton's container: what was said of the server before says nothing of this one.
+#: Run at the start of Triton's container: the files of the server before are stale.
 FORGET_HEALTH = f"rm -f {pod.HEALTH_MOUNT}/{pod.SERVING} {pod.HEALTH_MOUNT}/{pod.RESTART}"
 # A server that was killed left its shared memory behind, on a volume that outlives it.
 _TRITON = f"""\
@@ -112,7 +112,7 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
 
 
 def key_container(settings: ManagedServing, *, image: str) -> Object:
-    """Writes the key before anything else starts."""
+    """The init container that writes the key."""
     return {
         "name": pod.KEY_CONTAINER,
         "image": image,
@@ -125,7 +125,7 @@ def key_container(settings: ManagedServing, *, image: str) -> Object:
 
 
 def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, secret: str | None = None) -> Object:
-    """A native sidecar: Triton is started when a variant is on disk, and stopped before the agent is."""
+    """The agent as a native sidecar: Triton starts when a variant is on disk, and stops before the agent does."""
     container: Object = {
         "name": pod.AGENT_CONTAINER,
         "image": image,
@@ -137,7 +137,7 @@ def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, s
         "resources": _agent_resources(settings.agent_resources),
         "securityContext": container_security(),
         "startupProbe": {
-            **_looks(f"[ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ]"),
+            **_exec_probe(f"[ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ]"),
             "periodSeconds": 2,
             "failureThreshold": _A_MONTH // 2,
         },
@@ -156,7 +156,7 @@ def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, s
 
 
 def triton_health() -> Object:
-    """Probes and end of Triton's container, whoever wrote the rest of it."""
+    """Probes and preStop hook of Triton's container, of managed and adopted pods."""
     return {
         "startupProbe": {
             "httpGet": {"path": "/v2/health/live", "port": pod.HTTP_PORT_NAME},
@@ -165,14 +165,14 @@ def triton_health() -> Object:
             "failureThreshold": 120,
         },
         "livenessProbe": {
-            **_looks(f"[ ! -e {pod.HEALTH_MOUNT}/{pod.RESTART} ]"),
+            **_exec_probe(f"[ ! -e {pod.HEALTH_MOUNT}/{pod.RESTART} ]"),
             "periodSeconds": 5,
             "failureThreshold": 2,
-            # It serves nobody any more: there is nothing to wait for.
+            # It serves nobody any more.
             "terminationGracePeriodSeconds": _HUNG_SECONDS,
         },
         "readinessProbe": {
-            **_looks(f"[ -e {pod.HEALTH_MOUNT}/{pod.SERVING} ]"),
+            **_exec_probe(f"[ -e {pod.HEALTH_MOUNT}/{pod.SERVING} ]"),
             "periodSeconds": 2,
             "failureThreshold": 2,
         },
@@ -182,7 +182,7 @@ def triton_health() -> Object:
 
 
 def triton_mounts() -> list[Object]:
-    """What Triton sees of the volumes that it shares with the agent."""
+    """Triton's mounts of the volumes that it shares with the agent."""
     return [
         {"name": pod.KEY_VOLUME, "mountPath": pod.KEY_MOUNT, "readOnly": True},
         {"name": pod.HEALTH_VOLUME, "mountPath": pod.HEALTH_MOUNT},
@@ -191,7 +191,7 @@ def triton_mounts() -> list[Object]:
 
 
 def service_ports() -> list[Object]:
-    """The ports that clients use, by the names that Triton's container gives them."""
+    """Ports of the Service, by the names of Triton's container ports."""
     return [
         {"name": pod.HTTP_PORT_NAME, "port": pod.HTTP_PORT, "targetPort": pod.HTTP_PORT_NAME},
         {
@@ -272,5 +272,5 @@ def _agent_resources(settings: Resources) -> Object:
     return {**resources(settings), "requests": {**_AGENT_REQUESTS, **settings.limits, **settings.requests}}
 
 
-def _looks(condition: str) -> Object:
+def _exec_probe(condition: str) -> Object:
     return {"exec": {"command": ["/bin/sh", "-c", condition]}, "timeoutSeconds": _PROBE_SECONDS}

@@ -1,1 +1,1 @@
-"""What rooms say to each other: reports of agents and Jobs, names of files and pieces."""
+"""The contract between operator, agent and Jobs: names in pods, reports, keys, parts of a making."""

@@ -1,8 +1,7 @@
-"""From a pydantic model to the structural schema that a custom resource definition holds.
+"""Converter from pydantic models to the structural schemas of custom resource definitions.
 
-Kubernetes takes a part of OpenAPI 3.0: no references, one type per node, defaults that are static. What pydantic says
-in another way is said here in that way; what cannot be said is an error of the author, not a silent gap: every string,
-list and map must be bounded.
+Kubernetes takes a subset of OpenAPI 3.0: no references, one type per node, static defaults. A model that the subset
+cannot express is an error, as is a string, list or map without a bound.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _KEPT = (
 
 
 class SchemaError(ValueError):
-    """A model cannot be said in a structural schema; the message names the field."""
+    """A structural schema cannot express the model; the message names the field."""
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
@@ -52,7 +51,7 @@ class _Converter:
         if result.get("default", 0) is None:
             del result["default"]
         if result.get("x-kubernetes-int-or-string"):
-            # The type is then said by the extension itself; the pattern judges strings only, as intended.
+            # The extension stands for the type; the pattern applies to strings only, as intended.
             del result["type"]
         if result.get("type") == "integer":
             result["format"] = "int32" if node.get("maximum", 2**63) < 2**31 else "int64"
@@ -101,7 +100,7 @@ class _Converter:
 
 
 def _merged(of_type: Schema, own: Schema) -> Schema:
-    """What a field says and what its type says; both describe it."""
+    """A field's schema over its type's; the description is both."""
     described = [part["description"] for part in (own, of_type) if "description" in part]
     return {**of_type, **own, **({"description": "\n\n".join(described)} if described else {})}
 

@@ -1,10 +1,10 @@
-"""Annotations that users write. Together with the resources they are how people speak to Edgefolio in a cluster."""
+"""Names of the annotations that users set."""
 
 from __future__ import annotations
 
 #: On a ModelPortfolio: any new value asks for another making of the same specification.
 MAKE_REQUESTED = "edgefolio.dev/make-requested-at"
-#: On a pod or a node: the variant to serve, whatever the figures say. The pod's counts before the node's.
+#: On a pod or a node: the variant to serve, whatever is measured. The pod's counts before the node's.
 PIN_VARIANT = "edgefolio.dev/pin-variant"
 #: On a pod or a node: leave the endpoint as it is. The pod's counts before the node's.
 PAUSED = "edgefolio.dev/paused"

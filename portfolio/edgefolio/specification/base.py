@@ -1,4 +1,4 @@
-"""The base of every specification model, and the scalar types that the resource uses."""
+"""Base class of all specification models, and their scalar types: decimals, byte quantities."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Rules of the custom resource that span fields, written beside the models they guard.
+"""CEL validation rules and list types of the custom resources, as ``json_schema_extra`` of their models.
 
-A rule is a CEL expression that the API server evaluates (``x-kubernetes-validations``). Where the same rule holds on
-the command line, too, the model carries a validator of its own; a few hold in a cluster only (``file:`` paths mean
-nothing there) and stand as rules alone.
+The API server evaluates the rules (``x-kubernetes-validations``). Rules that also hold on the command line have a
+pydantic validator as well; a few hold in a cluster only, where ``file:`` paths mean nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from pydantic.config import JsonDict
 from pydantic.types import JsonValue
 
-#: Key under which Kubernetes keeps the rules of a schema node.
+#: Field of a schema node that holds its CEL rules.
 VALIDATIONS = "x-kubernetes-validations"
 
 
@@ -21,20 +20,20 @@ def rules(*pairs: tuple[str, str]) -> JsonDict:
 
 
 def list_map(*keys: str) -> JsonDict:
-    """``json_schema_extra`` of a list whose entries are told apart by ``keys``: no two alike, merged one by one."""
+    """``json_schema_extra`` of a list-map: entries are unique by ``keys`` and merged one by one."""
     named: list[JsonValue] = list(keys)
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": named}
 
 
-#: ``json_schema_extra`` of a part that one writer alone says, and says whole each time. The API server then keeps one
-#: line of who wrote it instead of one for every field, which was half of a stored ModelEndpoint.
+#: ``json_schema_extra`` of an object that one writer alone sets, always as a whole. The API server then keeps one entry
+#: in managedFields for it instead of one for every field, which was half of a stored ModelEndpoint.
 WRITTEN_WHOLE: JsonDict = {"x-kubernetes-map-type": "atomic"}
 
 
 def without_default(schema: JsonDict) -> None:
     """``json_schema_extra`` of a field whose absence must stay visible in a stored resource.
 
-    The API server writes defaults into what it stores; a level of objectives that inherits what it leaves out could
-    then no longer be told from one that asks for the default.
+    The API server stores defaults; an override of objectives that leaves a field out to inherit it would then look like
+    one that sets the default.
     """
     schema.pop("default", None)

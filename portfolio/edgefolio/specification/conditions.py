@@ -1,7 +1,4 @@
-"""Values that both resources' statuses share: times, conditions, failures.
-
-A status is written by one version of the product and read by another: unknown fields are ignored, not refused.
-"""
+"""Status types that both resources share: times, conditions, failures."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ def _check_time(text: str) -> str:
 
 #: An instant as Kubernetes writes it: 2026-01-31T12:00:00Z.
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
-#: Why, in one word of the CamelCase kind.
+#: A condition's reason, in CamelCase.
 ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
 Message = Annotated[str, Field(max_length=1024)]
 Generation = Annotated[int, Field(ge=0)]
@@ -35,7 +32,7 @@ RevisionNumber = Annotated[int, Field(ge=1, le=2**24)]
 
 
 class StatusRecord(BaseModel):
-    """Frozen and camelCase like a specification, but unknown fields are ignored."""
+    """Frozen, camelCase outside; unknown fields are ignored, since another version may have written them."""
 
     model_config = ConfigDict(
         frozen=True,

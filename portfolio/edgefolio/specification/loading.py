@@ -1,4 +1,4 @@
-"""Read a ModelPortfolio from YAML; turn every mistake into one error that names the field and the remedy."""
+"""Loader of ModelPortfolios from YAML; every mistake becomes one error that names the field and the remedy."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def ignored_on_one_machine(portfolio: ModelPortfolio) -> tuple[str, ...]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe, and without silent surprises: of a field that is written twice neither is the obvious one."""
+    """A safe loader that refuses duplicate keys, of which YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""How the variants are made: source, data, methods, selection and profiling."""
+"""Models of what variants are made from: source, data, methods, selection and profiling."""
 
 from __future__ import annotations
 

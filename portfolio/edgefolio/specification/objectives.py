@@ -1,4 +1,4 @@
-"""What users ask of an endpoint: latency, accuracy, memory."""
+"""Models of an endpoint's objectives: latency, accuracy, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``ModelPortfolio`` resource as a whole."""
+"""The ``ModelPortfolio`` resource, and the models of its ``spec`` and ``spec.repository``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How variants are served and how the one that fits is kept: every constant of the decision stands here."""
+"""Models of ``spec.serving`` and ``spec.switching``, with every constant of the decision."""
 
 from __future__ import annotations
 

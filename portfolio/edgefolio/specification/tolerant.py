@@ -1,4 +1,4 @@
-"""Reading what another version of the product wrote."""
+"""Tolerant validation of objects that another version of the product wrote."""
 
 from __future__ import annotations
 

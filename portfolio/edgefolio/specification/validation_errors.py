@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a resource, as one error that names the field as the user wrote it."""
+"""Conversion of pydantic's validation errors into one error that names the field as the user wrote it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PATTERNS = {
 
 
 def first_mistake(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> UserError:
-    """The first mistake in ``document``, which ``model`` refused with ``error``; how many more there are is said."""
+    """The first of the mistakes for which ``model`` refused ``document``, and the number of the others."""
     mistakes = error.errors(include_url=False)
     places = [_place(mistake, document) for mistake in mistakes]
     first = mistakes[0]
-    # What may be of several types is refused once for each of them.
+    # A union reports one error for each of its types.
     problems = [_problem(mistake) for mistake, place in zip(mistakes, places, strict=True) if place == places[0]]
     others = len(set(places)) - 1
     more = f" ({others} more field{'s are' if others > 1 else ' is'} wrong)" if others else ""
@@ -62,7 +62,7 @@ def _problem(mistake: ErrorDetails) -> str:
 
 
 def _place(mistake: ErrorDetails, document: Any) -> tuple[str | int, ...]:
-    """The path in the document: pydantic also names types and keys that the user never wrote as a field."""
+    """The path in the document; pydantic's also holds names of union members."""
     place: list[str | int] = []
     for part in mistake["loc"]:
         if isinstance(document, Mapping):
@@ -77,7 +77,7 @@ def _place(mistake: ErrorDetails, document: Any) -> tuple[str | int, ...]:
 
 
 def _narrowed(field: str, problem: str, model: type[BaseModel]) -> str:
-    """A rule over several fields begins with the name of the one to mend."""
+    """The field that a rule over several fields names first, below ``field``."""
     word = problem.partition(" ")[0]
     schema = model.model_json_schema(by_alias=True)
     known = {name for part in schema.get("$defs", {}).values() for name in part.get("properties", {})}
