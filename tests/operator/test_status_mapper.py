@@ -66,7 +66,13 @@ def values_of(kind: Any, *, without: tuple[str, ...] = (), **fixed: Any) -> st.S
 MAPPERS = [entry for mapper in (PROFILE, OBSERVATION, STATE) for entry in (mapper, *mapper.parts)]
 #: What of an observation stands beside its report, and what of the reports is not of the value.
 BESIDE = {"active_variant": "dense", "resident_variants": ("dense",)}
-REQUIRED = {"time": "t", "valid_until": "t", "action": "Hold", "reason": "Pinned", "decided_by": "Agent"}
+REQUIRED = {
+    "time": "2027-01-01T00:00:00Z",
+    "valid_until": "2027-01-01T00:00:00Z",
+    "action": "Hold",
+    "reason": "Pinned",
+    "decided_by": "Agent",
+}
 
 
 @pytest.mark.parametrize("mapper", MAPPERS, ids=lambda mapper: mapper.value.__name__)
