@@ -32,16 +32,16 @@ from edgefolio.decision.types import (
     State,
     TrafficWindow,
 )
+from edgefolio.kubernetes.access import Access
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
-from edgefolio_edge.cluster.api import MANAGER
+from edgefolio_edge.cluster.endpoint_client import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.models.synchronizer import Synced
 from edgefolio_edge.triton.switcher import Placement
-from edgefolio_operator.kube.client import Access
 
 CYCLE_SECONDS = 1.0
 LOAD_SECONDS = 0.2
@@ -231,15 +231,15 @@ class Link:
     def __init__(self, access: Access, *, namespace: str) -> None:
         self._access = access
         self._namespace = namespace
-        self._collection = f"{access.server}/apis/{API_VERSION}/namespaces/{namespace}/modelendpoints"
+        self._collection = f"{access.current().server}/apis/{API_VERSION}/namespaces/{namespace}/modelendpoints"
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Link:
-        token = self._access.token()
+        credentials = self._access.current()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._access.tls, limit=0),
+            connector=aiohttp.TCPConnector(ssl=credentials.tls or True, limit=0),
             timeout=aiohttp.ClientTimeout(total=20),
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers=credentials.headers,
         )
         return self
 
@@ -255,7 +255,7 @@ class Link:
 
     async def running_pods(self, selector: str) -> list[str]:
         """Names of the pods that run and carry the labels of ``selector``."""
-        url = f"{self._access.server}/api/v1/namespaces/{self._namespace}/pods"
+        url = f"{self._access.current().server}/api/v1/namespaces/{self._namespace}/pods"
         async with self.session.get(url, params={"labelSelector": selector}, raise_for_status=True) as answer:
             items = (await answer.json())["items"]
         return [pod["metadata"]["name"] for pod in items if pod["status"].get("phase") == "Running"]

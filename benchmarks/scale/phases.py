@@ -15,7 +15,7 @@ from benchmarks.scale.agents import Fleet, SimulatedAgent, Told
 from benchmarks.scale.installation import Installation, installed
 from benchmarks.scale.measuring import forget_peak, rates, sample, spread
 
-from edgefolio_operator.kube.client import Access
+from edgefolio.kubernetes.access import Access
 
 
 def run(size: int) -> dict[str, Any]:

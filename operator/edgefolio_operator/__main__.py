@@ -9,7 +9,7 @@ import kopf
 
 from edgefolio.contract.log_format import log_as_json
 from edgefolio.errors import UserError
-from edgefolio_operator.app import Handlers
+from edgefolio_operator.app import App
 from edgefolio_operator.settings import Settings
 
 
@@ -21,10 +21,8 @@ def main() -> int:
         print(f"error: {error.one_line()}", file=sys.stderr)
         return error.exit_code
     log_as_json(level=logging.INFO)
-    # kopf tells every event of every object; the decisions are logged by the controller.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     kopf.run(
-        registry=Handlers(settings).registry,
+        registry=App(settings).registry,
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,

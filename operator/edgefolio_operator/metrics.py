@@ -15,10 +15,10 @@ class Metrics:
             "edgefolio_decisions", "Changes of a decision.", ["action", "reason"], registry=registry
         )
         self.reconcile_seconds = Histogram(
-            "edgefolio_reconcile_duration_seconds", "One cycle over all portfolios.", registry=registry
+            "edgefolio_reconcile_duration_seconds", "One reconciliation of a portfolio.", registry=registry
         )
         self.reconcile_errors = Counter(
-            "edgefolio_reconcile_errors", "Cycles of a portfolio that ended with an error.", registry=registry
+            "edgefolio_reconcile_errors", "Reconciliations of a portfolio that ended with an error.", registry=registry
         )
         self.writes = Counter("edgefolio_api_writes", "Writes to the API server.", ["kind"], registry=registry)
         self.leading = Gauge("edgefolio_leading", "Whether this operator acts.", registry=registry)

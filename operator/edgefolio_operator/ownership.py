@@ -1,4 +1,4 @@
-"""Two portfolios that want the same: the older one has it, the other one says so and leaves it alone. Pure.
+"""Ownership of pods and repositories that several portfolios claim: the oldest claimant has it. Pure.
 
 A pod can be claimed by two selectors, or by a selector and the portfolio that made it; a repository and a model's name
 by two portfolios that make revisions. Older is the one that was created first; of two of the same second the one whose
@@ -7,12 +7,14 @@ namespace and name come first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 Object = Mapping[str, Any]
 #: Namespace and name of a ModelPortfolio.
 PortfolioKey = tuple[str, str]
+Seniority = tuple[str, str, str, str]
+Claim = TypeVar("Claim", bound=Hashable)
 
 
 def key_of(portfolio: Object) -> PortfolioKey:
@@ -25,48 +27,71 @@ def display_name(key: PortfolioKey) -> str:
     return "/".join(key)
 
 
-def seniority(portfolio: Object) -> tuple[str, str, str, str]:
+def seniority(portfolio: Object) -> Seniority:
     """Sorts portfolios by age, the oldest first; no two are alike."""
     metadata = portfolio["metadata"]
     # Kubernetes writes times in one format, so that they sort as texts.
     return (str(metadata.get("creationTimestamp") or ""), *key_of(portfolio), str(metadata.get("uid", "")))
 
 
-def lost_pods(claims: Iterable[tuple[Object, Sequence[Object]]]) -> dict[PortfolioKey, dict[str, PortfolioKey]]:
-    """Per portfolio the names of the pods that it claims and an older one has, with that one.
+class ClaimIndex(Generic[Claim]):
+    """Who claims what, updated portfolio by portfolio: of several claimants the oldest portfolio is the owner.
 
-    ``claims`` holds every portfolio with the pods that it selects. One that is being deleted has its pods until it is
-    gone, and their endpoints with it.
+    One that is being deleted keeps what it claims until it is gone.
     """
-    owners: dict[tuple[str, str], PortfolioKey] = {}
-    lost: dict[PortfolioKey, dict[str, PortfolioKey]] = {}
-    for portfolio, pods in sorted(claims, key=lambda claim: seniority(claim[0])):
-        key = key_of(portfolio)
-        for pod in pods:
-            name = str(pod["metadata"]["name"])
-            owner = owners.setdefault((str(pod["metadata"].get("namespace", "")), name), key)
-            if owner != key:
-                lost.setdefault(key, {})[name] = owner
-    return lost
+
+    def __init__(self) -> None:
+        self._claims: dict[PortfolioKey, tuple[Seniority, frozenset[Claim]]] = {}
+        self._claimants: dict[Claim, set[PortfolioKey]] = {}
+
+    def update(self, portfolio: Object, claims: Iterable[Claim]) -> set[PortfolioKey]:
+        """``portfolio`` claims exactly this; returns the other portfolios whose losses that may change."""
+        return self._set(key_of(portfolio), (seniority(portfolio), frozenset(claims)))
+
+    def remove(self, key: PortfolioKey) -> set[PortfolioKey]:
+        """A portfolio is gone; returns the others that claimed the same."""
+        return self._set(key, None)
+
+    def owner(self, claim: Claim) -> PortfolioKey | None:
+        """The oldest claimant."""
+        return min(self._claimants.get(claim, ()), key=lambda key: self._claims[key][0], default=None)
+
+    def lost(self, key: PortfolioKey) -> dict[Claim, PortfolioKey]:
+        """What a portfolio claims and an older one has, with that one."""
+        _, claims = self._claims.get(key, (None, ()))
+        contested = [claim for claim in claims if len(self._claimants[claim]) > 1]
+        return {claim: owner for claim in contested if (owner := self.owner(claim)) not in (None, key)}
+
+    def _set(self, key: PortfolioKey, entry: tuple[Seniority, frozenset[Claim]] | None) -> set[PortfolioKey]:
+        before = self._claims.get(key)
+        if entry == before:
+            return set()
+        affected = self._others(key)
+        for claim in before[1] if before is not None else ():
+            self._claimants[claim].discard(key)
+            if not self._claimants[claim]:
+                del self._claimants[claim]
+        self._claims.pop(key, None)
+        if entry is not None:
+            self._claims[key] = entry
+            for claim in entry[1]:
+                self._claimants.setdefault(claim, set()).add(key)
+        return affected | self._others(key)
+
+    def _others(self, key: PortfolioKey) -> set[PortfolioKey]:
+        _, claims = self._claims.get(key, (None, ()))
+        return {other for claim in claims for other in self._claimants[claim]} - {key}
 
 
-def repository_owners(portfolios: Iterable[Object]) -> dict[PortfolioKey, PortfolioKey]:
-    """Per portfolio that may not make, because an older one makes into the same place: that one.
+def pods_claimed(pods: Iterable[Object]) -> frozenset[tuple[str, str]]:
+    """Namespaces and names of ``pods``."""
+    return frozenset((str(pod["metadata"].get("namespace", "")), str(pod["metadata"]["name"])) for pod in pods)
 
-    Portfolios that only follow a repository share it. One that is being deleted owns its repository until it is gone:
-    what it has published may be deleted with it.
-    """
-    owners: dict[tuple[str, ...], PortfolioKey] = {}
-    barred: dict[PortfolioKey, PortfolioKey] = {}
-    for portfolio in sorted(portfolios, key=seniority):
-        place = _place(portfolio)
-        if place is None:
-            continue
-        key = key_of(portfolio)
-        owner = owners.setdefault(place, key)
-        if owner != key:
-            barred[key] = owner
-    return barred
+
+def repositories_claimed(portfolio: Object) -> tuple[tuple[str, ...], ...]:
+    """Where a portfolio publishes; those that only follow a repository share it."""
+    place = _place(portfolio)
+    return () if place is None else (place,)
 
 
 def repository_owned(owner: PortfolioKey) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""From a specification to a published portfolio: source, training, one-shot, candidates, profile, selection, publish.
+"""From a specification to a published portfolio: data, the methods, candidates, profile, test, publish.
 
 Every stage keeps its results in the work directory under a digest of what they depend on. A run that is killed at any
 instant and started again reuses them, and ends with the same variants, the same manifest and the same revision.
@@ -21,8 +21,7 @@ from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.inputs import MakingSource, load_source
-from edgefolio_pruner.methods.one_shot import one_shot_states
-from edgefolio_pruner.methods.sparse_training import DENSE, TrainedState, trained_states
+from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
@@ -32,9 +31,6 @@ from edgefolio_pruner.stages.graph_cache import Captures
 from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import Decision
-
-#: The stages in their order, as progress names them.
-STAGES = ("data", "training", "one-shot", "candidates", "profile", "test", "publish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +59,7 @@ def make_portfolio(
     progress: Progress = no_progress,
     making: str = "",
     before_publishing: Callable[[], None] = lambda: None,
+    known_methods: Sequence[type[Method]] = METHODS,
 ) -> MakeResult:
     """Make the variants of ``portfolio`` and publish them.
 
@@ -85,7 +82,8 @@ def make_portfolio(
         decided = decision.kept() if decision is not None else None
         if decided is None:
             threads = threads if threads is not None else available_threads()
-            run = _Making(portfolio, source, work, threads, progress, making=making)
+            methods = asked_for(portfolio, known_methods)
+            run = _Making(portfolio, source, methods, work, threads, progress, making=making)
             draft, files = run.run()
             if decision is not None:
                 decision.keep(draft, files)
@@ -123,6 +121,7 @@ class _Making:
         self,
         portfolio: ModelPortfolio,
         source: MakingSource,
+        methods: Sequence[Method],
         work: WorkDirectory,
         threads: int,
         progress: Progress,
@@ -130,7 +129,7 @@ class _Making:
         making: str = "",
     ) -> None:
         self._portfolio, self._source, self._work = portfolio, source, work
-        self._threads, self._progress, self._making = threads, progress, making
+        self._methods, self._threads, self._progress, self._making = methods, threads, progress, making
 
     def run(self) -> tuple[Manifest, dict[str, Path]]:
         """The draft of the manifest, and the file of each variant."""
@@ -138,7 +137,8 @@ class _Making:
         # Known before hours of training, and only once for each source.
         self._work.result("prunable-groups", self._source.record, captures.require_prunable)
         maker = CandidateMaker(self._source, captures, work=self._work, threads=self._threads)
-        made = maker.make(self._states(), progress=self._progress)
+        bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
+        made = maker.make(make_all(self._methods, bench), progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
         first_with: dict[str, str] = {}
         duplicates: dict[str, str] = {}
@@ -150,26 +150,6 @@ class _Making:
         profiles = self._profiles(files, {record.name: record.sha256 for record, _ in made})
         draft = self._draft([record for record, _ in made], profiles, duplicates, files)
         return draft, {variant.name: files[variant.name] for variant in draft.variants}
-
-    def _states(self) -> tuple[TrainedState, ...]:
-        methods = self._portfolio.spec.methods
-        states = trained_states(self._source, methods, work=self._work, threads=self._threads, progress=self._progress)
-        if methods.sparse_training is not None:
-            self._progress(stage="training", fraction=1.0, message=f"{len(states)} trained models")
-        if methods.one_shot is None:
-            return states
-        assert self._portfolio.spec.data is not None
-        pruned = one_shot_states(
-            self._source,
-            states[0],
-            methods.one_shot,
-            calibration_samples=self._portfolio.spec.data.calibration_samples,
-            work=self._work,
-            threads=self._threads,
-            progress=self._progress,
-        )
-        self._progress(stage="one-shot", fraction=1.0, message=f"{len(pruned)} pruned models")
-        return (*states, *pruned)
 
     def _profiles(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Profile]:
         settings = self._portfolio.spec.profiling
@@ -250,4 +230,4 @@ def _described(source: MakingSource) -> str:
     )
 
 
-__all__ = ["DENSE", "STAGES", "MakeResult", "available_threads", "make_portfolio"]
+__all__ = ["MakeResult", "available_threads", "make_portfolio"]

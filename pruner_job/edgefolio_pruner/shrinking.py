@@ -22,7 +22,7 @@ from edgefolio_pruner.export import (
 )
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
-from edgefolio_pruner.spatial import SpatialReport, capture, channel_groups, compress
+from edgefolio_pruner.spatial import CapturedModel, SpatialReport, capture, channel_groups, compress
 
 _STAGE = "shrink"
 _ROUNDS = 5
@@ -73,13 +73,7 @@ def shrink_model(
     output_names = _run_once(module, inputs[:2])
     progress(stage=_STAGE, fraction=0.05, message="capturing the network")
     captured = capture(module, (inputs[:2],), dynamic_size=dynamic_size)
-    if not any(group.prunable for group in channel_groups(captured)):
-        raise UserError(
-            "the model has no prunable layer: no convolution or linear layer whose channels only other layers read.",
-            field="--architecture",
-            value=type(module).__name__,
-            remedy="Nothing can be removed from it; deploy it as it is.",
-        )
+    _require_prunable(captured, name=type(module).__name__)
     progress(stage=_STAGE, fraction=0.2, message="removing channels")
     compressed = compress(captured)
     progress(stage=_STAGE, fraction=0.3, message="proving that nothing changed")
@@ -87,9 +81,8 @@ def shrink_model(
     exactness.require(type(module).__name__)
     with tempfile.TemporaryDirectory(prefix="edgefolio-shrink-") as folder:
         progress(stage=_STAGE, fraction=0.4, message="writing ONNX")
-        files: dict[str, ExportedModel] = {}
-        for name, part in (("before", module), ("after", compressed.module)):
-            files[name] = export_onnx(
+        files = {
+            name: export_onnx(
                 part,
                 (inputs[:2],),
                 Path(folder) / f"{name}.onnx",
@@ -97,15 +90,11 @@ def shrink_model(
                 output_names=output_names,
                 dynamic_size=dynamic_size,
             )
+            for name, part in (("before", module), ("after", compressed.module))
+        }
         progress(stage=_STAGE, fraction=0.6, message="comparing the file with the sparse model")
         proof = parity(module, files["after"].path, inputs.numpy(), batch=8, threads=threads)
-        # The runtime has sums of its own: it need not be as near as the shrunk torch module.
-        allowed = max(FLOAT32_BOUND, exactness.float32_bound)
-        if not proof.relative_difference <= allowed:
-            raise NotExactError(
-                f"The ONNX file differs from the sparse model by {proof.relative_difference:.3g} of the largest output "
-                f"(allowed {allowed:.3g}). Nothing is written. Please report it with the architecture."
-            )
+        _require_near(proof, exactness)
         profiles: dict[str, Profile] = {}
         if latency_samples:
             progress(stage=_STAGE, fraction=0.7, message="measuring latency")
@@ -128,6 +117,26 @@ def shrink_model(
         profiles=profiles,
         threads=threads,
     )
+
+
+def _require_prunable(captured: CapturedModel, *, name: str) -> None:
+    if not any(group.prunable for group in channel_groups(captured)):
+        raise UserError(
+            "the model has no prunable layer: no convolution or linear layer whose channels only other layers read.",
+            field="--architecture",
+            value=name,
+            remedy="Nothing can be removed from it; deploy it as it is.",
+        )
+
+
+def _require_near(proof: Parity, exactness: Exactness) -> None:
+    # The runtime has sums of its own: it need not be as near as the shrunk torch module.
+    allowed = max(FLOAT32_BOUND, exactness.float32_bound)
+    if not proof.relative_difference <= allowed:
+        raise NotExactError(
+            f"The ONNX file differs from the sparse model by {proof.relative_difference:.3g} of the largest output "
+            f"(allowed {allowed:.3g}). Nothing is written. Please report it with the architecture."
+        )
 
 
 def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:

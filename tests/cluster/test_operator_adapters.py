@@ -10,11 +10,10 @@ from typing import Any
 import yaml
 from cluster_site import SPEC
 
+from edgefolio.kubernetes.access import Access
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
-from edgefolio_operator.kube.cache import ObjectCache
-from edgefolio_operator.kube.client import Access, Api, collection
-from edgefolio_operator.kube.resync import Resync
+from edgefolio_operator.kube.client import Api
 
 
 def with_api(kubeconfig: Path, work: Callable[[Api], Awaitable[None]]) -> None:
@@ -28,32 +27,6 @@ def with_api(kubeconfig: Path, work: Callable[[Api], Awaitable[None]]) -> None:
 def portfolio(name: str, **fields: Any) -> dict[str, Any]:
     head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": name}}
     return {**head, "spec": {**SPEC, **fields}}
-
-
-def test_a_watch_that_delivers_nothing_is_found_out(namespace: Any) -> None:
-    path = collection("edgefolio.dev/v1alpha1", "modelportfolios", namespace.namespace)
-
-    async def work(api: Api) -> None:
-        namespace.apply(portfolio("first"))
-        store = ObjectCache()
-        resync = Resync(api, {path: store})
-        await resync.first()
-        assert [entry["metadata"]["name"] for entry in store.select()] == ["first"]
-        assert store.select()[0]["kind"] == "ModelPortfolio"
-        # Nobody puts into the store what happens now, as a watch would.
-        namespace.apply(portfolio("second"))
-        await resync.once(path, grace_seconds=0)
-        assert len(store) == 2, "what was missed is made up for"
-        assert resync.deaf == ()
-        namespace.kubectl("delete", "mpf/first")
-        await resync.once(path, grace_seconds=0)
-        assert len(store) == 1
-        assert resync.deaf == (path,)
-        # A round without anything missed acquits it; so does one where the watch was quicker than the list.
-        await resync.once(path, grace_seconds=0)
-        assert resync.deaf == ()
-
-    with_api(namespace.kubeconfig, work)
 
 
 def test_what_metrics_s_absence_and_refusal_are_called(namespace: Any, tmp_path: Path) -> None:

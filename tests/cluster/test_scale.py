@@ -13,7 +13,7 @@ from benchmarks.scale.measuring import rates, sample
 from benchmarks.scale.phases import reported_at
 from control_plane import NotBuilt, programs
 
-from edgefolio_operator.kube.client import Access
+from edgefolio.kubernetes.access import Access
 
 SETTLED = "ObjectivesMet"
 

@@ -89,7 +89,8 @@ COMPOSED = {f"Rollout{phase}" for phase in ("Progressing", "Completed", "Paused"
 def test_every_reason_is_explained() -> None:
     page = text_of(CLUSTER / "troubleshooting.md")
     explained = set(re.findall(r"`([A-Z]\w+)`", page))
-    said = dict(constants(ROOT / "operator")) | dict(constants(ROOT / "edge" / "edgefolio_edge" / "cluster"))
+    edge = ROOT / "edge" / "edgefolio_edge"
+    said = dict(constants(ROOT / "operator")) | dict(constants(edge / "cluster")) | dict(constants(edge / "agent"))
     missing = {word: place for word, place in said.items() if word not in NO_REASONS | explained}
     assert not missing, "explain them in docs/cluster/troubleshooting.md, or say in no-reasons.txt what they are"
     assert {reason.value for reason in Reason} | COMPOSED <= explained

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefolio_pruner.variant_selection import Candidate, Rules, covers, fastest, most_accurate, select
+from edgefolio_pruner.stages.variant_selection import Candidate, Rules, covers, fastest, most_accurate, select
 
 
 def candidate(name: str, accuracy: float, milliseconds: float, mebibytes: float = 10) -> Candidate:

@@ -13,10 +13,12 @@ from edgefolio.decision.types import MemoryState, State
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, Usage
-from edgefolio_operator.endpoints.facts import Sight
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
+from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.kube.server_version import ServerVersion
-from edgefolio_operator.reconcilers.portfolio import Plan, World, reconcile
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
+from edgefolio_operator.reconcilers.portfolio import plan_portfolio
 from edgefolio_operator.resources.pruning_job import Images
 
 NOW = 1_800_000_000.0
@@ -77,12 +79,12 @@ class Site:
         self.service: dict[str, Any] | None = None
         self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
-        self.plan: Plan | None = None
+        self.plan: ReconcilePlan | None = None
 
-    def cycle(self, seconds: float = 1.0) -> Plan:
+    def cycle(self, seconds: float = 1.0) -> ReconcilePlan:
         """One cycle ``seconds`` later; what it plans is written."""
         self.now += seconds
-        world = World(
+        snapshot = PortfolioSnapshot(
             portfolio=copy.deepcopy(self.portfolio),
             jobs=list(self.jobs.values()),
             job_pods=self.job_pods,
@@ -92,11 +94,11 @@ class Site:
             daemon_set=self.daemon_set,
             service=self.service,
             server_version=self.server_version,
-            sight=Sight(usage=self.usage, reservations=Reservations.of(self.promises)),
             lost_pods=self.lost_pods,
             repository_owner=self.repository_owner,
         )
-        plan = reconcile(world, images=IMAGES, states=self.states, epoch=1, now=self.now)
+        resources = ResourceView(usage=self.usage, reservations=Reservations.of(self.promises))
+        plan = plan_portfolio(snapshot, resources=resources, images=IMAGES, states=self.states, epoch=1, now=self.now)
         for document in plan.apply:
             name = document["metadata"]["name"]
             if document["kind"] == "Job":
@@ -115,7 +117,7 @@ class Site:
             del self.endpoints[name]
         self.promises = plan.promises
         self.portfolio["status"] = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        self.states = dict(plan.states or {})
+        self.states = dict(plan.states)
         self.plan = plan
         return plan
 

@@ -14,8 +14,7 @@ from edgefolio.specification.endpoint import (
     RevisionReference,
 )
 from edgefolio.specification.portfolio_status import RevisionStatus, VariantStatus
-from edgefolio_operator.endpoints.endpoint_counts import Endpoint
-from edgefolio_operator.reconcilers.endpoint import Surroundings
+from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
 
 NOW = 1_800_000_000.0
 MEBIBYTE = 2**20

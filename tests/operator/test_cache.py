@@ -28,21 +28,24 @@ def test_an_older_version_does_not_come_back() -> None:
     assert versions(store) == {"a": "5"}
 
 
-def test_a_list_makes_up_for_what_was_missed() -> None:
-    changes: list[None] = []
-    store = ObjectCache(lambda _: changes.append(None))
+def test_a_list_replaces_all_but_what_was_written_while_it_was_read() -> None:
+    cache = ObjectCache()
     for entry in (thing("same", 1), thing("changed", 2), thing("gone", 3), thing("newer", 12), thing("made-after", 13)):
-        store.put(entry)
-    changes.clear()
-    missed = store.merge(
-        [thing("same", 1), thing("changed", 8), thing("newer", 4), thing("added", 9)],
-        version="10",
-    )
-    # "newer" and "made-after" were seen after the list was made: they stand.
-    assert versions(store) == {"same": "1", "changed": "8", "newer": "12", "made-after": "13", "added": "9"}
-    assert missed == 3
-    assert len(changes) == 3
-    assert store.merge([thing(name, int(version)) for name, version in versions(store).items()], version="20") == 0
+        cache.put(entry)
+    listed = [thing("same", 1), thing("changed", 8), thing("newer", 4), thing("added", 9)]
+    cache.replace(listed, version=10)
+    assert versions(cache) == {"same": "1", "changed": "8", "newer": "12", "made-after": "13", "added": "9"}
+    # Of a server that was restored from a backup, everything counts as it is listed.
+    cache.replace(listed)
+    assert versions(cache) == {"same": "1", "changed": "8", "newer": "4", "added": "9"}
+
+
+def test_a_list_of_one_namespace_leaves_the_others() -> None:
+    cache = ObjectCache()
+    cache.put(thing("a", 1, namespace="one"))
+    cache.put(thing("b", 2, namespace="two"))
+    cache.replace([], namespace="one")
+    assert versions(cache) == {"b": "2"}
 
 
 def test_what_users_write_is_told_from_what_is_reported() -> None:

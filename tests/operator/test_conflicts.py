@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio_operator.ownership import key_of, lost_pods, repository_owners, seniority
+from edgefolio_operator.ownership import (
+    ClaimIndex,
+    PortfolioKey,
+    key_of,
+    pods_claimed,
+    repositories_claimed,
+    seniority,
+)
 
 
 def portfolio(
@@ -30,6 +37,22 @@ def portfolio(
 
 def pods(*names: str, namespace: str = "models") -> list[dict[str, Any]]:
     return [{"metadata": {"name": name, "namespace": namespace}} for name in names]
+
+
+def lost_pods(claims: Any) -> dict[PortfolioKey, dict[str, PortfolioKey]]:
+    """Per portfolio the pods that an older one has, when all of ``claims`` were indexed one by one."""
+    index: ClaimIndex[tuple[str, str]] = ClaimIndex()
+    for entry, found in claims:
+        index.update(entry, pods_claimed(found))
+    lost = {key_of(entry): {pod: owner for (_, pod), owner in index.lost(key_of(entry)).items()} for entry, _ in claims}
+    return {key: found for key, found in lost.items() if found}
+
+
+def repository_owners(portfolios: list[dict[str, Any]]) -> dict[PortfolioKey, PortfolioKey]:
+    index: ClaimIndex[tuple[str, ...]] = ClaimIndex()
+    for entry in portfolios:
+        index.update(entry, repositories_claimed(entry))
+    return {key_of(entry): owner for entry in portfolios for owner in index.lost(key_of(entry)).values()}
 
 
 OLD = portfolio("zoo", "2026-01-01T00:00:00Z")
@@ -119,3 +142,18 @@ def test_every_pod_has_one_owner_and_it_is_the_oldest_claimant(
         for entry in claimants:
             owner = lost.get(key_of(entry), {}).get(pod)
             assert owner == (None if entry is oldest else key_of(oldest))
+
+
+def test_an_index_that_is_updated_says_what_a_new_one_says_and_names_whom_it_concerns() -> None:
+    index: ClaimIndex[tuple[str, str]] = ClaimIndex()
+    young, old = key_of(YOUNG), key_of(OLD)
+    assert index.update(YOUNG, pods_claimed(pods("a", "b"))) == set()
+    assert index.update(OLD, pods_claimed(pods("b", "c"))) == {young}
+    assert index.lost(young) == {("models", "b"): old}
+    assert index.update(OLD, pods_claimed(pods("b", "c"))) == set(), "nothing changed"
+    assert index.update(OLD, pods_claimed(pods("c"))) == {young}
+    assert index.lost(young) == {}
+    assert index.owner(("models", "b")) == young
+    index.update(OLD, pods_claimed(pods("a")))
+    assert index.remove(old) == {young}
+    assert (index.lost(young), index.owner(("models", "c"))) == ({}, None)

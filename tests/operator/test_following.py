@@ -15,7 +15,7 @@ from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.cluster_state.job_status import observed_job
-from edgefolio_operator.revisions.repository_check import FollowingPlan, check_key, plan_following
+from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, check_key, plan_repository_check
 
 REPOSITORY = {"uri": "s3://bucket/portfolios"}
 
@@ -53,13 +53,13 @@ def plan(
     uid: str = "u",
     revisions: tuple[RevisionStatus, ...] = (),
     **spec: Any,
-) -> FollowingPlan:
-    return plan_following(
+) -> RepositoryCheckPlan:
+    return plan_repository_check(
         portfolio(**spec), uid=uid, request=request, last=last, jobs=jobs, revisions=revisions, now=now
     )
 
 
-def looked(report: Any, *, revisions: tuple[RevisionStatus, ...] = (), **spec: Any) -> FollowingPlan:
+def looked(report: Any, *, revisions: tuple[RevisionStatus, ...] = (), **spec: Any) -> RepositoryCheckPlan:
     """The plan after a first look that ended with this report."""
     first = plan(revisions=revisions, **spec)
     return plan(job(first.create, report), last=first.status, revisions=revisions, **spec)

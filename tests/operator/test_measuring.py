@@ -5,24 +5,24 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from reconciled_site import Site
 
-from edgefolio_operator.cluster_state.snapshot import World
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import Reservations
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.metrics_recorder import Measurements
+from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
 
 KEY = ("models", "digits")
 
 
 def test_series_come_and_go_with_what_they_are_about() -> None:
     registry = CollectorRegistry()
-    measurements = Measurements(Metrics(registry))
+    measurements = MetricsRecorder(Metrics(registry))
     site = Site()
 
     def cycle() -> str:
         before = Reservations.of(site.promises).promises
         plan = site.cycle()
-        world = World(portfolio=site.portfolio, endpoints=list(site.endpoints.values()))
-        measurements.take(KEY, world, plan, before=before)
+        snapshot = PortfolioSnapshot(portfolio=site.portfolio, endpoints=list(site.endpoints.values()))
+        measurements.record(KEY, snapshot, plan, before=before)
         return generate_latest(registry).decode()
 
     cycle()
@@ -63,11 +63,11 @@ def test_series_come_and_go_with_what_they_are_about() -> None:
 
 def test_when_a_collection_was_heard_is_told_while_it_is_followed() -> None:
     registry = CollectorRegistry()
-    measurements = Measurements(Metrics(registry))
-    measurements.hear({"/api/v1/nodes": 3.0, "/api/v1/pods?app=x": 0.0})
+    measurements = MetricsRecorder(Metrics(registry))
+    measurements.record_silences({"/api/v1/nodes": 3.0, "/api/v1/pods?app=x": 0.0})
     text = generate_latest(registry).decode()
     assert 'edgefolio_mirror_heard_timestamp_seconds{collection="/api/v1/pods?app=x"}' in text
-    measurements.hear({"/api/v1/nodes": 3.0})
+    measurements.record_silences({"/api/v1/nodes": 3.0})
     assert "app=x" not in generate_latest(registry).decode()
 
 

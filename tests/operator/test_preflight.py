@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgefolio_operator.endpoints.adoption_preflight import incompatible, missing_parts, slim_adopted
+from edgefolio_operator.cluster_state.adopted_pods import slim_adopted
+from edgefolio_operator.endpoints.adoption_preflight import incompatible, missing_parts
 from edgefolio_operator.status.informational_conditions import compatible
 
 

@@ -13,7 +13,6 @@ from shared_node import MEBIBYTE, NOW, REVISION, endpoint, serving, spec
 from edgefolio.contract.endpoint_report import report_of_decision
 from edgefolio.decision.types import State
 from edgefolio.specification.conditions import time_seconds, time_text
-from edgefolio_operator.endpoints.facts import standing_promises
 from edgefolio_operator.endpoints.memory_reservations import (
     DONE_SECONDS,
     LOAD_SECONDS,
@@ -22,6 +21,7 @@ from edgefolio_operator.endpoints.memory_reservations import (
     Reservations,
     promises_of,
 )
+from edgefolio_operator.reconcilers.endpoint import standing_promises
 
 KEY = ("models", "pod-a")
 

@@ -10,8 +10,11 @@ from reconciled_site import IMAGES, NOW, Site, published
 
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.reconcilers.finalizer import plan_deletion
-from edgefolio_operator.reconcilers.portfolio import Plan, World
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
+from edgefolio_operator.reconcilers.portfolio import plan_portfolio
 
 FINALIZER = "edgefolio.dev/repository"
 DELETE = {"uri": "s3://bucket/portfolios", "reclaimPolicy": "Delete"}
@@ -29,16 +32,16 @@ class Ending(Site):
         self.portfolio["metadata"]["deletionTimestamp"] = time_text(self.now)
         self.namespace: dict[str, Any] = {"metadata": {"name": "models"}}
 
-    def step(self, seconds: float = 1.0) -> Plan | None:
+    def step(self, seconds: float = 1.0) -> ReconcilePlan | None:
         """One cycle ``seconds`` later; what it plans is written."""
         self.now += seconds
-        world = World(
+        snapshot = PortfolioSnapshot(
             portfolio=copy.deepcopy(self.portfolio),
             jobs=list(self.jobs.values()),
             job_pods=self.job_pods,
             namespace=self.namespace,
         )
-        plan = plan_deletion(world, images=IMAGES, now=self.now)
+        plan = plan_deletion(snapshot, images=IMAGES, now=self.now)
         if plan is None:
             return None
         for document in plan.apply:
@@ -196,10 +199,11 @@ def test_an_ending_namespace_is_not_held(begun: bool) -> None:
 
 def test_an_ending_namespace_gets_no_finalizer() -> None:
     site = Site(repository=DELETE)
-    world = World(portfolio=site.portfolio, namespace={"metadata": {"name": "models", "deletionTimestamp": "x"}})
-    from edgefolio_operator.reconcilers.portfolio import reconcile
-
-    assert reconcile(world, images=IMAGES, states={}, epoch=1, now=NOW).finalizer is None
+    snapshot = PortfolioSnapshot(
+        portfolio=site.portfolio, namespace={"metadata": {"name": "models", "deletionTimestamp": "x"}}
+    )
+    plan = plan_portfolio(snapshot, resources=ResourceView(), images=IMAGES, states={}, epoch=1, now=NOW)
+    assert plan.finalizer is None
 
 
 def test_a_spec_that_cannot_be_read_holds_nobody() -> None:

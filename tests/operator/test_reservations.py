@@ -15,8 +15,9 @@ from edgefolio.decision.types import MemoryState, State
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.cluster_state.resource_usage import Sample, Usage
-from edgefolio_operator.endpoints.facts import Sight, decide_all, standing_promises
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
+from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.reconcilers.endpoint import assign_all, standing_promises
 
 RESERVE = 32 * MEBIBYTE
 
@@ -137,13 +138,13 @@ def test_simultaneous_switches_never_take_more_than_the_node_has(
             members = [endpoint(server.name, server.told, server.status) for server in half]
             for member in members:
                 member.surroundings.node["status"]["allocatable"]["memory"] = f"{total}Mi"  # type: ignore[index]
-            kept, made = decide_all(
+            kept, made = assign_all(
                 portfolios[index],
                 members,
                 revisions=[REVISION],
-                assignments={server.name: 1 for server in half},
+                assigned_revisions={server.name: 1 for server in half},
                 states=states[index],
-                sight=Sight(
+                resources=ResourceView(
                     usage=Usage(nodes={"edge-1": sample} if sample is not None else {}, asked=True),
                     reservations=Reservations.of([*promises[0], *promises[1]]),
                 ),
@@ -175,13 +176,13 @@ def test_the_second_of_two_upgrades_waits_and_says_why() -> None:
     states: dict[str, State] = {}
     reservations = Reservations()
     for second in (1, 2):
-        kept, made = decide_all(
+        kept, made = assign_all(
             portfolio("one"),
             members,
             revisions=[REVISION],
-            assignments={"pod-0": 1, "pod-1": 1},
+            assigned_revisions={"pod-0": 1, "pod-1": 1},
             states=states,
-            sight=Sight(reservations=reservations),
+            resources=ResourceView(reservations=reservations),
             epoch=1,
             now=NOW + second,
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-from edgefolio_operator.reconcilers.status_resync import REWRITE_SECONDS, Rewrites
+from edgefolio_operator.reconcilers.status_resync import REWRITE_SECONDS, StatusResync
 
 
 def test_a_status_is_due_at_first_and_then_every_five_minutes_with_jitter() -> None:
     now = 0.0
-    rewrites = Rewrites(clock=lambda: now)
+    rewrites = StatusResync(clock=lambda: now)
     keys = [("models", f"portfolio-{number}") for number in range(200)]
     assert all(rewrites.is_due(key) for key in keys)
     for key in keys:

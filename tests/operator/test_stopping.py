@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edgefolio_operator.reconcilers.requeue import is_set_within
+from edgefolio_operator.reconcilers.work_queue import is_set_within
 
 
 def test_a_change_in_the_instant_of_the_end_does_not_hide_it() -> None:

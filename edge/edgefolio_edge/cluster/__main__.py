@@ -14,13 +14,15 @@ from edgefolio.contract.log_format import log_as_json
 from edgefolio.contract.pod import METRICS_PORT_VARIABLE, STATE_VARIABLE
 from edgefolio.errors import UserError
 from edgefolio.files import make_folder
+from edgefolio.kubernetes.access import Access
+from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, SyncClient
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
-from edgefolio_edge.cluster.api import Access, ApiRefused, ApiUnreachable, EndpointApi
-from edgefolio_edge.cluster.endpoint_watcher import Follower
+from edgefolio_edge.cluster.endpoint_client import EndpointClient
+from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Order, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.settings import Settings
@@ -50,7 +52,7 @@ def run() -> None:
     pod = _Pod(
         settings=settings,
         orders=Orders(settings.state, changed=ordered),
-        api=EndpointApi(Access.found(), namespace=settings.namespace, name=settings.name),
+        api=EndpointClient(SyncClient(Access.found()), namespace=settings.namespace, name=settings.name),
         reporter=reporter,
         agent_woken=agent_woken,
         synchronizer_woken=synchronizer_woken,
@@ -58,9 +60,9 @@ def run() -> None:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         stack.enter_context(only_writer_of_directory(settings.state))
-        follower = Follower(pod.api, pod.orders, reporter)
-        stack.callback(follower.stop)
-        follower.start()
+        watcher = EndpointWatcher(pod.api, pod.orders, reporter)
+        stack.callback(watcher.stop)
+        watcher.start()
         order = _first_order(pod.orders, stop)
         if order is not None:
             pod.serve(order, stop)
@@ -72,7 +74,7 @@ class _Pod:
 
     settings: Settings
     orders: Orders
-    api: EndpointApi
+    api: EndpointClient
     reporter: Reporter
     agent_woken: threading.Event
     synchronizer_woken: threading.Event

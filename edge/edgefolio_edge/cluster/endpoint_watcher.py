@@ -1,64 +1,66 @@
-"""Follow the agent's own ModelEndpoint in a thread: every change is an order."""
+"""Watches the agent's own ModelEndpoint in a thread: every change is an order."""
 
 from __future__ import annotations
 
-import random
 import threading
-from typing import Any
 
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
+from edgefolio.kubernetes.backoff import Backoff
+from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, Object
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.cluster.api import ApiRefused, ApiUnreachable, EndpointApi
+from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.orders import Orders
 
 _LONGEST_PAUSE_SECONDS = 15.0
 
 
-class Follower:
+class EndpointWatcher:
     """Keeps :class:`Orders` up to date, and notes when the API server was heard."""
 
-    def __init__(self, api: EndpointApi, orders: Orders, reporter: Reporter) -> None:
-        self._api = api
+    def __init__(self, client: EndpointClient, orders: Orders, reporter: Reporter) -> None:
+        self._client = client
         self._orders = orders
         self._reporter = reporter
+        self._backoff = Backoff(longest=_LONGEST_PAUSE_SECONDS)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="orders", daemon=True)
 
     def start(self) -> None:
-        """Follow from now on."""
+        """Watch from now on."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Follow no longer. A watch under way is left to end by itself."""
+        """Watch no longer. A watch under way is left to end by itself."""
         self._stopping.set()
 
     def _run(self) -> None:
-        pause, said = 0.5, ""
+        logged = ""
         while not self._stopping.is_set():
+            self._backoff.begin()
+            failure = ""
             try:
-                self._follow()
-                pause, said = 0.5, ""
-            except (ApiUnreachable, ApiRefused) as error:
-                if isinstance(error, ApiRefused):
-                    self._orders.heard()
-                    if error.status == 410:  # the version is too old to go on from: begin anew
-                        continue
-                if str(error) != said:
-                    said = str(error)
-                    self._reporter.event("unheard", said[:300])
-                self._stopping.wait(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                self._get_and_watch()
+            except ApiRefused as error:
+                self._orders.heard()
+                if error.status != 410:  # that version is too old to go on from: begin anew
+                    failure = str(error)
+            except ApiUnreachable as error:
+                failure = str(error)
             except UserError as error:  # the order cannot be kept on disk; the last one stands
                 self._reporter.event("error", error.one_line())
                 self._stopping.wait(_LONGEST_PAUSE_SECONDS)
+            if failure and failure != logged:
+                self._reporter.event("unheard", failure[:300])
+            logged = failure
+            self._stopping.wait(self._backoff.next_pause(is_failure=bool(failure)))
 
-    def _follow(self) -> None:
-        """Take the order as it is and then its changes, for as long as the server answers in time."""
-        found = self._api.get()
+    def _get_and_watch(self) -> None:
+        """Take the order as it is and then its changes, until a watch fails or ends early."""
+        found = self._client.get()
         self._orders.heard()
         if found is None:
             self._stopping.wait(1.0)
@@ -69,13 +71,15 @@ class Follower:
             order = self._orders.order
             # Often enough that a cut link is noticed within the time after which the agent decides alone.
             patience = order.spec.switching.autonomy_after_seconds if order is not None else 30
-            for changed in self._api.watch(version=version, seconds=max(2, patience // 3)):
+            self._backoff.begin()
+            for changed in self._client.watch(version=version, seconds=max(2, patience // 3)):
                 version = str(changed["metadata"]["resourceVersion"])
                 self._orders.heard()
                 self._take(changed)
             self._orders.heard()
+            self._stopping.wait(self._backoff.next_pause(is_failure=False))
 
-    def _take(self, found: dict[str, Any]) -> None:
+    def _take(self, found: Object) -> None:
         try:
             spec = understood(EndpointSpecification, found["spec"])
         except ValidationError as error:

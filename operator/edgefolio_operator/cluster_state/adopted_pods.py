@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 
-from edgefolio_operator.endpoints.adoption_preflight import slim_adopted
-from edgefolio_operator.kube.cache import Change
-from edgefolio_operator.kube.client import Api, collection
+from edgefolio_operator.kube.cache import Change, ObjectCache
+from edgefolio_operator.kube.client import Api
 from edgefolio_operator.kube.informer import Informer
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.ownership import PortfolioKey, key_of
@@ -19,7 +19,7 @@ from edgefolio_operator.ownership import PortfolioKey, key_of
 class AdoptedPods:
     """The pods that each portfolio in mode ``Adopt`` selects."""
 
-    def __init__(self, api: Api, tasks: asyncio.TaskGroup, *, on_change: Callable[[Change], None]) -> None:
+    def __init__(self, api: Api, tasks: asyncio.TaskGroup, *, on_change: Callable[[PortfolioKey], None]) -> None:
         self._api = api
         self._tasks = tasks
         self._on_change = on_change
@@ -39,14 +39,19 @@ class AdoptedPods:
                 del self._running[key]
         for key, selector in wanted.items():
             if key not in self._running:
+                cache = ObjectCache(partial(self._changed, key), transform=slim_adopted)
                 informer = Informer(
-                    self._api,
-                    collection("v1", "pods", key[0]),
-                    selector=selector,
-                    on_change=self._on_change,
-                    transform=slim_adopted,
+                    self._api, cache, api_version="v1", plural="pods", namespace=key[0], selector=selector
                 )
                 self._running[key] = selector, informer, self._tasks.create_task(informer.run())
+
+    @property
+    def unknown_namespaces(self) -> frozenset[str]:
+        """Namespaces of informers that have not listed their pods yet."""
+        return frozenset(key[0] for key, (_, informer, _) in self._running.items() if not informer.synced.is_set())
+
+    def _changed(self, key: PortfolioKey, _: Change) -> None:
+        self._on_change(key)
 
     def of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` until they are known."""
@@ -61,3 +66,29 @@ def selector_of(portfolio: Object) -> str | None:
     if serving.get("mode") != "Adopt" or not labels:
         return None
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def slim_adopted(pod: Object) -> Object:
+    """The part of a pod that is read of one that may be adopted."""
+    spec = pod["spec"]
+    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+    status = pod.get("status", {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "nodeName": spec.get("nodeName"),
+            "initContainers": [_slim_container(entry) for entry in spec.get("initContainers") or ()],
+            "containers": [_slim_container(entry) for entry in spec.get("containers") or ()],
+            "volumes": [
+                {key: entry[key] for key in ("name", "emptyDir") if key in entry} for entry in spec.get("volumes") or ()
+            ],
+        },
+        "status": {key: status[key] for key in ("phase", "conditions") if key in status},
+    }
+
+
+def _slim_container(container: Object) -> Object:
+    kept: Object = {key: container[key] for key in ("name", "restartPolicy", "command", "args") if key in container}
+    return {**kept, "volumeMounts": [{"name": mount["name"]} for mount in container.get("volumeMounts") or ()]}

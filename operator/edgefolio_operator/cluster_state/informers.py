@@ -1,25 +1,25 @@
-"""The informers of the operator beside its own two kinds, and the usage of nodes and pods."""
+"""The informers of the operator, the pollers beside them, and what they know of one portfolio."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import aiohttp
 
+from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
-from edgefolio_operator.cluster_state.snapshot import World
-from edgefolio_operator.kube.cache import Change
-from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.kube.cache import Change, ObjectCache
+from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.informer import Informer
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey, key_of
-from edgefolio_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,107 +35,113 @@ class Informers:
     def __init__(
         self,
         api: Api,
-        settings: Settings,
         *,
+        namespaces: tuple[str, ...],
+        metrics_poll_seconds: float,
         on_change: Callable[[Change], None],
+        on_adopted_pod: Callable[[PortfolioKey], None],
         on_reading: Callable[[], None],
         is_active: Callable[[], bool],
     ) -> None:
         self._api = api
-        self._namespaces = settings.namespaces
+        self._namespaces = namespaces
         self._on_change = on_change
-        self._jobs = self._per_namespace("batch/v1", "jobs", selector=_OUR_JOBS)
-        self._job_pods = self._per_namespace("v1", "pods", selector=_OUR_JOBS)
-        self._pods = self._per_namespace("v1", "pods", selector=labels.ENDPOINT_LABEL)
-        self._daemon_sets = self._per_namespace("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
-        self._services = self._per_namespace("v1", "services", selector=_SERVING)
+        self._on_adopted_pod = on_adopted_pod
+        self._informers: list[Informer] = []
+        self.portfolios = self._cache(API_VERSION, "modelportfolios")
+        self.endpoints = self._cache(API_VERSION, "modelendpoints")
+        self._jobs = self._cache("batch/v1", "jobs", selector=_OUR_JOBS)
+        self._job_pods = self._cache("v1", "pods", selector=_OUR_JOBS)
+        self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
+        self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
+        self._services = self._cache("v1", "services", selector=_SERVING)
         # An operator of single namespaces may read neither nodes nor namespaces; annotations there say nothing then.
-        self._nodes = [] if settings.namespaces else [self._informer("v1", "nodes")]
-        self._spaces = [] if settings.namespaces else [self._informer("v1", "namespaces")]
-        self.metrics = MetricsPoller(
-            api, namespaces=settings.namespaces, poll_seconds=settings.metrics_poll_seconds, changed=on_reading
-        )
+        self._nodes = None if namespaces else self._cache("v1", "nodes")
+        self._spaces = None if namespaces else self._cache("v1", "namespaces")
+        self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)
         self._progress = ProgressReader(
-            api,
-            pods=lambda: [pod for informer in self._job_pods for pod in informer.cache.select(labels=_MAKING)],
-            is_active=is_active,
-            changed=on_reading,
+            api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
         )
         self._server_version = ServerVersion()
         self._adopted: AdoptedPods | None = None
 
     @property
-    def informers(self) -> list[Informer]:
-        """All informers that run."""
-        fixed = [*self._jobs, *self._job_pods, *self._pods, *self._daemon_sets, *self._services]
-        fixed += [*self._nodes, *self._spaces]
-        return fixed if self._adopted is None else [*fixed, *self._adopted.informers]
-
-    @property
     def silences(self) -> dict[str, float]:
-        """Seconds since each part was last heard, by what it follows."""
+        """Seconds since each informer was last heard, by its title."""
+        running = self._informers if self._adopted is None else [*self._informers, *self._adopted.informers]
         found: dict[str, float] = {}
-        for informer in self.informers:
+        for informer in running:
             found[informer.title] = max(found.get(informer.title, 0.0), informer.silent_seconds)
         return found
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Start all of them in ``tasks``, and wait until each has seen its collection once."""
-        fixed = self.informers
-        self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_change)
-        for informer in fixed:
+        """Start all informers in ``tasks``, and wait until each has listed its collection once.
+
+        Before that nothing may be concluded: a portfolio that is not known yet may be the older claimant of a pod, and
+        an endpoint without its portfolio would be taken for one that was left behind.
+        """
+        self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_adopted_pod)
+        for informer in self._informers:
             tasks.create_task(informer.run())
         tasks.create_task(self.metrics.run())
         tasks.create_task(self._progress.run())
-        await asyncio.gather(*(informer.synced.wait() for informer in fixed))
+        await asyncio.gather(*(informer.synced.wait() for informer in self._informers))
         self._server_version = await self._ask_version()
 
     def watch_adopted_pods(self, portfolios: Sequence[Object]) -> None:
-        """Keep informers for the pods that ``portfolios`` want to adopt."""
-        assert self._adopted is not None
-        self._adopted.follow(portfolios)
+        """Keep informers for the pods that ``portfolios`` want to adopt; none before :meth:`start`."""
+        if self._adopted is not None:
+            self._adopted.follow(portfolios)
+
+    @property
+    def unknown_namespaces(self) -> frozenset[str]:
+        """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
+        return frozenset() if self._adopted is None else self._adopted.unknown_namespaces
 
     def pods_of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
         namespace, name = key_of(portfolio)
         if portfolio["spec"].get("serving", {}).get("mode") != "Adopt":
-            return _all(self._pods, namespace, {labels.PORTFOLIO_LABEL: name})
+            return self._pods.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
         assert self._adopted is not None
         return self._adopted.of(portfolio)
 
-    def world(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> World:
+    def snapshot(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> PortfolioSnapshot:
         """What the API server holds of ``portfolio``, as far as the caches show it."""
         namespace, name = key_of(portfolio)
         own = {labels.PORTFOLIO_LABEL: name}
-        return World(
+        return PortfolioSnapshot(
             portfolio=portfolio,
-            jobs=_all(self._jobs, namespace, own),
-            job_pods=_all(self._job_pods, namespace, own),
+            jobs=self._jobs.select(namespace=namespace, labels=own),
+            job_pods=self._job_pods.select(namespace=namespace, labels=own),
             pods=pods,
-            nodes={node["metadata"]["name"]: node for informer in self._nodes for node in informer.cache.select()}
-            if self._nodes
-            else None,
-            namespace=next((informer.cache.get(namespace) for informer in self._spaces), None),
+            nodes=self._nodes_of(pods),
+            namespace=None if self._spaces is None else self._spaces.get(namespace),
             endpoints=endpoints,
-            daemon_set=next(iter(_all(self._daemon_sets, namespace, own)), None),
-            service=next(iter(_all(self._services, namespace, own)), None),
+            daemon_set=next(iter(self._daemon_sets.select(namespace=namespace, labels=own)), None),
+            service=next(iter(self._services.select(namespace=namespace, labels=own)), None),
             server_version=self._server_version,
             progress=self._progress.of(namespace),
         )
 
+    def _nodes_of(self, pods: Iterable[Object]) -> dict[str, Object] | None:
+        if self._nodes is None:
+            return None
+        names = {str(pod["spec"].get("nodeName") or "") for pod in pods}
+        return {name: node for name in names if (node := self._nodes.get(name)) is not None}
+
     def namespace(self, name: str) -> Object:
         """The namespace as something to tell of; it has none itself, and its events go to the default one."""
-        known = next((informer.cache.get(name) for informer in self._spaces), None)
+        known = None if self._spaces is None else self._spaces.get(name)
         return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
-    def put_job(self, namespace: str, job: Object) -> None:
-        """A Job was written: the next cycle must not miss it."""
-        self._jobs[self._namespaces.index(namespace) if self._namespaces else 0].cache.put(job)
+    def put_job(self, job: Object) -> None:
+        """Cache a Job that was written: the next plan must not miss it."""
+        self._jobs.put(job)
 
     def drop_job(self, namespace: str, name: str) -> None:
-        """A Job was deleted."""
-        for informer in self._jobs:
-            informer.cache.delete({"metadata": {"namespace": namespace, "name": name}})
+        """Drop a Job that was deleted."""
+        self._jobs.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def _ask_version(self) -> ServerVersion:
         """The version; the oldest supported one where the operator may not know it. Asked once."""
@@ -148,20 +154,11 @@ class Informers:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
                 await asyncio.sleep(1.0)
 
-    def _per_namespace(self, api_version: str, plural: str, *, selector: str) -> list[Informer]:
-        return [
-            self._informer(api_version, plural, namespace, selector=selector) for namespace in self._namespaces or ("",)
+    def _cache(self, api_version: str, plural: str, *, selector: str = "") -> ObjectCache:
+        """A cache, and one informer for it in each namespace."""
+        cache = ObjectCache(self._on_change)
+        self._informers += [
+            Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
+            for namespace in self._namespaces or ("",)
         ]
-
-    def _informer(self, api_version: str, plural: str, namespace: str = "", *, selector: str = "") -> Informer:
-        path = collection(api_version, plural, namespace)
-        return Informer(self._api, path, selector=selector, on_change=self._on_change)
-
-
-def unknown_namespaces(pods: dict[PortfolioKey, list[Object] | None]) -> set[str]:
-    """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
-    return {namespace for (namespace, _), found in pods.items() if found is None}
-
-
-def _all(informers: Sequence[Informer], namespace: str, labels: dict[str, str]) -> list[Object]:
-    return [thing for informer in informers for thing in informer.cache.select(namespace=namespace, labels=labels)]
+        return cache

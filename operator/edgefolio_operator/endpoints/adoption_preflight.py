@@ -11,6 +11,8 @@ from typing import Any
 
 from edgefolio.contract.pod import AGENT_CONTAINER, HEALTH_VOLUME, KEY_VOLUME, MODELS_VOLUME
 from edgefolio_operator import labels
+from edgefolio_operator.kube.objects import has_ended
+from edgefolio_operator.messages import listed
 
 Object = Mapping[str, Any]
 
@@ -22,7 +24,6 @@ SHARED_VOLUMES = {
     MODELS_VOLUME: "verified variants",
 }
 _RESTRICTED_FLAGS = ("--grpc-restricted-protocol", "--http-restricted-api")
-_NAMED_PODS = 5
 
 
 def missing_parts(pod: Object) -> tuple[str, ...]:
@@ -38,39 +39,11 @@ def incompatible(pods: Sequence[Object]) -> dict[str, tuple[str, ...]]:
 
 def remedy(faults: Mapping[str, Sequence[str]], *, total: int) -> str:
     """The message about pods that cannot be adopted: a few of them, what they lack, and what to do."""
-    named = [f"{name} lacks {', '.join(parts)}" for name, parts in list(faults.items())[:_NAMED_PODS]]
-    more = f", and {len(faults) - len(named)} more" if len(faults) > len(named) else ""
-    listed = "; ".join(named)
+    lacking = listed([f"{name} lacks {', '.join(parts)}" for name, parts in faults.items()], separator="; ")
     return (
-        f"{len(faults)} of {total} selected pods cannot be adopted: {listed}{more}. "
+        f"{len(faults)} of {total} selected pods cannot be adopted: {lacking}. "
         f"Add the kustomize component {COMPONENT} to their workload."
     )
-
-
-def slim_adopted(pod: Object) -> dict[str, Any]:
-    """The part of a pod that is read of one that may be adopted."""
-    spec = pod["spec"]
-    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
-    status = pod.get("status", {})
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {
-            "nodeName": spec.get("nodeName"),
-            "initContainers": [_slim_container(entry) for entry in spec.get("initContainers") or ()],
-            "containers": [_slim_container(entry) for entry in spec.get("containers") or ()],
-            "volumes": [
-                {key: entry[key] for key in ("name", "emptyDir") if key in entry} for entry in spec.get("volumes") or ()
-            ],
-        },
-        "status": {key: status[key] for key in ("phase", "conditions") if key in status},
-    }
-
-
-def _slim_container(container: Object) -> dict[str, Any]:
-    kept = {key: container[key] for key in ("name", "restartPolicy", "command", "args") if key in container}
-    return {**kept, "volumeMounts": [{"name": mount["name"]} for mount in container.get("volumeMounts") or ()]}
 
 
 def _missing(pod: Object) -> Iterator[str]:
@@ -121,5 +94,4 @@ def _mounts(container: Object, volume: str) -> bool:
 
 
 def _has_ended(pod: Object) -> bool:
-    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-    return ended or bool(pod["metadata"].get("deletionTimestamp"))
+    return has_ended(pod) or bool(pod["metadata"].get("deletionTimestamp"))

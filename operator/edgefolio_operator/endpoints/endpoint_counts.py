@@ -1,4 +1,4 @@
-"""How the endpoints of a portfolio are, in figures. Pure."""
+"""Counts of a portfolio's endpoints, for its status. Pure."""
 
 from __future__ import annotations
 
@@ -7,61 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgefolio.specification.conditions import time_seconds
-from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import EndpointCounts, VariantCount
-from edgefolio_operator.reconcilers.endpoint import Surroundings
-from edgefolio_operator.revisions.rollout import Member
+from edgefolio_operator.endpoints.endpoint import Endpoint
 
-#: A pod this young that has never been Ready is starting, not broken.
-STARTING_SECONDS = 300.0
-#: An agent that is silent for this long after its report ran out is not known to serve.
-SILENCE_SECONDS = 60.0
 _MOST_COUNTED = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """One endpoint: where it is, what it was told before this cycle, what it says."""
-
-    surroundings: Surroundings
-    spec: EndpointSpecification | None
-    status: EndpointStatus
-
-    def counts(self, *, now: float) -> bool:
-        """Whether it is asked to serve: its node is there, and its pod has had its time to start."""
-        created = time_seconds(str(self.surroundings.pod["metadata"]["creationTimestamp"]))
-        started = self.surroundings.pod_ready or now - created > STARTING_SECONDS
-        return self.surroundings.node_ready and started
-
-    def available(self, *, now: float) -> bool:
-        """Whether it serves a verified variant, as far as is known."""
-        report = self.status.observation
-        return (
-            self.surroundings.pod_ready
-            and self.surroundings.node_ready
-            and self.status.active_variant is not None
-            and report is not None
-            and report.server == "Serving"
-            and now - time_seconds(report.valid_until) <= SILENCE_SECONDS
-        )
-
-    def objectives_met(self, *, now: float) -> bool | None:
-        """Whether it meets what is asked of it; an endpoint that is not known to serve has said nothing."""
-        decision = self.status.decision
-        return decision.objectives_met if decision is not None and self.available(now=now) else None
-
-    def member(self, *, now: float) -> Member:
-        """How a rollout sees it."""
-        failure = self.status.last_failure
-        return Member(
-            name=self.surroundings.pod_name,
-            assigned=self.spec.revision.number if self.spec is not None and self.spec.revision is not None else None,
-            active=self.status.active_revision,
-            reachable=self.counts(now=now) and self.surroundings.pod_ready,
-            objectives_met=self.objectives_met(now=now),
-            failed_revision=failure.revision if failure is not None else None,
-            failed_at=time_seconds(failure.time) if failure is not None else 0.0,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from edgefolio.decision.estimates.memory import needed_bytes
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import RevisionStatus
+from edgefolio_operator.ownership import PortfolioKey
 
 #: A switch that was told so long ago and is still not done reserves nothing any more.
 PATIENCE_SECONDS = 300.0
@@ -82,6 +83,55 @@ class Reservations:
             for endpoint in self.holders.get(node, frozenset())
             if endpoint != but_for
         )
+
+
+class ReservationLedger:
+    """The promises of all portfolios, updated portfolio by portfolio."""
+
+    def __init__(self) -> None:
+        self._by_portfolio: dict[PortfolioKey, tuple[Promise, ...]] = {}
+        self._by_node: dict[str, dict[PortfolioKey, tuple[Promise, ...]]] = {}
+
+    def __contains__(self, key: PortfolioKey) -> bool:
+        return key in self._by_portfolio
+
+    def record(self, key: PortfolioKey, promises: tuple[Promise, ...]) -> frozenset[str]:
+        """The endpoints of a portfolio hold exactly ``promises``; returns the nodes where that is a change."""
+        before, after = _by_node(self._by_portfolio.get(key, ())), _by_node(promises)
+        self._by_portfolio[key] = promises
+        changed = frozenset(node for node in {*before, *after} if before.get(node) != after.get(node))
+        for node in changed:
+            if node in after:
+                self._by_node.setdefault(node, {})[key] = after[node]
+            else:
+                self._by_node[node].pop(key)
+                if not self._by_node[node]:
+                    del self._by_node[node]
+        return changed
+
+    def remove(self, key: PortfolioKey) -> frozenset[str]:
+        """A portfolio is gone; returns the nodes where it held something."""
+        changed = self.record(key, ())
+        del self._by_portfolio[key]
+        return changed
+
+    def reservations(self, key: PortfolioKey, *, nodes: Iterable[str]) -> Reservations:
+        """What the endpoints of ``key`` hold, and what others hold on ``nodes``."""
+        others = [
+            promise
+            for node in nodes
+            for other, promises in self._by_node.get(node, {}).items()
+            if other != key
+            for promise in promises
+        ]
+        return Reservations.of([*self._by_portfolio.get(key, ()), *others])
+
+
+def _by_node(promises: Iterable[Promise]) -> dict[str, tuple[Promise, ...]]:
+    found: dict[str, tuple[Promise, ...]] = {}
+    for promise in promises:
+        found[promise.node] = (*found.get(promise.node, ()), promise)
+    return found
 
 
 def promises_of(

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from edgefolio.specification.annotations import FALSE_WORDS, TRUE_WORDS
 from edgefolio.specification.annotations import is_paused as says_pause
 from edgefolio_operator import labels
 from edgefolio_operator.endpoints.objectives import Issue, Level
 
-#: Words for a pause, and for none.
-_CLEAR = frozenset({"true", "yes", "1", "", "false", "no", "0"})
 _LONGEST_SHOWN = 60
 
 #: Annotations by level, nearest first.
@@ -36,7 +35,7 @@ def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue])
 def is_paused(levels: Levels, *, issues: list[Issue]) -> bool:
     """Whether the endpoint is to be left as it is; what is neither yes nor no is added to ``issues``."""
     for level, value in _values(levels, labels.PAUSED_ANNOTATION):
-        if value.lower() not in _CLEAR:
+        if value.lower() not in FALSE_WORDS | TRUE_WORDS:
             message = (
                 f"{labels.PAUSED_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is neither true nor false; "
                 "it is taken as true."

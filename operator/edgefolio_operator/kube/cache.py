@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edgefolio_operator.kube.objects import Object, ObjectKey, object_key, resource_version
+from edgefolio_operator.kube.objects import Object, ObjectKey, object_key
 from edgefolio_operator.labels import GROUP
 
 _Index = dict[tuple[str, ...], set[ObjectKey]]
@@ -56,42 +56,28 @@ class ObjectCache:
     def put(self, thing: Object) -> None:
         """Add or replace ``thing``, unless the cached one is as new."""
         held = self._objects.get(object_key(thing))
-        version = resource_version(thing)
-        if held is None or _uid(held) != _uid(thing) or resource_version(held) < version or not version:
+        version = _version(thing)
+        if held is None or _uid(held) != _uid(thing) or _version(held) < version or not version:
             self._set(object_key(thing), self._transform(thing))
 
     def delete(self, thing: Object) -> None:
         """Remove ``thing``, of which only namespace and name count."""
         self._set(object_key(thing), None)
 
-    def replace(self, things: Iterable[Object]) -> None:
-        """Hold exactly ``things``; those that did not change cause no change."""
-        listed = {object_key(thing): thing for thing in things}
-        for key in self._objects.keys() - listed.keys():
-            self._set(key, None)
-        for key, thing in listed.items():
-            held = self._objects.get(key)
-            if held is None or _uid(held) != _uid(thing) or resource_version(held) != resource_version(thing):
-                self._set(key, self._transform(thing))
+    def replace(self, things: Iterable[Object], *, namespace: str = "", version: int | None = None) -> None:
+        """Hold exactly ``things``, the list of ``namespace`` ("": of all); what did not change causes no change.
 
-    def merge(self, things: Iterable[Object], *, version: str) -> int:
-        """Make up for what was missed: ``things`` is all that there was at ``version``. Returns how much that was.
-
-        Changes after that version may have been seen already; they stand.
+        Held objects that are newer than ``version``, that of the list, stay: they were written while it was read.
         """
         listed = {object_key(thing): thing for thing in things}
-        at = int(version) if version.isdigit() else 0
-        newer = [
-            thing
-            for key, thing in listed.items()
-            if key not in self._objects or resource_version(self._objects[key]) < resource_version(thing)
-        ]
-        gone = [held for key, held in self._objects.items() if key not in listed and resource_version(held) <= at]
-        for thing in newer:
-            self.put(thing)
-        for held in gone:
-            self.delete(held)
-        return len(newer) + len(gone)
+        held = self._by_namespace.get((namespace,), ()) if namespace else self._objects
+        newer = {key for key in held if version is not None and _version(self._objects[key]) > version}
+        for key in set(held) - listed.keys() - newer:
+            self._set(key, None)
+        for key in listed.keys() - newer:
+            known = self._objects.get(key)
+            if known is None or _uid(known) != _uid(listed[key]) or _version(known) != _version(listed[key]):
+                self._set(key, self._transform(listed[key]))
 
     def get(self, name: str, namespace: str = "") -> Object | None:
         """The object called ``name``."""
@@ -167,6 +153,11 @@ def strip_unread_fields(thing: Object) -> Object:
 
 def _uid(thing: Object) -> str:
     return str(thing["metadata"].get("uid", ""))
+
+
+def _version(thing: Object) -> int:
+    version = str(thing["metadata"].get("resourceVersion", ""))
+    return int(version) if version.isdigit() else 0
 
 
 def _labels(thing: Object) -> Mapping[str, str]:

@@ -1,33 +1,30 @@
-"""The few calls to the Kubernetes API that the operator needs, over aiohttp.
+"""Asynchronous client of the API server, over aiohttp.
 
 The official client would be most of the operator's memory; kopf brings aiohttp anyway. Writing is server-side apply
-under one field manager: what the operator no longer says is taken away, what others say is left alone.
+under one field manager: a field that the operator no longer sets is removed, fields of others are left alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
-import ssl
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 
 import aiohttp
-import yaml
 
+from edgefolio.kubernetes.access import Access
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import MANAGER
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REQUEST_SECONDS = 20.0
+_CONNECTIONS = 32
+_TIMEOUT = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
 #: The server ends a watch after this long; it sends a bookmark about once a minute, so that silence means a dead link.
 _WATCH_SECONDS = 240
-_SILENCE_SECONDS = 90.0
+SILENCE_SECONDS = 90.0
 #: A request that is cancelled leaves a TLS connection that waits for the other side's goodbye; the pool forgets it.
 _GOODBYE_SECONDS = 0.25
 
@@ -47,73 +44,31 @@ class ApiError(Exception):
         return self.status == 403 and "NamespaceTerminating" in self.causes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """Where the API server is and how it is entered; ``token`` is asked each time, since it is renewed on disk."""
-
-    server: str
-    tls: ssl.SSLContext
-    token: Callable[[], str | None]
-    namespace: str
-
-    @classmethod
-    def found(cls) -> Access:
-        """Of the pod's service account, or of ``KUBECONFIG`` outside a cluster. Raises OSError if there is neither."""
-        if (_SERVICE_ACCOUNT / "token").exists():
-            host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-            return cls(
-                server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-                tls=ssl.create_default_context(cafile=str(_SERVICE_ACCOUNT / "ca.crt")),
-                token=lambda: (_SERVICE_ACCOUNT / "token").read_text().strip(),
-                namespace=(_SERVICE_ACCOUNT / "namespace").read_text().strip(),
-            )
-        return cls.of_kubeconfig(Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config"))
-
-    @classmethod
-    def of_kubeconfig(cls, path: Path) -> Access:
-        """Of the current context of the file ``path``: certificates or a token, no plug-ins."""
-        document = yaml.safe_load(path.read_text())
-        context = _named(document["contexts"], document["current-context"])["context"]
-        cluster = _named(document["clusters"], context["cluster"])["cluster"]
-        user = _named(document["users"], context["user"])["user"]
-        authority = cluster.get("certificate-authority-data")
-        tls = ssl.create_default_context(
-            cafile=cluster.get("certificate-authority"),
-            cadata=base64.b64decode(authority).decode() if authority else None,
-        )
-        if "client-certificate-data" in user:
-            with tempfile.NamedTemporaryFile() as pem:
-                for key in ("client-certificate-data", "client-key-data"):
-                    pem.write(base64.b64decode(user[key]))
-                pem.flush()
-                tls.load_cert_chain(pem.name)
-        elif "client-certificate" in user:
-            tls.load_cert_chain(user["client-certificate"], user["client-key"])
-        token: str | None = user.get("token")
-        return cls(
-            server=cluster["server"], tls=tls, token=lambda: token, namespace=context.get("namespace", "default")
-        )
-
-
 class Api:
-    """One connection pool to the API server; use it as an async context."""
+    """Client of the API server; use it as an async context.
 
-    def __init__(self, access: Access) -> None:
+    ``writes`` is called with the kind before each write. A watch without a word for ``silence_seconds`` is given up.
+    """
+
+    def __init__(self, access: Access, *, silence_seconds: float = SILENCE_SECONDS) -> None:
         self.access = access
         self.writes: Callable[[str], None] = lambda _kind: None
+        self._silence_seconds = silence_seconds
         self._answered_at = time.monotonic()
-        self._session: aiohttp.ClientSession | None = None
+        self._requests: aiohttp.ClientSession | None = None
+        self._watches: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Api:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self.access.tls, limit=32),
-            timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
-        )
+        self._requests = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_CONNECTIONS))
+        # Each watch holds its connection: in one pool, those of many namespaces would leave none for requests.
+        self._watches = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None
-        await self._session.close()
+        assert self._requests is not None
+        assert self._watches is not None
+        await self._requests.close()
+        await self._watches.close()
         await asyncio.sleep(_GOODBYE_SECONDS)
 
     @property
@@ -126,14 +81,9 @@ class Api:
         return await self._request("GET", path, params={"labelSelector": selector} if selector else None)
 
     async def text(self, path: str, params: dict[str, str], *, longest_seconds: float) -> str:
-        """What stands at ``path`` as plain text, a log as a rule."""
-        assert self._session is not None
-        async with self._session.get(
-            self.access.server + path,
-            params=params,
-            headers={**self._headers(), "Accept": "*/*"},
-            timeout=aiohttp.ClientTimeout(total=longest_seconds),
-        ) as answer:
+        """The plain text at ``path``, usually a log."""
+        timeout = aiohttp.ClientTimeout(total=longest_seconds)
+        async with self._open("GET", path, params, headers={"Accept": "*/*"}, timeout=timeout) as answer:
             raw = await answer.read()
             if answer.status >= 400:
                 raise _error(answer.status, raw)
@@ -170,7 +120,7 @@ class Api:
         )
 
     async def delete(self, path: str) -> None:
-        """Delete the object at ``path`` and, in the background, what it owns; one that is gone is no error."""
+        """Delete the object at ``path`` and, in the background, what it owns; one that does not exist is no error."""
         self.writes("Delete")
         try:
             await self._request("DELETE", path, params={"propagationPolicy": "Background"})
@@ -190,7 +140,6 @@ class Api:
 
         Raises :class:`ApiError` (410 if ``version`` is too old) and :class:`aiohttp.ClientError`.
         """
-        assert self._session is not None
         parameters = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -198,10 +147,8 @@ class Api:
             "timeoutSeconds": str(_WATCH_SECONDS),
             **({"labelSelector": selector} if selector else {}),
         }
-        timeout = aiohttp.ClientTimeout(total=None, connect=_REQUEST_SECONDS, sock_read=_SILENCE_SECONDS)
-        async with self._session.get(
-            self.access.server + path, params=parameters, headers=self._headers(), timeout=timeout
-        ) as answer:
+        timeout = aiohttp.ClientTimeout(total=None, connect=_REQUEST_SECONDS, sock_read=self._silence_seconds)
+        async with self._open("GET", path, parameters, timeout=timeout, session=self._watches) as answer:
             if answer.status >= 400:
                 raise _error(answer.status, await answer.read())
             buffer = b""
@@ -223,14 +170,9 @@ class Api:
         content_type: str = "application/json",
         params: dict[str, str] | None = None,
     ) -> Object:
-        assert self._session is not None
-        async with self._session.request(
-            method,
-            self.access.server + path,
-            params=params,
-            data=None if body is None else json.dumps(body),
-            headers={**self._headers(), "Content-Type": content_type},
-        ) as answer:
+        headers = {"Content-Type": content_type}
+        data = None if body is None else json.dumps(body)
+        async with self._open(method, path, params, data=data, headers=headers) as answer:
             raw = await answer.read()
             self._answered_at = time.monotonic()
             if answer.status >= 400:
@@ -238,9 +180,30 @@ class Api:
             result: Object = json.loads(raw)
             return result
 
-    def _headers(self) -> dict[str, str]:
-        token = self.access.token()
-        return {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    def _open(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str] | None = None,
+        *,
+        data: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        timeout: aiohttp.ClientTimeout = _TIMEOUT,
+        session: aiohttp.ClientSession | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        session = session or self._requests
+        assert session is not None, "the client is used outside its context"
+        credentials = self.access.current()
+        return session.request(
+            method,
+            credentials.server + path,
+            params=params,
+            data=data,
+            headers={"Accept": "application/json", **credentials.headers, **headers},
+            timeout=timeout,
+            # Connections are pooled by their TLS context: a new one, of a new authority, gets connections of its own.
+            ssl=credentials.tls or True,
+        )
 
 
 def collection(api_version: str, plural: str, namespace: str | None = None) -> str:
@@ -261,7 +224,3 @@ def _error(status: int, raw: bytes) -> ApiError:
         )
     except (ValueError, AttributeError):
         return ApiError(status, "", raw[:300].decode(errors="replace"))
-
-
-def _named(entries: list[Object], name: str) -> Object:
-    return next(entry for entry in entries if entry["name"] == name)

@@ -1,4 +1,4 @@
-"""Informer: lists one collection of the API server, watches its changes, and keeps both in a cache.
+"""Informer: lists one collection of the API server, then watches it, and keeps a cache equal to it.
 
 One whose link is cut keeps what it saw last and says how old that is.
 """
@@ -7,40 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 
 import aiohttp
 
-from edgefolio_operator.kube.cache import Change, ObjectCache
-from edgefolio_operator.kube.client import Api, ApiError
-from edgefolio_operator.kube.objects import Object
+from edgefolio.kubernetes.backoff import Backoff
+from edgefolio_operator.kube.cache import ObjectCache
+from edgefolio_operator.kube.client import Api, ApiError, collection
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_SECONDS = 30.0
-_SHORTEST_WATCH_SECONDS = 1.0
-
 
 class Informer:
-    """Keeps an :class:`ObjectCache` equal to one collection, or to what of it carries the labels of ``selector``."""
+    """Keeps in ``cache`` the objects of one kind, of one namespace or of all, that carry the labels of ``selector``."""
 
     def __init__(
-        self,
-        api: Api,
-        path: str,
-        *,
-        selector: str = "",
-        on_change: Callable[[Change], None] = lambda _: None,
-        transform: Callable[[Object], Object] | None = None,
+        self, api: Api, cache: ObjectCache, *, api_version: str, plural: str, namespace: str = "", selector: str = ""
     ) -> None:
-        self.cache = ObjectCache(on_change, transform=transform)
+        self.cache = cache
         self.synced = asyncio.Event()
-        self._path = path
         self._api = api
+        self._path = collection(api_version, plural, namespace)
+        self._namespace = namespace
         self._selector = selector
+        self._backoff = Backoff()
+        #: The last resourceVersion listed or watched; a number since Kubernetes 1.35, and of etcd always.
+        self._version = 0
         self._heard_at = time.monotonic()
 
     @property
@@ -54,35 +47,39 @@ class Informer:
         return time.monotonic() - self._heard_at
 
     async def run(self) -> None:
-        """List and watch until cancelled; whatever goes wrong is tried again, slower each time."""
-        pause = 1.0
+        """List and watch until cancelled; whatever goes wrong is tried again, more slowly each time."""
         while True:
             try:
-                things, version = await self._api.list(self._path, selector=self._selector)
-                self._heard_at = time.monotonic()
-                self.cache.replace(things)
-                self.synced.set()
-                pause = 1.0
-                await self._watch(version)
+                await self._list_and_watch()
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                if isinstance(error, ApiError) and error.status == 410:
-                    continue
-                logger.warning("watching %s: %s: %s", self._path, type(error).__name__, error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                expired = isinstance(error, ApiError) and error.status == 410
+                if not expired:
+                    logger.warning("watching %s: %s: %s", self._path, type(error).__name__, error)
+                await asyncio.sleep(self._backoff.next_pause(is_failure=not expired))
 
-    async def _watch(self, version: str) -> None:
+    async def _list_and_watch(self) -> None:
+        self._backoff.begin()
+        things, version = await self._api.list(self._path, selector=self._selector)
+        self._heard_at = time.monotonic()
+        # One that is older than what was watched already comes from a backup of etcd: everything held is void.
+        is_restored = int(version or 0) < self._version
+        self._version = int(version or 0)
+        self.cache.replace(things, namespace=self._namespace, version=None if is_restored else self._version)
+        self.synced.set()
         while True:
-            began = time.monotonic()
-            async with aclosing(self._api.watch(self._path, version=version, selector=self._selector)) as changes:
-                async for kind, thing in changes:
-                    self._heard_at = time.monotonic()
-                    version = thing["metadata"]["resourceVersion"]
-                    if kind in ("ADDED", "MODIFIED"):
-                        self.cache.put(thing)
-                    elif kind == "DELETED":
-                        self.cache.delete(thing)
-            # The server has ended the watch in good order, after minutes. One that ends it at once is given a rest.
+            await self._watch()
             self._heard_at = time.monotonic()
-            if self._heard_at - began < _SHORTEST_WATCH_SECONDS:
-                await asyncio.sleep(_SHORTEST_WATCH_SECONDS)
+            await asyncio.sleep(self._backoff.next_pause(is_failure=False))
+
+    async def _watch(self) -> None:
+        """Put the changes since the last one into the cache until the server ends the watch."""
+        self._backoff.begin()
+        events = self._api.watch(self._path, version=str(self._version), selector=self._selector)
+        async with aclosing(events):
+            async for kind, thing in events:
+                self._heard_at = time.monotonic()
+                self._version = int(thing["metadata"]["resourceVersion"])
+                if kind in ("ADDED", "MODIFIED"):
+                    self.cache.put(thing)
+                elif kind == "DELETED":
+                    self.cache.delete(thing)

@@ -21,22 +21,19 @@ LONGEST_OUTAGE_SECONDS = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pulse:
-    """Seconds since a cycle ended, the API server answered, each informer was heard; the watches that missed changes."""
+    """Seconds since a worker was free, the API server answered, and each informer was heard."""
 
     cycle: float
     answer: float
     informers: Mapping[str, float] = field(default_factory=dict)
-    deaf: tuple[str, ...] = ()
 
 
 def fault_of(pulse: Pulse) -> str | None:
     """Why the process should be started anew; ``None`` while it is alive."""
     if pulse.cycle > LONGEST_CYCLE_SECONDS:
-        return f"no cycle was finished for {pulse.cycle:.0f} s"
+        return f"no worker was free for {pulse.cycle:.0f} s"
     if pulse.answer > LONGEST_OUTAGE_SECONDS:
         return f"the API server did not answer for {pulse.answer:.0f} s"
-    if pulse.deaf:
-        return f"the watch of {pulse.deaf[0]} misses changes"
     path, silence = max(pulse.informers.items(), key=lambda item: item[1], default=("", 0.0))
     if silence > LONGEST_SILENCE_SECONDS and pulse.answer <= ANSWERED_SECONDS:
         return f"the informer of {path} was not heard for {silence:.0f} s, though the API server answers"

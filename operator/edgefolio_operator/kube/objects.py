@@ -1,7 +1,8 @@
-"""Objects as the API server writes them: their type, their identity, and who owns them."""
+"""Kubernetes objects as decoded JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 #: A Kubernetes object, or a part of one, as decoded JSON.
@@ -15,7 +16,30 @@ def object_key(thing: Object) -> ObjectKey:
     return thing["metadata"].get("namespace") or "", thing["metadata"]["name"]
 
 
-def resource_version(thing: Object) -> int:
-    """The resourceVersion as a number, 0 where there is none; compares two versions of one kind (Kubernetes 1.35)."""
-    version = str(thing["metadata"].get("resourceVersion", ""))
-    return int(version) if version.isdigit() else 0
+def annotations_of(thing: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """Annotations of an object, none if there is no object."""
+    found: Mapping[str, str] = (thing or {}).get("metadata", {}).get("annotations") or {}
+    return found
+
+
+def has_condition(thing: Mapping[str, Any], kind: str) -> bool:
+    """Whether a pod or node has the condition ``kind``."""
+    conditions = thing.get("status", {}).get("conditions", ())
+    return any(entry["type"] == kind and entry["status"] == "True" for entry in conditions)
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether all containers of ``pod`` have ended for good."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def owner_reference(owner: Mapping[str, Any]) -> Object:
+    """Reference to ``owner`` as the controller of another object, which is garbage-collected with it."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

@@ -1,9 +1,7 @@
-"""The cycle: look at what is, plan, write what differs; again and again.
+"""The controller: changes are mapped to portfolios, and workers reconcile those one by one.
 
-kopf delivers portfolios and endpoints; pods, Jobs, nodes and namespaces come from mirrors with selectors. Every few
-seconds, and at once after a change, each portfolio is planned anew from all of it, the youngest first: what it must
-leave to an older one is free when that one's turn comes. A portfolio whose cycle fails is logged, counted and tried
-again; it does not hold up the others.
+Each portfolio is planned anew from the informers' caches soon after one of its objects changed, and every few seconds.
+One that fails is logged, counted and tried again; one whose writes hang occupies one worker, and no other waits for it.
 """
 
 from __future__ import annotations
@@ -11,93 +9,96 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import aiohttp
 
-from edgefolio.decision.types import State
-from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.informers import Informers, unknown_namespaces
-from edgefolio_operator.cluster_state.snapshot import Plan, World, promises_before
-from edgefolio_operator.endpoints.facts import Sight
-from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
-from edgefolio_operator.kube.cache import ObjectCache
-from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.cluster_state.informers import Informers
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.kube.cache import Change
+from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
-from edgefolio_operator.kube.resync import Resync
+from edgefolio_operator.kube.objects import Object, object_key
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.metrics_recorder import Measurements
-from edgefolio_operator.ownership import PortfolioKey, key_of, lost_pods, repository_owners, seniority
-from edgefolio_operator.reconcilers.finalizer import plan_deletion
-from edgefolio_operator.reconcilers.portfolio import reconcile
-from edgefolio_operator.reconcilers.requeue import Pace
-from edgefolio_operator.reconcilers.writer import LeaseLostError, Writer
+from edgefolio_operator.ownership import PortfolioKey, display_name, key_of
+from edgefolio_operator.reconcilers.endpoint import promises_before
+from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
+from edgefolio_operator.reconcilers.shared_resources import SharedResources
+from edgefolio_operator.reconcilers.work_queue import WorkQueue
+from edgefolio_operator.reconcilers.worker import PortfolioWorker
+from edgefolio_operator.reconcilers.writer import LeaseLostError, PlanWriter
 from edgefolio_operator.settings import Settings
 
-Object = dict[str, Any]
 logger = logging.getLogger(__name__)
+
+#: Portfolios that are reconciled at the same time; planning itself is never concurrent.
+WORKERS = 8
+#: A portfolio that is worked on for so long is named in the log.
+_HANGING_SECONDS = 60.0
+_SECONDS_BETWEEN_LOOKS = 1.0
+_TRANSIENT = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Controller:
-    """Looks after all portfolios of the namespaces it was given."""
+    """Reconciles all portfolios of the namespaces it was given."""
 
     def __init__(
         self, api: Api, settings: Settings, metrics: Metrics, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._api = api
-        self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._pace = Pace(cycle_seconds=settings.cycle_seconds)
-        self._finished_at = time.monotonic()
-        self._planning_seconds = 0.0
-        self._states: dict[PortfolioKey, dict[str, State]] = {}
-        self._promises: dict[PortfolioKey, tuple[Promise, ...]] = {}
-        self._measurements = Measurements(metrics)
-        self.portfolios = ObjectCache(lambda change: self._pace.asked() if change.is_by_user else self._pace.changed())
-        self.endpoints = ObjectCache(lambda _: self._pace.changed())
+        self._queue = WorkQueue(requeue_seconds=settings.cycle_seconds)
+        self._shared = SharedResources()
+        self._recorder = MetricsRecorder(metrics)
+        self._looked_at = time.monotonic()
+        self._started = False
+        self._epoch: int | None = None
+        #: Portfolios whose pods changed since their claims were indexed.
+        self._unindexed: set[PortfolioKey] = set()
         self.lease = LeaderElection(
             api,
             name=labels.MANAGER,
             namespace=settings.lease_namespace or api.access.namespace,
             identity=settings.identity,
-            changed=self._pace.changed,
+            changed=self._enqueue_all,
         )
         self._informers = Informers(
             api,
-            settings,
-            on_change=lambda _: self._pace.changed(),
-            on_reading=self._pace.changed,
-            is_active=self._acts,
+            namespaces=settings.namespaces,
+            metrics_poll_seconds=settings.metrics_poll_seconds,
+            on_change=self._changed,
+            on_adopted_pod=self._adopted_pod_changed,
+            on_reading=self._enqueue_all,
+            is_active=self._leads,
         )
-        self._writer = Writer(
+        self._writer = PlanWriter(
             api,
             informers=self._informers,
-            portfolios=self.portfolios,
-            endpoints=self.endpoints,
-            may_write=self._acts,
+            may_write=self._leads,
         )
-        self._resync = Resync(
-            api,
-            {
-                collection(API_VERSION, plural, namespace): store
-                for plural, store in (("modelportfolios", self.portfolios), ("modelendpoints", self.endpoints))
-                for namespace in settings.namespaces or ("",)
-            },
+        self._worker = PortfolioWorker(
+            settings=settings,
+            metrics=metrics,
+            recorder=self._recorder,
+            writer=self._writer,
+            shared=self._shared,
+            usage=lambda: self._informers.metrics.usage,
+            enqueue=self._enqueue,
+            planned=self._queue.planned,
+            clock=clock,
         )
 
     @property
     def pulse(self) -> Pulse:
         """How long ago each part gave a sign of life."""
         return Pulse(
-            cycle=time.monotonic() - self._finished_at,
+            cycle=max(time.monotonic() - self._looked_at, self._queue.stuck_seconds),
             answer=self._api.silent_seconds,
             informers=self._informers.silences,
-            deaf=self._resync.deaf,
         )
 
     async def run(self) -> None:
@@ -105,132 +106,167 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.lease.run())
             await self._informers.start(tasks)
-            await self._resync.first()
-            tasks.create_task(self._resync.run())
-            while True:
-                await self._cycle()
-                await self._pace.pause(planning_seconds=self._planning_seconds)
+            self._started = True
+            self._informers.watch_adopted_pods(self._informers.portfolios.select())
+            self._enqueue_all()
+            for _ in range(WORKERS):
+                tasks.create_task(self._work())
+            await self._look_after()
 
-    def _acts(self) -> bool:
-        return self.lease.epoch is not None
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            known = True
+            try:
+                known = await self._reconcile(key)
+            except LeaseLostError:
+                logger.error("%s: the lease was lost during a reconciliation", display_name(key))
+            except Exception:
+                self._metrics.reconcile_errors.inc()
+                logger.exception("%s: the reconciliation failed", display_name(key))
+            finally:
+                self._queue.done(key, requeue=known)
 
-    async def _cycle(self) -> None:
-        self._metrics.leading.set(self._acts())
-        self._measurements.hear(self._informers.silences)
-        self._pace.begin()
-        portfolios = self.portfolios.select()
-        self._informers.watch_adopted_pods(portfolios)
-        if self._acts():
-            began, self._planning_seconds = time.monotonic(), 0.0
-            await self._forget(portfolios)
-            for world in self._worlds(portfolios):
-                await self._one(world)
-            self._metrics.reconcile_seconds.observe(time.monotonic() - began)
-        self._finished_at = time.monotonic()
-
-    def _worlds(self, portfolios: Sequence[Object]) -> list[World]:
-        """What there is of each portfolio, the youngest first; not of those whose pods are not known yet."""
-        selected = {key_of(entry): self._informers.pods_of(entry) for entry in portfolios}
-        unknown = unknown_namespaces(selected)
-        lost = lost_pods([(entry, selected.get(key_of(entry)) or ()) for entry in portfolios])
-        barred = repository_owners(portfolios)
-        worlds = []
-        for portfolio in sorted(portfolios, key=seniority, reverse=True):
-            key = key_of(portfolio)
-            if key[0] in unknown:
-                continue
-            endpoints = self.endpoints.select(namespace=key[0], labels={labels.PORTFOLIO_LABEL: key[1]})
-            world = self._informers.world(portfolio, pods=selected.get(key) or (), endpoints=endpoints)
-            world = replace(world, lost_pods=lost.get(key, {}), repository_owner=barred.get(key))
-            if key not in self._promises:
-                self._promises[key] = promises_before(world, now=self._clock())
-            worlds.append(world)
-        return worlds
-
-    async def _one(self, world: World) -> None:
-        key = namespace, name = key_of(world.portfolio)
+    async def _reconcile(self, key: PortfolioKey) -> bool:
+        """Reconcile one portfolio; returns whether there is more to do for it later."""
         epoch = self.lease.epoch
         if epoch is None:
-            return
-        try:
-            if world.portfolio["metadata"].get("deletionTimestamp"):
-                await self._delete(world)
-                return
-            began = time.monotonic()
-            promises = Reservations.of(promise for made in self._promises.values() for promise in made)
-            sight = Sight(
-                usage=self._informers.metrics.usage,
-                stale_after=self._settings.metrics_stale_seconds,
-                reservations=promises,
-            )
-            plan = reconcile(
-                replace(world, sight=sight),
-                images=self._settings.images,
-                states=self._states.get(key, {}),
-                epoch=epoch,
-                now=self._clock(),
-            )
-            self._planning_seconds += time.monotonic() - began
-            refused = await self._writer.write(world.portfolio, plan)
-            # Only now: a switch that was decided and could not be written is decided again.
-            self._remember(key, plan, refused, before=promises)
-            self._measurements.take(key, world, plan, before=promises.promises)
-        except LeaseLostError:
-            logger.error("%s/%s: the lease was lost during a cycle", namespace, name)
-        except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._metrics.reconcile_errors.inc()
-            logger.warning("%s/%s: %s: %s", namespace, name, type(error).__name__, error)
-            if isinstance(error, ApiError):
-                await self._writer.refused(world.portfolio, error)
-        except Exception:
-            self._metrics.reconcile_errors.inc()
-            logger.exception("%s/%s: the cycle failed", namespace, name)
+            return True
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._index_all()
+        portfolio = self._informers.portfolios.get(key[1], key[0])
+        if portfolio is None:
+            return await self._clean_up(key)
+        snapshot = self._snapshot(portfolio)
+        if snapshot is not None:
+            await self._worker.reconcile(snapshot, epoch=epoch)
+        return True
 
-    def _remember(
-        self, key: PortfolioKey, plan: Plan, refused: Mapping[str, ApiError], *, before: Reservations
-    ) -> None:
-        """What the next cycle must know. An endpoint whose order was refused is where it was before."""
+    def _index_all(self) -> None:
+        """Before anything is planned: who claims what, and what endpoints hold already."""
+        portfolios = self._informers.portfolios.select()
+        self._unindexed.update(key_of(portfolio) for portfolio in portfolios)
+        for portfolio in portfolios:
+            self._snapshot(portfolio)
+        self._enqueue_all()
+
+    def _index_claims(self) -> None:
+        for key in self._unindexed:
+            portfolio = self._informers.portfolios.get(key[1], key[0])
+            if portfolio is not None:
+                self._enqueue(self._shared.claim(portfolio, self._informers.pods_of(portfolio)))
+        self._unindexed.clear()
+
+    def _snapshot(self, portfolio: Object) -> PortfolioSnapshot | None:
+        """What there is of a portfolio; ``None`` while it is not known who claims which pod of its namespace."""
+        key = namespace, name = key_of(portfolio)
+        self._index_claims()
+        pods = self._informers.pods_of(portfolio)
+        if pods is None or namespace in self._informers.unknown_namespaces:
+            return None
+        endpoints = self._informers.endpoints.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
+        stored = (self._informers.endpoints.get(pod["metadata"]["name"], namespace) for pod in pods)
+        snapshot = replace(
+            self._informers.snapshot(portfolio, pods=pods, endpoints=endpoints),
+            lost_pods=self._shared.lost_pods(key),
+            occupied_pods=frozenset(
+                endpoint["metadata"]["name"]
+                for endpoint in stored
+                if endpoint is not None and _owner_of(endpoint) not in (None, key)
+            ),
+            repository_owner=self._shared.repository_owner(key),
+        )
+        if not self._shared.has_promises(key):
+            self._shared.promise(key, promises_before(snapshot, now=self._clock()))
+        return snapshot
+
+    async def _clean_up(self, key: PortfolioKey) -> bool:
+        """Delete the endpoints that a portfolio which is gone left behind, and forget it."""
         namespace, name = key
-        known, states = self._states.get(key, {}), plan.states or {}
-        undone = {endpoint: known[endpoint] for endpoint in refused if endpoint in known}
-        self._states[key] = {endpoint: states[endpoint] for endpoint in states if endpoint not in refused} | undone
-        kept = [promise for promise in plan.promises if promise.endpoint[1] not in refused]
-        for endpoint, error in refused.items():
-            kept += before.promises.get((namespace, endpoint), ())
-            self._metrics.reconcile_errors.inc()
-            logger.warning("%s/%s: endpoint %s: %s", namespace, name, endpoint, error)
-        self._promises[key] = tuple(kept)
-
-    async def _delete(self, world: World) -> None:
-        """What a portfolio owns goes with it; what it published may have to be deleted before."""
-        images = self._settings.images
-        plan = plan_deletion(world, images=images, now=self._clock())
-        if plan is None:
-            return
-        try:
-            await self._writer.write(world.portfolio, plan)
-        except ApiError as error:
-            if not error.is_of_an_ending_namespace:
-                raise
-            ended = plan_deletion(world, images=images, now=self._clock(), in_ending_namespace=True)
-            assert ended is not None
-            await self._writer.write(world.portfolio, ended)
-
-    async def _forget(self, portfolios: Sequence[Object]) -> None:
-        """Drop what is remembered of portfolios that are gone, and the endpoints that they left behind."""
-        kept = {key_of(entry) for entry in portfolios}
-        for key in {*self._states, *self._promises} - kept:
-            self._states.pop(key, None)
-            self._promises.pop(key, None)
-            self._writer.forget(key)
-            self._measurements.forget(key)
-        for endpoint in self.endpoints.select(labels={labels.MANAGED_BY_LABEL: labels.MANAGER}):
-            metadata = endpoint["metadata"]
-            if (metadata["namespace"], metadata["labels"].get(labels.PORTFOLIO_LABEL)) in kept:
-                continue
+        self._enqueue(self._shared.remove(key))
+        self._worker.forget(key)
+        left = self._informers.endpoints.select(
+            namespace=namespace,
+            labels={labels.MANAGED_BY_LABEL: labels.MANAGER, labels.PORTFOLIO_LABEL: name},
+        )
+        for endpoint in left:
             try:
-                await self._writer.delete_endpoint(metadata["namespace"], metadata["name"])
-            except LeaseLostError:
-                return
-            except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-                logger.warning("%s/%s was left behind: %s", metadata["namespace"], metadata["name"], error)
+                await self._writer.delete_endpoint(namespace, endpoint["metadata"]["name"])
+            except (ApiError, *_TRANSIENT) as error:
+                logger.warning("%s/%s was left behind: %s", namespace, endpoint["metadata"]["name"], error)
+                return True
+        return False
+
+    async def _look_after(self) -> None:
+        """Record what the controller itself is like, and name portfolios that hang."""
+        named: set[PortfolioKey] = set()
+        while True:
+            self._looked_at = time.monotonic()
+            self._metrics.leading.set(self._leads())
+            self._recorder.record_silences(self._informers.silences)
+            hanging = {key for key, seconds in self._queue.active_seconds.items() if seconds > _HANGING_SECONDS}
+            for key in hanging - named:
+                logger.error("%s: its reconciliation hangs; the others go on", display_name(key))
+            named = hanging
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _leads(self) -> bool:
+        return self.lease.epoch is not None
+
+    def _enqueue(self, keys: Iterable[PortfolioKey], *, urgent: bool = True) -> None:
+        for key in keys:
+            self._queue.add(key, urgent=urgent)
+
+    def _enqueue_all(self) -> None:
+        self._enqueue({key_of(portfolio) for portfolio in self._informers.portfolios.select()}, urgent=False)
+
+    def _portfolio_changed(self, change: Change) -> None:
+        key = key_of(change.object)
+        self._queue.add(key, urgent=change.is_by_user)
+        if change.is_by_user:
+            self._unindexed.add(key)
+            if self._started:
+                self._informers.watch_adopted_pods(self._informers.portfolios.select())
+
+    def _endpoint_changed(self, change: Change) -> None:
+        namespace, name = object_key(change.object)
+        keys = _owners_of(change)
+        self._enqueue(keys, urgent=False)
+        owner = self._shared.pod_owner(namespace, name) if change.after is None else None
+        if owner is not None and owner not in keys:
+            self._queue.add(owner, urgent=True)
+
+    def _changed(self, change: Change) -> None:
+        """Map a change of any object to the portfolios that are concerned."""
+        kind, (_, name) = change.object.get("kind"), object_key(change.object)
+        if kind == "ModelPortfolio":
+            self._portfolio_changed(change)
+        elif kind == "ModelEndpoint":
+            self._endpoint_changed(change)
+        elif kind == "Node":
+            self._enqueue(self._shared.on_node(name), urgent=False)
+        elif kind == "Namespace":
+            self._enqueue(map(key_of, self._informers.portfolios.select(namespace=name)), urgent=False)
+        else:
+            keys = {key for key in _owners_of(change) if self._informers.portfolios.get(key[1], key[0]) is not None}
+            if kind == "Pod":
+                self._unindexed |= keys
+            self._enqueue(keys, urgent=False)
+
+    def _adopted_pod_changed(self, key: PortfolioKey) -> None:
+        self._unindexed.add(key)
+        self._queue.add(key)
+
+
+def _owners_of(change: Change) -> set[PortfolioKey]:
+    """The portfolios that an object was and is labelled with."""
+    return {key for thing in (change.before, change.after) if (key := _owner_of(thing)) is not None}
+
+
+def _owner_of(thing: Object | None) -> PortfolioKey | None:
+    """The portfolio that an object is labelled with."""
+    if thing is None:
+        return None
+    name = (thing["metadata"].get("labels") or {}).get(labels.PORTFOLIO_LABEL)
+    return (object_key(thing)[0], str(name)) if name else None

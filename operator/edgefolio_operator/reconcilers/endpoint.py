@@ -1,228 +1,173 @@
-"""What one endpoint is told: its objectives, its revision, and the variant that the core decides for. Pure."""
+"""Reconciler of the endpoints of one portfolio: which there are, what each is told, what each reserves. Pure."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from edgefolio.contract.endpoint_report import observation_of, profile_of, state_of
-from edgefolio.decision import decide, objectives_from_specification
-from edgefolio.decision.types import Action, Decision, Observation, State
-from edgefolio.specification.conditions import time_seconds
-from edgefolio.specification.endpoint import (
-    EndpointSpecification,
-    EndpointStatus,
-    PortfolioReference,
-    RevisionReference,
-)
-from edgefolio.specification.portfolio_status import RevisionStatus
-from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator.endpoints.objectives import Issue, Level, Resolved, resolve
-from edgefolio_operator.endpoints.observation import ClusterView, joined
-from edgefolio_operator.endpoints.override_annotations import is_paused, pinned_variant
-
-Object = Mapping[str, Any]
+from edgefolio.decision.types import State
+from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
+from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus
+from edgefolio.specification.resource import API_VERSION, ModelPortfolio
+from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.snapshot import Object, PortfolioSnapshot
+from edgefolio_operator.endpoints.adoption_preflight import incompatible
+from edgefolio_operator.endpoints.assignment import Assignment, assign
+from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
+from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise, Reservations, promises_of
+from edgefolio_operator.endpoints.observation import ClusterView
+from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.kube.objects import has_ended, owner_reference
+from edgefolio_operator.kube.stored import read_stored
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What stands around an endpoint: its pod, its node, its namespace. What may not be read is ``None``."""
+def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]:
+    """The endpoint of every pod that has a node, by name; what cannot be read counts as not written.
 
-    pod: Object
-    node: Object | None = None
-    namespace: Object | None = None
-
-    @property
-    def pod_name(self) -> str:
-        """Name of the pod, and of its endpoint."""
-        return str(self.pod["metadata"]["name"])
-
-    @property
-    def node_name(self) -> str:
-        """Name of the node."""
-        return str(self.pod["spec"]["nodeName"])
-
-    @property
-    def pod_ready(self) -> bool:
-        """Whether the pod says that it serves."""
-        return has_condition(self.pod, "Ready")
-
-    @property
-    def node_ready(self) -> bool:
-        """Whether the node is there; an operator that may not read nodes takes the pod's word."""
-        return self.node is None or has_condition(self.node, "Ready")
-
-    @property
-    def annotations(self) -> tuple[tuple[Level, Mapping[str, str]], ...]:
-        """What is written on the pod and on its node, nearest first."""
-        return (Level.POD, annotations_of(self.pod)), (Level.NODE, annotations_of(self.node))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What the endpoint is to be told, why, and what to remember until the next cycle."""
-
-    spec: EndpointSpecification
-    decision: Decision | None
-    state: State
-    issues: tuple[Issue, ...]
-
-
-def keep(
-    portfolio: ModelPortfolio,
-    surroundings: Surroundings,
-    *,
-    view: ClusterView,
-    revision: RevisionStatus | None,
-    current: EndpointSpecification | None,
-    status: EndpointStatus,
-    memory: State | None,
-    epoch: int,
-    now: float,
-) -> Kept:
-    """Decide for one endpoint. ``current`` is what it was told before, ``memory`` what the last cycle returned.
-
-    ``view`` is what the cluster says of its node and pod.
+    Not of pods that another portfolio has, nor of adopted ones that lack what the agent needs. One that was an endpoint
+    stays one: a newer operator may ask for more than the pod had when it was taken.
     """
-    resolved = objectives_for(portfolio, surroundings)
-    issues = list(resolved.issues)
-    known = [variant.name for variant in revision.variants] if revision is not None else []
-    pinned = pinned_variant(surroundings.annotations, known=known, issues=issues) if known else None
-    switching = portfolio.spec.switching
-    if is_paused(surroundings.annotations, issues=issues):
-        switching = switching.model_copy(update={"policy": "Paused"})
-    state = carried(memory, status)
-    decision: Decision | None = None
-    target: str | None = None
-    if revision is not None:
-        observation = joined(
-            _within_revision(status, revision, now=now),
-            view,
-            observed_at=_observed_at(status, now=now),
-            settled_at=-math.inf if state.last_switch_at is None else state.last_switch_at + switching.settle_seconds,
-            now=now,
+    stored = {entry["metadata"]["name"]: entry for entry in snapshot.endpoints}
+    unfit = incompatible(snapshot.pods) if adopts else {}
+    found = []
+    for pod in sorted(snapshot.pods, key=lambda pod: str(pod["metadata"]["name"])):
+        name, node_name = str(pod["metadata"]["name"]), pod["spec"].get("nodeName")
+        if not node_name or pod["metadata"].get("deletionTimestamp") or has_ended(pod):
+            continue
+        if name in snapshot.lost_pods or name in snapshot.occupied_pods or (name in unfit and name not in stored):
+            continue
+        node = None if snapshot.nodes is None else snapshot.nodes.get(node_name, {"metadata": {"name": node_name}})
+        entry = stored.get(name, {})
+        found.append(
+            Endpoint(
+                surroundings=Surroundings(pod=pod, node=node, namespace=snapshot.namespace),
+                spec=_stored_specification(entry.get("spec"), pod),
+                status=read_stored(EndpointStatus, entry.get("status")) or EndpointStatus(),
+            )
         )
-        decision, state = decide(
-            observation=observation,
-            objectives=replace(objectives_from_specification(resolved.objectives), pinned_variant=pinned),
-            profiles=tuple(profile_of(variant) for variant in revision.variants),
-            switching=switching,
-            state=state,
-            now=now,
-        )
-        target = _target(decision, observation, revision, current=current, status=status, state=state, now=now)
-    spec = EndpointSpecification(
-        portfolio_ref=PortfolioReference(name=portfolio.metadata.name),
-        pod_name=surroundings.pod_name,
-        node_name=surroundings.node_name,
-        model_name=portfolio.spec.serving.model_name,
-        repository_uri=portfolio.spec.repository.uri,
-        revision=revision and RevisionReference(number=revision.number, manifest_digest=revision.manifest_digest),
-        target_variant=target,
-        pinned=pinned is not None,
-        reason=decision.reason.value if decision else None,
-        message=decision.message[:1024] if decision else "",
-        objectives=resolved.objectives,
-        switching=switching,
-        epoch=epoch,
-    )
-    return Kept(spec=_calmed(spec, current), decision=decision, state=state, issues=tuple(issues))
-
-
-def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:
-    """The objectives of all levels that hold for the endpoint in these surroundings."""
-    node = surroundings.node
-    return resolve(
-        spec=portfolio.spec.objectives,
-        overrides=portfolio.spec.objective_overrides,
-        annotation_policy=portfolio.spec.switching.annotation_policy,
-        pod_annotations=annotations_of(surroundings.pod),
-        node_annotations=annotations_of(node),
-        node_labels=node["metadata"].get("labels", {}) if node is not None else {},
-        namespace_annotations=annotations_of(surroundings.namespace),
-    )
-
-
-def carried(memory: State | None, status: EndpointStatus) -> State:
-    """The state for this cycle: what the agent measured and did, and the timers of the last cycle here.
-
-    After a restart there is no memory, and the timers begin anew: at worst a switch comes a little later. A switch that
-    the agent made, asked or not, ends the timers of the variant it left.
-    """
-    reported = state_of(status.decision)
-    if memory is None or reported.last_switch_at != memory.last_switch_at:
-        return reported
-    return replace(
-        reported,
-        factor_updated_at=memory.factor_updated_at,
-        observed_at=memory.observed_at,
-        violation_since=memory.violation_since,
-        violation_requests=memory.violation_requests,
-        failing_since=memory.failing_since,
-        fitting=memory.fitting,
-        upgraded_variant=memory.upgraded_variant or reported.upgraded_variant,
-        upgraded_at=memory.upgraded_at or reported.upgraded_at,
-        upgrade_backoffs=memory.upgrade_backoffs or reported.upgrade_backoffs,
-    )
-
-
-def has_condition(thing: Object, kind: str) -> bool:
-    """Whether a pod or node has the condition ``kind``."""
-    conditions = thing.get("status", {}).get("conditions", ())
-    return any(entry["type"] == kind and entry["status"] == "True" for entry in conditions)
-
-
-def annotations_of(thing: Object | None) -> Mapping[str, str]:
-    """Annotations of an object, none if there is no object."""
-    found: Mapping[str, str] = (thing or {}).get("metadata", {}).get("annotations") or {}
     return found
 
 
-def _within_revision(status: EndpointStatus, revision: RevisionStatus, *, now: float) -> Observation:
-    """The observation as far as it is about ``revision``: variants of another one are none of its."""
-    observation = observation_of(status, now=now)
-    if status.active_revision == revision.number:
-        return observation
-    return replace(observation, active_variant=None, resident_variants=(), traffic=None, probe=None)
+def stale_endpoints(snapshot: PortfolioSnapshot) -> tuple[str, ...]:
+    """Endpoints of pods that are no longer this portfolio's: of another selector, or of an older portfolio."""
+    selected = {str(pod["metadata"]["name"]) for pod in snapshot.pods} - snapshot.lost_pods.keys()
+    return tuple(sorted({str(entry["metadata"]["name"]) for entry in snapshot.endpoints} - selected))
 
 
-def _observed_at(status: EndpointStatus, *, now: float) -> float:
-    """When the agent took its figures of the memory."""
-    report = status.observation
-    if report is None or report.memory is None:
-        return now
-    return time_seconds(report.time) - float(report.memory.age_seconds)
-
-
-def _target(
-    decision: Decision,
-    observation: Observation,
-    revision: RevisionStatus,
+def assign_all(
+    portfolio: ModelPortfolio,
+    members: Sequence[Endpoint],
     *,
-    current: EndpointSpecification | None,
-    status: EndpointStatus,
-    state: State,
+    revisions: Sequence[RevisionStatus],
+    assigned_revisions: Mapping[str, int],
+    states: Mapping[str, State],
+    resources: ResourceView,
+    epoch: int,
     now: float,
-) -> str | None:
-    """The variant to serve. A hold leaves a switch that is under way alone."""
-    if decision.action is Action.SWITCH:
-        return decision.target
-    known = {variant.name for variant in revision.variants}
-    barred = {entry.variant for entry in state.quarantined if entry.until > now}
-    under_way = current is not None and current.revision is not None and current.revision.number == revision.number
-    # What an agent did while it was cut off is where it stands: it is not sent back without a reason.
-    alone = status.decision is not None and status.decision.decided_by == "Agent"
-    asked = current.target_variant if current is not None and under_way else None
-    if asked in known - barred and not (alone and observation.active_variant in known):
-        return asked
-    return observation.active_variant if observation.active_variant in known else None
+) -> tuple[list[Assignment], tuple[Promise, ...]]:
+    """What each endpoint is told, and what it reserves by that; ``assigned_revisions`` are by pod.
+
+    One after the other: each sees what those before it were promised.
+    """
+    by_number = {entry.number: entry for entry in revisions}
+    namespace = portfolio.metadata.namespace or ""
+    reservations = resources.reservations
+    assignments: list[Assignment] = []
+    promises: list[Promise] = []
+    for endpoint in members:
+        surroundings = endpoint.surroundings
+        key = (namespace, surroundings.pod_name)
+        assignment = assign(
+            portfolio,
+            endpoint,
+            view=ClusterView(
+                node=surroundings.node,
+                node_sample=(resources.usage.nodes or {}).get(surroundings.node_name),
+                pod_sample=resources.usage.pods.get(key),
+                stale_after=resources.stale_after,
+                reserved=partial(_reserved, reservations, surroundings.node_name, key, now),
+            ),
+            revision=by_number.get(assigned_revisions.get(surroundings.pod_name, 0)),
+            memory=states.get(surroundings.pod_name),
+            epoch=epoch,
+            now=now,
+        )
+        own = promises_of(
+            key,
+            spec=assignment.spec,
+            status=endpoint.status,
+            revisions=by_number,
+            before=resources.reservations.promises.get(key, ()),
+            now=now,
+        )
+        reservations = reservations.after(key, own)
+        assignments.append(assignment)
+        promises += own
+    return assignments, tuple(promises)
 
 
-def _calmed(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:
-    """``spec``, or ``current`` if they differ in the figures of the message alone: those would change every second."""
-    if current is None:
-        return spec
-    same = spec.model_copy(update={"message": current.message})
-    return current if same == current else spec
+def promises_before(snapshot: PortfolioSnapshot, *, now: float) -> tuple[Promise, ...]:
+    """What the endpoints of a portfolio hold before its first reconciliation, as after a restart."""
+    status = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
+    namespace = str(snapshot.portfolio["metadata"].get("namespace", ""))
+    members = endpoints_of(snapshot, adopts=False)
+    return standing_promises(namespace, members, revisions=status.revisions, now=now)
+
+
+def standing_promises(
+    namespace: str,
+    members: Sequence[Endpoint],
+    *,
+    revisions: Sequence[RevisionStatus],
+    now: float,
+) -> tuple[Promise, ...]:
+    """What ``members`` hold by what they were told and say themselves."""
+    by_number = {entry.number: entry for entry in revisions}
+    return tuple(
+        promise
+        for endpoint in members
+        if endpoint.spec is not None
+        for promise in promises_of(
+            (namespace, endpoint.surroundings.pod_name),
+            spec=endpoint.spec,
+            status=endpoint.status,
+            revisions=by_number,
+            before=(),
+            now=now,
+        )
+    )
+
+
+def changed_documents(
+    portfolio: Object, members: Iterable[Endpoint], assignments: Iterable[Assignment]
+) -> list[dict[str, Any]]:
+    """The ModelEndpoints whose spec differs from the stored one; each is deleted with its pod."""
+    return [
+        {
+            "apiVersion": API_VERSION,
+            "kind": "ModelEndpoint",
+            "metadata": {
+                "name": endpoint.surroundings.pod_name,
+                "namespace": portfolio["metadata"]["namespace"],
+                "labels": labels.object_labels(portfolio["metadata"]["name"], component=labels.ENDPOINT_COMPONENT),
+                "ownerReferences": [owner_reference({"apiVersion": "v1", "kind": "Pod", **endpoint.surroundings.pod})],
+            },
+            "spec": assignment.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        for endpoint, assignment in zip(members, assignments, strict=True)
+        if assignment.spec != endpoint.spec
+    ]
+
+
+def _stored_specification(spec: Any, pod: Object) -> EndpointSpecification | None:
+    """What the endpoint was told; where its own names cannot be read they are those of its ``pod``."""
+    found = read_stored(EndpointSpecification, spec)
+    if found is None and isinstance(spec, Mapping):
+        known = {"podName": pod["metadata"]["name"], "nodeName": pod["spec"]["nodeName"]}
+        found = read_stored(EndpointSpecification, {**spec, **known})
+    return found
+
+
+def _reserved(reservations: Reservations, node: str, key: EndpointKey, now: float, seen_at: float) -> int:
+    return reservations.reserved_bytes(node, but_for=key, seen_at=seen_at, now=now)

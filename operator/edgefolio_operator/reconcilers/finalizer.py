@@ -1,4 +1,4 @@
-"""One cycle for a portfolio that is being deleted. What it owns goes with it; what it published, only if it says so."""
+"""Reconciler of a ModelPortfolio that is being deleted: its finalizer, and the Job that deletes its revisions. Pure."""
 
 from __future__ import annotations
 
@@ -9,53 +9,58 @@ from pydantic import ValidationError
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.specification.tolerant import understood
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ENDED, observed_jobs
-from edgefolio_operator.cluster_state.snapshot import Plan, World, namespace_ends, parsed
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.kube.event_recorder import Event
+from edgefolio_operator.kube.stored import read_stored
 from edgefolio_operator.ownership import display_name
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
 from edgefolio_operator.reconcilers.reclaim_policy import has_finalizer, plan_reclaim
 from edgefolio_operator.resources.pruning_job import Images
 from edgefolio_operator.resources.repository_jobs import build_reclaim_job
 
 
-def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespace: bool = False) -> Plan | None:
+def plan_deletion(
+    snapshot: PortfolioSnapshot, *, images: Images, now: float, in_ending_namespace: bool = False
+) -> ReconcilePlan | None:
     """The next step towards the end of a portfolio; ``None`` if nobody waits for the operator.
 
     ``in_ending_namespace``: the API server has just said so.
     """
-    if not has_finalizer(world.portfolio):
+    if not has_finalizer(snapshot.portfolio):
         return None
-    before = parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
+    before = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
     try:
-        portfolio = ModelPortfolio.model_validate({**world.portfolio, "status": None})
+        portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
     except ValidationError:
         # A Job cannot be made from it. It published nothing in this shape, and must not be held for ever.
         event = Event(
             reason="RepositoryRetained", message="The spec cannot be read: what was published stays.", warning=True
         )
-        return Plan(status=before, finalizer=False, events=(event,))
-    if world.repository_owner is not None:
-        owner = display_name(world.repository_owner)
+        return ReconcilePlan(status=before, finalizer=False, events=(event,))
+    if snapshot.repository_owner is not None:
+        owner = display_name(snapshot.repository_owner)
         text = f"The older ModelPortfolio {owner} makes into the same repository: what was published stays."
-        return Plan(status=before, finalizer=False, events=(Event(reason="RepositoryRetained", message=text),))
-    ends = in_ending_namespace or namespace_ends(world)
-    uid = str(world.portfolio["metadata"]["uid"])
-    reclaim = observed_jobs(world.jobs, world.job_pods, labels.RECLAIM_COMPONENT)
+        return ReconcilePlan(status=before, finalizer=False, events=(Event(reason="RepositoryRetained", message=text),))
+    ends = in_ending_namespace or snapshot.namespace_is_ending
+    uid = str(snapshot.portfolio["metadata"]["uid"])
+    reclaim = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.RECLAIM_COMPONENT)
     others = [
         job.name
         for component in (labels.JOB_COMPONENT, labels.CHECK_COMPONENT)
-        for job in observed_jobs(world.jobs, world.job_pods, component)
+        for job in observed_jobs(snapshot.jobs, snapshot.job_pods, component)
         if job.outcome not in ENDED and not job.is_leaving
     ]
     plan = plan_reclaim(
         portfolio,
         before,
-        deleted_at=time_seconds(str(world.portfolio["metadata"]["deletionTimestamp"])),
+        deleted_at=time_seconds(str(snapshot.portfolio["metadata"]["deletionTimestamp"])),
         reclaim=next((job for job in reclaim if job.key == uid), None),
         # One of an earlier portfolio of this name says nothing about this one.
         others=[*others, *(job.name for job in reclaim if job.key != uid)],
-        busy_pods=[str(pod["metadata"]["name"]) for pod in world.job_pods if _may_publish(pod)],
+        busy_pods=[str(pod["metadata"]["name"]) for pod in snapshot.job_pods if _may_publish(pod)],
         namespace_ends=ends,
         now=now,
     )
@@ -67,7 +72,7 @@ def plan_deletion(world: World, *, images: Images, now: float, in_ending_namespa
     elif plan.status.last_failure != before.last_failure and plan.status.last_failure is not None:
         failure = plan.status.last_failure
         events.append(Event(reason=failure.reason, message=failure.message, warning=True))
-    return Plan(
+    return ReconcilePlan(
         status=plan.status,
         apply=(build_reclaim_job(portfolio, uid=uid, images=images),) if plan.create else (),
         delete_jobs=plan.delete,

@@ -1,36 +1,34 @@
-"""One cycle for one portfolio: everything that is known in, everything that is to be written out. Pure.
+"""Reconciler of one ModelPortfolio: a snapshot in, the writes that bring it to the desired state out. Pure.
 
-Level-based: the cycle knows nothing of events. It looks at what is, says what should be, and leaves out what is so
-already; the caller writes the rest. Only the timers of the decision live in memory.
+Level-based: it knows nothing of events, and leaves out what is as it should be. Only the timers of decisions live in
+memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgefolio.decision.types import State
-from edgefolio.specification.conditions import Failure, time_text
+from edgefolio.specification.conditions import Failure, time_text, truncated
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.specification.tolerant import understood
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ObservedJob, observed_jobs
-from edgefolio_operator.cluster_state.snapshot import (
-    Plan,
-    World,
-    endpoint_document,
-    endpoints_of,
-    left_behind,
-    namespace_ends,
-    owner_reference,
-    parsed,
-)
-from edgefolio_operator.endpoints.endpoint_counts import Endpoint, tally
-from edgefolio_operator.endpoints.facts import decide_all
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.endpoints.assignment import Assignment
+from edgefolio_operator.endpoints.endpoint import Endpoint
+from edgefolio_operator.endpoints.endpoint_counts import tally
+from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.kube.objects import annotations_of, owner_reference
+from edgefolio_operator.kube.stored import read_stored
 from edgefolio_operator.ownership import repository_owned
-from edgefolio_operator.reconcilers.endpoint import Kept, annotations_of
+from edgefolio_operator.reconcilers.endpoint import assign_all, changed_documents, endpoints_of, stale_endpoints
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
 from edgefolio_operator.reconcilers.reclaim_policy import wanted_finalizer
 from edgefolio_operator.resources.daemonset import (
     build_access,
@@ -43,104 +41,138 @@ from edgefolio_operator.resources.pruning_job import Images, build_job, build_sp
 from edgefolio_operator.resources.repository_jobs import build_check_job
 from edgefolio_operator.revisions.history import current_revision, kept_revisions
 from edgefolio_operator.revisions.pruning_job import MakingPlan, nothing_made, plan_making, terminal_error
-from edgefolio_operator.revisions.repository_check import FollowingPlan, plan_following
+from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, plan_repository_check
 from edgefolio_operator.revisions.rollout import RolloutPlan, plan_rollout
 from edgefolio_operator.status.conditions import Facts, conditions_of
 from edgefolio_operator.status.event_messages import events_of, events_of_making
-from edgefolio_operator.status.informational_conditions import ASPECTS, OVERRIDES_IGNORED, aspects_of
+from edgefolio_operator.status.informational_conditions import (
+    INFORMATIONAL_CONDITIONS,
+    OVERRIDES_IGNORED,
+    informational_conditions,
+)
 
 
-def reconcile(world: World, *, images: Images, states: Mapping[str, State], epoch: int, now: float) -> Plan:
+def plan_portfolio(
+    snapshot: PortfolioSnapshot,
+    *,
+    resources: ResourceView,
+    images: Images,
+    states: Mapping[str, State],
+    epoch: int,
+    now: float,
+) -> ReconcilePlan:
     """The plan for one portfolio. ``states`` are those of the last plan, by endpoint. Total for any stored resource."""
-    generation = int(world.portfolio["metadata"].get("generation", 1))
-    before = parsed(PortfolioStatus, world.portfolio.get("status")) or PortfolioStatus()
+    generation = int(snapshot.portfolio["metadata"].get("generation", 1))
+    before = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
     try:
-        portfolio = ModelPortfolio.model_validate({**world.portfolio, "status": None})
+        portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
     except ValidationError as error:
         # The API server's rules let it through, the models do not: a value that only they can judge.
         return _refused(error, before, generation, now)
-    owner = owner_reference(world.portfolio)
-    jobs = observed_jobs(world.jobs, world.job_pods, labels.JOB_COMPONENT)
-    request = annotations_of(world.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
+    owner = owner_reference(snapshot.portfolio)
+    jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
+    request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
     making = (
-        plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now, progress=world.progress)
-        if world.repository_owner is None
+        plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now, progress=snapshot.progress)
+        if snapshot.repository_owner is None
         else nothing_made(before.job, jobs)
     )
-    following = plan_following(
+    check = plan_repository_check(
         portfolio,
-        uid=str(world.portfolio["metadata"]["uid"]),
+        uid=str(snapshot.portfolio["metadata"]["uid"]),
         request=request,
         last=before.check,
-        jobs=observed_jobs(world.jobs, world.job_pods, labels.CHECK_COMPONENT),
+        jobs=observed_jobs(snapshot.jobs, snapshot.job_pods, labels.CHECK_COMPONENT),
         revisions=before.revisions,
         now=now,
     )
-    revisions = kept_revisions(portfolio, before.revisions, making.revision or following.revision)
+    revisions = kept_revisions(portfolio, before.revisions, making.revision or check.revision)
     revision = current_revision(portfolio, revisions)
-    members = endpoints_of(world, portfolio)
+    members = endpoints_of(snapshot, adopts=portfolio.spec.serving.mode == "Adopt")
     rollout = _rollout(portfolio, revision, revisions, members, before, now)
-    kept, promises = decide_all(
+    assignments, promises = assign_all(
         portfolio,
         members,
         revisions=revisions,
-        assignments=rollout.assignments,
+        assigned_revisions=rollout.assignments,
         states=states,
-        sight=world.sight,
+        resources=resources,
         epoch=epoch,
         now=now,
     )
-    status = _status(
-        world, portfolio, before, making, following, jobs, revisions, revision, rollout, members, kept, now
+    findings = _Findings(
+        snapshot=snapshot,
+        portfolio=portfolio,
+        making=making,
+        check=check,
+        jobs=jobs,
+        revisions=revisions,
+        revision=revision,
+        rollout=rollout,
+        members=members,
+        assignments=assignments,
+        resources=resources,
     )
-    documents = _workload(portfolio, world, owner=owner, images=images)
+    status = _status(findings, before, now=now)
+    documents = _workload(portfolio, snapshot, owner=owner, images=images)
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
         documents.append(
             build_job(portfolio, key=making.key, owner=owner, images=images, request=request, pieces=making.pieces)
         )
-    if following.create:
-        documents.append(
-            build_check_job(portfolio, name=following.create, key=following.key, owner=owner, images=images)
-        )
-    documents += [
-        endpoint_document(endpoint, decided.spec, world.portfolio)
-        for endpoint, decided in zip(members, kept, strict=True)
-        if decided.spec != endpoint.spec
-    ]
-    return Plan(
+    if check.create:
+        documents.append(build_check_job(portfolio, name=check.create, key=check.key, owner=owner, images=images))
+    documents += changed_documents(snapshot.portfolio, members, assignments)
+    return ReconcilePlan(
         status=status,
         apply=tuple(documents),
-        delete_jobs=(*making.delete, *following.delete),
+        delete_jobs=(*making.delete, *check.delete),
         delete_daemon_set=None
-        if portfolio.spec.serving.mode == "Managed" or world.daemon_set is None
+        if portfolio.spec.serving.mode == "Managed" or snapshot.daemon_set is None
         else portfolio.metadata.name,
-        delete_endpoints=left_behind(world),
+        delete_endpoints=stale_endpoints(snapshot),
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
         finalizer=wanted_finalizer(
-            world.portfolio,
+            snapshot.portfolio,
             # What another one makes is not this one's to delete.
-            portfolio.spec.repository.reclaim_policy if world.repository_owner is None else "Retain",
-            namespace_ends=namespace_ends(world),
+            portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
+            namespace_ends=snapshot.namespace_is_ending,
         ),
-        events=(*events_of(before, status, members, kept), *events_of_making(making)),
-        states={decided.spec.pod_name: decided.state for decided in kept},
-        decisions={decided.spec.pod_name: decided.decision for decided in kept if decided.decision is not None},
+        events=(*events_of(before, status, members, assignments), *events_of_making(making)),
+        states={each.spec.pod_name: each.state for each in assignments},
+        decisions={each.spec.pod_name: each.decision for each in assignments if each.decision is not None},
         promises=promises,
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Findings:
+    """Everything that the status of a portfolio tells of."""
+
+    snapshot: PortfolioSnapshot
+    portfolio: ModelPortfolio
+    making: MakingPlan
+    check: RepositoryCheckPlan
+    jobs: Sequence[ObservedJob]
+    revisions: tuple[RevisionStatus, ...]
+    revision: RevisionStatus | None
+    rollout: RolloutPlan
+    members: Sequence[Endpoint]
+    assignments: Sequence[Assignment]
+    resources: ResourceView
+
+
 def _workload(
-    portfolio: ModelPortfolio, world: World, *, owner: dict[str, Any], images: Images
+    portfolio: ModelPortfolio, snapshot: PortfolioSnapshot, *, owner: dict[str, Any], images: Images
 ) -> list[dict[str, Any]]:
     """What runs Triton and leads clients there, unless it is as it should be."""
     if portfolio.spec.serving.mode != "Managed":
         return []
     documents: list[dict[str, Any]] = []
-    service = build_service(portfolio, owner=owner, server_version=world.server_version)
-    if annotations_of(world.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
+    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version)
+    if annotations_of(snapshot.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
         documents.append(service)
-    if annotations_of(world.daemon_set).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
+    if annotations_of(snapshot.daemon_set).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
         documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images)]
     return documents
 
@@ -165,89 +197,83 @@ def _rollout(
     )
 
 
-def _status(
-    world: World,
-    portfolio: ModelPortfolio,
-    before: PortfolioStatus,
-    making: MakingPlan,
-    following: FollowingPlan,
-    jobs: Sequence[ObservedJob],
-    revisions: tuple[RevisionStatus, ...],
-    revision: RevisionStatus | None,
-    rollout: RolloutPlan,
-    members: Sequence[Endpoint],
-    kept: Sequence[Kept],
-    now: float,
-) -> PortfolioStatus:
-    figures = tally(members, now=now)
-    generation = int(world.portfolio["metadata"].get("generation", 1))
-    terminal = terminal_error(portfolio, making, jobs, revisions, before)
-    if world.repository_owner is not None:
-        terminal = repository_owned(world.repository_owner)
+def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> PortfolioStatus:
+    snapshot, portfolio, making, revision = found.snapshot, found.portfolio, found.making, found.revision
+    figures = tally(found.members, now=now)
+    generation = int(snapshot.portfolio["metadata"].get("generation", 1))
+    terminal = terminal_error(portfolio, making, found.jobs, found.revisions, before)
+    if snapshot.repository_owner is not None:
+        terminal = repository_owned(snapshot.repository_owner)
     facts = Facts(
         generation=generation,
         making=making.status is not None and making.status.outcome in ("Running", "Suspended"),
         revision=revision.number if revision is not None else 0,
         waits_for_others=portfolio.spec.source is None,
         terminal=terminal,
-        repository=following.trouble,
-        rollout=rollout.status,
+        repository=found.check.trouble,
+        rollout=found.rollout.status,
         counts=figures.counts if revision is not None else None,
         endpoints_settled=not figures.starting,
         objectives_unknown=figures.unknown,
         min_available_percent=portfolio.spec.serving.min_available_percent,
-        issues=_issues(world, portfolio, kept),
-        aspects=aspects_of(
+        issues=_issues(found),
+        informational=informational_conditions(
             mode=portfolio.spec.serving.mode,
-            pods=world.pods,
-            nodes=[endpoint.surroundings.node_name for endpoint in members],
-            reads_nodes=world.nodes is not None,
-            lost_pods=world.lost_pods,
-            sight=world.sight,
+            pods=snapshot.pods,
+            nodes=[endpoint.surroundings.node_name for endpoint in found.members],
+            reads_nodes=snapshot.nodes is not None,
+            lost_pods=snapshot.lost_pods,
+            resources=found.resources,
             now=now,
         ),
     )
-    failure, wrong = before.last_failure, terminal or following.trouble
-    if wrong is not None and (failure is None or (failure.reason, failure.message) != (wrong[0], wrong[1][:1024])):
-        failure = Failure(location="", reason=wrong[0], message=wrong[1][:1024], time=time_text(now))
+    wrong = terminal or found.check.trouble
     return PortfolioStatus(
         observed_generation=generation,
         conditions=conditions_of(facts, before=before.conditions, now=now),
         current_revision=facts.revision,
         variant_count=len(revision.variants) if revision is not None else 0,
-        revisions=revisions,
+        revisions=found.revisions,
         job=making.status,
-        check=following.status,
-        rollout=rollout.status,
+        check=found.check.status,
+        rollout=found.rollout.status,
         endpoints=figures.counts,
         address=Address(url=service_url(portfolio)) if portfolio.spec.serving.mode == "Managed" else None,
         last_switch_time=figures.last_switch_time or before.last_switch_time,
-        last_failure=failure,
+        last_failure=before.last_failure if wrong is None else _failure(*wrong, before=before.last_failure, now=now),
     )
 
 
-def _issues(world: World, portfolio: ModelPortfolio, kept: Sequence[Kept]) -> tuple[str, ...]:
+def _failure(reason: str, message: str, *, before: Failure | None, now: float) -> Failure:
+    """The last failure, with the time when it was first seen."""
+    text = truncated(message)
+    if before is not None and (before.reason, before.message) == (reason, text):
+        return before
+    return Failure(location="", reason=reason, message=text, time=time_text(now))
+
+
+def _issues(found: _Findings) -> tuple[str, ...]:
     """What was asked and is not taken, each once."""
-    found = dict.fromkeys(issue.message for decided in kept for issue in decided.issues)
-    if world.nodes is None and portfolio.spec.objective_overrides:
-        found[OVERRIDES_IGNORED] = None
-    return tuple(found)
+    messages = dict.fromkeys(issue.message for assignment in found.assignments for issue in assignment.issues)
+    if found.snapshot.nodes is None and found.portfolio.spec.objective_overrides:
+        messages[OVERRIDES_IGNORED] = None
+    return tuple(messages)
 
 
-def _refused(error: ValidationError, before: PortfolioStatus, generation: int, now: float) -> Plan:
+def _refused(error: ValidationError, before: PortfolioStatus, generation: int, now: float) -> ReconcilePlan:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "spec"
-    terminal = "InvalidSpec", f"{field}: {first['msg'].removeprefix('Value error, ')}"[:1024]
+    terminal = "InvalidSpec", truncated(f"{field}: {first['msg'].removeprefix('Value error, ')}")
     facts = Facts(
         generation=generation,
         revision=before.current_revision,
         terminal=terminal,
         counts=before.endpoints,
-        aspects={
+        informational={
             entry.type: (entry.status, entry.reason, entry.message)
             for entry in before.conditions
-            if entry.type in ASPECTS
+            if entry.type in INFORMATIONAL_CONDITIONS
         },
     )
     conditions = conditions_of(facts, before=before.conditions, now=now)
-    return Plan(status=before.model_copy(update={"observed_generation": generation, "conditions": conditions}))
+    return ReconcilePlan(status=before.model_copy(update={"observed_generation": generation, "conditions": conditions}))

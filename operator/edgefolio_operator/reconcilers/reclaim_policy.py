@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio.contract.job_report import FailureReport
-from edgefolio.specification.conditions import Condition, Failure, time_seconds, time_text
+from edgefolio.specification.conditions import Failure, time_seconds, time_text, truncated, with_condition
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ObservedJob
+from edgefolio_operator.messages import listed
 
 Object = Mapping[str, Any]
 
@@ -78,23 +79,23 @@ def plan_reclaim(
         message = f"The namespace is being deleted, where no Job can run: the revisions of {model!r} stay at {uri}."
         return ReclaimPlan(status=before, release=True, reason="RepositoryRetained", message=message)
     if others or (busy_pods and now - deleted_at < STOPPING_SECONDS):
-        waiting = "Waiting for the pods of its Jobs to end" + (f": {', '.join(busy_pods[:5])}." if busy_pods else ".")
-        return ReclaimPlan(status=_said(before, "StoppingJobs", waiting, now=now), delete=tuple(others))
+        waiting = "Waiting for the pods of its Jobs to end" + (f": {listed(busy_pods)}." if busy_pods else ".")
+        return ReclaimPlan(status=_with_progress(before, "StoppingJobs", waiting, now=now), delete=tuple(others))
     if reclaim is None:
         text = f"A Job deletes the revisions of {model!r} at {uri}."
-        return ReclaimPlan(status=_said(before, "DeletingRevisions", text, now=now), create=True)
+        return ReclaimPlan(status=_with_progress(before, "DeletingRevisions", text, now=now), create=True)
     if reclaim.outcome == "Succeeded":
         message = f"The revisions of {model!r} at {uri} are deleted."
         return ReclaimPlan(status=before, delete=mine, release=True, reason="RepositoryReclaimed", message=message)
     if reclaim.outcome == "Failed":
         ended = time_seconds(reclaim.completion_time) if reclaim.completion_time else now
         text = f"The revisions of {model!r} at {uri} cannot be deleted. {_why(reclaim)} {_REMEDY}"
-        status = _said(before, "ReclaimFailed", text, now=now, failed=True)
+        status = _with_progress(before, "ReclaimFailed", text, now=now, failed=True)
         return ReclaimPlan(status=status, delete=mine if now - ended > RETRY_SECONDS else ())
     text = f"A Job deletes the revisions of {model!r} at {uri}. {reclaim.waiting}".strip()
     if reclaim.waiting:
         text += f" {_REMEDY}"
-    return ReclaimPlan(status=_said(before, "DeletingRevisions", text, now=now))
+    return ReclaimPlan(status=_with_progress(before, "DeletingRevisions", text, now=now))
 
 
 def _why(job: ObservedJob) -> str:
@@ -103,21 +104,18 @@ def _why(job: ObservedJob) -> str:
     return f"{job.message} {job.died and f'Its pod ended: {job.died}.'}".strip()
 
 
-def _said(before: PortfolioStatus, reason: str, message: str, *, now: float, failed: bool = False) -> PortfolioStatus:
+def _with_progress(
+    before: PortfolioStatus, reason: str, message: str, *, now: float, failed: bool = False
+) -> PortfolioStatus:
     """The status with what is waited for; after a failure that stays to be read until the end."""
     earlier = next((condition for condition in before.conditions if condition.type == CONDITION), None)
-    kept_failure = earlier is not None and earlier.reason == "ReclaimFailed" and not failed
-    if kept_failure:
+    if earlier is not None and earlier.reason == "ReclaimFailed" and not failed:
         return before
-    condition = Condition(
-        type=CONDITION,
-        status="True",
-        last_transition_time=earlier.last_transition_time if earlier is not None else time_text(now),
-        reason=reason,
-        message=message[:1024],
-    )
-    others = tuple(condition for condition in before.conditions if condition.type != CONDITION)
+    text = truncated(message)
     failure = before.last_failure
-    if failed and (failure is None or failure.message != message[:1024]):
-        failure = Failure(location="spec.repository", reason=reason, message=message[:1024], time=time_text(now))
-    return before.model_copy(update={"conditions": (*others, condition), "last_failure": failure})
+    if failed and (failure is None or failure.message != text):
+        failure = Failure(location="spec.repository", reason=reason, message=text, time=time_text(now))
+    conditions = with_condition(
+        before.conditions, type=CONDITION, status="True", reason=reason, message=message, now=now
+    )
+    return before.model_copy(update={"conditions": conditions, "last_failure": failure})

@@ -1,4 +1,4 @@
-"""When a status that did not change is written again: who changed it behind our back is set right, without haste."""
+"""Periodic rewrite of unchanged statuses, to undo foreign edits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ REWRITE_SECONDS = 300.0
 _JITTER = 0.2
 
 
-class Rewrites:
-    """Times of the next write, by object. What was never written is due."""
+class StatusResync:
+    """Time of the next rewrite of each status; one that was never written is due."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next: dict[Hashable, float] = {}
 
     def is_due(self, key: Hashable) -> bool:
-        """Whether it is written although nothing changed."""
+        """Whether the status is to be written although nothing changed."""
         return self._clock() >= self._next.get(key, float("-inf"))
 
     def written(self, key: Hashable) -> None:
-        """It was written now, whatever for."""
+        """Restart the timer after a write."""
         self._next[key] = self._clock() + REWRITE_SECONDS * random.uniform(1 - _JITTER, 1 + _JITTER)
 
     def forget(self, key: Hashable) -> None:
-        """It is gone."""
+        """Drop the timer of a deleted object."""
         self._next.pop(key, None)

@@ -1,20 +1,20 @@
-"""Writes what a cycle wants, step by step; each step asks first whether this operator still acts."""
+"""Writes a plan to the API server; each step checks first whether this operator still leads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edgefolio.specification.conditions import truncated
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Informers
-from edgefolio_operator.cluster_state.snapshot import Plan
 from edgefolio_operator.kube.bulk_apply import apply_each
-from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.event_recorder import Event, EventRecorder
 from edgefolio_operator.ownership import key_of
-from edgefolio_operator.reconcilers.status_resync import Rewrites
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
+from edgefolio_operator.reconcilers.status_resync import StatusResync
 
 Object = Mapping[str, Any]
 
@@ -31,31 +31,27 @@ _PLURALS = {
 
 
 class LeaseLostError(Exception):
-    """Another operator acts; nothing more may be written."""
+    """Another operator leads; nothing more may be written."""
 
 
-class Writer:
-    """Brings plans to the API server, and what was written into the caches that the next cycle reads."""
+class PlanWriter:
+    """Writes plans to the API server, and what was written into the caches that the next plan reads."""
 
     def __init__(
         self,
         api: Api,
         *,
         informers: Informers,
-        portfolios: ObjectCache,
-        endpoints: ObjectCache,
         may_write: Callable[[], bool],
     ) -> None:
         self._api = api
         self._informers = informers
-        self._portfolios = portfolios
-        self._endpoints = endpoints
         self._may_write = may_write
         self._events = EventRecorder(api)
-        self._rewrites = Rewrites()
+        self._status_resync = StatusResync()
         self._refusals: dict[tuple[str, str], str] = {}
 
-    async def write(self, portfolio: Object, plan: Plan) -> Mapping[str, ApiError]:
+    async def write(self, portfolio: Object, plan: ReconcilePlan) -> Mapping[str, ApiError]:
         """Write ``plan``; the endpoints that were refused, by name: those are told what they were told before.
 
         Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
@@ -86,15 +82,15 @@ class Writer:
             name, suspend = plan.suspend_job
             await self._api.merge(f"{jobs}/{name}", {"spec": {"suspend": suspend}})
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if status != portfolio.get("status") or self._rewrites.is_due(key):
+        if status != portfolio.get("status") or self._status_resync.is_due(key):
             self._check()
             identity = {"name": portfolio["metadata"]["name"], "namespace": namespace}
             head = {"apiVersion": portfolio["apiVersion"], "kind": portfolio["kind"], "metadata": identity}
             portfolio = await self._api.apply(
                 {**head, "status": status}, plural="modelportfolios", subresource="status"
             )
-            self._portfolios.put(dict(portfolio))
-            self._rewrites.written(key)
+            self._informers.portfolios.put(dict(portfolio))
+            self._status_resync.written(key)
         await self._tell(portfolio, [event for event in plan.events if event.endpoint not in refused])
         if plan.finalizer is False:
             await self._set_finalizer(portfolio, present=False)
@@ -104,19 +100,19 @@ class Writer:
         """Delete a ModelEndpoint, and forget it."""
         self._check()
         await self._api.delete(f"{collection(API_VERSION, 'modelendpoints', namespace)}/{name}")
-        self._endpoints.delete({"metadata": {"namespace": namespace, "name": name}})
+        self._informers.endpoints.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def refused(self, portfolio: Object, error: ApiError) -> None:
-        """Tell people what the API server refused, once for each message: nothing else names a quota or a policy."""
+        """Record a refusal as an event, once for each message: nothing else names a quota or a policy."""
         key, message = key_of(portfolio), str(error)
         if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
             return
         self._refusals[key] = message
-        await self._events.record(portfolio, Event(reason="WriteRefused", message=message[:1024], warning=True))
+        await self._events.record(portfolio, Event(reason="WriteRefused", message=truncated(message), warning=True))
 
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""
-        self._rewrites.forget(key)
+        self._status_resync.forget(key)
         self._refusals.pop(key, None)
 
     async def _apply(self, document: dict[str, Any], namespace: str) -> None:
@@ -124,9 +120,9 @@ class Writer:
         document["metadata"]["namespace"] = namespace
         written = await self._api.apply(document, plural=_PLURALS[document["kind"]])
         if document["kind"] == "ModelEndpoint":
-            self._endpoints.put(written)
+            self._informers.endpoints.put(written)
         elif document["kind"] == "Job":
-            self._informers.put_job(namespace, written)
+            self._informers.put_job(written)
 
     async def _tell(self, portfolio: Object, events: Sequence[Event]) -> None:
         namespace, _ = key_of(portfolio)
@@ -135,9 +131,9 @@ class Writer:
             if event.about_namespace:
                 about = self._informers.namespace(namespace)
             elif event.endpoint is not None:
-                about = self._endpoints.get(event.endpoint, namespace)
+                about = self._informers.endpoints.get(event.endpoint, namespace)
             if about is not None and not await self._events.record(about, event):
-                return  # an API server that hangs must not hang the cycle
+                return  # an API server that hangs must not hold up the plan
 
     async def _set_finalizer(self, portfolio: Object, *, present: bool) -> Object:
         """Add or remove the operator's finalizer, and touch no other. Refused if the portfolio changed meanwhile."""
@@ -150,7 +146,7 @@ class Writer:
         path = collection(portfolio["apiVersion"], "modelportfolios", metadata["namespace"]) + f"/{metadata['name']}"
         written = await self._api.merge(path, patch)
         if present:
-            self._portfolios.put(written)
+            self._informers.portfolios.put(written)
         return written
 
     def _check(self) -> None:

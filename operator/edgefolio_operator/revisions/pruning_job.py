@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport
 from edgefolio.contract.making_key import making_key
-from edgefolio.specification.conditions import time_text
+from edgefolio.specification.conditions import time_text, truncated
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
@@ -170,7 +170,7 @@ def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine 
             "attempt": last.attempt if last else 1,
             "start_time": job.start_time or (last.start_time if last else None),
             "completion_time": job.completion_time if outcome in ENDED else None,
-            "message": message[:1024],
+            "message": truncated(message),
             "stage": stage,
             "progress_percent": 100 if outcome == "Succeeded" else percent,
         }

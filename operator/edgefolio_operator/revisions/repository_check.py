@@ -1,4 +1,4 @@
-"""A portfolio without source: now and then a Job looks what others have published. Pure: status and Jobs in, plan out.
+"""Periodic check of a repository that others publish to, by a Job. Pure: status and Jobs in, plan out.
 
 The digest that a revision is first seen with is pinned in the status like that of a revision made here. A repository
 that cannot be read, or that says something else about a revision than before, changes nothing about what serves.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgefolio.contract.job_report import FailureReport, PublishedReport
-from edgefolio.specification.conditions import time_seconds, time_text
+from edgefolio.specification.conditions import time_seconds, time_text, truncated
 from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
 from edgefolio_operator import labels
@@ -26,7 +26,7 @@ _JITTER = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FollowingPlan:
+class RepositoryCheckPlan:
     """What is to be done; ``status`` is the new ``status.check``, ``revision`` one that was not known before.
 
     ``create``: name of the Job that looks. ``trouble``: reason and message of what is wrong with the repository.
@@ -61,7 +61,7 @@ def check_key(spec: PortfolioSpecification) -> str:
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
 
-def plan_following(
+def plan_repository_check(
     portfolio: ModelPortfolio,
     *,
     uid: str,
@@ -70,10 +70,10 @@ def plan_following(
     jobs: Sequence[ObservedJob],
     revisions: Sequence[RevisionStatus],
     now: float,
-) -> FollowingPlan:
+) -> RepositoryCheckPlan:
     """Whether to look, and what the last look found. ``last`` is ``status.check`` as it was left."""
     if portfolio.spec.source is not None:
-        return FollowingPlan(delete=tuple(job.name for job in jobs))
+        return RepositoryCheckPlan(delete=tuple(job.name for job in jobs))
     key = check_key(portfolio.spec)
     same = last is not None and (last.specification_hash, last.request) == (key, request)
     if last is None or not same or (not last.job and now >= _next_look(portfolio, last, uid=uid)):
@@ -81,26 +81,30 @@ def plan_following(
         before = last if last is not None and last.specification_hash == key else CheckStatus(specification_hash=key)
         status = before.model_copy(update={"job": name, "request": request})
         others = tuple(job.name for job in jobs if job.name != name)
-        return FollowingPlan(status=status, create=name, key=key, delete=others, trouble=_trouble(status, revisions))
+        return RepositoryCheckPlan(
+            status=status, create=name, key=key, delete=others, trouble=_trouble(status, revisions)
+        )
     if not last.job:
-        return FollowingPlan(status=last, key=key, trouble=_trouble(last, revisions))
+        return RepositoryCheckPlan(status=last, key=key, trouble=_trouble(last, revisions))
     current = next((job for job in jobs if job.name == last.job), None)
     others = tuple(job.name for job in jobs if job.name != last.job)
     if current is None:
         # Not made yet, or deleted by somebody: applying it once more does no harm.
-        return FollowingPlan(status=last, create=last.job, key=key, delete=others, trouble=_trouble(last, revisions))
+        return RepositoryCheckPlan(
+            status=last, create=last.job, key=key, delete=others, trouble=_trouble(last, revisions)
+        )
     if current.outcome not in ENDED:
-        return FollowingPlan(status=last, key=key, delete=others, trouble=_trouble(last, revisions))
+        return RepositoryCheckPlan(status=last, key=key, delete=others, trouble=_trouble(last, revisions))
     found = _judged(current, revisions, portfolio.spec, now=now)
     status = CheckStatus(
         specification_hash=key,
         request=request,
         outcome=found.outcome,
         reason=found.reason or None,
-        message=found.message[:1024],
+        message=truncated(found.message),
         time=time_text(now),
     )
-    return FollowingPlan(
+    return RepositoryCheckPlan(
         status=status, key=key, delete=others, revision=found.revision, trouble=_trouble(status, revisions)
     )
 

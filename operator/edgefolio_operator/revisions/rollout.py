@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from edgefolio.specification.cluster import Rollout
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.portfolio_status import RolloutStatus
+from edgefolio_operator.messages import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +129,11 @@ def _failure(watched: Sequence[Member], revision: int, *, began: float, analysed
     # Endpoints remember their last failure: one from before this wave says nothing about it.
     broken = [member.name for member in watched if member.failed_revision == revision and member.failed_at >= began]
     if broken:
-        return "LoadFailed", f"Revision {revision} could not be served by {_named(broken)}."
+        return "LoadFailed", f"Revision {revision} could not be served by {listed(broken)}."
     missing = [member.name for member in watched if analysed and member.objectives_met is False]
     if missing:
-        return "ObjectivesNotMet", f"With revision {revision} {_named(missing)} missed the objectives."
+        return "ObjectivesNotMet", f"With revision {revision} {listed(missing)} missed the objectives."
     return None
-
-
-def _named(members: Sequence[str]) -> str:
-    return ", ".join(members[:5]) + (f" and {len(members) - 5} more" if len(members) > 5 else "")
 
 
 def _everyone(members: Sequence[Member], revision: int) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 ``Ready`` sums up. ``Reconciling`` is true for the first making and for a rollout; never for a switch, nor for a remake
 while an older revision serves (that is ``Making``). ``Stalled`` is an error that waits for the user. ``ObjectivesMet``,
-``ObjectivesAccepted`` and ``Degraded`` tell and change nothing, like the aspects of :mod:`.aspects`. All are there from
-the first sight on.
+``ObjectivesAccepted`` and ``Degraded`` inform and change nothing, like those of :mod:`.informational_conditions`. All
+are there from the first reconciliation on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgefolio.specification.conditions import Condition, time_text
+from edgefolio.specification.conditions import Condition, with_condition
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
-from edgefolio_operator.status.informational_conditions import Aspect
+from edgefolio_operator.status.informational_conditions import ConditionValue
 
 Status = Literal["True", "False", "Unknown"]
 
@@ -42,7 +42,7 @@ class Facts:
     objectives_unknown: int = 0
     min_available_percent: int = 90
     issues: tuple[str, ...] = ()
-    aspects: Mapping[str, Aspect] = field(default_factory=dict)
+    informational: Mapping[str, ConditionValue] = field(default_factory=dict)
 
 
 def conditions_of(facts: Facts, *, before: Sequence[Condition], now: float) -> tuple[Condition, ...]:
@@ -57,12 +57,20 @@ def conditions_of(facts: Facts, *, before: Sequence[Condition], now: float) -> t
         if facts.issues
         else _yes("Accepted", ""),
         "Degraded": _degraded(facts),
-        **facts.aspects,
+        **facts.informational,
     }
-    known = {condition.type: condition for condition in before}
-    return tuple(
-        _condition(kind, *value, facts=facts, before=known.get(kind), now=now) for kind, value in found.items()
-    )
+    conditions = tuple(condition for condition in before if condition.type in found)
+    for kind, (status, reason, message) in found.items():
+        conditions = with_condition(
+            conditions,
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=facts.generation,
+            now=now,
+        )
+    return conditions
 
 
 def needed_endpoints(total: int, min_available_percent: int) -> int:
@@ -70,10 +78,7 @@ def needed_endpoints(total: int, min_available_percent: int) -> int:
     return math.ceil(total * min_available_percent / 100)
 
 
-_Value = tuple[Status, str, str]
-
-
-def _ready(facts: Facts) -> _Value:
+def _ready(facts: Facts) -> ConditionValue:
     counts = facts.counts
     if not facts.revision:
         if facts.terminal:
@@ -98,7 +103,7 @@ def _ready(facts: Facts) -> _Value:
     return _yes("Serving", f"{serving}.")
 
 
-def _reconciling(facts: Facts) -> _Value:
+def _reconciling(facts: Facts) -> ConditionValue:
     if facts.terminal and not facts.revision:
         return _quiet("Stalled")
     if not facts.revision:
@@ -111,7 +116,7 @@ def _reconciling(facts: Facts) -> _Value:
     return _quiet("Settled")
 
 
-def _objectives_met(facts: Facts) -> _Value:
+def _objectives_met(facts: Facts) -> ConditionValue:
     counts = facts.counts
     if counts is None or not counts.total:
         return "Unknown", "NoEndpoints", ""
@@ -124,12 +129,12 @@ def _objectives_met(facts: Facts) -> _Value:
     return _yes("ObjectivesMet", f"{text}.")
 
 
-def _degraded(facts: Facts) -> _Value:
+def _degraded(facts: Facts) -> ConditionValue:
     counts, rollout = facts.counts, facts.rollout
     if rollout is not None and rollout.phase in ("RolledBack", "Paused"):
         return _yes(f"Rollout{rollout.phase}", rollout.message)
     if facts.terminal and facts.revision:
-        return _yes("MakingFailed", f"Revision {facts.revision} serves on. {facts.terminal[1]}"[:1024])
+        return _yes("MakingFailed", f"Revision {facts.revision} serves on. {facts.terminal[1]}")
     if facts.repository and facts.revision:
         return _yes(facts.repository[0], f"Revision {facts.revision} serves on. {facts.repository[1]}")
     if counts is not None and counts.available < counts.total:
@@ -139,27 +144,13 @@ def _degraded(facts: Facts) -> _Value:
     return _quiet("AsExpected")
 
 
-def _condition(
-    kind: str, status: Status, reason: str, message: str, *, facts: Facts, before: Condition | None, now: float
-) -> Condition:
-    changed = before is None or before.status != status
-    return Condition(
-        type=kind,
-        status=status,
-        observed_generation=facts.generation,
-        last_transition_time=time_text(now) if before is None or changed else before.last_transition_time,
-        reason=reason,
-        message=message if len(message) <= 1024 else message[:1023] + "…",
-    )
-
-
-def _yes(reason: str, message: str) -> _Value:
+def _yes(reason: str, message: str) -> ConditionValue:
     return "True", reason, message
 
 
-def _no(reason: str, message: str) -> _Value:
+def _no(reason: str, message: str) -> ConditionValue:
     return "False", reason, message
 
 
-def _quiet(reason: str) -> _Value:
+def _quiet(reason: str) -> ConditionValue:
     return "False", reason, ""

@@ -1,6 +1,6 @@
-"""What people are told of a cycle: one event for each change that they ask about, none for what is as it was. Pure.
+"""Events of one reconciliation: revisions, rollouts, failures, conflicts, switches, ignored annotations. Pure.
 
-What was told before stands in the stored status and in the endpoint's spec: a restarted operator does not tell it anew.
+Only what differs from the stored status and specs is an event: a restarted operator repeats none.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgefolio.decision.types import Reason
-from edgefolio.specification.conditions import Condition
+from edgefolio.specification.conditions import Condition, truncated
 from edgefolio.specification.portfolio_status import PortfolioStatus
-from edgefolio_operator.endpoints.endpoint_counts import Endpoint
+from edgefolio_operator.endpoints.assignment import Assignment
+from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
 from edgefolio_operator.kube.event_recorder import Event
-from edgefolio_operator.reconcilers.endpoint import Kept
 from edgefolio_operator.revisions.pruning_job import MakingPlan
 
-#: Holds that pass by themselves on the way to something, or say that all is well: no news.
-_QUIET = frozenset(
+#: Reasons of a hold that produce no event (transient or healthy).
+_WITHOUT_EVENT = frozenset(
     {
         Reason.OBJECTIVES_MET,
         Reason.SETTLING,
@@ -41,7 +41,7 @@ _TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
 
 
 def events_of(
-    before: PortfolioStatus, after: PortfolioStatus, members: Sequence[Endpoint], kept: Sequence[Kept]
+    before: PortfolioStatus, after: PortfolioStatus, members: Sequence[Endpoint], assignments: Sequence[Assignment]
 ) -> tuple[Event, ...]:
     """The events of one cycle: revisions, rollouts, failures, conflicts, switches, ignored annotations."""
     events = []
@@ -58,14 +58,15 @@ def events_of(
     if after.last_failure != before.last_failure and after.last_failure is not None:
         events.append(Event(reason=after.last_failure.reason, message=after.last_failure.message, warning=True))
     events += _of_conditions(before, after)
-    news = _new_issues(before, after, kept)
+    news = _new_issues(before, after, assignments)
     told = dict.fromkeys((issue.reason, issue.message) for issues in news for issue in issues)
-    events += [Event(reason=reason, message=message[:1024], warning=True) for reason, message in told]
-    for endpoint, decided, issues in zip(members, kept, news, strict=True):
-        events += _of_decision(endpoint, decided)
-        name = decided.spec.pod_name
+    events += [Event(reason=reason, message=truncated(message), warning=True) for reason, message in told]
+    for endpoint, assignment, issues in zip(members, assignments, news, strict=True):
+        events += _of_decision(endpoint, assignment)
+        name = assignment.spec.pod_name
         events += [
-            Event(reason=issue.reason, message=issue.message[:1024], warning=True, endpoint=name) for issue in issues
+            Event(reason=issue.reason, message=truncated(issue.message), warning=True, endpoint=name)
+            for issue in issues
         ]
     return tuple(events)
 
@@ -88,30 +89,32 @@ def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Even
     ]
 
 
-def _of_decision(endpoint: Endpoint, decided: Kept) -> list[Event]:
+def _of_decision(endpoint: Endpoint, assignment: Assignment) -> list[Event]:
     """A new target, to the portfolio and to the endpoint; a hold that is news, to the endpoint alone."""
-    spec, told = decided.spec, endpoint.spec
+    spec, told = assignment.spec, endpoint.spec
     before = told.target_variant if told is not None else None
     if spec.target_variant not in (None, before):
         reason = spec.reason or "Switch"
         step = f"{before} -> {spec.target_variant}" if before is not None else f"{spec.target_variant} is to serve"
-        events = [Event(reason=reason, message=f"{step}. {spec.message}"[:1024], endpoint=spec.pod_name)]
+        events = [Event(reason=reason, message=truncated(f"{step}. {spec.message}"), endpoint=spec.pod_name)]
         if before is not None:
-            events.append(Event(reason=reason, message=f"{spec.pod_name}: {step}. {spec.message}"[:1024]))
+            events.append(Event(reason=reason, message=truncated(f"{spec.pod_name}: {step}. {spec.message}")))
         return events
-    if told is None or spec.reason in (None, told.reason) or spec.reason in _QUIET:
+    if told is None or spec.reason in (None, told.reason) or spec.reason in _WITHOUT_EVENT:
         return []
     return [
         Event(reason=str(spec.reason), message=spec.message, warning=spec.reason in _WARNINGS, endpoint=spec.pod_name)
     ]
 
 
-def _new_issues(before: PortfolioStatus, after: PortfolioStatus, kept: Sequence[Kept]) -> list[list[Issue]]:
+def _new_issues(
+    before: PortfolioStatus, after: PortfolioStatus, assignments: Sequence[Assignment]
+) -> list[list[Issue]]:
     """Per endpoint what the stored condition did not name; the condition is cut to size, and so is this."""
     old, new = _ignored(before.conditions), _ignored(after.conditions)
     if new == old:
-        return [[] for _ in kept]
-    return [[issue for issue in decided.issues if issue.message not in old] for decided in kept]
+        return [[] for _ in assignments]
+    return [[issue for issue in assignment.issues if issue.message not in old] for assignment in assignments]
 
 
 def _ignored(conditions: Sequence[Condition]) -> str:

@@ -1,4 +1,4 @@
-"""What conditions tell of a portfolio without ever changing Ready: node metrics, conflicts, adoption. Pure."""
+"""Conditions of a portfolio that never change Ready: node metrics, conflicts, adoption. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any, Literal
 
 from edgefolio_operator.cluster_state.resource_usage import Usage
 from edgefolio_operator.endpoints.adoption_preflight import incompatible, remedy
-from edgefolio_operator.endpoints.facts import Sight
+from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.messages import listed
 from edgefolio_operator.ownership import PortfolioKey, display_name
 
 Object = Mapping[str, Any]
-#: The conditions that are aspects.
-ASPECTS = ("NodeMetricsAvailable", "Conflicted", "Compatible")
+#: The conditions of this module.
+INFORMATIONAL_CONDITIONS = ("NodeMetricsAvailable", "Conflicted", "Compatible")
 #: Status, reason and message of a condition.
-Aspect = tuple[Literal["True", "False", "Unknown"], str, str]
+ConditionValue = tuple[Literal["True", "False", "Unknown"], str, str]
 
 NAMESPACED = (
     "The operator looks after single namespaces: it reads neither nodes nor namespaces, so that their annotations, the "
@@ -24,23 +25,22 @@ OVERRIDES_IGNORED = (
     "spec.objectiveOverrides: an operator of single namespaces reads no labels of nodes; they are ignored "
     "(SourceUnavailable)."
 )
-_NAMED = 5
 
 
-def aspects_of(
+def informational_conditions(
     *,
     mode: str,
     pods: Sequence[Object],
     nodes: Iterable[str],
     reads_nodes: bool,
     lost_pods: Mapping[str, PortfolioKey],
-    sight: Sight,
+    resources: ResourceView,
     now: float,
-) -> dict[str, Aspect]:
+) -> dict[str, ConditionValue]:
     """The conditions by name: ``pods`` are those that were selected, ``nodes`` those of the endpoints."""
     return {
         "NodeMetricsAvailable": node_metrics_available(
-            nodes, sight.usage, reads_nodes=reads_nodes, now=now, stale_after=sight.stale_after
+            nodes, resources.usage, reads_nodes=reads_nodes, now=now, stale_after=resources.stale_after
         ),
         "Conflicted": conflicted(lost_pods),
         "Compatible": compatible([pod for pod in pods if pod["metadata"]["name"] not in lost_pods], mode=mode),
@@ -49,7 +49,7 @@ def aspects_of(
 
 def node_metrics_available(
     nodes: Iterable[str], usage: Usage, *, reads_nodes: bool, now: float, stale_after: float
-) -> Aspect:
+) -> ConditionValue:
     """Whether the usage of the endpoints' ``nodes`` is known; the message names no ages, which would change always."""
     if not reads_nodes or usage.nodes is None:
         return "False", "SourceUnavailable", NAMESPACED
@@ -69,25 +69,25 @@ def node_metrics_available(
     if not wanted:
         return "True", "MetricsFresh", ""
     if missing or stale:
-        lacking = _named(missing + stale)
+        lacking = listed(missing + stale)
         return "False", "MetricsStale", f"There is no sample of the last {stale_after:g} s of {lacking}. {rest}"
     return "True", "MetricsFresh", ""
 
 
-def conflicted(lost: Mapping[str, PortfolioKey]) -> Aspect:
+def conflicted(lost: Mapping[str, PortfolioKey]) -> ConditionValue:
     """Whether older portfolios have pods that this one claims, too."""
     if not lost:
         return "False", "NoConflict", ""
-    winners = ", ".join(display_name(key) for key in sorted(set(lost.values()))[:_NAMED])
+    winners = listed([display_name(key) for key in sorted(set(lost.values()))])
     return (
         "True",
         "PodClaimed",
-        f"{winners}, which is older, claims {_named(sorted(lost))} as well and has it. "
+        f"{winners}, which is older, claims {listed(sorted(lost))} as well and has it. "
         "Narrow serving.adopt.selector of one of them, or delete one.",
     )
 
 
-def compatible(pods: Sequence[Object], *, mode: str) -> Aspect:
+def compatible(pods: Sequence[Object], *, mode: str) -> ConditionValue:
     """Whether the pods that are to be adopted carry what the agent needs."""
     if mode != "Adopt":
         return "True", "Managed", ""
@@ -97,8 +97,3 @@ def compatible(pods: Sequence[Object], *, mode: str) -> Aspect:
     if not pods:
         return "Unknown", "NoPods", "No pod carries the labels of serving.adopt.selector."
     return "True", "Adopted", ""
-
-
-def _named(items: Sequence[str]) -> str:
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return ", ".join(items[:_NAMED]) + more

@@ -19,8 +19,3 @@ def pieces_of(methods: Methods) -> tuple[str, ...]:
 def one_shot_piece(macs_percent: int) -> str:
     """Name of the piece, and of its candidate, that keeps ``macs_percent`` of the multiply-accumulates."""
     return f"{_ONE_SHOT}{macs_percent}"
-
-
-def macs_percent_of(piece: str) -> int | None:
-    """Percent of the multiply-accumulates that a one-shot piece keeps; ``None`` for another piece."""
-    return int(piece.removeprefix(_ONE_SHOT)) if piece.startswith(_ONE_SHOT) else None

@@ -12,6 +12,11 @@ PAUSED = "edgefolio.dev/paused"
 OBJECTIVE_PREFIX = "slo.edgefolio.dev/"
 
 
+#: Values of a switch that say no, and yes, in lower case.
+FALSE_WORDS = frozenset({"", "false", "no", "0"})
+TRUE_WORDS = frozenset({"true", "yes", "1"})
+
+
 def is_paused(value: str | None) -> bool:
     """Whether the value of :data:`PAUSED` (``None``: there is no such annotation) holds the endpoint."""
-    return value is not None and value.strip().lower() not in ("", "false", "no", "0")
+    return value is not None and value.strip().lower() not in FALSE_WORDS

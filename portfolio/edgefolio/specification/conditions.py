@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgefolio.specification.base import resource_name
 
+
+def _check_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
 #: An instant as Kubernetes writes it: 2026-01-31T12:00:00Z.
-Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
 #: A condition's reason, in CamelCase.
 ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
 Message = Annotated[str, Field(max_length=1024)]
@@ -48,6 +55,37 @@ class Condition(StatusRecord):
     """Why, in one word."""
     message: Message = ""
     """Why, for people."""
+
+
+def truncated(message: str) -> str:
+    """``message`` as long as a condition, an Event or a status may hold it."""
+    return message if len(message) <= 1024 else message[:1023] + "…"
+
+
+def with_condition(
+    conditions: Sequence[Condition],
+    *,
+    type: str,
+    status: Literal["True", "False", "Unknown"],
+    reason: str,
+    message: str = "",
+    observed_generation: int | None = None,
+    now: float,
+) -> tuple[Condition, ...]:
+    """``conditions`` with this one added or replaced; the time of its last transition stays while its status does."""
+    earlier = next((each for each in conditions if each.type == type), None)
+    kept = earlier is not None and earlier.status == status
+    condition = Condition(
+        type=type,
+        status=status,
+        observed_generation=observed_generation,
+        last_transition_time=earlier.last_transition_time if earlier is not None and kept else time_text(now),
+        reason=reason,
+        message=truncated(message),
+    )
+    if earlier is None:
+        return (*conditions, condition)
+    return tuple(condition if each.type == type else each for each in conditions)
 
 
 class Failure(StatusRecord):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+#: Each round drops what the one before could not, one level further out.
+_MOST_ROUNDS = 12
 
 
 def understood(model: type[Model], document: Any) -> Model:
@@ -21,8 +26,7 @@ def understood(model: type[Model], document: Any) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        unknown = [fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"]
+        unknown = [fault["loc"] for fault in _faults(error) if fault["type"] == "extra_forbidden"]
         try:
             known = _without(document, unknown)
         except (KeyError, IndexError, TypeError):  # a place that is not one in the document
@@ -32,9 +36,48 @@ def understood(model: type[Model], document: Any) -> Model:
         return model.model_validate(known)
 
 
-def _without(document: Any, locations: Sequence[tuple[int | str, ...]]) -> Any:
+def salvaged(model: type[Model], document: Any) -> tuple[Model | None, tuple[Location, ...]]:
+    """``document`` as ``model`` without the parts that do not validate, and where those stood.
+
+    Of each fault the smallest part is dropped that the model can do without: a field with a default, or an item of a
+    list. ``None`` if nothing that validates is left.
+    """
+    dropped: list[Location] = []
+    for _ in range(_MOST_ROUNDS):
+        try:
+            return model.model_validate(document), tuple(dropped)
+        except ValidationError as error:
+            parts = {_culprit(document, fault) for fault in _faults(error)}
+        if () in parts:
+            break
+        document = _without(document, [part for part in parts if not any(part[:n] in parts for n in range(len(part)))])
+        dropped += sorted(parts, key=str)
+    return None, ((),)
+
+
+def _faults(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_context=False, include_input=False)
+
+
+def _culprit(document: Any, fault: ErrorDetails) -> Location:
+    """The part of ``document`` that a fault is about; of a field that is missing, the part that lacks it."""
+    location: list[int | str] = []
+    inner: Any = document
+    for step in fault["loc"]:
+        try:
+            inner = inner[step]
+        except (KeyError, IndexError, TypeError):  # the name of a member of a union, or a field that is missing
+            break
+        location.append(step)
+    return tuple(location)
+
+
+def _without(document: Any, locations: Iterable[Sequence[int | str]]) -> Any:
     result = copy.deepcopy(document)
-    for location in locations:
+    # Later items of a list first: the places of the others then stay what they are.
+    for location in sorted(
+        locations, key=lambda steps: [(isinstance(step, str), step) for step in steps], reverse=True
+    ):
         inner = result
         for step in location[:-1]:
             inner = inner[step]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from platformdirs import user_cache_path
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.data.raw import TEST, TRAIN, RawData, RawSplit
@@ -96,9 +97,8 @@ def read_fashion_mnist(*, field: str) -> RawData:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: ``$XDG_CACHE_HOME/edgefolio/fashion-mnist``, by default under ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgefolio" / "fashion-mnist"
+    """Where fetched files are kept, on Linux ``$XDG_CACHE_HOME/edgefolio/fashion-mnist``."""
+    return user_cache_path("edgefolio") / "fashion-mnist"
 
 
 def _find_or_fetch(field: str) -> Path:

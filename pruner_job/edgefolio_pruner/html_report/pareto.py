@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -31,69 +32,82 @@ def draw_pareto(manifest: Manifest) -> str:
         latency = variant.profiles[0].latency(batch)
         if latency is not None:
             points.append(_Point(variant=variant, milliseconds=latency.p50_milliseconds))
-    largest = max(point.variant.size_bytes for point in points)
     with figure(9.2, 4.6) as drawn:
         axes = drawn.add_subplot()
         quiet_axes(axes)
-        by_latency = sorted(points, key=lambda point: point.milliseconds)
-        axes.plot(
-            [point.milliseconds for point in by_latency],
-            [point.variant.test_accuracy.percent for point in by_latency],
-            color=MUTED,
-            linewidth=1,
-            alpha=0.5,
-            zorder=1,
-        )
-        raised = _label_shifts(points)
-        for point in points:
-            accuracy = point.variant.test_accuracy
-            colour = colour_of(point.variant.rank - 1)
-            axes.errorbar(
-                point.milliseconds,
-                accuracy.percent,
-                yerr=[[accuracy.percent - accuracy.low_percent], [accuracy.high_percent - accuracy.percent]],
-                color=colour,
-                elinewidth=1.4,
-                capsize=3,
-                zorder=2,
-            )
-            area = 40 + 520 * point.variant.size_bytes / largest
-            axes.scatter(point.milliseconds, accuracy.percent, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
-            radius = math.sqrt(area) / 2
-            axes.annotate(
-                point.variant.name,
-                (point.milliseconds, accuracy.percent),
-                xytext=(radius + 5, -3 + raised[point.variant.name]),
-                textcoords="offset points",
-                color=INK,
-                fontweight="bold",
-                zorder=4,
-            )
-        rejected = [
-            (entry.name, entry.p50_milliseconds, entry.validation_accuracy_percent)
-            for entry in manifest.rejected
-            if entry.p50_milliseconds is not None and entry.validation_accuracy_percent is not None
-        ]
-        for name, milliseconds, percent in rejected:
-            axes.scatter(milliseconds, percent, marker="x", s=36, color=ALERT, linewidth=1.4)
-            axes.annotate(
-                name,
-                (milliseconds, percent),
-                xytext=(6, 3),
-                textcoords="offset points",
-                color=MUTED,
-                fontsize=9,
-            )
+        _draw_variants(axes, points)
+        _draw_rejected(axes, manifest)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         values = [point.milliseconds for point in points]
-        values += [milliseconds for _, milliseconds, _ in rejected]
+        values += [milliseconds for _, milliseconds, _ in _measured_rejected(manifest)]
         axes.set_xlim(min(values) / 1.35, max(values) * 1.6)
         axes.set_xlabel(f"median latency of a batch of {batch}, ms (logarithmic)")
         axes.set_ylabel("accuracy, %")
         return to_svg(drawn, name="pareto", description="Accuracy over latency of every variant")
+
+
+def _draw_variants(axes: Any, points: list[_Point]) -> None:
+    """A circle with its interval and name for each variant, and a line through all."""
+    largest = max(point.variant.size_bytes for point in points)
+    by_latency = sorted(points, key=lambda point: point.milliseconds)
+    axes.plot(
+        [point.milliseconds for point in by_latency],
+        [point.variant.test_accuracy.percent for point in by_latency],
+        color=MUTED,
+        linewidth=1,
+        alpha=0.5,
+        zorder=1,
+    )
+    raised = _label_shifts(points)
+    for point in points:
+        accuracy = point.variant.test_accuracy
+        colour = colour_of(point.variant.rank - 1)
+        axes.errorbar(
+            point.milliseconds,
+            accuracy.percent,
+            yerr=[[accuracy.percent - accuracy.low_percent], [accuracy.high_percent - accuracy.percent]],
+            color=colour,
+            elinewidth=1.4,
+            capsize=3,
+            zorder=2,
+        )
+        area = 40 + 520 * point.variant.size_bytes / largest
+        axes.scatter(point.milliseconds, accuracy.percent, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
+        radius = math.sqrt(area) / 2
+        axes.annotate(
+            point.variant.name,
+            (point.milliseconds, accuracy.percent),
+            xytext=(radius + 5, -3 + raised[point.variant.name]),
+            textcoords="offset points",
+            color=INK,
+            fontweight="bold",
+            zorder=4,
+        )
+
+
+def _measured_rejected(manifest: Manifest) -> list[tuple[str, float, float]]:
+    """Name, median latency and validation accuracy of the candidates that were left out after they were measured."""
+    return [
+        (entry.name, entry.p50_milliseconds, entry.validation_accuracy_percent)
+        for entry in manifest.rejected
+        if entry.p50_milliseconds is not None and entry.validation_accuracy_percent is not None
+    ]
+
+
+def _draw_rejected(axes: Any, manifest: Manifest) -> None:
+    for name, milliseconds, percent in _measured_rejected(manifest):
+        axes.scatter(milliseconds, percent, marker="x", s=36, color=ALERT, linewidth=1.4)
+        axes.annotate(
+            name,
+            (milliseconds, percent),
+            xytext=(6, 3),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=9,
+        )
 
 
 def _label_shifts(points: list[_Point]) -> dict[str, float]:

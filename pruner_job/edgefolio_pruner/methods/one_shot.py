@@ -1,72 +1,83 @@
-"""The one-shot route as a stage: each variant is kept as a state dict of its own in the work directory."""
+"""One-shot pruning as a method: weights for each wanted part of the dense model's work, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 import torch
 
 from edgefolio.contract.work_pieces import one_shot_piece
 from edgefolio.files import write_durably
-from edgefolio.specification import OneShot
-from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.methods.sparse_training import TrainedState
+from edgefolio.specification import ModelPortfolio, OneShot
+from edgefolio_pruner.methods.base import CandidateWeights, Method, Workbench
 from edgefolio_pruner.oneshot import OneShotResult, prune_ladder
-from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.training import state_digest
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
-def one_shot_states(
-    source: MakingSource,
-    dense: TrainedState,
-    specification: OneShot,
-    *,
-    calibration_samples: int,
-    work: WorkDirectory,
-    threads: int,
-    progress: Progress,
-) -> tuple[TrainedState, ...]:
-    """One candidate per entry of ``macsPercent``, from the dense model.
+class OneShotMethod(Method):
+    """``methods.oneShot``. Each entry of ``macsPercent`` is a piece, and a candidate of the same name."""
 
-    What is missing is made together, which saves what they have in common and changes no bit: each is the same as if it
-    were made alone, in a run or a pod of its own.
-    """
-    shelves = {
-        percent: _Shelf(
-            work,
-            percent,
-            {
-                **source.record,
-                "dense": dense.state_digest,
-                "macsPercent": percent,
-                "calibrationSamples": calibration_samples,
-                "threads": threads,
-                "torch": torch.__version__,
-            },
+    stage = "one-shot"
+    products = "pruned models"
+
+    def __init__(self, specification: OneShot, *, calibration_samples: int) -> None:
+        self._percents = {one_shot_piece(percent): percent for percent in specification.macs_percent}
+        self._calibration_samples = calibration_samples
+
+    @classmethod
+    def asked_for(cls, portfolio: ModelPortfolio) -> Self | None:
+        """The method if ``methods.oneShot`` is there."""
+        spec = portfolio.spec
+        if spec.methods.one_shot is None:
+            return None
+        assert spec.data is not None
+        return cls(spec.methods.one_shot, calibration_samples=spec.data.calibration_samples)
+
+    def pieces(self) -> tuple[str, ...]:
+        """One for each part of the multiply-accumulates."""
+        return tuple(self._percents)
+
+    def make(
+        self, bench: Workbench, *, dense: CandidateWeights | None, pieces: Collection[str]
+    ) -> tuple[CandidateWeights, ...]:
+        """What is missing is made together, which saves what the pieces have in common and changes no bit."""
+        assert dense is not None
+        source, samples = bench.source, self._calibration_samples
+        common = {
+            **source.record,
+            "dense": dense.digest,
+            "calibrationSamples": samples,
+            "threads": bench.threads,
+            "torch": torch.__version__,
+        }
+        shelves = {
+            percent: _Shelf(bench.work, percent, common | {"macsPercent": percent})
+            for name, percent in self._percents.items()
+            if name in pieces
+        }
+        records = {percent: shelf.kept() for percent, shelf in shelves.items()}
+        missing = [percent for percent, record in records.items() if record is None]
+        if missing:
+            results = prune_ladder(
+                module=source.build_with(dense.load()),
+                calibration=torch.from_numpy(source.data.calibration(samples, seed=source.seed)),
+                macs_percents=missing,
+                seed=source.seed,
+                threads=bench.threads,
+                progress=bench.progress,
+            )
+            records |= {result.macs_percent: shelves[result.macs_percent].keep(result) for result in results}
+        return tuple(
+            shelves[percent].weights(record, dense) for percent, record in records.items() if record is not None
         )
-        for percent in specification.macs_percent
-    }
-    records = {percent: shelf.kept() for percent, shelf in shelves.items()}
-    missing = [percent for percent, record in records.items() if record is None]
-    if missing:
-        results = prune_ladder(
-            module=source.build_with(dense.state()),
-            calibration=torch.from_numpy(source.data.calibration(calibration_samples, seed=source.seed)),
-            macs_percents=missing,
-            seed=source.seed,
-            threads=threads,
-            progress=progress,
-        )
-        records |= {result.macs_percent: shelves[result.macs_percent].keep(result) for result in results}
-    return tuple(shelves[percent].state(record, dense) for percent, record in records.items() if record is not None)
 
 
 class _Shelf:
-    """Where one variant of the route is kept."""
+    """The place of one result in the work directory."""
 
     def __init__(self, work: WorkDirectory, macs_percent: int, key: Mapping[str, Any]) -> None:
         self._work, self._key = work, key
@@ -93,13 +104,13 @@ class _Shelf:
         self._work.keep(self._stage, self._key, record)
         return record
 
-    def state(self, record: Mapping[str, Any], dense: TrainedState) -> TrainedState:
-        return TrainedState(
+    def weights(self, record: Mapping[str, Any], dense: CandidateWeights) -> CandidateWeights:
+        return CandidateWeights(
             name=self._name,
             parent=dense.name,
             method="one-shot pruning with refit",
-            state_path=self._path,
-            state_digest=record["digest"],
+            path=self._path,
+            digest=record["digest"],
             settings={name: value for name, value in record.items() if name not in ("digest", "seconds")},
             seconds=record["seconds"],
         )

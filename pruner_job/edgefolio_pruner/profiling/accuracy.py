@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgefolio.manifest import Accuracy
+from edgefolio_pruner.profiling.session import open_session
 from edgefolio_pruner.progress import Progress, no_progress
 
 _BATCH = 256
-
-
-def open_session(path: Path, *, threads: int) -> Any:
-    """An onnxruntime session on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def measure_accuracy(

@@ -25,6 +25,7 @@ from edgefolio_pruner.profiling.memory import (
     reset_peak,
     resident_bytes,
 )
+from edgefolio_pruner.profiling.session import open_session
 
 
 class Runner:
@@ -46,14 +47,15 @@ class Runner:
             for batch in batch_sizes
         }
         # The runtime's own one-time allocations happen here, and are not the variant's.
-        empty = _session(empty_path, threads=threads)
+        empty = open_session(empty_path, threads=threads, spinning=False)
         empty.run(None, {empty.get_inputs()[0].name: np.zeros((1, 1), dtype=np.float32)})
         Path(path).read_bytes()  # the file's pages are in the page cache for every variant alike
         _release_free_memory()
         proportional, resident = proportional_bytes(), resident_bytes()
         reset_peak()
         started = time.perf_counter()
-        self._session = _session(path, threads=threads)
+        # A spinning thread of one variant would take the processor from the one that is measured.
+        self._session = open_session(path, threads=threads, spinning=False)
         load_milliseconds = (time.perf_counter() - started) * 1e3
         for feeds in self._feeds.values():
             self._session.run(None, feeds)
@@ -80,17 +82,6 @@ class Runner:
             latencies.append((time.perf_counter_ns() - started) / 1e6)
         gc.enable()
         return {"latencies": latencies}
-
-
-def _session(path: str, *, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A spinning thread of one variant would take the processor from the one that is measured.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _release_free_memory() -> None:

@@ -1,4 +1,4 @@
-"""From a trained state to a candidate: exact pruning with its proof, ONNX with its parity, probe and accuracy."""
+"""From weights to a candidate: exact pruning with its proof, ONNX with its parity, probe and accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.methods.sparse_training import DENSE, TrainedState
+from edgefolio_pruner.methods import DENSE, CandidateWeights
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
@@ -65,53 +65,53 @@ class CandidateMaker:
     def __init__(self, source: MakingSource, captures: Captures, *, work: WorkDirectory, threads: int) -> None:
         self._source, self._captures, self._work, self._threads = source, captures, work, threads
 
-    def make(self, states: Sequence[TrainedState], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
-        """The candidate of each state with the path of its ONNX file. Raises if one is not what it must be."""
+    def make(self, weights: Sequence[CandidateWeights], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
+        """The candidate of each of ``weights`` with the path of its ONNX file. Raises if one is not what it must be."""
         made = []
-        for position, state in enumerate(states):
-            part = part_of(progress, start=position / len(states), end=(position + 1) / len(states))
-            made.append(self._make(state, part))
+        for position, given in enumerate(weights):
+            part = part_of(progress, start=position / len(weights), end=(position + 1) / len(weights))
+            made.append(self._make(given, part))
         return made
 
-    def _make(self, state: TrainedState, progress: Progress) -> tuple[CandidateRecord, Path]:
+    def _make(self, given: CandidateWeights, progress: Progress) -> tuple[CandidateRecord, Path]:
         key = {
             **self._source.record,
-            "state": state.state_digest,
-            "name": state.name,
-            "method": state.method,
-            "settings": dict(state.settings),
+            "state": given.digest,
+            "name": given.name,
+            "method": given.method,
+            "settings": dict(given.settings),
             "edgefolio": __version__,
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
         }
-        path = self._work.folder(f"candidate-{state.name}", key) / "model.onnx"
+        path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
 
         def usable(value: Any) -> bool:
             return path.is_file() and digest_of_file(path) == value["sha256"]
 
         value = self._work.result(
-            f"candidate-{state.name}",
+            f"candidate-{given.name}",
             key,
-            lambda: self._build(state, path, progress).model_dump(mode="json", by_alias=True),
+            lambda: self._build(given, path, progress).model_dump(mode="json", by_alias=True),
             usable=usable,
         )
         return CandidateRecord.model_validate(value), path
 
-    def _build(self, state: TrainedState, path: Path, progress: Progress) -> CandidateRecord:
+    def _build(self, given: CandidateWeights, path: Path, progress: Progress) -> CandidateRecord:
         source = self._source
-        progress(stage=_STAGE, fraction=0.0, message=f"{state.name}: pruning exactly")
+        progress(stage=_STAGE, fraction=0.0, message=f"{given.name}: pruning exactly")
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            weights = state.state()
+            state = given.load()
             exactness: ExactnessProof | None = None
             layers: tuple[LayerKept, ...] = ()
-            if state.name == DENSE:
-                module: torch.nn.Module = source.build_with(weights)
+            if given.name == DENSE:
+                module: torch.nn.Module = source.build_with(state)
                 macs = count_macs(module, (source.data.sample_shape,))
             else:
-                module, exactness, layers, macs = self._prune(state.name, weights)
-            progress(stage=_STAGE, fraction=0.4, message=f"{state.name}: writing ONNX")
+                module, exactness, layers, macs = self._prune(given.name, state)
+            progress(stage=_STAGE, fraction=0.4, message=f"{given.name}: writing ONNX")
             exported = export_onnx(
                 module,
                 (torch.from_numpy(source.data.train.images[:2]),),
@@ -119,23 +119,23 @@ class CandidateMaker:
                 input_names=(INPUT_NAME,),
                 output_names=(OUTPUT_NAME,),
             )
-            progress(stage=_STAGE, fraction=0.6, message=f"{state.name}: parity and accuracy")
-            proof = self._prove_parity(state.name, module, path)
+            progress(stage=_STAGE, fraction=0.6, message=f"{given.name}: parity and accuracy")
+            proof = self._prove_parity(given.name, module, path)
             outputs = int(module(torch.from_numpy(source.data.train.images[:1])).shape[1])
         finally:
             torch.set_num_threads(before)
         validation = source.data.validation
         return CandidateRecord(
-            name=state.name,
-            parent=state.parent,
-            method=state.method,
-            settings=dict(state.settings) | ({} if state.seconds is None else {"seconds": round(state.seconds, 1)}),
-            state_digest=state.state_digest,
+            name=given.name,
+            parent=given.parent,
+            method=given.method,
+            settings=dict(given.settings) | ({} if given.seconds is None else {"seconds": round(given.seconds, 1)}),
+            state_digest=given.digest,
             sha256=digest_of_file(path),
             size_bytes=exported.bytes,
             opset=exported.opset,
             ir_version=exported.ir_version,
-            parameters=_trainable(module),
+            parameters=_stored_numbers(module),
             macs=macs,
             outputs=outputs,
             validation_accuracy=measure_accuracy(path, validation.images, validation.labels, threads=self._threads),
@@ -152,12 +152,12 @@ class CandidateMaker:
         )
 
     def _prune(
-        self, name: str, weights: dict[str, torch.Tensor]
+        self, name: str, state: dict[str, torch.Tensor]
     ) -> tuple[torch.nn.Module, ExactnessProof, tuple[LayerKept, ...], int]:
-        captured = self._captures.model.with_state(weights)
+        captured = self._captures.model.with_state(state)
         compressed = compress(captured)
         samples = torch.from_numpy(self._source.data.validation.images[:_EXACTNESS_SAMPLES])
-        exactness = prove_exact(self._source.build_with(weights), captured, compressed, samples)
+        exactness = prove_exact(self._source.build_with(state), captured, compressed, samples)
         exactness.require(name)
         layers = tuple(
             LayerKept(name=layer.name, before=layer.before, after=layer.after) for layer in compressed.report.layers
@@ -188,6 +188,6 @@ class CandidateMaker:
         return np.concatenate([samples, self._source.data.train.images[: PARITY_SAMPLES - len(samples)]])
 
 
-def _trainable(module: torch.nn.Module) -> int:
-    """Numbers in the weights that the module reads, running statistics included."""
+def _stored_numbers(module: torch.nn.Module) -> int:
+    """Numbers in weights and running statistics: what the file holds, tied weights under each of their names."""
     return sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())

@@ -21,9 +21,9 @@ from edgefolio.manifest import (
 )
 from edgefolio.specification import ModelPortfolio, Selection
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.methods.sparse_training import DENSE
+from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
-from edgefolio_pruner.variant_selection import Candidate, Choice, Rules, select
+from edgefolio_pruner.stages.variant_selection import Candidate, Choice, Rules, select
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn")
 

@@ -1,16 +1,16 @@
-"""One piece of a making by itself: what it makes, the run that puts the pieces together finds done."""
+"""One piece of a making by itself: the run that puts the pieces together finds its candidates done."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from edgefolio.contract.work_pieces import TRAINING, macs_percent_of
 from edgefolio.errors import UserError
 from edgefolio.repository import Publication
 from edgefolio.specification import ModelPortfolio
-from edgefolio_pruner.inputs import MakingSource, load_source
-from edgefolio_pruner.methods.one_shot import one_shot_states
-from edgefolio_pruner.methods.sparse_training import TrainedState, given_state, trained_states
+from edgefolio_pruner import methods
+from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.methods import METHODS, Method, Workbench
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
 from edgefolio_pruner.stages.graph_cache import Captures
@@ -18,7 +18,13 @@ from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
 
 def make_piece(
-    portfolio: ModelPortfolio, piece: str, *, work_directory: Path, threads: int, progress: Progress
+    portfolio: ModelPortfolio,
+    piece: str,
+    *,
+    work_directory: Path,
+    threads: int,
+    progress: Progress,
+    known_methods: Sequence[type[Method]] = METHODS,
 ) -> tuple[str, ...]:
     """Make the candidates of ``piece`` and leave them in the work directory; their names.
 
@@ -28,42 +34,20 @@ def make_piece(
     source = load_source(portfolio, progress=progress)
     # Known before hours of work, as in a making of one run.
     Publication.check(portfolio.spec.repository.uri, field="spec.repository.uri")
-    work = WorkDirectory(work_directory)
-    with work.occupied(), no_space_left(work.path):
-        captures = Captures(source)
-        work.result("prunable-groups", source.record, captures.require_prunable)
-        states = _states(portfolio, piece, source, work, threads, progress)
-        made = CandidateMaker(source, captures, work=work, threads=threads).make(states, progress=progress)
-    names = tuple(record.name for record, _ in made)
-    progress(stage="candidates", fraction=1.0, message=f"{', '.join(names)}: proven and exported")
-    return names
-
-
-def _states(
-    portfolio: ModelPortfolio,
-    piece: str,
-    source: MakingSource,
-    work: WorkDirectory,
-    threads: int,
-    progress: Progress,
-) -> tuple[TrainedState, ...]:
-    methods, percent = portfolio.spec.methods, macs_percent_of(piece)
-    if source.initial_state is None or methods.one_shot is None or portfolio.spec.data is None:
+    if source.initial_state is None:
         raise UserError(
             "this making has no pieces that need nothing of each other.",
             field="spec.job.parallelism",
             value=portfolio.spec.job.parallelism,
             remedy="Give weights (source.weightsURI) and methods.oneShot, or leave parallelism out.",
         )
-    if piece == TRAINING:
-        return trained_states(source, methods, work=work, threads=threads, progress=progress)
-    assert percent is not None
-    return one_shot_states(
-        source,
-        given_state(source, work),
-        methods.one_shot.model_copy(update={"macs_percent": (percent,)}),
-        calibration_samples=portfolio.spec.data.calibration_samples,
-        work=work,
-        threads=threads,
-        progress=progress,
-    )
+    work = WorkDirectory(work_directory)
+    with work.occupied(), no_space_left(work.path):
+        captures = Captures(source)
+        work.result("prunable-groups", source.record, captures.require_prunable)
+        bench = Workbench(source=source, work=work, threads=threads, progress=progress)
+        weights = methods.make_piece(methods.asked_for(portfolio, known_methods), piece, bench)
+        made = CandidateMaker(source, captures, work=work, threads=threads).make(weights, progress=progress)
+    names = tuple(record.name for record, _ in made)
+    progress(stage="candidates", fraction=1.0, message=f"{', '.join(names)}: proven and exported")
+    return names

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefolio.manifest import Probe, Tensor
-from edgefolio_pruner.profiling.accuracy import open_session
+from edgefolio_pruner.profiling.session import open_session
 
 #: Outputs may differ by this part of the largest one: far above what another processor or optimization level changes
 #: (about 1e-5), far below the distance between two variants.

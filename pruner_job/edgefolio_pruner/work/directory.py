@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from edgefolio.errors import TransientError, UserError
 from edgefolio.files import make_folder, unwritable, write_durably
 from edgefolio.specification import ModelPortfolio
@@ -25,18 +27,12 @@ FORMAT = 1
 
 
 def default_work_directory(portfolio: ModelPortfolio) -> Path:
-    """``$XDG_CACHE_HOME/edgefolio/work/<name>-<digest>``; the digest is of the source, the data and the seed.
+    """``work/<name>-<digest>`` in the user's cache for Edgefolio; the digest is of the source, the data and the seed.
 
     Other settings may change without losing what was trained: each result is filed under what it depends on.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
     spec = portfolio.spec.model_dump(mode="json", include={"source", "data", "seed"})
-    return (
-        (Path(base) if base else Path.home() / ".cache")
-        / "edgefolio"
-        / "work"
-        / f"{portfolio.metadata.name}-{key_of(spec)[:12]}"
-    )
+    return user_cache_path("edgefolio") / "work" / f"{portfolio.metadata.name}-{key_of(spec)[:12]}"
 
 
 def key_of(parts: object) -> str:

@@ -1,6 +1,6 @@
 """What ``helm test`` runs: does the operator act, and does a portfolio of digits end in a prediction?
 
-Standard library only; it runs in the operator's image with the rights of a service account of its own. What it made it
+It runs in the operator's image with the rights of a service account of its own. What it made it
 deletes again, whatever happens. Settings are environment variables, the portfolio is a file beside this one.
 """
 
@@ -15,7 +15,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from cluster_api import PORTFOLIOS, Api, Object, Refused, holder_of_lease, say
+from cluster_api import PORTFOLIOS, client, holder_of_lease, say
+
+from edgefolio.kubernetes.sync_client import ApiRefused, Object, SyncClient
 
 OPERATOR_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
@@ -38,7 +40,7 @@ class Failed(Exception):  # noqa: N818
     """The test failed; the message says at what."""
 
 
-def operator_acts(api: Api, *, namespace: str) -> None:
+def operator_acts(api: SyncClient, *, namespace: str) -> None:
     """Wait until somebody holds the operator's lease."""
     end = time.monotonic() + OPERATOR_SECONDS
     while (holder := holder_of_lease(api, namespace=namespace)) is None:
@@ -51,7 +53,7 @@ def operator_acts(api: Api, *, namespace: str) -> None:
 class Portfolio:
     """The portfolio of this test."""
 
-    def __init__(self, api: Api, document: Object) -> None:
+    def __init__(self, api: SyncClient, document: Object) -> None:
         self._api = api
         self._document = document
         self._name = document["metadata"]["name"]
@@ -92,7 +94,7 @@ class Portfolio:
             while time.monotonic() < end:
                 self._api.request("GET", f"{self._collection}/{self._name}")
                 time.sleep(1)
-        except Refused as error:
+        except ApiRefused as error:
             if error.status != 404:
                 raise
             return
@@ -145,7 +147,7 @@ def _stopped(number: int, _frame: object) -> None:
 
 def run() -> None:
     """The test. Raises what went wrong."""
-    api = Api()
+    api = client()
     operator_acts(api, namespace=os.environ["OPERATOR_NAMESPACE"])
     given = Path(__file__).with_name("portfolio.json")
     if not given.exists():
@@ -157,7 +159,7 @@ def run() -> None:
         portfolio.make()
         url = portfolio.wait_until_ready(seconds=float(os.environ["TIMEOUT_SECONDS"]))
         predict(url, document["spec"]["serving"]["modelName"])
-    except (Failed, Refused, OSError) as error:
+    except (Failed, ApiRefused, OSError) as error:
         say(f"failed: {error}")
         raise
     finally:
@@ -171,7 +173,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stopped)
     try:
         run()
-    except (Failed, Refused, OSError) as error:
+    except (Failed, ApiRefused, OSError) as error:
         say(f"FAILED: {error}")
         return 1
     say("passed")

@@ -1,76 +1,38 @@
-"""The API server, as a pod's own service account enters it. Standard library only."""
+"""What both scripts share: the API server as the pod's service account enters it, the operator's lease, the log.
+
+The scripts run in the operator's image, which holds the client.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import ssl
-import urllib.error
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-Object = dict[str, Any]
+from edgefolio.kubernetes.access import SERVICE_ACCOUNT, Access
+from edgefolio.kubernetes.sync_client import ApiRefused, SyncClient
 
-ACCOUNT = Path(os.environ.get("SERVICE_ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 #: Path of the portfolios of a namespace.
 PORTFOLIOS = "/apis/edgefolio.dev/v1alpha1/namespaces/{namespace}/modelportfolios"
 #: Path of all of them.
 ALL_PORTFOLIOS = "/apis/edgefolio.dev/v1alpha1/modelportfolios"
 #: A lease that was not renewed for this long has no holder.
 LEASE_SECONDS = 30.0
+_REQUEST_SECONDS = 20.0
 
 
-class Refused(Exception):  # noqa: N818
-    """The API server refused, with this HTTP status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
-
-
-class Api:
+def client() -> SyncClient:
     """The API server, entered as the pod's service account."""
-
-    def __init__(self) -> None:
-        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-        self._server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        self._tls = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-
-    def request(
-        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
-    ) -> Object:
-        """The answer. Raises :class:`Refused`, and OSError when there is none."""
-        request = urllib.request.Request(
-            self._server + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "Authorization": f"Bearer {(ACCOUNT / 'token').read_text().strip()}",
-                "Content-Type": content_type,
-            },
-        )
-        try:
-            with urllib.request.urlopen(request, context=self._tls, timeout=20) as answer:
-                result: Object = json.load(answer)
-                return result
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read(2000).decode(errors="replace")
-            try:
-                message = str(json.loads(text)["message"])
-            except (ValueError, KeyError, TypeError):
-                message = text
-            raise Refused(error.code, message) from None
+    account = Path(os.environ.get("SERVICE_ACCOUNT", SERVICE_ACCOUNT))
+    return SyncClient(Access.found(account=account), timeout=_REQUEST_SECONDS)
 
 
-def holder_of_lease(api: Api, *, namespace: str) -> str | None:
+def holder_of_lease(api: SyncClient, *, namespace: str) -> str | None:
     """Who acts as operator there."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/edgefolio-operator"
     try:
         spec = api.request("GET", path)["spec"]
-    except Refused as error:
+    except ApiRefused as error:
         if error.status != 404:
             raise
         return None
@@ -81,5 +43,5 @@ def holder_of_lease(api: Api, *, namespace: str) -> str | None:
 
 
 def say(text: str) -> None:
-    """One line of the log."""
+    """Print one line of the log."""
     print(f"{datetime.now(tz=UTC):%H:%M:%S} {text}", flush=True)

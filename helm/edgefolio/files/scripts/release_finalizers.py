@@ -10,7 +10,9 @@ import os
 import sys
 import time
 
-from cluster_api import ALL_PORTFOLIOS, PORTFOLIOS, Api, Object, Refused, holder_of_lease, say
+from cluster_api import ALL_PORTFOLIOS, PORTFOLIOS, client, holder_of_lease, say
+
+from edgefolio.kubernetes.sync_client import ApiRefused, Object, SyncClient
 
 PREFIX = "edgefolio.dev/"
 STOP_SECONDS = 90.0
@@ -18,12 +20,12 @@ ATTEMPTS = 5
 MERGE = "application/merge-patch+json"
 
 
-def stop_operator(api: Api, *, namespace: str, deployment: str) -> None:
+def stop_operator(api: SyncClient, *, namespace: str, deployment: str) -> None:
     """Stop it, or it would put back what is taken off."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}/scale"
     try:
         api.request("PATCH", path, {"spec": {"replicas": 0}}, content_type=MERGE)
-    except Refused as error:
+    except ApiRefused as error:
         if error.status != 404:
             raise
     end = time.monotonic() + STOP_SECONDS
@@ -35,11 +37,11 @@ def stop_operator(api: Api, *, namespace: str, deployment: str) -> None:
     say("no operator acts any more")
 
 
-def release(api: Api, path: str) -> int:
+def release(api: SyncClient, path: str) -> int:
     """Take our finalizers off the portfolios at ``path``; how many had one."""
     try:
         portfolios = api.request("GET", path)["items"]
-    except Refused as error:
+    except ApiRefused as error:
         if error.status != 404:
             raise
         return 0  # the definitions are gone, and the portfolios with them
@@ -49,7 +51,7 @@ def release(api: Api, path: str) -> int:
     return len(held)
 
 
-def _release_one(api: Api, portfolio: Object) -> None:
+def _release_one(api: SyncClient, portfolio: Object) -> None:
     metadata = portfolio["metadata"]
     path = f"{PORTFOLIOS.format(namespace=metadata['namespace'])}/{metadata['name']}"
     for _ in range(ATTEMPTS):
@@ -59,7 +61,7 @@ def _release_one(api: Api, portfolio: Object) -> None:
             api.request("PATCH", path, {"metadata": change}, content_type=MERGE)
             say(f"{metadata['namespace']}/{metadata['name']} is released; what it published stays")
             return
-        except Refused as error:
+        except ApiRefused as error:
             if error.status == 404:
                 return
             if error.status != 409:
@@ -78,13 +80,13 @@ def _others(portfolio: Object) -> list[str]:
 
 def main() -> int:
     """Run it; the exit code."""
-    api = Api()
+    api = client()
     namespaces = [name for name in os.environ.get("NAMESPACES", "").split(",") if name]
     try:
         stop_operator(api, namespace=os.environ["OPERATOR_NAMESPACE"], deployment=os.environ["OPERATOR_DEPLOYMENT"])
         paths = [PORTFOLIOS.format(namespace=name) for name in namespaces] or [ALL_PORTFOLIOS]
         count = sum(release(api, path) for path in paths)
-    except (Refused, OSError) as error:
+    except (ApiRefused, OSError) as error:
         say(f"FAILED: {error}")
         return 1
     say(f"{count} portfolios released")

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.spatial.graph.dynamic_shapes import dynamic_shapes
 from edgefolio_pruner.spatial.graph.functional import functionalize
 from edgefolio_pruner.spatial.graph.shapes import symbol_sizes
 
@@ -110,7 +111,8 @@ def capture(
     with _evaluation_mode(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes(module, inputs, dynamic_size))
+            shapes = dynamic_shapes(module, inputs, free_size=[dynamic_size and tensor.ndim == 4 for tensor in inputs])
+            program = torch.export.export(module, inputs, dynamic_shapes=shapes)
             if dynamic_size:
                 _require_free_size(program, inputs)
             graph_module, aliases = _to_graph_module(program, module)
@@ -187,18 +189,6 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
             child.training = training
 
 
-def _dynamic_shapes(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], dynamic_size: bool) -> Any:
-    batch = Dim("batch")
-    shapes: list[dict[int, Any]] = []
-    for tensor in inputs:
-        axes: dict[int, Any] = {0: batch}
-        if dynamic_size and tensor.ndim == 4:
-            # The range is inferred: a net with strides does not take every small size.
-            axes |= {2: Dim.AUTO, 3: Dim.AUTO}
-        shapes.append(axes)
-    return tuple(shapes) if not _takes_star(module) else (tuple(shapes),)
-
-
 def _require_free_size(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> None:
     """torch.export fixes a size that some operator needs to know, and says nothing."""
     names = set(program.graph_signature.user_inputs)
@@ -206,12 +196,6 @@ def _require_free_size(program: ExportedProgram, inputs: tuple[torch.Tensor, ...
     for node, tensor in zip(placeholders, inputs, strict=True):
         if tensor.ndim == 4 and any(isinstance(size, int) for size in node.meta["val"].shape[2:]):
             raise _refusal(f"an operator fixes the height or width of {node.name} (the size cannot be dynamic)")
-
-
-def _takes_star(module: torch.nn.Module) -> bool:
-    code = getattr(module.forward, "__code__", None)
-    # forward(self, *inputs): torch.export wants one entry that holds them all.
-    return code is not None and bool(code.co_flags & 0x04) and code.co_argcount <= 1
 
 
 def _to_graph_module(program: ExportedProgram, module: torch.nn.Module) -> tuple[fx.GraphModule, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Tells Prometheus what a cycle found, and takes back what it said of endpoints and portfolios that are gone."""
+"""Records what a reconciliation found as Prometheus metrics, and removes the series of what is gone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from edgefolio_operator.cluster_state.snapshot import Plan, World
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.ownership import PortfolioKey
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
 
 logger = logging.getLogger(__name__)
 
 _Series = tuple[str, tuple[str, ...]]
 
 
-class Measurements:
-    """What was told last, by portfolio."""
+class MetricsRecorder:
+    """Sets the gauges of each portfolio, and removes the series of what is gone."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -35,10 +36,15 @@ class Measurements:
         self._said: dict[PortfolioKey, dict[str, tuple[str, str]]] = {}
         self._heard: set[str] = set()
 
-    def take(
-        self, key: PortfolioKey, world: World, plan: Plan, *, before: Mapping[EndpointKey, Sequence[Promise]]
+    def record(
+        self,
+        key: PortfolioKey,
+        snapshot: PortfolioSnapshot,
+        plan: ReconcilePlan,
+        *,
+        before: Mapping[EndpointKey, Sequence[Promise]],
     ) -> None:
-        """Tell what one cycle found; ``before`` are the promises of the cycle before."""
+        """Record one reconciliation; ``before`` are the promises that stood before it."""
         found: dict[_Series, float] = {}
         counts = plan.status.endpoints
         for state, value in (
@@ -49,9 +55,9 @@ class Measurements:
             found["endpoints", (*key, state)] = value
         for condition in plan.status.conditions:
             found["condition", (*key, condition.type, condition.status)] = 1
-        for endpoint in world.endpoints:
+        for endpoint in snapshot.endpoints:
             found.update(_variant_series(key, endpoint))
-        for name, decision in (plan.decisions or {}).items():
+        for name, decision in plan.decisions.items():
             found["violated", (*key, name)] = decision.objectives_met is False
         self._set(key, found)
         self._count_decisions(key, plan)
@@ -60,8 +66,8 @@ class Measurements:
             if promise.done_at is not None and under_way:
                 self._metrics.switch_seconds.observe(max(0.0, promise.done_at - promise.since))
 
-    def hear(self, silences: Mapping[str, float]) -> None:
-        """Tell when each collection was last heard, ``silences`` seconds ago."""
+    def record_silences(self, silences: Mapping[str, float]) -> None:
+        """Record when each collection was last heard, ``silences`` seconds ago."""
         now = time.time()
         for gone in self._heard - silences.keys():
             self._metrics.mirror_heard.remove(gone)
@@ -70,7 +76,7 @@ class Measurements:
         self._heard = set(silences)
 
     def forget(self, key: PortfolioKey) -> None:
-        """A portfolio is gone."""
+        """Remove the series of a portfolio that is gone."""
         self._set(key, {})
         self._series.pop(key, None)
         self._said.pop(key, None)
@@ -82,15 +88,13 @@ class Measurements:
             self._gauges[name].labels(*labels).set(value)
         self._series[key] = set(found)
 
-    def _count_decisions(self, key: PortfolioKey, plan: Plan) -> None:
+    def _count_decisions(self, key: PortfolioKey, plan: ReconcilePlan) -> None:
         before = self._said.get(key, {})
-        said = {
-            name: (decision.action.value, decision.reason.value) for name, decision in (plan.decisions or {}).items()
-        }
+        said = {name: (decision.action.value, decision.reason.value) for name, decision in plan.decisions.items()}
         for name, (action, reason) in said.items():
             if before.get(name) != (action, reason):
                 self._metrics.decisions.labels(action, reason).inc()
-                message = (plan.decisions or {})[name].message
+                message = plan.decisions[name].message
                 logger.info("%s/%s: %s %s: %s", key[0], name, action, reason, message)
         self._said[key] = said
 

@@ -1,4 +1,4 @@
-"""Torch module -> ONNX file, and the proof that both give the same answers.
+"""Torch module -> ONNX file.
 
 The file is what a deployed Triton reads: dynamic batch, opset 18, IR version 8, only the standard domain, weights
 inside, checked. Batch norms are folded into the convolution or linear layer before them, in float64, for every model
@@ -16,14 +16,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import torch
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.batch_norm_folding import fold_batch_norms
+from edgefolio_pruner.export.batch_norm_folding import fold_batch_norms
+from edgefolio_pruner.export.evaluation_mode import evaluating
+from edgefolio_pruner.spatial.graph.dynamic_shapes import dynamic_shapes
 
 #: Operator set and IR version that Triton's onnxruntime backend has read since 2023 (opset 18 came with IR version 8).
 DEFAULT_OPSET = 18
@@ -44,26 +44,6 @@ class ExportedModel:
     output_names: tuple[str, ...]
     operators: tuple[str, ...]
     folded_batch_norms: int
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far an ONNX file's outputs are from its torch module's.
-
-    ``max_abs_difference`` and ``max_abs_logit`` are over all samples and all outputs (the first is of the difference,
-    the second of the torch module's output); ``top1_agreement`` is the share (0..1) of samples whose largest entry
-    along axis 1 of the first output is the same.
-    """
-
-    max_abs_difference: float
-    max_abs_logit: float
-    top1_agreement: float
-    samples: int
-
-    @property
-    def relative_difference(self) -> float:
-        """``max_abs_difference`` in units of the largest output (0 when every output is 0)."""
-        return self.max_abs_difference / self.max_abs_logit if self.max_abs_logit > 0 else self.max_abs_difference
 
 
 def export_onnx(
@@ -97,23 +77,7 @@ def export_onnx(
         raise ValueError("export_onnx writes float32: call .float() on the module and the example inputs")
     try:
         with _quiet(), evaluating(module), torch.no_grad():
-            program = torch.export.export(
-                module,
-                tuple(_batch_of_two(example) for example in example_inputs),
-                dynamic_shapes=_dynamic_shapes(example_inputs, dynamic_size=dynamic_size),
-            )
-            folded = fold_batch_norms(program)
-            onnx_program = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(input_names),
-                output_names=list(output_names),
-                optimize=True,
-                verbose=False,
-            )
-        assert onnx_program is not None
-        model = onnx_program.model_proto
+            model, folded = _converted(module, example_inputs, input_names, output_names, dynamic_size, opset)
     except UserError:
         raise
     except Exception as error:  # the exporter raises many kinds, all of them about the user's model
@@ -140,93 +104,37 @@ def export_onnx(
     )
 
 
-def parity(
-    module: torch.nn.Module, onnx_path: Path, samples: np.ndarray[Any, Any], *, batch: int, threads: int = 1
-) -> Parity:
-    """Compare ``module`` (torch, evaluation mode, as it is) with the file at ``onnx_path`` (onnxruntime, CPU).
-
-    ``samples`` is ``[samples, channels, height, width]`` (or what the module takes), run ``batch`` at a time on
-    ``threads`` threads. Raises ``ValueError`` for no samples, or if the two give different numbers of outputs or
-    different shapes.
-    """
-    import onnxruntime
-
-    if len(samples) == 0:
-        raise ValueError("parity needs at least one sample")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
-    input_name = session.get_inputs()[0].name
-    parameter = next(module.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    difference = largest = 0.0
-    agreeing = 0
-    with evaluating(module), torch.no_grad():
-        for start in range(0, len(samples), batch):
-            part = np.ascontiguousarray(samples[start : start + batch])
-            expected = [output.numpy() for output in flat_outputs(module(torch.from_numpy(part).to(dtype)))]
-            got = session.run(None, {input_name: part.astype(np.float32)})
-            if [output.shape for output in expected] != [output.shape for output in got]:
-                raise ValueError(
-                    f"torch gives outputs {[output.shape for output in expected]}, "
-                    f"the ONNX file {[output.shape for output in got]}"
-                )
-            for one, other in zip(expected, got, strict=True):
-                difference = _larger(difference, np.abs(one - other).max(initial=0.0))
-                largest = _larger(largest, np.abs(one).max(initial=0.0))
-            axis = min(1, expected[0].ndim - 1)
-            same = np.argmax(expected[0], axis=axis) == np.argmax(got[0], axis=axis)
-            agreeing += int(np.all(same.reshape(len(part), -1), axis=1).sum())
-    return Parity(
-        max_abs_difference=difference,
-        max_abs_logit=largest,
-        top1_agreement=agreeing / len(samples),
-        samples=len(samples),
+def _converted(
+    module: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_size: bool,
+    opset: int,
+) -> tuple[onnx.ModelProto, int]:
+    """The module as the exporter writes it, and how many batch norms were folded."""
+    program = torch.export.export(
+        module,
+        tuple(_batch_of_two(example) for example in example_inputs),
+        dynamic_shapes=dynamic_shapes(module, example_inputs, free_size=[dynamic_size] * len(example_inputs)),
     )
-
-
-@contextlib.contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Put every submodule in evaluation mode and give each its own mode back.
-
-    Unlike ``module.eval()`` it also takes modules that torch.export made, which refuse that call.
-    """
-    modes = {part: part.training for part in module.modules()}
-    try:
-        for part in modes:
-            part.training = False
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
-def flat_outputs(outputs: object) -> list[torch.Tensor]:
-    """All tensors of a module's result, in the order in which ONNX lists them (tuples, lists and dicts opened)."""
-    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
-def _larger(one: float, other: Any) -> float:
-    """The larger of two, NaN if either is NaN: a comparison that hides a NaN would call it equal."""
-    return float(np.maximum(one, float(other)))
+    folded = fold_batch_norms(program)
+    onnx_program = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(input_names),
+        output_names=list(output_names),
+        optimize=True,
+        verbose=False,
+    )
+    assert onnx_program is not None
+    return onnx_program.model_proto, folded
 
 
 def _batch_of_two(example: torch.Tensor) -> torch.Tensor:
     """The example with at least two samples: torch.export takes a size of 1 for a constant."""
     return example if example.shape[0] > 1 else torch.cat([example, example])
-
-
-def _dynamic_shapes(examples: tuple[torch.Tensor, ...], *, dynamic_size: bool) -> tuple[dict[int, Any], ...]:
-    batch = torch.export.Dim("batch", min=1)
-    shapes: list[dict[int, Any]] = []
-    for example in examples:
-        axes: dict[int, Any] = {0: batch}
-        if dynamic_size:
-            axes.update(dict.fromkeys(range(2, example.ndim), torch.export.Dim.AUTO))
-        shapes.append(axes)
-    return tuple(shapes)
 
 
 @contextlib.contextmanager

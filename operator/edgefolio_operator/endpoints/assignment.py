@@ -1,0 +1,182 @@
+"""The spec of one ModelEndpoint: its objectives, its revision, and the variant that the core decides for. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from edgefolio.contract.endpoint_report import observation_of, profile_of, state_of
+from edgefolio.decision import decide, objectives_from_specification
+from edgefolio.decision.types import Action, Decision, Observation, State
+from edgefolio.specification.conditions import time_seconds, truncated
+from edgefolio.specification.endpoint import (
+    EndpointSpecification,
+    EndpointStatus,
+    PortfolioReference,
+    RevisionReference,
+)
+from edgefolio.specification.portfolio_status import RevisionStatus
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
+from edgefolio_operator.endpoints.objectives import Issue, Resolved, resolve
+from edgefolio_operator.endpoints.observation import ClusterView, joined
+from edgefolio_operator.endpoints.override_annotations import is_paused, pinned_variant
+from edgefolio_operator.kube.objects import annotations_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What one endpoint is told, why, and the state that its next decision starts from."""
+
+    spec: EndpointSpecification
+    decision: Decision | None
+    state: State
+    issues: tuple[Issue, ...]
+
+
+def assign(
+    portfolio: ModelPortfolio,
+    endpoint: Endpoint,
+    *,
+    view: ClusterView,
+    revision: RevisionStatus | None,
+    memory: State | None,
+    epoch: int,
+    now: float,
+) -> Assignment:
+    """Decide for one endpoint. ``memory`` is the state that its last assignment returned.
+
+    ``view`` is what the cluster says of its node and pod. Without a ``revision`` it keeps the one it was told: what a
+    status does not say, or says in words of a newer version, takes nothing away from an endpoint that serves.
+    """
+    surroundings, current, status = endpoint.surroundings, endpoint.spec, endpoint.status
+    resolved = objectives_for(portfolio, surroundings)
+    issues = list(resolved.issues)
+    known = [variant.name for variant in revision.variants] if revision is not None else []
+    pinned = pinned_variant(surroundings.annotations, known=known, issues=issues) if known else None
+    switching = portfolio.spec.switching
+    if is_paused(surroundings.annotations, issues=issues):
+        switching = switching.model_copy(update={"policy": "Paused"})
+    state = carried(memory, status)
+    decision: Decision | None = None
+    reference = current.revision if current is not None else None
+    target = current.target_variant if current is not None else None
+    if revision is not None and (revision.variants or reference is None):
+        observation = joined(
+            _within_revision(status, revision, now=now),
+            view,
+            observed_at=_observed_at(status, now=now),
+            settled_at=-math.inf if state.last_switch_at is None else state.last_switch_at + switching.settle_seconds,
+            now=now,
+        )
+        decision, state = decide(
+            observation=observation,
+            objectives=replace(objectives_from_specification(resolved.objectives), pinned_variant=pinned),
+            profiles=tuple(profile_of(variant) for variant in revision.variants),
+            switching=switching,
+            state=state,
+            now=now,
+        )
+        reference = RevisionReference(number=revision.number, manifest_digest=revision.manifest_digest)
+        target = _target(decision, observation, revision, current=current, status=status, state=state, now=now)
+    spec = EndpointSpecification(
+        portfolio_ref=PortfolioReference(name=portfolio.metadata.name),
+        pod_name=surroundings.pod_name,
+        node_name=surroundings.node_name,
+        model_name=portfolio.spec.serving.model_name,
+        repository_uri=portfolio.spec.repository.uri,
+        revision=reference,
+        target_variant=target,
+        pinned=pinned is not None,
+        reason=decision.reason.value if decision else None,
+        message=truncated(decision.message) if decision else "",
+        objectives=resolved.objectives,
+        switching=switching,
+        epoch=epoch,
+    )
+    return Assignment(spec=_without_new_figures(spec, current), decision=decision, state=state, issues=tuple(issues))
+
+
+def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:
+    """The objectives of all levels that hold for the endpoint in these surroundings."""
+    node = surroundings.node
+    return resolve(
+        spec=portfolio.spec.objectives,
+        overrides=portfolio.spec.objective_overrides,
+        annotation_policy=portfolio.spec.switching.annotation_policy,
+        pod_annotations=annotations_of(surroundings.pod),
+        node_annotations=annotations_of(node),
+        node_labels=node["metadata"].get("labels", {}) if node is not None else {},
+        namespace_annotations=annotations_of(surroundings.namespace),
+    )
+
+
+def carried(memory: State | None, status: EndpointStatus) -> State:
+    """The state to decide from: what the agent measured and did, with the operator's own timers (``memory``).
+
+    After a restart there is no memory, and the timers begin anew: at worst a switch comes a little later. A switch that
+    the agent made, asked or not, ends the timers of the variant it left.
+    """
+    reported = state_of(status.decision)
+    if memory is None or reported.last_switch_at != memory.last_switch_at:
+        return reported
+    return replace(
+        reported,
+        factor_updated_at=memory.factor_updated_at,
+        observed_at=memory.observed_at,
+        violation_since=memory.violation_since,
+        violation_requests=memory.violation_requests,
+        failing_since=memory.failing_since,
+        fitting=memory.fitting,
+        upgraded_variant=memory.upgraded_variant or reported.upgraded_variant,
+        upgraded_at=memory.upgraded_at or reported.upgraded_at,
+        upgrade_backoffs=memory.upgrade_backoffs or reported.upgrade_backoffs,
+    )
+
+
+def _within_revision(status: EndpointStatus, revision: RevisionStatus, *, now: float) -> Observation:
+    """The observation as far as it is about ``revision``: variants of another one are none of its."""
+    observation = observation_of(status, now=now)
+    if status.active_revision == revision.number:
+        return observation
+    return replace(observation, active_variant=None, resident_variants=(), traffic=None, probe=None)
+
+
+def _observed_at(status: EndpointStatus, *, now: float) -> float:
+    """When the agent took its figures of the memory."""
+    report = status.observation
+    if report is None or report.memory is None:
+        return now
+    return time_seconds(report.time) - float(report.memory.age_seconds)
+
+
+def _target(
+    decision: Decision,
+    observation: Observation,
+    revision: RevisionStatus,
+    *,
+    current: EndpointSpecification | None,
+    status: EndpointStatus,
+    state: State,
+    now: float,
+) -> str | None:
+    """The variant to serve. A hold leaves a switch that is under way alone."""
+    if decision.action is Action.SWITCH:
+        return decision.target
+    known = {variant.name for variant in revision.variants}
+    barred = {entry.variant for entry in state.quarantined if entry.until > now}
+    under_way = current is not None and current.revision is not None and current.revision.number == revision.number
+    # What an agent did while it was cut off is where it stands: it is not sent back without a reason.
+    alone = status.decision is not None and status.decision.decided_by == "Agent"
+    asked = current.target_variant if current is not None and under_way else None
+    if asked in known - barred and not (alone and observation.active_variant in known):
+        return asked
+    return observation.active_variant
+
+
+def _without_new_figures(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:
+    """``spec``, or ``current`` if they differ in the figures of the message alone: those would change every second."""
+    if current is None:
+        return spec
+    same = spec.model_copy(update={"message": current.message})
+    return current if same == current else spec

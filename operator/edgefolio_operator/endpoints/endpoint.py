@@ -1,0 +1,99 @@
+"""One endpoint as the API server has it: its pod and node, what it was told, what it reports. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
+from edgefolio_operator.endpoints.objectives import Level
+from edgefolio_operator.kube.objects import annotations_of, has_condition
+from edgefolio_operator.revisions.rollout import Member
+
+Object = Mapping[str, Any]
+
+#: A pod this young that has never been Ready is starting, not broken.
+STARTING_SECONDS = 300.0
+#: An agent that is silent for this long after its report ran out is not known to serve.
+SILENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What stands around an endpoint: its pod, its node, its namespace. What may not be read is ``None``."""
+
+    pod: Object
+    node: Object | None = None
+    namespace: Object | None = None
+
+    @property
+    def pod_name(self) -> str:
+        """Name of the pod, and of its endpoint."""
+        return str(self.pod["metadata"]["name"])
+
+    @property
+    def node_name(self) -> str:
+        """Name of the node."""
+        return str(self.pod["spec"]["nodeName"])
+
+    @property
+    def pod_ready(self) -> bool:
+        """Whether the pod says that it serves."""
+        return has_condition(self.pod, "Ready")
+
+    @property
+    def node_ready(self) -> bool:
+        """Whether the node is there; an operator that may not read nodes takes the pod's word."""
+        return self.node is None or has_condition(self.node, "Ready")
+
+    @property
+    def annotations(self) -> tuple[tuple[Level, Mapping[str, str]], ...]:
+        """What is written on the pod and on its node, nearest first."""
+        return (Level.POD, annotations_of(self.pod)), (Level.NODE, annotations_of(self.node))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One endpoint: where it is, what it was told before this cycle, what it says."""
+
+    surroundings: Surroundings
+    spec: EndpointSpecification | None
+    status: EndpointStatus
+
+    def counts(self, *, now: float) -> bool:
+        """Whether it is asked to serve: its node is there, and its pod has had its time to start."""
+        created = time_seconds(str(self.surroundings.pod["metadata"]["creationTimestamp"]))
+        started = self.surroundings.pod_ready or now - created > STARTING_SECONDS
+        return self.surroundings.node_ready and started
+
+    def available(self, *, now: float) -> bool:
+        """Whether it serves a verified variant, as far as is known."""
+        report = self.status.observation
+        return (
+            self.surroundings.pod_ready
+            and self.surroundings.node_ready
+            and self.status.active_variant is not None
+            and report is not None
+            and report.server == "Serving"
+            and now - time_seconds(report.valid_until) <= SILENCE_SECONDS
+        )
+
+    def objectives_met(self, *, now: float) -> bool | None:
+        """Whether it meets what is asked of it; an endpoint that is not known to serve has said nothing."""
+        decision = self.status.decision
+        return decision.objectives_met if decision is not None and self.available(now=now) else None
+
+    def member(self, *, now: float) -> Member:
+        """How a rollout sees it."""
+        failure = self.status.last_failure
+        return Member(
+            name=self.surroundings.pod_name,
+            assigned=self.spec.revision.number if self.spec is not None and self.spec.revision is not None else None,
+            active=self.status.active_revision,
+            reachable=self.counts(now=now) and self.surroundings.pod_ready,
+            objectives_met=self.objectives_met(now=now),
+            failed_revision=failure.revision if failure is not None else None,
+            failed_at=time_seconds(failure.time) if failure is not None else 0.0,
+        )

@@ -1,0 +1,32 @@
+"""What one reconciliation of a portfolio writes and remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefolio.decision.types import Decision, State
+from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio_operator.endpoints.memory_reservations import Promise
+from edgefolio_operator.kube.event_recorder import Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconcilePlan:
+    """The writes of one reconciliation, and what the next one of the same portfolio must know.
+
+    ``states`` and ``decisions`` are by endpoint; ``promises`` are all that its endpoints hold.
+    """
+
+    status: PortfolioStatus
+    apply: tuple[dict[str, Any], ...] = ()
+    delete_jobs: tuple[str, ...] = ()
+    delete_daemon_set: str | None = None
+    delete_endpoints: tuple[str, ...] = ()
+    suspend_job: tuple[str, bool] | None = None
+    finalizer: bool | None = None
+    events: tuple[Event, ...] = ()
+    states: Mapping[str, State] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    promises: tuple[Promise, ...] = ()

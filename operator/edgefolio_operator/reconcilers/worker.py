@@ -1,0 +1,134 @@
+"""Reconciliation of one portfolio: plan, write the plan, and remember what the next plan must know."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import aiohttp
+
+from edgefolio.decision.types import State
+from edgefolio_operator.cluster_state.resource_usage import Usage
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.endpoints.memory_reservations import Reservations
+from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.kube.client import ApiError
+from edgefolio_operator.metrics import Metrics
+from edgefolio_operator.ownership import PortfolioKey, display_name, key_of
+from edgefolio_operator.reconcilers.finalizer import plan_deletion
+from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
+from edgefolio_operator.reconcilers.plan import ReconcilePlan
+from edgefolio_operator.reconcilers.portfolio import plan_portfolio
+from edgefolio_operator.reconcilers.shared_resources import SharedResources
+from edgefolio_operator.reconcilers.writer import PlanWriter
+from edgefolio_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class PortfolioWorker:
+    """Plans and writes; holds the decision timers of all portfolios."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        recorder: MetricsRecorder,
+        writer: PlanWriter,
+        shared: SharedResources,
+        usage: Callable[[], Usage],
+        enqueue: Callable[[Iterable[PortfolioKey]], None],
+        planned: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._recorder = recorder
+        self._writer = writer
+        self._shared = shared
+        self._usage = usage
+        self._enqueue = enqueue
+        self._planned = planned
+        self._clock = clock
+        self._states: dict[PortfolioKey, Mapping[str, State]] = {}
+
+    async def reconcile(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
+        """Plan from ``snapshot`` and write. What the API server refuses is logged and told; nothing of it is raised.
+
+        Raises :class:`~edgefolio_operator.reconcilers.writer.LeaseLostError`.
+        """
+        key = key_of(snapshot.portfolio)
+        began = time.monotonic()
+        try:
+            if snapshot.portfolio["metadata"].get("deletionTimestamp"):
+                await self._delete(snapshot)
+            else:
+                await self._plan_and_write(key, snapshot, epoch=epoch)
+        except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._metrics.reconcile_errors.inc()
+            logger.warning("%s: %s: %s", display_name(key), type(error).__name__, error)
+            if isinstance(error, ApiError):
+                await self._writer.refused(snapshot.portfolio, error)
+        finally:
+            self._metrics.reconcile_seconds.observe(time.monotonic() - began)
+
+    def forget(self, key: PortfolioKey) -> None:
+        """A portfolio is gone."""
+        self._states.pop(key, None)
+        self._writer.forget(key)
+        self._recorder.forget(key)
+
+    async def _plan_and_write(self, key: PortfolioKey, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
+        began = time.monotonic()
+        before = self._shared.reservations(key)
+        plan = plan_portfolio(
+            snapshot,
+            resources=ResourceView(
+                usage=self._usage(), stale_after=self._settings.metrics_stale_seconds, reservations=before
+            ),
+            images=self._settings.images,
+            states=self._states.get(key, {}),
+            epoch=epoch,
+            now=self._clock(),
+        )
+        # Before anything is written: other portfolios are planned meanwhile, and must not count on the same memory.
+        neighbours = self._shared.promise(key, plan.promises)
+        self._planned(time.monotonic() - began)
+        refused = await self._writer.write(snapshot.portfolio, plan)
+        # Only now: a switch that was decided and could not be written is decided again.
+        self._remember(key, plan, refused, before=before)
+        self._enqueue(neighbours)
+        self._recorder.record(key, snapshot, plan, before=before.promises)
+
+    def _remember(
+        self, key: PortfolioKey, plan: ReconcilePlan, refused: Mapping[str, ApiError], *, before: Reservations
+    ) -> None:
+        """What the next plan must know. An endpoint whose order was refused is where it was before."""
+        known = self._states.get(key, {})
+        undone = {endpoint: known[endpoint] for endpoint in refused if endpoint in known}
+        self._states[key] = {name: state for name, state in plan.states.items() if name not in refused} | undone
+        if not refused:
+            return
+        kept = [promise for promise in plan.promises if promise.endpoint[1] not in refused]
+        for endpoint, error in refused.items():
+            kept += before.promises.get((key[0], endpoint), ())
+            self._metrics.reconcile_errors.inc()
+            logger.warning("%s: endpoint %s: %s", display_name(key), endpoint, error)
+        self._shared.promise(key, kept)
+
+    async def _delete(self, snapshot: PortfolioSnapshot) -> None:
+        """What a portfolio owns goes with it; what it published may have to be deleted before."""
+        images = self._settings.images
+        plan = plan_deletion(snapshot, images=images, now=self._clock())
+        if plan is None:
+            return
+        try:
+            await self._writer.write(snapshot.portfolio, plan)
+        except ApiError as error:
+            if not error.is_of_an_ending_namespace:
+                raise
+            ended = plan_deletion(snapshot, images=images, now=self._clock(), in_ending_namespace=True)
+            assert ended is not None
+            await self._writer.write(snapshot.portfolio, ended)

@@ -1,0 +1,79 @@
+"""How near an ONNX file's answers are to those of its torch module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgefolio_pruner.export.evaluation_mode import evaluating, flat_outputs
+from edgefolio_pruner.profiling.session import open_session
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an ONNX file's outputs are from its torch module's.
+
+    ``max_abs_difference`` and ``max_abs_logit`` are over all samples and all outputs (the first is of the difference,
+    the second of the torch module's output); ``top1_agreement`` is the share (0..1) of samples whose largest entry
+    along axis 1 of the first output is the same.
+    """
+
+    max_abs_difference: float
+    max_abs_logit: float
+    top1_agreement: float
+    samples: int
+
+    @property
+    def relative_difference(self) -> float:
+        """``max_abs_difference`` in units of the largest output (0 when every output is 0)."""
+        return self.max_abs_difference / self.max_abs_logit if self.max_abs_logit > 0 else self.max_abs_difference
+
+
+def parity(
+    module: torch.nn.Module, onnx_path: Path, samples: np.ndarray[Any, Any], *, batch: int, threads: int = 1
+) -> Parity:
+    """Compare ``module`` (torch, evaluation mode, as it is) with the file at ``onnx_path`` (onnxruntime, CPU).
+
+    ``samples`` is ``[samples, channels, height, width]`` (or what the module takes), run ``batch`` at a time on
+    ``threads`` threads. Raises ``ValueError`` for no samples, or if the two give different numbers of outputs or
+    different shapes.
+    """
+    if len(samples) == 0:
+        raise ValueError("parity needs at least one sample")
+    session = open_session(onnx_path, threads=threads)
+    input_name = session.get_inputs()[0].name
+    parameter = next(module.parameters(), None)
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    difference = largest = 0.0
+    agreeing = 0
+    with evaluating(module), torch.no_grad():
+        for start in range(0, len(samples), batch):
+            part = np.ascontiguousarray(samples[start : start + batch])
+            expected = [output.numpy() for output in flat_outputs(module(torch.from_numpy(part).to(dtype)))]
+            got = session.run(None, {input_name: part.astype(np.float32)})
+            if [output.shape for output in expected] != [output.shape for output in got]:
+                raise ValueError(
+                    f"torch gives outputs {[output.shape for output in expected]}, "
+                    f"the ONNX file {[output.shape for output in got]}"
+                )
+            for one, other in zip(expected, got, strict=True):
+                difference = _larger(difference, np.abs(one - other).max(initial=0.0))
+                largest = _larger(largest, np.abs(one).max(initial=0.0))
+            axis = min(1, expected[0].ndim - 1)
+            same = np.argmax(expected[0], axis=axis) == np.argmax(got[0], axis=axis)
+            agreeing += int(np.all(same.reshape(len(part), -1), axis=1).sum())
+    return Parity(
+        max_abs_difference=difference,
+        max_abs_logit=largest,
+        top1_agreement=agreeing / len(samples),
+        samples=len(samples),
+    )
+
+
+def _larger(one: float, other: Any) -> float:
+    """The larger of two, NaN if either is NaN: a comparison that hides a NaN would call it equal."""
+    return float(np.maximum(one, float(other)))

@@ -1,0 +1,89 @@
+"""The seam for pruning methods: what a method is asked, and what it gives.
+
+A new method is one class in one module of this folder, its entry in ``METHODS`` and its field in ``spec.methods``. It
+yields weights for the candidates; exact pruning, proof, export, profile, selection and publishing follow by themselves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import safetensors.torch
+import torch
+
+from edgefolio.specification import ModelPortfolio
+from edgefolio_pruner.inputs import MakingSource
+from edgefolio_pruner.progress import Progress
+from edgefolio_pruner.work.directory import WorkDirectory
+
+#: The candidate that all others are compared with.
+DENSE = "dense"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateWeights:
+    """A state dict before exact pruning, and what manifest and report say of how it came to be.
+
+    ``method`` is one phrase and ``settings`` its numbers and notes; both are part of the candidate's key. ``seconds``
+    is the time it took, which differs from run to run and is not.
+    """
+
+    name: str
+    parent: str | None
+    method: str
+    path: Path
+    digest: str
+    settings: Mapping[str, Any]
+    seconds: float | None
+
+    def load(self) -> dict[str, torch.Tensor]:
+        """The state dict."""
+        state: dict[str, torch.Tensor] = safetensors.torch.load_file(self.path)
+        return state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """What every method works with. ``threads`` decide the bits of a result: they belong into the keys."""
+
+    source: MakingSource
+    work: WorkDirectory
+    threads: int
+    progress: Progress
+
+
+class Method(ABC):
+    """One method, with the settings that a portfolio asks for."""
+
+    stage: ClassVar[str]
+    """The stage that it reports progress under."""
+    products: ClassVar[str]
+    """What it makes, in the plural, as progress says it."""
+    makes_dense: ClassVar[bool] = False
+    """Whether the dense model is the first of its results; else it is given that model."""
+
+    @classmethod
+    @abstractmethod
+    def asked_for(cls, portfolio: ModelPortfolio) -> Self | None:
+        """The method as ``portfolio`` wants it; ``None`` if it does not."""
+
+    @abstractmethod
+    def pieces(self) -> tuple[str, ...]:
+        """The parts that need nothing of each other: a Job may make each in a pod of its own.
+
+        In the order of :func:`edgefolio.contract.work_pieces.pieces_of`, by which the operator counts them.
+        """
+
+    @abstractmethod
+    def make(
+        self, bench: Workbench, *, dense: CandidateWeights | None, pieces: Collection[str]
+    ) -> tuple[CandidateWeights, ...]:
+        """The weights of ``pieces``, the same bits whichever are made together; finished ones are not made again.
+
+        ``dense`` is ``None`` only for a method that makes the dense model. Raises
+        :class:`~edgefolio.errors.UserError` for input that the method cannot work on.
+        """
