@@ -1,4 +1,4 @@
-"""What the operator tells Prometheus."""
+"""Prometheus metrics of the operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgefolio.decision.types import Action, Reason
 
 
 class Metrics:
-    """The operator's own metrics; counters that people alert on begin at zero."""
+    """The operator's own metrics; counters that alerts use begin at zero."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.decisions = Counter(

@@ -14,7 +14,7 @@ Object = Mapping[str, Any]
 #: Namespace and name of a ModelPortfolio.
 PortfolioKey = tuple[str, str]
 Seniority = tuple[str, str, str, str]
-Claim = TypeVar("Claim", bound=Hashable)
+C = TypeVar("C", bound=Hashable)
 
 
 def key_of(portfolio: Object) -> PortfolioKey:
@@ -34,17 +34,17 @@ def seniority(portfolio: Object) -> Seniority:
     return (str(metadata.get("creationTimestamp") or ""), *key_of(portfolio), str(metadata.get("uid", "")))
 
 
-class ClaimIndex(Generic[Claim]):
+class ClaimIndex(Generic[C]):
     """Who claims what, updated portfolio by portfolio: of several claimants the oldest portfolio is the owner.
 
     One that is being deleted keeps what it claims until it is gone.
     """
 
     def __init__(self) -> None:
-        self._claims: dict[PortfolioKey, tuple[Seniority, frozenset[Claim]]] = {}
-        self._claimants: dict[Claim, set[PortfolioKey]] = {}
+        self._claims: dict[PortfolioKey, tuple[Seniority, frozenset[C]]] = {}
+        self._claimants: dict[C, set[PortfolioKey]] = {}
 
-    def update(self, portfolio: Object, claims: Iterable[Claim]) -> set[PortfolioKey]:
+    def update(self, portfolio: Object, claims: Iterable[C]) -> set[PortfolioKey]:
         """``portfolio`` claims exactly this; returns the other portfolios whose losses that may change."""
         return self._set(key_of(portfolio), (seniority(portfolio), frozenset(claims)))
 
@@ -52,17 +52,17 @@ class ClaimIndex(Generic[Claim]):
         """A portfolio is gone; returns the others that claimed the same."""
         return self._set(key, None)
 
-    def owner(self, claim: Claim) -> PortfolioKey | None:
+    def owner(self, claim: C) -> PortfolioKey | None:
         """The oldest claimant."""
         return min(self._claimants.get(claim, ()), key=lambda key: self._claims[key][0], default=None)
 
-    def lost(self, key: PortfolioKey) -> dict[Claim, PortfolioKey]:
+    def lost(self, key: PortfolioKey) -> dict[C, PortfolioKey]:
         """What a portfolio claims and an older one has, with that one."""
         _, claims = self._claims.get(key, (None, ()))
         contested = [claim for claim in claims if len(self._claimants[claim]) > 1]
         return {claim: owner for claim in contested if (owner := self.owner(claim)) not in (None, key)}
 
-    def _set(self, key: PortfolioKey, entry: tuple[Seniority, frozenset[Claim]] | None) -> set[PortfolioKey]:
+    def _set(self, key: PortfolioKey, entry: tuple[Seniority, frozenset[C]] | None) -> set[PortfolioKey]:
         before = self._claims.get(key)
         if entry == before:
             return set()

@@ -1,4 +1,4 @@
-"""How the operator was installed: environment variables, as the chart sets them."""
+"""Settings of the operator, from the environment variables that the chart sets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edgefolio_operator.resources.pruning_job import Images
 class Settings:
     """| variable | meaning |
     |---|---|
-    | ``EDGEFOLIO_NAMESPACES`` | namespaces to look after, separated by commas; absent: all of them |
+    | ``EDGEFOLIO_NAMESPACES`` | namespaces to watch, separated by commas; absent: all of them |
     | ``EDGEFOLIO_PRUNER_IMAGE``, ``EDGEFOLIO_AGENT_IMAGE``, ``EDGEFOLIO_TRITON_IMAGE`` | images where none is named |
     | ``EDGEFOLIO_IDENTITY`` | name of this operator in the lease; absent: the host's name |
     | ``EDGEFOLIO_LEASE_NAMESPACE`` | where the lease lies; absent: the pod's own namespace |
     | ``EDGEFOLIO_CYCLE_SECONDS`` | time between two cycles |
-    | ``EDGEFOLIO_METRICS_POLL_SECONDS`` | time between two questions to metrics.k8s.io |
-    | ``EDGEFOLIO_METRICS_STALE_SECONDS`` | age at which a sample says nothing any more; three windows of it if longer |
+    | ``EDGEFOLIO_METRICS_POLL_SECONDS`` | time between two polls of metrics.k8s.io |
+    | ``EDGEFOLIO_METRICS_STALE_SECONDS`` | age from which a sample is ignored; three of its windows if longer |
     | ``EDGEFOLIO_METRICS_PORT``, ``EDGEFOLIO_PROBE_PORT`` | ports of metrics and liveness; 0: none |
     """
 

@@ -1,9 +1,9 @@
 """A making as a Kubernetes Job: ``python -m edgefolio_pruner.job FILE WORK_DIRECTORY``.
 
 The same pipeline as ``edgefolio make``. Progress and warnings go to standard output as one JSON object per line; the
-last words go into the container's termination message, where the operator reads what was published or what must be
-mended. Exit codes: 0 published (or the piece is made); 2 the input needs mending, another attempt would end the same;
-143 it was told to end; 1 anything else, and another attempt may help.
+termination message of the container tells the operator what was published or what must be mended. Exit codes: 0
+published (or the piece is made); 2 the input needs mending, another attempt would end the same; 143 it was told to end;
+1 anything else, and another attempt may help.
 
 ``--work-uri`` names the place of the work directory in an object store: it is fetched at the start and kept up to date,
 so that another pod goes on where this one is lost. ``--pieces N`` makes one of N pieces alone, the one whose number is
@@ -32,8 +32,8 @@ from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, KeptUp
-from edgefolio_pruner.work.mirror import MAIN, RemoteWork
+from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, BackgroundSync
+from edgefolio_pruner.work.mirror import MAIN, WorkMirror
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Task:
 
 
 def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | None]:
-    """Make what ``file`` says; the exit code and the last words, which a piece has only if it fails."""
+    """Make what ``file`` says; the exit code and the termination message, which a piece has only if it fails."""
     try:
         portfolio = load_portfolio(file)
         piece = task.piece_of(portfolio)
@@ -149,7 +149,7 @@ def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
     if task.work_uri is None:
         yield _Work(threads=threads, progress=progress)
         return
-    remote = RemoteWork.open(task.work_uri, task.work_directory, slot=slot)
+    remote = WorkMirror.open(task.work_uri, task.work_directory, slot=slot)
     if cpu_quota() is None:
         # Nodes differ; a limit of the Job is the same on all of them.
         threads = remote.agreed_threads(threads)
@@ -158,20 +158,20 @@ def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
     brought = remote.take(others=others)
     progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs restored")
 
-    with KeptUp(remote, seconds=task.copy_seconds) as kept_up:
+    with BackgroundSync(remote, seconds=task.copy_seconds) as sync:
 
         def tidy(names: frozenset[str]) -> None:
             """Keep what this making rests on; what other settings left behind, and the pieces' own copies, go."""
             for path in task.work_directory.iterdir():
                 if path.name not in names:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            kept_up.send(everything=True)
+            sync.send(everything=True)
             remote.forget(others)
 
         def keep() -> None:
-            kept_up.send(everything=True)
+            sync.send(everything=True)
 
-        yield _Work(threads=threads, progress=kept_up.watching(progress), keep=keep, tidy=tidy)
+        yield _Work(threads=threads, progress=sync.watching(progress), keep=keep, tidy=tidy)
 
 
 class _ToldToEndError(BaseException):

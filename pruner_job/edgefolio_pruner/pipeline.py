@@ -27,10 +27,10 @@ from edgefolio_pruner.profiling.environment import cpu_quota, describe_environme
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
-from edgefolio_pruner.stages.graph_cache import Captures
+from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
-from edgefolio_pruner.work.draft_store import Decision
+from edgefolio_pruner.work.draft_store import DraftStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class MakeResult:
     repository_uri: str
     work_directory: Path
     work_names: frozenset[str] | None
-    """Names in the work directory that this run rests on; ``None`` if it found all decided and looked at none."""
+    """Names in the work directory that this run rests on; ``None`` if it published a kept draft and looked at none."""
 
     @property
     def exit_code(self) -> int:
@@ -65,8 +65,8 @@ def make_portfolio(
 
     ``repository_uri`` and ``work_directory`` replace what the specification and the user's cache say; ``threads`` (of
     training and pruning; profiles have their own in the specification) are all that this process may use. ``making``
-    names one making over all its runs: what one of them has decided to publish, the next one publishes, also on a
-    machine that measures otherwise. ``before_publishing`` is called when that is decided and kept. Raises
+    names one making over all its runs: the draft that one of them has kept, the next one publishes, also on a
+    machine that measures otherwise. ``before_publishing`` is called when the draft is kept. Raises
     :class:`~edgefolio.errors.UserError` for bad input, before anything is written.
     """
     spec = portfolio.spec
@@ -78,17 +78,17 @@ def make_portfolio(
     Publication.check(uri, field=field)
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     with work.occupied(), no_space_left(work.path):
-        decision = Decision(work, making=making, model=spec.serving.model_name) if making else None
-        decided = decision.kept() if decision is not None else None
-        if decided is None:
+        drafts = DraftStore(work, making=making, model=spec.serving.model_name) if making else None
+        kept = drafts.kept() if drafts is not None else None
+        if kept is None:
             threads = threads if threads is not None else available_threads()
             methods = asked_for(portfolio, known_methods)
             run = _Making(portfolio, source, methods, work, threads, progress, making=making)
             draft, files = run.run()
-            if decision is not None:
-                decision.keep(draft, files)
+            if drafts is not None:
+                drafts.keep(draft, files)
         else:
-            draft, files = decided
+            draft, files = kept
         before_publishing()
         published = Publication.open(uri, field=field).publish(
             draft,
@@ -104,7 +104,7 @@ def make_portfolio(
         published=published,
         repository_uri=uri,
         work_directory=work.path,
-        work_names=work.used if decided is None else None,
+        work_names=work.used if kept is None else None,
     )
 
 
@@ -133,10 +133,10 @@ class _Making:
 
     def run(self) -> tuple[Manifest, dict[str, Path]]:
         """The draft of the manifest, and the file of each variant."""
-        captures = Captures(self._source)
+        graphs = GraphCache(self._source)
         # Known before hours of training, and only once for each source.
-        self._work.result("prunable-groups", self._source.record, captures.require_prunable)
-        maker = CandidateMaker(self._source, captures, work=self._work, threads=self._threads)
+        self._work.result("prunable-groups", self._source.record, graphs.require_prunable)
+        maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
         made = maker.make(make_all(self._methods, bench), progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")

@@ -1,4 +1,4 @@
-"""How long work tells where it stands: the command shows it with rich, a Job logs it, tests ignore it."""
+"""Progress callback of long work: the command draws it, a Job logs it, tests ignore it."""
 
 from __future__ import annotations
 

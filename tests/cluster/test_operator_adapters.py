@@ -87,6 +87,6 @@ def test_informers_of_adopted_pods_come_and_go_with_their_portfolios(namespace: 
             assert pods.informers == [same]
             pods.follow([])
             assert pods.informers == []
-        # The task group ends only when the mirrors' tasks have: none was left running.
+        # The task group ends only when the informers' tasks have: none was left running.
 
     with_api(namespace.kubeconfig, lambda api: asyncio.wait_for(work(api), timeout=60))

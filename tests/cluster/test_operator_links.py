@@ -97,7 +97,7 @@ def is_alive(operator: Operator) -> bool:
 def test_watches_that_died_silently_are_noticed(
     namespace: Any, start: Callable[..., Operator], proxy: tuple[Proxy, Path]
 ) -> None:
-    """Nodes come through a mirror, portfolios through kopf: changes of both are seen again, without a restart."""
+    """Of nodes and of portfolios: changes of both are seen again, without a restart."""
     link, kubeconfig = proxy
     operator = start(kubeconfig=kubeconfig)
     site = Site(namespace)

@@ -23,7 +23,7 @@ from edgefolio.repository import Repository
 from edgefolio.specification.loading import load_portfolio
 from edgefolio_edge.models.repository_audit import verify_repository
 from edgefolio_pruner.architectures import cnn
-from edgefolio_pruner.work.mirror import RemoteWork
+from edgefolio_pruner.work.mirror import WorkMirror
 
 KILLS = 3
 
@@ -37,7 +37,7 @@ class Store:
 
     def candidates(self, folder: Path) -> dict[str, tuple[str, str]]:
         """Digests of the weights and of the ONNX file of every candidate that is kept."""
-        RemoteWork.open(self.work, folder).take()
+        WorkMirror.open(self.work, folder).take()
         return candidates(folder)
 
 
@@ -137,7 +137,7 @@ def test_what_was_decided_is_published_even_where_it_would_be_measured_otherwise
     assert finished.code == 0, finished.stderr
     # What is measured depends on the processor; with its results gone, it would be measured anew.
     work = tmp_path / "altered"
-    remote = RemoteWork.open(store.work, work)
+    remote = WorkMirror.open(store.work, work)
     remote.take()
     for path in [*work.glob("profile-*"), *work.glob("draft-*")]:
         path.unlink()
@@ -176,7 +176,7 @@ def test_told_to_end_it_keeps_its_work_and_says_so(store, portfolio_file, tmp_pa
         process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert report_of_message(message.read_text()) == FailureReport(kind="Failed", problem="The pod was told to end.")
-    RemoteWork.open(store.work, tmp_path / "look").take()
+    WorkMirror.open(store.work, tmp_path / "look").take()
     assert [path.name for path in (tmp_path / "look").glob("train-*/checkpoint*")] == ["checkpoint.safetensors"]
 
 
@@ -231,7 +231,7 @@ def test_pieces_made_apart_are_those_of_one_run_bit_by_bit(made, run_job, store,
     assert "re-fitted" not in finished.stdout
     assert "one-shot" in stages(finished)
     assert "pruning exactly" not in finished.stdout
-    assert RemoteWork.open(store.work, tmp_path / "x").other_slots() == ()
+    assert WorkMirror.open(store.work, tmp_path / "x").other_slots() == ()
 
 
 def test_a_pod_of_another_making_s_shape_is_refused(run_job, store, portfolio_file):
@@ -245,7 +245,7 @@ def test_a_pod_of_another_making_s_shape_is_refused(run_job, store, portfolio_fi
 
 def test_what_other_settings_left_behind_is_forgotten(made, run_job, store, portfolio_file, tmp_path):
     work = tmp_path / "earlier"
-    remote = RemoteWork.open(store.work, work)
+    remote = WorkMirror.open(store.work, work)
     remote.take()
     (work / "train-of-other-settings").mkdir(parents=True)
     (work / "train-of-other-settings" / "dense.safetensors").write_bytes(b"x" * 1000)
@@ -254,7 +254,7 @@ def test_what_other_settings_left_behind_is_forgotten(made, run_job, store, port
     assert yaml.safe_load(file.read_text())["spec"]["repository"]["uri"] == store.repository
     finished, _ = run_job(file, store)
     assert finished.code == 0, finished.stderr
-    RemoteWork.open(store.work, tmp_path / "look").take()
+    WorkMirror.open(store.work, tmp_path / "look").take()
     names = {path.name for path in (tmp_path / "look").iterdir()}
     assert "train-of-other-settings" not in names
     assert {name.partition("-")[0] for name in names} >= {"train", "candidate", "decided", "draft", "profile"}

@@ -20,8 +20,8 @@ from edgefolio.errors import TransientError, UserError
 from edgefolio.files import write_durably
 from edgefolio.repository.storage import Storage, open_storage
 from edgefolio_pruner.work import mirror
-from edgefolio_pruner.work.background_sync import KeptUp
-from edgefolio_pruner.work.mirror import RemoteWork, SupersededError
+from edgefolio_pruner.work.background_sync import BackgroundSync
+from edgefolio_pruner.work.mirror import SupersededError, WorkMirror
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -43,8 +43,8 @@ def write(folder: Path, **files: bytes) -> None:
         write_durably(folder / name.replace("__", "/"), raw)
 
 
-def opened(uri: str, folder: Path, *, slot: str = "main") -> RemoteWork:
-    return RemoteWork.open(uri, folder, slot=slot)
+def opened(uri: str, folder: Path, *, slot: str = "main") -> WorkMirror:
+    return WorkMirror.open(uri, folder, slot=slot)
 
 
 def brought(uri: str, folder: Path, *, slot: str = "main") -> dict[str, bytes]:
@@ -254,7 +254,7 @@ def test_killed_at_any_write_no_result_is_without_what_it_rests_on(
         storage = open_storage(str(store), field="uri", create=True)
         failing = FailingStorage(storage, writes=chance.randrange(2, 30), whole=chance.random() < 0.5)
         folder = tmp_path / f"run-{attempt}"
-        remote = RemoteWork(failing, folder)
+        remote = WorkMirror(failing, folder)
         with contextlib.suppress(Crash):
             remote.take()
             for _ in results(folder, chance):
@@ -307,7 +307,7 @@ def test_a_result_that_is_replaced_under_way_goes_as_one(tmp_path: Path, monkeyp
 def test_an_index_that_did_not_arrive_is_written_by_the_next_call(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path / "store"), field="uri", create=True)
     failing = FailingStorage(storage, writes=2, whole=False)
-    remote = RemoteWork(failing, tmp_path / "run")
+    remote = WorkMirror(failing, tmp_path / "run")
     remote.take()
     write(tmp_path / "run", one=b"1")
     with pytest.raises(Crash):
@@ -379,12 +379,12 @@ class UnreachableStorage:
 
 
 def test_a_store_that_does_not_answer_holds_up_no_work_but_its_end(tmp_path: Path) -> None:
-    remote = RemoteWork(UnreachableStorage(), tmp_path)  # type: ignore[arg-type]
+    remote = WorkMirror(UnreachableStorage(), tmp_path)  # type: ignore[arg-type]
     stages = []
 
     def work(fault: Exception | None) -> None:
-        with KeptUp(remote, seconds=0.01) as kept_up:
-            watching = kept_up.watching(lambda *, stage, fraction, message: stages.append(stage))
+        with BackgroundSync(remote, seconds=0.01) as sync:
+            watching = sync.watching(lambda *, stage, fraction, message: stages.append(stage))
             for stage in ("training", "profile"):
                 time.sleep(0.05)
                 watching(stage=stage, fraction=0.5, message="")
@@ -405,8 +405,8 @@ def test_work_is_copied_while_it_goes_on_and_ends_when_it_is_taken_over(uri: str
 
     def work() -> None:
         deadline = time.monotonic() + 60
-        with KeptUp(remote, seconds=0.05) as kept_up:
-            watching = kept_up.watching(lambda **_: None)
+        with BackgroundSync(remote, seconds=0.05) as sync:
+            watching = sync.watching(lambda **_: None)
             write(tmp_path / "a", result=b"1")
             while not objects(uri):
                 assert time.monotonic() < deadline

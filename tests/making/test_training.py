@@ -21,7 +21,7 @@ from edgefolio_pruner.training.checkpoint import read_tensors, write_tensors
 from edgefolio_pruner.training.determinism import reproducible
 from edgefolio_pruner.training.masks import full_masks, prunable_parameters, prune_by_magnitude, target_of
 from edgefolio_pruner.training.schedule import learning_rate
-from edgefolio_pruner.training.trainer import LevelTrainer, Plan, Position
+from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Position
 
 CNN = parse_architecture("edgefolio:cnn", ["in_channels=1", "width=8"])
 build = partial(build_architecture, CNN, seed=0)
@@ -76,7 +76,7 @@ def test_masks_hold_for_weights_and_optimizer_state(digits: DataBundle, optimize
     specification = SparseTraining(optimizer=optimizer, learning_rate=rate, weight_decay="0.01")
     trainer = LevelTrainer(module, masks, specification, "float32")
     batches = Batches(digits.train, batch_size=64, augmentation="Flip", seed=0)
-    plan = Plan(level=1, first_step=0, steps=20, first_epoch=0, peak_rate=float(rate))
+    plan = LevelSchedule(level=1, first_step=0, steps=20, first_epoch=0, peak_rate=float(rate))
     trainer.run(
         batches,
         plan,
@@ -128,7 +128,7 @@ def test_rewinding_goes_back_to_weights_statistics_schedule_and_order(digits: Da
     precision = json.loads((tmp_path / "run.json").read_text())["precision"]
     trainer = LevelTrainer(expected, masks, SparseTraining(batch_size=64), precision)
     batches = Batches(digits.train, batch_size=64, augmentation="Flip", seed=0)
-    plan = Plan(level=1, first_step=9, steps=2 * batches.per_epoch, first_epoch=0, peak_rate=0.1)
+    plan = LevelSchedule(level=1, first_step=9, steps=2 * batches.per_epoch, first_epoch=0, peak_rate=0.1)
     with reproducible(threads=1):
         trainer.run(
             batches,

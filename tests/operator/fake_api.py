@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import ssl
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from edgefolio_operator.kube.client import Access, Api, ApiError
+from edgefolio.kubernetes.access import Access, Credentials
+from edgefolio_operator.kube.client import Api, ApiError
 
 Object = dict[str, Any]
 Place = tuple[str, str, str, str]
@@ -21,7 +21,7 @@ class FakeApi(Api):
     """
 
     def __init__(self) -> None:
-        super().__init__(Access(server="", tls=ssl.create_default_context(), token=lambda: None, namespace="system"))
+        super().__init__(Access(lambda: Credentials(server="", namespace="system", tls=None, token=None)))
         self.objects: dict[Place, Object] = {}
         self.hangs: Callable[[str], bool] = lambda _path: False
         self.written: list[str] = []

@@ -90,6 +90,16 @@ def test_each_change_is_reported_once() -> None:
     ]
 
 
+def test_a_late_deletion_leaves_what_was_made_again() -> None:
+    cache = ObjectCache()
+    cache.put(thing("a", 1))
+    cache.put(thing("a", 5, uid="again"))
+    cache.delete(thing("a", 4))
+    assert versions(cache) == {"a": "5"}
+    cache.delete({"metadata": {"name": "a", "namespace": "models"}})
+    assert versions(cache) == {}
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

@@ -66,7 +66,8 @@ def values_of(kind: Any, *, without: tuple[str, ...] = (), **fixed: Any) -> st.S
 MAPPERS = [entry for mapper in (PROFILE, OBSERVATION, STATE) for entry in (mapper, *mapper.parts)]
 #: What of an observation stands beside its report, and what of the reports is not of the value.
 BESIDE = {"active_variant": "dense", "resident_variants": ("dense",)}
-REQUIRED = {"time": "t", "valid_until": "t", "action": "Hold", "reason": "Pinned", "decided_by": "Agent"}
+NOW = "2027-01-15T08:00:00Z"
+REQUIRED = {"time": NOW, "valid_until": NOW, "action": "Hold", "reason": "Pinned", "decided_by": "Agent"}
 
 
 @pytest.mark.parametrize("mapper", MAPPERS, ids=lambda mapper: mapper.value.__name__)

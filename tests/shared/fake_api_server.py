@@ -63,6 +63,10 @@ class FakeApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Answer nothing any more."""
         self.cut()
         self._server.shutdown()
         self._thread.join()
@@ -136,7 +140,7 @@ class FakeApiServer:
             )
         elif verb == "get" and name in self._objects.get(collection, {}):
             handler.send(self._objects[collection][name])
-        elif verb == "PATCH":
+        elif verb in ("PATCH", "POST"):
             handler.send(json.loads(handler.body()))
         else:
             handler.refuse(404, "NotFound")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
-from edgefolio.specification.conditions import Condition, Failure, time_text
+from edgefolio.specification.conditions import Condition, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
@@ -31,7 +31,7 @@ LONGEST_PAUSE_SECONDS = 15.0
 #: Relative change of a figure up to which it counts as unchanged.
 _RELATIVE_DEADBAND = 0.2
 #: Status, reason and message of a condition.
-_ConditionValue = tuple[str, str, str]
+_ConditionValue = tuple[Literal["True", "False", "Unknown"], str, str]
 
 
 class StatusWriter:
@@ -58,7 +58,7 @@ class StatusWriter:
         self._failure = Failure(
             location="",
             reason=failure.reason,
-            message=failure.message[:1024],
+            message=truncated(failure.message),
             revision=failure.revision,
             variant=failure.variant,
             time=time_text(self._clock()),
@@ -152,27 +152,16 @@ class StatusWriter:
         )
 
     def _conditions_now(self, cycle: CycleResult, now: float, *, alone: bool) -> tuple[Condition, ...]:
-        found = {
+        found: dict[str, _ConditionValue] = {
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": _objectives_met(cycle.decision),
             "Autonomous": ("True", "CutOff", "The agent decides.") if alone else ("False", "Connected", ""),
         }
-        known = {condition.type: condition for condition in self._conditions}
-        return tuple(
-            Condition.model_validate(
-                {
-                    "type": kind,
-                    "status": status,
-                    "reason": reason,
-                    "message": message[:1024],
-                    "last_transition_time": known[kind].last_transition_time
-                    if kind in known and known[kind].status == status
-                    else time_text(now),
-                }
-            )
-            for kind, (status, reason, message) in found.items()
-        )
+        conditions = self._conditions
+        for kind, (status, reason, message) in found.items():
+            conditions = with_condition(conditions, type=kind, status=status, reason=reason, message=message, now=now)
+        return conditions
 
 
 def _ready(cycle: CycleResult) -> _ConditionValue:

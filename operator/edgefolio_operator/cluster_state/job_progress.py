@@ -1,4 +1,4 @@
-"""How far makings are, from the last lines that their pods logged."""
+"""Poller for the progress of pruning Jobs, from the last lines that their pods logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgefolio_operator.kube.objects import Object
 
 logger = logging.getLogger(__name__)
 
-#: So often logs are read, and so often at most progress changes a status.
+#: Between two reads of the logs, and so between two changes of a status.
 SECONDS_BETWEEN_READS = 5.0
 _LINES = 10
 _BYTES = 16_384
@@ -24,7 +24,7 @@ _LONGEST_READ_SECONDS = 4.0
 
 
 class ProgressReader:
-    """Reads the newest running pod of every Job now and then, beside the cycle. What cannot be read stays as it was."""
+    """Reads the log of the newest running pod of every Job. Where that fails, the last progress stays."""
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class ProgressReader:
         lines: dict[tuple[str, str], ProgressLine] = {}
         for job, line in zip(pods, found, strict=True):
             before = self._lines.get(job)
-            # A message with other figures alone is no news: each would be a write.
-            kept = before if line is None or (before and _place(before) == _place(line)) else line
+            # Another message alone changes nothing: each would be a write.
+            kept = before if line is None or (before and _position(before) == _position(line)) else line
             if kept is not None:
                 lines[job] = kept
-        changed = {job: _place(line) for job, line in lines.items()} != {
-            job: _place(line) for job, line in self._lines.items()
+        changed = {job: _position(line) for job, line in lines.items()} != {
+            job: _position(line) for job, line in self._lines.items()
         }
         self._lines = lines
         if changed:
@@ -89,5 +89,5 @@ def newest_running(pods: Sequence[Object]) -> dict[tuple[str, str], Object]:
     return newest
 
 
-def _place(line: ProgressLine) -> tuple[str, int]:
+def _position(line: ProgressLine) -> tuple[str, int]:
     return line.stage, line.percent

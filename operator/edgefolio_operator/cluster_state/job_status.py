@@ -1,4 +1,4 @@
-"""What became of Jobs, and what their pods said, from what the API server holds. Pure."""
+"""Outcome of Jobs and the termination messages of their pods, from the objects of the API server. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _STARTING = ("ContainerCreating", "PodInitializing")
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedJob:
-    """A Job of this portfolio, and what its pods said last.
+    """A Job of this portfolio, with the last report of its pods.
 
     ``pieces``: how many its pods make; 0 for a Job that makes all. ``waiting``: why no pod of it runs.
-    ``died``: how its last pod ended that said nothing. ``overdue``: since when (seconds) which pod should have ended.
+    ``died``: how its last pod ended without a report. ``overdue``: since when (seconds) which pod should have ended.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ObservedJob:
 
 
 def observed_jobs(jobs: Sequence[Object], pods: Sequence[Object], component: str) -> tuple[ObservedJob, ...]:
-    """Those of ``jobs`` that are for ``component``, with what their ``pods`` said."""
+    """Those of ``jobs`` that are for ``component``, with the reports of their ``pods``."""
     return tuple(
         observed_job(job, _pods_of(job, pods))
         for job in jobs
@@ -52,7 +52,7 @@ def observed_jobs(jobs: Sequence[Object], pods: Sequence[Object], component: str
 
 
 def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
-    """``job`` as the API server has it, with the termination messages of its ``pods``, oldest first."""
+    """State of ``job``, with the termination messages of its ``pods``, oldest first."""
     metadata, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
     conditions = {entry["type"]: entry for entry in status.get("conditions", ()) if entry.get("status") == "True"}
     if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
@@ -85,7 +85,7 @@ def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
 
 
 def _pods_of(job: Object, pods: Sequence[Object]) -> list[Object]:
-    """The pods of ``job``, oldest first; those of an earlier Job of the same name are none of its."""
+    """The pods of ``job``, oldest first; without those of an earlier Job of the same name."""
     own = [
         pod
         for pod in pods
@@ -100,7 +100,7 @@ def _may_own(job: Object, pod: Object) -> bool:
 
 
 def _ends(pod: Object) -> list[Mapping[str, Any]]:
-    """How the containers of ``pod`` ended, the earlier end first."""
+    """Terminated states of the container of ``pod``, the earlier one first."""
     return [
         state["terminated"]
         for container in pod.get("status", {}).get("containerStatuses", ())
@@ -121,7 +121,7 @@ def _runs(pod: Object) -> bool:
 
 
 def _waiting(pod: Object) -> str:
-    """Why ``pod`` does not run, in Kubernetes' words; empty if it does, or is about to."""
+    """Why ``pod`` is not scheduled or does not start, in Kubernetes' words; empty otherwise."""
     status = pod.get("status", {})
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
@@ -134,7 +134,7 @@ def _waiting(pod: Object) -> str:
 
 
 def _overdue(pod: Object) -> tuple[float, str] | None:
-    """Since when ``pod`` should have ended, and its name. The time of deletion includes the time that is granted."""
+    """Since when ``pod`` should have ended, and its name. The deletion timestamp includes the grace period."""
     told = pod.get("metadata", {}).get("deletionTimestamp")
     if not told or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return None

@@ -1,7 +1,6 @@
-"""Asks ``metrics.k8s.io`` what nodes and our pods use, every quarter of a minute, and keeps the newest samples.
+"""Poller for ``metrics.k8s.io``: the newest usage of nodes and of our pods; metrics-server knows no watches.
 
-A source that fails is asked again; what it said before keeps its time and grows old. There is nothing to watch: the
-API of metrics-server knows no watches.
+Where a request fails, the samples before it stay, with their times.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ METRICS_API = "metrics.k8s.io/v1beta1"
 
 
 class MetricsPoller:
-    """The newest usage; an operator of single ``namespaces`` may ask about its pods, not about nodes."""
+    """Keeps ``usage`` up to date; an operator of single ``namespaces`` may read that of pods, not of nodes."""
 
     def __init__(
         self,
@@ -42,13 +41,13 @@ class MetricsPoller:
         self.usage = Usage(nodes=None if namespaces else {})
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Poll until cancelled."""
         while True:
             await self.poll()
             await asyncio.sleep(self._poll_seconds * random.uniform(0.9, 1.1))
 
     async def poll(self) -> None:
-        """Ask once."""
+        """Poll once."""
         before, problem = self.usage, ""
         nodes, pods = before.nodes, before.pods
         try:
@@ -73,7 +72,7 @@ class MetricsPoller:
 
 
 def _problem(error: Exception) -> str:
-    """Why there are no samples, in words that stay the same while the reason does."""
+    """Why there are no samples; the same text for the same reason."""
     if isinstance(error, ApiError) and error.status == 404:
         return "The cluster does not serve metrics.k8s.io: install metrics-server."
     if isinstance(error, ApiError) and error.status == 403:

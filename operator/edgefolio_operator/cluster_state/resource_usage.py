@@ -1,6 +1,6 @@
-"""What nodes and pods use, as ``metrics.k8s.io/v1beta1`` says it: samples with their time and window. Pure.
+"""CPU and memory samples of nodes and pods, parsed from ``metrics.k8s.io/v1beta1``. Pure.
 
-Whatever the API holds, reading is total: an entry that makes no sense is left out, like one that was never there.
+Parsing is total: an entry that cannot be read is left out, as if it were missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ms|us|µs|ns|h|m|s
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was used: processors over ``window_seconds`` before ``time`` (seconds since the epoch), memory then."""
+    """CPU used over the ``window_seconds`` before ``time`` (seconds since the epoch), and memory used at ``time``."""
 
     cpu_cores: float
     memory_bytes: int
@@ -35,14 +35,14 @@ class Sample:
     window_seconds: float
 
     def is_fresh(self, *, now: float, stale_after: float) -> bool:
-        """Whether it still says something; one from the future says that a clock is wrong, not that it is new."""
+        """Whether it is recent enough to be used; one from the future shows a wrong clock, and is not."""
         believed = max(stale_after, _BELIEVED_WINDOWS * self.window_seconds)
         return abs(now - self.time) <= min(believed, LONGEST_BELIEF_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodSample:
-    """What a pod uses, and the working set of the server in it where it can be told from the rest."""
+    """Usage of a pod, and the working set of its server where that is a container of its own."""
 
     total: Sample
     server_bytes: int | None = None
@@ -90,7 +90,7 @@ def pod_samples(items: Iterable[Object]) -> dict[tuple[str, str], PodSample]:
 
 
 def duration(text: Any) -> float | None:
-    """Seconds in a duration as Go writes it (``15.034s``, ``1m0s``); ``None`` if it is none."""
+    """Seconds in a Go duration (``15.034s``, ``1m0s``); ``None`` if it is none."""
     if not isinstance(text, str):
         return None
     parts = _DURATION_PART.findall(text)

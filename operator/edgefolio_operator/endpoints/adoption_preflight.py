@@ -1,7 +1,7 @@
-"""Whether a pod that a portfolio wants to adopt carries what the agent needs, and what is missing. Pure.
+"""Preflight check of a pod to be adopted: which parts that the agent needs it lacks. Pure.
 
-The parts come with the kustomize component; a pod without them gets no endpoint and is left alone. Only what a pod's
-specification shows is judged: a Triton whose image sets its own flags is taken at its word.
+The parts come with the kustomize component; a pod without them gets no endpoint and is left alone. Only the pod's
+specification is checked: flags that an image sets itself are not seen.
 """
 
 from __future__ import annotations

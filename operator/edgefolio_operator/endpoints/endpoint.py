@@ -16,13 +16,13 @@ Object = Mapping[str, Any]
 
 #: A pod this young that has never been Ready is starting, not broken.
 STARTING_SECONDS = 300.0
-#: An agent that is silent for this long after its report ran out is not known to serve.
+#: So long after its report ran out an endpoint is not known to serve.
 SILENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What stands around an endpoint: its pod, its node, its namespace. What may not be read is ``None``."""
+    """Pod, node and namespace of an endpoint; what may not be read is ``None``."""
 
     pod: Object
     node: Object | None = None
@@ -40,30 +40,30 @@ class Surroundings:
 
     @property
     def pod_ready(self) -> bool:
-        """Whether the pod says that it serves."""
+        """Whether the pod is Ready."""
         return has_condition(self.pod, "Ready")
 
     @property
     def node_ready(self) -> bool:
-        """Whether the node is there; an operator that may not read nodes takes the pod's word."""
+        """Whether the node is Ready; true where nodes may not be read."""
         return self.node is None or has_condition(self.node, "Ready")
 
     @property
     def annotations(self) -> tuple[tuple[Level, Mapping[str, str]], ...]:
-        """What is written on the pod and on its node, nearest first."""
+        """Annotations of the pod and of its node, nearest first."""
         return (Level.POD, annotations_of(self.pod)), (Level.NODE, annotations_of(self.node))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One endpoint: where it is, what it was told before this cycle, what it says."""
+    """One endpoint: its surroundings, its stored spec, its status."""
 
     surroundings: Surroundings
     spec: EndpointSpecification | None
     status: EndpointStatus
 
     def counts(self, *, now: float) -> bool:
-        """Whether it is asked to serve: its node is there, and its pod has had its time to start."""
+        """Whether it is expected to serve: its node is Ready, and its pod has had its time to start."""
         created = time_seconds(str(self.surroundings.pod["metadata"]["creationTimestamp"]))
         started = self.surroundings.pod_ready or now - created > STARTING_SECONDS
         return self.surroundings.node_ready and started
@@ -81,12 +81,12 @@ class Endpoint:
         )
 
     def objectives_met(self, *, now: float) -> bool | None:
-        """Whether it meets what is asked of it; an endpoint that is not known to serve has said nothing."""
+        """Whether it meets its objectives; ``None`` while it is not known to serve."""
         decision = self.status.decision
         return decision.objectives_met if decision is not None and self.available(now=now) else None
 
     def member(self, *, now: float) -> Member:
-        """How a rollout sees it."""
+        """As a member of a rollout."""
         failure = self.status.last_failure
         return Member(
             name=self.surroundings.pod_name,

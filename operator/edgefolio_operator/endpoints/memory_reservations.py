@@ -1,8 +1,8 @@
-"""Memory that switches were promised on a node: what one endpoint was told to load, another must not count on. Pure.
+"""Memory reserved on nodes for switches under way: what one endpoint will load, another must not count on. Pure.
 
-A switch that was told and not yet reported as done takes its peak memory. Once it is done the figures show it, those
-that were taken before excepted: for them the promise stands a little longer. An endpoint that does not come to do what
-it was told blocks its neighbours for some minutes only; each agent looks at the real memory before it loads anyway.
+A switch that was ordered and not yet reported as done reserves its peak memory. Once it is done, samples show it,
+except those taken before: for them the promise stands a little longer. An endpoint that does not carry out its order
+blocks its neighbours for some minutes only; each agent checks the real memory before it loads anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio_operator.ownership import PortfolioKey
 
-#: A switch that was told so long ago and is still not done reserves nothing any more.
+#: A switch that was ordered so long ago and is still not done reserves nothing any more.
 PATIENCE_SECONDS = 300.0
 #: A load that has begun is not broken off when the order changes: so long it may still be under way.
 LOAD_SECONDS = 60.0
@@ -30,7 +30,7 @@ EndpointKey = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What one endpoint may take on its node: told at ``since``, seen to be done at ``done_at``."""
+    """Memory that one endpoint may take on its node: ordered at ``since``, seen to be done at ``done_at``."""
 
     endpoint: EndpointKey
     node: str
@@ -47,10 +47,10 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservations:
-    """All promises that are known, of all portfolios, by endpoint."""
+    """Promises by endpoint, as one plan sees them."""
 
     promises: Mapping[EndpointKey, tuple[Promise, ...]] = field(default_factory=dict)
-    #: Who was promised something, by node: every endpoint asks, and about its own node alone.
+    #: Endpoints with promises, by node: looked up once per endpoint.
     holders: Mapping[str, frozenset[EndpointKey]] = field(default_factory=dict)
 
     @classmethod
@@ -145,8 +145,8 @@ def promises_of(
 ) -> tuple[Promise, ...]:
     """What ``endpoint`` is promised while ``spec`` is what it is told and ``status`` what it says.
 
-    ``before`` are its promises of the cycle before. After a restart there are none: then what the endpoint says of its
-    last switch tells how long figures may not show it.
+    ``before`` are its promises of the last plan. After a restart there are none: then the reported time of the last
+    switch tells how long samples may not show it.
     """
     active = (status.active_revision, status.active_variant)
     told = (spec.revision.number if spec.revision is not None else None, spec.target_variant)

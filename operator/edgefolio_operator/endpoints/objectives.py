@@ -1,4 +1,4 @@
-"""What is asked of one endpoint: several levels, each field taken from the nearest level that names it.
+"""Objectives of one endpoint, resolved over several levels: each field is taken from the nearest level that sets it.
 
 pod annotation > node annotation > objectiveOverrides > spec > namespace annotation. An annotation that cannot be read
 is an issue, and the next level's value is used. ``annotationPolicy`` says what annotations on pods and nodes may do:
@@ -43,7 +43,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Issue:
-    """Something that was asked and not taken: ``reason`` in one word, ``message`` for people."""
+    """A request that was not accepted: ``reason`` in one word, ``message`` for people."""
 
     level: Level
     key: str
@@ -53,7 +53,7 @@ class Issue:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """The objectives of one endpoint, the level each set field came from, and what could not be taken."""
+    """The objectives of one endpoint, the level each set field came from, and what was not accepted."""
 
     objectives: ObjectivesSpecification
     origins: Mapping[str, Level]
@@ -76,7 +76,7 @@ def resolve(
     node_labels: Mapping[str, str] | None = None,
     namespace_annotations: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """The objectives that hold for an endpoint. Total: whatever people wrote, it returns."""
+    """The objectives that hold for an endpoint. Never raises, whatever the annotations say."""
     issues: list[Issue] = []
     annotated = {
         Level.POD: pod_annotations or {},

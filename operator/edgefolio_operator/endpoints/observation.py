@@ -1,8 +1,7 @@
-"""What the cluster says of an endpoint's node and pod, joined with what its agent reports. Pure.
+"""Observation of an endpoint: its agent's report joined with usage and conditions of its node and pod. Pure.
 
-Of two figures for the same thing the more careful one counts, while both are fresh; a sample that is missing, stale or
-of another time than the variant's changes nothing. The agent's own figures keep their age: whether they are believed
-the core decides.
+Of two fresh figures for the same quantity the more cautious one counts; a sample that is missing, stale or from before
+the last switch is not used. The agent's own figures keep their age: the core decides whether they are fresh.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """What the cluster says of one endpoint's node and pod; what it does not say is ``None``.
+    """Node, usage and reservations of one endpoint; what is not known is ``None``.
 
     ``reserved`` gives the bytes that switches of other endpoints on the node were promised and that a figure taken at
     a given time cannot show yet. ``stale_after`` is in seconds.
@@ -70,7 +69,7 @@ def joined(
     )
     return replace(
         observation,
-        memory=_careful(memory, left=left, server=server),
+        memory=_cautious(memory, left=left, server=server),
         node=None if state == NodeState() else state,
     )
 
@@ -86,7 +85,7 @@ def pressures_of(node: Object | None) -> tuple[str, ...]:
 
 
 def allocatable(node: Object | None, resource: str) -> float | None:
-    """What a node has for pods."""
+    """Allocatable amount of ``resource`` on a node."""
     amount = quantity(((node or {}).get("status", {}).get("allocatable") or {}).get(resource))
     return float(amount) if amount else None
 
@@ -100,7 +99,7 @@ def _left_on(node: Object | None, sample: Sample) -> int | None:
     return None if total is None else max(0, int(total) - sample.memory_bytes)
 
 
-def _careful(memory: MemoryState | None, *, left: int | None, server: int | None) -> MemoryState | None:
+def _cautious(memory: MemoryState | None, *, left: int | None, server: int | None) -> MemoryState | None:
     if left is None and server is None:
         return memory
     if memory is None:
@@ -111,7 +110,7 @@ def _careful(memory: MemoryState | None, *, left: int | None, server: int | None
 
 
 def _others_percent(node: Object | None, sample: Sample | None, pod: PodSample | None) -> float | None:
-    """Without the pod's own use nobody knows what the others do."""
+    """CPU use of everything but the pod; unknown without the pod's own sample."""
     cores = allocatable(node, "cpu")
     if cores is None or sample is None or pod is None:
         return None

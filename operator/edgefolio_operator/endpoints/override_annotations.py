@@ -1,7 +1,7 @@
-"""What people ask of one endpoint by annotation, besides objectives: a variant by name, or to leave it as it is. Pure.
+"""Override annotations of pods and nodes: pin a variant, pause switching. Pure.
 
 The pod's annotation counts before the node's. A pin that names no variant is an issue, and the next level's counts. A
-pause that is neither yes nor no is an issue too, and pauses: whoever wrote it wanted something left alone.
+pause that is neither true nor false is an issue too, and pauses: that is the safer reading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Levels = Iterable[tuple[Level, Mapping[str, str]]]
 
 
 def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue]) -> str | None:
-    """The variant that is asked for by name; one that is not ``known`` is added to ``issues``."""
+    """The pinned variant; a name that is not ``known`` is added to ``issues``."""
     for level, value in _values(levels, labels.PIN_VARIANT_ANNOTATION):
         if value in known:
             return value
@@ -33,7 +33,7 @@ def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue])
 
 
 def is_paused(levels: Levels, *, issues: list[Issue]) -> bool:
-    """Whether the endpoint is to be left as it is; what is neither yes nor no is added to ``issues``."""
+    """Whether switching is paused; a value that is neither true nor false is added to ``issues``."""
     for level, value in _values(levels, labels.PAUSED_ANNOTATION):
         if value.lower() not in FALSE_WORDS | TRUE_WORDS:
             message = (

@@ -61,8 +61,10 @@ class ObjectCache:
             self._set(object_key(thing), self._transform(thing))
 
     def delete(self, thing: Object) -> None:
-        """Remove ``thing``, of which only namespace and name count."""
-        self._set(object_key(thing), None)
+        """Remove ``thing``, unless the cached one is newer: made again under the same name."""
+        held = self._objects.get(object_key(thing))
+        if held is not None and (not _version(thing) or _version(held) <= _version(thing)):
+            self._set(object_key(thing), None)
 
     def replace(self, things: Iterable[Object], *, namespace: str = "", version: int | None = None) -> None:
         """Hold exactly ``things``, the list of ``namespace`` ("": of all); what did not change causes no change.
@@ -117,8 +119,7 @@ class ObjectCache:
             self._objects[key] = thing
             for index, group in self._groups(key, thing):
                 index.setdefault(group, set()).add(key)
-        if before is not None or thing is not None:
-            self._on_change(Change(before=before, after=thing))
+        self._on_change(Change(before=before, after=thing))
 
     def _groups(self, key: ObjectKey, thing: Object) -> Iterator[tuple[_Index, tuple[str, ...]]]:
         yield self._by_namespace, (key[0],)

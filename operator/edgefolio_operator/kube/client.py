@@ -20,7 +20,8 @@ from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import MANAGER
 
 _REQUEST_SECONDS = 20.0
-_CONNECTIONS = 32
+#: More than all workers together write at once: portfolios whose writes hang leave some for the others.
+_CONNECTIONS = 96
 _TIMEOUT = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
 #: The server ends a watch after this long; it sends a bookmark about once a minute, so that silence means a dead link.
 _WATCH_SECONDS = 240

@@ -1,4 +1,4 @@
-"""One operator acts at a time: a Lease, and an epoch that grows with every change of its holder.
+"""Leader election by a Lease, with an epoch that grows with every change of its holder.
 
 An operator that was paused (a frozen process, a cut link) wakes up believing that it still holds the lease. It stops by
 itself, because it asks the clock before each write; and if it does not, the API server refuses it: an endpoint's epoch
@@ -25,7 +25,7 @@ RENEW_SECONDS = 5.0
 
 
 class LeaderElection:
-    """The right to act, renewed in the background while :meth:`run` runs."""
+    """Takes the Lease and renews it while :meth:`run` runs; ``changed`` is called when it was taken."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class LeaderElection:
         self._clock = clock
         self._held_until = float("-inf")
         self._epoch = 0
-        #: The other holder's lease as last seen, and when that was by our own clock.
-        self._seen: tuple[object, float] | None = None
+        #: Version of another holder's lease, and when it was first seen by our own clock.
+        self._observed: tuple[object, float] | None = None
 
     @property
     def epoch(self) -> int | None:
-        """The epoch of writes now; ``None`` while another one acts or nobody is known to."""
+        """The epoch of writes now; ``None`` while this operator does not hold the lease."""
         return self._epoch if self._clock() < self._held_until else None
 
     async def run(self) -> None:
-        """Take and renew the lease until cancelled, then let it go."""
+        """Take and renew the lease until cancelled, then release it."""
         try:
             while True:
                 try:
@@ -64,10 +64,10 @@ class LeaderElection:
                     logger.warning("lease %s: %s: %s", self._name, type(error).__name__, error)
                 await asyncio.sleep(RENEW_SECONDS)
         finally:
-            await asyncio.shield(self._let_go())
+            await asyncio.shield(self._release())
 
     async def try_once(self) -> None:
-        """Take the lease if it is free or has run out, or renew our own."""
+        """Take the lease if it is free or has expired, or renew our own."""
         before = self._clock()
         try:
             lease = await self._api.get(f"{self._path}/{self._name}")
@@ -77,7 +77,7 @@ class LeaderElection:
             lease = None
         spec = (lease or {}).get("spec", {})
         ours = spec.get("holderIdentity") == self._identity
-        if lease is not None and not ours and not self._has_run_out(lease, spec):
+        if lease is not None and not ours and not self._has_expired(lease, spec):
             self._lose()
             return
         epoch = int(spec.get("leaseTransitions") or 0) + (0 if ours else 1)
@@ -92,23 +92,23 @@ class LeaderElection:
                 raise
             self._lose()  # another one was quicker
             return
-        # What was asked for before the request counts: the answer may have taken long.
+        # Counted from before the request: the answer may have taken long.
         newly = self.epoch is None
         self._epoch, self._held_until = epoch, before + LEASE_SECONDS - RENEW_SECONDS / 2
         if newly:
             logger.info("lease %s is held, epoch %d", self._name, epoch)
             self._changed()
 
-    def _has_run_out(self, lease: dict[str, Any], spec: dict[str, Any]) -> bool:
-        """Whether the holder has not renewed it for its whole length, by our clock: clocks of two nodes may differ."""
+    def _has_expired(self, lease: dict[str, Any], spec: dict[str, Any]) -> bool:
+        """Whether the holder did not renew it for its whole duration, by our clock: clocks of two nodes may differ."""
         if not spec.get("holderIdentity"):
             return True
         mark = (lease["metadata"]["resourceVersion"], spec.get("renewTime"))
         now = self._clock()
-        if self._seen is None or self._seen[0] != mark:
-            self._seen = mark, now
+        if self._observed is None or self._observed[0] != mark:
+            self._observed = mark, now
             return False
-        return now - self._seen[1] > float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        return now - self._observed[1] > float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
 
     def _document(self, lease: dict[str, Any] | None, *, epoch: int, holder: str | None) -> dict[str, Any]:
         now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -132,7 +132,7 @@ class LeaderElection:
             logger.error("lease %s is held by another operator; this one stops acting", self._name)
         self._held_until = float("-inf")
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         if self.epoch is None:
             return
         self._held_until = float("-inf")
@@ -142,4 +142,4 @@ class LeaderElection:
                 epoch = int(lease["spec"].get("leaseTransitions") or 0)
                 await self._api.replace(f"{self._path}/{self._name}", self._document(lease, epoch=epoch, holder=None))
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            logger.warning("lease %s was not let go: %s", self._name, error)
+            logger.warning("lease %s was not released: %s", self._name, error)

@@ -25,9 +25,9 @@ from edgefolio_operator.resources.repository_jobs import build_reclaim_job
 def plan_deletion(
     snapshot: PortfolioSnapshot, *, images: Images, now: float, in_ending_namespace: bool = False
 ) -> ReconcilePlan | None:
-    """The next step towards the end of a portfolio; ``None`` if nobody waits for the operator.
+    """The next step of deleting a portfolio; ``None`` without the operator's finalizer.
 
-    ``in_ending_namespace``: the API server has just said so.
+    ``in_ending_namespace``: the API server refused a write for that reason.
     """
     if not has_finalizer(snapshot.portfolio):
         return None

@@ -1,8 +1,8 @@
-"""The end of a portfolio whose revisions go with it (``reclaimPolicy: Delete``). Pure.
+"""Deletion of published revisions with their portfolio (``reclaimPolicy: Delete``). Pure.
 
-A finalizer keeps the portfolio until a Job has deleted what it published. It is never a trap: the status says what is
-waited for, ``reclaimPolicy: Retain`` releases the portfolio at once, and in a namespace that is being deleted, where no
-Job can run, the finalizer goes and the revisions stay.
+A finalizer keeps the portfolio until a Job has deleted what it published. It never blocks for good: the status says
+what it waits for, ``reclaimPolicy: Retain`` releases the portfolio at once, and in a namespace that is being deleted,
+where no Job can run, the finalizer goes and the revisions stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Object = Mapping[str, Any]
 CONDITION = "Reclaiming"
 #: Pods of makings get this long to end, so that none publishes after what was published is deleted.
 STOPPING_SECONDS = 90.0
-#: So long after a failed attempt the next one is made: somebody may have mended what stood in the way.
+#: So long after a failed attempt the next one is made: the cause may have been removed.
 RETRY_SECONDS = 120.0
 _REMEDY = (
     "Mend it (the Secret that repository.secretRef names is read anew each time), "
@@ -34,7 +34,7 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReclaimPlan:
-    """What is to be done; ``release``: the finalizer goes, for ``reason``."""
+    """The next step; ``release``: the finalizer is removed, for ``reason``."""
 
     status: PortfolioStatus
     create: bool = False
@@ -66,7 +66,7 @@ def plan_reclaim(
     namespace_ends: bool,
     now: float,
 ) -> ReclaimPlan:
-    """The next step towards the end of ``portfolio``.
+    """The next step of deleting the revisions of ``portfolio``.
 
     ``others`` are its other Jobs, ``busy_pods`` their pods that have not ended.
     """
@@ -107,7 +107,7 @@ def _why(job: ObservedJob) -> str:
 def _with_progress(
     before: PortfolioStatus, reason: str, message: str, *, now: float, failed: bool = False
 ) -> PortfolioStatus:
-    """The status with what is waited for; after a failure that stays to be read until the end."""
+    """The status with what is waited for; a failure stays there until the end."""
     earlier = next((condition for condition in before.conditions if condition.type == CONDITION), None)
     if earlier is not None and earlier.reason == "ReclaimFailed" and not failed:
         return before

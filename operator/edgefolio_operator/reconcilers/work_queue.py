@@ -61,7 +61,7 @@ class WorkQueue:
                 await is_set_within(self._added, seconds=wait)
 
     def planned(self, planning_seconds: float) -> None:
-        """Rest in proportion to what planning took."""
+        """Rest from now on in proportion to what planning took."""
         now = self._clock()
         rest = max(self._rests_until - now, 0.0) + _REST_TO_WORK * planning_seconds
         self._rests_until = now + min(rest, self._requeue_seconds)

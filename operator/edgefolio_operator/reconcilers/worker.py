@@ -95,8 +95,11 @@ class PortfolioWorker:
         )
         # Before anything is written: other portfolios are planned meanwhile, and must not count on the same memory.
         neighbours = self._shared.promise(key, plan.promises)
-        self._planned(time.monotonic() - began)
-        refused = await self._writer.write(snapshot.portfolio, plan)
+        planning_seconds = time.monotonic() - began
+        try:
+            refused = await self._writer.write(snapshot.portfolio, plan)
+        finally:
+            self._planned(planning_seconds)
         # Only now: a switch that was decided and could not be written is decided again.
         self._remember(key, plan, refused, before=before)
         self._enqueue(neighbours)

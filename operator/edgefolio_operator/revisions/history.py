@@ -1,4 +1,4 @@
-"""Which published revisions a portfolio knows, and which of them is to serve. Pure."""
+"""History of published revisions: which are kept, and which of them serves. Pure."""
 
 from __future__ import annotations
 

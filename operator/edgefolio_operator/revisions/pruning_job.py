@@ -1,7 +1,7 @@
-"""Which Job should exist for a portfolio, and what became of it. Pure: status and Jobs in, a plan out.
+"""Lifecycle of the Job that makes a revision. Pure: status and Jobs in, plan out.
 
-One making is told from another by its key (what it is made from, and the user's request). The outcome is kept in the
-status under that key: a Job that its time to live removed is not run again, one that somebody deleted half-way is.
+A making is identified by its key (what it is made from, and the user's request). The outcome is kept in the
+status under that key: a Job that its time to live removed is not run again, one that was deleted before its end is.
 
 With ``job.parallelism`` there are two Jobs for a key: the pods of the first make pieces and leave them in the work
 directory; when all are made, the second finds them there, puts them together and publishes.
@@ -29,7 +29,7 @@ WAITING_STAGE = "waiting"
 
 @dataclass(frozen=True, kw_only=True)
 class MakingPlan:
-    """What is to be done; ``status`` is the new ``status.job``, ``revision`` what was just found published.
+    """The next step; ``status`` is the new ``status.job``, ``revision`` what was just found published.
 
     ``create``: the Job that makes ``pieces`` of it, or all (0). ``lost``: a pod whose node does not answer, so that the
     Job is run again elsewhere.
@@ -55,9 +55,9 @@ def plan_making(
     now: float,
     progress: Mapping[str, ProgressLine] | None = None,
 ) -> MakingPlan:
-    """The Job that should exist and what becomes of the others. ``last`` is ``status.job`` as it was left.
+    """Which Job is created, deleted, suspended or kept. ``last`` is the stored ``status.job``.
 
-    ``progress``: what the Jobs, by name, logged last.
+    ``progress``: the last progress line of each Job, by name.
     """
     if portfolio.spec.source is None:
         return MakingPlan(delete=tuple(job.name for job in jobs))
@@ -70,7 +70,7 @@ def plan_making(
     mine = {bool(job.pieces): job for job in jobs if job.key == key and job.name not in others}
     current = mine.get(False) or mine.get(True)
     if current is not None and current.is_leaving:
-        # Somebody deleted it; its name is free when it is gone.
+        # It was deleted by hand; its name is free when it is gone.
         return MakingPlan(
             status=_status_of(current, last if same else None, None), delete=others, key=key, request=request
         )
@@ -100,14 +100,14 @@ def plan_making(
 
 
 def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> MakingPlan:
-    """The plan of a portfolio that may not make: no Job; what became of the last one stays known."""
+    """The plan of a portfolio that may not make: no Job; the outcome of the last one is kept."""
     return MakingPlan(
         status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
     )
 
 
 def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
-    """Reason and message of a failed making: the user's own mistake in the words the command line would use."""
+    """Reason and message of a failed making; for bad input they are those of the command line."""
     if job is None or job.outcome != "Failed":
         return None
     if isinstance(job.report, FailureReport):
@@ -123,7 +123,7 @@ def terminal_error(
     revisions: Sequence[RevisionStatus],
     before: PortfolioStatus,
 ) -> tuple[str, str] | None:
-    """Reason and message of what waits for the user."""
+    """Reason and message of an error that the user must correct."""
     pinned = portfolio.spec.pinned_revision
     known = [entry.number for entry in revisions]
     if pinned and pinned not in known and portfolio.spec.source is not None:
@@ -178,7 +178,7 @@ def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine 
 
 
 def _attempt(job: ObservedJob) -> str:
-    """What went wrong with an attempt, while another one is made."""
+    """Message about a failed attempt while the next one runs."""
     return f"An attempt failed: {job.report.one_line()}" if isinstance(job.report, FailureReport) else ""
 
 

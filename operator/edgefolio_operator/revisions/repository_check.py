@@ -1,7 +1,7 @@
 """Periodic check of a repository that others publish to, by a Job. Pure: status and Jobs in, plan out.
 
 The digest that a revision is first seen with is pinned in the status like that of a revision made here. A repository
-that cannot be read, or that says something else about a revision than before, changes nothing about what serves.
+that cannot be read, or in which a revision has changed, does not affect what serves.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecificat
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
 
-#: A repository that could not be read is looked at again this soon, or sooner if it is looked at more often anyway.
+#: Longest time until a repository that could not be read is checked again.
 RETRY_SECONDS = 60.0
-#: Sites that were installed together must not look together.
+#: Relative jitter: sites that were installed together must not check at the same time.
 _JITTER = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryCheckPlan:
-    """What is to be done; ``status`` is the new ``status.check``, ``revision`` one that was not known before.
+    """The next step; ``status`` is the new ``status.check``, ``revision`` one that was not known before.
 
-    ``create``: name of the Job that looks. ``trouble``: reason and message of what is wrong with the repository.
+    ``create``: name of the Job to create. ``trouble``: reason and message of a fault of the repository.
     """
 
     status: CheckStatus | None = None
@@ -49,7 +49,7 @@ class _Found:
 
 
 def check_key(spec: PortfolioSpecification) -> str:
-    """What a look is for, in 16 hexadecimal digits: another one is due when it changes."""
+    """Key of a check, 16 hexadecimal digits: a new check is due when it changes."""
     secret = spec.repository.secret_ref
     document = [
         spec.repository.uri,
@@ -71,12 +71,12 @@ def plan_repository_check(
     revisions: Sequence[RevisionStatus],
     now: float,
 ) -> RepositoryCheckPlan:
-    """Whether to look, and what the last look found. ``last`` is ``status.check`` as it was left."""
+    """Whether a check is due, and what the last one found. ``last`` is the stored ``status.check``."""
     if portfolio.spec.source is not None:
         return RepositoryCheckPlan(delete=tuple(job.name for job in jobs))
     key = check_key(portfolio.spec)
     same = last is not None and (last.specification_hash, last.request) == (key, request)
-    if last is None or not same or (not last.job and now >= _next_look(portfolio, last, uid=uid)):
+    if last is None or not same or (not last.job and now >= _next_check(portfolio, last, uid=uid)):
         name = labels.check_job_name(portfolio.metadata.name, f"{uid} {key} {request} {time_text(now)}")
         before = last if last is not None and last.specification_hash == key else CheckStatus(specification_hash=key)
         status = before.model_copy(update={"job": name, "request": request})
@@ -89,7 +89,7 @@ def plan_repository_check(
     current = next((job for job in jobs if job.name == last.job), None)
     others = tuple(job.name for job in jobs if job.name != last.job)
     if current is None:
-        # Not made yet, or deleted by somebody: applying it once more does no harm.
+        # Not created yet, or deleted by hand: applying it once more does no harm.
         return RepositoryCheckPlan(
             status=last, create=last.job, key=key, delete=others, trouble=_trouble(last, revisions)
         )
@@ -157,8 +157,8 @@ def _accepted(
     return _Found(outcome="Found", revision=revision)
 
 
-def _next_look(portfolio: ModelPortfolio, last: CheckStatus, *, uid: str) -> float:
-    """When the repository is looked at again; each site has an instant of its own."""
+def _next_check(portfolio: ModelPortfolio, last: CheckStatus, *, uid: str) -> float:
+    """When the repository is checked again, with jitter by portfolio."""
     if last.time is None:
         return 0.0
     interval = float(portfolio.spec.repository.check_interval_seconds)

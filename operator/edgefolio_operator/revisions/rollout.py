@@ -1,4 +1,4 @@
-"""How a new revision reaches the endpoints: in waves, each watched before the next. Pure.
+"""Rollout of a new revision to the endpoints, in waves that are analysed one by one. Pure.
 
 A wave is sent; when all that were sent serve the new revision, and the analysis time has passed, and every one of them
 meets its objectives, the next is sent. One that cannot load it, or misses its objectives at the end of the analysis,
@@ -20,9 +20,9 @@ from edgefolio_operator.messages import listed
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One endpoint as a rollout sees it: the revision it was sent to and what it says.
+    """One endpoint of a rollout: the revision it was assigned and what it reports.
 
-    ``reachable`` is false while its pod or node is not Ready; nothing is concluded from it, and nobody waits for it.
+    ``reachable`` is false while its pod or node is not Ready; such an endpoint neither fails nor delays a rollout.
     ``failed_revision`` could not be loaded or did not answer its probe, ``failed_at`` (seconds since the epoch).
     """
 
@@ -60,7 +60,7 @@ def plan_rollout(
         return RolloutPlan(assignments=_everyone(members, status.from_revision or target), status=status)
     before = status.from_revision if status.from_revision in known_revisions else None
     if before is None:
-        # There is nothing to go back to, hence nothing to be careful for.
+        # There is no revision to go back to: no waves.
         done = _with(status, phase="Completed", updated=len(members))
         return RolloutPlan(assignments=_everyone(members, target), status=done)
     sent = [member for member in members if member.assigned == target]

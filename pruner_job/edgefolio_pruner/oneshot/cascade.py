@@ -148,8 +148,8 @@ def _variance(reader: Reader, run: GraphRun) -> float:
     rows, total, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     convolution = reader.geometry is not None
     for end in run.values(reader.end):
-        flat = by_position(end, convolution=convolution).flatten(0, 1)
+        flat = by_position(end, convolution=convolution).flatten(0, 1).double()
         rows += len(flat)
-        total = total + flat.sum(0, dtype=torch.float64)
-        square = square + flat.square().sum(0, dtype=torch.float64)
+        total = total + flat.sum(0)
+        square = square + flat.square().sum(0)
     return float((square / rows - (total / rows).square()).clamp_min(0).sum())

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 #: With fewer rows per column a least-squares fit follows the calibration samples, not the data.
 MIN_ROWS_PER_COLUMN = 5.0
+#: A column whose variance is a smaller part of its mean square is constant: its spread of a hundred-thousandth is what
+#: float32 layers leave of equal values (1e-7 a sum); the float64 sums themselves leave 1e-14.
+_CONSTANT = 1e-10
+#: Columns of the Gram matrix that are computed together. Wide products are the faster ones, and of the products on the
+#: diagonal half is for nothing.
+_SLAB_COLUMNS = 128
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,7 @@ class Moments:
         """The number of columns that carry anything (with ``intercept``: anything but a constant)."""
         diagonal = self.gram.diagonal()
         if intercept and self.rows:
-            # What the subtraction of the mean leaves of a constant column is rounding of the float32 sums.
-            return int((diagonal - self.input_sum.square() / self.rows > 1e-6 * diagonal).sum())
+            return int((diagonal - self.input_sum.square() / self.rows > _CONSTANT * diagonal).sum())
         return int((diagonal > 0).sum())
 
     def columns(self, kept: torch.Tensor) -> Moments:
@@ -81,40 +87,54 @@ class Moments:
 
 
 class MomentAccumulator:
-    """Adds up moments batch by batch: products in float32 (the speed), read out as float64 (the solves)."""
+    """Sums second moments batch by batch, in float64: errors are small differences of large sums.
+
+    Of the symmetric Gram matrix only the upper half is summed, so that float64 costs about as much as all of it in
+    float32 would (``docs/decisions/sums-in-float64.md``).
+    """
 
     def __init__(self, *, columns: int, outputs: int) -> None:
         self._rows = 0
         self._input_sum = torch.zeros(columns, dtype=torch.float64)
         self._target_sum = torch.zeros(outputs, dtype=torch.float64)
         self._target_square = torch.zeros(outputs, dtype=torch.float64)
-        self._gram = torch.zeros(columns, columns)
-        self._cross = torch.zeros(columns, outputs)
+        self._gram = torch.zeros(columns, columns, dtype=torch.float64)
+        self._cross = torch.zeros(columns, outputs, dtype=torch.float64)
 
     def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """Add rows: ``inputs`` [rows, d] and ``targets`` [rows, o], float32."""
+        """Add rows: ``inputs`` [rows, d] and ``targets`` [rows, o]."""
         if len(inputs) != len(targets):
             raise ValueError(f"{len(inputs)} rows of inputs, {len(targets)} rows of targets")
         if len(inputs) == 0:
             return
+        inputs, targets = inputs.double(), targets.double()
         self._rows += len(inputs)
-        self._input_sum += inputs.sum(0, dtype=torch.float64)
-        self._target_sum += targets.sum(0, dtype=torch.float64)
-        self._target_square += targets.square().sum(0, dtype=torch.float64)
-        self._gram.addmm_(inputs.T, inputs)
+        self._input_sum += inputs.sum(0)
+        self._target_sum += targets.sum(0)
+        self._target_square += targets.square().sum(0)
         self._cross.addmm_(inputs.T, targets)
+        for start, stop in _slabs(inputs.shape[1]):
+            self._gram[start:stop, start:].addmm_(inputs[:, start:stop].T, inputs[:, start:])
 
     def moments(self) -> Moments:
-        """What was added so far, in float64; the Gram matrix made exactly symmetric."""
-        gram = self._gram.double()
+        """What was added so far; the Gram matrix exactly symmetric."""
+        gram = self._gram.clone()
+        for start, stop in _slabs(len(gram)):
+            gram[start:stop, start:stop] = gram[start:stop, start:stop].triu() + gram[start:stop, start:stop].triu(1).T
+            gram[stop:, start:stop] = gram[start:stop, stop:].T
         return Moments(
             rows=self._rows,
             input_sum=self._input_sum.clone(),
             target_sum=self._target_sum.clone(),
-            gram=(gram + gram.T).div_(2),
-            cross=self._cross.double(),
+            gram=gram,
+            cross=self._cross.clone(),
             target_square=self._target_square.clone(),
         )
+
+
+def _slabs(columns: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of the slabs of columns."""
+    return ((start, min(start + _SLAB_COLUMNS, columns)) for start in range(0, columns, _SLAB_COLUMNS))
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ removes every channel that provably does not matter and returns a smaller module
 
 from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, channel_groups
 from edgefolio_pruner.spatial.compress import Compressed, compress
-from edgefolio_pruner.spatial.compression_report import Barrier, LayerChannels, SpatialReport
+from edgefolio_pruner.spatial.compression_report import LayerChannels, ReportedBarrier, SpatialReport
 from edgefolio_pruner.spatial.graph.capture import CapturedModel, CaptureRefused, capture
 from edgefolio_pruner.spatial.graph.macs import count_macs, count_parameters
 
 __all__ = [
-    "Barrier",
     "CaptureRefused",
     "CapturedModel",
     "ChannelGroup",
     "ChannelSlice",
     "Compressed",
     "LayerChannels",
+    "ReportedBarrier",
     "SpatialReport",
     "capture",
     "channel_groups",

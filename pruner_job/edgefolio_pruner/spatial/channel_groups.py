@@ -19,7 +19,7 @@ from edgefolio_pruner.spatial.assign import build_structure
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph.program import lower
-from edgefolio_pruner.spatial.passes.states import State, States, propagate
+from edgefolio_pruner.spatial.passes.constant_propagation import ChannelConstants, Constancy, propagate_constants
 from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Contraction, Map
 from edgefolio_pruner.spatial.structure import Structure
@@ -212,11 +212,11 @@ def _of_contraction(structure: Structure, node: fx.Node, role: Contraction) -> l
 
 def _not_zeroed(structure: Structure) -> Any:
     """Channels that some layer reads as other than zero though everything that writes them is zero."""
-    states: States = propagate(structure, Matrices(structure.program), writers_zeroed=True)
+    constants: ChannelConstants = propagate_constants(structure, Matrices(structure.program), writers_zeroed=True)
     result = np.zeros(structure.count, dtype=bool)
     for _, role in structure.contractions():
         if not role.is_depthwise:
-            codes = states.codes[role.source].ravel()[role.columns]
+            codes = constants.codes[role.source].ravel()[role.columns]
             channels = structure.channels[role.source].ravel()[role.columns]
-            result[channels[codes != State.ZERO]] = True
+            result[channels[codes != Constancy.ZERO]] = True
     return result

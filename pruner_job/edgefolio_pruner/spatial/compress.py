@@ -12,7 +12,7 @@ from edgefolio_pruner.spatial.compression_report import SpatialReport, barriers,
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.graph.macs import count_macs, count_parameters
 from edgefolio_pruner.spatial.graph.program import lower
-from edgefolio_pruner.spatial.passes.plan import Plan, make_plan
+from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan, plan_removal
 from edgefolio_pruner.spatial.rewrite import rewrite
 
 __all__ = ["Compressed", "compress"]
@@ -24,7 +24,7 @@ class Compressed:
 
     module: torch.nn.Module
     captured: CapturedModel
-    plan: Plan
+    plan: RemovalPlan
 
     @cached_property
     def report(self) -> SpatialReport:
@@ -47,5 +47,5 @@ def compress(captured: CapturedModel) -> Compressed:
     is left as it is. Runs in seconds; nothing is trained and no data is needed.
     """
     with torch.no_grad():
-        plan = make_plan(build_structure(lower(captured)))
+        plan = plan_removal(build_structure(lower(captured)))
         return Compressed(module=rewrite(plan), captured=captured, plan=plan)

@@ -9,18 +9,18 @@ import numpy as np
 from torch import fx
 
 from edgefolio_pruner.spatial.layers import folded_columns
-from edgefolio_pruner.spatial.passes.plan import Plan
-from edgefolio_pruner.spatial.passes.states import State
+from edgefolio_pruner.spatial.passes.constant_propagation import Constancy
+from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan
 from edgefolio_pruner.spatial.roles import Contraction
 
-__all__ = ["Barrier", "LayerChannels", "SpatialReport", "barriers", "layer_channels"]
+__all__ = ["LayerChannels", "ReportedBarrier", "SpatialReport", "barriers", "layer_channels"]
 
 
 @dataclass(frozen=True)
 class LayerChannels:
     """Output channels of one layer.
 
-    ``before`` = ``after`` + ``removed_zero`` (zero or read by nobody) + ``folded_constant`` (a constant that biases
+    ``before`` = ``after`` + ``removed_zero`` (zero or unread) + ``folded_constant`` (a constant that biases
     took over) + ``merged_border`` (a constant that another channel stands for where zero padding shows).
     ``kept_because`` counts the reasons of those that stay.
     """
@@ -35,7 +35,7 @@ class LayerChannels:
 
 
 @dataclass(frozen=True)
-class Barrier:
+class ReportedBarrier:
     """An operator whose channels all stay, where it is and why."""
 
     operator: str
@@ -48,7 +48,7 @@ class SpatialReport:
     """Channels per layer, barriers, and sizes: parameters are numbers in weights, MACs are per sample."""
 
     layers: tuple[LayerChannels, ...]
-    barriers: tuple[Barrier, ...]
+    barriers: tuple[ReportedBarrier, ...]
     parameters_before: int
     parameters_after: int
     macs_before: int
@@ -60,7 +60,7 @@ class SpatialReport:
         return sum(layer.before - layer.after for layer in self.layers)
 
 
-def layer_channels(plan: Plan) -> tuple[LayerChannels, ...]:
+def layer_channels(plan: RemovalPlan) -> tuple[LayerChannels, ...]:
     """One entry for each layer, in order of execution; call sites of one weight are one layer."""
     folded = np.zeros(plan.structure.count, dtype=bool)
     for node, role in plan.structure.contractions():
@@ -74,14 +74,14 @@ def layer_channels(plan: Plan) -> tuple[LayerChannels, ...]:
     return tuple(result.values())
 
 
-def _layer(plan: Plan, node: fx.Node, role: Contraction, name: str, folded: np.ndarray) -> LayerChannels:  # type: ignore[type-arg]
+def _layer(plan: RemovalPlan, node: fx.Node, role: Contraction, name: str, folded: np.ndarray) -> LayerChannels:  # type: ignore[type-arg]
     channels = plan.structure.channels[node].ravel()
     removed = channels[~plan.keep[channels]]
     kept = plan.keep[channels]
     merged = plan.merged[removed]
     constant = folded[removed] & ~merged
     reasons: Counter[str] = Counter()
-    codes = plan.states.codes[node].ravel()
+    codes = plan.constants.codes[node].ravel()
     stands_for = _representatives(plan)
     for slot in np.flatnonzero(kept).tolist():
         channel = int(channels[slot])
@@ -91,9 +91,9 @@ def _layer(plan: Plan, node: fx.Node, role: Contraction, name: str, folded: np.n
             reasons["stands for constants"] += 1
         elif not plan.wanted[channel]:
             reasons["equal groups"] += 1
-        elif codes[slot] == State.LIVE:
+        elif codes[slot] == Constancy.LIVE:
             reasons["live"] += 1
-        elif codes[slot] == State.BORDER:
+        elif codes[slot] == Constancy.BORDER:
             reasons["border"] += 1
         else:
             reasons["live elsewhere" if plan.wanted[channel] else "equal groups"] += 1
@@ -109,7 +109,7 @@ def _layer(plan: Plan, node: fx.Node, role: Contraction, name: str, folded: np.n
     )
 
 
-def _representatives(plan: Plan) -> set[int]:
+def _representatives(plan: RemovalPlan) -> set[int]:
     result = set()
     for node, merges in plan.merges.items():
         role = plan.structure.roles[node]
@@ -119,10 +119,10 @@ def _representatives(plan: Plan) -> set[int]:
     return result
 
 
-def barriers(plan: Plan) -> tuple[Barrier, ...]:
+def barriers(plan: RemovalPlan) -> tuple[ReportedBarrier, ...]:
     """All barriers in order of execution."""
     return tuple(
-        Barrier(operator=str(node.target), where=_where(node), reason=role.reason)
+        ReportedBarrier(operator=str(node.target), where=_where(node), reason=role.reason)
         for node, role in plan.structure.barriers()
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.capture import assign_tensor
-from edgefolio_pruner.spatial.passes.plan import Plan
+from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan
 from edgefolio_pruner.spatial.roles import Contraction
 
 __all__ = ["Writer"]
@@ -21,7 +21,7 @@ aten = torch.ops.aten
 class Writer:
     """Builds the new graph node by node. ``values`` maps old nodes to new ones; absent values have no entry."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RemovalPlan) -> None:
         self.plan = plan
         self.program = plan.structure.program
         self.graph = fx.Graph()

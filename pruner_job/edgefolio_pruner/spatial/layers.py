@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from edgefolio_pruner.spatial.passes.plan import Plan
-from edgefolio_pruner.spatial.passes.states import State
+from edgefolio_pruner.spatial.passes.constant_propagation import Constancy
+from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan
 from edgefolio_pruner.spatial.roles import Contraction
 
 __all__ = ["NewLayer", "folded_columns", "new_layer"]
@@ -30,24 +30,24 @@ class NewLayer:
     unchanged: bool
 
 
-def folded_columns(plan: Plan, node: fx.Node, role: Contraction) -> NDArray[np.bool_]:
+def folded_columns(plan: RemovalPlan, node: fx.Node, role: Contraction) -> NDArray[np.bool_]:
     """Columns (groups, inputs) that are constant and not read: the layer's bias takes them over."""
-    codes = plan.states.codes[role.source].ravel()[role.columns]
-    folded: NDArray[np.bool_] = (codes == State.CONSTANT) & ~plan.needs.reads[node]
+    codes = plan.constants.codes[role.source].ravel()[role.columns]
+    folded: NDArray[np.bool_] = (codes == Constancy.CONSTANT) & ~plan.needs.reads[node]
     for merge in plan.merges.get(node, []):
         for member in merge.members:
             folded[member] = False
     return folded
 
 
-def new_layer(plan: Plan, node: fx.Node, role: Contraction, *, shared: bool) -> NewLayer:
+def new_layer(plan: RemovalPlan, node: fx.Node, role: Contraction, *, shared: bool) -> NewLayer:
     """The layer after the plan; ``shared`` if other call sites use the same weight."""
     matrix = plan.matrices[role]
     channels = plan.structure.channels
     keep_rows = plan.keep[channels[node]].reshape(role.groups, role.outputs_per_group)
     keep_columns = plan.keep[channels[role.source]].ravel()[role.columns]
     needed_rows = plan.needs.slots[node].reshape(role.groups, role.outputs_per_group)
-    values = plan.states.values[role.source].ravel()[role.columns]
+    values = plan.constants.values[role.source].ravel()[role.columns]
     folded = folded_columns(plan, node, role)
     added = matrix.column_sums(np.where(folded, values, 0.0))
     bias = np.where(needed_rows, matrix.bias + added, 0.0)
@@ -90,7 +90,7 @@ def _indices(mask: NDArray[np.bool_]) -> torch.Tensor:
     return torch.from_numpy(np.nonzero(mask)[1].reshape(mask.shape[0], int(counts[0])))
 
 
-def _merge_columns(plan: Plan, node: fx.Node, weight: torch.Tensor, before: torch.Tensor) -> None:
+def _merge_columns(plan: RemovalPlan, node: fx.Node, weight: torch.Tensor, before: torch.Tensor) -> None:
     """Add the columns of merged constants to that of their representative, in float64."""
     for merge in plan.merges.get(node, []):
         group, column = merge.representative

@@ -57,12 +57,12 @@ def reshape(positions: Positions, before: Sequence[int], after: Sequence[int]) -
     lengths_in: list[int] = list(positions.shape)
     expanded: list[int] = list(lengths_in)
     lengths_out: list[int] = [1] * len(after)
-    for group_in, group_out in _groups(before, after):
-        if all(lengths_in[axis] == 1 for axis in group_in):
+    for axes_in, axes_out in _axis_runs(before, after):
+        if all(lengths_in[axis] == 1 for axis in axes_in):
             continue
-        for axis in group_in:
+        for axis in axes_in:
             expanded[axis] = before[axis]
-        for axis in group_out:
+        for axis in axes_out:
             lengths_out[axis] = after[axis]
     total = 1
     for length in expanded:
@@ -72,32 +72,32 @@ def reshape(positions: Positions, before: Sequence[int], after: Sequence[int]) -
     return collapse(np.broadcast_to(positions, expanded).reshape(lengths_out))
 
 
-def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def _axis_runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """The finest split of both shapes into consecutive runs of axes with equal products."""
-    groups: list[tuple[list[int], list[int]]] = []
+    runs: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
-        group_in: list[int] = []
-        group_out: list[int] = []
+        axes_in: list[int] = []
+        axes_out: list[int] = []
         product_in = product_out = 1
         if i < len(before):
-            group_in.append(i)
+            axes_in.append(i)
             product_in = before[i]
             i += 1
         if j < len(after):
-            group_out.append(j)
+            axes_out.append(j)
             product_out = after[j]
             j += 1
         while product_in != product_out:
             if product_in < product_out and i < len(before):
                 product_in *= before[i]
-                group_in.append(i)
+                axes_in.append(i)
                 i += 1
             elif product_out < product_in and j < len(after):
                 product_out *= after[j]
-                group_out.append(j)
+                axes_out.append(j)
                 j += 1
             else:
                 raise UnfollowedError("shapes of a reshape do not match")
-        groups.append((group_in, group_out))
-    return groups
+        runs.append((axes_in, axes_out))
+    return runs

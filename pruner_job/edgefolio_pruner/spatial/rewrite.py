@@ -12,7 +12,7 @@ from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph_writer import Writer
 from edgefolio_pruner.spatial.layers import new_layer
 from edgefolio_pruner.spatial.operators.registry import operator_of
-from edgefolio_pruner.spatial.passes.plan import Plan
+from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan
 from edgefolio_pruner.spatial.roles import Barrier, Contraction, Map, Mixer, Move, Operand, Output
 
 __all__ = ["rewrite"]
@@ -20,7 +20,7 @@ __all__ = ["rewrite"]
 aten = torch.ops.aten
 
 
-def rewrite(plan: Plan) -> fx.GraphModule:
+def rewrite(plan: RemovalPlan) -> fx.GraphModule:
     """The smaller network as a graph module of its own."""
     writer = Writer(plan)
     for node in plan.structure.program.nodes:
@@ -115,7 +115,7 @@ def _write_mixer(writer: Writer, node: fx.Node, role: Mixer) -> fx.Node:
     here = plan.mask(role.source).ravel()
     full = writer.values.get(role.source)
     if full is None or not needed.all():
-        fill = plan.states.values[role.source]
+        fill = plan.constants.values[role.source]
         dtype = writer.program.constant(argument(node, "weight")).dtype
         held = writer.hold(f"channel_constants.{node.name}", torch.from_numpy(np.ascontiguousarray(fill)).to(dtype))
         shape: list[Any] = [writer.batch_size(), *fill.shape[1:]]

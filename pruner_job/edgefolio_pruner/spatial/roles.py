@@ -33,7 +33,7 @@ class Effect(Enum):
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the network: its channels are there whether anybody reads them or not."""
+    """An input of the network: its channels stay, read or not."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Zeros(Enum):
 class Map:
     """An elementwise function of ``operands``, evaluated by ``function`` on tensors of the operands' values.
 
-    ``finite`` tells whether every finite operand gives a finite result: only then may a slot nobody reads hold
-    any number.
+    ``finite`` tells whether every finite operand gives a finite result: only then may an unread slot hold any
+    number.
     """
 
     operands: tuple[Operand, ...]

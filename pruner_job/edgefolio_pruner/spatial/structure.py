@@ -1,4 +1,4 @@
-"""The channels of a program: which value carries which, and which must live and die together."""
+"""The channels of a program: which slots of which values hold which channel, with ties resolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Union of channels: rules of operators give values their channels and tie those that must live and die together."""
+"""Builder of a :class:`Structure`: rules of operators give values channels and tie those that go together."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from edgefolio_pruner.methods import DENSE, CandidateWeights
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
-from edgefolio_pruner.stages.graph_cache import Captures
+from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.probe import make_probe, probe_samples
 from edgefolio_pruner.work.directory import WorkDirectory
 
@@ -62,8 +62,8 @@ class CandidateRecord(Record):
 class CandidateMaker:
     """Makes candidates of one source."""
 
-    def __init__(self, source: MakingSource, captures: Captures, *, work: WorkDirectory, threads: int) -> None:
-        self._source, self._captures, self._work, self._threads = source, captures, work, threads
+    def __init__(self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int) -> None:
+        self._source, self._graphs, self._work, self._threads = source, graphs, work, threads
 
     def make(self, weights: Sequence[CandidateWeights], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
         """The candidate of each of ``weights`` with the path of its ONNX file. Raises if one is not what it must be."""
@@ -154,7 +154,7 @@ class CandidateMaker:
     def _prune(
         self, name: str, state: dict[str, torch.Tensor]
     ) -> tuple[torch.nn.Module, ExactnessProof, tuple[LayerKept, ...], int]:
-        captured = self._captures.model.with_state(state)
+        captured = self._graphs.model.with_state(state)
         compressed = compress(captured)
         samples = torch.from_numpy(self._source.data.validation.images[:_EXACTNESS_SAMPLES])
         exactness = prove_exact(self._source.build_with(state), captured, compressed, samples)

@@ -1,4 +1,4 @@
-"""The network as a graph, captured once for everything that needs it, when it is first needed."""
+"""Cache of the captured graph: made at its first use, shared by all candidates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 
-class Captures:
+class GraphCache:
     """The graph of one source, with freshly initialised weights."""
 
     def __init__(self, source: MakingSource) -> None:

@@ -1,4 +1,4 @@
-"""From measured candidates to the draft of a manifest."""
+"""Selection of variants from measured candidates, and the draft of the manifest."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from edgefolio.specification import ModelPortfolio, Selection
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
-from edgefolio_pruner.stages.variant_selection import Candidate, Choice, Rules, select
+from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn")
 
 
-def choose(candidates: Sequence[CandidateRecord], profiles: Mapping[str, Profile], portfolio: ModelPortfolio) -> Choice:
+def choose(
+    candidates: Sequence[CandidateRecord], profiles: Mapping[str, Profile], portfolio: ModelPortfolio
+) -> SelectionResult:
     """Select by validation accuracy, median latency of the request batch, and memory while serving."""
     batch = portfolio.spec.profiling.batch_sizes[-1]
     measured = []
@@ -52,7 +54,7 @@ def draft_manifest(
     source: MakingSource,
     candidates: Sequence[CandidateRecord],
     profiles: Mapping[str, Profile],
-    choice: Choice,
+    choice: SelectionResult,
     duplicates: Mapping[str, str],
     test_accuracies: Mapping[str, Accuracy],
 ) -> Manifest:

@@ -13,7 +13,7 @@ from edgefolio_pruner.inputs import load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
-from edgefolio_pruner.stages.graph_cache import Captures
+from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
 
@@ -43,11 +43,11 @@ def make_piece(
         )
     work = WorkDirectory(work_directory)
     with work.occupied(), no_space_left(work.path):
-        captures = Captures(source)
-        work.result("prunable-groups", source.record, captures.require_prunable)
+        graphs = GraphCache(source)
+        work.result("prunable-groups", source.record, graphs.require_prunable)
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
         weights = methods.make_piece(methods.asked_for(portfolio, known_methods), piece, bench)
-        made = CandidateMaker(source, captures, work=work, threads=threads).make(weights, progress=progress)
+        made = CandidateMaker(source, graphs, work=work, threads=threads).make(weights, progress=progress)
     names = tuple(record.name for record, _ in made)
     progress(stage="candidates", fraction=1.0, message=f"{', '.join(names)}: proven and exported")
     return names

@@ -1,7 +1,7 @@
-"""Which candidates become the portfolio. Pure: measurements in, names and reasons out.
+"""Selection of variants, a thinned Pareto front. Pure: measurements in, names and reasons out.
 
 A candidate covers another one if it is at least as good within an epsilon in accuracy, latency and memory: the other
-makes no difference to anybody and is left out. Candidates are taken best first (in units of the epsilons), so each one
+makes no difference and is left out. Candidates are taken best first (in units of the epsilons), so each one
 that is left out is covered by one that is kept. The most accurate and the fastest are kept in any case. If more remain
 than the portfolio may hold, those are taken whose latencies lie farthest apart on a logarithmic scale.
 """
@@ -46,7 +46,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SelectionResult:
     """The portfolio: names from the least to the most accurate, and every other candidate with its reason."""
 
     chosen: tuple[str, ...]
@@ -54,10 +54,10 @@ class Choice:
     accuracy_floor_met: bool
 
 
-def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> Choice:
+def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> SelectionResult:
     """Choose from ``candidates`` (names differ); ``dense`` names the one that losses are counted from.
 
-    If nobody meets the accuracy floor the dense model alone is chosen and ``accuracy_floor_met`` is false. The result
+    If none meets the accuracy floor the dense model alone is chosen and ``accuracy_floor_met`` is false. The result
     does not depend on the order of ``candidates``.
     """
     ordered = sorted(candidates, key=_preference)
@@ -72,7 +72,7 @@ def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> Choi
             reasons[candidate.name] = problem
     if not able:
         reasons.pop(dense)
-        return _choice([reference], reasons, accuracy_floor_met=False)
+        return _result([reference], reasons, accuracy_floor_met=False)
     kept = _uncovered(able, rules, reasons)
     if len(kept) > rules.max_variants:
         spread = _spread(kept, rules.max_variants)
@@ -82,7 +82,7 @@ def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> Choi
                     f"the portfolio holds at most {rules.max_variants}, and the others spread the latencies better"
                 )
         kept = spread
-    return _choice(kept, reasons, accuracy_floor_met=True)
+    return _result(kept, reasons, accuracy_floor_met=True)
 
 
 def covers(one: Candidate, other: Candidate, rules: Rules) -> bool:
@@ -188,8 +188,8 @@ def _spread(kept: Sequence[Candidate], count: int) -> list[Candidate]:
     return [by_latency[index] for index in path]
 
 
-def _choice(kept: Sequence[Candidate], reasons: dict[str, str], *, accuracy_floor_met: bool) -> Choice:
-    return Choice(
+def _result(kept: Sequence[Candidate], reasons: dict[str, str], *, accuracy_floor_met: bool) -> SelectionResult:
+    return SelectionResult(
         chosen=tuple(candidate.name for candidate in sorted(kept, key=_preference, reverse=True)),
         rejected=tuple(Rejection(name=name, reason=reason) for name, reason in sorted(reasons.items())),
         accuracy_floor_met=accuracy_floor_met,

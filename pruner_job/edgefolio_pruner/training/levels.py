@@ -34,7 +34,7 @@ from edgefolio_pruner.training.masks import (
     target_of,
 )
 from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_digest
-from edgefolio_pruner.training.trainer import LevelTrainer, Plan, Position, part
+from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Position, part
 
 if TYPE_CHECKING:
     from edgefolio_pruner.spatial import ChannelGroup
@@ -137,7 +137,7 @@ class _Run:
 
     def train(self, level: int, before: list[TrainedLevel]) -> TrainedLevel:
         """Train ``level`` from its checkpoint, or from the level before it."""
-        plan = self._plan(level)
+        schedule = self._level_schedule(level)
         module = self._build()
         checkpoint = read_tensors(self._folder / "checkpoint.safetensors")
         if checkpoint is not None and checkpoint.record.get("level") == level:
@@ -150,27 +150,27 @@ class _Run:
         else:
             masks = self._begin(module, level, before)
             trainer = LevelTrainer(module, masks, self._specification, self._precision)
-            position = Position(step=plan.first_step, seconds=0.0, loss=0.0)
+            position = Position(step=schedule.first_step, seconds=0.0, loss=0.0)
         if level == 0 and self._records_rewinding and position.step <= self._specification.rewind_step:
-            position = self._advance(trainer, plan, position, until=self._specification.rewind_step)
+            position = self._advance(trainer, schedule, position, until=self._specification.rewind_step)
             write_tensors(self._folder / "rewind.safetensors", module.state_dict())
-        position = self._advance(trainer, plan, position, until=plan.steps)
+        position = self._advance(trainer, schedule, position, until=schedule.steps)
         return self._finish(level, module, masks, position.seconds, before)
 
-    def _advance(self, trainer: LevelTrainer, plan: Plan, position: Position, *, until: int) -> Position:
+    def _advance(self, trainer: LevelTrainer, schedule: LevelSchedule, position: Position, *, until: int) -> Position:
         def pause(reached: Position) -> None:
-            record = {"level": plan.level, "step": reached.step, "seconds": reached.seconds}
+            record = {"level": schedule.level, "step": reached.step, "seconds": reached.seconds}
             write_tensors(self._folder / "checkpoint.safetensors", trainer.tensors(), record)
 
         def report(reached: Position) -> None:
-            done = (reached.step - plan.first_step) / max(plan.steps - plan.first_step, 1)
-            epochs = max(-(-plan.steps // self._batches.per_epoch), 1)
+            done = (reached.step - schedule.first_step) / max(schedule.steps - schedule.first_step, 1)
+            epochs = max(-(-schedule.steps // self._batches.per_epoch), 1)
             epoch = min(reached.step // self._batches.per_epoch + 1, epochs)
-            self._report(plan.level, done, f"epoch {epoch}/{epochs}, loss {reached.loss:.3f}")
+            self._report(schedule.level, done, f"epoch {epoch}/{epochs}, loss {reached.loss:.3f}")
 
         return trainer.run(
             self._batches,
-            plan,
+            schedule,
             seed=self._seed,
             start=position,
             until=until,
@@ -234,23 +234,23 @@ class _Run:
         self._report(level, 1.0, f"validation accuracy {result.validation_accuracy_percent:.2f} %")
         return result
 
-    def _plan(self, level: int) -> Plan:
+    def _level_schedule(self, level: int) -> LevelSchedule:
         specification, per_epoch = self._specification, self._batches.per_epoch
         peak = float(specification.learning_rate)
         if level == 0:
             epochs = 0 if self._given else specification.dense_epochs
-            return Plan(level=0, first_step=0, steps=epochs * per_epoch, first_epoch=0, peak_rate=peak)
+            return LevelSchedule(level=0, first_step=0, steps=epochs * per_epoch, first_epoch=0, peak_rate=peak)
         steps = specification.epochs_per_level * per_epoch
         if self._rewinds:
             # As the weights, so the schedule and the order of the samples go back to the step of the rewinding.
             first = min(specification.rewind_step, steps)
-            return Plan(level=level, first_step=first, steps=steps, first_epoch=0, peak_rate=peak)
+            return LevelSchedule(level=level, first_step=first, steps=steps, first_epoch=0, peak_rate=peak)
         if specification.level_learning_rate is not None:
             peak = float(specification.level_learning_rate)
         else:
             peak *= _LEVEL_RATE_SHARE
         epochs_before = specification.dense_epochs + (level - 1) * specification.epochs_per_level
-        return Plan(level=level, first_step=0, steps=steps, first_epoch=epochs_before, peak_rate=peak)
+        return LevelSchedule(level=level, first_step=0, steps=steps, first_epoch=epochs_before, peak_rate=peak)
 
     @property
     def _rewinds(self) -> bool:

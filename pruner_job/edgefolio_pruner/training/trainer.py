@@ -21,7 +21,7 @@ _REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class LevelSchedule:
     """The steps of one level: ``first_step``..``steps``-1 of its schedule.
 
     With n batches per epoch, step s is in epoch ``first_epoch`` + s // n.
@@ -65,7 +65,7 @@ class LevelTrainer:
     def run(
         self,
         batches: Batches,
-        plan: Plan,
+        schedule: LevelSchedule,
         *,
         seed: int,
         start: Position,
@@ -74,7 +74,7 @@ class LevelTrainer:
         on_report: Callable[[Position], None],
         checkpoint_seconds: float,
     ) -> Position:
-        """Train from ``start`` up to step ``until`` (excluded) of ``plan``.
+        """Train from ``start`` up to step ``until`` (excluded) of ``schedule``.
 
         ``on_pause`` is called at the end of each epoch and every ``checkpoint_seconds``, between two steps;
         ``on_report`` about twice a second.
@@ -83,10 +83,10 @@ class LevelTrainer:
         saved = reported = time.monotonic()
         position = start
         for step in range(start.step, until):
-            rate = learning_rate(self._specification.schedule, step=step, steps=plan.steps, peak=plan.peak_rate)
-            epoch, place = plan.first_epoch + step // batches.per_epoch, step % batches.per_epoch
+            rate = learning_rate(self._specification.schedule, step=step, steps=schedule.steps, peak=schedule.peak_rate)
+            epoch, place = schedule.first_epoch + step // batches.per_epoch, step % batches.per_epoch
             images, labels = batches.batch(epoch=epoch, position=place)
-            seed_step(seed=seed, level=plan.level, step=step)
+            seed_step(seed=seed, level=schedule.level, step=step)
             loss = self._step(images, labels, rate)
             now = time.monotonic()
             mean = loss if not position.loss else position.loss + 0.05 * (loss - position.loss)

@@ -1,4 +1,4 @@
-"""Keep a work directory's copy up to date while the work goes on, from a thread of its own."""
+"""Background thread that keeps a work directory's copy in the object store up to date."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 from edgefolio.errors import EdgefolioError
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.work.mirror import RemoteWork, SupersededError
+from edgefolio_pruner.work.mirror import SupersededError, WorkMirror
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +17,13 @@ SECONDS_BETWEEN_COPIES = 10.0
 _UNDISTURBED_STAGE = "profile"
 
 
-class KeptUp:
-    """A context in which ``remote`` follows its folder; at the end it holds all of it, also after a failure.
+class BackgroundSync:
+    """A context in which ``remote`` is brought up to date every few seconds, and once more at the end or a failure.
 
-    A store that does not answer in between holds up nothing: more is then lost if the node is lost, too.
+    A store that does not answer in between delays nothing; more is then lost if the node is lost, too.
     """
 
-    def __init__(self, remote: RemoteWork, *, seconds: float = SECONDS_BETWEEN_COPIES) -> None:
+    def __init__(self, remote: WorkMirror, *, seconds: float = SECONDS_BETWEEN_COPIES) -> None:
         self._remote, self._seconds = remote, seconds
         self._busy = threading.Lock()
         self._ending = threading.Event()
@@ -31,7 +31,7 @@ class KeptUp:
         self._stage = ""
         self._thread = threading.Thread(target=self._follow, name="work-directory", daemon=True)
 
-    def __enter__(self) -> KeptUp:
+    def __enter__(self) -> BackgroundSync:
         self._thread.start()
         return self
 

@@ -96,7 +96,7 @@ class WorkDirectory:
         return value if value is not None and usable(value) else None
 
     def keep(self, stage: str, key: Mapping[str, Any], value: Any) -> Any:
-        """File ``value``, with the inputs it depends on beside it for whoever looks; ``value``."""
+        """File ``value`` with the inputs it depends on, for people to read; return it."""
         path = self._named(f"{stage}-{self._short(key)}.json")
         document = {"format": FORMAT, "inputs": key, "value": value}
         write_durably(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), field=_FIELD)

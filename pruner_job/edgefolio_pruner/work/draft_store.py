@@ -1,4 +1,4 @@
-"""What a making has decided to publish, kept before it is: from then on every run of it publishes the same."""
+"""The draft of a manifest, kept before it is published: from then on every run of the making publishes the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgefolio_pruner.work.directory import WorkDirectory
 _STAGE = "decided"
 
 
-class Decision:
+class DraftStore:
     """The draft that the making called ``making`` publishes as ``model``, and where its files lie."""
 
     def __init__(self, work: WorkDirectory, *, making: str, model: str) -> None:
@@ -29,7 +29,7 @@ class Decision:
         self._work.keep(_STAGE, self._key, value)
 
     def kept(self) -> tuple[Manifest, dict[str, Path]] | None:
-        """What an earlier run decided; ``None`` if none did, or a file of it is gone or damaged."""
+        """What an earlier run kept; ``None`` if none did, or a file of it is gone or damaged."""
         value = self._work.kept(_STAGE, self._key)
         try:
             return self._read(value) if value is not None else None

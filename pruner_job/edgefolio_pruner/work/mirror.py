@@ -113,7 +113,7 @@ class _Held:
     sent: dict[str, tuple[_Signature, _Entry]] = field(default_factory=dict)
 
 
-class RemoteWork:
+class WorkMirror:
     """One slot of a work directory in an object store, and the folder that it is a copy of; for one thread at a time.
 
     Methods raise :class:`~edgefolio.errors.UserError` if the store cannot be reached.
@@ -124,7 +124,7 @@ class RemoteWork:
         self._held = _Held(_Index(owner=secrets.token_hex(16)))
 
     @classmethod
-    def open(cls, uri: str, folder: Path, *, slot: str = MAIN) -> RemoteWork:
+    def open(cls, uri: str, folder: Path, *, slot: str = MAIN) -> WorkMirror:
         """The slot at ``uri``, and the local ``folder``."""
         return cls(open_storage(uri, field=_FIELD, create=True), folder, slot=slot)
 

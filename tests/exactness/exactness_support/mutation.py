@@ -24,7 +24,7 @@ def compress_without_heaviest_constant(captured: CapturedModel) -> Compressed | 
     def weigh(plan: Any, node: Any, role: Any) -> Any:
         nonlocal heaviest
         folded = right(plan, node, role)
-        values = np.where(folded, plan.states.values[role.source].ravel()[role.columns], 0.0)
+        values = np.where(folded, plan.constants.values[role.source].ravel()[role.columns], 0.0)
         needed = plan.needs.slots[node].reshape(role.groups, role.outputs_per_group)
         summed = plan.matrices[role].weight.double().sum(-1).numpy()
         added = np.abs(np.where(needed[:, :, None], summed, 0.0)).max(axis=1) * np.abs(values)

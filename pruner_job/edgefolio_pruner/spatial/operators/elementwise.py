@@ -156,7 +156,7 @@ def _set_map(builder: Builder, node: fx.Node, role: Map) -> None:
         for _, channels in described:
             builder.pin(channels, "channels spread by broadcasting")
     if not role.finite:
-        # A slot that nobody reads may hold any number; here that number must stay meaningful.
+        # An unread slot may hold any number; here any number must give a finite result.
         for _, channels in described:
             builder.pin(channels, f"operator {node.target} is not finite everywhere")
         builder.pin(result, f"operator {node.target} is not finite everywhere")

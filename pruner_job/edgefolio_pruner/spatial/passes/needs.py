@@ -1,4 +1,4 @@
-"""The backward pass: which channels anybody reads.
+"""Need analysis, the backward pass: which channels some layer or output reads.
 
 Need is found per slot of every value, from the outputs towards the inputs. A layer needs a channel if one of its needed
 rows has a weight that is not zero for it, unless the layer can do without the channel: it is zero, or it is constant
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from edgefolio_pruner.spatial.passes.states import State, States, operand_states
+from edgefolio_pruner.spatial.passes.constant_propagation import ChannelConstants, Constancy, operand_constants
 from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Barrier, Contraction, Map, Mixer, Move, Output, Zeros
 from edgefolio_pruner.spatial.structure import Structure
@@ -51,7 +51,7 @@ class Needs:
 
 def find_needs(
     structure: Structure,
-    states: States,
+    constants: ChannelConstants,
     matrices: Matrices,
     *,
     merges: Mapping[fx.Node, list[Merge]],
@@ -67,7 +67,7 @@ def find_needs(
     shared = [nodes for nodes in sites.values() if len(nodes) > 1]
     forced: dict[fx.Node, Mask] = {}
     while True:
-        needs = _pass(structure, states, matrices, merges, forced, ignore_soft)
+        needs = _pass(structure, constants, matrices, merges, forced, ignore_soft)
         settled = True
         for nodes in shared:
             union = np.logical_or.reduce([needs.reads[node] for node in nodes])
@@ -81,7 +81,7 @@ def find_needs(
 
 def _pass(
     structure: Structure,
-    states: States,
+    constants: ChannelConstants,
     matrices: Matrices,
     merges: Mapping[fx.Node, list[Merge]],
     forced: Mapping[fx.Node, Mask],
@@ -97,12 +97,12 @@ def _pass(
         elif isinstance(role, Move):
             _move(needs, node, role)
         elif isinstance(role, Map):
-            _map(structure, states, needs, node, role)
+            _map(structure, constants, needs, node, role)
         elif isinstance(role, Mixer):
             if needs.slots[node].any():
-                needs.slots[role.source] |= states.codes[role.source] >= State.BORDER
+                needs.slots[role.source] |= constants.codes[role.source] >= Constancy.BORDER
         elif isinstance(role, Contraction):
-            _contract(needs, states, matrices, node, role, merges.get(node, []), forced.get(node), ignore_soft)
+            _contract(needs, constants, matrices, node, role, merges.get(node, []), forced.get(node), ignore_soft)
     return needs
 
 
@@ -117,14 +117,15 @@ def _move(needs: Needs, node: fx.Node, role: Move) -> None:
         start += size
 
 
-def _map(structure: Structure, states: States, needs: Needs, node: fx.Node, role: Map) -> None:
+def _map(structure: Structure, constants: ChannelConstants, needs: Needs, node: fx.Node, role: Map) -> None:
     wanted = needs.slots[node]
     if not wanted.any():
         return
     masks = [wanted] * len(role.operands)
     if role.zeros is not Zeros.ORDINARY:
         zero = [
-            operand_states(structure, states, operand, wanted.shape)[0] == State.ZERO for operand in role.operands[:2]
+            operand_constants(structure, constants, operand, wanted.shape)[0] == Constancy.ZERO
+            for operand in role.operands[:2]
         ]
         if role.zeros in (Zeros.ABSORB, Zeros.SCALE):
             masks[0] = wanted & ~zero[1]
@@ -148,7 +149,7 @@ def reduce_to(mask: Mask, shape: tuple[int, ...]) -> Mask:
 
 def _contract(
     needs: Needs,
-    states: States,
+    constants: ChannelConstants,
     matrices: Matrices,
     node: fx.Node,
     role: Contraction,
@@ -158,10 +159,10 @@ def _contract(
 ) -> None:
     matrix = matrices[role]
     rows = needs.slots[node].reshape(role.groups, role.outputs_per_group)
-    codes = states.codes[role.source].ravel()[role.columns]
+    codes = constants.codes[role.source].ravel()[role.columns]
     weighty = _any_row(matrix.nonzero, rows)
-    reads = weighty & (codes >= State.BORDER)
-    soft = (codes == State.CONSTANT) & weighty
+    reads = weighty & (codes >= Constancy.BORDER)
+    soft = (codes == Constancy.CONSTANT) & weighty
     if soft.any():
         soft &= _any_row(matrix.exposed, rows)
     for merge in merges:

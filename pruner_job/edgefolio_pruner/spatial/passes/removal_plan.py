@@ -1,4 +1,4 @@
-"""What to keep: both passes' findings turned into one decision per channel."""
+"""Which channels are kept: the results of both passes, and what shapes demand."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
+from edgefolio_pruner.spatial.passes.constant_propagation import ChannelConstants, Constancy, propagate_constants
 from edgefolio_pruner.spatial.passes.needs import Merge, Needs, find_needs, reduce_to
-from edgefolio_pruner.spatial.passes.states import State, States, propagate
 from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Contraction, Map
 from edgefolio_pruner.spatial.structure import Structure
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["RemovalPlan", "plan_removal"]
 
 Mask = NDArray[np.bool_]
 _ROUNDS = 8
 
 
 @dataclass
-class Plan:
+class RemovalPlan:
     """``keep`` (one entry per channel) decides shapes; ``needs`` decides which weights matter within them."""
 
     structure: Structure
-    states: States
+    constants: ChannelConstants
     matrices: Matrices
     needs: Needs
     keep: Mask
@@ -52,20 +52,20 @@ class Plan:
         return node in self.structure.channels and not self.mask(node).any()
 
 
-def make_plan(structure: Structure) -> Plan:
+def plan_removal(structure: Structure) -> RemovalPlan:
     """Run both passes, merge constants that meet zero padding into one channel, and settle what stays."""
     matrices = Matrices(structure.program)
-    states = propagate(structure, matrices)
+    constants = propagate_constants(structure, matrices)
     merges: dict[fx.Node, list[Merge]] = defaultdict(list)
     merged = np.zeros(structure.count, dtype=bool)
     for _ in range(_ROUNDS):
-        found = _find_merges(structure, states, matrices, merges, merged)
+        found = _find_merges(structure, constants, matrices, merges, merged)
         if not found:
             break
-    needs = find_needs(structure, states, matrices, merges=merges)
+    needs = find_needs(structure, constants, matrices, merges=merges)
     wanted = _wanted(structure, needs)
     keep = _settle(structure, wanted | structure.pinned_mask)
-    return Plan(structure, states, matrices, needs, keep, wanted, dict(merges), merged)
+    return RemovalPlan(structure, constants, matrices, needs, keep, wanted, dict(merges), merged)
 
 
 def _wanted(structure: Structure, needs: Needs) -> Mask:
@@ -79,13 +79,17 @@ def _wanted(structure: Structure, needs: Needs) -> Mask:
 
 
 def _find_merges(
-    structure: Structure, states: States, matrices: Matrices, merges: dict[fx.Node, list[Merge]], merged: Mask
+    structure: Structure,
+    constants: ChannelConstants,
+    matrices: Matrices,
+    merges: dict[fx.Node, list[Merge]],
+    merged: Mask,
 ) -> bool:
     """Add merges of constant channels that only layers with zero padding read; whether any was found."""
-    needs = find_needs(structure, states, matrices, merges=merges)
+    needs = find_needs(structure, constants, matrices, merges=merges)
     if not any(soft.any() for soft in needs.soft.values()):
         return False
-    firmly = _wanted(structure, find_needs(structure, states, matrices, merges=merges, ignore_soft=True))
+    firmly = _wanted(structure, find_needs(structure, constants, matrices, merges=merges, ignore_soft=True))
     free = ~(firmly | structure.pinned_mask | merged)
     uses: dict[str, int] = defaultdict(int)
     for _, role in structure.contractions():
@@ -99,11 +103,11 @@ def _find_merges(
         if not candidates.any():
             continue
         soft = needs.soft[node]
-        codes = states.codes[role.source].ravel()[role.columns]
-        value = states.values[role.source].ravel()[role.columns]
+        codes = constants.codes[role.source].ravel()[role.columns]
+        value = constants.values[role.source].ravel()[role.columns]
         # Changing a shared weight's columns would have to suit all its call sites.
         blocked = uses[str(role.weight.target)] > 1
-        for group, column in np.argwhere(candidates & ((codes == State.CONSTANT) | soft)).tolist():
+        for group, column in np.argwhere(candidates & ((codes == Constancy.CONSTANT) | soft)).tolist():
             channel = int(channels[group, column])
             if (blocked and soft[group, column]) or (node, group) in values[channel]:
                 free[channel] = False
