@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
-from edgefolio.specification.conditions import Condition, Failure, time_text, truncated, with_condition
+from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
@@ -30,8 +30,6 @@ ACKNOWLEDGE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 15.0
 #: Relative change of a figure up to which it counts as unchanged.
 _RELATIVE_DEADBAND = 0.2
-#: Status, reason and message of a condition.
-_ConditionValue = tuple[Literal["True", "False", "Unknown"], str, str]
 
 
 class StatusWriter:
@@ -152,7 +150,7 @@ class StatusWriter:
         )
 
     def _conditions_now(self, cycle: CycleResult, now: float, *, alone: bool) -> tuple[Condition, ...]:
-        found: dict[str, _ConditionValue] = {
+        found: dict[str, ConditionValue] = {
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": _objectives_met(cycle.decision),
@@ -164,7 +162,7 @@ class StatusWriter:
         return conditions
 
 
-def _ready(cycle: CycleResult) -> _ConditionValue:
+def _ready(cycle: CycleResult) -> ConditionValue:
     """Whether a verified variant answers clients."""
     served, observation = cycle.served, cycle.observation
     if not cycle.synced.available:
@@ -178,7 +176,7 @@ def _ready(cycle: CycleResult) -> _ConditionValue:
     return "True", "Serving", ""
 
 
-def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _ConditionValue:
+def _synced(synced: Synced, wanted: tuple[int, str] | None) -> ConditionValue:
     """Whether the ordered revision is on disk, whole."""
     if wanted is None:
         return "False", "NothingPublished", "No revision is published yet."
@@ -195,7 +193,7 @@ def _synced(synced: Synced, wanted: tuple[int, str] | None) -> _ConditionValue:
     return "False", "Fetching", f"{count} of revision {wanted[0]} can be loaded so far."
 
 
-def _objectives_met(decision: Decision | None) -> _ConditionValue:
+def _objectives_met(decision: Decision | None) -> ConditionValue:
     if decision is None or decision.objectives_met is None:
         return "Unknown", "NotKnown", ""
     return ("True", "Met", "") if decision.objectives_met else ("False", decision.reason.value, decision.message)

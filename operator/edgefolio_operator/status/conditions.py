@@ -11,13 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from edgefolio.specification.conditions import Condition, with_condition
+from edgefolio.specification.conditions import Condition, ConditionValue, with_condition
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
-from edgefolio_operator.status.informational_conditions import ConditionValue
-
-Status = Literal["True", "False", "Unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)

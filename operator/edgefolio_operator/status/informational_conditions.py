@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+from edgefolio.specification.conditions import ConditionValue
 from edgefolio_operator.cluster_state.resource_usage import Usage
 from edgefolio_operator.endpoints.adoption_preflight import incompatible, remedy
 from edgefolio_operator.endpoints.resource_view import ResourceView
@@ -14,8 +15,6 @@ from edgefolio_operator.ownership import PortfolioKey, display_name
 Object = Mapping[str, Any]
 #: The conditions of this module.
 INFORMATIONAL_CONDITIONS = ("NodeMetricsAvailable", "Conflicted", "Compatible")
-#: Status, reason and message of a condition.
-ConditionValue = tuple[Literal["True", "False", "Unknown"], str, str]
 
 NAMESPACED = (
     "The operator looks after single namespaces: it reads neither nodes nor namespaces, so that their annotations, the "

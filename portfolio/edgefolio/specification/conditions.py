@@ -23,6 +23,9 @@ ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_
 Message = Annotated[str, Field(max_length=1024)]
 Generation = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+ConditionStatus = Literal["True", "False", "Unknown"]
+#: Status, reason and message of a condition.
+ConditionValue = tuple[ConditionStatus, str, str]
 #: Name of a variant, as in the manifest.
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", max_length=63)]
 RevisionNumber = Annotated[int, Field(ge=1, le=2**24)]
@@ -45,7 +48,7 @@ class Condition(StatusRecord):
 
     type: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=63)]
     """Name of the condition."""
-    status: Literal["True", "False", "Unknown"]
+    status: ConditionStatus
     """Whether it holds."""
     observed_generation: Generation | None = None
     """Generation of the object that this is about."""
@@ -66,7 +69,7 @@ def with_condition(
     conditions: Sequence[Condition],
     *,
     type: str,
-    status: Literal["True", "False", "Unknown"],
+    status: ConditionStatus,
     reason: str,
     message: str = "",
     observed_generation: int | None = None,
