@@ -24,7 +24,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from edgefolio.contract.job_report import MAKING_VARIABLE, FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.job_report import (
+    MAKING_VARIABLE,
+    FailureReport,
+    ProgressLine,
+    PublishedReport,
+    write_termination_message,
+)
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
@@ -192,7 +198,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _told_to_end)
     exit_code, report = run(parsed.file, Task(parsed))
     if report is not None:
-        leave(report)
+        write_termination_message(report)
     return exit_code
 
 
