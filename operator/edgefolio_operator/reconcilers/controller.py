@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 WORKERS = 8
 #: A portfolio that is worked on for so long is named in the log.
 _HANGING_SECONDS = 60.0
-_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LOOKS = 2.0
 _TRANSIENT = (aiohttp.ClientError, OSError, TimeoutError)
 
 
