@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edgefolio.contract.job_report import FailureReport, PublishedReport, leave
+from edgefolio.contract.job_report import FailureReport, PublishedReport, write_termination_message
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository, layout
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--manifest-digest", help="the one with this digest instead of the current one")
     parsed = parser.parse_args(arguments)
     report = look(parsed.repository, parsed.model, revision=parsed.revision, manifest_digest=parsed.manifest_digest)
-    leave(report)
+    write_termination_message(report)
     return EXIT_OK if isinstance(report, PublishedReport) else EXIT_FAILURE
 
 

@@ -1,4 +1,4 @@
-"""Which failures to reach a remote place last until somebody mends them, and which may pass by themselves.
+"""Classification of remote failures: lasting ones need a user, transient ones may pass by themselves.
 
 Every driver of fsspec raises its own kinds, so that they are told apart by what they have in common.
 """

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport, leave
+from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport, write_termination_message
 from edgefolio.contract.log_format import log_as_json, log_line
 from edgefolio.contract.pod import INDEX_VARIABLE, MAKING_VARIABLE
 from edgefolio.contract.work_pieces import pieces_of
@@ -196,7 +196,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _told_to_end)
     exit_code, report = run(parsed.file, Task(parsed))
     if report is not None:
-        leave(report)
+        write_termination_message(report)
     return exit_code
 
 

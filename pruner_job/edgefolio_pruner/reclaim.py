@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edgefolio.contract.job_report import FailureReport, leave
+from edgefolio.contract.job_report import FailureReport, write_termination_message
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK
 from edgefolio.repository import Repository
 from edgefolio.repository.removal import remove_model
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     try:
         removed = remove_model(Repository.open(parsed.repository, field=_FIELD), parsed.model)
     except Exception as error:
-        leave(FailureReport.of(error))
+        write_termination_message(FailureReport.of(error))
         return EXIT_FAILURE
     print(f"deleted: revisions {', '.join(map(str, removed)) or 'none'} of model {parsed.model!r}", flush=True)
     return EXIT_OK

@@ -8,6 +8,7 @@ the next one when the last was answered. Seeded, so that a scenario always gives
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import random
 from collections import deque
@@ -19,7 +20,6 @@ from edgefolio.decision.recording.traces import (
     DecisionRecord,
     ExpectedChange,
     cycle_line,
-    expected_line,
     failed_line,
     header_line,
     switched_line,
@@ -132,7 +132,7 @@ class Run:
         return found
 
     def text(self) -> str:
-        return "".join([*self.lines, *(expected_line(change) for change in self.changes)])
+        return "".join([*self.lines, *(_expected_line(change) for change in self.changes)])
 
     def active_at(self, seconds: float) -> str | None:
         return next((name for at, name in reversed(self.active) if at <= seconds), None)
@@ -341,3 +341,12 @@ def _probe(scenario: Scenario, active: VariantProfile | None, seconds: float) ->
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
+
+
+def _expected_line(change: ExpectedChange) -> str:
+    """The line of a trace that demands a change of the decision."""
+    record = change.decision
+    document: dict[str, object] = {"at": change.at, "action": record.action.value, "reason": record.reason.value}
+    if record.target is not None:
+        document["target"] = record.target
+    return json.dumps({"expected": document}, separators=(",", ":"), ensure_ascii=False) + "\n"

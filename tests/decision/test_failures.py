@@ -6,7 +6,7 @@ from building import NOW, observation, quarantined, repeated, traffic
 from simulator import SWITCHING
 
 from edgefolio.decision import state_after_failure, state_after_switch
-from edgefolio.decision.state import rebased
+from edgefolio.decision.state import sanitized
 from edgefolio.decision.types import Action, Reason, State
 
 
@@ -39,8 +39,8 @@ def test_quarantine_doubles_and_is_forgotten_long_after() -> None:
     assert state.quarantined[0].until == NOW + 70 + 120
     state = state_after_switch(state, variant="mid", now=NOW + 200)
     assert state.quarantined[0].failures == 2
-    assert rebased(state, now=NOW + 300, switching=SWITCHING).quarantined
-    assert not rebased(state, now=NOW + 70 + 241, switching=SWITCHING).quarantined
+    assert sanitized(state, now=NOW + 300, switching=SWITCHING).quarantined
+    assert not sanitized(state, now=NOW + 70 + 241, switching=SWITCHING).quarantined
 
 
 def test_a_quarantined_variant_is_not_taken() -> None:

@@ -206,8 +206,8 @@ class FailingStorage:
     def open_at(self, path: str, **options: Any) -> BinaryIO:
         return self._storage.open_at(path, **options)
 
-    def reaching(self, path: str = "") -> contextlib.AbstractContextManager[None]:
-        return self._storage.reaching(path)
+    def translated_errors(self, path: str = "") -> contextlib.AbstractContextManager[None]:
+        return self._storage.translated_errors(path)
 
     def names(self, folder: str) -> tuple[str, ...]:
         return self._storage.names(folder)

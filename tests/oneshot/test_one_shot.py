@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.oneshot import OneShotResult, prune_ladder, prune_one_shot
+from edgefolio_pruner.oneshot import OneShotResult, prune_ladder
 from edgefolio_pruner.oneshot import targets as ladder_module
 from edgefolio_pruner.oneshot.readers import least_channels
 from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST
@@ -115,7 +115,7 @@ def test_a_rung_of_a_ladder_is_what_it_is_alone_and_equal_seeds_give_equal_bits(
 ) -> None:
     module = trained("residual")
     rung = ladder(module, digits, 75, 50, seed=3)[1]
-    alone = prune_one_shot(module=module, calibration=digits.calibration, macs_percent=50, seed=3, threads=1)
+    (alone,) = ladder(module, digits, 50, seed=3)
     assert rung.kept == alone.kept
     assert all(torch.equal(tensor, alone.state[name]) for name, tensor in rung.state.items())
 
@@ -124,7 +124,7 @@ def test_the_module_and_the_number_of_threads_stay_as_they_were(trained: Trained
     module = trained("plain").train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     threads = torch.get_num_threads()
-    result = prune_one_shot(module=module, calibration=digits.calibration, macs_percent=60, seed=0, threads=2)
+    (result,) = prune_ladder(module=module, calibration=digits.calibration, macs_percents=(60,), seed=0, threads=2)
     assert torch.get_num_threads() == threads
     assert module.training
     assert result.state.keys() == before.keys()
@@ -242,6 +242,6 @@ def test_bad_input_is_one_clear_error(name: str, trained: Trained, digits: Digit
     else:
         module, field = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "spec.methods.oneShot"
     with pytest.raises(UserError) as caught:
-        prune_one_shot(module=module, calibration=calibration, macs_percent=percent, seed=0, threads=1)
+        prune_ladder(module=module, calibration=calibration, macs_percents=(percent,), seed=0, threads=1)
     assert caught.value.field == field
     assert caught.value.remedy

@@ -230,7 +230,7 @@ def test_what_the_store_itself_finds_damaged_is_no_outage(s3_uri, monkeypatch):
     storage = open_storage(s3_uri, field="--repository")
     with (
         pytest.raises(IntegrityError, match="not the bytes that were written") as caught,
-        storage.reaching("models/m/101/model.onnx"),
+        storage.translated_errors("models/m/101/model.onnx"),
     ):
         raise FlexibleChecksumError(error_msg="Expected checksum a did not match calculated checksum: b")
     assert caught.value.location.endswith("models/m/101/model.onnx")

@@ -132,8 +132,10 @@ def cut_off(folder: Path, *, port: int, repository: Path) -> dict[str, str]:
     kubeconfig.write_text(
         yaml.safe_dump(
             {
-                "clusters": [{"cluster": {"server": f"https://{LOOPBACK}:{port}"}}],
-                "users": [{"user": {"token": "none"}}],
+                "current-context": "away",
+                "contexts": [{"name": "away", "context": {"cluster": "away", "user": "agent"}}],
+                "clusters": [{"name": "away", "cluster": {"server": f"https://{LOOPBACK}:{port}"}}],
+                "users": [{"name": "agent", "user": {"token": "none"}}],
             }
         )
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
-from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, with_condition
+from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
@@ -56,7 +56,7 @@ class StatusWriter:
         self._failure = Failure(
             location="",
             reason=failure.reason,
-            message=failure.message[:1024],
+            message=truncated(failure.message),
             revision=failure.revision,
             variant=failure.variant,
             time=time_text(self._clock()),

@@ -1,4 +1,4 @@
-"""One variant of an explanation, as the commands that explain show it: as figures of a table, and for programs."""
+"""One variant of an explanation, as table cells and as a JSON document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def figures(entry: ExplainedVariant) -> tuple[str, str, str]:
 
 
 def variant_document(entry: ExplainedVariant) -> dict[str, object]:
-    """It for programs."""
+    """The variant as a JSON document."""
     return {
         "name": entry.profile.name,
         "rank": entry.profile.rank,

@@ -1,4 +1,4 @@
-"""``edgefolio replay``: recorded decisions, taken again in virtual time."""
+"""Command ``edgefolio replay``: the decisions of a trace, taken again in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between the decision core and the ``status`` of a ModelEndpoint: what the agent reports and the operator reads.
+"""Mapping of the decision's values to the ``status`` of a ModelEndpoint: the agent reports, the operator reads.
 
 A status holds no floats and whole seconds. What is written and read again is therefore the same within a millisecond of
 latency, a percent of the compute factor and a second of time; nothing in the core depends on more. An observation is
@@ -86,7 +86,7 @@ def variant_status_of(profile: VariantProfile) -> VariantStatus:
 
 
 def profile_of(variant: VariantStatus) -> VariantProfile:
-    """What the core must know of a variant."""
+    """The profile of a variant that a status holds."""
     return PROFILE.read(variant)
 
 

@@ -1,4 +1,4 @@
-"""The last words of a making that runs as a Job: its container's termination message, at most 4 KiB.
+"""Termination message of a Job's container, at most 4 KiB: what it published, or why it failed.
 
 Success carries the digest of the manifest, which is the trust root: it reaches the endpoints through the resource's
 status, never through the repository that it vouches for. Bad input carries the same three lines that the command
@@ -28,7 +28,7 @@ LARGEST_MESSAGE_BYTES = 4096
 _ROW = tuple(VariantStatus.model_fields)
 
 
-class _Words(BaseModel):
+class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=resource_name, populate_by_name=True)
 
     def to_message(self) -> str:
@@ -39,7 +39,7 @@ class _Words(BaseModel):
         return self.model_dump(by_alias=True, mode="json")
 
 
-class PublishedReport(_Words):
+class PublishedReport(_Message):
     """A revision was published, or was already there."""
 
     kind: Literal["Published"] = "Published"
@@ -63,7 +63,7 @@ class PublishedReport(_Words):
         return {**self.model_dump(by_alias=True, mode="json", exclude={"variants"}), "variants": rows}
 
 
-class FailureReport(_Words):
+class FailureReport(_Message):
     """Nothing was published, or found.
 
     | kind | meaning |
@@ -108,8 +108,8 @@ class FailureReport(_Words):
         return f"{where}{self.problem} {self.remedy}".strip()
 
 
-class ProgressLine(_Words):
-    """One line of a Job's log: where the work stands."""
+class ProgressLine(_Message):
+    """A line of a Job's log that reports progress."""
 
     stage: Annotated[str, Field(min_length=1, max_length=63)]
     percent: Annotated[int, Field(ge=0, le=100)]
@@ -117,7 +117,7 @@ class ProgressLine(_Words):
 
     @classmethod
     def newest_in(cls, log: str) -> ProgressLine | None:
-        """The last line of ``log`` that is one; whatever else a container prints is passed over."""
+        """The last progress line in ``log``; other output of the container is skipped."""
         for line in reversed(log.split("\n")):
             try:
                 return cls.model_validate_json(line)
@@ -138,8 +138,8 @@ def report_of_message(text: str) -> PublishedReport | FailureReport | None:
         return None
 
 
-def leave(report: PublishedReport | FailureReport) -> None:
-    """Print ``report``, and leave it as the container's termination message."""
+def write_termination_message(report: PublishedReport | FailureReport) -> None:
+    """Print ``report``, and write it where Kubernetes reads the container's termination message."""
     message = report.to_message()
     print(message, flush=True)
     path = Path(os.environ.get(TERMINATION_MESSAGE_VARIABLE, TERMINATION_MESSAGE))

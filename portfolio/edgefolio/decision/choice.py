@@ -32,7 +32,7 @@ from edgefolio.decision.types import MEMORY_PRESSURE, Objectives, Prediction, Va
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """A profile with what is predicted of it now."""
+    """The judgement of one variant: its profile and what is predicted of it now."""
 
     profile: VariantProfile
     prediction: Prediction

@@ -23,13 +23,13 @@ import math
 from dataclasses import replace
 
 from edgefolio.decision.context import Outcome, RuleContext
-from edgefolio.decision.estimates.arrivals import arrivals_learned, traffic_before
-from edgefolio.decision.estimates.compute_factor import estimated, measure
+from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
+from edgefolio.decision.estimates.compute_factor import measure, update_estimates
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule
 from edgefolio.decision.rules import RULES, upgrade_rule
-from edgefolio.decision.state import rebased
-from edgefolio.decision.timers import timed
+from edgefolio.decision.state import sanitized
+from edgefolio.decision.timers import update_timers
 from edgefolio.decision.types import (
     Action,
     Decision,
@@ -71,8 +71,8 @@ def decide(
         return context.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), context.state
     if (decision := serve_something_rule(context)) is not None:
         return _under_policy(decision, context.state, context)
-    problem, context = believed(context)
-    decision, after = _under_policy(*_decided(context, problem), context)
+    problem, context = with_measurement(context)
+    decision, after = _under_policy(*_by_rules(context, problem), context)
     if decision.action is Action.SWITCH:
         after = replace(after, before_switch=traffic_before(context.measurement, switching))
     return decision, after
@@ -87,28 +87,28 @@ def context_of(
     state: State,
     now: float,
 ) -> RuleContext:
-    """The cycle at ``now`` before anything was measured: usable profiles alone, and a state that is usable now."""
+    """The context at ``now`` before anything is measured: usable profiles alone, and a state that is usable now."""
     return RuleContext(
         observation=observation,
         objectives=objectives,
         profiles=_usable(profiles),
         switching=switching,
-        state=rebased(state, now=now, switching=switching),
+        state=sanitized(state, now=now, switching=switching),
         now=now,
     )
 
 
-def believed(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleContext]:
+def with_measurement(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleContext]:
     """``context`` with its measurement, estimates and timers, or why its metrics are not believed.
 
     The active variant must have a profile.
     """
-    problem = _distrust(context)
+    problem = _unusable_metrics(context)
     return _measured(context) if problem is None else (problem, context)
 
 
 def _under_policy(decision: Decision, after: State, context: RuleContext) -> Outcome:
-    """What the policy lets through: all of it, nothing but what keeps an endpoint serving, or only words."""
+    """The decision as the policy allows it: whole, only what keeps an endpoint serving, or as a recommendation."""
     policy = context.switching.policy
     if policy == "Auto" or decision.reason in (Reason.INITIAL, Reason.SERVER_DEAD):
         return decision, after
@@ -120,7 +120,7 @@ def _under_policy(decision: Decision, after: State, context: RuleContext) -> Out
     return replace(decision, action=Action.HOLD, reason=Reason.RECOMMEND_ONLY, message=message), context.state
 
 
-def _decided(context: RuleContext, problem: tuple[Reason, str] | None) -> Outcome:
+def _by_rules(context: RuleContext, problem: tuple[Reason, str] | None) -> Outcome:
     for rule in (pin_rule, memory_rule):
         if (outcome := rule(context)) is not None:
             return outcome
@@ -141,8 +141,8 @@ def _usable(profiles: tuple[VariantProfile, ...]) -> tuple[VariantProfile, ...]:
     return tuple(sorted(by_name.values(), key=lambda profile: (profile.rank, profile.name)))
 
 
-def _distrust(context: RuleContext) -> tuple[Reason, str] | None:
-    """What speaks against believing this cycle's metrics."""
+def _unusable_metrics(context: RuleContext) -> tuple[Reason, str] | None:
+    """Why this cycle's metrics cannot be used; ``None`` if they can."""
     switching, traffic, memory = context.switching, context.observation.traffic, context.observation.memory
     since_switch = context.since_switch
     if since_switch is not None and since_switch < switching.settle_seconds:
@@ -161,7 +161,7 @@ def _distrust(context: RuleContext) -> tuple[Reason, str] | None:
 
 
 def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleContext]:
-    """The cycle with its measurement, estimates and timers; or why the numbers cannot be used."""
+    """``context`` with its measurement, estimates and timers; or why the numbers cannot be used."""
     state, switching, traffic, active = context.state, context.switching, context.observation.traffic, context.active
     assert traffic is not None
     assert active is not None
@@ -174,7 +174,7 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     elapsed = 0.0 if state.observed_at is None else context.now - state.observed_at
     if state.observed_at is None or elapsed > longest:
         state = replace(state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=())
-    state = estimated(
+    state = update_estimates(
         replace(state, observed_at=context.now),
         measurement=measurement,
         probe=context.observation.probe,
@@ -182,8 +182,8 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
         switching=switching,
         now=context.now,
     )
-    state = arrivals_learned(
+    state = update_arrivals(
         state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )
     context = replace(context, state=state, measurement=measurement)
-    return None, replace(context, state=timed(context, elapsed=elapsed))
+    return None, replace(context, state=update_timers(context, elapsed=elapsed))

@@ -1,4 +1,4 @@
-"""What the core would choose once nothing has to be waited for, and why not the others.
+"""Explanation of the steady choice: what would be taken once no timer holds it back, and why not the others.
 
 Under stated conditions (:func:`explain_choice`), or under those that an endpoint reports (:func:`explain_observed`).
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edgefolio.decision.choice import Assessment, choose
 from edgefolio.decision.context import RuleContext
-from edgefolio.decision.core import believed, context_of
+from edgefolio.decision.core import context_of, with_measurement
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.remedies import remedies
 from edgefolio.decision.types import (
@@ -107,7 +107,7 @@ def explain_observed(
     )
     problem = None
     if context.active is not None:
-        problem, context = believed(context)
+        problem, context = with_measurement(context)
     return _explained(context, None if problem is None else problem[1])
 
 

@@ -11,7 +11,7 @@ from edgefolio.decision.choice import choose, speed
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
 from edgefolio.decision.state import retry_at
-from edgefolio.decision.timers import bounced
+from edgefolio.decision.timers import record_bounce
 from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState
 
 
@@ -65,7 +65,7 @@ def memory_rule(context: RuleContext) -> Outcome | None:
     over_limit = exceeds_limit(memory, headroom_percent=headroom)
     over_objective = maximum is not None and needed_bytes(active) > maximum
     if not over_objective and not over_limit:
-        return _pressure(context) if is_short_of_memory(context.observation) else None
+        return _memory_pressure(context) if is_short_of_memory(context.observation) else None
     # What is left of the headroom may be used to get out of it.
     smaller = [
         entry
@@ -86,14 +86,14 @@ def memory_rule(context: RuleContext) -> Outcome | None:
     choice = choose(smaller)
     if choice is not None:
         message = f"{why}; {context.clause(choice)}."
-        return context.switch(Reason.MEMORY_EXCEEDED, message, target=choice.name), bounced(context)
+        return context.switch(Reason.MEMORY_EXCEEDED, message, target=choice.name), record_bounce(context)
     willing = [entry for entry in smaller if not entry.prediction.quarantined]
     if willing:
         return context.short_of_memory(min(willing, key=lambda entry: needed_bytes(entry.profile))), context.state
     return context.hold(Reason.OBJECTIVES_NOT_MET, f"{why}, and no smaller variant can be taken."), context.state
 
 
-def _pressure(context: RuleContext) -> Outcome | None:
+def _memory_pressure(context: RuleContext) -> Outcome | None:
     """The node is short of memory: the smallest variant that is accurate enough.
 
     In one step, since the kubelet keeps the condition for minutes whatever is done about it: step by step the endpoint
@@ -118,11 +118,11 @@ def _pressure(context: RuleContext) -> Outcome | None:
         f"The node reports {MEMORY_PRESSURE} and {active.name} needs {mebibytes(needed_bytes(active))}; "
         f"{taken.name} needs {mebibytes(needed_bytes(taken))}."
     )
-    return context.switch(Reason.MEMORY_EXCEEDED, message, target=taken.name), bounced(context)
+    return context.switch(Reason.MEMORY_EXCEEDED, message, target=taken.name), record_bounce(context)
 
 
 def _last_resort(context: RuleContext, reason: Reason, why: str) -> Decision:
-    """Nothing can be chosen. An endpoint that serves nothing tries quarantined variants sooner than others would."""
+    """Nothing can be chosen: an endpoint that serves nothing tries quarantined variants sooner than others do."""
     possible = [
         entry
         for entry in context.assessments

@@ -1,4 +1,4 @@
-"""What would have to change for a variant to be taken: the other side of each verdict of :mod:`.choice`."""
+"""Remedies: what would have to change for a variant to be taken, for each verdict of :mod:`.choice`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgefolio.decision.estimates.memory import memory_bounds, needed_bytes
 from edgefolio.decision.estimates.prediction import UTILIZATION_CAP, Conditions, expected_latency
 from edgefolio.decision.types import MEMORY_PRESSURE
 
-#: A node that computes this much faster than the machine of the profile is no remedy that anybody can take.
+#: A node that computes this much faster than the machine of the profile is no practical remedy.
 _LEAST_FACTOR = 0.02
 _HALVINGS = 40
 

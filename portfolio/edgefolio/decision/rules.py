@@ -12,7 +12,7 @@ from dataclasses import replace
 from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.state import state_after_failure
-from edgefolio.decision.timers import bounced, waiting_backoffs
+from edgefolio.decision.timers import record_bounce, waiting_backoffs
 from edgefolio.decision.types import Decision, Reason
 
 FAILURE_CAUSE = "most requests failed"
@@ -38,7 +38,7 @@ def failures_rule(context: RuleContext) -> Outcome | None:
     if choice is None:
         return context.hold(Reason.ALL_QUARANTINED, f"{share}, and no other variant can be taken."), context.state
     state = state_after_failure(
-        bounced(context), variant=active.name, cause=FAILURE_CAUSE, now=context.now, switching=context.switching
+        record_bounce(context), variant=active.name, cause=FAILURE_CAUSE, now=context.now, switching=context.switching
     )
     message = f"{share}; {active.name} is quarantined, {context.clause(choice)}."
     return context.switch(Reason.FAILURES, message, target=choice.name), state
@@ -92,7 +92,7 @@ def latency_rule(context: RuleContext) -> Outcome | None:
         return limited
     reason = Reason.SATURATED if found.saturated else Reason.LATENCY_VIOLATED
     message = f"{what}, for {age:.0f} s; {context.clause(choice)}."
-    return context.switch(reason, message, target=choice.name), bounced(context)
+    return context.switch(reason, message, target=choice.name), record_bounce(context)
 
 
 #: In this order, once the metrics are believed; :func:`upgrade_rule` comes last and always decides.
@@ -103,7 +103,7 @@ def upgrade_rule(context: RuleContext) -> Outcome:
     """Inside the objectives: the most accurate variant that has fitted, with margin, for long enough."""
     active, state, switching = context.known_active, context.state, context.switching
     if not state.fitting:
-        return _calm(context), state
+        return _no_upgrade_due(context), state
     ready = [entry for entry in state.fitting if context.now - entry.since >= switching.up_after_seconds]
     front = max(state.fitting, key=lambda entry: _rank(context, entry.variant))
     due = front.since + switching.up_after_seconds - context.now
@@ -130,7 +130,7 @@ def upgrade_rule(context: RuleContext) -> Outcome:
 
 
 def _node_busy(context: RuleContext) -> str | None:
-    """What speaks against asking more of the node; ``None`` if nothing does, or nothing is known of it."""
+    """Why the node should not be loaded more; ``None`` if it may be, or is unknown."""
     node, most = context.observation.node, context.switching.node_busy_percent
     if node is None:
         return None
@@ -141,8 +141,8 @@ def _node_busy(context: RuleContext) -> str | None:
     return None
 
 
-def _calm(context: RuleContext) -> Decision:
-    """Nothing is due: say what keeps the more accurate variants out, or that all is well."""
+def _no_upgrade_due(context: RuleContext) -> Decision:
+    """Hold: what keeps the more accurate variants out, or that the objectives are met."""
     active, budget = context.known_active, latency_budget(context.objectives)
     above = [entry for entry in context.assessments if entry.profile.rank > active.rank]
     fitting = [entry for entry in above if entry.meets_all]
@@ -181,7 +181,7 @@ def _calm(context: RuleContext) -> Decision:
 
 
 def _limited(context: RuleContext, target: str, *, reserve: int = 0) -> Outcome | None:
-    """Dwell time and budget (less ``reserve``), which bind every switch that is no emergency."""
+    """A hold by dwell time or budget (less ``reserve``), which bind every switch but emergencies."""
     switching, since = context.switching, context.since_switch
     if since is not None and since < switching.min_dwell_seconds:
         message = (

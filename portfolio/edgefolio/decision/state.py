@@ -1,4 +1,4 @@
-"""What the core remembers: carried through clock jumps, switches and failures, and written as JSON."""
+"""Transitions of the state: clock jumps, switches and failures; and its JSON for the agent's volume."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_quarantined(state: State, variant: str, now: float) -> bool:
     return any(entry.variant == variant and entry.until > now for entry in state.quarantined)
 
 
-def rebased(state: State, *, now: float, switching: Switching) -> State:
+def sanitized(state: State, *, now: float, switching: Switching) -> State:
     """``state`` with every number usable at ``now``: no time in the future, nothing infinite, old entries dropped."""
 
     def past(time: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What must last before the core acts: violation, failures, fits; and what an upgrade that bounced must wait."""
+"""Timers: how long a violation, failures and fits have lasted, and the back-off of upgrades that bounced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgefolio.decision.types import FittingVariant, State, UpgradeBackoff
 FAILURE_SHARE = 0.5
 
 
-def timed(context: RuleContext, *, elapsed: float) -> State:
+def update_timers(context: RuleContext, *, elapsed: float) -> State:
     """The state with all timers brought up to this cycle; ``elapsed`` seconds after the last one that was believed.
 
     A cycle without a measurement leaves them as they are.
@@ -35,13 +35,14 @@ def timed(context: RuleContext, *, elapsed: float) -> State:
         # Windows overlap: only what arrived since the last cycle is new evidence.
         seen = state.violation_requests + min(float(found.requests), found.arrival_rate * elapsed)
         state = replace(state, violation_requests=seen, fitting=())
-    return _upgrade_survived(context, replace(state, failing_since=failing_since))
+    return _end_probation(context, replace(state, failing_since=failing_since))
 
 
-def bounced(context: RuleContext) -> State:
-    """The state when the active variant must be left: soon after an upgrade to it, the next one waits longer.
+def record_bounce(context: RuleContext) -> State:
+    """The state when the active variant must be left: if it was taken as an upgrade lately, the next try waits longer.
 
-    The wait doubles with each bounce, from ``upAfterSeconds`` to an hour. What was believed of the clients is in doubt.
+    The wait doubles with each bounce, from ``upAfterSeconds`` to an hour. Whether the clients are a closed loop is
+    forgotten.
     """
     state, switching, active = context.state, context.switching, context.active
     if active is None or state.upgraded_variant != active.name or state.upgraded_at is None:
@@ -56,12 +57,12 @@ def bounced(context: RuleContext) -> State:
 
 
 def waiting_backoffs(context: RuleContext) -> tuple[UpgradeBackoff, ...]:
-    """Upgrades that bounced and are not tried yet."""
+    """Back-offs of upgrades that have not run out yet."""
     return tuple(entry for entry in context.state.upgrade_backoffs if entry.until > context.now)
 
 
 def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
-    """More accurate variants that fit now, each with the time since when; not those that an upgrade's bounce bars."""
+    """More accurate variants that fit now, each with the time since when; without those in back-off."""
     active = context.active
     assert active is not None
     known = {entry.variant: entry.since for entry in context.state.fitting}
@@ -85,8 +86,8 @@ def _probation_seconds(context: RuleContext) -> float:
     return 2.0 * context.switching.up_after_seconds + context.switching.min_dwell_seconds
 
 
-def _upgrade_survived(context: RuleContext, state: State) -> State:
-    """An upgrade that outlived its probation clears what its variant had against it."""
+def _end_probation(context: RuleContext, state: State) -> State:
+    """The state without the back-off of an upgraded variant that outlived its probation."""
     if state.upgraded_at is None or context.now - state.upgraded_at <= _probation_seconds(context):
         return state
     kept = tuple(entry for entry in state.upgrade_backoffs if entry.variant != state.upgraded_variant)

@@ -8,7 +8,10 @@ from enum import StrEnum
 
 @dataclass(frozen=True, kw_only=True)
 class VariantProfile:
-    """What the core must know of a variant. Latencies are of one request batch on an idle node of this kind."""
+    """The profile of a variant, as far as a decision needs it.
+
+    Latencies are of one request batch on an idle node of this kind.
+    """
 
     name: str
     rank: int
@@ -22,13 +25,13 @@ class VariantProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class Objectives:
-    """What is asked of the endpoint, resolved from all levels; ``None`` is not asked."""
+    """The objectives of an endpoint, resolved from all levels; ``None`` is not asked."""
 
     latency_p95_milliseconds: float | None = None
     network_latency_milliseconds: float = 0.0
     min_accuracy_percent: float | None = None
     max_memory_bytes: int | None = None
-    #: The variant that a person asked for by name; the core goes there and stays.
+    #: The variant that a user asked for by name: it is taken and kept.
     pinned_variant: str | None = None
 
 
@@ -56,7 +59,7 @@ class TrafficWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """The agent's own request, of the profile's request batch, to the active variant while there is no traffic."""
+    """The agent's probe of the active variant while there is no traffic: a request of the profile's batch."""
 
     variant: str
     compute_milliseconds: float
@@ -82,20 +85,20 @@ MEMORY_PRESSURE = "MemoryPressure"
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """What the cluster says of the endpoint's node; what is not known is absent and changes nothing.
+    """Shortages of the endpoint's node, as the cluster reports them; an unknown figure changes nothing.
 
-    ``others_cpu_percent`` is the share of the node's processors that everybody but this endpoint uses. ``pressures``
+    ``others_cpu_percent`` is the share of the node's processors that others than this endpoint use. ``pressures``
     are the node's conditions that speak of a shortage: MemoryPressure, DiskPressure, PIDPressure.
     """
 
     others_cpu_percent: float | None = None
     pressures: tuple[str, ...] = ()
-    #: Promised to switches of other endpoints on the node and not yet to be seen in what it has left.
+    #: Reserved for switches of other endpoints on the node, and not yet visible in what the node has left.
     reserved_bytes: int = 0
 
 
 class ServerState(StrEnum):
-    """What inference says of the server (its own health endpoints lie when the stub is dead)."""
+    """Whether the server answers inference. Its health endpoints say yes even when the model's process is dead."""
 
     SERVING = "Serving"
     DEAD = "Dead"
@@ -129,7 +132,7 @@ class Action(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why. One for every branch of the core, also for each way to do nothing."""
+    """Reason of a decision: one for every branch of the rules, also for each way to hold."""
 
     # Hold
     OBJECTIVES_MET = "ObjectivesMet"  # the active variant is right
@@ -183,7 +186,7 @@ class Prediction:
 class Decision:
     """Hold or switch, with the reason and the evidence that was used.
 
-    ``target`` is the variant to serve: of a switch, or, on hold, the one that the core would take if it might
+    ``target`` is the variant to serve: of a switch, or, on hold, the one that is due but must wait
     (``None``: the active one is right). ``objectives_met`` speaks of the active variant; ``None`` is unknown.
     """
 
@@ -237,7 +240,7 @@ class TrafficBefore:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What must survive a restart, and what the core remembers between two cycles.
+    """What a decision hands to the next one; a part of it survives restarts.
 
     Times are seconds since the epoch as the caller gives them in ``now``. A clock that jumps back is survived (times in
     the future are pulled to now); one that jumps forward breaks every "without a break" and so starts the timers anew.

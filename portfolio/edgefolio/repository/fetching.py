@@ -1,4 +1,4 @@
-"""Bring one file from a repository to local disk: resumable, throttled, and verified before it gets its name."""
+"""Download of one file from a repository: resumable, throttled, and verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CHUNK_BYTES = 1 << 20
 _LEAST_AHEAD_BYTES = 64 << 10
 
 
-class TransferStopped(EdgefolioError):  # noqa: N818 - a wish that was granted, not a mistake
-    """A transfer was told to stop; it goes on where it stopped the next time."""
+class TransferStopped(EdgefolioError):  # noqa: N818 - cancelled on request, not an error
+    """A download was cancelled; the next one resumes it."""
 
 
 def digest_of_file(path: Path) -> str:
@@ -33,7 +33,7 @@ def digest_and_size(storage: Storage, path: str) -> tuple[str, int] | None:
     """sha256 and size of an object as it lies in the repository; ``None`` if it is missing."""
     digest, size = hashlib.sha256(), 0
     try:
-        with storage.open_at(path) as stream, storage.reaching(path):
+        with storage.open_at(path) as stream, storage.translated_errors(path):
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
@@ -131,7 +131,7 @@ def _fill(
     except FileNotFoundError as error:
         raise IntegrityError("the file is missing.", location=location) from error
     started, transferred = time.monotonic(), 0
-    with source, storage.reaching(path):
+    with source, storage.translated_errors(path):
         # One byte more than expected is read, so that a longer file is noticed, and never more than that.
         while size <= size_bytes and (chunk := source.read(min(chunk_bytes, size_bytes + 1 - size))):
             stream.write(chunk)

@@ -1,4 +1,4 @@
-"""Where everything lies below the repository's URI; made of checked values only, never of a manifest's text."""
+"""Paths below the repository's URI; made of checked values only, never of a manifest's text."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def reservation_path(model: str, revision: int) -> str:
 def variant_path(model: str, file: str) -> str:
     """The ONNX file of a variant; ``file`` is ``<version>/model.onnx`` as the manifest's schema allows it."""
     return f"{versions_folder(model)}/{file}"
+
+
+def version_path(model: str, version: str) -> str:
+    """The ONNX file of one Triton version."""
+    return f"{versions_folder(model)}/{version}/model.onnx"
 
 
 def number_of(name: str, suffix: str = "") -> int | None:

@@ -1,4 +1,4 @@
-"""A repository in a directory of this machine (or a mounted volume)."""
+"""Storage in a directory of this machine or a mounted volume."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LocalStorage:
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         """All bytes at ``path``, at most ``maximum_bytes + 1``; ``None`` if it is missing."""
         try:
-            with self.open_at(path) as stream, self.reaching():
+            with self.open_at(path) as stream, self.translated_errors():
                 return stream.read(maximum_bytes + 1)
         except FileNotFoundError:
             return None
@@ -75,7 +75,7 @@ class LocalStorage:
         return stream
 
     @contextlib.contextmanager
-    def reaching(self, path: str = "") -> Iterator[None]:
+    def translated_errors(self, path: str = "") -> Iterator[None]:
         """Turn failures to read into one :class:`UserError`."""
         try:
             yield
@@ -153,7 +153,7 @@ class LocalStorage:
             os.close(descriptor)
 
     def _remove_dead_partials(self, folder: Path) -> None:
-        """Remove what writers that were killed long ago left behind."""
+        """Remove partial files of writers that were killed long ago."""
         horizon = time.time() - _DEAD_AFTER_SECONDS
         for partial in folder.glob(f".*{PARTIAL_SUFFIX}") if folder.is_dir() else ():
             with contextlib.suppress(OSError):

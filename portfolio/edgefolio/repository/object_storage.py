@@ -1,4 +1,4 @@
-"""A repository in an object store: S3 and what speaks its protocol; other fsspec file systems for reading only.
+"""Storage in an object store: S3 and what speaks its protocol; other fsspec file systems for reading only.
 
 The endpoint comes from ``AWS_ENDPOINT_URL`` or fsspec's own configuration. Exclusive creation is ``If-None-Match: *``
 and the pointer is replaced with ``If-Match``: both are part of S3 since 2024 and of MinIO.
@@ -64,14 +64,14 @@ class ObjectStorage:
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         """All bytes at ``path``, at most ``maximum_bytes + 1``; ``None`` if it is missing."""
         try:
-            with self.open_at(path) as stream, self.reaching(path):
+            with self.open_at(path) as stream, self.translated_errors(path):
                 return stream.read(maximum_bytes + 1)
         except FileNotFoundError:
             return None
 
     def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
-        with self.reaching(path):
+        with self.translated_errors(path):
             stream = self._file_system.open(self._full(path), "rb", block_size=read_ahead_bytes or _READ_AHEAD_BYTES)
             if offset:
                 stream.seek(offset)
@@ -81,7 +81,7 @@ class ObjectStorage:
         """Sorted names below ``folder``."""
         full = self._full(folder)
         try:
-            with self.reaching():
+            with self.translated_errors():
                 found = self._file_system.ls(full, detail=False)
         except FileNotFoundError:
             return ()
@@ -92,7 +92,7 @@ class ObjectStorage:
         """Write ``path`` only if nothing is there."""
         self._require_publishing()
         try:
-            with self.reaching():
+            with self.translated_errors():
                 self._file_system.pipe_file(self._full(path), content, mode="create")
         except FileExistsError:
             return False
@@ -101,13 +101,13 @@ class ObjectStorage:
     def write(self, path: str, content: bytes) -> None:
         """Write ``path``, replacing what was there."""
         self._require_publishing()
-        with self.reaching():
+        with self.translated_errors():
             self._file_system.pipe_file(self._full(path), content)
 
     def write_file(self, path: str, source: Path) -> None:
         """Upload ``source``; a killed upload leaves nothing that readers see."""
         self._require_publishing()
-        with self.reaching():
+        with self.translated_errors():
             self._file_system.put_file(str(source), self._full(path))
 
     def update(self, path: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
@@ -120,7 +120,7 @@ class ObjectStorage:
             if after is None or after == before:
                 return before
             try:
-                with self.reaching():
+                with self.translated_errors():
                     if tag is None:
                         self._file_system.pipe_file(full, after, mode="create")
                     else:
@@ -139,7 +139,7 @@ class ObjectStorage:
         """Remove ``path``; no error if it is absent."""
         self._require_publishing()
         try:
-            with self.reaching():
+            with self.translated_errors():
                 self._file_system.rm_file(self._full(path))
         except FileNotFoundError:
             return
@@ -147,7 +147,7 @@ class ObjectStorage:
     def _tag_and_content(self, full: str) -> tuple[str | None, bytes | None]:
         # A change between the two requests is harmless: the tag is then too old, and the conditional write fails.
         try:
-            with self.reaching():
+            with self.translated_errors():
                 tag = str(self._file_system.info(full)["ETag"])
                 return tag, bytes(self._file_system.cat_file(full))
         except FileNotFoundError:
@@ -156,7 +156,7 @@ class ObjectStorage:
     def _require_bucket(self) -> None:
         bucket, _, prefix = self._root.partition("/")
         try:
-            with self.reaching():
+            with self.translated_errors():
                 self._file_system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         except FileNotFoundError as error:
             raise UserError(
@@ -179,7 +179,7 @@ class ObjectStorage:
         return f"{self._root}/{path}"
 
     @contextlib.contextmanager
-    def reaching(self, path: str = "") -> Iterator[None]:
+    def translated_errors(self, path: str = "") -> Iterator[None]:
         """Turn every failure of the store into one :class:`UserError`; a missing or an existing object stays one."""
         try:
             yield

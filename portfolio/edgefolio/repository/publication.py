@@ -109,7 +109,7 @@ class Publication:
         Raises :class:`UserError` if a file is not the draft's or the repository cannot be written; whatever was current
         before is current then.
         """
-        done = on_step if on_step is not None else _nothing
+        done = on_step if on_step is not None else _ignore
         _require_files(draft, files)
         content_sha256 = sha256_of(renumbered(draft, 1).to_bytes())
         before = self._pointer_revision(draft.model)
@@ -161,10 +161,10 @@ class Publication:
                 return number
         published = [layout.number_of(name, layout.MANIFEST_SUFFIX) or 0 for name in names]
         versions = [layout.number_of(name) or 0 for name in self._storage.names(layout.versions_folder(model))]
-        following = 1 + max(
+        first_free = 1 + max(
             [current, *reserved, *published, *(version // VERSIONS_PER_REVISION for version in versions)]
         )
-        for revision in range(following, following + _ATTEMPTS_TO_RESERVE):
+        for revision in range(first_free, first_free + _ATTEMPTS_TO_RESERVE):
             reservation = Reservation(model=model, revision=revision, content_sha256=content_sha256)
             raw = (reservation.model_dump_json(by_alias=True) + "\n").encode()
             if self._storage.create(layout.reservation_path(model, revision), raw):
@@ -238,5 +238,5 @@ def _require_files(draft: Manifest, files: Mapping[str, Path]) -> None:
             )
 
 
-def _nothing(step: str) -> None:
+def _ignore(step: str) -> None:
     del step

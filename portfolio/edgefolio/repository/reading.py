@@ -1,4 +1,4 @@
-"""Read what is published, and believe nothing that is not verified."""
+"""Reader of published portfolios: pointer, manifests and files, each verified."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from edgefolio.repository import layout
 from edgefolio.repository.reading import Repository
 
-_FILE_OF_VERSION = "model.onnx"
-
 
 def remove_model(
     repository: Repository, model: str, *, on_step: Callable[[str], None] = lambda _step: None
@@ -28,7 +26,7 @@ def remove_model(
     on_step("manifests")
     for name in storage.names(layout.versions_folder(model)):
         if layout.number_of(name) is not None:
-            storage.delete(f"{layout.versions_folder(model)}/{name}/{_FILE_OF_VERSION}")
+            storage.delete(layout.version_path(model, name))
     on_step("files")
     names = storage.names(layout.revisions_folder(model))
     reserved = [found for name in names if (found := layout.number_of(name, layout.RESERVED_SUFFIX)) is not None]

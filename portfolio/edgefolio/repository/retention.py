@@ -8,8 +8,6 @@ from edgefolio.manifest import VERSIONS_PER_REVISION
 from edgefolio.repository import layout
 from edgefolio.repository.reading import Repository
 
-_FILE_OF_VERSION = "model.onnx"
-
 
 def remove_old_revisions(
     repository: Repository, model: str, *, history_limit: int, in_use: Collection[int]
@@ -32,5 +30,5 @@ def remove_old_revisions(
             continue
         number = version // VERSIONS_PER_REVISION
         if number in removed or (number < oldest_kept and number not in complete):
-            storage.delete(f"{layout.versions_folder(model)}/{name}/{_FILE_OF_VERSION}")
+            storage.delete(layout.version_path(model, name))
     return removed

@@ -1,4 +1,4 @@
-"""What a repository needs of the place it lies in, and the choice of that place by URI."""
+"""Storage protocol of a repository, and the storage that a URI names."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Storage(Protocol):
     def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
         """A stream from ``offset`` on, that asks for so many bytes before they are read. Raises FileNotFoundError."""
 
-    def reaching(self, path: str = "") -> AbstractContextManager[None]:
-        """Around reads of the stream at ``path``: turns every failure of the place into a :class:`UserError`.
+    def translated_errors(self, path: str = "") -> AbstractContextManager[None]:
+        """Context for reads of the stream at ``path``: every failure of the place becomes a :class:`UserError`.
 
         Bytes of which the place itself says that they are damaged are an :class:`IntegrityError`.
         """

@@ -1,4 +1,4 @@
-"""Collecting a reader's second moments: what the pruned net feeds it against what the original net made of it."""
+"""Second moments of a reader's calibration rows: the pruned net's inputs against the original net's outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgefolio_pruner.oneshot.readers import Reader
 from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
 from edgefolio_pruner.refit import MomentAccumulator, SplitMoments
 
-#: Rows per column that are collected where there are as many, for narrow and for wide maps; at least LEAST_ROWS.
+#: Rows collected per column, where there are as many, for narrow and for wide maps; at least LEAST_ROWS.
 ROWS_PER_COLUMN = 12
 ROWS_PER_WIDE_COLUMN = 6
 WIDE_COLUMNS = 2304
@@ -35,9 +35,9 @@ def collect_moments(
 ) -> SplitMoments:
     """Moments of the reader's columns against its targets, on sampled positions.
 
-    Both nets have been run up to the reader's end. ``inputs`` are the input channels that still carry something,
-    ``outputs`` those outputs that stay; only these are collected. The target is what the reader must give for its end
-    (a residual sum, where there is one) to be the original's: the original's end minus what the pruned net adds to it.
+    Both nets have been run up to the reader's end. Only the input channels ``inputs`` and the outputs ``outputs``,
+    which are kept, are collected. The target is the output for which the reader's end (a residual sum, where there is
+    one) equals the original's: the original's end minus what the pruned net adds to it.
     """
     convolution = reader.geometry is not None
     ends = original.values(reader.end)
@@ -73,7 +73,7 @@ def write_refit(
     bias: torch.Tensor,
     outputs: torch.Tensor,
 ) -> None:
-    """Put a fitted map (``weights`` [d, len(outputs)] for all columns, ``bias``) into the reader and its batch norm.
+    """Write a fitted map (``weights`` [d, len(outputs)] for all columns, ``bias``) to the reader and its batch norm.
 
     The offset goes into the batch norm's running mean, or into the layer's bias; the batch norm's factor stays. An
     output that its batch norm multiplies by zero keeps its weights: only its offset can be read.

@@ -24,7 +24,7 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class GroupSurvey:
-    """In which order a group's channels go, and the loss each adds as a part of its reader's output variance."""
+    """Elimination order of a group's channels, and the loss each adds, relative to its reader's output variance."""
 
     elimination: Elimination
     relative_increases: tuple[float, ...]
@@ -73,7 +73,7 @@ def survey_groups(
 
 
 class PrunedNet:
-    """One variant in the making: its weights, and its run beside the original's."""
+    """One variant under construction: its weights and its run over the calibration samples."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class PrunedNet:
 
     @property
     def error(self) -> float:
-        """What is wrong at the last reader's end after everything before it: a part of its variance, held out."""
+        """Relative error at the last reader's end on held-out samples, with all readers pruned and re-fitted."""
         return self.residuals[-1].relative_error
 
     def _drop(self, group: ChannelGroup, elimination: Elimination, number: int) -> None:
@@ -107,7 +107,7 @@ class PrunedNet:
             self.state[part.parameter] = held.index_fill_(part.axis, torch.tensor(positions, dtype=torch.long), 0)
 
     def refit(self, reader: Reader, original: GraphRun, *, seed: int) -> None:
-        """Fit one map to what the original net makes at its end, then go on with the new weights."""
+        """Fit one map to the original net's values at its end, then rerun it with the new weights."""
         self.run.advance(reader.end)
         weight = self.state[reader.weight]
         taps = weight[0, 0].numel()

@@ -1,4 +1,4 @@
-"""Running a captured graph up to a layer, changing that layer, and running on: each layer is computed once per net."""
+"""Resumable interpreter of a captured graph: run to a layer, change it, run on; each layer is computed once per net."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import fx
 
 
 class GraphRun:
-    """One pass of all calibration samples through a graph, stopped and resumed at will.
+    """One pass of all calibration samples through a graph, which can stop after any node and resume.
 
     ``state`` (weights by name) is read when a node runs, so weights changed between two calls of :meth:`advance` take
-    effect on what follows. Only what later nodes still need is held: for a residual net two activations, not all.
+    effect on what follows. Only values that later nodes need are held: two activations of a residual net, not all.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The one-shot route: from a trained model and a few hundred unlabelled samples to smaller variants, without training.
+"""One-shot pruning: smaller variants of a trained model from a few hundred unlabelled samples, without training.
 
 Second-order selection on calibration Grams (Hassibi and Stork's optimal brain surgeon on blocks of columns), then a
 cascade: reader after reader is re-fitted by least squares so that, on what the *pruned* net feeds it, it gives what the
-*original* net gave. Later readers so repair what earlier ones could not.
+*original* net gave. So later readers repair what earlier ones could not.
 """
 
 from __future__ import annotations
@@ -23,26 +23,6 @@ from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 
-def prune_one_shot(
-    *,
-    module: nn.Module,
-    calibration: torch.Tensor,
-    macs_percent: int,
-    seed: int,
-    threads: int,
-    progress: Progress = no_progress,
-) -> OneShotResult:
-    """:func:`prune_ladder` for one target."""
-    return prune_ladder(
-        module=module,
-        calibration=calibration,
-        macs_percents=(macs_percent,),
-        seed=seed,
-        threads=threads,
-        progress=progress,
-    )[0]
-
-
 def prune_ladder(
     *,
     module: nn.Module,
@@ -52,7 +32,7 @@ def prune_ladder(
     threads: int,
     progress: Progress = no_progress,
 ) -> tuple[OneShotResult, ...]:
-    """One variant per entry of ``macs_percents``, in that order; what they have in common is computed once.
+    """One variant per entry of ``macs_percents``, in that order; what they share is computed once.
 
     ``module`` is trained, on the CPU, and left as it is. ``calibration`` is [N, C, H, W], float32, prepared as the
     module expects it, 256 to 1024 samples as a rule; labels are not needed. ``macs_percents`` are parts of the dense

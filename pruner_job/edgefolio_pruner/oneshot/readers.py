@@ -1,4 +1,4 @@
-"""The linear maps of a graph that can be re-fitted: convolution or linear layer, batch norm, the sum it ends in."""
+"""Linear maps of a graph that can be re-fitted: convolution or linear layer, batch norm, and a residual sum."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import fx
 from edgefolio_pruner.spatial import ChannelGroup
 
 aten = torch.ops.aten
-#: A map that loses no columns is re-fitted only up to this width; beyond it costs more than it gives.
+#: A map that loses no columns is re-fitted only up to this width; beyond, it costs more than it gains.
 WIDEST_REPAIR = 2304
-#: No group is left with fewer channels than this, nor than this part of what it had.
+#: Fewest channels that a group keeps, absolute and in percent of what it had.
 LEAST_CHANNELS = 4
 LEAST_PERCENT = 8
 
@@ -57,8 +57,8 @@ class Norm:
 class Reader:
     """A linear map of the graph: ``node`` reads ``source``; its output goes through ``norm`` into ``end``.
 
-    ``group`` are the channels it reads and may lose; None for a map that loses nothing and is only re-fitted to what
-    has changed before it. ``end`` is the last node that is still affine in the map's output: the map itself, its batch
+    ``group`` are the channels it reads and may lose; None for a map that loses none and is only re-fitted because its
+    input has changed. ``end`` is the last node that is still affine in the map's output: the map itself, its batch
     norm, or the sum with ``skip`` in which a residual block ends (never for a map without a group: the block's last
     layer is fitted to that sum). ``geometry`` is None for a linear layer. ``blocks`` [channels, columns]: the columns
     of the flattened weight that read each input channel.
@@ -100,7 +100,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a convolution reads."""
+    """Kernel, stride, padding and dilation of a two-dimensional convolution."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -111,10 +111,10 @@ class Geometry:
 def find_readers(
     graph: fx.Graph, state: dict[str, torch.Tensor], groups: tuple[ChannelGroup, ...]
 ) -> tuple[tuple[Reader, ...], dict[str, str]]:
-    """The maps to re-fit, in the order in which their ends run, and the groups that are left out with the reasons.
+    """The maps to re-fit, in the order in which their ends run, and the reasons why other groups are left out.
 
-    Every group that can be pruned without training has its reader among them. Maps that run before the first of these
-    see what they always saw, so they are not among them.
+    They include the reader of every group that can be pruned without training, and maps that run after the first of
+    these: earlier maps have unchanged inputs.
     """
     uses: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""What the one-shot route hands on."""
+"""Results of one-shot pruning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class ReaderResidual:
-    """How well one reader was fitted: squared error over the target's variance, on held-out calibration samples."""
+    """Fit of one reader: squared error over the target's variance, on held-out calibration samples."""
 
     layer: str
     relative_error: float
@@ -26,8 +26,8 @@ class OneShotResult:
     ``state`` is a full state dict of the module; a removed channel's filter, bias, batch-norm scale and shift and its
     reader's columns are zero, so the exact pruning removes it. ``kept`` gives (channels kept, channels before) per
     group. ``reached`` is false if the groups that this route can prune do not suffice for ``macs_percent`` of the dense
-    model's multiply-accumulates; ``macs_percent_reached`` is then as far as they go. ``left_out`` says for every other
-    group why it was not pruned, ``notes`` whatever else the user should know. ``samples`` calibration samples were
+    model's multiply-accumulates; ``macs_percent_reached`` is then as far as they go. ``left_out`` gives the reason
+    why each other group was not pruned, ``notes`` is for the user. ``samples`` calibration samples were
     used; ``seconds`` is this variant's share of the time.
     """
 

@@ -1,4 +1,4 @@
-"""Calibration rows: the patches a reader sees at sampled positions, and the targets beside them."""
+"""Calibration rows: im2col patches of a reader's input at sampled positions, and its outputs there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sampled_positions(samples: int, positions: int, wanted_rows: int, *, generat
 def input_rows(
     inputs: torch.Tensor, positions: torch.Tensor, channels: torch.Tensor, geometry: Geometry | None
 ) -> torch.Tensor:
-    """What the reader multiplies with its weights at ``positions`` [n, p] of its output: [n * p, columns].
+    """The im2col rows at ``positions`` [n, p] of the reader's output: [n * p, columns].
 
     ``inputs`` is [n, C, H, W] for a convolution, [n, ..., C] for a linear layer; only the input ``channels`` are taken,
     the columns are channel by channel, tap by tap, as in the flattened weight.

@@ -1,4 +1,4 @@
-"""How many channels each group loses for a target of multiply-accumulates: unequal shares, cheapest first."""
+"""Greedy allocation of cuts: how many channels each group loses for a target of multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import fx
 
 from edgefolio_pruner.spatial import ChannelGroup
 
-#: How much more an error may weigh at the last reader than at the first, whose error all later ones still repair. No
-#: figure is best for all nets and targets: a plan is made by each, and what they give at the net's end is measured.
+#: Weight of an error at the last reader relative to one at the first, which all later ones can repair. No value is best
+#: for all nets and targets: one plan is made with each, and their errors at the net's end are compared.
 LAST_OVER_FIRST = (1.0, 2.0, 4.0)
 
 _WEIGHTED = {
@@ -77,9 +77,9 @@ def macs_model(graph: fx.Graph, parameters: dict[str, torch.Tensor], groups: tup
 
 @dataclass(frozen=True)
 class GroupLosses:
-    """What dropping a group's channels, in their order, adds to the loss: parts of its reader's output variance.
+    """Loss added by each channel of a group, in elimination order, relative to its reader's output variance.
 
-    Channels go until a multiple of ``step`` is left.
+    The number of channels kept is a multiple of ``step``.
     """
 
     name: str
@@ -92,15 +92,15 @@ def plan_shares(
 ) -> dict[str, int]:
     """Channels to drop per group, so that at most ``target`` multiply-accumulates per sample are left.
 
-    ``groups`` are in the order in which their readers run. One step after the other is taken, always by the group where
-    the loss it adds is least per multiply-accumulate saved at that point. Losses within a group are made monotone by
-    their running maximum, so that dear channels never hide behind cheap ones; they weigh more towards the end of the
-    net, ``last_over_first`` times as much at the last group. Then what the last steps saved beyond the target is given
-    back, dearest first. A target below what all groups can give gets all they can give.
+    ``groups`` are in the order in which their readers run. Each step is taken by the group where the loss it adds is
+    least per multiply-accumulate saved at that point. Losses within a group are made monotone by their running maximum,
+    so that an expensive channel is never hidden behind cheap ones; they weigh more towards the end of the net,
+    ``last_over_first`` times as much at the last group. Then what the last steps saved beyond the target is given back,
+    most expensive first. A target out of reach takes all that the groups can lose.
     """
     last = max(1, len(groups) - 1)
     weight = {group.name: last_over_first ** (index / last) for index, group in enumerate(groups)}
-    dearest = {group.name: 0.0 for group in groups}
+    highest_loss = {group.name: 0.0 for group in groups}
     kept = dict(model.channels)
     while (current := model.macs(kept)) > target:
         offers: list[tuple[float, str, int, float]] = []
@@ -110,12 +110,12 @@ def plan_shares(
             if dropped + number > len(group.increases):
                 continue
             part = group.increases[dropped : dropped + number]
-            loss = max(dearest[group.name], weight[group.name] * sum(part) / number)
+            loss = max(highest_loss[group.name], weight[group.name] * sum(part) / number)
             saved = current - model.macs(kept | {group.name: kept[group.name] - number})
             offers.append((loss * number / max(saved, 1e-9), group.name, number, loss))
         if not offers:
             break
-        _, name, number, dearest[name] = min(offers)
+        _, name, number, highest_loss[name] = min(offers)
         kept[name] -= number
     while returns := _returns(groups, model=model, kept=kept, target=target, weight=weight):
         _, name, number = max(returns)

@@ -1,4 +1,4 @@
-"""The work on all variants of one call: what they have in common is done once."""
+"""Pruning of one model to several targets, with one survey of its channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST, GroupLosses, MacsMo
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.spatial import CapturedModel, ChannelGroup
 
-#: Activations held at a time, over all nets that run side by side.
+#: Bytes of activations held at a time, over all nets that run side by side.
 MEMORY_BYTES = 2 * 1024**3
 #: With fewer calibration samples nothing can be held out.
 LEAST_SAMPLES = 8
@@ -42,7 +42,7 @@ class Ladder:
         self._seed = seed
         self._progress = progress
         self._steps_done = 0
-        #: Until the ways to each target are known.
+        #: An upper bound until the plans for each target are known.
         self._candidates = len(self._percents) * len(LAST_OVER_FIRST)
         self.model: MacsModel = macs_model(self._graph, self._state, groups)
         per_sample = peak_bytes_per_sample(self._graph, self._state, calibration[:2])
@@ -56,9 +56,9 @@ class Ladder:
             )
 
     def run(self) -> list[PrunedNet]:
-        """Rank, share out, prune and re-fit: one net per target, in the order of the targets.
+        """Rank, allocate, prune and re-fit: one net per target, in the order of the targets.
 
-        A target's shares are planned in several ways, and the net is taken that gives the original's outputs best.
+        Several plans are made for each target, and the net with the least error at its end is taken.
         """
         survey = survey_groups(
             self._graph, self._state, self._chunks, self._readers, seed=self._seed, done=self._reporter("ranked")
@@ -70,22 +70,22 @@ class Ladder:
             )
         plans = self._plans(survey)
         self._candidates = sum(map(len, plans))
-        return [self._best(ways, survey) for ways in plans]
+        return [self._best(candidates, survey) for candidates in plans]
 
-    def _best(self, ways: Sequence[dict[str, int]], survey: Mapping[str, GroupSurvey]) -> PrunedNet:
-        """Prune and re-fit in all ``ways``; only the net that errs least is held on to."""
+    def _best(self, plans: Sequence[dict[str, int]], survey: Mapping[str, GroupSurvey]) -> PrunedNet:
+        """Prune and re-fit by each of ``plans``; only the net with the least error is kept."""
         best: list[PrunedNet] = []
-        for start in range(0, len(ways), self._side_by_side):
+        for start in range(0, len(plans), self._side_by_side):
             batch = [
                 PrunedNet(self._graph, self._state, self._chunks, self._readers, survey=survey, dropped=dropped)
-                for dropped in ways[start : start + self._side_by_side]
+                for dropped in plans[start : start + self._side_by_side]
             ]
             self._cascade(batch)
             best = [min(best + batch, key=lambda net: net.error)]
         return best[0]
 
     def _plans(self, survey: Mapping[str, GroupSurvey]) -> list[list[dict[str, int]]]:
-        """The different ways to reach each target."""
+        """The different plans for each target."""
         losses = [
             GroupLosses(name, found.relative_increases, channel_step(self.model.channels[name]))
             for name, found in survey.items()
@@ -93,14 +93,14 @@ class Ladder:
         dense = self.model.macs(self.model.channels)
         plans: list[list[dict[str, int]]] = []
         for percent in self._percents:
-            ways: list[dict[str, int]] = []
+            different: list[dict[str, int]] = []
             for last_over_first in LAST_OVER_FIRST:
                 plan = plan_shares(
                     losses, model=self.model, target=dense * percent / 100, last_over_first=last_over_first
                 )
-                if plan not in ways:
-                    ways.append(plan)
-            plans.append(ways)
+                if plan not in different:
+                    different.append(plan)
+            plans.append(different)
         return plans
 
     def _cascade(self, nets: list[PrunedNet]) -> None:

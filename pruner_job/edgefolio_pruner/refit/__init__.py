@@ -1,11 +1,9 @@
-"""Drop columns of a linear map and re-fit the rest on calibration data: numbers only, no networks.
+"""Column selection and ridge regression of linear maps on calibration data: numbers only, no networks.
 
-A linear map sends rows of ``d`` columns to ``o`` outputs: ``T ~ X W + b``. Columns come in blocks that live or die
-together (the k x k taps of a convolution's input channel, the positions of a flattened channel, one unit of a dense
-layer). Everything works on the second moments of (X, T), so its cost does not depend on the number of rows.
-
-Two users: the one-shot route drops a reader's columns because a channel is removed; splitting a network over workers
-drops columns because a channel is not sent. Both call the same four functions.
+A linear map sends rows of ``d`` columns to ``o`` outputs: ``T ~ X W + b``. Columns are dropped in blocks (the k x k
+taps of a convolution's input channel, the positions of a flattened channel, one unit of a dense layer). All work is
+done on the second moments of (X, T), so its cost does not depend on the number of rows. The one-shot route uses it:
+it drops the columns of a reader whose input channels are removed.
 """
 
 from edgefolio_pruner.refit.kept_channels import Elimination, eliminate_blocks, select_blocks

@@ -1,7 +1,7 @@
-"""Which blocks of columns to drop: exact second-order elimination (optimal brain surgeon, block by block).
+"""Block-wise optimal brain surgeon: greedy second-order elimination of blocks of columns.
 
 Dropping the columns S and re-fitting all others raises a quadratic loss by exactly ``tr(W_S^T [(A^-1)_SS]^-1 W_S)``
-with W the present optimum. After a drop, W and A^-1 of the remaining columns follow by a Schur complement, so a whole
+with W the current optimum. After a drop, W and A^-1 of the remaining columns follow by a Schur complement, so a whole
 greedy order costs one inverse and one rank-s update per block.
 """
 
@@ -14,16 +14,16 @@ import torch
 from edgefolio_pruner.refit.moments import MIN_ROWS_PER_COLUMN, Moments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
 
-#: Above this many columns the inverse is too dear; blocks are then ranked through one factor each.
+#: Above this many columns the inverse is too expensive; blocks are then ranked by one factor each.
 FULL_SELECTION_COLUMNS = 2304
 
 
 @dataclass(frozen=True)
 class Elimination:
-    """The order in which blocks go, and what each drop adds to the loss once everything left is re-fitted.
+    """Greedy elimination order, with the loss that each drop adds once the remaining columns are re-fitted.
 
-    ``order[i]`` is the i-th block to go, ``increases[i]`` >= 0 the loss it adds. ``exact`` is false if the blocks were
-    ranked through one factor each.
+    ``order[i]`` is the i-th block to drop, ``increases[i]`` >= 0 the loss it adds. ``exact`` is false if the blocks
+    were ranked by one factor each.
     """
 
     order: tuple[int, ...]
@@ -31,9 +31,9 @@ class Elimination:
     exact: bool
 
     def kept(self, dropped: int, blocks: int) -> tuple[int, ...]:
-        """The blocks that are left after the first ``dropped`` drops, ascending."""
-        gone = set(self.order[:dropped])
-        return tuple(block for block in range(blocks) if block not in gone)
+        """The blocks that remain after the first ``dropped`` drops, ascending."""
+        dropped_blocks = set(self.order[:dropped])
+        return tuple(block for block in range(blocks) if block not in dropped_blocks)
 
 
 def select_blocks(
@@ -49,11 +49,11 @@ def select_blocks(
     full_selection_columns: int = FULL_SELECTION_COLUMNS,
     min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
 ) -> Elimination:
-    """:func:`eliminate_blocks` on calibration moments, as finely as the rows and the width allow.
+    """:func:`eliminate_blocks` on calibration moments: exact, or by one factor per block.
 
-    Exactly, column by column, where there are enough rows and not too many columns. Otherwise through one factor per
-    block: on the fitted weights if only the width forbids it, on ``prior`` (the weights before, [d, o]) if the rows
-    would let any few columns stand in for all others.
+    Exact where there are enough rows and not too many columns. Otherwise by one factor per block: on the fitted weights
+    if the map is only too wide, on ``prior`` (the weights before, [d, o]) if there are so few rows that any few columns
+    can replace all others.
     """
     form = regularised_quadratic(moments, prior=prior, ridge=ridge, intercept=intercept)
     scarce = moments.rows < min_rows_per_column * moments.live_columns(intercept=intercept)
@@ -73,11 +73,11 @@ def eliminate_blocks(
     candidates: torch.Tensor | None = None,
     minimum_kept: int = 1,
 ) -> Elimination:
-    """Drop blocks one after the other, always the one that adds the least loss per unit of ``prices``.
+    """Greedy elimination: drop the block that adds the least loss per unit of ``prices``, update, repeat.
 
     ``blocks`` [m, s]: the column positions of each block, every column of the form in exactly one. ``prices`` [m]: what
-    dropping a block saves (bytes, multiply-accumulates); equal if None. ``candidates`` [m] bool: blocks that may go
-    (all if None). Stops when ``minimum_kept`` blocks are left or no candidate is.
+    dropping a block saves (bytes, multiply-accumulates); equal if None. ``candidates`` [m] bool: blocks that may be
+    dropped (all if None). Stops when only ``minimum_kept`` blocks or no candidates remain.
     """
     number, size = blocks.shape
     columns = quadratic.curvature.shape[0]
@@ -109,7 +109,7 @@ def eliminate_blocks(
 
 
 class _Elimination:
-    """The present optimum and inverse of what is left; dropped blocks stay as identities until half is dead."""
+    """Current optimum and inverse; dropped blocks stay as identities until a quarter of the blocks is dropped."""
 
     def __init__(self, *, inverse: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, size: int) -> None:
         self.inverse = inverse
@@ -119,7 +119,7 @@ class _Elimination:
         self.alive = torch.ones(len(labels), dtype=torch.bool)
 
     def costs(self) -> torch.Tensor:
-        """What dropping each block would add to the loss [blocks present]."""
+        """What dropping each block would add to the loss [blocks held]."""
         number, size = len(self.labels), self.size
         if size == 1:
             single: torch.Tensor = self.weights.square().sum(1) / self.inverse.diagonal()

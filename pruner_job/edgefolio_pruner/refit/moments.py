@@ -1,4 +1,4 @@
-"""Second moments of calibration rows: all that selection and refit ever see of the data."""
+"""Second moments of calibration rows, the sufficient statistics of selection and refit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-#: With fewer rows per column a least-squares fit follows the calibration samples, not the data.
+#: With fewer rows per column a least-squares fit overfits the calibration samples.
 MIN_ROWS_PER_COLUMN = 5.0
 #: A column whose variance is a smaller part of its mean square is constant: its spread of a hundred-thousandth is what
 #: float32 layers leave of equal values (1e-7 a sum); the float64 sums themselves leave 1e-14.
 _CONSTANT = 1e-10
-#: Columns of the Gram matrix that are computed together. Wide products are the faster ones, and of the products on the
-#: diagonal half is for nothing.
+#: Columns of the Gram matrix that are computed together. Wider products are faster, but half of each block on the
+#: diagonal is computed in vain.
 _SLAB_COLUMNS = 128
 
 
@@ -50,14 +50,14 @@ class Moments:
             rows=self.rows,
             input_sum=torch.zeros_like(self.input_sum),
             target_sum=torch.zeros_like(self.target_sum),
-            # In one step: a wide map's Gram matrix is large, and so would be the outer product.
+            # In one step, without the outer product in memory, which is as large as the Gram matrix.
             gram=torch.addr(self.gram, self.input_sum, self.input_sum, alpha=-1 / self.rows),
             cross=torch.addr(self.cross, self.input_sum, self.target_sum, alpha=-1 / self.rows),
             target_square=(self.target_square - self.target_sum.square() / self.rows).clamp_min(0),
         )
 
     def live_columns(self, *, intercept: bool) -> int:
-        """The number of columns that carry anything (with ``intercept``: anything but a constant)."""
+        """The number of columns that are not all zero (with ``intercept``: not constant)."""
         diagonal = self.gram.diagonal()
         if intercept and self.rows:
             return int((diagonal - self.input_sum.square() / self.rows > _CONSTANT * diagonal).sum())
@@ -139,9 +139,9 @@ def _slabs(columns: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class SplitMoments:
-    """Moments of the rows to fit on and of the held-out rows that choose the ridge and measure the error.
+    """Moments of the rows to fit and of the held-out rows, which choose the ridge and measure the error.
 
-    Split by sample, not by row: positions of one image resemble each other, so rows of a seen image prove little.
+    Split by sample, not by row: positions of one image are correlated.
     """
 
     fit: Moments

@@ -1,4 +1,4 @@
-"""The loss of a linear map as a quadratic form: what block selection works on."""
+"""The squared loss of a linear map as a quadratic form, the input of block selection."""
 
 from __future__ import annotations
 
@@ -27,17 +27,9 @@ class Quadratic:
         factor = torch.linalg.cholesky(self.curvature)
         return torch.cholesky_solve(self.linear, factor)
 
-    def minimum_on(self, kept: torch.Tensor) -> torch.Tensor:
-        """The weights [d, o] of least loss that are zero outside the columns ``kept``."""
-        weights = torch.zeros_like(self.linear)
-        if kept.numel():
-            part = Quadratic(self.curvature[kept][:, kept], self.linear[kept], self.constant)
-            weights[kept] = part.minimum()
-        return weights
-
 
 def ridge_strength(gram: torch.Tensor, ridge: float) -> float:
-    """``ridge`` times the mean of the diagonal over the columns that carry anything; never zero."""
+    """``ridge`` times the mean of the diagonal over the columns that are not zero; never zero itself."""
     diagonal = gram.diagonal()
     alive = diagonal > 0
     mean = float(diagonal[alive].mean()) if bool(alive.any()) else 1.0
@@ -62,10 +54,10 @@ def regularised_quadratic(moments: Moments, *, prior: torch.Tensor, ridge: float
 
 
 def block_contributions(quadratic: Quadratic, *, weights: torch.Tensor, blocks: torch.Tensor) -> Quadratic:
-    """The same loss seen through one factor per block: block c contributes ``a_c * x_c W_c``; m factors, one output.
+    """The loss as a function of one factor per block: block c contributes ``a_c * x_c W_c``; m factors, one output.
 
-    For maps too wide to invert: its curvature is [m, m] instead of [d, d]. It knows which blocks stand in for each
-    other as a whole, not tap by tap, so it overrates what removing one costs.
+    For maps too wide to invert: its curvature is [m, m] instead of [d, d]. Blocks can replace each other only as a
+    whole, not tap by tap, so it overestimates what removing one costs.
     """
     number, size = blocks.shape
     flat = blocks.reshape(-1)

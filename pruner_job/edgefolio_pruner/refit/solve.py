@@ -1,4 +1,4 @@
-"""Re-fit a linear map on the columns that are left."""
+"""Ridge regression of a linear map on its remaining columns."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True)
 class Refit:
-    """The new map: ``weights`` [d, o] with zeros at the dropped columns, ``bias`` [o] (zeros without an intercept).
+    """The fitted map: ``weights`` [d, o] with zeros at the dropped columns, ``bias`` [o] (zeros without an intercept).
 
-    ``relative_error`` is the squared error on the held-out rows over the target's own variance there (of a fit that
-    did not see them); ``ridge`` the one that was chosen (0 for scale-and-bias).
+    ``relative_error`` is the squared error on the held-out rows over the target's variance there, of a fit without
+    them; ``ridge`` the one that was chosen (0 for scale-and-bias).
     """
 
     weights: torch.Tensor
@@ -40,10 +40,10 @@ def refit_columns(
     ridges: Sequence[float] = RIDGES,
     min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
 ) -> Refit:
-    """Fit the columns ``kept`` (positions) to the targets; shrink towards ``prior`` [d, o], the weights before.
+    """Fit the columns ``kept`` (positions) to the targets, shrunk towards ``prior`` [d, o], the weights before.
 
     The ridge is chosen on the held-out rows, then all rows are fitted with it. Below ``min_rows_per_column`` rows per
-    column that carries anything, each output keeps its old weights and gets one factor and one offset instead.
+    live column, each output keeps its old weights and gets one factor and one offset instead.
     """
     fit, held_out = moments.fit.columns(kept), moments.held_out.columns(kept)
     total = fit + held_out

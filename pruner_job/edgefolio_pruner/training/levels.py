@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.model_loading import check_weights_fit
 from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.spatial import ChannelGroup, capture, channel_groups
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_json, read_tensors, remove_unfinished, write_json, write_tensors
 from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
@@ -35,9 +35,6 @@ from edgefolio_pruner.training.masks import (
 )
 from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_digest
 from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Position, part
-
-if TYPE_CHECKING:
-    from edgefolio_pruner.spatial import ChannelGroup
 
 _FIELD = "spec.methods.sparseTraining"
 _FORMAT = 1
@@ -277,8 +274,6 @@ class _Run:
 
     def _channel_groups(self) -> tuple[ChannelGroup, ...]:
         if self._groups is None:
-            from edgefolio_pruner.spatial import capture, channel_groups
-
             module = self._build().eval()
             example = torch.from_numpy(self._data.train.images[:2].copy())
             self._groups = with_first_names(channel_groups(capture(module, (example,))), module)

@@ -10,15 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from edgefolio_pruner.spatial import ChannelGroup, ChannelSlice
 from edgefolio_pruner.training.masks import Masks, kept_weights, prune_by_magnitude
-
-if TYPE_CHECKING:
-    from edgefolio_pruner.spatial import ChannelGroup, ChannelSlice
 
 #: A group keeps at least this many channels, and at least this share of them.
 LEAST_CHANNELS = 8

@@ -1,1 +1,1 @@
-"""What a decision estimates: arrivals, compute factor, latency, memory."""
+"""Estimators of the decision: arrivals, compute factor, latency, memory."""

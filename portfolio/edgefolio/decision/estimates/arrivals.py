@@ -1,4 +1,4 @@
-"""How requests arrive: how many, how evenly, and whether their rate is a demand at all.
+"""Estimator of the arrivals: rate, variability, and whether the rate is a demand at all.
 
 A rate is *censored* where it says what the server can do, not what is asked: when the server is saturated, and when the
 clients are a closed loop (each sends the next request after the answer), which shows when a switch makes requests
@@ -33,7 +33,7 @@ def is_censored(state: State, measurement: Measurement) -> bool:
     return measurement.saturated or (state.closed_loop and measurement.requests > 0)
 
 
-def arrivals_learned(
+def update_arrivals(
     state: State, *, measurement: Measurement, profile: VariantProfile, switching: Switching, elapsed: float, now: float
 ) -> State:
     """``state`` with arrival rate, variability and the kind of clients brought up to ``now``.
@@ -46,7 +46,7 @@ def arrivals_learned(
     if measurement.requests == 0:
         variability = towards(state.arrival_variability, 1.0, decay)
         return replace(state, arrival_rate=rate, arrival_variability=variability, closed_loop=False, before_switch=None)
-    state = _loop_judged(state, measurement=measurement, switching=switching, now=now)
+    state = _detect_closed_loop(state, measurement=measurement, switching=switching, now=now)
     if measurement.saturated:
         return replace(state, arrival_rate=rate, saturated_at=now)
     # Answers to what an overload left behind are neither arrivals nor their pattern.
@@ -105,8 +105,8 @@ def conditions_of(state: State, measurement: Measurement | None, *, going_down: 
     )
 
 
-def _loop_judged(state: State, *, measurement: Measurement, switching: Switching, now: float) -> State:
-    """Once the windows hold nothing of the switch any more: did the rate follow the speed?"""
+def _detect_closed_loop(state: State, *, measurement: Measurement, switching: Switching, now: float) -> State:
+    """Whether the clients are a closed loop, once the windows hold nothing of the last switch: rate follows speed."""
     before, switched = state.before_switch, state.last_switch_at
     if before is None or switched is None or measurement.requests < switching.min_requests:
         return state

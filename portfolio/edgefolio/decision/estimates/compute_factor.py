@@ -1,6 +1,6 @@
-"""What the counters say of the endpoint: compute factor, transport, and the active variant's own p95.
+"""Estimator of compute factor and transport time, and the active variant's p95, from Triton's counters.
 
-Signals are means of Triton's per-version counters, times the profile's p95 / mean; the server's measured p95 only
+Signals are means of the counters per version, times the profile's p95 / mean; the server's measured p95 only
 confirms.
 """
 
@@ -103,7 +103,7 @@ def measure(traffic: TrafficWindow, profile: VariantProfile) -> Measurement | No
     )
 
 
-def estimated(
+def update_estimates(
     state: State,
     *,
     measurement: Measurement,

@@ -1,4 +1,4 @@
-"""Whether a variant fits the memory: what was asked, what the server may use, and old + new during the switch."""
+"""Memory bounds: what was asked, what the server may use, and old + new variant during a switch."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def memory_bounds(
 
 
 def is_short_of_memory(observation: Observation) -> bool:
-    """Whether the node says that it is."""
+    """Whether the node reports MemoryPressure."""
     return observation.node is not None and MEMORY_PRESSURE in observation.node.pressures
 
 

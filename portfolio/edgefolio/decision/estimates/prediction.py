@@ -1,4 +1,4 @@
-"""What a variant would answer in, from its profile and the conditions at the endpoint.
+"""Latency model: the p95 of a variant, from its profile and the conditions at the endpoint.
 
     p95(variant) = a + s + Wq + sqrt((f * profile p95 - s)^2 + (wait p95 - Wq)^2),    s = f * profile mean
 
@@ -38,7 +38,7 @@ _Z95 = 1.6448536269514722
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The endpoint as a prediction sees it.
+    """The conditions at an endpoint under which a variant is predicted.
 
     ``arrival_rate`` in requests per second, ``in_flight`` (requests inside the server) set where the rate is censored;
     then ``arrival_rate`` is only a lower bound of the demand, or ``None``. ``merged_requests`` is how many requests one

@@ -1,1 +1,1 @@
-"""Decisions on paper: their encoding as JSON, traces of them, and the replay of a trace."""
+"""Recording of decisions: encoding as JSON, traces, and the replay of a trace."""

@@ -1,4 +1,4 @@
-"""The values of a decision as JSON documents: camelCase, defaults left out, non-finite numbers as strings."""
+"""JSON encoding of the decision's values: camelCase, defaults left out, non-finite numbers as strings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Value = TypeVar("Value")
 _CLASSES = tuple(
     member for member in vars(types).values() if isinstance(member, type) and dataclasses.is_dataclass(member)
 )
-_FIELDS_BY_NAME_OUTSIDE = {to_camel(field.name): field.name for kind in _CLASSES for field in dataclasses.fields(kind)}
-#: Of earlier versions: recorded, and read by none of the rules.
+_FIELDS_BY_JSON_NAME = {to_camel(field.name): field.name for kind in _CLASSES for field in dataclasses.fields(kind)}
+#: Fields that earlier versions recorded and no rule reads.
 _RETIRED = frozenset({"batch", "instances", "instanceOverheadBytes"})
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _CLASSES}
 
@@ -56,12 +56,12 @@ def decoded(kind: type[Value], document: Any, *, ignore_unknown: bool = False) -
 def _renamed(document: Any, *, ignore_unknown: bool) -> Any:
     if isinstance(document, dict):
         for key in document:
-            if key not in _FIELDS_BY_NAME_OUTSIDE and key not in _RETIRED and not ignore_unknown:
+            if key not in _FIELDS_BY_JSON_NAME and key not in _RETIRED and not ignore_unknown:
                 raise ValueError(f"field {key!r} is unknown")
         return {
-            _FIELDS_BY_NAME_OUTSIDE[key]: _renamed(entry, ignore_unknown=ignore_unknown)
+            _FIELDS_BY_JSON_NAME[key]: _renamed(entry, ignore_unknown=ignore_unknown)
             for key, entry in document.items()
-            if key in _FIELDS_BY_NAME_OUTSIDE
+            if key in _FIELDS_BY_JSON_NAME
         }
     if isinstance(document, list):
         return [_renamed(entry, ignore_unknown=ignore_unknown) for entry in document]

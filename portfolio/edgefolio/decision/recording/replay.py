@@ -28,7 +28,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What the core says to a trace. Seconds are of the trace's clock, a step lasting until the next one."""
+    """The decisions of a trace, taken anew. Seconds are of the trace's clock, a step lasting until the next one."""
 
     steps: tuple[Step, ...]
     state: State
@@ -86,9 +86,9 @@ class Replay:
     def _sums(self, keys: list[str]) -> dict[str, float]:
         sums: dict[str, float] = {}
         for index, key in enumerate(keys):
-            following = self.steps[min(index + 1, len(keys) - 1)].at
+            until = self.steps[min(index + 1, len(keys) - 1)].at
             # A clock that jumps back adds nothing.
-            sums[key] = sums.get(key, 0.0) + max(0.0, following - self.steps[index].at)
+            sums[key] = sums.get(key, 0.0) + max(0.0, until - self.steps[index].at)
         return sums
 
 

@@ -1,4 +1,4 @@
-"""Decision traces: what the core saw and said, one JSON object a line, to be replayed in virtual time.
+"""Decision traces: inputs and decision of each cycle, one JSON object a line, to be replayed in virtual time.
 
 | line | holds |
 |---|---|
@@ -31,7 +31,7 @@ TRACE_VERSION = "edgefolio.dev/decision-trace/v1"
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRecord:
-    """The part of a decision by which two are compared."""
+    """The part of a decision that a replay compares."""
 
     action: Action
     reason: Reason
@@ -59,7 +59,7 @@ class ExpectedChange:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceCycle:
-    """One cycle: what :func:`~edgefolio.decision.core.decide` was given, and what it said then."""
+    """One recorded cycle: what :func:`~edgefolio.decision.core.decide` was given, and what it decided."""
 
     now: float
     observation: Observation
@@ -128,11 +128,6 @@ def switched_line(*, now: float, variant: str) -> str:
 def failed_line(*, now: float, variant: str, cause: str) -> str:
     """The line after a switch that failed."""
     return _line({"now": now, "failed": variant, "cause": cause})
-
-
-def expected_line(change: ExpectedChange) -> str:
-    """A line that demands a decision change."""
-    return _line({"expected": {"at": change.at, **_record_document(change.decision)}})
 
 
 def parse_trace(lines: Iterable[str], *, name: str = "trace") -> Trace:

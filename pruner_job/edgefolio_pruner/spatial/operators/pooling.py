@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.nodes import argument, is_sequence_of_integers
@@ -15,8 +14,6 @@ from edgefolio_pruner.spatial.roles import Effect, Move
 from edgefolio_pruner.spatial.structure_builder import Builder
 
 __all__ = ["OPERATORS", "SPATIAL"]
-
-aten = torch.ops.aten
 
 
 def _spatial(effect: Effect = Effect.KEEPS) -> Callable[[Builder, fx.Node], None]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph_writer import Writer
 from edgefolio_pruner.spatial.operators.moves import mover, positions_of, set_move, source_of, unchanged
+from edgefolio_pruner.spatial.operators.operator import Rewrite
 from edgefolio_pruner.spatial.positions import expand_axis, reshape
 from edgefolio_pruner.spatial.roles import Move
 from edgefolio_pruner.spatial.structure_builder import Builder
 
 __all__ = ["OPERATORS"]
-
-aten = torch.ops.aten
 
 
 def _reshape(builder: Builder, node: fx.Node) -> None:
@@ -78,30 +76,32 @@ def _pixel_unshuffle(builder: Builder, node: fx.Node) -> None:
     set_move(builder, node, np.repeat(full, factor * factor, axis=1)[None])
 
 
-def _sizes(writer: Writer, node: fx.Node, _role: Move) -> fx.Node:
-    """Size arguments of axes that count channels."""
-    channels = writer.plan.structure.channels[node]
-    inside = operator_name(node) == "unflatten"
-    name = {"expand": "size", "reshape": "shape", "unflatten": "sizes"}[operator_name(node)]
-    given = list(argument(node, name))
-    first = argument(node, "dim") % len(writer.program.shapes[node.args[0]]) if inside else 0  # type: ignore[index]
-    changed = False
-    for place in range(len(given)):
-        axis = first + place
-        if channels.shape[axis] > 1 and given[place] != -1:
-            count = int(writer.plan.along(node, axis).sum())
-            if count != writer.program.shapes[node][axis]:
-                given[place] = count
-                changed = True
-    return writer.copy(node, **{name: given}) if changed else writer.copy(node)
+def _write_sizes(name: str, *, from_dim: bool = False) -> Rewrite:
+    """Rewrite the sizes in argument ``name``, of all axes or of those from ``dim`` on."""
+
+    def rewrite(writer: Writer, node: fx.Node, role: Move) -> fx.Node:
+        channels = writer.plan.structure.channels[node]
+        given = list(argument(node, name))
+        first = argument(node, "dim") % len(writer.program.shapes[role.sources[0]]) if from_dim else 0
+        changed = False
+        for place in range(len(given)):
+            axis = first + place
+            if channels.shape[axis] > 1 and given[place] != -1:
+                count = int(writer.plan.along(node, axis).sum())
+                if count != writer.program.shapes[node][axis]:
+                    given[place] = count
+                    changed = True
+        return writer.copy(node, **{name: given}) if changed else writer.copy(node)
+
+    return rewrite
 
 
 OPERATORS = {
-    "reshape": mover(_reshape, _sizes),
-    "unflatten": mover(_reshape, _sizes),
+    "reshape": mover(_reshape, _write_sizes("shape")),
+    "unflatten": mover(_reshape, _write_sizes("sizes", from_dim=True)),
     **dict.fromkeys(("flatten", "unsqueeze", "squeeze"), mover(_reshape, unchanged)),
     **dict.fromkeys(("permute", "transpose", "swapaxes", "t"), mover(_permute, unchanged)),
-    "expand": mover(_expand, _sizes),
+    "expand": mover(_expand, _write_sizes("size")),
     "pixel_shuffle": mover(_pixel_shuffle, unchanged),
     "pixel_unshuffle": mover(_pixel_unshuffle, unchanged),
 }
