@@ -208,6 +208,7 @@ class Account:
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a client opens many connections at once
     daemon_threads = True
     certificate: tuple[Path, Path] | None = None
 
