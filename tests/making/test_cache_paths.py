@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefolio.specification import load_portfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.data.fashion_mnist import cache_folder
 from edgefolio_pruner.work.directory import default_work_directory
 

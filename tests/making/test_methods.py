@@ -15,7 +15,8 @@ import torch
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.files import write_durably
 from edgefolio.repository import Repository
-from edgefolio.specification import ModelPortfolio, load_portfolio
+from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.html_report import write_report
 from edgefolio_pruner.inputs import load_source
