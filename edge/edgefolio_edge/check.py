@@ -17,16 +17,16 @@ from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository, layout
 
 _FIELD = "spec.repository.uri"
-#: So many of the newest revisions are searched for a digest.
+#: How many of the newest revisions are searched for a digest.
 _REVISIONS_SEARCHED = 20
 
 
 def look(
     uri: str, model: str, *, revision: int | None = None, manifest_digest: str | None = None
 ) -> PublishedReport | FailureReport:
-    """What is published for ``model``: the current revision, or the one with this number or this digest.
+    """Find a published revision of ``model``: the current one, or the one with this number or digest.
 
-    Nothing is raised: what went wrong is the report.
+    Raises nothing: errors become the report.
     """
     try:
         repository = Repository.open(uri, field=_FIELD)
@@ -44,7 +44,7 @@ def look(
 
 
 def _found(repository: Repository, model: str, revision: int | None, digest: str | None) -> tuple[int, str] | str:
-    """Number and digest of the revision that is asked for, or the sentence that says what is missing."""
+    """Number and digest of the requested revision, or a message that it is missing."""
     layout.checked_model(model)
     pointer = repository.current(model)
     if digest is not None:
@@ -53,7 +53,7 @@ def _found(repository: Repository, model: str, revision: int | None, digest: str
                 return number, digest
         return f"model {model!r} has no revision whose manifest has the digest {digest} here."
     if revision is not None and (pointer is None or pointer.revision != revision):
-        # The pointer vouches for the current revision alone; an older one is taken as it stands.
+        # The pointer verifies the current revision alone; an older one is trusted as found.
         standing = repository.digest_of_manifest(model, revision)
         return (revision, standing) if standing is not None else f"model {model!r} has no revision {revision} here."
     if pointer is None:
@@ -62,7 +62,7 @@ def _found(repository: Repository, model: str, revision: int | None, digest: str
 
 
 def _require_files(repository: Repository, manifest: Manifest) -> None:
-    """Raise :class:`IntegrityError` if a variant has no file: a revision of which half is gone is none."""
+    """Raise :class:`IntegrityError` if a variant has no file: an incomplete revision does not count."""
     for variant in manifest.variants:
         path = layout.variant_path(manifest.model, variant.file)
         try:
@@ -72,7 +72,7 @@ def _require_files(repository: Repository, manifest: Manifest) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Look; the exit code."""
+    """Run the check; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m edgefolio_edge.check", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("repository", help="URI of the repository")
     parser.add_argument("model", help="whose revision is looked at")

@@ -1,6 +1,6 @@
-"""Health files, which the probes of Triton's container test.
+"""Health files, tested by the probes of Triton's container.
 
-The files outlive the agent: while it is down, a Triton that serves goes on serving. Only the result of an inference, or
+The files outlive the agent: while it is down, Triton goes on serving. Only the result of an inference, or
 the lack of any answer, changes a file. Whoever starts Triton removes ``serving`` and ``restart`` first.
 """
 

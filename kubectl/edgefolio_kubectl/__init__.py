@@ -1,1 +1,1 @@
-"""``kubectl edgefolio``: what a portfolio and its endpoints do, and why, for people at a terminal."""
+"""``kubectl edgefolio``: state and decisions of portfolios and their endpoints, at a terminal."""

@@ -1,6 +1,6 @@
-"""Client for the API server: reads four kinds, writes annotations; access is the official client's.
+"""API client: reads four kinds, writes annotations, over the official client.
 
-Users' kubeconfigs have login plug-ins, proxies and certificates of all sorts; the official client knows them.
+Users' kubeconfigs have exec plug-ins, proxies and certificates; the official client supports them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAGE = 500
 
 
 class ApiRequestFailed(EdgefolioError):  # noqa: N818
-    """The API server does not answer or refuses; the message is one line and says what to do."""
+    """The API server does not answer or refuses; the message is one line with the remedy."""
 
 
 class NotFound(EdgefolioError):  # noqa: N818
@@ -45,7 +45,7 @@ class Cluster:
         self._server = api.configuration.host
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
-        # Versions of the client differ in the kind of patch that they send for a dictionary.
+        # Client versions differ in the patch type that they send for a dictionary.
         self._patching = client.ApiClient(api.configuration, "Content-Type", "application/merge-patch+json")
         self._clock_offset = 0.0
 
@@ -111,7 +111,7 @@ class Cluster:
                 return items
 
     def _request(self, request: Callable[..., Any]) -> Object:
-        """The answer's raw JSON: the client's models drop fields that are newer than they are."""
+        """The answer's raw JSON: the client's models drop newer fields."""
         try:
             answer = request(_preload_content=False, _request_timeout=_TIMEOUTS)
             date = answer.headers.get("Date")
@@ -188,7 +188,7 @@ def _error_message(error: client.ApiException) -> str:
 
 
 def _root(error: BaseException) -> str:
-    """The innermost cause, in one line: what urllib3 wraps around it says nothing to people."""
+    """The innermost cause, in one line: urllib3's wrappers tell users nothing."""
     cause = getattr(error, "reason", None)
     return _root(cause) if isinstance(cause, BaseException) else _first_line(error)
 

@@ -1,7 +1,7 @@
 """Explanation of an endpoint's variant: the core's choice for its last report. Pure.
 
-The operator decides with the same function, profiles, objectives and report. It alone knows how long a violation or a
-calm has lasted, and the node's figures. So this is its choice once all waiting times are over, beside its last one.
+The operator decides with the same function, profiles, objectives and report, but it alone has the violation and fit
+timers and the node's figures. So this is its choice once all waiting times are over, beside its last one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgefolio_kubectl.views import CurrentDecision, EndpointView, LastObservati
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointExplanation:
-    """One endpoint: its last observation, the decision in force, the core's choice, and what that waits for.
+    """One endpoint: its last observation, the decision in force, the core's choice, and its timers.
 
     ``explanation`` is ``None`` while no revision is published; ``timers`` are clauses for people.
     """
@@ -62,7 +62,7 @@ def explain_endpoint(
 
 
 def timers(state: State, switching: Switching, *, now: float) -> list[str]:
-    """What must be waited for, and how long."""
+    """Waits and their lengths, as clauses."""
     found = []
     if state.last_switch_at is not None:
         since = max(0.0, now - state.last_switch_at)

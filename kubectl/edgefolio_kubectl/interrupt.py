@@ -1,4 +1,4 @@
-"""Handling of SIGINT that loses no Ctrl-C."""
+"""SIGINT handler that loses no Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def until_interrupted() -> Iterator[threading.Event]:
-    """Ctrl-C ends the block, usually at once, at the latest where the block checks the event.
+    """Ctrl-C ends the block at once, or at its next check of the event.
 
     Python drops a KeyboardInterrupt that is raised in a finalizer or a callback of garbage collection, so that the
     exception alone does not always end a program.

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="kubectl edgefolio")
     except BrokenPipeError:
-        # kubectl hands its own standard streams to plug-ins; a reader that has seen enough is no error.
+        # kubectl hands its own standard streams to plug-ins; a closed pipe is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
 

@@ -1,6 +1,6 @@
 """View models of portfolios and endpoints, built from the stored objects. Pure.
 
-What cannot be read counts as absent, so that the rest is still shown.
+Unreadable fields count as absent, so that the rest is still shown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LastObservation:
     """The last observation of an endpoint.
 
     ``p95_milliseconds`` is the server's own where it has one, else (``p95_is_estimated``) the core's, from means.
-    ``stale``: the agent should have renewed it by now.
+    ``stale``: its renewal by the agent is overdue.
     """
 
     age_seconds: float
@@ -90,7 +90,7 @@ class EndpointView:
 
     @property
     def paused(self) -> bool:
-        """Whether its variant is kept unchanged."""
+        """Whether switching is paused."""
         return self.spec is not None and self.spec.switching.policy == "Paused"
 
     @property
@@ -124,7 +124,7 @@ class EndpointView:
         )
 
     def observation(self, *, now: float) -> Observation:
-        """The core's observation of it, limited to the revision that it is to serve."""
+        """Its observation for the core, limited to the revision that it is to serve."""
         found = observation_of(self.status, now=now)
         if self.status.active_revision == self.revision:
             return found
@@ -166,7 +166,7 @@ class EndpointView:
 
 @dataclass(frozen=True, kw_only=True)
 class PortfolioView:
-    """One ModelPortfolio with its endpoints by name; ``exists`` is false where only endpoints are left of it."""
+    """One ModelPortfolio with its endpoints by name; ``exists`` is false where only endpoints are left."""
 
     name: str
     namespace: str
@@ -182,7 +182,7 @@ class PortfolioView:
 
     @property
     def outdated(self) -> bool:
-        """Whether the operator has not looked at the newest spec yet."""
+        """Whether the status is of an older generation than the spec."""
         return self.status.observed_generation != self.generation
 
     @property

@@ -14,7 +14,7 @@ from edgefolio_operator.settings import Settings
 
 
 def main() -> int:
-    """Run until stopped; the exit code."""
+    """Run until stopped; return the exit code."""
     try:
         settings = Settings.of()
     except UserError as error:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backoffs:
-    """Seconds between two attempts, without end: kopf reads the API groups once, and stops the process if it cannot."""
+    """Endless backoff delays in seconds: kopf reads the API groups once, and stops the process if that fails."""
 
     def __iter__(self) -> Iterator[float]:
         return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
@@ -36,7 +36,7 @@ class Backoffs:
 
 @dataclass(frozen=True, kw_only=True)
 class Login(kopf.ConnectionInfo):  # type: ignore[misc]
-    """The operator's credentials as kopf takes them."""
+    """The operator's credentials in kopf's form."""
 
     tls: ssl.SSLContext
 
@@ -58,7 +58,7 @@ class App:
         kopf.on.startup(registry=self.registry)(self._start)
         kopf.on.cleanup(registry=self.registry)(self._stop)
         kopf.on.login(registry=self.registry)(self._login)
-        # A fault is an answer; kopf would try the probe again for minutes and let the kubelet wait meanwhile.
+        # A fault is an answer; kopf would retry the probe for minutes while the kubelet waits.
         kopf.on.probe(id="cycle", errors=kopf.ErrorsMode.PERMANENT, registry=self.registry)(self._probe)
 
     async def _start(self, *, settings: kopf.OperatorSettings, **_: Any) -> None:

@@ -15,7 +15,7 @@ MANAGER = "edgefolio-operator"
 FINALIZER = f"{GROUP}/repository"
 """On a ModelPortfolio with ``reclaimPolicy: Delete`` alone: its revisions are deleted before it goes."""
 
-# Labels of what the operator makes.
+# Labels of the operator's objects.
 PORTFOLIO_LABEL = f"{GROUP}/portfolio"
 ENDPOINT_LABEL = f"{GROUP}/endpoint"
 """On every pod that carries the agent, whoever made it; the operator sees no other pods."""

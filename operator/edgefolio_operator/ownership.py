@@ -2,7 +2,7 @@
 
 A pod can be claimed by two selectors, or by a selector and the portfolio that made it; a repository and a model's name
 by two portfolios that make revisions. Older is the one that was created first; of two of the same second the one whose
-namespace and name come first.
+namespace and name sort first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def seniority(portfolio: Object) -> Seniority:
 
 
 class ClaimIndex(Generic[C]):
-    """Who claims what, updated portfolio by portfolio: of several claimants the oldest portfolio is the owner.
+    """Index of claims, updated portfolio by portfolio: the oldest claimant is the owner.
 
     One that is being deleted keeps what it claims until it is gone.
     """
@@ -57,7 +57,7 @@ class ClaimIndex(Generic[C]):
         return min(self._claimants.get(claim, ()), key=lambda key: self._claims[key][0], default=None)
 
     def lost(self, key: PortfolioKey) -> dict[C, PortfolioKey]:
-        """What a portfolio claims and an older one has, with that one."""
+        """Claims of a portfolio that an older one owns, with that owner."""
         _, claims = self._claims.get(key, (None, ()))
         contested = [claim for claim in claims if len(self._claimants[claim]) > 1]
         return {claim: owner for claim in contested if (owner := self.owner(claim)) not in (None, key)}
@@ -103,7 +103,7 @@ def repository_owned(owner: PortfolioKey) -> tuple[str, str]:
 
 
 def _place(portfolio: Object) -> tuple[str, ...] | None:
-    """Where a portfolio publishes; ``None`` if it makes nothing, or says nothing that can be read."""
+    """Where a portfolio publishes; ``None`` if it makes nothing, or is unreadable."""
     spec = portfolio.get("spec")
     if not isinstance(spec, Mapping) or not spec.get("source"):
         return None

@@ -1,4 +1,4 @@
-"""One error for everything a user can mend.
+"""Error types: one for everything a user can fix.
 
 Every room raises :class:`UserError` when the input, not the program, is at fault. It names the field, shows the value
 and states the remedy; the command line prints it in three lines and exits with 2, a Job writes it into its termination
@@ -20,7 +20,7 @@ class EdgefolioError(Exception):
     exit_code: int = EXIT_FAILURE
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exception's own way calls the class with the message alone.
+        # Exception's default calls the class with the message alone.
         return _remade, (type(self), str(self), dict(self.__dict__))
 
 
@@ -47,14 +47,14 @@ class UserError(EdgefolioError):
 
 
 class TransientError(UserError):
-    """A :class:`UserError` that may pass by itself: a store that does not answer, a directory that is in use.
+    """A :class:`UserError` that a retry may solve: a store that does not answer, a directory in use.
 
     On the command line it is like any other; a Job is tried again.
     """
 
 
 class IntegrityError(EdgefolioError):
-    """Bytes are not what their manifest says. They must never reach Triton.
+    """Bytes that fail verification against their manifest. They must never reach Triton.
 
     ``location`` is the path or URI of the offending bytes.
     """

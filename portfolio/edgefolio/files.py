@@ -1,4 +1,4 @@
-"""Files that are whole or absent, also after a crash: write beside, fsync, rename, fsync the folder."""
+"""Atomic, durable file writes: temporary file, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def write_durably(path: Path, content: bytes, *, field: str = "path") -> None:
-    """Put ``content`` at ``path`` in one step, replacing what was there. Raises :class:`UserError` if it cannot be."""
+    """Write ``content`` to ``path`` atomically, replacing a file there. Raises :class:`UserError` on failure."""
     with _new_file(path, field=field) as (stream, temporary):
         stream.write(content)
         _finish(stream)
@@ -30,7 +30,7 @@ def write_durably(path: Path, content: bytes, *, field: str = "path") -> None:
 
 
 def copy_durably(source: Path, path: Path, *, field: str = "path") -> None:
-    """Copy the file ``source`` to ``path`` in one step, replacing what was there."""
+    """Copy the file ``source`` to ``path`` atomically, replacing a file there."""
     with source.open("rb") as content, _new_file(path, field=field) as (stream, temporary):
         shutil.copyfileobj(content, stream, 1 << 20)
         _finish(stream)
@@ -39,7 +39,7 @@ def copy_durably(source: Path, path: Path, *, field: str = "path") -> None:
 
 
 def create_durably(path: Path, content: bytes, *, field: str = "path") -> bool:
-    """Put ``content`` at ``path`` only if nothing is there. ``False`` if somebody was first; never half a file."""
+    """Create ``path`` with ``content`` exclusively. ``False`` if it exists already; never half a file."""
     with _new_file(path, field=field) as (stream, temporary):
         stream.write(content)
         _finish(stream)
@@ -63,7 +63,7 @@ def create_durably(path: Path, content: bytes, *, field: str = "path") -> bool:
 
 
 def make_folder(path: Path, *, field: str = "path") -> None:
-    """Make the folder ``path`` and its parents, so that it survives a crash. Raises :class:`UserError`."""
+    """Create the folder ``path`` and its parents durably. Raises :class:`UserError`."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     with writing(path, field=field):
         path.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Classification of remote failures: lasting ones need a user, transient ones may pass by themselves.
+"""Classification of remote failures: permanent ones need a user, transient ones a retry.
 
-Every driver of fsspec raises its own kinds, so that they are told apart by what they have in common.
+Every fsspec driver raises its own types, so they are classified by common attributes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import errno
 
 from edgefolio.errors import TransientError, UserError
 
-#: Kinds of botocore's errors that another attempt would meet again.
+#: botocore errors that a retry would meet again.
 _LASTING = frozenset({"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "InvalidRegionError"})
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Whether trying again is useless: a refused right, a missing thing, a malformed name."""
+    """Whether a retry is useless: access denied, not found, a malformed name."""
     if isinstance(error, PermissionError | FileNotFoundError | ValueError | ImportError):
         return True
     if isinstance(error, OSError) and error.errno == errno.EINVAL:

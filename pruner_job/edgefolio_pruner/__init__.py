@@ -1,1 +1,1 @@
-"""Model and data to variants to repository. Needs the extra ``pruner``."""
+"""Pruner: makes variants of a model and publishes them. Extra ``pruner``."""

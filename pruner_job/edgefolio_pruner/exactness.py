@@ -1,9 +1,9 @@
-"""The proof that a compressed network computes the same function as the one it came from.
+"""Exactness proof: a compressed network computes the same function as its source.
 
 In float64 rounding is so small that any wrong channel shows: the same network, captured and compressed in float64, must
 agree to 1e-9 of its largest output. In float32, the type that is served, the compressed network must be as near to the
 exact outputs as the sparse network itself is, within a factor of four (or 1e-4, absolute and of the largest output, if
-that is more): its sums have another order.
+that is more): its summation order differs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from edgefolio_pruner.spatial.graph.capture import copy_graph_module
 FLOAT64_BOUND = 1e-9
 #: The same in float32, as long as outputs are at most 1; above, it is the largest allowed |difference|.
 FLOAT32_BOUND = 1e-4
-#: In float32 the difference may be as many times the sparse network's own float32 error, where that is more.
+#: The float32 bound as a multiple of the sparse network's own float32 error, where that is more.
 FLOAT32_FACTOR = 4.0
 _BATCH = 64
 
 
 class NotExactError(EdgefolioError):
-    """Spatial pruning changed a model's outputs: a fault of this program, and the model is not given out."""
+    """Spatial pruning changed a model's outputs: a bug, and the model is not written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Exactness:
 
     @property
     def float32_bound(self) -> float:
-        """What ``float32_difference`` may be."""
+        """Bound of ``float32_difference``."""
         return max(FLOAT32_BOUND / max(1.0, self.largest_output), FLOAT32_FACTOR * self.float32_own_error)
 
     @property
@@ -70,7 +70,7 @@ class Exactness:
             )
 
     def record(self) -> ExactnessProof:
-        """What the manifest says of a variant, which has one output: float32 in absolute numbers."""
+        """The manifest's proof for a variant, which has one output: float32 in absolute numbers."""
         return ExactnessProof(
             float64_relative_difference=self.float64_difference,
             float32_absolute_difference=self.float32_difference * self.largest_output,
@@ -81,7 +81,7 @@ class Exactness:
 def prove_exact(
     module: torch.nn.Module, captured: CapturedModel, compressed: Compressed, samples: torch.Tensor
 ) -> Exactness:
-    """Compare ``module`` (float32) with what came of it, on ``samples`` ``[samples, channels, height, width]``.
+    """Compare ``module`` (float32) with its compression on ``samples`` ``[samples, channels, height, width]``.
 
     ``captured`` and ``compressed`` are of ``module`` in float32. The captured graph is cast to float64; only where the
     module names float32 itself (then it computes a part in float32 in any case) it is captured a second time.
@@ -109,7 +109,7 @@ def prove_exact(
 
 
 class _Differences:
-    """How far outputs are from the truth, over several batches."""
+    """Largest output differences over several batches."""
 
     def __init__(self) -> None:
         self._differences: list[float] = []
@@ -148,7 +148,7 @@ def _maxima(seen: list[float], new: list[float]) -> list[float]:
 
 
 def _names_its_type(captured: CapturedModel) -> bool:
-    """Whether an operator of the graph, not only its weights, fixes the floating point type."""
+    """Whether an operator of the graph hard-codes the floating point type."""
     return any(
         captured.dtype in (*node.args, *node.kwargs.values())
         for node in captured.graph_module.graph.nodes
@@ -180,7 +180,7 @@ def in_dtype(captured: CapturedModel, dtype: torch.dtype) -> CapturedModel:
 
     for node in list(graph_module.graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            # It states the type that a tensor had when the graph was captured, which is what changes here.
+            # It asserts the dtype at capture, which changes here.
             graph_module.graph.erase_node(node)
         elif node.op == "call_function":
             node.args = tuple(argument if isinstance(argument, fx.Node) else cast(argument) for argument in node.args)

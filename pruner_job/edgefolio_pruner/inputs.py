@@ -1,4 +1,4 @@
-"""What making starts from: the data, and a function that builds the model; checked before anything is written."""
+"""Inputs of a making: the data and a model builder, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class MakingSource:
 
     @property
     def record(self) -> dict[str, object]:
-        """What the results of all stages depend on."""
-        # The digests are of raw samples. Left out where it is not set, so that results of before it existed are found.
+        """Common part of all stages' cache keys."""
+        # The digests are of raw samples. Left out where unset, so that older keys stay valid.
         asked = {} if self.normalization is None else {"normalization": self.normalization.model_dump(mode="json")}
         return {
             **asked,
@@ -75,7 +75,7 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
         state = read_weights(spec.source.weights_uri)
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)
-        # With names that the file may leave out (tied weights, counters), so that the whole state is at hand.
+        # With names that the file may omit (tied weights, counters): the whole state.
         state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     data = load_data(spec.data, seed=spec.seed, progress=progress)
     check_model_fits_data(module, data)

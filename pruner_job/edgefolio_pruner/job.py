@@ -1,9 +1,9 @@
 """A making as a Kubernetes Job: ``python -m edgefolio_pruner.job FILE WORK_DIRECTORY``.
 
 The same pipeline as ``edgefolio make``. Progress and warnings go to standard output as one JSON object per line; the
-termination message of the container tells the operator what was published or what must be mended. Exit codes: 0
-published (or the piece is made); 2 the input needs mending, another attempt would end the same; 143 it was told to end;
-1 anything else, and another attempt may help.
+termination message of the container reports what was published or what must be fixed. Exit codes: 0
+published (or the piece is made); 2 bad input, a retry would fail again; 143 terminated by SIGTERM;
+1 anything else, and a retry may help.
 
 ``--work-uri`` names the place of the work directory in an object store: it is fetched at the start and kept up to date,
 so that another pod goes on where this one is lost. ``--pieces N`` makes one of N pieces alone, the one whose number is
@@ -49,7 +49,7 @@ class LoggedProgress:
         self._logged_at = -_SECONDS_BETWEEN_LINES
 
     def __call__(self, *, stage: str, fraction: float, message: str) -> None:
-        """Log where the work stands, unless that was just done."""
+        """Log the progress, unless that was just done."""
         now = time.monotonic()
         if stage == self._stage and now - self._logged_at < _SECONDS_BETWEEN_LINES and fraction < 1:
             return
@@ -59,7 +59,7 @@ class LoggedProgress:
 
 
 class Task:
-    """What one pod is to do: all of a making, or one of its pieces."""
+    """Work of one pod: a whole making, or one of its pieces."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work_directory: Path = arguments.work_directory
@@ -85,7 +85,7 @@ class Task:
 
 
 def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | None]:
-    """Make what ``file`` says; the exit code and the termination message, which a piece has only if it fails."""
+    """Make ``file``; returns exit code and termination message, which a piece has only if it fails."""
     try:
         portfolio = load_portfolio(file)
         piece = task.piece_of(portfolio)
@@ -127,7 +127,7 @@ def _make_piece(portfolio: ModelPortfolio, piece: str, task: Task) -> None:
 
 
 class _Work:
-    """The work directory as a run needs it, wherever it is kept."""
+    """The work directory of a run, local or mirrored."""
 
     def __init__(
         self,
@@ -151,9 +151,9 @@ def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
         return
     remote = WorkMirror.open(task.work_uri, task.work_directory, slot=slot)
     if cpu_quota() is None:
-        # Nodes differ; a limit of the Job is the same on all of them.
+        # Nodes differ; the Job's CPU limit does not.
         threads = remote.agreed_threads(threads)
-    # A piece goes on where it was; whoever publishes puts together what all pieces left.
+    # A piece also takes the files of MAIN; the publishing run merges all slots.
     others = remote.other_slots() if slot == MAIN else (MAIN,)
     brought = remote.take(others=others)
     progress(stage="work", fraction=1.0, message=f"{brought} files of earlier runs restored")
@@ -161,7 +161,7 @@ def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
     with BackgroundSync(remote, seconds=task.copy_seconds) as sync:
 
         def tidy(names: frozenset[str]) -> None:
-            """Keep what this making rests on; what other settings left behind, and the pieces' own copies, go."""
+            """Keep what this making uses; remove results of other settings and the pieces' slots."""
             for path in task.work_directory.iterdir():
                 if path.name not in names:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -175,7 +175,7 @@ def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
 
 
 class _ToldToEndError(BaseException):
-    """SIGTERM: the pod is removed, by a drain, a suspension or an end of the Job."""
+    """SIGTERM: a drain, a suspension or the deletion of the Job."""
 
 
 def _told_to_end(*_: object) -> NoReturn:
@@ -192,7 +192,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--pieces", type=int, help=f"make one of so many pieces, by {INDEX_VARIABLE}")
     parsed = parser.parse_args(arguments)
     log_as_json(level=logging.WARNING)
-    # The first process of a container ignores signals that it does not ask for.
+    # PID 1 of a container ignores signals without a handler.
     signal.signal(signal.SIGTERM, _told_to_end)
     exit_code, report = run(parsed.file, Task(parsed))
     if report is not None:

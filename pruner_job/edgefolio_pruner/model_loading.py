@@ -1,4 +1,4 @@
-"""A model from what users write: an architecture by name, and its weights from safetensors.
+"""Model loader: an architecture by name, and its weights from safetensors.
 
 Never a pickle: reading one runs whatever code it holds.
 """
@@ -46,7 +46,7 @@ def build_architecture(architecture: Architecture, *, seed: int = 0, field: str 
             module = build(**options)
         except UserError:
             raise
-        except Exception as error:  # the options are the user's, and each library refuses them in its own way
+        except Exception as error:  # each library rejects the user's options in its own way
             raise UserError(
                 f"{_shown_name(architecture)} refused its options: {type(error).__name__}: {_one_line(error)}.",
                 field=f"{field}.options",
@@ -177,7 +177,7 @@ def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     known: list[str] = torchvision.models.list_models()
     if name not in known:
         raise _unknown(architecture, known, field)
-    # torchvision's backbones would be downloaded unless told not to.
+    # torchvision downloads backbones by default.
     backbone = {"weights_backbone": None} if name not in torchvision.models.list_models(torchvision.models) else {}
     return lambda **options: torchvision.models.get_model(name, weights=None, **backbone, **options)
 

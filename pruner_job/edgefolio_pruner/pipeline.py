@@ -1,7 +1,7 @@
-"""From a specification to a published portfolio: data, the methods, candidates, profile, test, publish.
+"""Pipeline from specification to published portfolio: data, methods, candidates, profile, test, publish.
 
-Every stage keeps its results in the work directory under a digest of what they depend on. A run that is killed at any
-instant and started again reuses them, and ends with the same variants, the same manifest and the same revision.
+Every stage caches its results in the work directory by a digest of their inputs. A run that is killed at any
+instant and restarted reuses them, and ends with the same variants, manifest and revision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from edgefolio_pruner.work.draft_store import DraftStore
 
 @dataclass(frozen=True, kw_only=True)
 class MakeResult:
-    """What was made, where it was published, and where the work lies."""
+    """Outcome of a making: the manifest, its place, and the work directory."""
 
     manifest: Manifest
     published: Published
@@ -73,7 +73,7 @@ def make_portfolio(
     uri = repository_uri if repository_uri is not None else spec.repository.uri
     source = load_source(portfolio, progress=progress)
     progress(stage="data", fraction=1.0, message=_described(source))
-    # A repository that cannot be written is known before hours of training.
+    # Fail on an unwritable repository before hours of training.
     field = "--repository" if repository_uri is not None else "spec.repository.uri"
     Publication.check(uri, field=field)
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
@@ -109,7 +109,7 @@ def make_portfolio(
 
 
 def available_threads() -> int:
-    """Threads that torch would take, bounded by the control group's quota."""
+    """Torch's thread count, bounded by the cgroup quota."""
     quota = cpu_quota()
     return max(1, min(torch.get_num_threads(), math.ceil(quota) if quota is not None else 1 << 16))
 
@@ -134,7 +134,7 @@ class _Making:
     def run(self) -> tuple[Manifest, dict[str, Path]]:
         """The draft of the manifest, and the file of each variant."""
         graphs = GraphCache(self._source)
-        # Known before hours of training, and only once for each source.
+        # Fail before hours of training; once per source.
         self._work.result("prunable-groups", self._source.record, graphs.require_prunable)
         maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
@@ -160,7 +160,7 @@ class _Making:
             "environment": environment.model_dump(mode="json"),
         }
         if self._making:
-            # What was trained is taken up again; a node is measured anew by each making that is asked for.
+            # Training is resumed; profiles are measured anew for each requested making.
             key["making"] = self._making
 
         def measure() -> dict[str, Any]:

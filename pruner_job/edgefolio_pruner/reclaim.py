@@ -18,7 +18,7 @@ _FIELD = "spec.repository.uri"
 
 
 def main(arguments: list[str]) -> int:
-    """Delete; the exit code. Every failure may pass: another attempt is worth it."""
+    """Delete; return the exit code. Every failure is worth a retry."""
     parser = argparse.ArgumentParser(
         prog="python -m edgefolio_pruner.reclaim", description=(__doc__ or "").split("\n")[0]
     )

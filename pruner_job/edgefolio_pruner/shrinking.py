@@ -26,14 +26,14 @@ from edgefolio_pruner.spatial import CapturedModel, SpatialReport, capture, chan
 
 _STAGE = "shrink"
 _ROUNDS = 5
-#: One input shows a wrong channel as well as a thousand; these run in float64 too, which is slow.
+#: One input reveals a wrong channel as well as a thousand, and float64 is slow.
 _PROOF_SAMPLES = 4
 _INPUT = "input"
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """What became of a sparse model.
+    """Result of a shrink.
 
     ``before`` and ``after`` are the ONNX files of the sparse model (batch norms folded, as in the other) and of the
     shrunk one; the first is gone. ``parity`` compares the shrunk file with the *sparse* torch model. ``profiles`` holds
@@ -130,7 +130,7 @@ def _require_prunable(captured: CapturedModel, *, name: str) -> None:
 
 
 def _require_near(proof: Parity, exactness: Exactness) -> None:
-    # The runtime has sums of its own: it need not be as near as the shrunk torch module.
+    # The runtime sums in another order: its bound is wider than the torch module's.
     allowed = max(FLOAT32_BOUND, exactness.float32_bound)
     if not proof.relative_difference <= allowed:
         raise NotExactError(
@@ -145,7 +145,7 @@ def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:
     try:
         with torch.no_grad(), evaluating(module):
             outputs = module(inputs)
-    except Exception as error:  # the architecture is the user's: any of its operators may refuse the shape
+    except Exception as error:  # any operator of the user's architecture may reject the shape
         raise UserError(
             f"the model does not take this input ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
             field="--input-shape",

@@ -1,4 +1,4 @@
-"""Read a user's file by any URL that fsspec opens; every failure is one error that names the field."""
+"""Reader of a user's file by any fsspec URL; failures become one error that names the field."""
 
 from __future__ import annotations
 

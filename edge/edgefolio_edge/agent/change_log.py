@@ -1,4 +1,4 @@
-"""Log of changes: decisions, synchronized revisions and errors are logged when they differ from the last ones."""
+"""Change log: decisions, synchronized revisions and errors are logged when they differ from the last ones."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class ChangeLog:
             self._reporter.event("error", error.one_line())
 
     def waiting(self, error: UserError) -> None:
-        """Log once why a server that is not ours cannot be used yet."""
+        """Log once why another's server cannot be used yet."""
         if str(error) != self._error:
             self._error = str(error)
             self._reporter.event("waiting", error.problem, endpoint=error.value)
 
     def synced(self, synced: Synced) -> None:
-        """Log what is new in the repository: a refused revision, a complete one, or why it cannot be read."""
+        """Log a repository change: a refused revision, a complete one, or why it cannot be read."""
         before = self._synced or Synced()
         self._synced = synced
         revision = None if synced.manifest is None else synced.manifest.revision

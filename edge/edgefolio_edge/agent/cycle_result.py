@@ -1,4 +1,4 @@
-"""The result of one cycle of the agent: what was seen and decided, and what became of it."""
+"""The result of one agent cycle: observation, decision and outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESTART_NEEDED = "RestartNeeded"
 
 @dataclass(frozen=True, kw_only=True)
 class ServedVersions:
-    """The versions that the server serves. ``active`` is ``None`` if there is none, or none that is known here."""
+    """The versions that the server serves. ``active`` is ``None`` if there is none, or none known here."""
 
     ready: tuple[int, ...]
     active: Placement | None
@@ -37,7 +37,7 @@ class ServedVersions:
         found = variant_of_version(older, version) if older is not None else None
         if older is None or found is None:
             return cls(ready=ready, active=None, name=f"version {version}")
-        # Another revision's variant may have the name of one of this revision, and is another model all the same.
+        # Another revision's variant may have the same name and still is another model.
         name = f"{found.name} of revision {older.revision}"
         return cls(ready=ready, active=Placement(manifest=older, variant=found), name=name)
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from edgefolio.contract.log_format import log_line
 from edgefolio.decision.types import Decision, Prediction
 
-#: Fields that a line of text does not show among its facts.
+#: Fields that a text line omits.
 _SHOWN_APART = frozenset({"event", "time", "message"})
 
 
@@ -31,7 +31,7 @@ class Reporter:
         else:
             shown = ", ".join(f"{name} {_text(value)}" for name, value in known.items() if name not in _SHOWN_APART)
             line = f"{time.strftime('%H:%M:%S')} {event:<9}  {message}" + (f"  ({shown})" if shown else "")
-        # The reader may be gone; serving goes on.
+        # The reader may have closed the pipe; serving goes on.
         with self._lock, contextlib.suppress(BrokenPipeError):
             print(line, file=self._stream, flush=True)
 

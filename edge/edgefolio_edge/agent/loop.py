@@ -1,6 +1,6 @@
 """The agent's control loop: sync -> verify -> observe -> decide -> switch, once per cycle.
 
-It is level-triggered: each cycle reads what the server serves and remembers no order of its own. After the agent was
+It is level-triggered: each cycle reads what the server serves and keeps no memory of its commands. After the agent was
 killed, the server restarted or the model unloaded by hand the next cycle is the same.
 """
 
@@ -25,7 +25,7 @@ from edgefolio_edge.models.synchronizer import Refusal, Synced, Synchronizer
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.switcher import Placement, SwitchResult
 
-#: An endpoint that serves nothing waits this long for the whole revision, then it serves what has come. Variants come
+#: An endpoint that serves nothing waits this long for the whole revision, then serves what is there. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
 
@@ -63,7 +63,7 @@ class Agent:
         self._serving: tuple[int, int] | None = None
         self._available_since: float | None = None
         self._refusal: Refusal | None = None
-        # Outcomes that no result has carried yet.
+        # Outcomes not yet in any result.
         self._failure: CycleFailure | None = None
         self._switched = False
         self.server = ServerSupervisor(
@@ -191,7 +191,7 @@ class Agent:
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
         if self._serving is not None:
-            # Failures of the old revision's bytes say nothing of the new ones.
+            # Failures of the old revision say nothing about the new one.
             self.state = replace(self.state, quarantined=())
 
     def _waits_for_first_revision(self) -> bool:
@@ -297,7 +297,7 @@ class Agent:
         if outcome.succeeded or outcome.damaged:
             return outcome
         if not host.is_ours and outcome.unreachable:
-            return outcome  # it ended, and whoever runs it starts it again
+            return outcome  # it ended, and its owner restarts it
         if not host.may_restart() and not self.server.health.is_enabled:
             return outcome
         why = f"It does not answer inference, and loading anew does not help: {outcome.cause}"

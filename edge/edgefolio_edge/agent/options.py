@@ -1,4 +1,4 @@
-"""What an agent is made with, beside its server and its models: settings, and where it tells what it does."""
+"""Settings and outputs of an agent."""
 
 from __future__ import annotations
 

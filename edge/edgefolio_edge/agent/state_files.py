@@ -68,7 +68,7 @@ class StatusFile:
         self._written = text
 
     def remove(self) -> None:
-        """Remove the file: nothing is served any more."""
+        """Remove the file when nothing is served any more."""
         with contextlib.suppress(OSError):
             self._path.unlink()
 
@@ -134,5 +134,5 @@ class Recorder:
 
 
 def default_state_directory(name: str, *, repository: str) -> Path:
-    """``$XDG_STATE_HOME/edgefolio/<name>-<digest of the repository>``: apart for each portfolio and repository."""
+    """``$XDG_STATE_HOME/edgefolio/<name>-<digest of the repository>``: one for each portfolio and repository."""
     return platformdirs.user_state_path("edgefolio") / f"{name}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"

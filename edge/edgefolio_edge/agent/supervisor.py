@@ -1,4 +1,4 @@
-"""Supervisor of the server: restarts its own, attaches again to another's, detects when only a restart helps."""
+"""Supervisor of the server: restarts its own, reattaches to another's, detects when only a restart helps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from edgefolio_edge.triton.switcher import Switcher
 
 #: A server that runs but answers no control call for this many cycles is restarted.
 SILENT_CYCLES_UNTIL_RESTART = 3
-#: A server that ends so many times in a row while it loads one variant ends because of it.
+#: After this many crashes in a row during loads of one variant, the variant is blamed.
 DEATHS_UNTIL_BLAMED = 2
-#: A server whose load hangs would use up all the time it is given to stop, and users wait for the next one.
+#: A server with a hung load would use its whole grace period, while users wait for the next one.
 QUICK_STOP_SECONDS = 1.0
 
 
@@ -50,7 +50,7 @@ class ServerSupervisor:
         self._is_unmanaged = options.dry_run
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
-        #: The restart that was requested last, until a cycle's result has carried it.
+        #: The last requested restart, until a cycle's result reports it.
         self.failure: CycleFailure | None = None
         self._connect()
 
@@ -64,7 +64,7 @@ class ServerSupervisor:
         self.control.close()
 
     def runs(self) -> bool:
-        """Whether the server runs. One that ended is restarted, or attached to again."""
+        """Whether the server runs. One that ended is restarted or reattached to."""
         if self.host.is_alive():
             return True
         self._metrics.serving(None, None)
@@ -87,13 +87,13 @@ class ServerSupervisor:
         return ready
 
     def verified(self) -> None:
-        """Note a verified answer to an inference: failure counters start again."""
+        """Note a verified inference: failure counters are reset."""
         self.host.reset_backoff()
         self.health.serves()
         self._deaths = ("", 0)
 
     def ended_during(self, variant: str) -> bool:
-        """Count an end of the server while it loaded ``variant``. Returns whether the variant is now blamed for it."""
+        """Count a crash of the server while it loaded ``variant``. Returns whether the variant is now blamed."""
         deaths = self._deaths[1] + 1 if self._deaths[0] == variant else 1
         blamed = deaths >= DEATHS_UNTIL_BLAMED
         self._deaths = ("", 0) if blamed else (variant, deaths)
@@ -143,7 +143,7 @@ class ServerSupervisor:
         return True
 
     def _attach_again(self) -> bool:
-        """Attach to a server that is not ours. One that was restarted has no model loaded."""
+        """Reattach to another's server. A restarted one has no model loaded."""
         is_another = self.host.was_found
         if is_another:
             self.health.fails()
@@ -168,7 +168,7 @@ class ServerSupervisor:
         if self._silent_cycles == 0:
             self._reporter.event("silent", "The server does not answer the control calls.", cause=str(error))
         if not self.host.is_ours and not error.timed_out:
-            # Its process has ended, or it refuses us: it is attached to again after its owner has restarted it.
+            # Its process has ended, or it refuses us: reattach after its owner has restarted it.
             self._lose()
         else:
             self._count_silence()

@@ -33,7 +33,7 @@ class TritonOptions:
     def host(
         self, directory: Path, *, models: Path, threads: int, die_with_parent: bool = True, dry_run: bool = False
     ) -> Iterator[Host]:
-        """The Triton, for the context. One that is started reads ``models`` and is recorded in ``directory``."""
+        """Context with the Triton. A started one reads ``models`` and is recorded in ``directory``."""
         if self.endpoint is None:
             settings = ServerSettings(
                 model_repository=models,

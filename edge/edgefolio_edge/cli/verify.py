@@ -22,7 +22,7 @@ def verify(
 ) -> int:
     """Check a repository again: pointers, digests, schemas, ONNX, standard domains and probe outputs.
 
-    Every revision is checked; what is wrong is said with its place.
+    Every revision is checked; each finding names its place.
 
     Example: edgefolio verify ./portfolios --model digits
 

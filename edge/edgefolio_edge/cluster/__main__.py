@@ -34,12 +34,12 @@ from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
 
-#: A new revision is fetched by the endpoints of one wave within so many seconds, not all at once.
+#: Spreads the fetches of a new revision by the endpoints of one wave.
 JITTER_SECONDS = 5.0
 
 
 def run() -> None:
-    """Run until a signal. Raises :class:`UserError` for what must be mended."""
+    """Run until a signal. Raises :class:`UserError` for a user's mistake."""
     settings = Settings.of()
     make_folder(settings.state, field=STATE_VARIABLE)
     agent_woken, synchronizer_woken = threading.Event(), threading.Event()
@@ -70,7 +70,7 @@ def run() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pod:
-    """The parts of the agent in this pod that exist before its first order. The events begin the next cycle at once."""
+    """The agent's parts that exist before its first order. The events begin the next cycle at once."""
 
     settings: Settings
     orders: Orders
@@ -80,7 +80,7 @@ class _Pod:
     synchronizer_woken: threading.Event
 
     def serve(self, order: Order, stop: threading.Event) -> None:
-        """Bring variants to disk, and work with Triton as soon as there is one: it is started when it can serve."""
+        """Fetch variants, and control Triton once it runs: it starts when a variant is on disk."""
         settings, orders = self.settings, self.orders
         model, uri = order.spec.model_name, settings.place_of(order.spec.repository_uri)
         store = ModelStore(settings.state, model=model, threads=settings.threads, model_repository=settings.models)
@@ -123,7 +123,7 @@ class _Pod:
 
 
 class _Reports:
-    """Sends reports; logs once that they do not arrive."""
+    """Sends reports; logs a failure once."""
 
     def __init__(self, pod: _Pod) -> None:
         self._pod = pod
@@ -151,7 +151,7 @@ def _first_order(orders: Orders, stop: threading.Event) -> Order | None:
 
 
 def main() -> int:
-    """Run the agent; the exit code."""
+    """Run the agent; return the exit code."""
     log_as_json(level=logging.WARNING)
     try:
         run()

@@ -1,4 +1,4 @@
-"""The agent's client: it reads and watches its own ModelEndpoint, and writes that one's status."""
+"""API client of the agent: gets and watches its own ModelEndpoint, and writes its status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EndpointClient:
         self._metadata = {"name": name, "namespace": namespace}
 
     def get(self) -> Object | None:
-        """The object, ``None`` if the operator has not made it yet."""
+        """The object; ``None`` if the operator has not created it yet."""
         try:
             return self._client.request("GET", f"{self._collection}/{self._metadata['name']}")
         except ApiRefused as error:

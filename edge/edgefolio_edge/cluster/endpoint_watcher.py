@@ -1,4 +1,4 @@
-"""Watches the agent's own ModelEndpoint in a thread: every change is an order."""
+"""Watch thread of the agent's own ModelEndpoint: every change is an order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_PAUSE_SECONDS = 15.0
 
 
 class EndpointWatcher:
-    """Keeps :class:`Orders` up to date, and notes when the API server was heard."""
+    """Keeps :class:`Orders` up to date, and notes answers of the API server."""
 
     def __init__(self, client: EndpointClient, orders: Orders, reporter: Reporter) -> None:
         self._client = client
@@ -34,7 +34,7 @@ class EndpointWatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no longer. A watch under way is left to end by itself."""
+        """Stop watching. A watch under way ends by itself."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -46,11 +46,11 @@ class EndpointWatcher:
                 self._get_and_watch()
             except ApiRefused as error:
                 self._orders.heard()
-                if error.status != 410:  # that version is too old to go on from: begin anew
+                if error.status != 410:  # resourceVersion too old: start from a new get
                     failure = str(error)
             except ApiUnreachable as error:
                 failure = str(error)
-            except UserError as error:  # the order cannot be kept on disk; the last one stands
+            except UserError as error:  # the order cannot be written to disk; the last one stands
                 self._reporter.event("error", error.one_line())
                 self._stopping.wait(_LONGEST_PAUSE_SECONDS)
             if failure and failure != logged:
@@ -59,7 +59,7 @@ class EndpointWatcher:
             self._stopping.wait(self._backoff.next_pause(is_failure=bool(failure)))
 
     def _get_and_watch(self) -> None:
-        """Take the order as it is and then its changes, until a watch fails or ends early."""
+        """Take the current order and then its changes, until a watch fails or ends early."""
         found = self._client.get()
         self._orders.heard()
         if found is None:
@@ -69,7 +69,7 @@ class EndpointWatcher:
         version = str(found["metadata"]["resourceVersion"])
         while not self._stopping.is_set():
             order = self._orders.order
-            # Often enough that a cut link is noticed within the time after which the agent decides alone.
+            # Short enough to notice a cut link before the agent becomes autonomous.
             patience = order.spec.switching.autonomy_after_seconds if order is not None else 30
             self._backoff.begin()
             for changed in self._client.watch(version=version, seconds=max(2, patience // 3)):

@@ -23,7 +23,7 @@ from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
 
 ORDERS_FILE = "orders.json"
-#: Hand-over: an agent that acted autonomously waits this long, once connected, for an order that knows of it.
+#: Hand-over: a reconnected agent that acted autonomously waits this long for an order that reflects it.
 HANDOVER_SECONDS = 10.0
 
 

@@ -1,4 +1,4 @@
-"""After-cycle hook of the agent in a pod: takes the outcomes, and reports in a thread of its own."""
+"""After-cycle hook of the agent in a pod: reports in a thread of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgefolio_edge.cluster.status_writer import StatusWriter
 
 
 class ReportThread:
-    """Hands cycles to a status writer; a link that hangs does not hold up the agent's cycle."""
+    """Hands cycles to a status writer; a hanging link does not block the agent's cycle."""
 
     def __init__(self, orders: Orders, writer: StatusWriter) -> None:
         self._orders = orders
@@ -32,7 +32,7 @@ class ReportThread:
             self._condition.notify()
 
     def stop(self) -> None:
-        """End after the report under way."""
+        """Stop after the current report."""
         with self._condition:
             self._stopping = True
             self._condition.notify()

@@ -13,7 +13,7 @@ from edgefolio.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What :mod:`edgefolio.contract.pod` says of each variable, with defaults for a pod of another origin."""
+    """Settings as described in :mod:`edgefolio.contract.pod`; the defaults are for pods made by others."""
 
     name: str
     namespace: str
@@ -61,7 +61,7 @@ class Settings:
         )
 
     def place_of(self, uri: str) -> str:
-        """Where the repository at ``uri`` is read: a claim is a directory here."""
+        """Local place of the repository at ``uri``: a claim is a directory here."""
         return pod.path_in_pod(uri, claims=str(self.claims))
 
 

@@ -24,7 +24,7 @@ from edgefolio_edge.models.synchronizer import REVISION_REFUSED, Synced
 VALID_SECONDS = 60.0
 #: Least interval of two reports, unless the served variant changed.
 MIN_SECONDS = 2.0
-#: Longest time until an order is acknowledged.
+#: Deadline for acknowledging an order.
 ACKNOWLEDGE_SECONDS = 10.0
 #: Longest back-off while reports do not arrive.
 LONGEST_PAUSE_SECONDS = 15.0
@@ -33,7 +33,7 @@ _RELATIVE_DEADBAND = 0.2
 
 
 class StatusWriter:
-    """Decides when to write the endpoint's status, and what."""
+    """Writes the endpoint's status when it is due."""
 
     def __init__(self, orders: Orders, write: Callable[[dict[str, Any]], bool], *, clock: Callable[[], float]) -> None:
         """``write`` returns whether the report arrived; ``clock`` gives seconds since the epoch."""
@@ -163,7 +163,7 @@ class StatusWriter:
 
 
 def _ready(cycle: CycleResult) -> ConditionValue:
-    """Whether a verified variant answers clients."""
+    """Condition Ready: a verified variant serves."""
     served, observation = cycle.served, cycle.observation
     if not cycle.synced.available:
         return "False", "NothingSynced", "No variant is on disk, verified."
@@ -177,7 +177,7 @@ def _ready(cycle: CycleResult) -> ConditionValue:
 
 
 def _synced(synced: Synced, wanted: tuple[int, str] | None) -> ConditionValue:
-    """Whether the ordered revision is on disk, whole."""
+    """Condition Synced: the ordered revision is on disk."""
     if wanted is None:
         return "False", "NothingPublished", "No revision is published yet."
     if synced.refusal is not None:

@@ -7,7 +7,7 @@
     <root>/revisions/<model>/good.json            the last complete revision: it serves when the repository is away
     <root>/incoming/                              transfers that are under way or were interrupted
 
-Nothing in a version's directory changes after it got its name: Triton would take a changed file for a new model.
+A version's directory is immutable once named: Triton would take a changed file for a new model.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class ModelStore:
     ) -> None:
         """``model`` is its name in the repository and for clients.
 
-        ``model_repository`` is the directory that a Triton which runs anyway reads; else it lies below ``root``.
+        ``model_repository`` is the directory that an existing Triton reads; else it lies below ``root``.
         """
         self.root = root
         #: The directory that Triton is pointed at.
         self.model_repository = model_repository or root / "models"
-        # On the same file system as the models: what is verified gets its place by a rename.
+        # On the same file system as the models: a verified file is renamed into place.
         self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
         self.model = model
         self.threads = threads
@@ -135,16 +135,16 @@ class ModelStore:
         place = self.version_directory(version)
         with writing(place, field=FIELD):
             if place.exists():
-                # Damaged or of another manifest; a version that is served keeps its bytes in memory.
+                # Damaged or of another manifest; a served version is in memory already.
                 shutil.rmtree(place)
             make_folder(place.parent, field=FIELD)
             incoming.rename(place)
             fsync_folder(place.parent)
 
     def write_configuration(self, manifest: Manifest) -> None:
-        """Write ``config.pbtxt`` with the fastest variant's version, unless it says so already, in any form.
+        """Write ``config.pbtxt`` with the fastest variant's version, unless it is equivalent already.
 
-        Loads carry their own configuration; this one is for whoever loads the model by its name alone.
+        Our loads carry their own configuration; this one is for loads by name alone.
         """
         configuration = configuration_of(
             manifest,
@@ -171,7 +171,7 @@ class ModelStore:
             write_durably(self._good_path, pointer.model_dump_json(by_alias=True).encode(), field=FIELD)
 
     def last_good(self) -> Manifest | None:
-        """The manifest of the last complete revision, if its bytes are what was kept."""
+        """The manifest of the last complete revision, if its digest is right."""
         try:
             pointer = CurrentPointer.model_validate_json(self._good_path.read_bytes())
             raw = self._manifest_path(pointer.revision).read_bytes()
@@ -182,7 +182,7 @@ class ModelStore:
             return None
 
     def manifest_of_version(self, version: int) -> Manifest | None:
-        """The kept manifest of the revision that ``version`` belongs to, if there is one and it is whole."""
+        """The kept manifest of the revision of ``version``, if present and intact."""
         path = self._manifest_path(version // VERSIONS_PER_REVISION)
         try:
             manifest = Manifest.from_bytes(path.read_bytes(), location=str(path))

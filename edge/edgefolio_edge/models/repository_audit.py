@@ -19,7 +19,7 @@ from edgefolio.manifest import Manifest, TensorSignature, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 
-#: The newest that deployed Tritons read.
+#: Newest versions that deployed Tritons read.
 MAXIMUM_OPSET = 18
 MAXIMUM_IR_VERSION = 9
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -184,7 +184,7 @@ def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant
 def _model_problems(model: onnx.ModelProto, manifest: Manifest, variant: Variant) -> Iterator[str]:
     outside = sorted(set(_external_tensors(model)))
     if outside:
-        # The checker would open what they name.
+        # The checker would open the files they name.
         yield f"its weights lie outside the file: {', '.join(outside[:5])}."
         return
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model) if not _is_standard(node.domain)})

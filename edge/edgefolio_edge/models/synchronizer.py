@@ -45,7 +45,7 @@ class Synced:
 
     @property
     def refusal_message(self) -> str:
-        """What is refused and why, and what serves instead; empty without a refusal."""
+        """The refused revision, why, and the one that serves instead; empty without a refusal."""
         if self.refusal is None:
             return ""
         number = self.refusal.revision
@@ -84,8 +84,8 @@ class Synchronizer:
     ) -> None:
         """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's.
 
-        ``ordered`` names the revision and the digest of its manifest from outside the repository, which is then asked
-        only for what is not on disk. Setting ``woken`` makes it look at once. ``changed`` is called after each change
+        ``ordered`` names the revision and its manifest's digest from outside the repository, which is then asked
+        only for files not on disk. Setting ``woken`` makes it poll at once. ``changed`` is called after each change
         of ``synced``, in the synchronizer's thread.
         """
         self._open = open_repository
@@ -120,7 +120,7 @@ class Synchronizer:
             self._thread.join(timeout=5)
 
     def step(self) -> Synced:
-        """Poll once, and fetch what is missing. Raises nothing that a user or a network can cause."""
+        """Poll once, and fetch missing files. Raises nothing that a user or a network can cause."""
         try:
             self._step()
         except TransferStopped:
@@ -189,7 +189,7 @@ class Synchronizer:
             return current.revision, self._digest_of(current)
         pointer = self._opened().current(self._store.model)
         if self._pinned and (pointer is None or pointer.revision != self._pinned):
-            # The pointer vouches for the current revision alone; an older one is taken as it stands.
+            # The pointer verifies the current revision alone; an older one is trusted as found.
             manifest = self._opened().manifest(self._store.model, self._pinned)
             return manifest.revision, self._digest_of(manifest)
         return None if pointer is None else (pointer.revision, pointer.manifest_sha256)
@@ -206,7 +206,7 @@ class Synchronizer:
         return False
 
     def _restores_from_disk(self, revision: int, digest: str) -> bool:
-        """Take a revision that is still on disk, complete, without the repository. Returns whether it is."""
+        """Take a revision that is complete on disk, without the repository. Returns whether it was."""
         manifest = self._store.manifest_kept(revision, digest=digest)
         if manifest is None or self._store.missing_bytes(manifest):
             return False
@@ -253,7 +253,7 @@ class Synchronizer:
             self._store.keep_only({manifest.revision, current.revision}, served_versions=self.served_versions)
 
     def _complete(self, manifest: Manifest) -> None:
-        """Fetch the missing variants of the revision that serves; without the damaged ones."""
+        """Fetch the missing variants of the serving revision, except damaged ones."""
         problem: IntegrityError | None = None
         was_complete = self.synced.complete and self.synced.manifest == manifest
         for variant in by_size(manifest):
@@ -309,7 +309,7 @@ class Synchronizer:
         return self._digest[1]
 
     def _from_disk(self) -> Synced:
-        """The last complete revision on disk; else what there is of the ordered one."""
+        """The last complete revision on disk; else the partial ordered one."""
         manifest = self._store.last_good()
         ordered = self._ordered() if self._ordered is not None else None
         if manifest is None and ordered is not None:

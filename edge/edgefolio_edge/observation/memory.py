@@ -18,14 +18,14 @@ _NO_LIMIT = 1 << 60
 
 @dataclass(frozen=True, kw_only=True)
 class GroupMemory:
-    """A cgroup's limit and what it uses without the page cache that the kernel may drop, in bytes."""
+    """A cgroup's limit and its working set (without reclaimable page cache), in bytes."""
 
     limit_bytes: int
     working_set_bytes: int
 
 
 def observe_memory(server: ProcessIdentity | None, *, limit_bytes: int | None = None) -> MemoryState:
-    """The memory now. ``server`` is ``None`` for one on another machine; ``limit_bytes`` is what the user gave."""
+    """The memory now. ``server`` is ``None`` for one on another machine; ``limit_bytes`` is the user's."""
     if server is None:
         return MemoryState(limit_bytes=limit_bytes, working_set_bytes=None, node_available_bytes=None, age_seconds=0.0)
     group = group_memory(server.pid)

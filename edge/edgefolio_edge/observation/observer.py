@@ -16,7 +16,7 @@ from edgefolio_edge.triton.client import CALL_SECONDS, ControlError, TritonContr
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
-#: Requests of one probe: the first warms caches that an idle minute cooled, the rest are measured.
+#: Requests of one probe: the first warms caches gone cold, the rest are measured.
 PROBE_REQUESTS = 4
 #: Timeouts of the canary in a row that mean a hung server; a saturated one may time out once.
 TIMEOUTS_UNTIL_DEAD = 2
@@ -80,7 +80,7 @@ class Observer:
                 active_variant=None, resident_variants=resident, server=ServerState.SERVING, memory=self._memory()
             )
         if active.version != self._version:
-            # Switched from outside: counters of another version begin, and its answers are not verified yet.
+            # Switched from outside: another version's counters begin, and its answers are unverified.
             self._version = active.version
             self.traffic.reset()
         self._read_counters(active.version)
@@ -107,7 +107,7 @@ class Observer:
         return found[0]
 
     def _liveness(self, active: Placement) -> ServerState:
-        """By inference: a user's that was answered since the last cycle, else the agent's own where in doubt."""
+        """Liveness by inference: a user's since the last cycle, else the agent's own where in doubt."""
         now = time.monotonic()
         latest = self.traffic.latest()
         missing_stub = self.endpoint.lacks_backend_of(active.version)

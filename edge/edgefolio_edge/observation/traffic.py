@@ -52,14 +52,14 @@ class TrafficObserver:
             ):
                 self.reset()
         self._samples.append(Sample(at=at, statistics=statistics))
-        # The oldest sample that is kept lies at or before the window's beginning, so that the window is filled.
+        # The oldest kept sample lies at or before the window's start, so that the window is full.
         while len(self._samples) > 2 and at - self._samples[1].at >= self.window_seconds:
             self._samples.popleft()
 
     def exclude(self, before: VersionStatistics, after: VersionStatistics, *, own_requests: int) -> bool:
         """Take the agent's ``own_requests``, sent between two readings, out of the figures.
 
-        ``False`` if users' requests came in between: then the own ones are taken out at the mean of all.
+        ``False`` if users' requests came in between: then its own are subtracted at the mean of all.
         """
         delta = difference(after, before)
         answered = delta.successes + delta.failures
@@ -69,7 +69,7 @@ class TrafficObserver:
         )
         if self._samples and self._samples[-1].statistics.version != after.version:
             return False
-        # All samples are from before these requests: what they counted is added to the baseline.
+        # All samples predate these requests: their counts are added to the baseline.
         shifted = [Sample(at=entry.at, statistics=_sum(entry.statistics, own)) for entry in self._samples]
         self._samples = deque(shifted)
         return answered == own_requests

@@ -1,6 +1,6 @@
 """Machine-wide locks: one agent per server and state directory; they end with their process.
 
-Concurrent loads leave whatever finished last, so two agents on one Triton would undo each other's switches.
+Of concurrent loads the last to finish wins, so two agents on one Triton would undo each other's switches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgefolio.files import make_folder
 def only_writer_of_endpoint(endpoint: str, *, field: str = "--endpoint") -> Iterator[None]:
     """Hold the right to control the Triton at ``endpoint`` (``host:port``) while the context lasts.
 
-    It is a name in the kernel's abstract socket namespace: it ends with the process, however that ends, and it can tell
+    The lock is a name in the kernel's abstract socket namespace: it ends with the process, however that ends, and shows
     who holds it. Raises :class:`UserError` with the other agent's process id.
     """
     name = f"\0edgefolio-endpoint-{_canonical(endpoint)}"

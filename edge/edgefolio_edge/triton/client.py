@@ -21,7 +21,7 @@ from edgefolio_edge.triton.configuration import as_json
 
 #: The protocols that only the holder of the key may use; inference, health, metadata and statistics stay open.
 RESTRICTED_PROTOCOLS = ("model-repository", "model-config", "shared-memory", "trace", "logging")
-#: A load moves a model from disk into memory; the longest we wait for one.
+#: Timeout of a load, which reads a model from disk into memory.
 LOAD_SECONDS = 120.0
 CALL_SECONDS = 5.0
 
@@ -37,7 +37,7 @@ class AccessKey:
         return f"AccessKey(name={self.name!r}, secret=...)"
 
     def grpc_headers(self) -> dict[str, str]:
-        """What a gRPC call carries."""
+        """Headers of a gRPC call."""
         return {f"triton-grpc-protocol-{self.name}": self.secret}
 
     def restriction(self) -> str:
@@ -83,7 +83,7 @@ class TritonControl:
         """``endpoint`` is ``host:port`` of the gRPC service. Connects at the first call."""
         self.endpoint = endpoint
         self._headers = key.grpc_headers() if key is not None else {}
-        # A server that restarts is back within a second: do not let gRPC wait longer and longer before it looks again.
+        # A restarted server is back within a second: cap gRPC's reconnect backoff.
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         self._client = triton_grpc.InferenceServerClient(endpoint, channel_args=[*options, *limits])
@@ -93,7 +93,7 @@ class TritonControl:
         self._client.close()
 
     def is_live(self) -> bool:
-        """Whether the server answers at all. It says nothing of its backends: only an inference does."""
+        """Whether the server answers at all; only an inference shows whether its backends do."""
         try:
             return bool(self._client.is_server_live(client_timeout=CALL_SECONDS))
         except InferenceServerException:

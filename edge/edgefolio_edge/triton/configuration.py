@@ -70,7 +70,7 @@ def as_text(configuration: ModelConfig) -> str:
 
 
 def is_text_of(text: bytes, configuration: ModelConfig) -> bool:
-    """Whether ``text`` is ``configuration``, in whatever order and form another version of us wrote it."""
+    """Whether ``text`` is equivalent to ``configuration``, in any order and form."""
     try:
         return bool(text_format.Parse(text, ModelConfig()) == configuration)
     except (text_format.ParseError, ValueError):

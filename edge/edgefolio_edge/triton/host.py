@@ -1,4 +1,4 @@
-"""Host of an agent: a Triton that it starts and restarts, or one that is run by somebody else."""
+"""Triton as the agent's host: one that it starts and restarts, or one that others run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class Host:
-    """One Triton. ``server`` is ``None`` where it is not ours to start and stop."""
+    """One Triton. ``server`` is ``None`` where others run it."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Host:
         return not self._is_lost and (self.endpoint.process is None or self.endpoint.process.is_alive())
 
     def lose(self) -> None:
-        """Note that a server that is not ours is gone: the next one must be attached to."""
+        """Note that another's server is gone: the next one must be attached to."""
         self._is_lost = True
 
     def find_again(self) -> None:

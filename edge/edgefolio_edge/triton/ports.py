@@ -21,7 +21,7 @@ class Ports:
 def settle_ports(ports: Ports, *, address: str) -> Ports:
     """``ports`` with every 0 replaced by a free one.
 
-    Raises :class:`UserError`, naming the option, for a port that somebody else has.
+    Raises :class:`UserError`, naming the option, for a port in use.
     """
     held: list[socket.socket] = []
     settled: dict[str, int] = {}

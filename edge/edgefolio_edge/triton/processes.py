@@ -118,7 +118,7 @@ def shared_memory_of(prefix: str) -> tuple[Path, ...]:
 
 
 def remove_remains(prefix: str) -> None:
-    """End stubs and remove shared memory of a server that is gone."""
+    """Kill stubs and remove shared memory of a dead server."""
     for stub in orphaned_stubs(prefix):
         stub.kill()
     for region in shared_memory_of(prefix):

@@ -1,4 +1,4 @@
-"""Triton server from the wheel: start it, and stop it so that nothing stays behind."""
+"""Triton server from the wheel: started, and stopped without remains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXIT_SECONDS = 5
 STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
-#: Becomes Triton, after asking the kernel to end it when the process that started it dies, however it dies.
+#: Execs Triton with PR_SET_PDEATHSIG, so that the kernel ends it when its parent dies.
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys\n"
     "ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)\n"
@@ -50,7 +50,7 @@ _DIE_WITH_PARENT = (
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """What a server is started with. ``threads`` are those of one model instance."""
+    """Start settings of a server. ``threads`` are those of one model instance."""
 
     model_repository: Path
     ports: Ports = field(default_factory=Ports)
@@ -142,7 +142,7 @@ class TritonServer:
 
     @property
     def _reachable(self) -> str:
-        """Where this machine reaches it: a server that listens everywhere is controlled over loopback, too."""
+        """Its address from this machine: loopback for a server that listens everywhere."""
         return LOOPBACK if self.settings.address == "0.0.0.0" else self.settings.address
 
     def endpoint(self) -> TritonEndpoint:
@@ -196,7 +196,7 @@ class TritonServer:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
     def remains(self) -> tuple[str, ...]:
-        """What is left of this server on the machine; empty after :meth:`stop`."""
+        """Remains of this server on the machine; empty after :meth:`stop`."""
         left = [str(path) for path in shared_memory_of(self.shared_memory_prefix)]
         left += [f"process {stub.pid}" for stub in orphaned_stubs(self.shared_memory_prefix)]
         if self.is_alive():

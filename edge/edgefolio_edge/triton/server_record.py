@@ -75,7 +75,7 @@ def start_or_adopt(settings: ServerSettings, directory: Path) -> tuple[TritonSer
     if found is not None:
         if _usable(found, settings):
             return found, True
-        # Its process id and start time, and its own prefix, prove that what is ended here was ours.
+        # Process id, start time and the prefix prove that it was ours.
         found.stop(seconds=1)
         remove_remains(found.shared_memory_prefix)
         remove_record(directory)

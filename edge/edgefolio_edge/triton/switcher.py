@@ -1,4 +1,4 @@
-"""Make a server serve another variant, and believe it only after an inference.
+"""Variant switch on a server, accepted only after a canary inference.
 
 Variants are versions of one Triton model, so clients never change. The way of a switch: bytes verified on disk ->
 explicit load that names exactly the wanted versions -> our backend compares the probe while it loads, before the
@@ -22,15 +22,15 @@ from edgefolio_edge.triton.configuration import configuration_of
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0
 UNLOAD_SECONDS = 15.0
-#: A load that takes this many times as long as it did when the variant was profiled hangs, but never sooner than ...
+#: Load timeout, as a multiple of the profiled load time, but never less than ...
 LOAD_PATIENCE = 50.0
-#: ... so many seconds.
+#: ... this many seconds.
 LEAST_LOAD_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A variant of a revision: what a server serves, or should."""
+    """A variant of a revision, served or to be served."""
 
     manifest: Manifest
     variant: Variant
@@ -68,7 +68,7 @@ class SwitchResult:
 
 
 def load_seconds(variant: Variant) -> float:
-    """Timeout of a load of ``variant``: a multiple of what it took when it was profiled."""
+    """Timeout of a load of ``variant``: a multiple of its profiled load time."""
     profiled = max(profile.load_milliseconds for profile in variant.profiles) / 1e3
     return min(LOAD_SECONDS, max(LEAST_LOAD_SECONDS, LOAD_PATIENCE * profiled))
 
@@ -114,7 +114,7 @@ class Switcher:
             unreachable = unreachable or self._is_gone()
         restored = None
         if cause is not None and previous is not None and not unreachable:
-            # Behind a load that hangs another would wait for ever; the previous version has not left meanwhile.
+            # A load behind a hung one waits for ever; the previous version still serves.
             restored = self.canary(previous) is None if stuck else self._restore(previous)
         return SwitchResult(
             variant=target.variant.name,
@@ -129,7 +129,7 @@ class Switcher:
         )
 
     def canary(self, placement: Placement) -> str | None:
-        """Send the probe by version, and without one as clients do. ``None`` if the answers are right, else why not."""
+        """Send the probe by version, and unversioned as clients do. ``None`` if the answers are right, else why not."""
         probe = placement.variant.probe
         inputs = probe_inputs(placement.manifest, probe)
         for version in (placement.version, None):
@@ -187,7 +187,7 @@ class Switcher:
         return 1e3 * (time.perf_counter() - started)
 
     def _restore(self, previous: Placement) -> bool:
-        """Loads nothing if the previous version never left, which is the rule."""
+        """Restore the previous version, which as a rule is still loaded."""
         try:
             self._load([previous])
             return self.canary(previous) is None

@@ -1,4 +1,4 @@
-"""Find Triton inside the ``nvidia-pytriton`` wheel, and lay out what it needs to run on its own.
+"""Locator of Triton inside the ``nvidia-pytriton`` wheel, and the layout it needs to run alone.
 
 The wheel is used for its server alone, not for its Python binding. Measured with 0.7.0, which carries Triton 2.51.0.
 """
@@ -144,7 +144,7 @@ def environment_for(wheel: TritonWheel, *, threads: int, executables: Path, temp
     environment["OPENBLAS_NUM_THREADS"] = "1"
     environment["OMP_NUM_THREADS"] = str(threads)
     environment["TMPDIR"] = str(temporary)
-    # ONNX Runtime's wheels report to their maker, and would start doing so anew at each switch.
+    # ONNX Runtime's wheels send telemetry, and would start it anew at each switch.
     environment["ORT_DISABLE_TELEMETRY"] = "1"
     # The object store's credentials are the agent's business.
     for name in list(environment):

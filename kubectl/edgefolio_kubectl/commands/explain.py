@@ -1,4 +1,4 @@
-"""``kubectl edgefolio explain``: what an endpoint should serve, and why each other variant is not taken."""
+"""``kubectl edgefolio explain``: the variant that fits an endpoint, and why no other does."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def explain(
 ) -> None:
     """Say which variant fits an endpoint now, what keeps each other one out, and what would have to change.
 
-    It is the operator's own judgement (the same code) on what the endpoint reported last, once nothing has to be waited
-    for; the waits are listed beneath. `edgefolio explain` does the same for conditions that you state.
+    It is the operator's own choice (the same code) for the endpoint's last report, once all waiting times are over;
+    the waits are listed beneath. `edgefolio explain` does the same for conditions that you state.
 
       kubectl edgefolio explain fashion-x7k2p    # by the name of its pod
 

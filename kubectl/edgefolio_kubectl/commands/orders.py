@@ -23,7 +23,7 @@ def pin(
 ) -> None:
     """Make an endpoint serve one variant whatever the figures say, until `unpin`.
 
-    It annotates the pod, so it lasts as long as the pod. Everything else stays: bytes are verified, and a variant that
+    It annotates the pod, so it lasts as long as the pod. All checks stay: bytes are verified, and a variant that
     does not fit into memory or does not answer is not taken.
 
       kubectl edgefolio pin edge-1 dense
@@ -90,9 +90,9 @@ def resume(
     context: str | None = options.CONTEXT,
     kubeconfig: str | None = options.KUBECONFIG,
 ) -> None:
-    """Let a paused endpoint be kept again.
+    """Resume switching at a paused endpoint.
 
-    What else pauses it, its node or the portfolio's policy, stays and is named.
+    A pause by its node or the portfolio's policy stays and is named.
 
       kubectl edgefolio resume edge-1
     """
@@ -112,7 +112,7 @@ def make(
     context: str | None = options.CONTEXT,
     kubeconfig: str | None = options.KUBECONFIG,
 ) -> None:
-    """Ask for a new making of a portfolio whose specification has not changed, for instance after its data did.
+    """Remake a portfolio whose specification has not changed, for instance after its data did.
 
     What is published serves on until the new revision is there. A portfolio without spec.source makes nothing: it is
     asked to look into its repository at once.

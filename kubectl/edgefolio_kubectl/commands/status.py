@@ -1,4 +1,4 @@
-"""``kubectl edgefolio status``: portfolios, their revisions and endpoints, and what was decided."""
+"""``kubectl edgefolio status``: portfolios, their revisions, endpoints and decisions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _Query:
 
 
 def _watch(query: _Query, *, interval: float, as_json: bool) -> None:
-    """Redraw one picture on a terminal, print each change elsewhere; failed requests are shown and repeated."""
+    """Redraw in place on a terminal, print each change elsewhere; failed requests are shown and retried."""
     views = query.fetched()
     with until_interrupted() as interrupted:
         if sys.stdout.isatty() and not as_json:

@@ -1,1 +1,1 @@
-"""How portfolios and endpoints are shown: trees and tables for people, documents for programs."""
+"""Display of portfolios and endpoints: trees and tables for people, JSON for programs."""

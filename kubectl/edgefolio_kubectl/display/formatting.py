@@ -9,9 +9,9 @@ from edgefolio.specification.objectives import ObjectivesSpecification
 
 
 def clean(text: str) -> str:
-    """``text`` in one line without control characters.
+    """``text`` on one line without control characters.
 
-    Agents and Jobs have fewer rights than the person on whose terminal their text is shown.
+    Agents and Jobs, whose text it is, have fewer rights than the user at the terminal.
     """
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
@@ -41,7 +41,7 @@ def mebibytes(value: int | None) -> str:
 
 
 def percent(value: str) -> str:
-    """An accuracy as the status holds it, with two decimals."""
+    """A status's accuracy, with two decimals."""
     return f"{Decimal(value):.2f} %"
 
 

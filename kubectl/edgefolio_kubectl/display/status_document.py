@@ -1,4 +1,4 @@
-"""Status as a JSON document: what the tree shows, with numbers as numbers."""
+"""Status as a JSON document: the tree's contents, numbers as numbers."""
 
 from __future__ import annotations
 

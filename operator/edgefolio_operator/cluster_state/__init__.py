@@ -1,1 +1,1 @@
-"""What is known of the cluster: informers, the snapshot of one portfolio, Jobs, metrics."""
+"""Cluster state: informers, the snapshot of one portfolio, Jobs, metrics."""

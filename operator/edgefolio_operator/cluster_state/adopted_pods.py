@@ -1,6 +1,6 @@
-"""Pods that portfolios want to adopt: an informer for each selector, started and stopped with it.
+"""Informers for pods to adopt: one per selector, started and stopped with it.
 
-Such pods need not carry a label of ours yet, so that no fixed selector would show them.
+Such pods need not carry our label yet, so no fixed selector would match them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def selector_of(portfolio: Object) -> str | None:
 
 
 def slim_adopted(pod: Object) -> Object:
-    """The part of a pod that is read of one that may be adopted."""
+    """Cache transform of a pod that may be adopted."""
     spec = pod["spec"]
     metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
     status = pod.get("status", {})

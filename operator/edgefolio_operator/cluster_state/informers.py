@@ -1,4 +1,4 @@
-"""The informers of the operator, the pollers beside them, and what they know of one portfolio."""
+"""The operator's informers and pollers, and their snapshot of one portfolio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SERVING = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER},{labels.COMPONENT_LABEL}
 
 
 class Informers:
-    """Runs the informers, and gathers from their caches what belongs to one portfolio."""
+    """Runs the informers, and takes snapshots of one portfolio from their caches."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Informers:
         """Start all informers in ``tasks``, and wait until each has listed its collection once.
 
         Before that nothing may be concluded: a portfolio that is not known yet may be the older claimant of a pod, and
-        an endpoint without its portfolio would be taken for one that was left behind.
+        an endpoint whose portfolio is not listed yet would be taken for an orphan.
         """
         self._adopted = AdoptedPods(self._api, tasks, on_change=self._on_adopted_pod)
         for informer in self._informers:
@@ -95,7 +95,7 @@ class Informers:
 
     @property
     def unknown_namespaces(self) -> frozenset[str]:
-        """Namespaces where it is not known yet who claims which pod: nobody is given one there."""
+        """Namespaces whose pod claims are not known yet: no pod is assigned there."""
         return frozenset() if self._adopted is None else self._adopted.unknown_namespaces
 
     def pods_of(self, portfolio: Object) -> list[Object] | None:
@@ -107,7 +107,7 @@ class Informers:
         return self._adopted.of(portfolio)
 
     def snapshot(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> PortfolioSnapshot:
-        """What the API server holds of ``portfolio``, as far as the caches show it."""
+        """Snapshot of ``portfolio`` from the caches."""
         namespace, name = key_of(portfolio)
         own = {labels.PORTFOLIO_LABEL: name}
         return PortfolioSnapshot(
@@ -131,7 +131,7 @@ class Informers:
         return {name: node for name in names if (node := self._nodes.get(name)) is not None}
 
     def namespace(self, name: str) -> Object:
-        """The namespace as something to tell of; it has none itself, and its events go to the default one."""
+        """The namespace as an Event's object; it has no namespace, so its Events go to the default one."""
         known = None if self._spaces is None else self._spaces.get(name)
         return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
@@ -144,7 +144,7 @@ class Informers:
         self._jobs.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def _ask_version(self) -> ServerVersion:
-        """The version; the oldest supported one where the operator may not know it. Asked once."""
+        """The version, read once; the oldest supported one if refused."""
         while True:
             try:
                 return ServerVersion.of(await self._api.get("/version"))

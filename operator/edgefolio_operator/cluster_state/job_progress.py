@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_READS = 5.0
 _LINES = 10
 _BYTES = 16_384
-#: Behind the API server is a kubelet, on a node that may be gone.
+#: Logs come from a kubelet, whose node may be gone.
 _LONGEST_READ_SECONDS = 4.0
 
 

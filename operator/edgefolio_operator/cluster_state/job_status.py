@@ -21,7 +21,7 @@ _STARTING = ("ContainerCreating", "PodInitializing")
 class ObservedJob:
     """A Job of this portfolio, with the last report of its pods.
 
-    ``pieces``: how many its pods make; 0 for a Job that makes all. ``waiting``: why no pod of it runs.
+    ``pieces``: number that its pods make; 0 for a Job that makes all. ``waiting``: why no pod runs.
     ``died``: how its last pod ended without a report. ``overdue``: since when (seconds) which pod should have ended.
     """
 
@@ -121,7 +121,7 @@ def _runs(pod: Object) -> bool:
 
 
 def _waiting(pod: Object) -> str:
-    """Why ``pod`` is not scheduled or does not start, in Kubernetes' words; empty otherwise."""
+    """Kubernetes' reason why ``pod`` is not scheduled or does not start; empty otherwise."""
     status = pod.get("status", {})
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":

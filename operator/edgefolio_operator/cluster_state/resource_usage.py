@@ -16,8 +16,8 @@ from edgefolio.specification.conditions import time_seconds
 
 Object = Mapping[str, Any]
 
-#: A sample is believed for so many of its own windows, if that is longer than the setting: a source that samples once
-#: a minute is not stale after a minute. Never for longer than the last figure.
+#: Staleness in a sample's own windows, if that is longer than the setting: a source that samples once
+#: a minute is not stale after a minute. Capped at the last figure.
 _BELIEVED_WINDOWS = 3.0
 LONGEST_BELIEF_SECONDS = 300.0
 

@@ -1,4 +1,4 @@
-"""What the API server holds of one portfolio at one instant."""
+"""Snapshot of one portfolio and its objects."""
 
 from __future__ import annotations
 

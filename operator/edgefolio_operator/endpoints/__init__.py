@@ -1,1 +1,1 @@
-"""What one endpoint is: its objectives, overrides, observation, and the memory promised to it."""
+"""One endpoint: its objectives, overrides, observation and memory reservations."""

@@ -1,4 +1,4 @@
-"""Preflight check of a pod to be adopted: which parts that the agent needs it lacks. Pure.
+"""Preflight check of a pod to be adopted: missing parts that the agent needs. Pure.
 
 The parts come with the kustomize component; a pod without them gets no endpoint and is left alone. Only the pod's
 specification is checked: flags that an image sets itself are not seen.
@@ -17,7 +17,7 @@ from edgefolio_operator.messages import listed
 Object = Mapping[str, Any]
 
 COMPONENT = "manifests/components/adopt"
-#: Volumes that the agent shares with Triton, and what for.
+#: Volumes that the agent shares with Triton, with their purpose.
 SHARED_VOLUMES = {
     KEY_VOLUME: "the key of Triton's control interfaces",
     HEALTH_VOLUME: "how Triton is",
@@ -69,7 +69,7 @@ def _missing(pod: Object) -> Iterator[str]:
 
 
 def _missing_flags(server: Object) -> Iterator[str]:
-    """Flags of a Triton that is started by a command which the pod shows."""
+    """Missing flags of a Triton whose command is in the pod spec."""
     line = " ".join(map(str, (*(server.get("command") or ()), *(server.get("args") or ()))))
     if "tritonserver" not in line:
         return

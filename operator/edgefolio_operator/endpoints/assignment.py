@@ -26,7 +26,7 @@ from edgefolio_operator.kube.objects import annotations_of
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What one endpoint is told, why, and the state that its next decision starts from."""
+    """One endpoint's order with its reason, and the state for its next decision."""
 
     spec: EndpointSpecification
     decision: Decision | None
@@ -46,8 +46,8 @@ def assign(
 ) -> Assignment:
     """Decide for one endpoint. ``memory`` is the state that its last assignment returned.
 
-    ``view`` is what the cluster says of its node and pod. Without a ``revision`` it keeps the one it was told: what a
-    status does not say, or says in words of a newer version, takes nothing away from an endpoint that serves.
+    ``view`` is the cluster's data on node and pod. Without a ``revision`` it keeps the ordered one: a field that a
+    status lacks, or holds in a newer version's form, takes nothing away from an endpoint that serves.
     """
     surroundings, current, status = endpoint.surroundings, endpoint.spec, endpoint.status
     resolved = objectives_for(portfolio, surroundings)
@@ -112,9 +112,9 @@ def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Res
 
 
 def carried(memory: State | None, status: EndpointStatus) -> State:
-    """The state to decide from: what the agent measured and did, with the operator's own timers (``memory``).
+    """The state to decide from: the agent's reported state with the operator's timers (``memory``).
 
-    After a restart there is no memory, and the timers begin anew: at worst a switch comes a little later. A switch that
+    After a restart there is no memory, and the timers restart: at worst a switch comes a little later. A switch that
     the agent made, asked or not, ends the timers of the variant it left.
     """
     reported = state_of(status.decision)
@@ -135,7 +135,7 @@ def carried(memory: State | None, status: EndpointStatus) -> State:
 
 
 def _within_revision(status: EndpointStatus, revision: RevisionStatus, *, now: float) -> Observation:
-    """The observation as far as it is about ``revision``: variants of another one are none of its."""
+    """The observation without variants of revisions other than ``revision``."""
     observation = observation_of(status, now=now)
     if status.active_revision == revision.number:
         return observation
@@ -143,7 +143,7 @@ def _within_revision(status: EndpointStatus, revision: RevisionStatus, *, now: f
 
 
 def _observed_at(status: EndpointStatus, *, now: float) -> float:
-    """When the agent took its figures of the memory."""
+    """When the agent took its memory figures."""
     report = status.observation
     if report is None or report.memory is None:
         return now
@@ -166,7 +166,7 @@ def _target(
     known = {variant.name for variant in revision.variants}
     barred = {entry.variant for entry in state.quarantined if entry.until > now}
     under_way = current is not None and current.revision is not None and current.revision.number == revision.number
-    # What an agent did while it was cut off is where it stands: it is not sent back without a reason.
+    # An agent's autonomous switch stands: it is not reverted without a reason.
     alone = status.decision is not None and status.decision.decided_by == "Agent"
     asked = current.target_variant if current is not None and under_way else None
     if asked in known - barred and not (alone and observation.active_variant in known):
@@ -175,7 +175,7 @@ def _target(
 
 
 def _without_new_figures(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:
-    """``spec``, or ``current`` if they differ in the figures of the message alone: those would change every second."""
+    """``spec``, or ``current`` if only the figures in the message differ: those change every second."""
     if current is None:
         return spec
     same = spec.model_copy(update={"message": current.message})

@@ -1,4 +1,4 @@
-"""One endpoint as the API server has it: its pod and node, what it was told, what it reports. Pure."""
+"""One endpoint in the API server: its pod and node, spec and status. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Object = Mapping[str, Any]
 
 #: A pod this young that has never been Ready is starting, not broken.
 STARTING_SECONDS = 300.0
-#: So long after its report ran out an endpoint is not known to serve.
+#: Grace period of an expired report; then the endpoint is unknown.
 SILENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Pod, node and namespace of an endpoint; what may not be read is ``None``."""
+    """Pod, node and namespace of an endpoint; unreadable ones are ``None``."""
 
     pod: Object
     node: Object | None = None
@@ -86,7 +86,7 @@ class Endpoint:
         return decision.objectives_met if decision is not None and self.available(now=now) else None
 
     def member(self, *, now: float) -> Member:
-        """As a member of a rollout."""
+        """The endpoint as a rollout member."""
         failure = self.status.last_failure
         return Member(
             name=self.surroundings.pod_name,

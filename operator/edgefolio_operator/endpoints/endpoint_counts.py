@@ -15,7 +15,7 @@ _MOST_COUNTED = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Figures for the status; ``unknown`` endpoints did not say whether they meet their objectives."""
+    """Counts for the status; ``unknown`` endpoints did not report whether they meet their objectives."""
 
     counts: EndpointCounts
     unknown: int

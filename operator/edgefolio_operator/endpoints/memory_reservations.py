@@ -1,7 +1,7 @@
-"""Memory reserved on nodes for switches under way: what one endpoint will load, another must not count on. Pure.
+"""Memory reserved on nodes for switches under way, which other endpoints must not count on. Pure.
 
 A switch that was ordered and not yet reported as done reserves its peak memory. Once it is done, samples show it,
-except those taken before: for them the promise stands a little longer. An endpoint that does not carry out its order
+except older ones: for them the promise stands a little longer. An endpoint that does not carry out its order
 blocks its neighbours for some minutes only; each agent checks the real memory before it loads anyway.
 """
 
@@ -17,11 +17,11 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio_operator.ownership import PortfolioKey
 
-#: A switch that was ordered so long ago and is still not done reserves nothing any more.
+#: Expiry of the reservation of an ordered switch that is not done.
 PATIENCE_SECONDS = 300.0
-#: A load that has begun is not broken off when the order changes: so long it may still be under way.
+#: A load is not aborted when the order changes: it may run for this long.
 LOAD_SECONDS = 60.0
-#: Longer than any figure is believed: no figure is older than that.
+#: Longer than the staleness limit of any figure.
 DONE_SECONDS = 300.0
 
 #: Namespace and name of a ModelEndpoint.
@@ -41,7 +41,7 @@ class Promise:
     done_at: float | None = None
 
     def is_of(self, revision: int | None, variant: str | None) -> bool:
-        """Whether it is about this variant."""
+        """Whether it is for this variant."""
         return (self.revision, self.variant) == (revision, variant)
 
 
@@ -64,7 +64,7 @@ class Reservations:
         return cls(promises=found, holders=holders)
 
     def after(self, endpoint: EndpointKey, promises: tuple[Promise, ...]) -> Reservations:
-        """With ``promises`` in the place of what ``endpoint`` was promised before."""
+        """With ``promises`` instead of the earlier ones of ``endpoint``."""
         before = self.promises.get(endpoint, ())
         if before == promises:
             return self
@@ -77,7 +77,7 @@ class Reservations:
         return Reservations(promises={**others, endpoint: promises} if promises else others, holders=holders)
 
     def reserved_bytes(self, node: str, *, but_for: EndpointKey, seen_at: float, now: float) -> int:
-        """What others than ``but_for`` were promised on ``node`` and a figure of ``seen_at`` cannot show."""
+        """Promises of others than ``but_for`` on ``node`` that a figure of ``seen_at`` cannot show."""
         return sum(
             _taken_bytes([each for each in self.promises[endpoint] if each.node == node], seen_at=seen_at, now=now)
             for endpoint in self.holders.get(node, frozenset())
@@ -96,7 +96,7 @@ class ReservationLedger:
         return key in self._by_portfolio
 
     def record(self, key: PortfolioKey, promises: tuple[Promise, ...]) -> frozenset[str]:
-        """The endpoints of a portfolio hold exactly ``promises``; returns the nodes where that is a change."""
+        """Set the promises of a portfolio's endpoints; returns the nodes where that is a change."""
         before, after = _by_node(self._by_portfolio.get(key, ())), _by_node(promises)
         self._by_portfolio[key] = promises
         changed = frozenset(node for node in {*before, *after} if before.get(node) != after.get(node))
@@ -143,10 +143,10 @@ def promises_of(
     before: Sequence[Promise],
     now: float,
 ) -> tuple[Promise, ...]:
-    """What ``endpoint`` is promised while ``spec`` is what it is told and ``status`` what it says.
+    """The promises of ``endpoint`` under its order ``spec`` and its report ``status``.
 
     ``before`` are its promises of the last plan. After a restart there are none: then the reported time of the last
-    switch tells how long samples may not show it.
+    switch bounds how long samples may not show it.
     """
     active = (status.active_revision, status.active_variant)
     told = (spec.revision.number if spec.revision is not None else None, spec.target_variant)
@@ -162,7 +162,7 @@ def promises_of(
         done += [replace(served, done_at=min(now, time_seconds(last) + 1))] if served is not None else []
     wanted = _promise(endpoint, spec, revisions, *told, now=now) if told != active else None
     if under_way is not None:
-        # What was told before may still be loading, whatever is told now.
+        # The previous order's variant may still be loading.
         peak = under_way.peak_bytes if now - under_way.since <= LOAD_SECONDS else 0
         if wanted is not None:
             since = under_way.since if under_way.is_of(*told) else now
@@ -196,7 +196,7 @@ def _promise(
 
 
 def _taken_bytes(promises: Sequence[Promise], *, seen_at: float, now: float) -> int:
-    """Of one endpoint: what it has loaded since, one after the other, and what it loads beside that."""
+    """Memory of one endpoint: its largest completed load since, and the one under way."""
     loaded = [promise.peak_bytes for promise in promises if promise.done_at is not None and seen_at <= promise.done_at]
     loading = [
         promise.peak_bytes

@@ -43,7 +43,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Issue:
-    """A request that was not accepted: ``reason`` in one word, ``message`` for people."""
+    """A rejected request: ``reason`` in one word, ``message`` for people."""
 
     level: Level
     key: str
@@ -53,7 +53,7 @@ class Issue:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """The objectives of one endpoint, the level each set field came from, and what was not accepted."""
+    """The objectives of one endpoint, the level each set field came from, and rejected requests."""
 
     objectives: ObjectivesSpecification
     origins: Mapping[str, Level]
@@ -173,7 +173,7 @@ def _would_loosen(field: str, value: _Value, below: _Value | None) -> Issue:
 
 
 def _within_latency(chosen: dict[str, _Value], issues: list[Issue]) -> Resolved:
-    """Latency and the part of it that the network takes may come from two levels; together they must make sense."""
+    """Check that latency and its network part, which may come from two levels, are consistent."""
     latency, network = chosen.get("latency_p95_milliseconds"), chosen.get("network_latency_milliseconds")
     if latency is not None and network is not None and network.value >= latency.value:
         nearer = min(latency, network, key=lambda entry: list(Level).index(entry.level))

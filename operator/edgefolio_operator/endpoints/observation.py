@@ -1,6 +1,6 @@
 """Observation of an endpoint: its agent's report joined with usage and conditions of its node and pod. Pure.
 
-Of two fresh figures for the same quantity the more cautious one counts; a sample that is missing, stale or from before
+Of two fresh figures the more cautious one counts; a sample that is missing, stale or from before
 the last switch is not used. The agent's own figures keep their age: the core decides whether they are fresh.
 """
 
@@ -16,13 +16,13 @@ from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample
 
 Object = Mapping[str, Any]
 
-#: Conditions of a node that speak of a shortage while they are true.
+#: Node conditions that report a shortage while true.
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """Node, usage and reservations of one endpoint; what is not known is ``None``.
+    """Node, usage and reservations of one endpoint; unknown ones are ``None``.
 
     ``reserved`` gives the bytes that switches of other endpoints on the node were promised and that a figure taken at
     a given time cannot show yet. ``stale_after`` is in seconds.
@@ -59,7 +59,7 @@ def joined(
         if amount is not None
     ]
     left = min((amount for amount, _ in figures), default=None)
-    # A figure does not show what was promised after it was taken; the least that is then left counts.
+    # A figure does not show later promises; the least remainder counts.
     free = min((amount - view.reserved(taken_at) for amount, taken_at in figures), default=None)
     server = pod_sample.server_bytes if pod_sample is not None and pod_sample.total.time >= settled_at else None
     state = NodeState(
@@ -103,7 +103,7 @@ def _cautious(memory: MemoryState | None, *, left: int | None, server: int | Non
     if left is None and server is None:
         return memory
     if memory is None:
-        # What the samples say was judged fresh here, by their own limit.
+        # Samples were checked for freshness here, by their own limit.
         return MemoryState(limit_bytes=None, working_set_bytes=server, node_available_bytes=left, age_seconds=0.0)
     used = [amount for amount in (memory.working_set_bytes, server) if amount is not None]
     return replace(memory, working_set_bytes=max(used, default=None), node_available_bytes=left)

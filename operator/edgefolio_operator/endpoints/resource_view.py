@@ -1,4 +1,4 @@
-"""What nodes and pods use, and the memory that switches under way will take."""
+"""Resource usage of nodes and pods, and memory reserved for switches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bulk writes, several at a time: an objective must reach 500 endpoints soon, and one bad one must not stop it."""
+"""Concurrent bulk apply: an objective must reach 500 endpoints soon, and one refusal must not stop it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def apply_each(
     """``apply`` all ``documents`` in their order, ``concurrency`` at a time; the refusals, by name of the object.
 
     A refusal is about one object and does not hold up the others. Anything else (no answer, a server that is busy or
-    broken, a lease that was lost) is about all of them: no further write begins, and it is raised when those under way
+    broken, a lost lease) is about all of them: no further write begins, and it is raised when those under way
     have ended.
     """
     waiting = iter(documents)
@@ -46,5 +46,5 @@ async def apply_each(
 
 
 def concerns_one_object(error: ApiError) -> bool:
-    """Whether another object may be accepted: this one was refused for its content."""
+    """Whether an error is about one object's content, so that others may be accepted."""
     return 400 <= error.status < 500 and error.status not in (401, 408, 429) and not error.is_of_an_ending_namespace

@@ -1,6 +1,6 @@
 """Cache of Kubernetes objects, indexed by namespace and label, that reports each change.
 
-Fields that nobody here reads are dropped on the way in: on a site with many pods they would be most of the operator's
+Unread fields are dropped on the way in: on a site with many pods they would be most of the operator's
 memory.
 """
 
@@ -24,14 +24,14 @@ class Change:
 
     @property
     def object(self) -> Object:
-        """The object, as it is or as it was last."""
+        """The object in its last known state."""
         found = self.before if self.after is None else self.after
         assert found is not None
         return found
 
     @property
     def is_by_user(self) -> bool:
-        """Whether the spec, an annotation of ours or the deletion was written, and not a status alone."""
+        """Whether the spec, an annotation of ours or the deletion changed, not a status alone."""
         if self.before is None or self.after is None:
             return self.before is not self.after
         return _user_input(self.before) != _user_input(self.after)
@@ -50,7 +50,7 @@ class ObjectCache:
         self._on_change = on_change
         self._transform = strip_unread_fields if transform is None else transform
         self._by_namespace: _Index = {}
-        #: For each label that was asked for, by namespace and value.
+        #: Index per requested label, by namespace and value.
         self._by_label: dict[str, _Index] = {}
 
     def put(self, thing: Object) -> None:
@@ -67,7 +67,7 @@ class ObjectCache:
             self._set(object_key(thing), None)
 
     def replace(self, things: Iterable[Object], *, namespace: str = "", version: int | None = None) -> None:
-        """Hold exactly ``things``, the list of ``namespace`` ("": of all); what did not change causes no change.
+        """Replace the contents by ``things``, the list of ``namespace`` ("": all); equal objects report no change.
 
         Held objects that are newer than ``version``, that of the list, stay: they were written while it was read.
         """

@@ -20,13 +20,13 @@ from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import MANAGER
 
 _REQUEST_SECONDS = 20.0
-#: More than all workers together write at once: portfolios whose writes hang leave some for the others.
+#: More than all workers use at once: hanging writes leave connections for other portfolios.
 _CONNECTIONS = 96
 _TIMEOUT = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
 #: The server ends a watch after this long; it sends a bookmark about once a minute, so that silence means a dead link.
 _WATCH_SECONDS = 240
 SILENCE_SECONDS = 90.0
-#: A request that is cancelled leaves a TLS connection that waits for the other side's goodbye; the pool forgets it.
+#: A cancelled request leaves a TLS connection that waits for close_notify; the pool drops it.
 _GOODBYE_SECONDS = 0.25
 
 
@@ -48,7 +48,7 @@ class ApiError(Exception):
 class Api:
     """Client of the API server; use it as an async context.
 
-    ``writes`` is called with the kind before each write. A watch without a word for ``silence_seconds`` is given up.
+    ``writes`` is called with the kind before each write. A watch silent for ``silence_seconds`` is given up.
     """
 
     def __init__(self, access: Access, *, silence_seconds: float = SILENCE_SECONDS) -> None:
@@ -74,7 +74,7 @@ class Api:
 
     @property
     def silent_seconds(self) -> float:
-        """Seconds since the API server answered anything at all."""
+        """Seconds since the API server's last answer."""
         return time.monotonic() - self._answered_at
 
     async def get(self, path: str, *, selector: str = "") -> Object:
@@ -202,7 +202,7 @@ class Api:
             data=data,
             headers={"Accept": "application/json", **credentials.headers, **headers},
             timeout=timeout,
-            # Connections are pooled by their TLS context: a new one, of a new authority, gets connections of its own.
+            # Connections are pooled by TLS context: a rotated CA gets new connections.
             ssl=credentials.tls or True,
         )
 

@@ -26,7 +26,7 @@ _BURST_IN_TOTAL = 200.0
 _PER_SECOND_IN_TOTAL = 5.0
 
 
-#: So often buckets that are full again are dropped.
+#: Interval at which full buckets are dropped.
 _PRUNE_SECONDS = 60.0
 
 
@@ -108,7 +108,7 @@ class TokenBucket:
         self._filled_at = now
 
     def is_full(self, now: float) -> bool:
-        """Whether it is as good as a new one."""
+        """Whether it has all its tokens."""
         return self._tokens + (now - self._filled_at) * self._per_second >= self._burst
 
     def take(self, now: float) -> bool:

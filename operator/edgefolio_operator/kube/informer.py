@@ -1,6 +1,6 @@
-"""Informer: lists one collection of the API server, then watches it, and keeps a cache equal to it.
+"""Informer: lists one collection of the API server, then watches it into a cache.
 
-One whose link is cut keeps what it saw last and says how old that is.
+A disconnected one keeps its last state and reports its age.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Informer:
 
     @property
     def silent_seconds(self) -> float:
-        """Seconds since the API server was last heard, bookmarks included."""
+        """Seconds since the API server's last event, bookmarks included."""
         return time.monotonic() - self._heard_at
 
     async def run(self) -> None:
-        """List and watch until cancelled; whatever goes wrong is tried again, more slowly each time."""
+        """List and watch until cancelled; failures are retried with backoff."""
         while True:
             try:
                 await self._list_and_watch()
@@ -61,7 +61,7 @@ class Informer:
         self._backoff.begin()
         things, version = await self._api.list(self._path, selector=self._selector)
         self._heard_at = time.monotonic()
-        # One that is older than what was watched already comes from a backup of etcd: everything held is void.
+        # A list older than the last watch event comes from an etcd backup: the cache is void.
         is_restored = int(version or 0) < self._version
         self._version = int(version or 0)
         self.cache.replace(things, namespace=self._namespace, version=None if is_restored else self._version)
@@ -72,7 +72,7 @@ class Informer:
             await asyncio.sleep(self._backoff.next_pause(is_failure=False))
 
     async def _watch(self) -> None:
-        """Put the changes since the last one into the cache until the server ends the watch."""
+        """Apply changes since the last version to the cache until the server ends the watch."""
         self._backoff.begin()
         events = self._api.watch(self._path, version=str(self._version), selector=self._selector)
         async with aclosing(events):

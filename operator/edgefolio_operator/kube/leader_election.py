@@ -1,6 +1,6 @@
 """Leader election by a Lease, with an epoch that grows with every change of its holder.
 
-An operator that was paused (a frozen process, a cut link) wakes up believing that it still holds the lease. It stops by
+A paused operator (a frozen process, a cut link) wakes up believing that it still leads. It stops by
 itself, because it asks the clock before each write; and if it does not, the API server refuses it: an endpoint's epoch
 never falls.
 """
@@ -46,7 +46,7 @@ class LeaderElection:
         self._clock = clock
         self._held_until = float("-inf")
         self._epoch = 0
-        #: Version of another holder's lease, and when it was first seen by our own clock.
+        #: Version of another holder's lease, and when our clock first saw it.
         self._observed: tuple[object, float] | None = None
 
     @property
@@ -90,9 +90,9 @@ class LeaderElection:
         except ApiError as error:
             if error.status != 409:
                 raise
-            self._lose()  # another one was quicker
+            self._lose()  # another was quicker
             return
-        # Counted from before the request: the answer may have taken long.
+        # Counted from before the request: the answer may be slow.
         newly = self.epoch is None
         self._epoch, self._held_until = epoch, before + LEASE_SECONDS - RENEW_SECONDS / 2
         if newly:

@@ -1,7 +1,7 @@
-"""When an operator is not alive any more, though its process is. Pure.
+"""Liveness of the operator: detects a hung process. Pure.
 
 A new process helps where this one hangs, or where one of its links died without a word. It does not help while the API
-server is down: then everybody waits, for a quarter of an hour before anything is tried.
+server is down: then the probe waits for a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 
 #: A cycle takes seconds.
 LONGEST_CYCLE_SECONDS = 120.0
-#: A healthy watch is heard once a minute, and a dead one is noticed and asked for anew after a minute and a half.
+#: A healthy watch sends a bookmark once a minute; a dead one is detected and restarted after a minute and a half.
 LONGEST_SILENCE_SECONDS = 300.0
-#: The lease is renewed every few seconds: if that was answered lately, the API server is there.
+#: The lease is renewed every few seconds: a recent answer proves that the API server is up.
 ANSWERED_SECONDS = 60.0
-#: Without an answer for so long it may be this process that cannot reach what others reach.
+#: After this long without an answer the fault may be in this process.
 LONGEST_OUTAGE_SECONDS = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pulse:
-    """Seconds since a worker was free, the API server answered, and each informer was heard."""
+    """Seconds since a worker was free, the API server answered, and each informer received."""
 
     cycle: float
     answer: float
@@ -29,7 +29,7 @@ class Pulse:
 
 
 def fault_of(pulse: Pulse) -> str | None:
-    """Why the process should be started anew; ``None`` while it is alive."""
+    """Why the process should be restarted; ``None`` while it is alive."""
     if pulse.cycle > LONGEST_CYCLE_SECONDS:
         return f"no worker was free for {pulse.cycle:.0f} s"
     if pulse.answer > LONGEST_OUTAGE_SECONDS:

@@ -1,4 +1,4 @@
-"""Reads stored objects into models, and logs once what this version does not understand of them."""
+"""Reader of stored objects into models; logs fields that this version does not understand once."""
 
 from __future__ import annotations
 

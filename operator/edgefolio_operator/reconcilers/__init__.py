@@ -1,1 +1,1 @@
-"""The control loop: what is, compared with what should be, planned and written."""
+"""The control loop: actual and desired state are compared, planned and written."""

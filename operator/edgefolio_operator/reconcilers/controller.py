@@ -1,7 +1,7 @@
-"""The controller: changes are mapped to portfolios, and workers reconcile those one by one.
+"""The controller: maps changes to portfolios, which workers reconcile one by one.
 
 Each portfolio is planned anew from the informers' caches soon after one of its objects changed, and every few seconds.
-One that fails is logged, counted and tried again; one whose writes hang occupies one worker, and no other waits for it.
+A failed one is logged, counted and retried; hanging writes block one worker only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 #: Portfolios that are reconciled at the same time; planning itself is never concurrent.
 WORKERS = 8
-#: A portfolio that is worked on for so long is named in the log.
+#: A portfolio in work for this long is named in the log.
 _HANGING_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 2.0
 _TRANSIENT = (aiohttp.ClientError, OSError, TimeoutError)
@@ -94,7 +94,7 @@ class Controller:
 
     @property
     def pulse(self) -> Pulse:
-        """How long ago each part gave a sign of life."""
+        """The liveness figures of each part."""
         return Pulse(
             cycle=max(time.monotonic() - self._looked_at, self._queue.stuck_seconds),
             answer=self._api.silent_seconds,
@@ -144,7 +144,7 @@ class Controller:
         return True
 
     def _index_all(self) -> None:
-        """Before anything is planned: who claims what, and what endpoints hold already."""
+        """Index all claims and promises before the first plan."""
         portfolios = self._informers.portfolios.select()
         self._unindexed.update(key_of(portfolio) for portfolio in portfolios)
         for portfolio in portfolios:
@@ -159,7 +159,7 @@ class Controller:
         self._unindexed.clear()
 
     def _snapshot(self, portfolio: Object) -> PortfolioSnapshot | None:
-        """What there is of a portfolio; ``None`` while it is not known who claims which pod of its namespace."""
+        """Snapshot of a portfolio; ``None`` while the pod claims of its namespace are not known."""
         key = namespace, name = key_of(portfolio)
         self._index_claims()
         pods = self._informers.pods_of(portfolio)
@@ -182,7 +182,7 @@ class Controller:
         return snapshot
 
     async def _clean_up(self, key: PortfolioKey) -> bool:
-        """Delete the endpoints that a portfolio which is gone left behind, and forget it."""
+        """Delete the orphaned endpoints of a deleted portfolio, and forget it."""
         namespace, name = key
         self._enqueue(self._shared.remove(key))
         self._worker.forget(key)
@@ -199,7 +199,7 @@ class Controller:
         return False
 
     async def _look_after(self) -> None:
-        """Record what the controller itself is like, and name portfolios that hang."""
+        """Record the controller's own metrics, and log portfolios that hang."""
         named: set[PortfolioKey] = set()
         while True:
             self._looked_at = time.monotonic()
@@ -238,7 +238,7 @@ class Controller:
             self._queue.add(owner, urgent=True)
 
     def _changed(self, change: Change) -> None:
-        """Map a change of any object to the portfolios that are concerned."""
+        """Map a change of any object to its portfolios."""
         kind, (_, name) = change.object.get("kind"), object_key(change.object)
         if kind == "ModelPortfolio":
             self._portfolio_changed(change)
@@ -260,7 +260,7 @@ class Controller:
 
 
 def _owners_of(change: Change) -> set[PortfolioKey]:
-    """The portfolios that an object was and is labelled with."""
+    """The portfolios of an object's old and new labels."""
     return {key for thing in (change.before, change.after) if (key := _owner_of(thing)) is not None}
 
 

@@ -1,4 +1,4 @@
-"""Reconciler of the endpoints of one portfolio: which there are, what each is told, what each reserves. Pure."""
+"""Reconciler of the endpoints of one portfolio: their set, orders and reservations. Pure."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from edgefolio_operator.kube.stored import read_stored
 
 
 def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]:
-    """The endpoint of every pod that has a node, by name; what cannot be read counts as not written.
+    """The endpoint of every scheduled pod, by name; unreadable fields count as absent.
 
-    Not of pods that another portfolio has, nor of adopted ones that lack what the agent needs. One that was an endpoint
-    stays one: a newer operator may ask for more than the pod had when it was taken.
+    Not of another portfolio's pods, nor of adopted ones that lack what the agent needs. An existing endpoint
+    stays: a newer operator may require more than the pod had at its adoption.
     """
     stored = {entry["metadata"]["name"]: entry for entry in snapshot.endpoints}
     unfit = incompatible(snapshot.pods) if adopts else {}
@@ -66,9 +66,9 @@ def assign_all(
     epoch: int,
     now: float,
 ) -> tuple[list[Assignment], tuple[Promise, ...]]:
-    """What each endpoint is told, and what it reserves by that; ``assigned_revisions`` are by pod.
+    """The order and reservations of each endpoint; ``assigned_revisions`` are by pod.
 
-    One after the other: each sees what those before it were promised.
+    Sequential: each sees the promises of those before it.
     """
     by_number = {entry.number: entry for entry in revisions}
     namespace = portfolio.metadata.namespace or ""
@@ -108,7 +108,7 @@ def assign_all(
 
 
 def promises_before(snapshot: PortfolioSnapshot, *, now: float) -> tuple[Promise, ...]:
-    """What the endpoints of a portfolio hold before its first reconciliation, as after a restart."""
+    """The promises of a portfolio before its first reconciliation, as after a restart."""
     status = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
     namespace = str(snapshot.portfolio["metadata"].get("namespace", ""))
     members = endpoints_of(snapshot, adopts=False)
@@ -122,7 +122,7 @@ def standing_promises(
     revisions: Sequence[RevisionStatus],
     now: float,
 ) -> tuple[Promise, ...]:
-    """What ``members`` hold by what they were told and say themselves."""
+    """The promises of ``members`` by their stored specs and statuses."""
     by_number = {entry.number: entry for entry in revisions}
     return tuple(
         promise
@@ -161,7 +161,7 @@ def changed_documents(
 
 
 def _stored_specification(spec: Any, pod: Object) -> EndpointSpecification | None:
-    """What the endpoint was told; where its own names cannot be read they are those of its ``pod``."""
+    """The endpoint's stored spec; unreadable names are taken from its ``pod``."""
     found = read_stored(EndpointSpecification, spec)
     if found is None and isinstance(spec, Mapping):
         known = {"podName": pod["metadata"]["name"], "nodeName": pod["spec"]["nodeName"]}

@@ -35,7 +35,7 @@ def plan_deletion(
     try:
         portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
     except ValidationError:
-        # A Job cannot be made from it. It published nothing in this shape, and must not be held for ever.
+        # No Job can be built from it. It published nothing in this shape, and must not be stuck.
         event = Event(
             reason="RepositoryRetained", message="The spec cannot be read: what was published stays.", warning=True
         )
@@ -58,7 +58,7 @@ def plan_deletion(
         before,
         deleted_at=time_seconds(str(snapshot.portfolio["metadata"]["deletionTimestamp"])),
         reclaim=next((job for job in reclaim if job.key == uid), None),
-        # One of an earlier portfolio of this name says nothing about this one.
+        # A Job of an earlier portfolio of this name does not count.
         others=[*others, *(job.name for job in reclaim if job.key != uid)],
         busy_pods=[str(pod["metadata"]["name"]) for pod in snapshot.job_pods if _may_publish(pod)],
         namespace_ends=ends,

@@ -1,4 +1,4 @@
-"""Records what a reconciliation found as Prometheus metrics, and removes the series of what is gone."""
+"""Recorder of reconciliations as Prometheus metrics; removes the series of deleted objects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Series = tuple[str, tuple[str, ...]]
 
 
 class MetricsRecorder:
-    """Sets the gauges of each portfolio, and removes the series of what is gone."""
+    """Sets the gauges of each portfolio, and removes the series of deleted ones."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -44,7 +44,7 @@ class MetricsRecorder:
         *,
         before: Mapping[EndpointKey, Sequence[Promise]],
     ) -> None:
-        """Record one reconciliation; ``before`` are the promises that stood before it."""
+        """Record one reconciliation; ``before`` are the promises before it."""
         found: dict[_Series, float] = {}
         counts = plan.status.endpoints
         for state, value in (
@@ -67,7 +67,7 @@ class MetricsRecorder:
                 self._metrics.switch_seconds.observe(max(0.0, promise.done_at - promise.since))
 
     def record_silences(self, silences: Mapping[str, float]) -> None:
-        """Record when each collection was last heard, ``silences`` seconds ago."""
+        """Record the last event of each collection, ``silences`` seconds ago."""
         now = time.time()
         for gone in self._heard - silences.keys():
             self._metrics.mirror_heard.remove(gone)
@@ -76,7 +76,7 @@ class MetricsRecorder:
         self._heard = set(silences)
 
     def forget(self, key: PortfolioKey) -> None:
-        """Remove the series of a portfolio that is gone."""
+        """Remove the series of a deleted portfolio."""
         self._set(key, {})
         self._series.pop(key, None)
         self._said.pop(key, None)

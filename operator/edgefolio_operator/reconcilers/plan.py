@@ -1,4 +1,4 @@
-"""What one reconciliation of a portfolio writes and remembers."""
+"""Plan of one reconciliation: its writes and the state to keep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgefolio_operator.kube.event_recorder import Event
 
 @dataclass(frozen=True, kw_only=True)
 class ReconcilePlan:
-    """The writes of one reconciliation, and what the next one of the same portfolio must know.
+    """The writes of one reconciliation, and the state for the portfolio's next one.
 
     ``states`` and ``decisions`` are by endpoint; ``promises`` are all that its endpoints hold.
     """

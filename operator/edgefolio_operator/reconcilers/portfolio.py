@@ -1,6 +1,6 @@
 """Reconciler of one ModelPortfolio: a snapshot in, the writes that bring it to the desired state out. Pure.
 
-Level-based: it knows nothing of events, and leaves out what is as it should be. Only the timers of decisions live in
+Level-based: it ignores events, and plans no write without a difference. Only the timers of decisions live in
 memory.
 """
 
@@ -67,7 +67,7 @@ def plan_portfolio(
     try:
         portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
     except ValidationError as error:
-        # The API server's rules let it through, the models do not: a value that only they can judge.
+        # Admitted by the CRD's rules, rejected by the models, which check more.
         return _refused(error, before, generation, now)
     owner = owner_reference(snapshot.portfolio)
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
@@ -134,7 +134,7 @@ def plan_portfolio(
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
         finalizer=wanted_finalizer(
             snapshot.portfolio,
-            # What another one makes is not this one's to delete.
+            # Another portfolio's revisions are not this one's to delete.
             portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
             namespace_ends=snapshot.namespace_is_ending,
         ),
@@ -147,7 +147,7 @@ def plan_portfolio(
 
 @dataclass(frozen=True, kw_only=True)
 class _Findings:
-    """Everything that the status of a portfolio tells of."""
+    """The inputs of a portfolio's status."""
 
     snapshot: PortfolioSnapshot
     portfolio: ModelPortfolio
@@ -165,7 +165,7 @@ class _Findings:
 def _workload(
     portfolio: ModelPortfolio, snapshot: PortfolioSnapshot, *, owner: dict[str, Any], images: Images
 ) -> list[dict[str, Any]]:
-    """What runs Triton and leads clients there, unless it is as it should be."""
+    """DaemonSet, Service and access to apply, where they differ from the desired ones."""
     if portfolio.spec.serving.mode != "Managed":
         return []
     documents: list[dict[str, Any]] = []
@@ -253,7 +253,7 @@ def _failure(reason: str, message: str, *, before: Failure | None, now: float) -
 
 
 def _issues(found: _Findings) -> tuple[str, ...]:
-    """What was asked and is not taken, each once."""
+    """Rejected requests, each once."""
     messages = dict.fromkeys(issue.message for assignment in found.assignments for issue in assignment.issues)
     if found.snapshot.nodes is None and found.portfolio.spec.objective_overrides:
         messages[OVERRIDES_IGNORED] = None

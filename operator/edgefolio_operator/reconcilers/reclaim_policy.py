@@ -24,7 +24,7 @@ Object = Mapping[str, Any]
 CONDITION = "Reclaiming"
 #: Pods of makings get this long to end, so that none publishes after what was published is deleted.
 STOPPING_SECONDS = 90.0
-#: So long after a failed attempt the next one is made: the cause may have been removed.
+#: Pause after a failed attempt, whose cause may be fixed meanwhile.
 RETRY_SECONDS = 120.0
 _REMEDY = (
     "Mend it (the Secret that repository.secretRef names is read anew each time), "
@@ -50,7 +50,7 @@ def has_finalizer(portfolio: Object) -> bool:
 
 
 def wanted_finalizer(portfolio: Object, spec_policy: str, *, namespace_ends: bool) -> bool | None:
-    """Whether the finalizer is to be added (True) or taken away (False); ``None`` if it is as it should be."""
+    """Whether to add (True) or remove (False) the finalizer; ``None``: no change."""
     wanted = spec_policy == "Delete" and not (namespace_ends and not has_finalizer(portfolio))
     return None if wanted == has_finalizer(portfolio) else wanted
 
@@ -107,7 +107,7 @@ def _why(job: ObservedJob) -> str:
 def _with_progress(
     before: PortfolioStatus, reason: str, message: str, *, now: float, failed: bool = False
 ) -> PortfolioStatus:
-    """The status with what is waited for; a failure stays there until the end."""
+    """The status with the current wait; a failure stays until the end."""
     earlier = next((condition for condition in before.conditions if condition.type == CONDITION), None)
     if earlier is not None and earlier.reason == "ReclaimFailed" and not failed:
         return before

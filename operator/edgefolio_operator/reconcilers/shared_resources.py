@@ -1,4 +1,4 @@
-"""What portfolios share: pods and repositories that several claim, nodes, and the memory reserved there."""
+"""Resources shared by portfolios: claimed pods and repositories, nodes, and memory reserved there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Object = Mapping[str, Any]
 
 
 class SharedResources:
-    """Indexes kept up to date portfolio by portfolio; what may change for others is returned as their keys."""
+    """Indexes updated portfolio by portfolio; updates return the keys of affected portfolios."""
 
     def __init__(self) -> None:
         self._pods: ClaimIndex[tuple[str, str]] = ClaimIndex()
@@ -39,7 +39,7 @@ class SharedResources:
         return affected
 
     def lost_pods(self, key: PortfolioKey) -> dict[str, PortfolioKey]:
-        """Pods that a portfolio claims and an older one has, by name."""
+        """Pods claimed by a portfolio but owned by an older one, by name."""
         return {pod: owner for (_, pod), owner in self._pods.lost(key).items()}
 
     def pod_owner(self, namespace: str, pod: str) -> PortfolioKey | None:
@@ -55,15 +55,15 @@ class SharedResources:
         return frozenset(self._on_node.get(node, ()))
 
     def has_promises(self, key: PortfolioKey) -> bool:
-        """Whether promises were recorded for a portfolio, be it none."""
+        """Whether a portfolio's promises were recorded, even if empty."""
         return key in self._ledger
 
     def promise(self, key: PortfolioKey, promises: Iterable[Promise]) -> set[PortfolioKey]:
-        """The endpoints of a portfolio hold exactly ``promises``."""
+        """Set the promises of a portfolio's endpoints."""
         return self._neighbours(key, self._ledger.record(key, tuple(promises)))
 
     def reservations(self, key: PortfolioKey) -> Reservations:
-        """What the endpoints of a portfolio hold, and what others hold on its nodes."""
+        """The promises of a portfolio's endpoints, and others' on its nodes."""
         return self._ledger.reservations(key, nodes=self._nodes.get(key, ()))
 
     def _neighbours(self, key: PortfolioKey, nodes: Iterable[str]) -> set[PortfolioKey]:

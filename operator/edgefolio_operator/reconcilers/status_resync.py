@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 
 REWRITE_SECONDS = 300.0
-#: Spread, so that the portfolios of a site are not all written in one second.
+#: Jitter, so that a site's portfolios are not all written in one second.
 _JITTER = 0.2
 
 

@@ -1,7 +1,7 @@
 """Keyed work queue: a portfolio is handed to one worker at a time, soon after a change and else every few seconds.
 
-Where many endpoints report, something changes all the time: then planning takes at most a fifth of one processor, and
-no key waits longer than one requeue for that. What a user wrote does not wait for it.
+Under constant change (many reporting endpoints) planning takes at most a fifth of one processor, and
+no key waits longer than one requeue for that. Users' changes do not wait for it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from edgefolio_operator.ownership import PortfolioKey
 
-#: A change is rarely alone: so long a key waits for what comes with it.
+#: Debounce delay of a key: changes rarely come alone.
 GATHERING_SECONDS = 0.2
-#: Seconds of rest for each second of planning.
+#: Seconds of rest per second of planning.
 _REST_TO_WORK = 4.0
 
 
@@ -35,7 +35,7 @@ class WorkQueue:
     def add(self, key: PortfolioKey, *, urgent: bool = False) -> None:
         """Reconcile ``key`` soon; an ``urgent`` one does not rest for earlier planning.
 
-        What changes while a key is being worked on is as a rule its worker's own writing: it waits for the requeue,
+        A change during a key's work is mostly its worker's own write: it waits for the requeue,
         unless it is urgent.
         """
         if urgent:
@@ -61,7 +61,7 @@ class WorkQueue:
                 await is_set_within(self._added, seconds=wait)
 
     def planned(self, planning_seconds: float) -> None:
-        """Rest from now on in proportion to what planning took."""
+        """Rest from now on in proportion to the planning time."""
         now = self._clock()
         rest = max(self._rests_until - now, 0.0) + _REST_TO_WORK * planning_seconds
         self._rests_until = now + min(rest, self._requeue_seconds)
@@ -83,7 +83,7 @@ class WorkQueue:
 
     @property
     def stuck_seconds(self) -> float:
-        """How long no worker has been free for the key that waits longest; a single key that hangs holds up none."""
+        """How long no worker has been free for the oldest waiting key; a single hung key blocks none."""
         if not self._due:
             return min(self.active_seconds.values(), default=0.0)
         return max(0.0, self._clock() - min(map(self._ready_at, self._due)))
@@ -96,8 +96,8 @@ class WorkQueue:
 async def is_set_within(event: asyncio.Event, *, seconds: float | None) -> bool:
     """Whether ``event`` is set before ``seconds`` have passed.
 
-    ``asyncio.wait_for`` forgets a cancellation that comes in the same instant (Python 3.11): an operator that was told
-    to end would go on.
+    ``asyncio.wait_for`` loses a cancellation that comes in the same instant (Python 3.11): a stopped operator
+    would go on.
     """
     try:
         async with asyncio.timeout(seconds):

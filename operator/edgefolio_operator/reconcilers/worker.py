@@ -1,4 +1,4 @@
-"""Reconciliation of one portfolio: plan, write the plan, and remember what the next plan must know."""
+"""Worker for one portfolio: plans, writes the plan, and keeps the state for the next plan."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PortfolioWorker:
         self._states: dict[PortfolioKey, Mapping[str, State]] = {}
 
     async def reconcile(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
-        """Plan from ``snapshot`` and write. What the API server refuses is logged and told; nothing of it is raised.
+        """Plan from ``snapshot`` and write. Refusals of the API server are logged and reported, not raised.
 
         Raises :class:`~edgefolio_operator.reconcilers.writer.LeaseLostError`.
         """
@@ -93,14 +93,14 @@ class PortfolioWorker:
             epoch=epoch,
             now=self._clock(),
         )
-        # Before anything is written: other portfolios are planned meanwhile, and must not count on the same memory.
+        # Before any write: portfolios planned meanwhile must not count on the same memory.
         neighbours = self._shared.promise(key, plan.promises)
         planning_seconds = time.monotonic() - began
         try:
             refused = await self._writer.write(snapshot.portfolio, plan)
         finally:
             self._planned(planning_seconds)
-        # Only now: a switch that was decided and could not be written is decided again.
+        # Only now: a switch that could not be written is decided again.
         self._remember(key, plan, refused, before=before)
         self._enqueue(neighbours)
         self._recorder.record(key, snapshot, plan, before=before.promises)
@@ -108,7 +108,7 @@ class PortfolioWorker:
     def _remember(
         self, key: PortfolioKey, plan: ReconcilePlan, refused: Mapping[str, ApiError], *, before: Reservations
     ) -> None:
-        """What the next plan must know. An endpoint whose order was refused is where it was before."""
+        """Keep the state for the next plan. An endpoint whose order was refused keeps its old state."""
         known = self._states.get(key, {})
         undone = {endpoint: known[endpoint] for endpoint in refused if endpoint in known}
         self._states[key] = {name: state for name, state in plan.states.items() if name not in refused} | undone
@@ -122,7 +122,7 @@ class PortfolioWorker:
         self._shared.promise(key, kept)
 
     async def _delete(self, snapshot: PortfolioSnapshot) -> None:
-        """What a portfolio owns goes with it; what it published may have to be deleted before."""
+        """Delete a portfolio: owned objects go with it; its revisions may have to be deleted first."""
         images = self._settings.images
         plan = plan_deletion(snapshot, images=images, now=self._clock())
         if plan is None:

@@ -1,4 +1,4 @@
-"""Writes a plan to the API server; each step checks first whether this operator still leads."""
+"""Writer of plans to the API server; each step first checks the leadership."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LeaseLostError(Exception):
 
 
 class PlanWriter:
-    """Writes plans to the API server, and what was written into the caches that the next plan reads."""
+    """Writes plans to the API server and, for the next plan, into the caches."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class PlanWriter:
         self._refusals: dict[tuple[str, str], str] = {}
 
     async def write(self, portfolio: Object, plan: ReconcilePlan) -> Mapping[str, ApiError]:
-        """Write ``plan``; the endpoints that were refused, by name: those are told what they were told before.
+        """Write ``plan``; returns the refused endpoints by name: those keep their previous orders.
 
         Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
         """
         key = namespace, _ = key_of(portfolio)
         jobs = collection("batch/v1", "jobs", namespace)
         if plan.finalizer:
-            # Before anything that it is to protect.
+            # Before anything that it protects.
             portfolio = await self._set_finalizer(portfolio, present=True)
         for name in plan.delete_jobs:
             self._check()
@@ -103,7 +103,7 @@ class PlanWriter:
         self._informers.endpoints.delete({"metadata": {"namespace": namespace, "name": name}})
 
     async def refused(self, portfolio: Object, error: ApiError) -> None:
-        """Record a refusal as an event, once for each message: nothing else names a quota or a policy."""
+        """Record a refusal as an event, once per message: only this names a quota or a policy."""
         key, message = key_of(portfolio), str(error)
         if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
             return
@@ -133,10 +133,10 @@ class PlanWriter:
             elif event.endpoint is not None:
                 about = self._informers.endpoints.get(event.endpoint, namespace)
             if about is not None and not await self._events.record(about, event):
-                return  # an API server that hangs must not hold up the plan
+                return  # a hung API server must not block the plan
 
     async def _set_finalizer(self, portfolio: Object, *, present: bool) -> Object:
-        """Add or remove the operator's finalizer, and touch no other. Refused if the portfolio changed meanwhile."""
+        """Add or remove the operator's finalizer only. Refused if the portfolio changed meanwhile."""
         self._check()
         metadata = portfolio["metadata"]
         finalizers = [entry for entry in metadata.get("finalizers") or () if entry != labels.FINALIZER]

@@ -66,7 +66,7 @@ def build_access(portfolio: ModelPortfolio) -> tuple[Object, Object]:
 
 
 def serving_key(portfolio: ModelPortfolio) -> str:
-    """Digest of what the pods are made from, 16 hexadecimal digits; only a change of it rolls them.
+    """Digest of the pod template's inputs, 16 hexadecimal digits; only its change rolls the pods.
 
     It leaves out default images and the operator's version: an upgrade of the operator restarts no Triton.
     """

@@ -20,7 +20,7 @@ from edgefolio_operator import labels
 
 Object = dict[str, Any]
 
-#: A Job that is removed the moment it ends would be run again: nobody would have seen how it ended.
+#: A Job removed the moment it ends would be run again: its outcome would be lost.
 LEAST_TTL_SECONDS = 60
 LOST_NODE_SECONDS = 60
 
@@ -41,7 +41,7 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -
             "apiVersion": portfolio.api_version,
             "kind": portfolio.kind,
             "metadata": {"name": portfolio.metadata.name},
-            # Without what holds its default: a pruner of a version before does not know every field.
+            # Without defaults: an older pruner does not know every field.
             "spec": portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
         }
     )
@@ -69,7 +69,7 @@ def build_job(
         "ttlSecondsAfterFinished": max(settings.ttl_seconds_after_finished, LEAST_TTL_SECONDS),
         "podFailurePolicy": {
             "rules": [
-                # Bad input stays bad; a lost node is nobody's failure.
+                # Bad input is not retried; a lost node is no failure.
                 {
                     "action": "FailJob",
                     "onExitCodes": {"containerName": pod.JOB_CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]},
@@ -191,7 +191,7 @@ def _shape(settings: JobSpecification, *, pieces: int) -> Object:
         "completions": pieces,
         "parallelism": min(pieces, settings.parallelism),
         "backoffLimitPerIndex": settings.backoff_limit,
-        # Without one of the pieces the others are of no use; what they made so far is kept.
+        # Without one of the pieces the others are useless; their results are kept.
         "maxFailedIndexes": 0,
     }
 
@@ -227,7 +227,7 @@ def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, ima
         container["envFrom"] = [{"secretRef": {"name": secret.name}}]
     return {
         "restartPolicy": "Never",
-        # Training and pruning need no API; a token that is not there cannot be stolen.
+        # Training and pruning need no API; an absent token cannot be stolen.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),

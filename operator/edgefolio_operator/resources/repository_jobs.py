@@ -1,4 +1,4 @@
-"""Builders of the Jobs that check and that delete what is published; the operator itself opens no repository.
+"""Builders of the Jobs that check and delete published revisions; the operator itself opens no repository.
 
 Each has the portfolio's credentials and claims and lives for minutes.
 """
@@ -56,9 +56,9 @@ def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Ob
 
 
 def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) -> Object:
-    """The Job that deletes what was published. It runs the image that published it, where that ran.
+    """The Job that deletes published revisions, with the image and placement that made them.
 
-    It has no owner, but the ``uid`` of one: what a portfolio owns may be collected before the portfolio itself is gone.
+    It has no owner, but the ``uid`` of one: owned objects may be collected before the portfolio is gone.
     """
     settings = portfolio.spec.job
     job = _job(

@@ -5,7 +5,7 @@ into memory; Triton is started with its control interfaces closed to everyone wh
 can read it as well. Clients reach inference alone.
 
 Probes of Triton look for files that the agent writes after inferences (see ``docs/decisions/health-is-a-file.md``): an
-agent that is dead, or in a loop of crashes, changes nothing for a Triton that serves.
+agent that is dead or in a crash loop does not affect a Triton that serves.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ DRAIN_SECONDS = 20
 EXIT_SECONDS = 20
 #: The agent ends after Triton, in what is left.
 GRACE_SECONDS = DRAIN_SECONDS + EXIT_SECONDS + 10
-#: A making takes hours, and a variant must be there before Triton starts: the agent is not killed while it waits.
+#: A making takes hours, and Triton starts only with a variant: the agent is not killed while it waits.
 _A_MONTH = 30 * 86_400
-#: A Triton that answers no inference any more has no requests to finish.
+#: A dead Triton has no requests to finish.
 _HUNG_SECONDS = 5
-#: Generous: under contention a probe is slow although Triton is well.
+#: Generous: under contention the probe is slow although Triton is healthy.
 _PROBE_SECONDS = 30
 #: Default requests of the agent: about what it uses when idle.
 _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
@@ -51,7 +51,7 @@ _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: the files of the server before are stale.
 FORGET_HEALTH = f"rm -f {pod.HEALTH_MOUNT}/{pod.SERVING} {pod.HEALTH_MOUNT}/{pod.RESTART}"
-# A server that was killed left its shared memory behind, on a volume that outlives it.
+# A killed server leaves its shared memory on a volume that outlives it.
 _TRITON = f"""\
 {FORGET_HEALTH}
 rm -rf {pod.SHARED_MEMORY_MOUNT}/*
@@ -93,13 +93,13 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
         repository.append({"name": pod.REPOSITORY_VOLUME, "persistentVolumeClaim": {"claimName": claim}})
     return {
         "serviceAccountName": SERVICE_ACCOUNT,
-        # Triton has no business with the API: the token is mounted into the agent alone.
+        # Triton needs no API access: the token is mounted into the agent alone.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": pod_security(),
         **pod_placement(managed),
-        # The key is made in Triton's image: so that is pulled before and while the first revision is made, not after.
+        # In Triton's image, which is thus pulled while the first revision is made, not after.
         "initContainers": [key_container(managed, image=triton_image), agent],
         "containers": [_triton(managed, triton_image)],
         "volumes": [
@@ -168,7 +168,7 @@ def triton_health() -> Object:
             **_exec_probe(f"[ ! -e {pod.HEALTH_MOUNT}/{pod.RESTART} ]"),
             "periodSeconds": 5,
             "failureThreshold": 2,
-            # It serves nobody any more.
+            # It serves no one any more.
             "terminationGracePeriodSeconds": _HUNG_SECONDS,
         },
         "readinessProbe": {
@@ -176,7 +176,7 @@ def triton_health() -> Object:
             "periodSeconds": 2,
             "failureThreshold": 2,
         },
-        # New connections are reset as soon as Triton is told to end: clients must have gone elsewhere before.
+        # Triton resets new connections once it terminates: clients must have left before.
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
     }
 

@@ -11,7 +11,7 @@ from edgefolio.specification.resource import ModelPortfolio
 def kept_revisions(
     portfolio: ModelPortfolio, before: tuple[RevisionStatus, ...], published: RevisionStatus | None
 ) -> tuple[RevisionStatus, ...]:
-    """The newest revisions; one published again keeps the digest it was first pinned with, one that is named stays."""
+    """The newest revisions and the one named by the user; a republished one keeps its first pinned digest."""
     if published is None or any(entry.number == published.number for entry in before):
         return before
     ordered = sorted((*before, published), key=lambda entry: entry.number)
@@ -23,11 +23,11 @@ def kept_revisions(
 
 
 def current_revision(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:
-    """The revision to serve: the one that the user names, else the newest."""
+    """The revision to serve: the user's choice, else the newest."""
     return _named(portfolio, revisions) or max(revisions, key=lambda entry: entry.number, default=None)
 
 
 def _named(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:
-    """The revision that the user names, by number or by digest."""
+    """The user's revision, by number or by digest."""
     number, digest = portfolio.spec.pinned_revision, portfolio.spec.repository.manifest_digest
     return next((entry for entry in revisions if entry.number == number or entry.manifest_digest == digest), None)

@@ -21,7 +21,7 @@ from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
 from edgefolio_operator.resources.pruning_job import pieces_to_make
 
-#: A pod that was told to end and has not, so long after it should have, is on a node that does not answer.
+#: A terminating pod this long overdue is on a node that does not answer.
 LOST_POD_SECONDS = 30.0
 PIECES_STAGE = "pieces"
 WAITING_STAGE = "waiting"
@@ -70,7 +70,7 @@ def plan_making(
     mine = {bool(job.pieces): job for job in jobs if job.key == key and job.name not in others}
     current = mine.get(False) or mine.get(True)
     if current is not None and current.is_leaving:
-        # It was deleted by hand; its name is free when it is gone.
+        # Deleted by hand; its name is free once it is gone.
         return MakingPlan(
             status=_status_of(current, last if same else None, None), delete=others, key=key, request=request
         )
@@ -187,9 +187,9 @@ def _said(*sentences: str) -> str:
 
 
 def _lost_pod(job: ObservedJob, *, now: float) -> str | None:
-    """The pod that keeps the Job waiting for ever.
+    """The pod on a lost node that blocks the Job.
 
-    A Job that tells bad input from other failures replaces a pod only when that has ended, and on a node that does not
+    A Job with a pod failure policy replaces a pod only when that has ended, and on a node that does not
     answer it never does.
     """
     if job.outcome != "Running" or job.overdue is None or now - job.overdue[0] <= LOST_POD_SECONDS:

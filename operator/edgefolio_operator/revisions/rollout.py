@@ -67,7 +67,7 @@ def plan_rollout(
     waiting = [member for member in members if member.assigned != target]
     kept = {member.name: target for member in sent} | {member.name: before for member in waiting}
     if status.phase in ("Paused", "Completed"):
-        # Endpoints that come later join those that are done.
+        # Later endpoints join the finished ones.
         done_by = target if status.phase == "Completed" else before
         assignments = {**kept, **{member.name: done_by for member in waiting}}
         return RolloutPlan(assignments=assignments, status=_with(status, updated=_count(assignments, target)))

@@ -1,1 +1,1 @@
-"""What users read: conditions and Events."""
+"""Conditions and Events for users."""

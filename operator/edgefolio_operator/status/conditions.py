@@ -1,6 +1,6 @@
 """The conditions of a ModelPortfolio, as kstatus reads them.
 
-``Ready`` sums up. ``Reconciling`` is true for the first making and for a rollout; never for a switch, nor for a remake
+``Ready`` is the summary. ``Reconciling`` is true for the first making and a rollout; not for a switch, nor for a remake
 while an older revision serves (that is ``Making``). ``Stalled`` is an error that waits for the user. ``ObjectivesMet``,
 ``ObjectivesAccepted`` and ``Degraded`` inform and change nothing, like those of :mod:`.informational_conditions`. All
 are there from the first reconciliation on.
@@ -18,10 +18,10 @@ from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStat
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the conditions are computed from.
+    """Inputs of the conditions.
 
     ``counts`` is ``None`` until the endpoints were counted for the first time, ``endpoints_settled`` false while more
-    of them are expected. ``terminal`` is reason and message of an error that the user must mend.
+    of them are expected. ``terminal`` is reason and message of an error that the user must fix.
     ``objectives_unknown`` endpoints have not said whether they meet theirs. ``repository``: reason and message of what
     is wrong with a repository that is followed; it may pass, and is looked at again.
     """

@@ -1,6 +1,6 @@
 """Events of one reconciliation: revisions, rollouts, failures, conflicts, switches, ignored annotations. Pure.
 
-Only what differs from the stored status and specs is an event: a restarted operator repeats none.
+Only differences from the stored status and specs are events: a restarted operator repeats none.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def events_of(
 
 
 def events_of_making(making: MakingPlan) -> tuple[Event, ...]:
-    """What the Jobs of a making went through."""
+    """Events of a making's Jobs."""
     if not making.lost:
         return ()
     text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."
@@ -90,7 +90,7 @@ def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Even
 
 
 def _of_decision(endpoint: Endpoint, assignment: Assignment) -> list[Event]:
-    """A new target, to the portfolio and to the endpoint; a hold that is news, to the endpoint alone."""
+    """Events of a new target, on portfolio and endpoint, or of a new hold, on the endpoint alone."""
     spec, told = assignment.spec, endpoint.spec
     before = told.target_variant if told is not None else None
     if spec.target_variant not in (None, before):

@@ -49,7 +49,7 @@ def informational_conditions(
 def node_metrics_available(
     nodes: Iterable[str], usage: Usage, *, reads_nodes: bool, now: float, stale_after: float
 ) -> ConditionValue:
-    """Whether the usage of the endpoints' ``nodes`` is known; the message names no ages, which would change always."""
+    """Whether the usage of the endpoints' ``nodes`` is known; the message names no ages, which always change."""
     if not reads_nodes or usage.nodes is None:
         return "False", "SourceUnavailable", NAMESPACED
     if not usage.asked:
@@ -74,7 +74,7 @@ def node_metrics_available(
 
 
 def conflicted(lost: Mapping[str, PortfolioKey]) -> ConditionValue:
-    """Whether older portfolios have pods that this one claims, too."""
+    """Whether older portfolios own pods that this one claims, too."""
     if not lost:
         return "False", "NoConflict", ""
     winners = listed([display_name(key) for key in sorted(set(lost.values()))])

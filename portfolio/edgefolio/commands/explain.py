@@ -1,4 +1,4 @@
-"""Command ``edgefolio explain``: what would be chosen under stated conditions, and why not the others."""
+"""Command ``edgefolio explain``: the variant chosen under stated conditions, and why not the others."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ FIGURES = ("accuracy %", "p95 ms", "busy %")
 
 
 def figures(entry: ExplainedVariant) -> tuple[str, str, str]:
-    """The cells under ``FIGURES``; the latency "grows" where the variant cannot keep up."""
+    """The cells under ``FIGURES``; the latency "grows" where the queue would."""
     p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
     return (
         f"{entry.profile.accuracy_percent:.2f}",

@@ -14,7 +14,7 @@ from edgefolio.commands.program import guarded, new_program, print_error, write_
 from edgefolio.errors import EXIT_FAILURE, EdgefolioError, UserError
 
 COMMAND_GROUP = "edgefolio.commands"
-#: The way of the data, which is also the order in ``--help``.
+#: In the order of the workflow, as in ``--help``.
 COMMAND_ORDER = ("make", "shrink", "verify", "serve", "run", "explain", "replay", "report")
 #: The extra that a room needs, by its package.
 EXTRA_OF_PACKAGE = {"edgefolio_pruner": "pruner", "edgefolio_edge": "edge", "edgefolio_operator": "operator"}
@@ -44,14 +44,14 @@ def build_app() -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    # ONNX Runtime on Linux reports its use unless told not to; what runs at the edge must not call anywhere.
+    # ONNX Runtime sends telemetry on Linux by default; nothing at the edge may call out.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     write_by_lines()
     build_app()(args=arguments)
 
 
 def _loaded(point: EntryPoint) -> Callable[..., int | None]:
-    """The command behind ``point``; what its room lacks is said with the extra to install."""
+    """Load the command of the entry ``point``; a missing package is reported with its extra."""
     command: Callable[..., int | None] = point.load()
 
     @functools.wraps(command)

@@ -16,7 +16,7 @@ from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 
 
 def new_program(name: str, *, help_text: str) -> typer.Typer:
-    """A program without commands yet; ``name`` is what users type, the program's file has hyphens for its spaces."""
+    """A Typer app without commands; ``name`` is what users type, the file name has hyphens for its spaces."""
     app = typer.Typer(
         name=name, help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
@@ -38,7 +38,7 @@ def new_program(name: str, *, help_text: str) -> typer.Typer:
 
 
 def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
-    """``command``, whose result is the exit code; a mistake or trouble ends it with a message, not a traceback."""
+    """Wrap ``command``: its result is the exit code, and errors end it with a message, not a traceback."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -54,7 +54,7 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def write_by_lines() -> None:
-    """Let each line of both outputs leave when it is written: long work ends up in logs and pipes."""
+    """Line-buffer stdout and stderr: the output of long runs goes to logs and pipes."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -1,4 +1,4 @@
-"""Command ``edgefolio replay``: the decisions of a trace, taken again in virtual time."""
+"""Command ``edgefolio replay``: replays a trace's decisions in virtual time."""
 
 from __future__ import annotations
 

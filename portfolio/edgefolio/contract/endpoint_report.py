@@ -1,6 +1,6 @@
 """Mapping of the decision's values to the ``status`` of a ModelEndpoint: the agent reports, the operator reads.
 
-A status holds no floats and whole seconds. What is written and read again is therefore the same within a millisecond of
+A status holds no floats and whole seconds, so values survive a round trip within a millisecond of
 latency, a percent of the compute factor and a second of time; nothing in the core depends on more. An observation is
 reported when it changes, and at the latest at ``validUntil``: until then no news means no change, and its ages stand
 still; afterwards they grow, and the core holds because it is stale.
@@ -41,7 +41,7 @@ PROFILE = StatusMapper(VariantProfile, VariantStatus)
 OBSERVATION = StatusMapper(
     Observation,
     ObservationReport,
-    # The first two stand in the status itself; what the node is like, the operator knows and not the agent.
+    # The first two stand in the status itself; the node's state is known to the operator, not the agent.
     unreported=("active_variant", "resident_variants", "node"),
     parts=(
         StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}),
@@ -52,7 +52,7 @@ OBSERVATION = StatusMapper(
 DECISION = StatusMapper(
     Decision,
     DecisionReport,
-    # The evidence is for the record on the node; the target is the operator's to write.
+    # The evidence is for the node's log; the operator writes the target.
     unreported=(
         "target",
         "predictions",
@@ -71,7 +71,7 @@ STATE = StatusMapper(
         "recent_switches": "recent_switch_times",
         "upgraded_at": "upgraded_time",
     },
-    # Timers of a violation or a calm begin anew with whoever reads it.
+    # Violation and fit timers restart with each reader.
     unreported=(
         *("factor_updated_at", "saturated_at", "before_switch", "closed_loop", "observed_at"),
         *("violation_since", "violation_requests", "failing_since", "fitting"),
@@ -98,7 +98,7 @@ def report_of_observation(observation: Observation, *, now: float, valid_seconds
 
 
 def observation_of(status: EndpointStatus, *, now: float) -> Observation:
-    """What is known at ``now`` of the endpoint that reported ``status``; nothing at all is ``UNKNOWN``, not dead."""
+    """The observation at ``now`` in ``status``; an endpoint that never reported is ``UNKNOWN``, not dead."""
     report = status.observation
     served: dict[str, Any] = {"active_variant": status.active_variant, "resident_variants": status.resident_variants}
     if report is None:
@@ -109,19 +109,19 @@ def observation_of(status: EndpointStatus, *, now: float) -> Observation:
 
 
 def report_of_decision(decision: Decision, state: State, *, decided_by_agent: bool) -> DecisionReport:
-    """The decision and what must be remembered for the next one."""
+    """The decision and the state for the next one, as a report."""
     return DecisionReport(
         decided_by="Agent" if decided_by_agent else "Operator", **DECISION.written(decision), **STATE.written(state)
     )
 
 
 def state_of(report: DecisionReport | None) -> State:
-    """What survives a restart; timers of a violation or a calm begin anew."""
+    """The state that survives a restart; violation and fit timers restart."""
     return State() if report is None else STATE.read(report)
 
 
 def _aged(observation: Observation, seconds: float) -> Observation:
-    """``observation`` that was reported so long ago: its parts are older by that."""
+    """``observation`` with its ages increased by the age of the report."""
 
     def older(part: Any) -> Any:
         return part and replace(part, age_seconds=part.age_seconds + seconds)

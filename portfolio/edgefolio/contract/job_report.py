@@ -23,7 +23,7 @@ from edgefolio.specification.base import resource_name
 from edgefolio.specification.conditions import RevisionNumber, Sha256
 from edgefolio.specification.portfolio_status import VariantStatus
 
-#: What Kubernetes keeps of a termination message.
+#: Kubernetes truncates termination messages here.
 LARGEST_MESSAGE_BYTES = 4096
 _ROW = tuple(VariantStatus.model_fields)
 
@@ -68,10 +68,10 @@ class FailureReport(_Message):
 
     | kind | meaning |
     |---|---|
-    | ``BadInput`` | it will fail again until the user mends it |
-    | ``Failed`` | it may pass by itself, or nobody knows |
-    | ``Refused`` | what is published is not what it should be |
-    | ``Nothing`` | what was asked for is not published |
+    | ``BadInput`` | it will fail again until the user fixes it |
+    | ``Failed`` | transient, or of unknown cause |
+    | ``Refused`` | the published bytes fail verification |
+    | ``Nothing`` | the requested revision is not published |
     """
 
     kind: Literal["BadInput", "Failed", "Refused", "Nothing"]
@@ -82,7 +82,7 @@ class FailureReport(_Message):
 
     @classmethod
     def of(cls, error: BaseException) -> FailureReport:
-        """The report of what ended a making."""
+        """The report of a making's error."""
         if isinstance(error, UserError):
             return cls(
                 kind="Failed" if isinstance(error, TransientError) else "BadInput",
@@ -127,7 +127,7 @@ class ProgressLine(_Message):
 
 
 def report_of_message(text: str) -> PublishedReport | FailureReport | None:
-    """What a termination message says; ``None`` if it is not one of ours (a killed container leaves none)."""
+    """Parse a termination message; ``None`` if it is not one of ours (a killed container leaves none)."""
     try:
         document = json.loads(text)
         if document["kind"] != "Published":
@@ -147,7 +147,7 @@ def write_termination_message(report: PublishedReport | FailureReport) -> None:
 
 
 def _cut(text: str, limit: int) -> str:
-    """``text`` in at most ``limit`` bytes, without control characters: each would take six in JSON."""
+    """``text`` cut to ``limit`` bytes, without control characters: each would take six in JSON."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text)
     raw = clean.encode(errors="replace")
     return clean if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "…"

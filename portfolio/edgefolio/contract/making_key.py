@@ -1,6 +1,6 @@
-"""What a revision is made from: one list of fields, and the two digests over them.
+"""Digests of a making: the fields that a revision is made from, and two digests of them.
 
-How a revision is served and where it is published has no part in either.
+Neither covers how a revision is served or where it is published.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _MADE_FROM = {"source", "data", "methods", "selection", "profiling", "seed"}
 
 
 def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
-    """The operator's key of a making, 16 hexadecimal digits; ``request`` is the user's wish to make it once more.
+    """The operator's key of a making, 16 hexadecimal digits; ``request`` is the user's request to remake it.
 
-    Fields that hold their default are left out, so that a field that a later version adds does not make every portfolio
-    anew. The other side of it: within one API version no default may change.
+    Fields at their default are left out, so that a field that a later version adds does not make every portfolio
+    anew. The price: within one API version no default may change.
     """
     document = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_defaults=True)
     return _sha256([document, request], ensure_ascii=False)[:16]
 
 
 def making_specification(spec: PortfolioSpecification) -> dict[str, Any]:
-    """What a manifest records of the making, defaults written out: it can be made again from it by any version."""
+    """The making as a manifest records it, defaults included, so that any version can repeat it."""
     document: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_none=True)
     return document
 

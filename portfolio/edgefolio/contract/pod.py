@@ -26,7 +26,7 @@ TEMPORARY_VOLUME, TEMPORARY_MOUNT = "temporary", "/tmp"
 TRITON_TEMPORARY_VOLUME = "triton-temporary"
 SHARED_MEMORY_VOLUME, SHARED_MEMORY_MOUNT = "shared-memory", "/dev/shm"
 TOKEN_VOLUME, TOKEN_MOUNT = "token", "/var/run/secrets/kubernetes.io/serviceaccount"
-#: The claim that an endpoint's repository lies on.
+#: The claim of an endpoint's repository.
 REPOSITORY_VOLUME = "repository"
 #: Claims that ``pvc://`` URIs name are mounted below it, each at its own name.
 CLAIMS_MOUNT = "/claims"
@@ -39,11 +39,11 @@ SPECIFICATION_FILE = "portfolio.json"
 
 # Health files: the agent writes them, probes of Triton's and its own container look for them. They lie in memory: they
 # outlive both containers, but not the node.
-#: A verified inference was answered, and nothing has spoken against it since: Triton's container is ready.
+#: The last inference was verified, and none has failed since: Triton's readiness probe passes.
 SERVING = "serving"
-#: Only a restart helps: Triton's container is no longer alive.
+#: Only a restart helps: Triton's liveness probe fails.
 RESTART = "restart"
-#: A verified variant is on disk, so that Triton has something to serve: the agent's container is started.
+#: A verified variant is on disk for Triton to serve: the agent's startup probe passes.
 SYNCED = "synced"
 
 # Ports, by their names in the pod

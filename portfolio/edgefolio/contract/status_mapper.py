@@ -1,8 +1,8 @@
-"""Generic mapper between a value of the decision (a dataclass) and the model of a resource's status that holds it.
+"""Generic mapper between a dataclass of the decision and the pydantic model of a resource's status.
 
 Both sides are declared once: the value in :mod:`edgefolio.decision.types`, for the core; the model in
 :mod:`edgefolio.specification`, with what only a stored object needs (bounds, defaults for objects of other versions,
-deprecated fields, texts of the definition). A field has the same name on both sides, and the types say how it is held:
+deprecated fields, CRD descriptions). A field has the same name on both sides; the types determine the encoding:
 floats as decimal strings, seconds as times, bytes within what JSON can hold, texts and lists cut to their bounds.
 """
 
@@ -69,7 +69,7 @@ class StatusMapper(Generic[Value, Report]):
         self._read = [(name, counterparts[name], form.read) for name, form in forms.items()]
 
     def written(self, value: Value) -> dict[str, Any]:
-        """The fields of the model that hold ``value``. Raises ValueError for what is no measurement."""
+        """The fields of the model that hold ``value``. Raises ValueError for NaN."""
         return _converted(value, self._written)
 
     def read(self, report: Report, **rest: Any) -> Value:
@@ -91,7 +91,7 @@ def decimal_text(value: float) -> str:
 
 
 def _mean_text(value: float) -> str:
-    """A mean of nothing is 0 / 0; the window's zero requests say so already."""
+    """A mean over zero requests is NaN; the request count says so already."""
     return decimal_text(value) if math.isfinite(value) else "0"
 
 

@@ -80,7 +80,7 @@ def model_endpoint() -> Schema:
             _column("Target", ".spec.targetVariant"),
             _column("P95", ".status.observation.traffic.p95Milliseconds", description="In milliseconds."),
             _column("Objective", ".spec.objectives.latencyP95Milliseconds", kind="integer"),
-            # To the agent every order is a pin; why it was given, the operator says.
+            # To the agent every order is a pin; the operator gives the reason.
             _column("Reason", ".spec.reason", description="Why this variant, or why no other."),
             _column("Agent", ".status.decision.reason", wide=True, description="What the agent says it does."),
             _column("Age", ".metadata.creationTimestamp", kind="date"),
@@ -171,7 +171,7 @@ def _yaml(document: Schema) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the definitions into a folder, or with ``--check`` say whether they are stale."""
+    """Write the definitions into a folder, or with ``--check`` report stale ones."""
     check = "--check" in arguments
     folders = [Path(argument) for argument in arguments if argument != "--check"]
     if len(folders) != 1:

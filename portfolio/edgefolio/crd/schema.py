@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 
-#: Types whose values describe themselves, so that a length needs no bound.
+#: Formats that bound their own length.
 _BOUNDED_BY_FORMAT = frozenset({"date-time"})
 _KEPT = (
     "type", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
@@ -129,7 +129,7 @@ def _check_bounds(node: Schema, *, path: str) -> None:
 
 
 def _in_order(field: Schema) -> Schema:
-    """Description and type first, then bounds, then what is inside: as people read it."""
+    """Sort keys for readers: description and type, then bounds, then children."""
     first = ("description", "type", "format", "default", "enum")
     last = ("required", "properties", "additionalProperties", "items", "x-kubernetes-validations")
     middle = [key for key in field if key not in first and key not in last]
@@ -137,6 +137,6 @@ def _in_order(field: Schema) -> Schema:
 
 
 def plain(text: str) -> str:
-    """A docstring as running text: paragraphs of one line each, without marks of code."""
+    """A docstring as plain text: one line per paragraph, no code markup."""
     paragraphs = re.split(r"\n\s*\n", text.replace("``", "").strip())
     return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())

@@ -1,4 +1,4 @@
-"""Which variant is right under given conditions: the assessment of each, and the choice among them.
+"""Choice of a variant under given conditions: the assessment of each, and the tiers among them.
 
 The choice is an order of tiers; the first tier that holds a variant decides. Only variants that physically can be
 served (memory, also during the switch; not quarantined) take part:
@@ -32,7 +32,7 @@ from edgefolio.decision.types import MEMORY_PRESSURE, Objectives, Prediction, Va
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """The judgement of one variant: its profile and what is predicted of it now."""
+    """Assessment of one variant: its profile and its prediction."""
 
     profile: VariantProfile
     prediction: Prediction
@@ -67,7 +67,7 @@ class Choice:
 
 
 def latency_budget(objectives: Objectives) -> float | None:
-    """What is left of the latency objective for the server, in milliseconds; ``None`` is not asked."""
+    """The server's share of the latency objective, in milliseconds; ``None``: no objective."""
     asked = objectives.latency_p95_milliseconds
     if asked is None or not math.isfinite(asked):
         return None
@@ -86,7 +86,7 @@ def assess(
     quarantined: bool,
     measured: Expectation | None = None,
 ) -> Assessment:
-    """Judge one variant; ``measured`` (of the active variant) takes the prediction's place."""
+    """Assess one variant; ``measured`` (of the active variant) replaces the prediction."""
     expectation = measured or expected_latency(profile, conditions)
     budget = latency_budget(objectives)
     p95, utilization = expectation.p95_milliseconds, expectation.utilization
@@ -156,7 +156,7 @@ def choose(assessments: Sequence[Assessment]) -> Choice | None:
 
 
 def speed(entry: Assessment) -> tuple[float, ...]:
-    """Sorts by latency: the predicted one, else (nothing keeps up) the profile's; the fastest is the least."""
+    """Sort key, fastest first: predicted latency, else (nothing keeps up) the profile's."""
     p95 = entry.prediction.p95_milliseconds
     return (math.inf if p95 is None else p95, entry.profile.p95_milliseconds, -entry.profile.rank)
 

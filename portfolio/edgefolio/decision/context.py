@@ -21,7 +21,7 @@ Outcome = tuple[Decision, State]
 
 @dataclass(frozen=True, kw_only=True)
 class RuleContext:
-    """Everything that a rule may look at. ``state`` is already brought up to ``now``."""
+    """The inputs of a rule. ``state`` is already updated to ``now``."""
 
     observation: Observation
     objectives: Objectives
@@ -33,7 +33,7 @@ class RuleContext:
 
     @cached_property
     def active(self) -> VariantProfile | None:
-        """The profile of the variant that serves now; ``None`` if nothing serves or it is not known."""
+        """The active variant's profile; ``None`` if nothing serves or it is unknown."""
         return self.profile(self.observation.active_variant)
 
     @property
@@ -44,7 +44,7 @@ class RuleContext:
 
     @cached_property
     def assessments(self) -> tuple[Assessment, ...]:
-        """Every variant judged: the active one as measured, slower ones with the margin upward, others downward."""
+        """Every variant's assessment: the active one as measured, others with the margin upward or downward."""
         return self.assessed(headroom_percent=float(self.switching.memory_headroom_percent))
 
     @cached_property
@@ -105,7 +105,7 @@ class RuleContext:
         return self.active is not None and profile.name == self.active.name
 
     def margin_percent(self, profile: VariantProfile) -> float:
-        """How far below the latency objective ``profile`` must be predicted; the active variant is only measured."""
+        """How far below the latency objective ``profile`` must be predicted; 0 for the active, measured one."""
         if self.is_active(profile):
             return 0.0
         return float(self.switching.up_margin_percent if self._is_up(profile) else self.switching.down_margin_percent)
@@ -120,7 +120,7 @@ class RuleContext:
         return choose([entry for entry in self.assessments if entry.profile.name in names])
 
     def hold(self, reason: Reason, message: str, *, target: str | None = None) -> Decision:
-        """Leave things as they are; ``target`` is what would be taken if it might."""
+        """Hold; ``target`` is the variant that is due but blocked."""
         return self._decision(Action.HOLD, reason, message, target)
 
     def switch(self, reason: Reason, message: str, *, target: str) -> Decision:
@@ -128,13 +128,13 @@ class RuleContext:
         return self._decision(Action.SWITCH, reason, message, target)
 
     def short_of_memory(self, entry: Assessment) -> Decision:
-        """Hold, since ``entry`` is due but cannot be loaded beside what is."""
+        """Hold: ``entry`` is due but does not fit beside loaded variants."""
         name = entry.profile.name
         message = f"{name} is due, but there is not the memory to load it: {entry.prediction.verdict}."
         return self.hold(Reason.INSUFFICIENT_SWITCH_MEMORY, message, target=name)
 
     def clause(self, choice: Choice) -> str:
-        """Why this choice, as the end of a sentence."""
+        """The reason for this choice, as a clause."""
         p95, budget = choice.assessment.prediction.p95_milliseconds, latency_budget(self.objectives)
         shown = "it cannot keep up either" if p95 is None else f"predicted p95 {p95:.1f} ms"
         if p95 is not None and budget is not None:

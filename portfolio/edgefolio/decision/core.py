@@ -52,7 +52,7 @@ def decide(
     state: State,
     now: float,
 ) -> tuple[Decision, State]:
-    """The decision for this cycle, and the state to hand to the next one.
+    """The decision for this cycle, and the state for the next one.
 
     ``now`` is in seconds on the caller's clock; ``profiles`` may come in any order. Total: whatever the numbers, it
     decides and does not raise. The caller carries a switch out and then calls
@@ -108,7 +108,7 @@ def with_measurement(context: RuleContext) -> tuple[tuple[Reason, str] | None, R
 
 
 def _under_policy(decision: Decision, after: State, context: RuleContext) -> Outcome:
-    """The decision as the policy allows it: whole, only what keeps an endpoint serving, or as a recommendation."""
+    """The decision under the policy: as it is, only if it keeps an endpoint serving, or as a recommendation."""
     policy = context.switching.policy
     if policy == "Auto" or decision.reason in (Reason.INITIAL, Reason.SERVER_DEAD):
         return decision, after
@@ -153,7 +153,7 @@ def _unusable_metrics(context: RuleContext) -> tuple[Reason, str] | None:
     if traffic is None:
         return Reason.MISSING_METRICS, "The server's counters could not be read."
     for what, age in (("counters", traffic.age_seconds), ("memory figures", memory.age_seconds if memory else 0.0)):
-        # Written so that an age that is no number counts as stale.
+        # Written so that a NaN age counts as stale.
         if not age <= switching.stale_after_seconds:
             text = f"The server's {what} are {age:.4g} s old; at most {switching.stale_after_seconds} s are believed."
             return Reason.STALE_METRICS, text
@@ -169,7 +169,7 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     if measurement is None:
         text = "The server's counters make no sense: a value is negative, infinite, or zero where it cannot be."
         return (Reason.MISSING_METRICS, text), context
-    # Timers mean "without a break": a longer gap than metrics may be old starts them anew.
+    # Timers mean "without a break": a gap longer than the staleness limit resets them.
     longest = max(float(switching.stale_after_seconds), 3 * float(switching.observe_seconds))
     elapsed = 0.0 if state.observed_at is None else context.now - state.observed_at
     if state.observed_at is None or elapsed > longest:

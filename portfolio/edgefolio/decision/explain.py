@@ -1,4 +1,4 @@
-"""Explanation of the steady choice: what would be taken once no timer holds it back, and why not the others.
+"""Explanation of the steady choice: the variant taken once no timer holds it back, and why not the others.
 
 Under stated conditions (:func:`explain_choice`), or under those that an endpoint reports (:func:`explain_observed`).
 """
@@ -26,9 +26,9 @@ from edgefolio.specification.serving import Switching
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedVariant:
-    """One variant: its profile, what is predicted of it, and why it was chosen or not.
+    """One variant: its profile, its prediction, and why it was chosen or not.
 
-    ``remedies`` is what would have to change for it to fit, all of it; nothing where it fits.
+    ``remedies`` are all the changes needed for it to fit; empty where it fits.
     """
 
     profile: VariantProfile

@@ -1,4 +1,4 @@
-"""Rules that need no believed metrics and wait for nothing: serve something, a pinned variant, memory exceeded.
+"""Rules that need no metrics and no timers: nothing served, a pinned variant, memory exceeded.
 
 A rule returns what it decides, or ``None`` if it does not apply. The order stands in :mod:`edgefolio.decision.core`.
 """
@@ -16,10 +16,10 @@ from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerSt
 
 
 def serve_something_rule(context: RuleContext) -> Decision | None:
-    """An endpoint that serves nothing, a dead server or an unknown variant is brought to serve the right one."""
+    """Nothing served, a dead server or an unknown variant: serve the best one."""
     observation = context.observation
     if observation.server is ServerState.DEAD:
-        # A repair starts from an empty server: what is loaded goes with it.
+        # A repair starts from an empty server: loaded variants are lost.
         memory = observation.memory and replace(observation.memory, working_set_bytes=None)
         observation = replace(observation, active_variant=None, resident_variants=(), memory=memory)
         reason, why = Reason.SERVER_DEAD, "The server does not answer inference"
@@ -43,7 +43,7 @@ def serve_something_rule(context: RuleContext) -> Decision | None:
 
 
 def pin_rule(context: RuleContext) -> Outcome | None:
-    """A pinned variant is served and kept."""
+    """Serve a pinned variant and keep it."""
     pinned, active = context.objectives.pinned_variant, context.known_active.name
     if pinned is None:
         return None
@@ -73,7 +73,7 @@ def memory_rule(context: RuleContext) -> Outcome | None:
         if needed_bytes(entry.profile) < needed_bytes(active)
     ]
     if not smaller and not over_objective:
-        # The smallest serves already; what is too much is not the variant's. The other rules go on.
+        # The smallest serves already, so the excess is not the variant's. The other rules go on.
         return None
     if over_objective:
         why = f"{active.name} needs {mebibytes(needed_bytes(active))} of at most {mebibytes(maximum)}"

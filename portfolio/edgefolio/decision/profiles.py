@@ -1,4 +1,4 @@
-"""From the contract to the core: profiles from a manifest, objectives from the specification."""
+"""Inputs of the core: profiles from a manifest, objectives from the specification."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgefolio.specification.objectives import ObjectivesSpecification
 
 
 def profiles_from_manifest(manifest: Manifest, *, batch_size: int | None = None) -> tuple[VariantProfile, ...]:
-    """What the core must know of each variant, by rank, at ``batch_size`` samples (default: the request batch).
+    """The profile of each variant, by rank, at ``batch_size`` samples (default: the request batch).
 
     Only a variant's first profile counts: how this machine differs from that one is what the compute factor measures. A
     batch that was not profiled is scaled from the nearest one in proportion. The accuracy is that on the test part; the
@@ -20,7 +20,7 @@ def profiles_from_manifest(manifest: Manifest, *, batch_size: int | None = None)
 
 
 def objectives_from_specification(specification: ObjectivesSpecification) -> Objectives:
-    """The objectives as the core takes them: numbers, and bytes."""
+    """The objectives as numbers and bytes, for the core."""
     latency, accuracy = specification.latency_p95_milliseconds, specification.min_accuracy_percent
     return Objectives(
         latency_p95_milliseconds=None if latency is None else float(latency),

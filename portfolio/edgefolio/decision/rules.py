@@ -19,7 +19,7 @@ FAILURE_CAUSE = "most requests failed"
 
 
 def failures_rule(context: RuleContext) -> Outcome | None:
-    """Most requests fail for long: the variant is suspected, once; if its successor fails too, it was not the variant.
+    """Most requests fail for long: the variant is replaced, once; if its successor fails too, it was not the variant.
 
     Clients that send nonsense must not walk an endpoint through its whole portfolio.
     """
@@ -107,7 +107,7 @@ def upgrade_rule(context: RuleContext) -> Outcome:
     ready = [entry for entry in state.fitting if context.now - entry.since >= switching.up_after_seconds]
     front = max(state.fitting, key=lambda entry: _rank(context, entry.variant))
     due = front.since + switching.up_after_seconds - context.now
-    # A step to a lesser one now would keep the best one out for a dwell time: if it is due within that, wait for it.
+    # Taking a lesser one now would block the best one for a dwell time: if it is due within that, wait for it.
     if not ready or 0 < due <= switching.min_dwell_seconds:
         age = context.now - front.since
         message = f"{front.variant} has fitted for {age:.0f} s of {switching.up_after_seconds} s; {active.name} serves."
@@ -130,7 +130,7 @@ def upgrade_rule(context: RuleContext) -> Outcome:
 
 
 def _node_busy(context: RuleContext) -> str | None:
-    """Why the node should not be loaded more; ``None`` if it may be, or is unknown."""
+    """Why the node should get no more load; ``None`` if it may, or is unknown."""
     node, most = context.observation.node, context.switching.node_busy_percent
     if node is None:
         return None
@@ -142,7 +142,7 @@ def _node_busy(context: RuleContext) -> str | None:
 
 
 def _no_upgrade_due(context: RuleContext) -> Decision:
-    """Hold: what keeps the more accurate variants out, or that the objectives are met."""
+    """Hold, with what keeps more accurate variants out, or that the objectives are met."""
     active, budget = context.known_active, latency_budget(context.objectives)
     above = [entry for entry in context.assessments if entry.profile.rank > active.rank]
     fitting = [entry for entry in above if entry.meets_all]

@@ -50,7 +50,7 @@ def state_after_failure(state: State, *, variant: str, cause: str, now: float, s
 
 
 def quarantine_seconds(failures: int, switching: Switching) -> float:
-    """How long a variant that failed this many times is left alone."""
+    """Length of the quarantine after this many failures."""
     return float(min(switching.quarantine_seconds * 2.0 ** min(failures - 1, 30), _LONGEST_QUARANTINE_SECONDS))
 
 
@@ -61,7 +61,7 @@ def retry_at(entry: Quarantine, switching: Switching) -> float:
 
 
 def is_quarantined(state: State, variant: str, now: float) -> bool:
-    """Whether ``variant`` is left alone at ``now``."""
+    """Whether ``variant`` is quarantined at ``now``."""
     return any(entry.variant == variant and entry.until > now for entry in state.quarantined)
 
 

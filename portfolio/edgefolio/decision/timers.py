@@ -13,7 +13,7 @@ FAILURE_SHARE = 0.5
 
 
 def update_timers(context: RuleContext, *, elapsed: float) -> State:
-    """The state with all timers brought up to this cycle; ``elapsed`` seconds after the last one that was believed.
+    """The state with all timers updated to this cycle; ``elapsed`` seconds after the last believed one.
 
     A cycle without a measurement leaves them as they are.
     """
@@ -25,7 +25,7 @@ def update_timers(context: RuleContext, *, elapsed: float) -> State:
     if total >= context.switching.min_requests and found.failures >= FAILURE_SHARE * total:
         failing_since = context.now if failing_since is None else failing_since
     elif total:
-        # Requests that succeed acquit; silence says nothing.
+        # Successes clear the suspicion; silence does not.
         failing_since = None
     if not context.violates_latency:
         state = replace(state, violation_since=None, violation_requests=0.0, fitting=_fitting(context))
@@ -39,7 +39,7 @@ def update_timers(context: RuleContext, *, elapsed: float) -> State:
 
 
 def record_bounce(context: RuleContext) -> State:
-    """The state when the active variant must be left: if it was taken as an upgrade lately, the next try waits longer.
+    """The state when the active variant must be left: a recent upgrade has bounced, so the next try waits longer.
 
     The wait doubles with each bounce, from ``upAfterSeconds`` to an hour. Whether the clients are a closed loop is
     forgotten.
@@ -77,7 +77,7 @@ def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
         if entry.profile.rank > active.rank
         and entry.meets_all
         and entry.servable
-        # What is as slow as a variant that bounced would bounce too.
+        # Any variant as slow as one that bounced would bounce too.
         and not any(entry.profile.mean_milliseconds >= milliseconds for milliseconds in barred)
     )
 

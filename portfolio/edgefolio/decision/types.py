@@ -1,4 +1,4 @@
-"""The values that go into a decision and come out of it. All frozen; times are seconds of the caller's own clock."""
+"""Inputs and outputs of a decision. All frozen; times are seconds of the caller's own clock."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Objectives:
     network_latency_milliseconds: float = 0.0
     min_accuracy_percent: float | None = None
     max_memory_bytes: int | None = None
-    #: The variant that a user asked for by name: it is taken and kept.
+    #: The variant that a user pinned.
     pinned_variant: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrafficWindow:
-    """Deltas of Triton's per-version counters over the last seconds, for the active variant alone.
+    """Counter deltas of the active variant's version over the window.
 
     ``requests`` are answered requests; ``mean_*`` are per request, in milliseconds; ``executions`` count model
     executions; ``in_flight`` is the mean number of requests inside the server over the window (Little's law).
@@ -107,7 +107,7 @@ class ServerState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What is known about an endpoint at one instant.
+    """An endpoint's measured state at one instant.
 
     ``active_variant`` answers unversioned requests (``None``: nothing serves yet); ``resident_variants`` are loaded,
     the active one among them; ``traffic`` is ``None`` when the counters could not be read, and has zero requests when
@@ -240,7 +240,7 @@ class TrafficBefore:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a decision hands to the next one; a part of it survives restarts.
+    """State carried from one decision to the next; part of it survives restarts.
 
     Times are seconds since the epoch as the caller gives them in ``now``. A clock that jumps back is survived (times in
     the future are pulled to now); one that jumps forward breaks every "without a break" and so starts the timers anew.
@@ -253,11 +253,11 @@ class State:
     factor_updated_at: float | None = None
     #: Arrival rate that was not censored, in requests per second: the highest lately, halved each factor half-life.
     arrival_rate: float | None = None
-    #: When the server was last seen saturated: what queues soon after says nothing of the arrivals.
+    #: When the server was last saturated: a queue soon after says nothing about the arrivals.
     saturated_at: float | None = None
     #: Rate and requests in flight on the variant before the last switch, until they are compared with those after it.
     before_switch: TrafficBefore | None = None
-    #: Whether the rate was seen to follow the variant's speed: clients that send the next request after the answer.
+    #: Closed loop: the rate follows the variant's speed, as clients send the next request after the answer.
     closed_loop: bool = False
     #: When measurements that could be believed were last seen.
     observed_at: float | None = None

@@ -1,1 +1,1 @@
-"""Access to the API server of Kubernetes: credentials, pauses between attempts, a synchronous client."""
+"""Access to the Kubernetes API server: credentials, backoff, a synchronous client."""

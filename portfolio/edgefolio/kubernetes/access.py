@@ -1,6 +1,6 @@
-"""Address, trust and credentials of the API server, from a pod's service account or a kubeconfig.
+"""Address, CA and credentials of the API server, from a pod's service account or a kubeconfig.
 
-Files are read anew when they change: tokens are renewed every hour or so, certificate authorities are rotated, and a
+Files are reread when they change: tokens are renewed every hour or so, certificate authorities are rotated, and a
 process that keeps what it read at its start is cut off then.
 """
 
@@ -27,7 +27,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What one request needs; ``tls`` is ``None`` for plain HTTP, ``files`` is what all of it was read from."""
+    """Credentials of one request; ``tls`` is ``None`` for plain HTTP, ``files`` are where they were read."""
 
     server: str
     namespace: str
@@ -50,7 +50,7 @@ class Access:
 
     @classmethod
     def found(cls, environment: Mapping[str, str] = os.environ, *, account: Path = SERVICE_ACCOUNT) -> Access:
-        """Of the pod's service account, or of ``KUBECONFIG`` or ``~/.kube/config`` outside a pod.
+        """Access by the pod's service account, or ``KUBECONFIG`` or ``~/.kube/config``.
 
         Raises :class:`UserError` if there is neither, or if the kubeconfig cannot be used.
         """
@@ -68,7 +68,7 @@ class Access:
 
     @classmethod
     def of_kubeconfig(cls, path: Path) -> Access:
-        """Of the current context of the file ``path``. Raises :class:`UserError` if it cannot be used."""
+        """Access by the current context of ``path``. Raises :class:`UserError` if unusable."""
         try:
             return cls(lambda: _of_kubeconfig(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
@@ -76,9 +76,9 @@ class Access:
             raise UserError(problem, field="KUBECONFIG", value=str(path), remedy="Correct the file.") from error
 
     def current(self) -> Credentials:
-        """The credentials, read anew if a file of theirs changed.
+        """The credentials, reread if a file of theirs changed.
 
-        What cannot be read, as a file that is being written, is tried again at the next call; until then the last
+        An unreadable file (one being written) is tried again at the next call; until then the last
         credentials stand.
         """
         signature, credentials = self._loaded
@@ -173,7 +173,7 @@ def _named(document: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
 
 
 def _signature(files: tuple[Path, ...]) -> object:
-    """Changes with every file; a projected volume changes by a link to another folder."""
+    """Changes with every file; a projected volume swaps a symbolic link."""
     found = []
     for file in files:
         try:

@@ -1,4 +1,4 @@
-"""Pauses between attempts to list and watch."""
+"""Backoff between list and watch attempts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
-#: A watch that lasted this long was a good one; agents ask for watches of two seconds.
+#: A watch of this length resets the backoff; agents ask for watches of two seconds.
 _STEADY_SECONDS = 1.0
 _JITTER = 1.5
 
@@ -25,7 +25,7 @@ class Backoff:
         self._began_at = self._clock()
 
     def next_pause(self, *, is_failure: bool) -> float:
-        """Seconds to wait now that the attempt has ended.
+        """Seconds to wait after an attempt.
 
         A watch that merely ended, or whose version was too old (410), may be repeated once without a pause: API servers
         end watches when they restart. A server that ends every watch at once is not asked in a hot loop.

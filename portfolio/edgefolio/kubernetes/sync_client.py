@@ -18,7 +18,7 @@ _REQUEST_SECONDS = 10.0
 
 
 class ApiUnreachable(OSError):  # noqa: N818 - a state of the world, not a mistake
-    """The API server did not answer, or not with sense."""
+    """The API server gave no answer, or no valid one."""
 
 
 class ApiRefused(Exception):  # noqa: N818
@@ -45,7 +45,7 @@ class SyncClient:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Object:
-        """The answer. Raises :class:`ApiRefused` and :class:`ApiUnreachable`."""
+        """Send a request. Raises :class:`ApiRefused` and :class:`ApiUnreachable`."""
         with self._open(method, path, body, content_type=content_type, query=query, timeout=self._timeout) as answer:
             try:
                 result: Object = json.load(answer)
@@ -103,7 +103,7 @@ class SyncClient:
 
 
 def _message(text: str) -> str:
-    """The message of a Status; of anything else the text itself."""
+    """The message of a Status object, else the text itself."""
     try:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):

@@ -57,7 +57,7 @@ def fetch_verified(
         return destination
     location = f"{storage.uri.rstrip('/')}/{path}"
     make_folder(destination.parent, field="--cache")
-    # The name carries the digest: a rest of other bytes is never continued.
+    # The name carries the digest: other bytes are never resumed.
     partial = destination.with_name(f".{destination.name}.{sha256[:16]}{PARTIAL_SUFFIX}")
     with writing(partial, field="--cache"), _locked(partial) as stream:
         if destination.is_file() and digest_of_file(destination) == sha256:
@@ -73,7 +73,7 @@ def fetch_verified(
         try:
             problem = fill()
             if problem is not None and resumed:
-                # The rest of an earlier transfer may be at fault, not the repository.
+                # The earlier partial file may be at fault, not the repository.
                 stream.truncate(0)
                 problem = fill()
             if problem is not None:
@@ -90,7 +90,7 @@ def fetch_verified(
 
 @contextlib.contextmanager
 def _locked(partial: Path) -> Iterator[BinaryIO]:
-    """``partial`` open for reading and appending, with no other process in it."""
+    """``partial``, open for reading and appending under an exclusive lock."""
     while True:
         with partial.open("a+b") as stream:
             fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
@@ -101,7 +101,7 @@ def _locked(partial: Path) -> Iterator[BinaryIO]:
             if same:
                 yield stream
                 return
-            # It was renamed or removed while this process waited: what is open here is no longer the partial file.
+            # It was renamed or removed while this process waited: the open file is no longer the partial file.
 
 
 def _fill(
@@ -115,7 +115,7 @@ def _fill(
     *,
     may_go_on: Callable[[], bool],
 ) -> str | None:
-    """Append what is missing. Returns what is wrong with the whole, ``None`` if it is right."""
+    """Append the missing bytes. Returns what is wrong with the file, ``None`` if nothing is."""
     digest = hashlib.sha256()
     stream.seek(0)
     while chunk := stream.read(_CHUNK_BYTES):
@@ -125,7 +125,7 @@ def _fill(
         _CHUNK_BYTES if maximum_bytes_per_second is None else max(1, min(_CHUNK_BYTES, maximum_bytes_per_second))
     )
     try:
-        # What is read ahead counts as well: a slow link must not be filled for seconds at once.
+        # Read-ahead counts too: a slow link must not be saturated for seconds.
         ahead = None if maximum_bytes_per_second is None else max(_LEAST_AHEAD_BYTES, chunk_bytes)
         source = storage.open_at(path, offset=min(size, size_bytes), read_ahead_bytes=ahead)
     except FileNotFoundError as error:

@@ -153,7 +153,7 @@ class LocalStorage:
             os.close(descriptor)
 
     def _remove_dead_partials(self, folder: Path) -> None:
-        """Remove partial files of writers that were killed long ago."""
+        """Remove partial files of long-dead writers."""
         horizon = time.time() - _DEAD_AFTER_SECONDS
         for partial in folder.glob(f".*{PARTIAL_SUFFIX}") if folder.is_dir() else ():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Storage in an object store: S3 and what speaks its protocol; other fsspec file systems for reading only.
+"""Storage in an object store: S3-compatible; other fsspec file systems are read-only.
 
 The endpoint comes from ``AWS_ENDPOINT_URL`` or fsspec's own configuration. Exclusive creation is ``If-None-Match: *``
 and the pointer is replaced with ``If-Match``: both are part of S3 since 2024 and of MinIO.
@@ -19,7 +19,7 @@ from edgefolio.transient_errors import unreachable
 _S3 = frozenset({"s3", "s3a"})
 _ATTEMPTS_TO_UPDATE = 50
 _READ_AHEAD_BYTES = 4 << 20
-#: A store that does not answer must be an error soon, not after botocore's default of a minute per attempt.
+#: A silent store must fail soon, not after botocore's default of a minute per attempt.
 _S3_CONFIGURATION = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3, "mode": "standard"}}
 
 
@@ -105,13 +105,13 @@ class ObjectStorage:
             self._file_system.pipe_file(self._full(path), content)
 
     def write_file(self, path: str, source: Path) -> None:
-        """Upload ``source``; a killed upload leaves nothing that readers see."""
+        """Upload ``source``; readers see nothing of a killed upload."""
         self._require_publishing()
         with self.translated_errors():
             self._file_system.put_file(str(source), self._full(path))
 
     def update(self, path: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
-        """Replace the content if nobody else did since it was read; else read again and try again."""
+        """Replace the content if it is unchanged since it was read; else retry."""
         self._require_publishing()
         full = self._full(path)
         for _ in range(_ATTEMPTS_TO_UPDATE):
@@ -145,7 +145,7 @@ class ObjectStorage:
             return
 
     def _tag_and_content(self, full: str) -> tuple[str | None, bytes | None]:
-        # A change between the two requests is harmless: the tag is then too old, and the conditional write fails.
+        # A change between the two requests is harmless: the ETag is then stale, and the conditional write fails.
         try:
             with self.translated_errors():
                 tag = str(self._file_system.info(full)["ETag"])
@@ -180,7 +180,7 @@ class ObjectStorage:
 
     @contextlib.contextmanager
     def translated_errors(self, path: str = "") -> Iterator[None]:
-        """Turn every failure of the store into one :class:`UserError`; a missing or an existing object stays one."""
+        """Turn every store failure into one :class:`UserError`, except for a missing or existing object."""
         try:
             yield
         except (EdgefolioError, FileNotFoundError, FileExistsError):
@@ -204,4 +204,4 @@ class ObjectStorage:
 
 
 class _ChangedMeanwhileError(Exception):
-    """A conditional write found another content than it was told to expect."""
+    """A conditional write lost against another one."""

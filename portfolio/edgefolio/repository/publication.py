@@ -23,13 +23,13 @@ from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER
 from edgefolio.repository.retention import remove_old_revisions
 from edgefolio.repository.storage import local_root, open_storage
 
-#: So many of the newest reservations are searched for one's own content.
+#: How many of the newest reservations are searched for the same content.
 _RESERVATIONS_SEARCHED = 64
 _ATTEMPTS_TO_RESERVE = 1000
 
 
 class Reservation(Record):
-    """A spent revision number and the digest of the content that it was spent for."""
+    """A spent revision number and the digest of its content."""
 
     schema_version: Literal["edgefolio.dev/reservation/v1"] = "edgefolio.dev/reservation/v1"
     model: Segment
@@ -39,7 +39,7 @@ class Reservation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What :meth:`Publication.publish` did.
+    """Outcome of :meth:`Publication.publish`.
 
     ``is_current`` is false if another publisher reserved a later number and finished first; ``already_published`` is
     true if the same content was current before and nothing had to be written.
@@ -76,7 +76,7 @@ class Publication:
     def check(uri: str, *, field: str = "--repository") -> None:
         """Raise :class:`UserError` if nothing could be published at ``uri``; nothing is written.
 
-        For what takes long before it publishes: a directory that is missing is made only then.
+        For long runs that publish at their end; a missing directory is made only then.
         """
         root = local_root(uri, field=field)
         if root is None:
@@ -195,7 +195,7 @@ class Publication:
         return 0 if pointer is None else pointer.revision
 
     def _advance(self, own: CurrentPointer) -> CurrentPointer:
-        """Point readers to ``own`` unless they are further already; returns where they are pointed now."""
+        """Move the pointer forward to ``own``; returns the pointer now in place."""
         path = layout.pointer_path(own.model)
         raw = (own.model_dump_json(by_alias=True) + "\n").encode()
 

@@ -35,7 +35,7 @@ class Repository:
 
     @property
     def uri(self) -> str:
-        """The URI as it was given."""
+        """The URI as given."""
         return self.storage.uri
 
     def location(self, path: str) -> str:
@@ -124,10 +124,10 @@ class Repository:
         maximum_bytes_per_second: int | None = None,
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> Path:
-        """Bring the variant's file to ``destination``; nothing stands there before size and digest are verified.
+        """Download the variant's file to ``destination``, which exists only once size and digest are verified.
 
         An interrupted transfer goes on where it stopped. A file that is already there with the right digest is kept.
-        ``may_go_on`` is asked again and again; once it says no, :class:`~edgefolio.repository.fetching.TransferStopped`
+        ``may_go_on`` is polled; once it is false, :class:`~edgefolio.repository.fetching.TransferStopped`
         is raised. Raises :class:`IntegrityError` if the bytes are not the manifest's (nothing of them is left), and
         :class:`UserError` if the repository cannot be read or the disk is full.
         """

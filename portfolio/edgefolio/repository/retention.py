@@ -14,7 +14,7 @@ def remove_old_revisions(
 ) -> tuple[int, ...]:
     """Remove all but the newest ``history_limit`` revisions of ``model`` and those ``in_use``; returns their numbers.
 
-    What killed publishers left below the oldest kept revision goes too. Reservations stay: their numbers are spent for
+    Remains of killed publishers below the oldest kept revision go too. Reservations stay: their numbers are spent for
     good. A manifest goes before its files, so that no reader finds one without the other.
     """
     storage = repository.storage

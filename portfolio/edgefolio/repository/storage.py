@@ -19,7 +19,7 @@ class Storage(Protocol):
 
     uri: str
     field: str
-    #: Whether exclusive creation and conditional update really are exclusive here; publishing needs both.
+    #: Whether exclusive creation and conditional update are atomic here; publishing needs both.
     can_publish: bool
 
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
@@ -31,7 +31,7 @@ class Storage(Protocol):
     def translated_errors(self, path: str = "") -> AbstractContextManager[None]:
         """Context for reads of the stream at ``path``: every failure of the place becomes a :class:`UserError`.
 
-        Bytes of which the place itself says that they are damaged are an :class:`IntegrityError`.
+        Bytes that the place itself reports as damaged are an :class:`IntegrityError`.
         """
 
     def names(self, folder: str) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class Storage(Protocol):
         """Write the file ``source`` to ``path``, replacing what was there."""
 
     def update(self, path: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
-        """Replace the content by ``change(content)`` with no other update in between; ``None`` leaves it.
+        """Atomically replace the content by ``change(content)``; ``None`` leaves it.
 
         Returns what is there afterwards. ``change`` may be called several times and must not have effects.
         """

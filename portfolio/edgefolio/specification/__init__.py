@@ -1,4 +1,4 @@
-"""What users write: the ``ModelPortfolio`` resource, the same on the command line and in a cluster.
+"""Models of the ``ModelPortfolio`` resource, the same on the command line and in a cluster.
 
 One source of truth: these pydantic models read the file for ``edgefolio make -f`` and the custom resource definition is
 generated from them. Values are frozen; names are camelCase in the resource and snake_case in Python; there are no

@@ -12,7 +12,7 @@ PAUSED = "edgefolio.dev/paused"
 OBJECTIVE_PREFIX = "slo.edgefolio.dev/"
 
 
-#: Values of a switch that say no, and yes, in lower case.
+#: Values of a boolean annotation: false, and true, in lower case.
 FALSE_WORDS = frozenset({"", "false", "no", "0"})
 TRUE_WORDS = frozenset({"true", "yes", "1"})
 

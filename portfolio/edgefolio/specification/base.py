@@ -33,7 +33,7 @@ class Specification(BaseModel):
 
 
 def _decimal_text(value: object) -> object:
-    # YAML reads 88.0 as a float; the resource has no floats, but the command line need not be a pedant about quotes.
+    # YAML reads 88.0 as a float; the resource has no floats, but the command line does not insist on quotes.
     # Written out: 1.0e-5 would not be a decimal.
     if isinstance(value, int | float) and not isinstance(value, bool):
         return format(Decimal(str(value)), "f")
@@ -67,7 +67,7 @@ DecimalString = Annotated[
     BeforeValidator(_decimal_text),
     Field(pattern=DECIMAL_PATTERN, max_length=20),
     AfterValidator(_check_decimal),
-    # Said here because pydantic leaves the pattern of a type with validators around it out of the schema.
+    # Set here because pydantic drops the pattern of a type with validators from the schema.
     WithJsonSchema({"type": "string", "pattern": DECIMAL_PATTERN, "maxLength": 20}),
 ]
 

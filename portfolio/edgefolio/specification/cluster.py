@@ -1,4 +1,4 @@
-"""What only a cluster reads: where pods run, what they may take, how a new revision is rolled out.
+"""Cluster-only settings: where pods run, their resources, how a new revision is rolled out.
 
 On one machine these fields are read and checked, and then ignored with a note. Pod settings are a chosen few, not an
 embedded pod template: a template's schema is hundreds of kilobytes, and its fields would belong to nobody.

@@ -1,4 +1,4 @@
-"""Models of what variants are made from: source, data, methods, selection and profiling."""
+"""Models of a making: source, data, methods, selection and profiling."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class Profiling(Specification):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                # The API server judges the default of `profiling`, which is empty, before it fills it.
+                # The API server validates the default of `profiling`, which is empty, before it fills it.
                 "!has(self.batchSizes) || self.batchSizes.all(b, self.batchSizes.exists_one(c, c == b))",
                 "batchSizes holds a number twice",
             ),

@@ -1,4 +1,4 @@
-"""The ``status`` of a ModelPortfolio: what the operator found and did. It can be lost and is then found again, except
+"""The ``status`` of a ModelPortfolio: what the operator found and did. A lost one is rebuilt, except
 for the digests of the manifests, which came out of the Job and are what readers trust.
 """
 

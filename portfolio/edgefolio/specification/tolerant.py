@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[int | str, ...]
 
-#: Each round drops what the one before could not, one level further out.
+#: Each round drops invalid parts one level further out.
 _MOST_ROUNDS = 12
 
 
@@ -20,7 +20,7 @@ def understood(model: type[Model], document: Any) -> Model:
     """``document`` as ``model``; fields that this version does not know are left out, at any depth.
 
     A specification refuses unknown fields, since a user's typing error must not be a silent default. What the operator
-    wrote is no typing error: a newer one may say more than this version reads. Raises pydantic's ValidationError for
+    wrote is no typing error: a newer one may set unknown fields. Raises pydantic's ValidationError for
     anything else that is wrong.
     """
     try:
@@ -37,7 +37,7 @@ def understood(model: type[Model], document: Any) -> Model:
 
 
 def salvaged(model: type[Model], document: Any) -> tuple[Model | None, tuple[Location, ...]]:
-    """``document`` as ``model`` without the parts that do not validate, and where those stood.
+    """``document`` as ``model`` without its invalid parts, and the paths of those.
 
     Of each fault the smallest part is dropped that the model can do without: a field with a default, or an item of a
     list. ``None`` if nothing that validates is left.
@@ -74,7 +74,7 @@ def _culprit(document: Any, fault: ErrorDetails) -> Location:
 
 def _without(document: Any, locations: Iterable[Sequence[int | str]]) -> Any:
     result = copy.deepcopy(document)
-    # Later items of a list first: the places of the others then stay what they are.
+    # Later items of a list first, so that earlier indices stay valid.
     for location in sorted(
         locations, key=lambda steps: [(isinstance(step, str), step) for step in steps], reverse=True
     ):

@@ -25,7 +25,7 @@ _PATTERNS = {
 
 
 def first_mistake(error: ValidationError, document: Mapping[str, Any], model: type[BaseModel]) -> UserError:
-    """The first of the mistakes for which ``model`` refused ``document``, and the number of the others."""
+    """The first validation error of ``document`` as ``model``, and the number of further ones."""
     mistakes = error.errors(include_url=False)
     places = [_place(mistake, document) for mistake in mistakes]
     first = mistakes[0]
@@ -46,7 +46,7 @@ def first_mistake(error: ValidationError, document: Mapping[str, Any], model: ty
 
 
 def bytes_option(text: str, *, field: str, least: int = 0) -> int:
-    """Bytes that a command's option ``field`` names. Raises :class:`UserError` if it names none, or too few."""
+    """Parse the option ``field`` as bytes. Raises :class:`UserError` if it is invalid or too small."""
     problem, remedy = _PATTERNS[BYTES_PATTERN]
     if not re.fullmatch(BYTES_PATTERN, text) or bytes_of(text) < least:
         raise UserError(f"{problem}.", field=field, value=text, remedy=remedy)

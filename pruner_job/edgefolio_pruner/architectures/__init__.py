@@ -1,4 +1,4 @@
-"""The built-in networks: small ones for small images, with a width option, no download and no surprise.
+"""Built-in networks: small ones for small images, with a width option and no download.
 
 | name | network | options |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, a line now and then in a log."""
+"""Progress display: bars on a terminal, periodic lines in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Column
 
 from edgefolio_pruner.progress import Progress, no_progress
 
-#: In a log, a stage that goes on says where it stands this often.
+#: Interval of progress lines in a log.
 _SECONDS_BETWEEN_LINES = 10.0
 
 

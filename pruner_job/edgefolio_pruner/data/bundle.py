@@ -1,4 +1,4 @@
-"""What making needs of the data: three disjoint parts, normalised, with the record of how and of what."""
+"""Data bundle: three disjoint, normalised splits, with digests and preprocessing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DataBundle:
 
     @property
     def digests(self) -> DataDigests:
-        """The record of this data in a manifest."""
+        """The manifest's record of this data."""
         return DataDigests(
             training_uri=self.name,
             training_sha256=self.train.digest,

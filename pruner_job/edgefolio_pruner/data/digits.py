@@ -8,7 +8,7 @@ from edgefolio_pruner.data.raw import TRAIN, RawData, RawSplit
 
 
 def read_digits() -> RawData:
-    """One part of 1,797 samples ``[1, 8, 8]`` with values 0..16 in ten classes."""
+    """One split of 1,797 samples ``[1, 8, 8]``, values 0..16, ten classes."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,7 +1,7 @@
 """``builtin:fashion-mnist``: 70,000 images of 28 x 28 pixels in ten classes (Xiao, Rasul and Vollgraf 2017).
 
 The files are those of Debian's package ``dataset-fashion-mnist`` (MIT licence): installed, or kept in the user's cache,
-or fetched with apt and unpacked without root. Whatever the way, the contents must have the digests below; they are
+or fetched with apt and unpacked without root. In every case the contents must have the digests below; these are
 taken over the unpacked IDX data because each distribution compresses the files anew.
 """
 
@@ -82,7 +82,7 @@ FILES = {
 def read_fashion_mnist(*, field: str) -> RawData:
     """60,000 samples for training and 10,000 for test, uint8 ``[1, 28, 28]``.
 
-    Raises :class:`UserError` for ``field`` if the files are damaged, or neither installed, cached nor to be had.
+    Raises :class:`UserError` for ``field`` if the files are damaged or unavailable.
     """
     folder = _find_or_fetch(field)
     arrays = {part: _read(folder, file, field) for part, file in FILES.items()}
@@ -130,7 +130,7 @@ def _fetch(scratch: Path) -> Path:
             raise FileNotFoundError(f"{command} is not on this machine")
     (scratch / "lists" / "partial").mkdir(parents=True)
     (scratch / "archives" / "partial").mkdir(parents=True)
-    # With lists of its own apt needs no root, and no lists (or outdated ones) of the system's.
+    # With its own package lists apt needs neither root nor the system's lists.
     private = ["-o", f"Dir::State::Lists={scratch}/lists", "-o", f"Dir::Cache={scratch}", "-o", "APT::Sandbox::User="]
     try:
         _run(["apt-get", "-q", "download", PACKAGE], scratch)

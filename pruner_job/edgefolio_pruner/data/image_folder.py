@@ -38,7 +38,7 @@ def is_folder(uri: str) -> bool:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
         return bool(filesystem.isdir(path))
-    except Exception:  # whoever reads the URI afterwards tells what is wrong with it
+    except Exception:  # the reader of the URI reports the error
         return False
 
 

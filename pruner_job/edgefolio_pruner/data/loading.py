@@ -1,4 +1,4 @@
-"""From ``spec.data`` to a :class:`DataBundle`: read, resize, split, normalise."""
+"""Loader of ``spec.data`` into a :class:`DataBundle`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgefolio_pruner.progress import Progress, no_progress
 
 BUILTIN = ("builtin:digits", "builtin:fashion-mnist")
 
-#: A channel whose values hardly differ is shifted but not stretched.
+#: A near-constant channel is shifted but not scaled.
 _SMALLEST_DEVIATION = 1e-3
 
 
@@ -159,7 +159,7 @@ def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
     deviation = np.where(deviation < _SMALLEST_DEVIATION, 1.0, deviation)
-    # Six digits are exact enough, and the same on every machine whatever the order of its sums.
+    # Six digits are enough, and independent of each machine's summation order.
     return Preprocessing(
         scale=scale,
         mean=tuple(round(float(value), 6) for value in mean),

@@ -1,4 +1,4 @@
-"""Samples as they were read, before splitting and normalising, and the checks that every reader's result must pass."""
+"""Raw samples, before splitting and normalising, and the validation of every reader's result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What one URI holds: at least ``train`` (or the only part), perhaps parts of its own for validation and test.
+    """Contents of one URI: ``train`` (or the only split), optionally validation and test.
 
     ``scale`` brings raw values into about 0..1.
     """

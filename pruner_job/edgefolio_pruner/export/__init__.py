@@ -1,4 +1,4 @@
-"""Torch module -> ONNX file, and the proof that both give the same answers."""
+"""ONNX export of a torch module, and the parity proof."""
 
 from edgefolio_pruner.export.evaluation_mode import evaluating, flat_outputs
 from edgefolio_pruner.export.onnx_file import ExportedModel, export_onnx, write_atomically

@@ -1,4 +1,4 @@
-"""Running a module as it is deployed."""
+"""Evaluation mode of modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Put every submodule in evaluation mode and give each its own mode back.
+    """Set every submodule to evaluation mode and restore each mode afterwards.
 
     Unlike ``module.eval()`` it also takes modules that torch.export made, which refuse that call.
     """
@@ -25,6 +25,6 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def flat_outputs(outputs: object) -> list[torch.Tensor]:
-    """All tensors of a module's result, in the order in which ONNX lists them (tuples, lists and dicts opened)."""
+    """All tensors of a module's result in ONNX order (tuples, lists and dicts flattened)."""
     leaves, _ = torch.utils._pytree.tree_flatten(outputs)
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]

@@ -1,4 +1,4 @@
-"""Torch module -> ONNX file.
+"""ONNX file of a module.
 
 The file is what a deployed Triton reads: dynamic batch, opset 18, IR version 8, only the standard domain, weights
 inside, checked. Batch norms are folded into the convolution or linear layer before them, in float64, for every model
@@ -34,7 +34,7 @@ _PROTOBUF_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """One written ONNX file: where it is, its size in bytes, and what a reader must support to run it."""
+    """One written ONNX file: path, size in bytes, and the versions a reader must support."""
 
     path: Path
     bytes: int
@@ -80,7 +80,7 @@ def export_onnx(
             model, folded = _converted(module, example_inputs, input_names, output_names, dynamic_size, opset)
     except UserError:
         raise
-    except Exception as error:  # the exporter raises many kinds, all of them about the user's model
+    except Exception as error:  # the exporter raises many types, all about the user's model
         raise UserError(
             f"The model cannot be written as ONNX: {_first_line(error)}",
             field="model",
@@ -112,7 +112,7 @@ def _converted(
     dynamic_size: bool,
     opset: int,
 ) -> tuple[onnx.ModelProto, int]:
-    """The module as the exporter writes it, and how many batch norms were folded."""
+    """The exporter's ONNX program, and the number of folded batch norms."""
     program = torch.export.export(
         module,
         tuple(_batch_of_two(example) for example in example_inputs),
@@ -139,7 +139,7 @@ def _batch_of_two(example: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress log and its notes to its own developers off the user's screen."""
+    """Silence the exporter's progress log and developer warnings."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
@@ -154,7 +154,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _normalise(model: onnx.ModelProto, *, output_names: Sequence[str]) -> None:
-    """Drop what differs between machines and exporter versions but not in meaning; say the oldest true IR version."""
+    """Drop metadata that differs between machines and exporter versions; set the oldest valid IR version."""
     model.ir_version = IR_VERSION
     model.producer_name = "edgefolio"
     model.producer_version = ""

@@ -1,4 +1,4 @@
-"""How near an ONNX file's answers are to those of its torch module."""
+"""Parity of an ONNX file with its torch module."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def parity(
 
 
 def _larger(one: float, other: Any) -> float:
-    """The larger of two, NaN if either is NaN: a comparison that hides a NaN would call it equal."""
+    """The larger of two, NaN if either is NaN: a comparison that hides NaN would pass it."""
     return float(np.maximum(one, float(other)))

@@ -1,4 +1,4 @@
-"""Figures as inline SVG that follow the page's light or dark colours and need nothing from outside."""
+"""Figures as self-contained inline SVG that follow the page's light or dark colours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID, ALERT, SHADE = "#010101", "#010102", "#010103", "#010104", "#010105"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", ALERT: "--alert", SHADE: "--shade"}
 
-#: Of middle brightness, so that each is seen on white and on near-black; neighbours differ for colour-blind eyes.
+#: Mid brightness, legible on white and near-black; neighbours differ for colour-blind readers.
 _PALETTE = (
     "#3b82c4",
     "#e08a2e",
@@ -70,7 +70,7 @@ def figure(width: float, height: float) -> Iterator[Figure]:
 
 def to_svg(drawn: Figure, *, name: str, description: str) -> str:
     """The figure as an ``<svg>`` element; ``name`` keeps its ids apart from other figures', ``description`` is read
-    aloud where the figure is not seen."""
+    by screen readers."""
     buffer = io.StringIO()
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""Write the report: one HTML file with its style and figures inside."""
+"""HTML report: one file with inline style and figures."""
 
 from __future__ import annotations
 

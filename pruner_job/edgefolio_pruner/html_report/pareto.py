@@ -1,4 +1,4 @@
-"""The picture of a portfolio: accuracy against latency, with intervals and sizes."""
+"""Pareto plot of a portfolio: accuracy over latency, with intervals and sizes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _label_shifts(points: list[_Point]) -> dict[str, float]:
 
 
 def _near(one: _Point, other: _Point, span: float) -> bool:
-    """Whether two labels would be written over each other."""
+    """Whether two labels would overlap."""
     apart = abs(one.variant.test_accuracy.percent - other.variant.test_accuracy.percent)
     return other.milliseconds < 1.35 * one.milliseconds and apart < 0.12 * span
 

@@ -1,4 +1,4 @@
-"""What happened while a portfolio was served under load: the part of the report that a run adds.
+"""Timeline of a portfolio served under load, which a run adds to the report.
 
 Whoever drives the load (the demonstration, a soak test) writes one :class:`RunTimeline` as JSON; the report draws it.
 All times are seconds from the start of the load they belong to, all latencies milliseconds as clients saw them.
@@ -95,7 +95,7 @@ class TimelineLoad(Record):
 
 
 class TimelineCheck(Record):
-    """Something that must hold in every run, and whether it did."""
+    """A check of the run, and whether it passed."""
 
     name: str
     passed: bool

@@ -1,4 +1,4 @@
-"""The picture of a load: latency against the objective, and who answered when."""
+"""Plot of a load: latency against the objective, and the active variant."""
 
 from __future__ import annotations
 

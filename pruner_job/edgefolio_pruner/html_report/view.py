@@ -1,4 +1,4 @@
-"""What the report's page shows, in words and numbers ready to print."""
+"""View model of the report page, ready to print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam for pruning methods: what a method is asked, and what it gives.
+"""Interface of the pruning methods.
 
 A new method is one class in one module of this folder, its entry in ``METHODS`` and its field in ``spec.methods``. It
 yields weights for the candidates; exact pruning, proof, export, profile, selection and publishing follow by themselves.
@@ -26,7 +26,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateWeights:
-    """A state dict before exact pruning, and what manifest and report say of how it came to be.
+    """A state dict before exact pruning, and its provenance for manifest and report.
 
     ``method`` is one phrase and ``settings`` its numbers and notes; both are part of the candidate's key. ``seconds``
     is the time it took, which differs from run to run and is not.
@@ -48,7 +48,7 @@ class CandidateWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Workbench:
-    """What every method works with. ``threads`` decide the bits of a result: they belong into the keys."""
+    """Inputs of every method. ``threads`` determine a result's bits, so they are part of the keys."""
 
     source: MakingSource
     work: WorkDirectory
@@ -62,7 +62,7 @@ class Method(ABC):
     stage: ClassVar[str]
     """The stage that it reports progress under."""
     products: ClassVar[str]
-    """What it makes, in the plural, as progress says it."""
+    """Plural noun for its results in progress messages."""
     makes_dense: ClassVar[bool] = False
     """Whether the dense model is the first of its results; else it is given that model."""
 
@@ -73,7 +73,7 @@ class Method(ABC):
 
     @abstractmethod
     def pieces(self) -> tuple[str, ...]:
-        """The parts that need nothing of each other: a Job may make each in a pod of its own.
+        """Independent parts: a Job may make each in a pod of its own.
 
         In the order of :func:`edgefolio.contract.work_pieces.pieces_of`, by which the operator counts them.
         """

@@ -30,5 +30,5 @@ def given_weights(source: MakingSource, work: WorkDirectory) -> CandidateWeights
 
 
 def dense_method(source: MakingSource) -> str:
-    """How the dense model came to be."""
+    """Provenance of the dense model."""
     return "dense training" if source.initial_state is None else "given weights"

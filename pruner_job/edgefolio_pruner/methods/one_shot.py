@@ -1,4 +1,4 @@
-"""One-shot pruning as a method: weights for each wanted part of the dense model's work, without training."""
+"""One-shot pruning as a method: weights for each entry of ``macsPercent``, without training."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class OneShotMethod(Method):
         return cls(spec.methods.one_shot, calibration_samples=spec.data.calibration_samples)
 
     def pieces(self) -> tuple[str, ...]:
-        """One for each part of the multiply-accumulates."""
+        """One piece per entry of ``macsPercent``."""
         return tuple(self._percents)
 
     def make(
         self, bench: Workbench, *, dense: CandidateWeights | None, pieces: Collection[str]
     ) -> tuple[CandidateWeights, ...]:
-        """What is missing is made together, which saves what the pieces have in common and changes no bit."""
+        """Missing pieces are made together: this shares their common work and changes no bit."""
         assert dense is not None
         source, samples = bench.source, self._calibration_samples
         common = {

@@ -1,4 +1,4 @@
-"""Second moments of a reader's calibration rows: the pruned net's inputs against the original net's outputs."""
+"""Calibration moments of a reader: the pruned net's inputs against the original net's outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgefolio_pruner.oneshot.readers import Reader
 from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
 from edgefolio_pruner.refit import MomentAccumulator, SplitMoments
 
-#: Rows collected per column, where there are as many, for narrow and for wide maps; at least LEAST_ROWS.
+#: Rows collected per column (if available), for narrow and for wide maps; at least LEAST_ROWS.
 ROWS_PER_COLUMN = 12
 ROWS_PER_WIDE_COLUMN = 6
 WIDE_COLUMNS = 2304

@@ -16,7 +16,7 @@ from edgefolio_pruner.oneshot.rows import by_position
 from edgefolio_pruner.refit import Elimination, refit_columns, select_blocks
 from edgefolio_pruner.spatial import ChannelGroup
 
-#: Ridge of the selection, in units of the mean diagonal; 1e-7 to 1e-2 choose alike.
+#: Ridge of the selection, relative to the mean diagonal; 1e-7 to 1e-2 select alike.
 SELECTION_RIDGE = 1e-4
 
 State = dict[str, torch.Tensor]

@@ -39,7 +39,7 @@ class GraphRun:
         self._values: list[dict[fx.Node, Any]] = [{placeholders[0]: chunk} for chunk in chunks]
 
     def advance(self, through: fx.Node) -> None:
-        """Run every node up to and including ``through``."""
+        """Run all nodes through ``through``."""
         stop = self._index[through] + 1
         for values in self._values:
             for index in range(self._position, stop):
@@ -51,7 +51,7 @@ class GraphRun:
         self._position = max(self._position, stop)
 
     def values(self, node: fx.Node) -> list[torch.Tensor]:
-        """The value of a node that was run, per chunk."""
+        """The value of a computed node, per chunk."""
         return [values[node] for values in self._values]
 
     def rerun(self, nodes: Sequence[fx.Node]) -> None:
@@ -81,7 +81,7 @@ class GraphRun:
 
 
 def peak_bytes_per_sample(graph: fx.Graph, state: Mapping[str, torch.Tensor], sample: torch.Tensor) -> float:
-    """The largest sum of activations that must be held between two nodes, per sample of ``sample`` [n, ...]."""
+    """Peak bytes of live activations between two nodes, per sample of ``sample`` [n, ...]."""
     run = GraphRun(graph, state, [sample])
     peak = 0
     for node in graph.nodes:

@@ -1,8 +1,8 @@
 """One-shot pruning: smaller variants of a trained model from a few hundred unlabelled samples, without training.
 
 Second-order selection on calibration Grams (Hassibi and Stork's optimal brain surgeon on blocks of columns), then a
-cascade: reader after reader is re-fitted by least squares so that, on what the *pruned* net feeds it, it gives what the
-*original* net gave. So later readers repair what earlier ones could not.
+cascade: each reader in turn is re-fitted by least squares so that, on the *pruned* net's inputs, it gives what the
+*original* net gave. So later readers correct the residual of earlier ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def prune_ladder(
     threads: int,
     progress: Progress = no_progress,
 ) -> tuple[OneShotResult, ...]:
-    """One variant per entry of ``macs_percents``, in that order; what they share is computed once.
+    """One variant per entry of ``macs_percents``, in that order; shared work is done once.
 
     ``module`` is trained, on the CPU, and left as it is. ``calibration`` is [N, C, H, W], float32, prepared as the
     module expects it, 256 to 1024 samples as a rule; labels are not needed. ``macs_percents`` are parts of the dense

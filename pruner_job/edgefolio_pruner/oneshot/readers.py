@@ -11,7 +11,7 @@ from torch import fx
 from edgefolio_pruner.spatial import ChannelGroup
 
 aten = torch.ops.aten
-#: A map that loses no columns is re-fitted only up to this width; beyond, it costs more than it gains.
+#: Widest map that is re-fitted without losing columns; beyond, the cost exceeds the gain.
 WIDEST_REPAIR = 2304
 #: Fewest channels that a group keeps, absolute and in percent of what it had.
 LEAST_CHANNELS = 4
@@ -23,7 +23,7 @@ _CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding, aten.convolution.defa
 def channel_step(channels: int) -> int:
     """A group of ``channels`` is cut to a multiple of this.
 
-    Runtimes compute convolutions in blocks of 8 or 16 channels and fall back to something slower for odd counts:
+    Runtimes compute convolutions in blocks of 8 or 16 channels and are slower for other counts:
     onnxruntime takes longer for 25 channels than for 32, and for 121 than for 128 (measured, AVX-512).
     """
     return 8 if channels >= 64 else 4 if channels >= 8 else 1
@@ -88,7 +88,7 @@ class Reader:
 
     @property
     def held(self) -> tuple[tuple[fx.Node, fx.Node], ...]:
-        """What a run must still hold when it stops at the end: (node, until) pairs."""
+        """Values that a run must hold when it stops at the end: (node, until) pairs."""
         nodes = [self.source, self.end] if self.skip is None else [self.source, self.end, self.skip]
         return tuple((node, self.end) for node in nodes)
 

@@ -10,7 +10,7 @@ from torch import fx
 
 from edgefolio_pruner.spatial import ChannelGroup
 
-#: Weight of an error at the last reader relative to one at the first, which all later ones can repair. No value is best
+#: Weight of an error at the last reader relative to one at the first, which later ones correct. No value is best
 #: for all nets and targets: one plan is made with each, and their errors at the net's end are compared.
 LAST_OVER_FIRST = (1.0, 2.0, 4.0)
 

@@ -1,1 +1,1 @@
-"""What a variant costs on this machine: latency, load time, memory, and its accuracy through the ONNX file."""
+"""Profiler of a variant on this machine: latency, load time, memory, and accuracy of the ONNX file."""

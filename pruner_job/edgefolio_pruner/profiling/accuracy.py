@@ -1,4 +1,4 @@
-"""Accuracy of a variant as it is deployed: through its ONNX file."""
+"""Accuracy of a variant, measured on its ONNX file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a profile is taken: processor, instruction sets, quota, runtime."""
+"""Environment of a profile: processor, instruction sets, quota, runtime."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def describe_environment(*, threads: int, onnxruntime_version: str) -> Environme
 
 
 def cpu_quota(cgroup: Path = _CGROUP) -> float | None:
-    """Processors that the control group grants (cgroup v2, then v1); ``None`` if it sets no limit."""
+    """CPU quota of the cgroup (v2, then v1); ``None`` if unlimited."""
     try:
         allowed, period = (cgroup / "cpu.max").read_text().split()[:2]
         return None if allowed == "max" else int(allowed) / int(period)

@@ -1,6 +1,6 @@
-"""Profile several variants fairly: a process each, one running at a time, in interleaved rounds.
+"""Fair profiler of several variants: a process each, one running at a time, in interleaved rounds.
 
-Whatever else the machine does (another process, a lower clock) then falls on all variants alike. The parent hands out
+Noise (another process, a lower clock) then affects all variants alike. The parent hands out
 the right to run by sending a command to one runner and waiting for its answer.
 """
 
@@ -105,7 +105,7 @@ class RunnerProcess:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        # A pool that OpenMP or BLAS would start in the runner is no part of the variant.
+        # Thread pools of OpenMP or BLAS in the runner are no part of the variant.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgefolio_pruner.profiling.runner"],

@@ -1,4 +1,4 @@
-"""Memory of this process, as the kernel counts it. Bytes."""
+"""Memory of this process from the kernel, in bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def peak_resident_bytes() -> int:
 
 
 def reset_peak() -> None:
-    """Let :func:`peak_resident_bytes` count from now; without effect where the kernel does not allow it."""
+    """Reset :func:`peak_resident_bytes`; no effect where the kernel forbids it."""
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
 

@@ -1,4 +1,4 @@
-"""One process that holds one ONNX session and runs it when told: ``python -m edgefolio_pruner.profiling.runner``.
+"""Runner process with one ONNX session: ``python -m edgefolio_pruner.profiling.runner``.
 
 It reads one JSON command per line from standard input and answers each with one JSON line. It loads nothing but numpy
 and the runtime, so that memory above the empty runtime is the variant's own.
@@ -38,7 +38,7 @@ class Runner:
     def load(
         self, *, path: str, empty_path: str, threads: int, batch_sizes: list[int], shapes: dict[str, list[int]]
     ) -> dict[str, Any]:
-        """Create the session, run every batch once, and tell time and memory (bytes above the empty runtime)."""
+        """Create the session, run every batch once, and report time and memory (bytes above the empty runtime)."""
         generator = np.random.default_rng(0)
         self._feeds = {
             batch: {
@@ -54,7 +54,7 @@ class Runner:
         proportional, resident = proportional_bytes(), resident_bytes()
         reset_peak()
         started = time.perf_counter()
-        # A spinning thread of one variant would take the processor from the one that is measured.
+        # One variant's spinning thread would take CPU from the measured one.
         self._session = open_session(path, threads=threads, spinning=False)
         load_milliseconds = (time.perf_counter() - started) * 1e3
         for feeds in self._feeds.values():
@@ -85,7 +85,7 @@ class Runner:
 
 
 def _release_free_memory() -> None:
-    """Give freed memory back to the system, so that what is measured is what is held."""
+    """Return freed memory to the system, so that only live memory is measured."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,4 @@
-"""An onnxruntime session on the CPU. Imports nothing else: where memory is measured, all that is loaded counts."""
+"""An onnxruntime session on the CPU. Imports nothing else, since imports count as memory in a profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Column selection and ridge regression of linear maps on calibration data: numbers only, no networks.
+"""Column selection and ridge regression of linear maps on calibration data: matrices, no networks.
 
 A linear map sends rows of ``d`` columns to ``o`` outputs: ``T ~ X W + b``. Columns are dropped in blocks (the k x k
 taps of a convolution's input channel, the positions of a flattened channel, one unit of a dense layer). All work is

@@ -139,7 +139,7 @@ class _Elimination:
         shift = torch.linalg.solve_triangular(factor, self.weights[span], upper=False)
         self.inverse.addmm_(half.T, half, alpha=-1)
         self.weights.addmm_(half.T, shift, alpha=-1)
-        # What is left of the block is rounding; exact zeros and an identity keep later factors well conditioned.
+        # The block's remainder is rounding; exact zeros and an identity keep later factors well conditioned.
         self.inverse[span] = 0
         self.inverse[:, span] = 0
         self.inverse[span, span] = torch.eye(self.size, dtype=torch.float64)

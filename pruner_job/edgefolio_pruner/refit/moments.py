@@ -50,7 +50,7 @@ class Moments:
             rows=self.rows,
             input_sum=torch.zeros_like(self.input_sum),
             target_sum=torch.zeros_like(self.target_sum),
-            # In one step, without the outer product in memory, which is as large as the Gram matrix.
+            # In one step: the outer product would take as much memory as the Gram matrix.
             gram=torch.addr(self.gram, self.input_sum, self.input_sum, alpha=-1 / self.rows),
             cross=torch.addr(self.cross, self.input_sum, self.target_sum, alpha=-1 / self.rows),
             target_square=(self.target_square - self.target_sum.square() / self.rows).clamp_min(0),
@@ -117,7 +117,7 @@ class MomentAccumulator:
             self._gram[start:stop, start:].addmm_(inputs[:, start:stop].T, inputs[:, start:])
 
     def moments(self) -> Moments:
-        """What was added so far; the Gram matrix exactly symmetric."""
+        """The moments so far; the Gram matrix is exactly symmetric."""
         gram = self._gram.clone()
         for start, stop in _slabs(len(gram)):
             gram[start:stop, start:stop] = gram[start:stop, start:stop].triu() + gram[start:stop, start:stop].triu(1).T

@@ -57,7 +57,7 @@ def block_contributions(quadratic: Quadratic, *, weights: torch.Tensor, blocks: 
     """The loss as a function of one factor per block: block c contributes ``a_c * x_c W_c``; m factors, one output.
 
     For maps too wide to invert: its curvature is [m, m] instead of [d, d]. Blocks can replace each other only as a
-    whole, not tap by tap, so it overestimates what removing one costs.
+    whole, not tap by tap, so it overestimates a removal's loss.
     """
     number, size = blocks.shape
     flat = blocks.reshape(-1)

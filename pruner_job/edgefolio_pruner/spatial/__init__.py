@@ -1,7 +1,7 @@
 """Exact spatial pruning: two compiler passes over the channels of a captured network.
 
-:func:`capture` takes a module's graph, :func:`channel_groups` tells which channels go together, and :func:`compress`
-removes every channel that provably does not matter and returns a smaller module with the same outputs.
+:func:`capture` takes a module's graph, :func:`channel_groups` finds its tied channels, and :func:`compress`
+removes every channel that provably does not affect the outputs and returns a smaller module.
 """
 
 from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, channel_groups

@@ -1,4 +1,4 @@
-"""Groups of channels that a pruner may zero: what writes them, what reads them.
+"""Channel groups that a pruner may zero, with their writers and readers.
 
 A channel may be removed exactly once all its writers are zero. Groups are found on the same structure that the exact
 compiler works on, so what a pruner zeroes by these groups the compiler removes.
@@ -211,7 +211,7 @@ def _of_contraction(structure: Structure, node: fx.Node, role: Contraction) -> l
 
 
 def _not_zeroed(structure: Structure) -> Any:
-    """Channels that some layer reads as other than zero though everything that writes them is zero."""
+    """Channels that some layer reads as non-zero although all their writers are zero."""
     constants: ChannelConstants = propagate_constants(structure, Matrices(structure.program), writers_zeroed=True)
     result = np.zeros(structure.count, dtype=bool)
     for _, role in structure.contractions():

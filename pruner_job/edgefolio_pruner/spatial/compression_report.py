@@ -1,4 +1,4 @@
-"""What the exact compiler did to each layer, and why the rest stayed."""
+"""Compression report: removed channels per layer, and why the rest stayed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LayerChannels:
 
     ``before`` = ``after`` + ``removed_zero`` (zero or unread) + ``folded_constant`` (a constant that biases
     took over) + ``merged_border`` (a constant that another channel stands for where zero padding shows).
-    ``kept_because`` counts the reasons of those that stay.
+    ``kept_because`` counts the reasons of the kept ones.
     """
 
     name: str
@@ -36,7 +36,7 @@ class LayerChannels:
 
 @dataclass(frozen=True)
 class ReportedBarrier:
-    """An operator whose channels all stay, where it is and why."""
+    """An operator whose channels all stay, with place and reason."""
 
     operator: str
     where: str
@@ -56,7 +56,7 @@ class SpatialReport:
 
     @property
     def channels_removed(self) -> int:
-        """Output channels of layers that are gone."""
+        """Output channels removed from layers."""
         return sum(layer.before - layer.after for layer in self.layers)
 
 

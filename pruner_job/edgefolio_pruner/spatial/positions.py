@@ -1,4 +1,4 @@
-"""Where the channels of a tensor come from, as index arrays.
+"""Channel descriptions of tensors, as index arrays.
 
 The channels of a tensor are described by a small array with one axis for each axis of the tensor: of full length where
 the channel differs from position to position, of length 1 where it does not. A feature map of shape (N, C, H, W) has a
@@ -22,7 +22,7 @@ _LARGEST_DESCRIPTION = 1 << 23
 
 
 class UnfollowedError(ValueError):
-    """A description that would not be small, or would have a symbolic length."""
+    """A description that is too large, or of symbolic length."""
 
 
 def collapse(positions: Positions) -> Positions:

@@ -1,4 +1,4 @@
-"""The smaller network: the program once more, with the channels that stay."""
+"""Rewriter of a program into the smaller network of the kept channels."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _write_constant(writer: Writer, node: fx.Node, bias: fx.Node | None) -> fx.N
 
 
 def _write_mixer(writer: Writer, node: fx.Node, role: Mixer) -> fx.Node:
-    """All channels in their places, the constants filled in; of the result those that stay."""
+    """A mixer over all channels, constants filled in; the kept ones of its result."""
     plan, axis = writer.plan, role.axis
     needed = plan.needs.slots[role.source].ravel()
     here = plan.mask(role.source).ravel()
@@ -144,7 +144,7 @@ def _write_map(writer: Writer, node: fx.Node, role: Map) -> fx.Node:
     }
     shape = writer.program.shapes[node]
     sources = [operand.node for operand in role.operands if operand.node not in replaced]
-    # A constant is spread by the function itself if another operand has the full shape; alone it stays small.
+    # The function broadcasts a constant if another operand has the full shape; alone it stays small.
     full = [s for s in sources if s not in writer.constants and writer.program.shapes[s] == shape]
     small = [s for s in sources if s in writer.constants]
     if small and not full:

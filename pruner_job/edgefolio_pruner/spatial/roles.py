@@ -1,4 +1,4 @@
-"""What an operator does to channels: the small intermediate representation of the passes.
+"""Roles of operators: the small intermediate representation of the passes.
 
 Every node of a program with a tensor value has a :class:`Role`. All that the passes need to know of an operator is in
 its role; the table that assigns roles is in :mod:`.operators.registry`.
@@ -23,7 +23,7 @@ __all__ = ["Barrier", "Constant", "Contraction", "Effect", "Input", "Map", "Mixe
 
 
 class Effect(Enum):
-    """What moving data does to a constant channel."""
+    """Effect of a move on a constant channel."""
 
     KEEPS = "keeps constants"
     PADS = "mixes constants with a padding value"

@@ -1,4 +1,4 @@
-"""From weights to a candidate: exact pruning with its proof, ONNX with its parity, probe and accuracy."""
+"""Candidate maker: exact pruning with its proof, ONNX with its parity, probe and accuracy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STAGE = "candidates"
 
 
 class CandidateRecord(Record):
-    """A candidate as it is kept: all that a manifest says of a variant but rank, profile and test accuracy."""
+    """A stored candidate: a manifest's variant without rank, profile and test accuracy."""
 
     name: str
     parent: str | None
@@ -66,7 +66,7 @@ class CandidateMaker:
         self._source, self._graphs, self._work, self._threads = source, graphs, work, threads
 
     def make(self, weights: Sequence[CandidateWeights], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
-        """The candidate of each of ``weights`` with the path of its ONNX file. Raises if one is not what it must be."""
+        """The candidate of each of ``weights`` with its ONNX file. Raises if one fails its proof or parity."""
         made = []
         for position, given in enumerate(weights):
             part = part_of(progress, start=position / len(weights), end=(position + 1) / len(weights))

@@ -1,4 +1,4 @@
-"""Cache of the captured graph: made at its first use, shared by all candidates."""
+"""Lazy cache of the captured graph, shared by all candidates."""
 
 from __future__ import annotations
 

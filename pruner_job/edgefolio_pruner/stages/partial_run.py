@@ -1,4 +1,4 @@
-"""One piece of a making by itself: the run that puts the pieces together finds its candidates done."""
+"""Run of one piece of a making: the run that merges the pieces finds its candidates done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_piece(
     :class:`~edgefolio.errors.UserError` for bad input.
     """
     source = load_source(portfolio, progress=progress)
-    # Known before hours of work, as in a making of one run.
+    # Fail before hours of work, as in a single run.
     Publication.check(portfolio.spec.repository.uri, field="spec.repository.uri")
     if source.initial_state is None:
         raise UserError(

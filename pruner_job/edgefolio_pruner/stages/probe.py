@@ -1,4 +1,4 @@
-"""A few real samples with the outputs that a variant must give for them, wherever it is loaded."""
+"""Probe of a variant: a few real samples and their expected outputs, checked at every load."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def make_probe(
 
 
 def _tensor(name: str, array: npt.NDArray[np.float32], *, decimals: int) -> Tensor:
-    # Rounded in float64, so that the text is short; the nearest float32 of it is what was computed with.
+    # Rounded in float64 for short text; the runtime computed with its nearest float32.
     values = np.round(array.astype(np.float64), decimals).ravel()
     return Tensor(name=name, shape=array.shape, values=tuple(float(value) for value in values))

@@ -27,7 +27,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What the portfolio must be. ``None`` sets no floor; the loss is against the dense candidate."""
+    """Selection rules. ``None`` sets no floor; the loss is against the dense candidate."""
 
     max_variants: int
     min_accuracy_percent: float | None = None

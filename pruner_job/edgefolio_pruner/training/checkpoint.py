@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: safetensors and JSON, written beside, flushed and renamed."""
+"""Atomic checkpoint files: safetensors and JSON, written to a temporary file, flushed and renamed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], record: Mappi
 
 
 def read_tensors(path: Path) -> Stored | None:
-    """What :func:`write_tensors` wrote, or None if it is not there or damaged."""
+    """What :func:`write_tensors` wrote; None if it is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
@@ -50,7 +50,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What :func:`write_json` wrote, or None if it is not there or damaged."""
+    """What :func:`write_json` wrote; None if it is missing or damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -59,6 +59,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a run that was killed while writing left under ``folder``."""
+    """Remove partial files of killed runs under ``folder``."""
     for path in folder.rglob(f".*{PARTIAL_SUFFIX}"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Accuracy of a network, and whether it fits the data at all."""
+"""Accuracy of a network, and a check that it fits the data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_model_fits_data(module: nn.Module, data: DataBundle, *, field: str = "
     try:
         with torch.inference_mode():
             logits = module(torch.from_numpy(data.train.images[:2]))
-    except Exception as error:  # a module that meets another shape than it expects may raise anything
+    except Exception as error:  # a module may raise anything for an unexpected shape
         raise UserError(
             f"the network refuses samples of the shape {shape} ({' '.join(str(error).split())[:200]}).",
             field=field,

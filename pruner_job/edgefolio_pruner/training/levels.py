@@ -1,4 +1,4 @@
-"""Dense training and iterative pruning, level by level, from wherever the last run was stopped."""
+"""Dense training and iterative pruning, level by level, resumable at any point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Posit
 _FIELD = "spec.methods.sparseTraining"
 _FORMAT = 1
 
-# A trained network goes on more gently than it began.
+# A trained network continues at a lower rate.
 _LEVEL_RATE_SHARE = 0.5
 
 
@@ -196,7 +196,7 @@ class _Run:
             masks = prune_by_magnitude(masks, prunable, target=target)
         if self._rewinds:
             rewound = read_tensors(self._folder / "rewind.safetensors")
-            # Given weights have no earlier step: they are what the levels go back to.
+            # Given weights have no earlier step: levels rewind to them.
             module.load_state_dict(self._start if self._given or rewound is None else rewound.tensors)
         return masks
 
@@ -239,7 +239,7 @@ class _Run:
             return LevelSchedule(level=0, first_step=0, steps=epochs * per_epoch, first_epoch=0, peak_rate=peak)
         steps = specification.epochs_per_level * per_epoch
         if self._rewinds:
-            # As the weights, so the schedule and the order of the samples go back to the step of the rewinding.
+            # The schedule and the sample order are rewound with the weights.
             first = min(specification.rewind_step, steps)
             return LevelSchedule(level=level, first_step=first, steps=steps, first_epoch=0, peak_rate=peak)
         if specification.level_learning_rate is not None:
@@ -280,7 +280,7 @@ class _Run:
         return self._groups
 
     def _enter_folder(self, threads: int) -> Precision:
-        """Take over what an equal run left in the folder, or clear it; the precision to train with."""
+        """Reuse the folder of an equal run, or clear it; returns the training precision."""
         settings = {
             "format": _FORMAT,
             "specification": self._specification.model_dump(mode="json"),
@@ -295,9 +295,9 @@ class _Run:
         remove_unfinished(self._folder)
         run = read_json(self._folder / "run.json")
         if run is not None and run.get("fingerprint") == fingerprint:
-            # Kept on a machine that would choose otherwise: a run must not change its arithmetic half way.
+            # Kept on a machine that would choose otherwise: a run must not change its precision.
             return "bfloat16" if run.get("precision") == "bfloat16" else "float32"
-        # First no run at all: one that is stopped in between must not take what is left for its own.
+        # Remove the run record first: an interrupted clearing must not look like a run.
         write_json(self._folder / "run.json", {})
         shutil.rmtree(self._folder / "levels", ignore_errors=True)
         for name in ("checkpoint.safetensors", "rewind.safetensors"):

@@ -1,4 +1,4 @@
-"""Prune whole channel groups: filter, bias, scale and shift of a channel together, so that nothing of it is left.
+"""Channel-group pruning: filter, bias, scale and shift of a channel are masked together.
 
 Single small weights empty hardly any filter, so they make no network smaller. Here the channels of all groups are
 ranked together and masked until the level's share of weights is gone. A masked channel is exactly zero everywhere
@@ -95,7 +95,7 @@ def with_first_names(groups: Sequence[ChannelGroup], module: nn.Module) -> tuple
 
 
 def least_channels(channels: int, *, share: float) -> int:
-    """How many of ``channels`` a group keeps at least where the network keeps ``share`` of its weights.
+    """The least of ``channels`` that a group keeps when the network keeps ``share`` of its weights.
 
     The same share, in whole blocks, so that no layer is emptied long before the others (weights go with the square of
     the width: pruned evenly, a group would keep the root of the share); never less than the floor that holds always.
@@ -170,7 +170,7 @@ def _masked(
     parameters: Mapping[str, torch.Tensor],
     prunable: Mapping[str, torch.Tensor],
 ) -> tuple[Masks, int]:
-    """The masks of all that writes or reads ``channels``, with those masked; how many prunable weights that drops."""
+    """Masks of all writers and readers of ``channels``, with those masked; the number of prunable weights dropped."""
     result: Masks = {}
     dropped = 0
     for part in (*group.writers, *(reader for reader in group.readers if reader.parameter in prunable)):

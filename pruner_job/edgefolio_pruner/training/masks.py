@@ -1,4 +1,4 @@
-"""Which weights a level keeps: masks by parameter name, and global magnitude pruning (Han et al. 2015).
+"""Weight masks by parameter name, and global magnitude pruning (Han et al. 2015).
 
 A mask is a boolean tensor of its parameter's shape; a parameter without one is kept whole.
 """

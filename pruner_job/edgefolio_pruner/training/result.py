@@ -1,4 +1,4 @@
-"""What training leaves behind: one state per level, with its digest, masks and accuracy."""
+"""Results of training: one state per level, with its digest, masks and accuracy."""
 
 from __future__ import annotations
 

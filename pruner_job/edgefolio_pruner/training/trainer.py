@@ -1,4 +1,4 @@
-"""Train one level, from any step on: the masked optimizer, the loop and its checkpoints."""
+"""Trainer of one level, from any step: the masked optimizer, the loop and its checkpoints."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LevelSchedule:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a level is: steps done, seconds spent, and the mean loss of late (for the message only)."""
+    """Progress of a level: steps, seconds, and the recent mean loss (for the message only)."""
 
     step: int
     seconds: float

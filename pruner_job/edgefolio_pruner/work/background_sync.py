@@ -13,7 +13,7 @@ from edgefolio_pruner.work.mirror import SupersededError, WorkMirror
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_COPIES = 10.0
-#: What is measured then must not share the processor with a transfer.
+#: Profiling must not share the CPU with a transfer.
 _UNDISTURBED_STAGE = "profile"
 
 
@@ -47,7 +47,7 @@ class BackgroundSync:
         except EdgefolioError as problem:
             if error is None:
                 raise
-            # What ended the work is what people must hear of.
+            # The work's own error matters more.
             logger.warning("the work directory was not copied at the end: %s", problem)
 
     def send(self, *, everything: bool = False) -> None:
@@ -89,5 +89,5 @@ class BackgroundSync:
             self.send()
         except SupersededError:
             logger.warning("another pod has taken over this work")
-        except Exception as error:  # it must go on whatever happens to the copy; the next one may succeed
+        except Exception as error:  # a failed copy must not end the work; the next one may succeed
             logger.warning("the work directory was not copied: %s: %s", type(error).__name__, error)

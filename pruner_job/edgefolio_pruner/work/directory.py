@@ -1,4 +1,4 @@
-"""The work directory: what was made is kept, so that a run that was killed goes on and ends with the same bytes.
+"""The work directory caches results, so that a killed run resumes and ends with the same bytes.
 
 Every result is filed under a digest of all it depends on. It is written in one step, after the files it names.
 """
@@ -22,7 +22,7 @@ from edgefolio.specification import ModelPortfolio
 
 _FIELD = "--work-dir"
 _DIGITS_OF_KEY = 16
-#: Raise it when a stage computes something else from the same inputs: results of older versions are not reused.
+#: Cache version: raise it when a stage's output changes for the same inputs.
 FORMAT = 1
 
 
@@ -49,12 +49,12 @@ class WorkDirectory:
 
     @property
     def used(self) -> frozenset[str]:
-        """Names in the directory that were asked for; what else is there belongs to makings of other settings."""
+        """Names that this run used; all others belong to makings of other settings."""
         return frozenset(self._used)
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
-        """Make the directory and keep others out. Raises :class:`UserError` if it is in use or cannot be written."""
+        """Create and lock the directory. Raises :class:`UserError` if it is in use or not writable."""
         make_folder(self.path, field=_FIELD)
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -132,7 +132,7 @@ def no_space_left(path: Path) -> Iterator[None]:
         if "no space left" in found.problem:
             raise found from error
         raise
-    except Exception as error:  # safetensors and torch put the system's words into errors of their own
+    except Exception as error:  # safetensors and torch wrap the OSError's text
         if "No space left on device" in str(error) or "File too large" in str(error):
             raise unwritable(OSError(28, "No space left on device"), path=path, field=_FIELD) from error
         raise

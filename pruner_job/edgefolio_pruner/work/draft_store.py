@@ -29,7 +29,7 @@ class DraftStore:
         self._work.keep(_STAGE, self._key, value)
 
     def kept(self) -> tuple[Manifest, dict[str, Path]] | None:
-        """What an earlier run kept; ``None`` if none did, or a file of it is gone or damaged."""
+        """The kept draft; ``None`` if there is none, or a file is missing or damaged."""
         value = self._work.kept(_STAGE, self._key)
         try:
             return self._read(value) if value is not None else None

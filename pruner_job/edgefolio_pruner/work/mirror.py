@@ -1,10 +1,10 @@
-"""A work directory's copy in an object store, so that a Job whose node is lost goes on elsewhere.
+"""Mirror of a work directory in an object store, so that a Job resumes elsewhere after a node loss.
 
     <uri>/threads.json                  how many threads all runs take: other numbers would give other bits
     <uri>/<slot>/index.json             the files of one run, with digest and size; replaced as a whole, conditionally
     <uri>/<slot>/objects/<sha256>       their bytes, never changed
 
-The index is the only thing that a later run believes. It is written after the objects it names and with only the files
+A later run trusts the index alone. It is written after the objects it names and with only the files
 that were whole at one instant, so it never holds a result without what the result rests on; and what is fetched is
 compared with its digest, so a torn object is as good as none. A slot belongs to the run that took it last: a run whose
 node was lost, but that works on unseen, finds another owner in its index, changes nothing any more and stops.
@@ -38,15 +38,15 @@ _INDEX = "index.json"
 _OBJECTS = "objects"
 _THREADS = "threads.json"
 _LARGEST_INDEX_BYTES = 16 << 20
-#: Files that changed this shortly before the directory is looked at wait for the next time.
+#: Files modified this shortly before a scan wait for the next one.
 _SETTLED_SECONDS = 0.1
-#: So often a look at the directory is repeated when a file is just being replaced.
+#: Retries of a scan while a file is being replaced.
 _LOOKS = 20
-#: While much is sent, the index follows this often.
+#: Interval of index writes during a long upload.
 _INDEX_SECONDS = 10.0
 _OWN_NAMES = frozenset({"lock"})
 
-#: No way out of the folder, and nothing hidden: unfinished files are.
+#: No path traversal, and no hidden (unfinished) files.
 _PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 _RelativePath = Annotated[str, Field(pattern=_PATH)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -92,7 +92,7 @@ class _Threads(_Record):
 
 @dataclass(frozen=True)
 class _Signature:
-    """What changes when a file is replaced."""
+    """Changes when a file is replaced."""
 
     modified: int
     size: int
@@ -105,11 +105,11 @@ class _Signature:
 
 @dataclass
 class _Held:
-    """What the store holds of this slot, as far as this run knows."""
+    """This run's view of the slot's contents in the store."""
 
     index: _Index
     signatures: dict[str, _Signature] = field(default_factory=dict)
-    #: Sent, and not in the index yet.
+    #: Uploaded, not yet in the index.
     sent: dict[str, tuple[_Signature, _Entry]] = field(default_factory=dict)
 
 
@@ -139,12 +139,12 @@ class WorkMirror:
             return own
 
     def other_slots(self) -> tuple[str, ...]:
-        """What other runs left at this place: the pieces of this making, or of one before."""
+        """Slots of other runs at this URI: pieces of this making, or of an earlier one."""
         names = self._storage.names("")
         return tuple(name for name in names if name not in (self._slot, _THREADS))
 
     def take(self, *, others: Iterable[str] = ()) -> int:
-        """Make the slot this run's own and bring its files, then what the slots ``others`` have more; their number."""
+        """Take over the slot and download its files, then further ones of the slots ``others``; returns the count."""
         owner = self._held.index.owner
 
         def taken(found: bytes | None) -> bytes:
@@ -152,7 +152,7 @@ class WorkMirror:
             return _Index(owner=owner, files=before.files if before is not None else {}).to_bytes()
 
         index = self._index_of(self._storage.update(self._path(_INDEX), taken))
-        # What nobody names was left by a run that was killed, or is sent by one that no longer counts.
+        # Unreferenced objects come from a killed or superseded run.
         for name in self._storage.names(self._path(_OBJECTS)):
             if name not in index.digests:
                 self._storage.delete(self._path(f"{_OBJECTS}/{name}"))
@@ -168,10 +168,10 @@ class WorkMirror:
         return len(brought)
 
     def send(self, *, everything: bool = False) -> None:
-        """Bring the store up to date with the folder; ``everything``: nobody writes into it any more.
+        """Upload changes of the folder; ``everything``: writing to it has ended.
 
         Waits for up to two seconds while files are being replaced. Raises :class:`SupersededError` if another run took
-        the slot, and :class:`TransientError` if with ``everything`` somebody writes all the same.
+        the slot, and :class:`TransientError` if with ``everything`` files still change.
         """
         for _ in range(_LOOKS):
             if self._send_as_found(horizon=None if everything else time.time_ns() - int(_SETTLED_SECONDS * 1e9)):
@@ -183,7 +183,7 @@ class WorkMirror:
                 field=_FIELD,
                 remedy="End what else writes there, and run again.",
             )
-        # Something is replaced all the time; the store stays at what it holds until the next call.
+        # Files keep changing; the store stays as it is until the next call.
 
     def _send_as_found(self, *, horizon: int | None) -> bool:
         """Send what changed before ``horizon`` (nanoseconds since the epoch), as it is found now.
@@ -200,7 +200,7 @@ class WorkMirror:
             return False
         files = {name: entry for name, entry in self._held.index.files.items() if name in found}
         written_at = time.monotonic()
-        # In the order of their making, so that an index written in between holds no result without what is under it.
+        # By modification time, so that an index written in between holds no result without its inputs.
         for name, signature in sorted(settled.items(), key=lambda item: (item[1].modified, item[0])):
             entry = self._sent(name, as_found=signature)
             if entry is None:
@@ -234,7 +234,7 @@ class WorkMirror:
                     continue
 
     def _sent(self, name: str, *, as_found: _Signature) -> _Entry | None:
-        """Send one file; ``None`` if it is not ``as_found`` any more. Writers replace files, they change none."""
+        """Upload one file; ``None`` if it is not ``as_found`` any more. Writers replace files, never modify them."""
         before = self._held.sent.get(name)
         if before is not None and before[0] == as_found:
             return before[1]
@@ -291,7 +291,7 @@ class WorkMirror:
 
     @staticmethod
     def _index_of(raw: bytes | None) -> _Index:
-        """The index in ``raw``; nobody's if there is none."""
+        """The index in ``raw``; an ownerless one if absent."""
         return _Index.read(raw) or _Index(owner="")
 
 
@@ -305,7 +305,7 @@ def _hold_as_found(path: Path, held: Path, as_found: _Signature) -> bool:
 
 
 def _hold(path: Path, held: Path) -> None:
-    """A second name for the bytes that ``path`` has now; a copy where the file system knows no second names."""
+    """A hard link to the bytes that ``path`` has now; a copy where the file system has no hard links."""
     try:
         os.link(path, held)
     except FileNotFoundError:

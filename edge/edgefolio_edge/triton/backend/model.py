@@ -37,7 +37,7 @@ _UNUSED_PARTS_OF_NUMPY = frozenset({"numpy.ctypeslib", "numpy.fft", "numpy.ma", 
 
 
 class _LazyParts:
-    """An import hook that executes a part of numpy only when something looks into it."""
+    """An import hook that executes a part of numpy only on first access."""
 
     @staticmethod
     def find_spec(
@@ -53,9 +53,9 @@ class _LazyParts:
 
 
 class _Asyncio(types.ModuleType):
-    """Stands in for ``asyncio``, of which the stub asks one thing, at the first request: is the answer a coroutine?
+    """Stand-in for ``asyncio``, which the stub imports at the first request for ``iscoroutine`` alone.
 
-    Ours never is. The real module costs 40 ms, which the first request after each switch would wait; whoever asks for
+    The real module costs 40 ms, for which the first request after each switch would wait; whoever asks for
     anything else gets it.
     """
 
@@ -124,7 +124,7 @@ class TritonPythonModel:
     """One instance of one version."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load ``model.onnx`` and compare the probe. Raises what makes Triton refuse the version, with the reason."""
+        """Load ``model.onnx`` and compare the probe. An exception makes Triton refuse the version."""
         configuration = json.loads(args["model_config"])
         directory = Path(pb_utils.get_model_dir())
         self.inputs = tuple(tensor["name"] for tensor in configuration["input"])
@@ -140,16 +140,16 @@ class TritonPythonModel:
         else:
             open_session()
         _at_low_priority(lambda: self._compare_probe(directory / "probe.json"))
-        # What was imported lives as long as the process; the collector need not walk over it between requests.
+        # Imports live as long as the process; the collector need not walk over them between requests.
         gc.collect()
         gc.freeze()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request; one that fails says why and harms no other."""
+        """Answer each request; a failing one gets an error and affects no other."""
         return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
-        """Leave the cores to the version that took over: what is left to do is only tidying."""
+        """Leave the cores to the version that took over: only cleanup is left."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, 19)
 

@@ -1,6 +1,6 @@
-"""Estimator of the arrivals: rate, variability, and whether the rate is a demand at all.
+"""Estimator of the arrivals: rate, variability, and whether the rate is censored.
 
-A rate is *censored* where it says what the server can do, not what is asked: when the server is saturated, and when the
+A rate is *censored* where it shows the server's capacity, not the demand: when the server is saturated, and when the
 clients are a closed loop (each sends the next request after the answer), which shows when a switch makes requests
 faster and the rate follows while the number in flight stays. A censored rate is never taken as demand: other variants
 are predicted from the requests in flight. One client that asks again at once cannot be told from a steady stream until
@@ -16,7 +16,7 @@ from edgefolio.decision.estimates.prediction import Conditions, poisson_wait, se
 from edgefolio.decision.types import State, TrafficBefore, VariantProfile
 from edgefolio.specification.serving import Switching
 
-#: Below this utilization a missing queue says nothing about the arrivals.
+#: Below this utilization an empty queue tells nothing about arrivals.
 _VARIABILITY_UTILIZATION = 0.2
 #: A queue that builds up at the onset of an overload must not be learned as wild arrivals.
 _VARIABILITY_BOUNDS = (0.1, 10.0)
@@ -29,14 +29,14 @@ _LOOP_UTILIZATION = 0.8
 
 
 def is_censored(state: State, measurement: Measurement) -> bool:
-    """Whether the measured rate is no demand."""
+    """Whether the measured rate is censored."""
     return measurement.saturated or (state.closed_loop and measurement.requests > 0)
 
 
 def update_arrivals(
     state: State, *, measurement: Measurement, profile: VariantProfile, switching: Switching, elapsed: float, now: float
 ) -> State:
-    """``state`` with arrival rate, variability and the kind of clients brought up to ``now``.
+    """``state`` with arrival rate, variability and closed-loop flag updated to ``now``.
 
     ``elapsed`` seconds passed since the last cycle that was believed.
     """
@@ -49,7 +49,7 @@ def update_arrivals(
     state = _detect_closed_loop(state, measurement=measurement, switching=switching, now=now)
     if measurement.saturated:
         return replace(state, arrival_rate=rate, saturated_at=now)
-    # Answers to what an overload left behind are neither arrivals nor their pattern.
+    # Answers from an overload's backlog say nothing about arrivals.
     drained = state.saturated_at is None or now - state.saturated_at > 2 * switching.window_seconds
     if drained and not is_censored(state, measurement):
         rate = max(measurement.arrival_rate, rate or 0.0)
@@ -65,7 +65,7 @@ def update_arrivals(
 
 
 def traffic_before(measurement: Measurement | None, switching: Switching) -> TrafficBefore | None:
-    """What a switch should remember of the variant it leaves; ``None`` if too little was seen."""
+    """Traffic on the variant that a switch leaves; ``None`` if too little was seen."""
     if measurement is None or measurement.requests < switching.min_requests or measurement.in_flight <= 0:
         return None
     return TrafficBefore(

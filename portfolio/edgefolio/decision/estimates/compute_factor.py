@@ -15,7 +15,7 @@ from edgefolio.specification.serving import Switching
 
 #: From this utilization on, with requests waiting, the server is saturated.
 SATURATED_UTILIZATION = 0.9
-#: ... and at least this many requests are inside: with fewer nobody waits, and the rate is believed.
+#: ... and at least this many requests are inside: with fewer none waits, and the rate is believed.
 SATURATED_IN_FLIGHT = 1.5
 _FACTOR_BOUNDS = (0.02, 1000.0)
 
@@ -112,7 +112,7 @@ def update_estimates(
     switching: Switching,
     now: float,
 ) -> State:
-    """``state`` with compute factor and transport brought up to ``now``.
+    """``state`` with compute factor and transport updated to ``now``.
 
     With traffic they follow it (exponentially weighted, half-life half a window, less for few requests). Idle, the
     factor follows the agent's probe with the probe interval as half-life, and without a fresh probe falls back to 1
@@ -146,7 +146,7 @@ def _is_fresh(probe: ProbeResult, profile: VariantProfile, switching: Switching)
 
 
 def weight_of(elapsed: float, half_life: float) -> float:
-    """How much of the way to a new value is gone after ``elapsed`` seconds."""
+    """Weight of a new value after ``elapsed`` seconds (exponential decay)."""
     return 1.0 - 2.0 ** (-elapsed / half_life) if half_life > 0 else 1.0
 
 
@@ -156,5 +156,5 @@ def towards(value: float, target: float, weight: float) -> float:
 
 
 def bounded(value: float, bounds: tuple[float, float]) -> float:
-    """``value``, or the bound it is beyond."""
+    """``value`` clamped to the bounds."""
     return min(max(value, bounds[0]), bounds[1])

@@ -1,4 +1,4 @@
-"""Memory bounds: what was asked, what the server may use, and old + new variant during a switch."""
+"""Memory bounds: the objective, the server's limit, and old + new variant during a switch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class MemoryBounds:
     extra_where: str = ""
 
     def fits_alone(self, profile: VariantProfile) -> bool:
-        """Whether the server could hold this variant once the others are gone."""
+        """Whether this variant fits once the others are unloaded."""
         return self.alone_bytes is None or needed_bytes(profile) <= self.alone_bytes
 
     def fits_during_switch(self, profile: VariantProfile) -> bool:
-        """Whether it can be loaded while what is loaded now stays."""
+        """Whether it fits beside the loaded variants."""
         if profile.name in self.resident:
             return True
         if self.is_too_large(profile):
@@ -43,7 +43,7 @@ class MemoryBounds:
 
 
 def needed_bytes(profile: VariantProfile) -> int:
-    """What a variant adds to the empty server at its highest, which is at load."""
+    """Peak memory of a variant above the empty server, reached at load."""
     return max(profile.memory_peak_bytes, profile.memory_steady_bytes)
 
 
@@ -76,7 +76,7 @@ def memory_bounds(
         alone = usable - max(0.0, (used or 0.0) - loaded)
     if node is not None:
         free = node - NODE_RESERVE_BYTES
-        # What others were promised is taken for the time of a switch; what stays of it the node's own figure will say.
+        # Others' reservations last for one switch; what stays resident then shows in the node's own figure.
         reserved = (_bytes(observation.node.reserved_bytes) or 0.0) if observation.node is not None else 0.0
         if extra is None or free - reserved < extra:
             extra = free - reserved

@@ -28,7 +28,7 @@ from edgefolio.decision.types import VariantProfile
 
 #: A variant other than the active one is never taken if it would be busy for a larger share of the time than this.
 UTILIZATION_CAP = 0.85
-#: Beyond this (milliseconds, requests per second, ...: eleven days, a billion) a number is a fault, no measurement.
+#: A number beyond this (milliseconds, requests per second, ...: eleven days, a billion) is a fault.
 LARGEST_SENSIBLE = 1e9
 #: The share of requests that may be slower than the latency in the objective.
 _TAIL = 0.05
@@ -62,7 +62,7 @@ class Expectation:
 
 
 def is_usable(profile: VariantProfile) -> bool:
-    """Whether every figure of ``profile`` is a number that a prediction can stand on."""
+    """Whether every figure of ``profile`` is finite and in range."""
     latencies = (profile.mean_milliseconds, profile.p95_milliseconds)
     memory = (profile.memory_peak_bytes, profile.memory_steady_bytes)
     return (
@@ -73,7 +73,7 @@ def is_usable(profile: VariantProfile) -> bool:
 
 
 def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expectation:
-    """What a request to this variant would take under ``conditions``; ``profile`` must be usable."""
+    """Predicted latency of this variant under ``conditions``; ``profile`` must be usable."""
     service = conditions.compute_factor * profile.mean_milliseconds
     # A profile's mean can lie above its p95: a few outliers suffice.
     service_p95 = max(service, conditions.compute_factor * profile.p95_milliseconds)
@@ -112,7 +112,7 @@ def wait_p95(mean_wait: float, *, utilization: float, service: float) -> float:
     """95th percentile of the wait whose mean over all requests is ``mean_wait`` (same unit as ``service``)."""
     if mean_wait <= 0 or service <= 0:
         return 0.0
-    # With one server as many must wait as it is busy.
+    # With one server the probability of waiting is the utilization.
     probability = utilization = min(max(utilization, 0.0), 0.999)
     if mean_wait > 4 * poisson_wait(utilization, service=service):
         # Far heavier than Poisson arrivals explain: bursts, in which nearly everyone waits.

@@ -28,7 +28,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """The decisions of a trace, taken anew. Seconds are of the trace's clock, a step lasting until the next one."""
+    """A replayed trace. Seconds are of the trace's clock; a step lasts until the next one."""
 
     steps: tuple[Step, ...]
     state: State
@@ -74,7 +74,7 @@ class Replay:
                 have = seen[index] if index < len(seen) else None
                 if want is None or have is None or want.decision != have.decision or abs(want.at - have.at) > 1e-6:
                     found.append(f"change {index + 1}: expected {want or 'none'}, got {have or 'none'}")
-                    # One change too many or too few shifts all that follow: the first difference tells.
+                    # One change too many or too few shifts all that follow: report the first difference.
                     break
         found.extend(
             f"{step.at:g} s: recorded {step.recorded}, got {step.record}"

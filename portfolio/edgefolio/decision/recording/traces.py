@@ -8,7 +8,7 @@
 | at the end | ``{"expected": {"at", "action", "reason", "target"}}``, one for each decision change that must come |
 
 ``objectives`` may be left out where they are those of the cycle before; ``decision`` is what was decided when the trace
-was recorded; where no line tells how a switch ended, it is taken to have succeeded at once. This module reads and
+was recorded; a switch without an outcome line is taken to have succeeded at once. This module reads and
 writes text only; files are the caller's.
 """
 
@@ -89,7 +89,7 @@ class Trace:
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether the trace tells how switches ended."""
+        """Whether the trace holds switch outcomes."""
         return any(isinstance(event, SwitchOutcome) for event in self.events)
 
 

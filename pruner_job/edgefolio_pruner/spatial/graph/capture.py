@@ -190,7 +190,7 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _require_free_size(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> None:
-    """torch.export fixes a size that some operator needs to know, and says nothing."""
+    """torch.export silently specializes a size that an operator needs."""
     names = set(program.graph_signature.user_inputs)
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     for node, tensor in zip(placeholders, inputs, strict=True):

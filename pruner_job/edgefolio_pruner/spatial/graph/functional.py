@@ -25,14 +25,14 @@ aten = torch.ops.aten
 def functionalize(program: ExportedProgram) -> ExportedProgram:
     """A program without in-place operators, simplified by :func:`simplify`."""
     if not _replace_in_place(program.graph, frozenset(program.graph_signature.user_inputs)):
-        # An aliased tensor is written: let torch work out who sees the new value.
+        # An aliased tensor is written: let torch resolve the aliases.
         program = program.run_decompositions({})
     simplify(program.graph)
     return program
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Bring equal meanings to one form; drops what does nothing in evaluation mode."""
+    """Canonicalize equivalent operators; drop those that are no-ops in evaluation mode."""
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in _FORMS:
             _FORMS[node.target](graph, node)
@@ -53,7 +53,7 @@ def _is_in_place(node: fx.Node) -> bool:
 
 
 def _replace_in_place(graph: fx.Graph, user_inputs: frozenset[str]) -> bool:
-    """Replace in-place operators; ``False``, and nothing changed, if someone else sees the written tensor."""
+    """Replace in-place operators; ``False``, and nothing changed, if the written tensor has an alias."""
     order = {node: index for index, node in enumerate(graph.nodes)}
     roots: dict[fx.Node, fx.Node] = {}
     tensors: dict[fx.Node, fx.Node] = {}
@@ -199,14 +199,14 @@ def _stack(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _slice(graph: fx.Graph, node: fx.Node) -> None:
-    """A slice that takes everything."""
+    """Drop a slice that takes all."""
     start, end, step = argument(node, "start"), argument(node, "end"), argument(node, "step")
     if start in (None, 0) and step == 1 and (end is None or (isinstance(end, int) and end >= 2**62)):
         _identity(graph, node)
 
 
 def _reshape(_: fx.Graph, node: fx.Node) -> None:
-    """A view of what may no longer be contiguous, since copies were dropped."""
+    """A reshape for a view: dropped copies may leave it non-contiguous."""
     node.target = aten.reshape.default
 
 

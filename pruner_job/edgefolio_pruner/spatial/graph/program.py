@@ -1,6 +1,6 @@
 """The program that the channel passes work on.
 
-A captured graph is copied and lowered: what depends on weights alone is computed once (weight standardization, say),
+A captured graph is copied and lowered: constants are folded (weight standardization, for instance),
 channel shuffles that are spelled as reshape, transpose, reshape become one ``index_select``, and every node gets its
 shape as plain integers.
 """
@@ -154,7 +154,7 @@ def _permutation(
     before, after = shapes[source], shapes[chain[-1]]
     if before != after or len(before) < 3:
         return None
-    # Symbolic sizes are cut to 2; the remaining sizes must then still tell batch, channel and place apart.
+    # Symbolic sizes are cut to 2; the other sizes must still distinguish batch, channel and position.
     small = {size: 2 for size in set(before) if size > LARGEST_STATIC_SIZE}
     sizes = [small.get(size, size) for size in before]
     if int(np.prod(sizes)) > _LARGEST_SHUFFLE:

@@ -1,1 +1,1 @@
-"""What each ATen operator does to channels, and how it is written with fewer of them."""
+"""Channel rules of the ATen operators, and their rewrites with fewer channels."""

@@ -1,4 +1,4 @@
-"""What the rules of operators that move data share: each channel of the result is a channel of a source."""
+"""Shared rules of data-moving operators: each channel of the result is one of a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One entry of the table of operators: the rule that gives it a role, and how it is written with fewer channels."""
+"""Entry of the operator table: the rule for an operator's role, and its rewrite with fewer channels."""
 
 from __future__ import annotations
 

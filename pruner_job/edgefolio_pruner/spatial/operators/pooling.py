@@ -108,7 +108,7 @@ def _pad(builder: Builder, node: fx.Node) -> None:
 
 
 def _write_pad(writer: Writer, node: fx.Node, role: Move) -> fx.Node:
-    """Padding of the axis of channels: as many as stay of those it adds."""
+    """Padding of the channel axis: only the added channels that stay."""
     if not (role.index < 0).any():
         return writer.copy(node)
     channels = writer.plan.structure.channels[node]

@@ -1,1 +1,1 @@
-"""Dataflow passes over the channels of a program: constant propagation, need analysis, and what to keep."""
+"""Dataflow passes over a program's channels: constant propagation, need analysis, removal plan."""

@@ -1,4 +1,4 @@
-"""Constant propagation, the forward pass: what is known of each channel before the network sees an input.
+"""Constant propagation, the forward pass: which channels do not depend on the input.
 
 ``zero < constant(c) < border(c) < live``. A constant channel has one value everywhere; a border channel does not depend
 on the input either, but zero padding makes it differ at the edges. Slots of values are judged one by one,
@@ -82,7 +82,7 @@ def propagate_constants(structure: Structure, matrices: Matrices, *, writers_zer
         elif isinstance(role, Map):
             _map(structure, constants, node, role, writers_zeroed)
         elif isinstance(role, Mixer):
-            # Of constants alone its result does not depend on the input either.
+            # With constant inputs only, its result is constant too.
             fixed = not writers_zeroed and bool((constants.codes[role.source] <= Constancy.BORDER).all())
             constants.put(
                 node, np.full(shape, Constancy.BORDER if fixed else Constancy.LIVE, dtype=np.int8), np.zeros(shape)
@@ -98,7 +98,7 @@ def propagate_constants(structure: Structure, matrices: Matrices, *, writers_zer
 
 
 def _read_off(constants: ChannelConstants, node: fx.Node, numbers: Values | None) -> None:
-    """Border channels that have come down to single numbers are constants."""
+    """Border channels reduced to single numbers are constants."""
     if numbers is not None:
         border = constants.codes[node] == Constancy.BORDER
         codes = np.where(border, np.int8(Constancy.CONSTANT), constants.codes[node])

@@ -130,7 +130,7 @@ def _map(structure: Structure, constants: ChannelConstants, needs: Needs, node: 
         if role.zeros in (Zeros.ABSORB, Zeros.SCALE):
             masks[0] = wanted & ~zero[1]
         if role.zeros is Zeros.ABSORB:
-            # Not both: one zero must really be there.
+            # Not both: one of the zeros must stay.
             masks[1] = wanted & ~(zero[0] & ~zero[1])
     for operand, mask in zip(role.operands, masks, strict=True):
         if operand.node.op == "get_attr":

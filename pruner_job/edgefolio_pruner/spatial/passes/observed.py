@@ -1,4 +1,4 @@
-"""Values of channels that do not depend on the input, read off one run.
+"""Values of input-independent channels, observed in one run.
 
 A border channel has the same image for every input. Once a pool over all positions or a flattening has turned that
 image into single numbers, these are constants like any other; one run in float64 on any input shows them.

@@ -1,4 +1,4 @@
-"""Which channels are kept: the results of both passes, and what shapes demand."""
+"""Removal plan: the channels to keep, by both passes and shape constraints."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RemovalPlan:
 
 
 def plan_removal(structure: Structure) -> RemovalPlan:
-    """Run both passes, merge constants that meet zero padding into one channel, and settle what stays."""
+    """Run both passes, merge constants that meet zero padding into one channel, and fix the kept channels."""
     matrices = Matrices(structure.program)
     constants = propagate_constants(structure, matrices)
     merges: dict[fx.Node, list[Merge]] = defaultdict(list)
@@ -146,7 +146,7 @@ def _choose(
     remaining = set(reads)
     found = False
     while remaining:
-        # The representative must have a value wherever one of those it stands for is read.
+        # The representative needs a value wherever one of its members is read.
         patterns: dict[frozenset[tuple[fx.Node, int]], list[int]] = defaultdict(list)
         for channel in sorted(remaining):
             patterns[frozenset(values[channel])].append(channel)
@@ -200,7 +200,7 @@ def _merge(
 
 
 def _settle(structure: Structure, keep: Mask) -> Mask:
-    """Add what must stay for the sake of shapes: equal groups, operands of what stays."""
+    """Keep more where shapes demand it: equal groups, operands of kept values."""
     keep = keep.copy()
     while True:
         before = int(keep.sum())
