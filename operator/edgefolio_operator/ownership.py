@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from edgefolio_operator import reasons
+
 Object = Mapping[str, Any]
 #: Namespace and name of a ModelPortfolio.
 PortfolioKey = tuple[str, str]
@@ -96,7 +98,7 @@ def repositories_claimed(portfolio: Object) -> tuple[tuple[str, ...], ...]:
 
 def repository_owned(owner: PortfolioKey) -> tuple[str, str]:
     """Reason and message of a portfolio that may not make because of ``owner``."""
-    return "RepositoryOwned", (
+    return reasons.REPOSITORY_OWNED, (
         f"The older ModelPortfolio {display_name(owner)} makes the same model into spec.repository.uri. "
         "Make another ModelPortfolio with another uri or serving.modelName, or take spec.source away to follow."
     )

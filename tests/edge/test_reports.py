@@ -16,7 +16,8 @@ from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter
-from edgefolio_edge.models.synchronizer import INSUFFICIENT_STORAGE, Refusal, Synced
+from edgefolio_edge.models.synchronizer import Refusal, Synced
+from edgefolio_edge.reasons import INSUFFICIENT_STORAGE
 from edgefolio_edge.triton.switcher import Placement
 
 MANIFEST = draft([revealing_model(1), revealing_model(2)])

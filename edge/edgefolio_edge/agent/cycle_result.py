@@ -12,9 +12,6 @@ from edgefolio_edge.models.model_store import ModelStore, variant_of_version
 from edgefolio_edge.models.synchronizer import Synced
 from edgefolio_edge.triton.switcher import Placement
 
-LOAD_FAILED = "LoadFailed"
-RESTART_NEEDED = "RestartNeeded"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServedVersions:

@@ -14,8 +14,9 @@ from edgefolio.decision import decide, profiles_from_manifest, state_after_failu
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
+from edgefolio_edge import reasons
 from edgefolio_edge.agent.change_log import ChangeLog
-from edgefolio_edge.agent.cycle_result import LOAD_FAILED, CycleFailure, CycleResult, ServedVersions
+from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult, ServedVersions
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
 from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
@@ -269,7 +270,7 @@ class Agent:
         self._recorder.outcome(now=now, variant=outcome.variant, cause=cause)
         message = f"{outcome.variant} is not served: {cause}"
         self._failure = CycleFailure(
-            reason=LOAD_FAILED, message=message, revision=target.manifest.revision, variant=outcome.variant
+            reason=reasons.LOAD_FAILED, message=message, revision=target.manifest.revision, variant=outcome.variant
         )
         self.reporter.event(
             "failed",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
+from edgefolio_edge import reasons
 from edgefolio_edge.agent.change_log import ChangeLog
-from edgefolio_edge.agent.cycle_result import RESTART_NEEDED, CycleFailure
+from edgefolio_edge.agent.cycle_result import CycleFailure
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.observation.observer import Observer
@@ -109,7 +110,7 @@ class ServerSupervisor:
         if self.health.is_enabled and not self.health.wants_restart:
             message = f"Triton must be restarted. {why}"
             # No revision is named: the server's failure says nothing about the revision.
-            self.failure = CycleFailure(reason=RESTART_NEEDED, message=message)
+            self.failure = CycleFailure(reason=reasons.RESTART_NEEDED, message=message)
             self._reporter.event("condemned", message)
             self._metrics.repaired("server")
         self.health.condemn()

@@ -16,9 +16,10 @@ from edgefolio.contract.endpoint_report import report_of_decision, report_of_obs
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio_edge import reasons
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
-from edgefolio_edge.models.synchronizer import REVISION_REFUSED, Synced
+from edgefolio_edge.models.synchronizer import Synced
 
 #: Validity of a report; the next one comes after about half of it.
 VALID_SECONDS = 60.0
@@ -154,7 +155,7 @@ class StatusWriter:
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": _objectives_met(cycle.decision),
-            "Autonomous": ("True", "CutOff", "The agent decides.") if alone else ("False", "Connected", ""),
+            "Autonomous": _autonomous(alone),
         }
         conditions = self._conditions
         for kind, (status, reason, message) in found.items():
@@ -162,41 +163,45 @@ class StatusWriter:
         return conditions
 
 
+def _autonomous(alone: bool) -> ConditionValue:
+    return ("True", reasons.CUT_OFF, "The agent decides.") if alone else ("False", reasons.CONNECTED, "")
+
+
 def _ready(cycle: CycleResult) -> ConditionValue:
     """Condition Ready: a verified variant serves."""
     served, observation = cycle.served, cycle.observation
     if not cycle.synced.available:
-        return "False", "NothingSynced", "No variant is on disk, verified."
+        return "False", reasons.NOTHING_SYNCED, "No variant is on disk, verified."
     if cycle.trouble is not None:
-        return "False", "ServerUnreachable", cycle.trouble
+        return "False", reasons.SERVER_UNREACHABLE, cycle.trouble
     if served is None or served.active is None:
-        return "False", "NothingServed", ""
+        return "False", reasons.NOTHING_SERVED, ""
     if observation is not None and observation.server is ServerState.DEAD:
-        return "False", "ServerDead", "The server does not answer inference."
-    return "True", "Serving", ""
+        return "False", reasons.SERVER_DEAD, "The server does not answer inference."
+    return "True", reasons.SERVING, ""
 
 
 def _synced(synced: Synced, wanted: tuple[int, str] | None) -> ConditionValue:
     """Condition Synced: the ordered revision is on disk."""
     if wanted is None:
-        return "False", "NothingPublished", "No revision is published yet."
+        return "False", reasons.NOTHING_PUBLISHED, "No revision is published yet."
     if synced.refusal is not None:
-        reason = "Refused" if synced.refusal.reason == REVISION_REFUSED else synced.refusal.reason
+        reason = reasons.REFUSED if synced.refusal.reason == reasons.REVISION_REFUSED else synced.refusal.reason
         return "False", reason, synced.refusal.problem
     manifest = synced.manifest
     is_wanted = manifest is not None and manifest.revision == wanted[0]
     if is_wanted and synced.complete:
-        return "True", "Verified", f"Revision {wanted[0]} is on disk, verified."
+        return "True", reasons.VERIFIED, f"Revision {wanted[0]} is on disk, verified."
     if synced.unreachable is not None:
-        return "False", "Unreachable", synced.unreachable
+        return "False", reasons.UNREACHABLE, synced.unreachable
     count = f"{len(synced.available)} of {len(manifest.variants)} variants" if is_wanted and manifest else "Nothing"
-    return "False", "Fetching", f"{count} of revision {wanted[0]} can be loaded so far."
+    return "False", reasons.FETCHING, f"{count} of revision {wanted[0]} can be loaded so far."
 
 
 def _objectives_met(decision: Decision | None) -> ConditionValue:
     if decision is None or decision.objectives_met is None:
-        return "Unknown", "NotKnown", ""
-    return ("True", "Met", "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
+        return "Unknown", reasons.NOT_KNOWN, ""
+    return ("True", reasons.MET, "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
 
 
 def _differs(new: float, old: float) -> bool:

@@ -12,15 +12,13 @@ from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 from edgefolio.manifest import Manifest, Variant, sha256_of
 from edgefolio.repository import Repository
 from edgefolio.repository.fetching import TransferStopped
+from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore, by_size
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
 #: A refused revision is tried again after this long (it may have been repaired in place), or when the pointer moves.
 REFUSED_SECONDS = 60.0
-
-REVISION_REFUSED = "RevisionRefused"
-INSUFFICIENT_STORAGE = "InsufficientStorage"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +27,7 @@ class Refusal:
 
     revision: int | None
     problem: str
-    reason: str = REVISION_REFUSED
+    reason: str = reasons.REVISION_REFUSED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +172,7 @@ class Synchronizer:
             self._refuse(Refusal(revision=revision, problem=str(error)))
         except InsufficientStorageError as error:
             self._refused = (wanted, time.monotonic())
-            self._refuse(Refusal(revision=revision, problem=str(error), reason=INSUFFICIENT_STORAGE))
+            self._refuse(Refusal(revision=revision, problem=str(error), reason=reasons.INSUFFICIENT_STORAGE))
 
     def _opened(self) -> Repository:
         if self._repository is None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from edgefolio.specification.base import bytes_of
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
+from edgefolio_operator import reasons
 from edgefolio_operator.labels import OBJECTIVE_PREFIX
 
 #: Annotation key after the prefix -> field of the objectives.
@@ -122,14 +123,14 @@ def _read(annotations: Mapping[str, str], level: Level, issues: list[Issue]) -> 
         if field is None:
             known = ", ".join(ANNOTATIONS)
             issues.append(
-                Issue(level=level, key=key, reason="UnknownObjective", message=f"{key} is not one of {known}.")
+                Issue(level=level, key=key, reason=reasons.UNKNOWN_OBJECTIVE, message=f"{key} is not one of {known}.")
             )
             continue
         try:
             yield field, _parsed(field, text)
         except ValueError as error:
             message = f"{key}: {_shortened(text)!r} {error}; the next level's value is used."
-            issues.append(Issue(level=level, key=key, reason="MalformedObjective", message=message))
+            issues.append(Issue(level=level, key=key, reason=reasons.MALFORMED_OBJECTIVE, message=message))
 
 
 def _parsed(field: str, text: str) -> Any:
@@ -169,7 +170,7 @@ def _would_loosen(field: str, value: _Value, below: _Value | None) -> Issue:
         f"{key}: {value.value} asks for less than {below.value} ({below.level}), "
         "which annotationPolicy TightenOnly does not allow."
     )
-    return Issue(level=value.level, key=key, reason="ObjectiveNotTightened", message=message)
+    return Issue(level=value.level, key=key, reason=reasons.OBJECTIVE_NOT_TIGHTENED, message=message)
 
 
 def _within_latency(chosen: dict[str, _Value], issues: list[Issue]) -> Resolved:
@@ -181,7 +182,9 @@ def _within_latency(chosen: dict[str, _Value], issues: list[Issue]) -> Resolved:
             f"A network latency of {network.value} ms ({network.level}) leaves nothing of "
             f"{latency.value} ms ({latency.level}); it is not subtracted."
         )
-        issues.append(Issue(level=nearer.level, key="network-latency-ms", reason="MalformedObjective", message=message))
+        issues.append(
+            Issue(level=nearer.level, key="network-latency-ms", reason=reasons.MALFORMED_OBJECTIVE, message=message)
+        )
         del chosen["network_latency_milliseconds"]
     return Resolved(
         objectives=ObjectivesSpecification.model_validate({field: entry.value for field, entry in chosen.items()}),

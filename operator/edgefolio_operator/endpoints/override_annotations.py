@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from edgefolio.specification.annotations import FALSE_WORDS, TRUE_WORDS
 from edgefolio.specification.annotations import is_paused as says_pause
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.endpoints.objectives import Issue, Level
 
 _LONGEST_SHOWN = 60
@@ -28,7 +28,9 @@ def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue])
             f"{labels.PIN_VARIANT_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is not one of {', '.join(known)}; "
             "it is not pinned."
         )
-        issues.append(Issue(level=level, key=labels.PIN_VARIANT_ANNOTATION, reason="UnknownVariant", message=message))
+        issues.append(
+            Issue(level=level, key=labels.PIN_VARIANT_ANNOTATION, reason=reasons.UNKNOWN_VARIANT, message=message)
+        )
     return None
 
 
@@ -40,7 +42,9 @@ def is_paused(levels: Levels, *, issues: list[Issue]) -> bool:
                 f"{labels.PAUSED_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is neither true nor false; "
                 "it is taken as true."
             )
-            issues.append(Issue(level=level, key=labels.PAUSED_ANNOTATION, reason="MalformedPause", message=message))
+            issues.append(
+                Issue(level=level, key=labels.PAUSED_ANNOTATION, reason=reasons.MALFORMED_PAUSE, message=message)
+            )
         return says_pause(value)
     return False
 

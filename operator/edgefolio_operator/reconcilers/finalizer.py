@@ -10,7 +10,7 @@ from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.specification.tolerant import understood
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ENDED, observed_jobs
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.kube.event_recorder import Event
@@ -37,13 +37,17 @@ def plan_deletion(
     except ValidationError:
         # No Job can be built from it. It published nothing in this shape, and must not be stuck.
         event = Event(
-            reason="RepositoryRetained", message="The spec cannot be read: what was published stays.", warning=True
+            reason=reasons.REPOSITORY_RETAINED,
+            message="The spec cannot be read: what was published stays.",
+            warning=True,
         )
         return ReconcilePlan(status=before, finalizer=False, events=(event,))
     if snapshot.repository_owner is not None:
         owner = display_name(snapshot.repository_owner)
         text = f"The older ModelPortfolio {owner} makes into the same repository: what was published stays."
-        return ReconcilePlan(status=before, finalizer=False, events=(Event(reason="RepositoryRetained", message=text),))
+        return ReconcilePlan(
+            status=before, finalizer=False, events=(Event(reason=reasons.REPOSITORY_RETAINED, message=text),)
+        )
     ends = in_ending_namespace or snapshot.namespace_is_ending
     uid = str(snapshot.portfolio["metadata"]["uid"])
     reclaim = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.RECLAIM_COMPONENT)
@@ -66,7 +70,7 @@ def plan_deletion(
     )
     events = []
     if plan.release:
-        kept = plan.reason == "RepositoryRetained"
+        kept = plan.reason == reasons.REPOSITORY_RETAINED
         text = f"ModelPortfolio {portfolio.metadata.name}: {plan.message}"
         events.append(Event(reason=plan.reason, message=text, warning=kept and ends, about_namespace=ends))
     elif plan.status.last_failure != before.last_failure and plan.status.last_failure is not None:

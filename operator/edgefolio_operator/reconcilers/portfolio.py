@@ -17,7 +17,7 @@ from edgefolio.specification.conditions import Failure, time_text, truncated
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.specification.tolerant import understood
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob, observed_jobs
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.assignment import Assignment
@@ -263,7 +263,7 @@ def _issues(found: _Findings) -> tuple[str, ...]:
 def _refused(error: ValidationError, before: PortfolioStatus, generation: int, now: float) -> ReconcilePlan:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "spec"
-    terminal = "InvalidSpec", truncated(f"{field}: {first['msg'].removeprefix('Value error, ')}")
+    terminal = reasons.INVALID_SPEC, truncated(f"{field}: {first['msg'].removeprefix('Value error, ')}")
     facts = Facts(
         generation=generation,
         revision=before.current_revision,

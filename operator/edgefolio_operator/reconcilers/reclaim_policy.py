@@ -15,7 +15,7 @@ from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import Failure, time_seconds, time_text, truncated, with_condition
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob
 from edgefolio_operator.messages import listed
 
@@ -74,28 +74,32 @@ def plan_reclaim(
     mine = (reclaim.name,) if reclaim is not None else ()
     if portfolio.spec.repository.reclaim_policy == "Retain":
         message = f"The revisions of {model!r} stay at {uri}."
-        return ReclaimPlan(status=before, delete=mine, release=True, reason="RepositoryRetained", message=message)
+        return ReclaimPlan(
+            status=before, delete=mine, release=True, reason=reasons.REPOSITORY_RETAINED, message=message
+        )
     if namespace_ends:
         message = f"The namespace is being deleted, where no Job can run: the revisions of {model!r} stay at {uri}."
-        return ReclaimPlan(status=before, release=True, reason="RepositoryRetained", message=message)
+        return ReclaimPlan(status=before, release=True, reason=reasons.REPOSITORY_RETAINED, message=message)
     if others or (busy_pods and now - deleted_at < STOPPING_SECONDS):
         waiting = "Waiting for the pods of its Jobs to end" + (f": {listed(busy_pods)}." if busy_pods else ".")
-        return ReclaimPlan(status=_with_progress(before, "StoppingJobs", waiting, now=now), delete=tuple(others))
+        return ReclaimPlan(status=_with_progress(before, reasons.STOPPING_JOBS, waiting, now=now), delete=tuple(others))
     if reclaim is None:
         text = f"A Job deletes the revisions of {model!r} at {uri}."
-        return ReclaimPlan(status=_with_progress(before, "DeletingRevisions", text, now=now), create=True)
+        return ReclaimPlan(status=_with_progress(before, reasons.DELETING_REVISIONS, text, now=now), create=True)
     if reclaim.outcome == "Succeeded":
         message = f"The revisions of {model!r} at {uri} are deleted."
-        return ReclaimPlan(status=before, delete=mine, release=True, reason="RepositoryReclaimed", message=message)
+        return ReclaimPlan(
+            status=before, delete=mine, release=True, reason=reasons.REPOSITORY_RECLAIMED, message=message
+        )
     if reclaim.outcome == "Failed":
         ended = time_seconds(reclaim.completion_time) if reclaim.completion_time else now
         text = f"The revisions of {model!r} at {uri} cannot be deleted. {_why(reclaim)} {_REMEDY}"
-        status = _with_progress(before, "ReclaimFailed", text, now=now, failed=True)
+        status = _with_progress(before, reasons.RECLAIM_FAILED, text, now=now, failed=True)
         return ReclaimPlan(status=status, delete=mine if now - ended > RETRY_SECONDS else ())
     text = f"A Job deletes the revisions of {model!r} at {uri}. {reclaim.waiting}".strip()
     if reclaim.waiting:
         text += f" {_REMEDY}"
-    return ReclaimPlan(status=_with_progress(before, "DeletingRevisions", text, now=now))
+    return ReclaimPlan(status=_with_progress(before, reasons.DELETING_REVISIONS, text, now=now))
 
 
 def _why(job: ObservedJob) -> str:
@@ -109,7 +113,7 @@ def _with_progress(
 ) -> PortfolioStatus:
     """The status with the current wait; a failure stays until the end."""
     earlier = next((condition for condition in before.conditions if condition.type == CONDITION), None)
-    if earlier is not None and earlier.reason == "ReclaimFailed" and not failed:
+    if earlier is not None and earlier.reason == reasons.RECLAIM_FAILED and not failed:
         return before
     text = truncated(message)
     failure = before.last_failure

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgefolio.specification.conditions import truncated
 from edgefolio.specification.resource import API_VERSION
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.kube.bulk_apply import apply_each
 from edgefolio_operator.kube.client import Api, ApiError, collection
@@ -108,7 +108,9 @@ class PlanWriter:
         if not 400 <= error.status < 500 or error.status in (404, 409, 429) or self._refusals.get(key) == message:
             return
         self._refusals[key] = message
-        await self._events.record(portfolio, Event(reason="WriteRefused", message=truncated(message), warning=True))
+        await self._events.record(
+            portfolio, Event(reason=reasons.WRITE_REFUSED, message=truncated(message), warning=True)
+        )
 
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""

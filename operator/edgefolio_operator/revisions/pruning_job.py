@@ -17,7 +17,7 @@ from edgefolio.contract.making_key import making_key
 from edgefolio.specification.conditions import time_text, truncated
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
 from edgefolio_operator.resources.pruning_job import pieces_to_make
 
@@ -111,9 +111,11 @@ def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
     if job is None or job.outcome != "Failed":
         return None
     if isinstance(job.report, FailureReport):
-        return ("BadInput" if job.report.kind == "BadInput" else "MakingFailed"), job.report.one_line()
+        return (reasons.BAD_INPUT if job.report.kind == "BadInput" else reasons.MAKING_FAILED), job.report.one_line()
     died = f"Its last pod ended: {job.died}." if job.died else ""
-    return "MakingFailed", _said(job.message or "The Job failed without a word.", died, "Look at the logs of its pods.")
+    return reasons.MAKING_FAILED, _said(
+        job.message or "The Job failed without a word.", died, "Look at the logs of its pods."
+    )
 
 
 def terminal_error(
@@ -128,7 +130,7 @@ def terminal_error(
     known = [entry.number for entry in revisions]
     if pinned and pinned not in known and portfolio.spec.source is not None:
         listed = ", ".join(map(str, known)) or "none"
-        return "UnknownRevision", f"spec.pinnedRevision = {pinned}: it is not kept; kept are: {listed}."
+        return reasons.UNKNOWN_REVISION, f"spec.pinnedRevision = {pinned}: it is not kept; kept are: {listed}."
     status = making.status
     if status is None or status.outcome != "Failed":
         return None
@@ -139,7 +141,7 @@ def terminal_error(
     earlier = before.last_failure
     if earlier is not None and earlier.message == status.message:
         return earlier.reason, earlier.message
-    return "MakingFailed", status.message
+    return reasons.MAKING_FAILED, status.message
 
 
 def _status_of(job: ObservedJob, last: JobStatus | None, progress: ProgressLine | None) -> JobStatus:

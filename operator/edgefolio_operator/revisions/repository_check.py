@@ -16,7 +16,7 @@ from edgefolio.contract.job_report import FailureReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text, truncated
 from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
-from edgefolio_operator import labels
+from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
 
 #: Longest time until a repository that could not be read is checked again.
@@ -115,13 +115,13 @@ def _judged(
     report = job.report
     if report is None:
         why = job.message or job.waiting or (f"Its pod ended: {job.died}." if job.died else "It said nothing.")
-        return _Found(outcome="Unreachable", reason="CheckFailed", message=f"The Job that looks failed. {why}")
+        return _Found(outcome="Unreachable", reason=reasons.CHECK_FAILED, message=f"The Job that looks failed. {why}")
     if isinstance(report, FailureReport):
         if report.kind == "Nothing":
-            return _Found(outcome="Nothing", reason="NothingPublished", message=report.one_line())
+            return _Found(outcome="Nothing", reason=reasons.NOTHING_PUBLISHED, message=report.one_line())
         if report.kind == "Refused":
-            return _Found(outcome="Refused", reason="RevisionRefused", message=report.one_line())
-        return _Found(outcome="Unreachable", reason="RepositoryUnreachable", message=report.one_line())
+            return _Found(outcome="Refused", reason=reasons.REVISION_REFUSED, message=report.one_line())
+        return _Found(outcome="Unreachable", reason=reasons.REPOSITORY_UNREACHABLE, message=report.one_line())
     return _accepted(report, revisions, spec, now=now)
 
 
@@ -136,7 +136,7 @@ def _accepted(
     if pinned is not None:
         return _Found(
             outcome="Refused",
-            reason="RevisionChanged",
+            reason=reasons.REVISION_CHANGED,
             message=f"Revision {report.revision} has another manifest than before ({report.manifest_digest[:12]}..., "
             f"pinned is {pinned[:12]}...): it was changed after it was published. Publish a new revision.",
         )
@@ -144,7 +144,7 @@ def _accepted(
     if known and report.revision < max(known) and not named:
         return _Found(
             outcome="Refused",
-            reason="RevisionWentBack",
+            reason=reasons.REVISION_WENT_BACK,
             message=f"The repository says revision {report.revision}, and revision {max(known)} was published before. "
             f"Publish a new revision, or set spec.pinnedRevision to go back.",
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from edgefolio.specification.cluster import Rollout
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.portfolio_status import RolloutStatus
+from edgefolio_operator import reasons
 from edgefolio_operator.messages import listed
 
 
@@ -129,10 +130,10 @@ def _failure(watched: Sequence[Member], revision: int, *, began: float, analysed
     # Endpoints remember their last failure: one from before this wave says nothing about it.
     broken = [member.name for member in watched if member.failed_revision == revision and member.failed_at >= began]
     if broken:
-        return "LoadFailed", f"Revision {revision} could not be served by {listed(broken)}."
+        return reasons.LOAD_FAILED, f"Revision {revision} could not be served by {listed(broken)}."
     missing = [member.name for member in watched if analysed and member.objectives_met is False]
     if missing:
-        return "ObjectivesNotMet", f"With revision {revision} {listed(missing)} missed the objectives."
+        return reasons.OBJECTIVES_NOT_MET, f"With revision {revision} {listed(missing)} missed the objectives."
     return None
 
 

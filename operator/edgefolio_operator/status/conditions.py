@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from edgefolio.specification.conditions import Condition, ConditionValue, with_condition
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
+from edgefolio_operator import reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,14 @@ def conditions_of(facts: Facts, *, before: Sequence[Condition], now: float) -> t
     found = {
         "Ready": _ready(facts),
         "Reconciling": _reconciling(facts),
-        "Stalled": ("True", *facts.terminal) if facts.terminal else _quiet("NothingToMend"),
-        "Making": _yes("JobRunning", "A Job makes a revision.") if facts.making else _quiet("NoJobRunning"),
+        "Stalled": ("True", *facts.terminal) if facts.terminal else _quiet(reasons.NOTHING_TO_MEND),
+        "Making": _yes(reasons.JOB_RUNNING, "A Job makes a revision.")
+        if facts.making
+        else _quiet(reasons.NO_JOB_RUNNING),
         "ObjectivesMet": _objectives_met(facts),
-        "ObjectivesAccepted": _no("ObjectiveIgnored", "; ".join(facts.issues))
+        "ObjectivesAccepted": _no(reasons.OBJECTIVE_IGNORED, "; ".join(facts.issues))
         if facts.issues
-        else _yes("Accepted", ""),
+        else _yes(reasons.ACCEPTED, ""),
         "Degraded": _degraded(facts),
         **facts.informational,
     }
@@ -80,64 +83,67 @@ def _ready(facts: Facts) -> ConditionValue:
         if facts.terminal:
             return _no(*facts.terminal)
         if facts.making:
-            return _no("Making", "The first revision is being made.")
+            return _no(reasons.MAKING, "The first revision is being made.")
         if facts.repository:
             return _no(*facts.repository)
         if facts.waits_for_others:
-            return _no("WaitingForRevision", "No revision is published in the repository yet.")
-        return _no("NoRevision", "No revision is published yet.")
+            return _no(reasons.WAITING_FOR_REVISION, "No revision is published in the repository yet.")
+        return _no(reasons.NO_REVISION, "No revision is published yet.")
     if counts is None:
-        return "Unknown", "EndpointsUnknown", "The endpoints were not counted yet."
+        return "Unknown", reasons.ENDPOINTS_UNKNOWN, "The endpoints were not counted yet."
     needed = needed_endpoints(counts.total, facts.min_available_percent)
     serving = f"{counts.available} of {counts.total} endpoints serve a verified variant"
     if counts.available < needed:
-        return _no("EndpointsUnavailable", f"{serving}; {needed} are needed.")
+        return _no(reasons.ENDPOINTS_UNAVAILABLE, f"{serving}; {needed} are needed.")
     if counts.total == 0:
         if not facts.endpoints_settled:
-            return _no("EndpointsStarting", "The endpoints are starting.")
-        return _yes("NoEndpoints", f"Revision {facts.revision} is published; no node is asked to serve it.")
-    return _yes("Serving", f"{serving}.")
+            return _no(reasons.ENDPOINTS_STARTING, "The endpoints are starting.")
+        return _yes(reasons.NO_ENDPOINTS, f"Revision {facts.revision} is published; no node is asked to serve it.")
+    return _yes(reasons.SERVING, f"{serving}.")
 
 
 def _reconciling(facts: Facts) -> ConditionValue:
     if facts.terminal and not facts.revision:
-        return _quiet("Stalled")
+        return _quiet(reasons.STALLED)
     if not facts.revision:
-        return _yes("FirstMaking" if facts.making else "WaitingForRevision", "No revision is published yet.")
+        return _yes(
+            reasons.FIRST_MAKING if facts.making else reasons.WAITING_FOR_REVISION, "No revision is published yet."
+        )
     rollout = facts.rollout
     if rollout is not None and rollout.phase == "Progressing":
-        return _yes("RollingOut", f"Endpoints go to revision {rollout.revision}.")
+        return _yes(reasons.ROLLING_OUT, f"Endpoints go to revision {rollout.revision}.")
     if not facts.endpoints_settled:
-        return _yes("EndpointsStarting", "Endpoints are starting.")
-    return _quiet("Settled")
+        return _yes(reasons.ENDPOINTS_STARTING, "Endpoints are starting.")
+    return _quiet(reasons.SETTLED)
 
 
 def _objectives_met(facts: Facts) -> ConditionValue:
     counts = facts.counts
     if counts is None or not counts.total:
-        return "Unknown", "NoEndpoints", ""
+        return "Unknown", reasons.NO_ENDPOINTS, ""
     missed = counts.total - counts.meeting_objectives - facts.objectives_unknown
     text = f"{counts.meeting_objectives} of {counts.total} endpoints meet their objectives"
     if missed:
-        return _no("ObjectivesNotMet", f"{text}, {missed} do not.")
+        return _no(reasons.OBJECTIVES_NOT_MET, f"{text}, {missed} do not.")
     if facts.objectives_unknown:
-        return "Unknown", "MissingMetrics", f"{text}, of {facts.objectives_unknown} it is not known."
-    return _yes("ObjectivesMet", f"{text}.")
+        return "Unknown", reasons.MISSING_METRICS, f"{text}, of {facts.objectives_unknown} it is not known."
+    return _yes(reasons.OBJECTIVES_MET, f"{text}.")
 
 
 def _degraded(facts: Facts) -> ConditionValue:
     counts, rollout = facts.counts, facts.rollout
     if rollout is not None and rollout.phase in ("RolledBack", "Paused"):
-        return _yes(f"Rollout{rollout.phase}", rollout.message)
+        return _yes(reasons.ROLLOUT_PHASES[rollout.phase], rollout.message)
     if facts.terminal and facts.revision:
-        return _yes("MakingFailed", f"Revision {facts.revision} serves on. {facts.terminal[1]}")
+        return _yes(reasons.MAKING_FAILED, f"Revision {facts.revision} serves on. {facts.terminal[1]}")
     if facts.repository and facts.revision:
         return _yes(facts.repository[0], f"Revision {facts.revision} serves on. {facts.repository[1]}")
     if counts is not None and counts.available < counts.total:
         return _yes(
-            "EndpointsUnavailable", f"{counts.total - counts.available} of {counts.total} endpoints do not serve."
+            reasons.ENDPOINTS_UNAVAILABLE,
+            f"{counts.total - counts.available} of {counts.total} endpoints do not serve.",
         )
-    return _quiet("AsExpected")
+    return _quiet(reasons.AS_EXPECTED)
 
 
 def _yes(reason: str, message: str) -> ConditionValue:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from edgefolio.decision.types import Reason
 from edgefolio.specification.conditions import Condition, truncated
 from edgefolio.specification.portfolio_status import PortfolioStatus
+from edgefolio_operator import reasons
 from edgefolio_operator.endpoints.assignment import Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
@@ -49,12 +50,12 @@ def events_of(
     for entry in after.revisions:
         if entry.number not in known:
             text = f"Revision {entry.number} with {len(entry.variants)} variants is published."
-            events.append(Event(reason="Published", message=text))
+            events.append(Event(reason=reasons.PUBLISHED, message=text))
     old, new = before.rollout, after.rollout
     if new is not None and (old is None or (old.revision, old.phase) != (new.revision, new.phase)):
         warning = new.phase in ("RolledBack", "Paused")
         message = new.message or f"The rollout of revision {new.revision} is {new.phase.lower()}."
-        events.append(Event(reason=f"Rollout{new.phase}", message=message, warning=warning))
+        events.append(Event(reason=reasons.ROLLOUT_PHASES[new.phase], message=message, warning=warning))
     if after.last_failure != before.last_failure and after.last_failure is not None:
         events.append(Event(reason=after.last_failure.reason, message=after.last_failure.message, warning=True))
     events += _of_conditions(before, after)
@@ -76,7 +77,7 @@ def events_of_making(making: MakingPlan) -> tuple[Event, ...]:
     if not making.lost:
         return ()
     text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."
-    return (Event(reason="PodLost", message=text, warning=True),)
+    return (Event(reason=reasons.POD_LOST, message=text, warning=True),)
 
 
 def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Event]:
@@ -94,7 +95,7 @@ def _of_decision(endpoint: Endpoint, assignment: Assignment) -> list[Event]:
     spec, told = assignment.spec, endpoint.spec
     before = told.target_variant if told is not None else None
     if spec.target_variant not in (None, before):
-        reason = spec.reason or "Switch"
+        reason = spec.reason or reasons.SWITCH
         step = f"{before} -> {spec.target_variant}" if before is not None else f"{spec.target_variant} is to serve"
         events = [Event(reason=reason, message=truncated(f"{step}. {spec.message}"), endpoint=spec.pod_name)]
         if before is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edgefolio.specification.conditions import ConditionValue
+from edgefolio_operator import reasons
 from edgefolio_operator.cluster_state.resource_usage import Usage
 from edgefolio_operator.endpoints.adoption_preflight import incompatible, remedy
 from edgefolio_operator.endpoints.resource_view import ResourceView
@@ -51,9 +52,9 @@ def node_metrics_available(
 ) -> ConditionValue:
     """Whether the usage of the endpoints' ``nodes`` is known; the message names no ages, which always change."""
     if not reads_nodes or usage.nodes is None:
-        return "False", "SourceUnavailable", NAMESPACED
+        return "False", reasons.SOURCE_UNAVAILABLE, NAMESPACED
     if not usage.asked:
-        return "Unknown", "NotAskedYet", "metrics.k8s.io was not asked yet."
+        return "Unknown", reasons.NOT_ASKED_YET, "metrics.k8s.io was not asked yet."
     wanted = sorted(set(nodes))
     samples = {name: usage.nodes.get(name) for name in wanted}
     missing = [name for name, sample in samples.items() if sample is None]
@@ -64,23 +65,23 @@ def node_metrics_available(
     ]
     rest = "Decisions rest on what the agents report."
     if usage.problem and len(missing) + len(stale) == len(wanted):
-        return "False", "SourceUnavailable", f"{usage.problem} {rest}"
+        return "False", reasons.SOURCE_UNAVAILABLE, f"{usage.problem} {rest}"
     if not wanted:
-        return "True", "MetricsFresh", ""
+        return "True", reasons.METRICS_FRESH, ""
     if missing or stale:
         lacking = listed(missing + stale)
-        return "False", "MetricsStale", f"There is no sample of the last {stale_after:g} s of {lacking}. {rest}"
-    return "True", "MetricsFresh", ""
+        return "False", reasons.METRICS_STALE, f"There is no sample of the last {stale_after:g} s of {lacking}. {rest}"
+    return "True", reasons.METRICS_FRESH, ""
 
 
 def conflicted(lost: Mapping[str, PortfolioKey]) -> ConditionValue:
     """Whether older portfolios own pods that this one claims, too."""
     if not lost:
-        return "False", "NoConflict", ""
+        return "False", reasons.NO_CONFLICT, ""
     winners = listed([display_name(key) for key in sorted(set(lost.values()))])
     return (
         "True",
-        "PodClaimed",
+        reasons.POD_CLAIMED,
         f"{winners}, which is older, claims {listed(sorted(lost))} as well and has it. "
         "Narrow serving.adopt.selector of one of them, or delete one.",
     )
@@ -89,10 +90,10 @@ def conflicted(lost: Mapping[str, PortfolioKey]) -> ConditionValue:
 def compatible(pods: Sequence[Object], *, mode: str) -> ConditionValue:
     """Whether the pods that are to be adopted carry what the agent needs."""
     if mode != "Adopt":
-        return "True", "Managed", ""
+        return "True", reasons.MANAGED, ""
     faults = incompatible(pods)
     if faults:
-        return "False", "PartsMissing", remedy(faults, total=len(pods))
+        return "False", reasons.PARTS_MISSING, remedy(faults, total=len(pods))
     if not pods:
-        return "Unknown", "NoPods", "No pod carries the labels of serving.adopt.selector."
-    return "True", "Adopted", ""
+        return "Unknown", reasons.NO_PODS, "No pod carries the labels of serving.adopt.selector."
+    return "True", reasons.ADOPTED, ""

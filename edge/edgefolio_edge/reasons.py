@@ -1,0 +1,31 @@
+"""Reasons of an endpoint's conditions and of its last failure; those of a decision are in :mod:`edgefolio.decision`."""
+
+from __future__ import annotations
+
+# Ready
+SERVING = "Serving"
+NOTHING_SYNCED = "NothingSynced"
+NOTHING_SERVED = "NothingServed"
+SERVER_UNREACHABLE = "ServerUnreachable"
+SERVER_DEAD = "ServerDead"
+
+# Synced
+VERIFIED = "Verified"
+FETCHING = "Fetching"
+NOTHING_PUBLISHED = "NothingPublished"
+REFUSED = "Refused"
+UNREACHABLE = "Unreachable"
+INSUFFICIENT_STORAGE = "InsufficientStorage"
+
+# ObjectivesMet
+MET = "Met"
+NOT_KNOWN = "NotKnown"
+
+# Autonomous
+CUT_OFF = "CutOff"
+CONNECTED = "Connected"
+
+# lastFailure
+LOAD_FAILED = "LoadFailed"
+RESTART_NEEDED = "RestartNeeded"
+REVISION_REFUSED = "RevisionRefused"
