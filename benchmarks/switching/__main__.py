@@ -29,12 +29,13 @@ from edgefolio.manifest import Manifest
 from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.triton_configuration import BACKEND
 from edgefolio_edge.observation.memory import processes_memory
 from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.server import ServerSettings, TritonServer
 from edgefolio_edge.triton.switcher import Placement, Switcher
-from edgefolio_edge.triton.wheel import BACKEND, TRITON_VERSION
+from edgefolio_edge.triton.wheel import TRITON_VERSION
 
 VARIANTS = 4
 PLAIN_BACKEND = Path(__file__).parent / "plain_backend.py"

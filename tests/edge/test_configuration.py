@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from edgefolio.manifest import Manifest, TensorSignature
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.triton.configuration import as_json, as_text, configuration_of, is_text_of
+from edgefolio_edge.models.triton_configuration import as_json, as_text, configuration_of, is_text_of
 
 
 @pytest.fixture(scope="module")

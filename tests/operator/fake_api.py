@@ -17,13 +17,14 @@ Place = tuple[str, str, str, str]
 class FakeApi(Api):
     """The operator's own client, with a dictionary in the place of the connection.
 
-    ``hangs`` says which writes never end.
+    ``hangs`` says which writes never end, ``delays`` how long a list with a selector takes.
     """
 
     def __init__(self) -> None:
         super().__init__(Access(lambda: Credentials(server="", namespace="system", tls=None, token=None)))
         self.objects: dict[Place, Object] = {}
         self.hangs: Callable[[str], bool] = lambda _path: False
+        self.delays: Callable[[str], float] = lambda _selector: 0.0
         self.written: list[str] = []
         self._version = 0
         self._watches: list[tuple[Place, str, asyncio.Queue[tuple[str, Object]]]] = []
@@ -77,7 +78,9 @@ class FakeApi(Api):
             return {"major": "1", "minor": "33"}
         place = _place(path)
         if method == "GET":
-            return self._read(place, (params or {}).get("labelSelector", ""))
+            selector = (params or {}).get("labelSelector", "")
+            await asyncio.sleep(self.delays(selector))
+            return self._read(place, selector)
         if self.hangs(path):
             await asyncio.Event().wait()
         self.written.append(f"{method} {path}")

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from edgefolio_operator.kube.cache import Change, ObjectCache, strip_unread_fields
+from edgefolio_operator.kube.cache import DELETIONS, Change, ObjectCache, strip_unread_fields
 
 
 def thing(name: str, version: int, **fields: Any) -> dict[str, Any]:
@@ -26,6 +26,29 @@ def test_an_older_version_does_not_come_back() -> None:
     assert versions(store) == {"a": "7"}
     store.put(thing("a", 5, uid="another"))
     assert versions(store) == {"a": "5"}
+
+
+def test_the_late_answer_to_a_write_does_not_bring_back_what_was_deleted() -> None:
+    cache = ObjectCache()
+    cache.put(thing("a", 7))
+    cache.delete(thing("a", 9))
+    cache.put(thing("a", 8))
+    assert versions(cache) == {}
+    cache.put(thing("a", 10, uid="another"))
+    assert versions(cache) == {"a": "10"}
+    # The list of a server that was restored from a backup begins anew.
+    cache.delete(thing("a", 11))
+    cache.replace([])
+    cache.put(thing("a", 3))
+    assert versions(cache) == {"a": "3"}
+
+
+def test_what_is_remembered_of_deleted_objects_is_bounded() -> None:
+    cache = ObjectCache()
+    for version in range(1, 3 * DELETIONS):
+        cache.put(thing(f"a-{version}", 2 * version))
+        cache.delete(thing(f"a-{version}", 2 * version + 1))
+    assert len(cache._deleted) <= DELETIONS
 
 
 def test_a_list_replaces_all_but_what_was_written_while_it_was_read() -> None:

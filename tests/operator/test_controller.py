@@ -160,6 +160,24 @@ def test_a_pod_goes_to_the_oldest_claimant_and_to_the_next_when_that_is_gone() -
     run(cluster, work)
 
 
+def test_pods_that_a_changed_selector_no_longer_finds_are_let_go() -> None:
+    async def work() -> None:
+        cluster.pod("shared", {"app": "x", "edgefolio.dev/portfolio": "young"})
+        cluster.add("young", created="2027-01-02T00:00:00Z")
+        cluster.api.remove("/api/v1/namespaces/models/pods/young-pod")
+        cluster.add("old", adopts="x")
+        await until(lambda: "PodClaimed" in conditions(cluster, "young"))
+        cluster.api.delays = lambda selector: 1.0 if selector == "app=none" else 0.0
+        portfolio = copy.deepcopy(cluster.api.find("modelportfolios", "old"))
+        portfolio["spec"]["serving"]["adopt"] = {"selector": {"matchLabels": {"app": "none"}}}
+        cluster.api.put(f"{OURS}/modelportfolios/old", portfolio)
+        # The new list comes later than the next plans, and is empty: no change of a pod follows it.
+        await until(lambda: cluster.told("young") == 20)
+
+    cluster = Cluster()
+    run(cluster, work)
+
+
 def conditions(cluster: Cluster, name: str) -> set[str]:
     status = cluster.api.find("modelportfolios", name).get("status", {})
     return {entry["reason"] for entry in status.get("conditions", ())}

@@ -108,6 +108,47 @@ def test_only_the_entry_that_is_not_understood_is_lost() -> None:
     assert found.endpoints is not None
 
 
+@pytest.mark.parametrize("change", [{"outcome": "NewOutcome"}, {"outcome": None, "name": 7}, {"specificationHash": {}}])
+def test_a_making_is_not_run_again_because_its_outcome_is_not_understood(change: dict[str, Any]) -> None:
+    site = Site().served()
+    site.jobs.clear()  # their time to live is over
+    site.portfolio["status"]["job"] |= change
+    for _ in range(3):
+        site.cycle()
+    assert not site.jobs
+    status = PortfolioStatus.model_validate(site.portfolio["status"])
+    assert status.job is not None
+    assert status.job.outcome == "Succeeded"
+    assert status.current_revision == 1
+    site.edit(seed=8)
+    site.cycle()
+    assert len(site.jobs) == 1, "another making is run"
+
+
+def test_a_making_without_a_revision_whose_outcome_is_not_understood_waits_for_the_user() -> None:
+    site = Site()
+    site.cycle()
+    site.jobs.clear()
+    site.portfolio["status"]["job"]["outcome"] = "NewOutcome"
+    for _ in range(3):
+        site.cycle()
+    assert not site.jobs
+    assert "make-requested-at" in site.portfolio["status"]["job"]["message"]
+    site.portfolio["metadata"]["annotations"]["edgefolio.dev/make-requested-at"] = "now"
+    site.cycle()
+    assert len(site.jobs) == 1
+
+
+def test_a_job_that_runs_is_watched_though_its_entry_is_not_understood() -> None:
+    site = Site()
+    site.cycle()
+    before = list(site.jobs)
+    site.portfolio["status"]["job"]["outcome"] = "NewOutcome"
+    site.cycle()
+    assert site.portfolio["status"]["job"]["outcome"] == "Running"
+    assert list(site.jobs) == before
+
+
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), value=st.sampled_from(["NewWord", "", {"newer": "shape"}, ["newer"], 10**12, None]))
 def test_no_field_of_another_version_unassigns_an_endpoint(data: st.DataObject, value: Any) -> None:

@@ -13,6 +13,7 @@ from shared_node import MEBIBYTE, NOW, REVISION, endpoint, serving, spec
 from edgefolio.contract.endpoint_report import report_of_decision
 from edgefolio.decision.types import State
 from edgefolio.specification.conditions import time_seconds, time_text
+from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.endpoints.memory_reservations import (
     DONE_SECONDS,
     LOAD_SECONDS,
@@ -21,9 +22,18 @@ from edgefolio_operator.endpoints.memory_reservations import (
     Reservations,
     promises_of,
 )
-from edgefolio_operator.reconcilers.endpoint import standing_promises
+from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.reconcilers.endpoint import assign_all, standing_promises
 
 KEY = ("models", "pod-a")
+PORTFOLIO = ModelPortfolio.model_validate(
+    {
+        "apiVersion": "edgefolio.dev/v1alpha1",
+        "kind": "ModelPortfolio",
+        "metadata": {"name": "digits", "namespace": "models"},
+        "spec": {"repository": {"uri": "s3://bucket/portfolios"}, "serving": {"modelName": "digits"}},
+    }
+)
 
 
 def promised(
@@ -76,6 +86,26 @@ def test_an_order_that_nobody_carries_out_does_not_block_for_ever() -> None:
     told = promised("dense", "small")
     late = NOW + PATIENCE_SECONDS + 1
     assert taken(promised("dense", "small", before=told, now=late), seen_at=late, now=late) == 0
+
+
+def test_patience_with_an_order_begins_when_it_is_written() -> None:
+    """Writes are refused for longer than an order is waited for; the order that arrives then is a new one."""
+    members = [endpoint("pod-a", None, serving(None))]
+    promises: tuple[Promise, ...] = ()
+    for now in (NOW, NOW + PATIENCE_SECONDS / 2, NOW + PATIENCE_SECONDS + 1):
+        ((assignment,), promises) = assign_all(
+            PORTFOLIO,
+            members,
+            revisions=[REVISION],
+            assigned_revisions={"pod-a": 1},
+            states={},
+            resources=ResourceView(reservations=Reservations.of(promises)),
+            epoch=1,
+            now=now,
+        )
+        assert assignment.spec.target_variant is not None
+        assert taken(promises, seen_at=now, now=now) > 0
+    assert [promise.since for promise in promises] == [NOW + PATIENCE_SECONDS + 1]
 
 
 def test_a_load_under_way_counts_when_the_order_changes() -> None:

@@ -20,9 +20,9 @@ from edgefolio.decision.types import ServerState
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import backend_probe
+from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError
-from edgefolio_edge.triton.configuration import configuration_of
 from edgefolio_edge.triton.processes import stub_of_version
 from edgefolio_edge.triton.switcher import Switcher
 

@@ -25,7 +25,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, 
 from edgefolio.repository import Repository
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_edge.models.probe import backend_probe
-from edgefolio_edge.triton.configuration import as_text, configuration_of, is_text_of
+from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
 
 FIELD = "--state-dir"
 _BLOCK_BYTES = 4096

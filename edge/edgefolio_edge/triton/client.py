@@ -17,7 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from edgefolio.errors import EdgefolioError
-from edgefolio_edge.triton.configuration import as_json
+from edgefolio_edge.models.triton_configuration import as_json
 
 #: The protocols that only the holder of the key may use; inference, health, metadata and statistics stay open.
 RESTRICTED_PROTOCOLS = ("model-repository", "model-config", "shared-memory", "trace", "logging")

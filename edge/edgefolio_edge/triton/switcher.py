@@ -16,8 +16,8 @@ from edgefolio.errors import IntegrityError
 from edgefolio.manifest import Manifest, Variant
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
+from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.triton.client import LOAD_SECONDS, ControlError, TritonControl
-from edgefolio_edge.triton.configuration import configuration_of
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0

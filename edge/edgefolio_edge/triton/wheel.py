@@ -14,14 +14,13 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from edgefolio.errors import UserError
+from edgefolio_edge.models.triton_configuration import BACKEND
 from edgefolio_edge.triton.libpython import require_libpython
 
 WHEEL = "nvidia-pytriton"
 WHEEL_VERSION = "0.7.0"
 #: The Triton inside that wheel, and the oldest one that this code was tried with.
 TRITON_VERSION = "2.51.0"
-#: Name of our Python-based backend. NVIDIA's C++ one has the same, so models and configurations fit both.
-BACKEND = "onnxruntime"
 STUB = "triton_python_backend_stub"
 
 

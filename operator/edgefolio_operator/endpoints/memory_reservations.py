@@ -142,14 +142,16 @@ def promises_of(
     revisions: Mapping[int, RevisionStatus],
     before: Sequence[Promise],
     now: float,
+    is_stored: bool = True,
 ) -> tuple[Promise, ...]:
     """The promises of ``endpoint`` under its order ``spec`` and its report ``status``.
 
     ``before`` are its promises of the last plan. After a restart there are none: then the reported time of the last
-    switch bounds how long samples may not show it.
+    switch bounds how long samples may not show it. Without ``is_stored`` the target is still to be written: the
+    patience with an order does not begin before it can be read.
     """
     active = (status.active_revision, status.active_variant)
-    told = (spec.revision.number if spec.revision is not None else None, spec.target_variant)
+    told = target_of(spec)
     done = [promise for promise in before if promise.done_at is not None and now - promise.done_at <= DONE_SECONDS]
     under_way = next((promise for promise in before if promise.done_at is None), None)
     if under_way is not None and under_way.is_of(*active):
@@ -165,11 +167,16 @@ def promises_of(
         # The previous order's variant may still be loading.
         peak = under_way.peak_bytes if now - under_way.since <= LOAD_SECONDS else 0
         if wanted is not None:
-            since = under_way.since if under_way.is_of(*told) else now
+            since = under_way.since if is_stored and under_way.is_of(*told) else now
             wanted = replace(wanted, since=since, peak_bytes=max(wanted.peak_bytes, peak))
         elif peak:
             wanted = under_way
     return (*done, wanted) if wanted is not None else tuple(done)
+
+
+def target_of(spec: EndpointSpecification) -> tuple[int | None, str | None]:
+    """Revision and variant that an endpoint is told to serve."""
+    return spec.revision.number if spec.revision is not None else None, spec.target_variant
 
 
 def _promise(

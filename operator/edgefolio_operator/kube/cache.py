@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from edgefolio_operator.kube.objects import Object, ObjectKey, object_key
 from edgefolio_operator.labels import GROUP
 
+#: Deleted objects whose version is remembered: an answer to a write is late by milliseconds, not by so many deletions.
+DELETIONS = 4096
+
 _Index = dict[tuple[str, ...], set[ObjectKey]]
 
 
@@ -49,20 +52,28 @@ class ObjectCache:
         self._objects: dict[ObjectKey, Object] = {}
         self._on_change = on_change
         self._transform = strip_unread_fields if transform is None else transform
+        #: The version of each of the last deletions, the oldest first.
+        self._deleted: dict[ObjectKey, int] = {}
         self._by_namespace: _Index = {}
         #: Index per requested label, by namespace and value.
         self._by_label: dict[str, _Index] = {}
 
     def put(self, thing: Object) -> None:
-        """Add or replace ``thing``, unless the cached one is as new."""
+        """Add or replace ``thing``, unless the cached one, or its deletion, is as new.
+
+        The answer to a write may come after the watch told of a deletion: what it brought back would stay for ever.
+        """
         held = self._objects.get(object_key(thing))
         version = _version(thing)
+        if held is None and version and version <= self._deleted.get(object_key(thing), 0):
+            return
         if held is None or _uid(held) != _uid(thing) or _version(held) < version or not version:
             self._set(object_key(thing), self._transform(thing))
 
     def delete(self, thing: Object) -> None:
         """Remove ``thing``, unless the cached one is newer: made again under the same name."""
         held = self._objects.get(object_key(thing))
+        self._note_deletion(object_key(thing), _version(thing))
         if held is not None and (not _version(thing) or _version(held) <= _version(thing)):
             self._set(object_key(thing), None)
 
@@ -74,7 +85,10 @@ class ObjectCache:
         listed = {object_key(thing): thing for thing in things}
         held = self._by_namespace.get((namespace,), ()) if namespace else self._objects
         newer = {key for key in held if version is not None and _version(self._objects[key]) > version}
+        if version is None:
+            self._deleted.clear()
         for key in set(held) - listed.keys() - newer:
+            self._note_deletion(key, version or 0)
             self._set(key, None)
         for key in listed.keys() - newer:
             known = self._objects.get(key)
@@ -107,6 +121,13 @@ class ObjectCache:
                 if (value := _labels(thing).get(label)) is not None:
                     index.setdefault((key[0], value), set()).add(key)
         return self._by_label[label]
+
+    def _note_deletion(self, key: ObjectKey, version: int) -> None:
+        if version:
+            self._deleted.pop(key, None)
+            self._deleted[key] = version
+            if len(self._deleted) > DELETIONS:
+                del self._deleted[next(iter(self._deleted))]
 
     def _set(self, key: ObjectKey, thing: Object | None) -> None:
         before = self._objects.pop(key, None)

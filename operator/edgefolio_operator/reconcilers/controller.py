@@ -152,11 +152,16 @@ class Controller:
         self._enqueue_all()
 
     def _index_claims(self) -> None:
+        unknown: set[PortfolioKey] = set()
         for key in self._unindexed:
             portfolio = self._informers.portfolios.get(key[1], key[0])
             if portfolio is not None:
-                self._enqueue(self._shared.claim(portfolio, self._informers.pods_of(portfolio)))
-        self._unindexed.clear()
+                pods = self._informers.pods_of(portfolio)
+                if pods is None:
+                    # Asked again: a list without pods, after a selector was changed, is no change of any pod.
+                    unknown.add(key)
+                self._enqueue(self._shared.claim(portfolio, pods))
+        self._unindexed = unknown
 
     def _snapshot(self, portfolio: Object) -> PortfolioSnapshot | None:
         """Snapshot of a portfolio; ``None`` while the pod claims of its namespace are not known."""

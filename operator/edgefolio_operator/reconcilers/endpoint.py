@@ -15,7 +15,7 @@ from edgefolio_operator.cluster_state.snapshot import Object, PortfolioSnapshot
 from edgefolio_operator.endpoints.adoption_preflight import incompatible
 from edgefolio_operator.endpoints.assignment import Assignment, assign
 from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
-from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise, Reservations, promises_of
+from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise, Reservations, promises_of, target_of
 from edgefolio_operator.endpoints.observation import ClusterView
 from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.kube.objects import has_ended, owner_reference
@@ -100,6 +100,7 @@ def assign_all(
             revisions=by_number,
             before=resources.reservations.promises.get(key, ()),
             now=now,
+            is_stored=endpoint.spec is not None and target_of(endpoint.spec) == target_of(assignment.spec),
         )
         reservations = reservations.after(key, own)
         assignments.append(assignment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,7 +41,13 @@ from edgefolio_operator.resources.daemonset import (
 from edgefolio_operator.resources.pruning_job import Images, build_job, build_specification
 from edgefolio_operator.resources.repository_jobs import build_check_job
 from edgefolio_operator.revisions.history import current_revision, kept_revisions
-from edgefolio_operator.revisions.pruning_job import MakingPlan, nothing_made, plan_making, terminal_error
+from edgefolio_operator.revisions.pruning_job import (
+    MakingPlan,
+    nothing_made,
+    plan_making,
+    terminal_error,
+    unreadable_job,
+)
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, plan_repository_check
 from edgefolio_operator.revisions.rollout import RolloutPlan, plan_rollout
 from edgefolio_operator.status.conditions import Facts, conditions_of
@@ -72,11 +79,7 @@ def plan_portfolio(
     owner = owner_reference(snapshot.portfolio)
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
     request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
-    making = (
-        plan_making(portfolio, request=request, last=before.job, jobs=jobs, now=now, progress=snapshot.progress)
-        if snapshot.repository_owner is None
-        else nothing_made(before.job, jobs)
-    )
+    making = _making(portfolio, snapshot, before, jobs=jobs, request=request, now=now)
     check = plan_repository_check(
         portfolio,
         uid=str(snapshot.portfolio["metadata"]["uid"]),
@@ -160,6 +163,26 @@ class _Findings:
     members: Sequence[Endpoint]
     assignments: Sequence[Assignment]
     resources: ResourceView
+
+
+def _making(
+    portfolio: ModelPortfolio,
+    snapshot: PortfolioSnapshot,
+    before: PortfolioStatus,
+    *,
+    jobs: Sequence[ObservedJob],
+    request: str,
+    now: float,
+) -> MakingPlan:
+    if snapshot.repository_owner is not None:
+        return nothing_made(before.job, jobs)
+    plan = partial(plan_making, portfolio, request=request, jobs=jobs, now=now, progress=snapshot.progress)
+    planned = plan(last=before.job)
+    if not planned.create or before.job is not None:
+        return planned
+    stored = (snapshot.portfolio.get("status") or {}).get("job")
+    last = unreadable_job(stored, planned, before.revisions)
+    return planned if last is None else plan(last=last)
 
 
 def _workload(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport
 from edgefolio.contract.making_key import making_key
@@ -96,6 +97,29 @@ def plan_making(
         revision=_published(current, now=now),
         key=key,
         request=request,
+    )
+
+
+def unreadable_job(stored: Any, planned: MakingPlan, revisions: Sequence[RevisionStatus]) -> JobStatus | None:
+    """What takes the place of a ``status.job`` that only another version can read, where a Job would be created.
+
+    A making is never run again because its outcome is not understood. ``None`` if the entry is about another making.
+    """
+    found = stored.get("specificationHash") if isinstance(stored, Mapping) else None
+    if not stored or planned.status is None or (isinstance(found, str) and found != planned.key):
+        return None
+    published = any(entry.specification_hash == planned.key for entry in revisions)
+    message = (
+        "status.job was written by another version and cannot be read, so that nothing is made again. "
+        f"To make anew, set the annotation {labels.MAKE_REQUESTED_ANNOTATION} to another value."
+    )
+    return planned.status.model_copy(
+        update={
+            "outcome": "Succeeded" if published else "Failed",
+            "start_time": None,
+            "message": "" if published else message,
+            "progress_percent": 100 if published else 0,
+        }
     )
 
 

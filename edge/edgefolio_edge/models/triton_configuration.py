@@ -12,7 +12,9 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from edgefolio.manifest import Manifest, TensorSignature
-from edgefolio_edge.triton.wheel import BACKEND
+
+#: Name of our Python-based backend. NVIDIA's C++ one has the same, so models and configurations fit both.
+BACKEND = "onnxruntime"
 
 
 def configuration_of(
