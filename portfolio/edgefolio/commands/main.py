@@ -29,7 +29,7 @@ A first round, on one machine:
 
   edgefolio run    -f examples/digits.yaml     # serve it; switch with the load
 
-Exit codes: 0 done, 1 failed, 2 the input needs mending (the message says how), 3 an accuracy floor nobody meets.
+Exit codes: 0 done, 1 failed, 2 bad input (the message gives the remedy), 3 no candidate meets the accuracy floor.
 """
 
 
