@@ -26,7 +26,7 @@ A first round:
 
 The kubeconfig, its login plug-ins and the namespace are those of kubectl.
 
-Exit codes: 0 done, 1 the API server cannot be asked or refuses, 2 the input needs mending (the message says how).
+Exit codes: 0 done, 1 the API server is unreachable or refuses, 2 bad input (the message gives the remedy).
 """
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from edgefolio.errors import UserError
 
-#: Ends the name of every unfinished file; readers never look at such names.
+#: Suffix of unfinished files, which readers ignore.
 PARTIAL_SUFFIX = ".partial"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -6,7 +6,7 @@ published (or the piece is made); 2 bad input, a retry would fail again; 143 ter
 1 anything else, and a retry may help.
 
 ``--work-uri`` names the place of the work directory in an object store: it is fetched at the start and kept up to date,
-so that another pod goes on where this one is lost. ``--pieces N`` makes one of N pieces alone, the one whose number is
+so that another pod resumes if this one is lost. ``--pieces N`` makes one of N pieces alone, the one whose number is
 in ``JOB_COMPLETION_INDEX``.
 """
 

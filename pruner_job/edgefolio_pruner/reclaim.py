@@ -1,7 +1,7 @@
 """Delete what a portfolio published: ``python -m edgefolio_pruner.reclaim REPOSITORY MODEL``.
 
 Run as a Job when a ModelPortfolio with ``reclaimPolicy: Delete`` is deleted. It deletes the revisions of this model and
-nothing else; killed and started again it goes on.
+nothing else; killed and restarted it resumes.
 """
 
 from __future__ import annotations

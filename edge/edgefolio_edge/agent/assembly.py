@@ -41,7 +41,7 @@ class RunOptions:
 
 
 def run_agent(options: RunOptions) -> None:
-    """Run until a signal. Raises :class:`UserError` for what a user must fix; then nothing is left running."""
+    """Run until a signal. Raises :class:`UserError`, with nothing left running."""
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     repository_uri = options.repository or specification.repository.uri
@@ -117,7 +117,7 @@ def _log_first_decision(
     state_directory: Path,
     reporter: Reporter,
 ) -> None:
-    """Log what an agent would serve first; nothing is started, nothing is written."""
+    """Log the first decision of an agent; starts and writes nothing."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
     decision, _ = decide(

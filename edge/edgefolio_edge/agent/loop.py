@@ -202,7 +202,7 @@ class Agent:
         return now - self._available_since < FIRST_SYNC_SECONDS
 
     def _served(self) -> ServedVersions | None:
-        """What the server serves; ``None`` if it does not answer."""
+        """The served versions; ``None`` if the server does not answer."""
         ready = self.server.ready_versions()
         if ready is None:
             return None
@@ -217,7 +217,7 @@ class Agent:
         return replace(observation, active_variant=served.name)
 
     def _act(self, decision: Decision, served: ServedVersions, manifest: Manifest) -> ServedVersions:
-        """Carry out a switch. Returns what is served after it."""
+        """Carry out a switch. Returns the versions served after it."""
         assert decision.target is not None
         target = Placement(manifest=manifest, variant=manifest.variant(decision.target))
         outcome: SwitchResult | None

@@ -50,7 +50,7 @@ class StateFile:
 
 
 class StatusFile:
-    """What the endpoint serves and why, for people who look into the state directory."""
+    """Status of the endpoint in the state directory, for people."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / STATUS_FILE

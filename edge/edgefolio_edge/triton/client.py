@@ -46,7 +46,7 @@ class AccessKey:
 
 
 class ControlError(EdgefolioError):
-    """A call to the server failed. ``unreachable`` tells a server that is gone from one that refused."""
+    """A call to the server failed. ``unreachable``: the server is gone, it did not refuse."""
 
     def __init__(self, message: str, *, unreachable: bool, timed_out: bool = False) -> None:
         self.unreachable = unreachable

@@ -299,6 +299,6 @@ def _arguments(
         "--disable-auto-complete-config",
         *(f"--{name}={value}" for name, value in options.items()),
         *(f"--metrics-config={entry}" for entry in metrics),
-        # Names the shared memory of our stubs, so that what a crash leaves is known to be ours.
+        # Prefix of our stubs' shared memory, which identifies remains of a crash as ours.
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
     ]

@@ -30,7 +30,7 @@ def explain(
     context: str | None = options.CONTEXT,
     kubeconfig: str | None = options.KUBECONFIG,
 ) -> None:
-    """Say which variant fits an endpoint now, what keeps each other one out, and what would have to change.
+    """Show which variant fits an endpoint now, what rules out each other, and what would have to change.
 
     It is the operator's own choice (the same code) for the endpoint's last report, once all waiting times are over;
     the waits are listed beneath. `edgefolio explain` does the same for conditions that you state.

@@ -55,7 +55,7 @@ class Informers:
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
-        # An operator of single namespaces may read neither nodes nor namespaces; annotations there say nothing then.
+        # An operator of single namespaces may read neither nodes nor namespaces; it ignores annotations there.
         self._nodes = None if namespaces else self._cache("v1", "nodes")
         self._spaces = None if namespaces else self._cache("v1", "namespaces")
         self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)

@@ -110,13 +110,13 @@ class ReservationLedger:
         return changed
 
     def remove(self, key: PortfolioKey) -> frozenset[str]:
-        """A portfolio is gone; returns the nodes where it held something."""
+        """Drop a deleted portfolio; returns the nodes where it held memory."""
         changed = self.record(key, ())
         del self._by_portfolio[key]
         return changed
 
     def reservations(self, key: PortfolioKey, *, nodes: Iterable[str]) -> Reservations:
-        """What the endpoints of ``key`` hold, and what others hold on ``nodes``."""
+        """Promises of the endpoints of ``key``, and of others on ``nodes``."""
         others = [
             promise
             for node in nodes

@@ -134,7 +134,7 @@ def _read(annotations: Mapping[str, str], level: Level, issues: list[Issue]) -> 
 
 
 def _parsed(field: str, text: str) -> Any:
-    """``text`` as the value of ``field``. Raises ValueError with what is wrong with it."""
+    """``text`` as the value of ``field``. Raises ValueError with the problem."""
     value: Any = text.strip()
     if ObjectivesSpecification.model_fields[field].annotation in (int, int | None):
         if not (value.isascii() and value.isdigit()):

@@ -78,7 +78,7 @@ class Api:
         return time.monotonic() - self._answered_at
 
     async def get(self, path: str, *, selector: str = "") -> Object:
-        """The object at ``path``, or a collection as it is, of what carries the labels of ``selector``."""
+        """The object or collection at ``path``, filtered by the labels of ``selector``."""
         return await self._request("GET", path, params={"labelSelector": selector} if selector else None)
 
     async def text(self, path: str, params: dict[str, str], *, longest_seconds: float) -> str:

@@ -32,7 +32,7 @@ _RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory":
 
 
 def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Object, images: Images) -> Object:
-    """The Job that checks what is published. It runs the agent's image where the endpoints run."""
+    """The Job that checks the repository. It runs the agent's image where the endpoints run."""
     spec, managed = portfolio.spec, portfolio.spec.serving.managed
     arguments = [str(localized(spec.repository.uri)), spec.serving.model_name]
     if spec.repository.manifest_digest is not None:

@@ -37,7 +37,7 @@ CONNECTION_SECONDS = 15
 DRAIN_SECONDS = 20
 #: Time for Triton to answer requests in flight.
 EXIT_SECONDS = 20
-#: The agent ends after Triton, in what is left.
+#: The agent ends after Triton, in the remaining time.
 GRACE_SECONDS = DRAIN_SECONDS + EXIT_SECONDS + 10
 #: A making takes hours, and Triton starts only with a variant: the agent is not killed while it waits.
 _A_MONTH = 30 * 86_400
@@ -45,7 +45,7 @@ _A_MONTH = 30 * 86_400
 _HUNG_SECONDS = 5
 #: Generous: under contention the probe is slow although Triton is healthy.
 _PROBE_SECONDS = 30
-#: Default requests of the agent: about what it uses when idle.
+#: Default requests of the agent: about its idle usage.
 _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
 
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"

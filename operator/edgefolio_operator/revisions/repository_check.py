@@ -128,7 +128,7 @@ def _judged(
 def _accepted(
     report: PublishedReport, revisions: Sequence[RevisionStatus], spec: PortfolioSpecification, *, now: float
 ) -> _Found:
-    """Take what is published, unless it contradicts what is known."""
+    """Accept the published revision unless it contradicts a known one."""
     known = {entry.number: entry.manifest_digest for entry in revisions}
     pinned = known.get(report.revision)
     if pinned == report.manifest_digest:

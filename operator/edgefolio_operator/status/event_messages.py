@@ -111,7 +111,7 @@ def _of_decision(endpoint: Endpoint, assignment: Assignment) -> list[Event]:
 def _new_issues(
     before: PortfolioStatus, after: PortfolioStatus, assignments: Sequence[Assignment]
 ) -> list[list[Issue]]:
-    """Per endpoint what the stored condition did not name; the condition is cut to size, and so is this."""
+    """Issues per endpoint that the stored (truncated) condition does not name."""
     old, new = _ignored(before.conditions), _ignored(after.conditions)
     if new == old:
         return [[] for _ in assignments]

@@ -1,4 +1,4 @@
-"""The ``edgefolio`` command line: finds the rooms' commands, and says which extra a room lacks."""
+"""The ``edgefolio`` command line: loads the rooms' commands and names missing extras."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ A first round, on one machine:
 
   edgefolio run    -f examples/digits.yaml     # serve it; switch with the load
 
-Exit codes: 0 done, 1 failed, 2 the input needs mending (the message says how), 3 an accuracy floor nobody meets.
+Exit codes: 0 done, 1 failed, 2 bad input (the message gives the remedy), 3 no candidate meets the accuracy floor.
 """
 
 
@@ -66,7 +66,7 @@ def _loaded(point: EntryPoint) -> Callable[..., int | None]:
 
 
 def _missing_extra(error: ModuleNotFoundError) -> EdgefolioError:
-    """Name the extra to install: the innermost room on the traceback is the one that lacks something."""
+    """Name the extra to install, that of the innermost room on the traceback."""
     extra = None
     traceback = error.__traceback__
     while traceback is not None:

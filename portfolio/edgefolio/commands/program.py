@@ -1,4 +1,4 @@
-"""What the project's command-line programs have in common: options, mistakes and exit codes, output line by line."""
+"""Base of the command-line programs: common options, errors and exit codes, line-buffered output."""
 
 from __future__ import annotations
 

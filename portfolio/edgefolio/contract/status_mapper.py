@@ -31,7 +31,7 @@ _LARGEST_DECIMAL = 999_999_999.0
 
 
 class _Form(NamedTuple):
-    """How a field is written into the status and read again; ``None`` leaves it as it is."""
+    """Encoder and decoder of a status field; ``None`` leaves the value unchanged."""
 
     write: Convert | None
     read: Convert | None

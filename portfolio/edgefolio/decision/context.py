@@ -1,4 +1,4 @@
-"""The context of the rules: the inputs of one decision, what is derived from them, and decisions as values."""
+"""The context of the rules: inputs of one decision, derived values, and constructors of decisions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
 
-#: What a rule decides, and the state to hand on.
+#: A rule's decision, and the next state.
 Outcome = tuple[Decision, State]
 
 

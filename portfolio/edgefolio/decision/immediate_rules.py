@@ -66,7 +66,7 @@ def memory_rule(context: RuleContext) -> Outcome | None:
     over_objective = maximum is not None and needed_bytes(active) > maximum
     if not over_objective and not over_limit:
         return _memory_pressure(context) if is_short_of_memory(context.observation) else None
-    # What is left of the headroom may be used to get out of it.
+    # The rest of the headroom may be used for the switch.
     smaller = [
         entry
         for entry in context.assessed(headroom_percent=0.0 if over_limit else headroom)
@@ -97,7 +97,7 @@ def _memory_pressure(context: RuleContext) -> Outcome | None:
     """The node is short of memory: the smallest variant that is accurate enough.
 
     In one step, since the kubelet keeps the condition for minutes whatever is done about it: step by step the endpoint
-    would load one variant after the other meanwhile. Nobody knows that this server is the cause, so that the accuracy
+    would load one variant after the other meanwhile. This server need not be the cause, so the accuracy
     minimum stays a floor.
     """
     active = context.known_active

@@ -83,7 +83,7 @@ def _largest_factor(entry: Assessment, conditions: Conditions, allowed: float) -
 
 
 def _floored(value: float) -> float:
-    """Two decimals, never more than ``value``: what is named as enough must be enough."""
+    """``value`` rounded down to two decimals: a stated limit must suffice."""
     return math.floor(value * 100) / 100
 
 

@@ -120,7 +120,7 @@ class Observation:
     traffic: TrafficWindow | None = None
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
-    #: ``None`` where nobody asked the cluster: on one machine, and by an agent.
+    #: ``None`` without cluster data: on one machine, and in an agent.
     node: NodeState | None = None
 
 
@@ -165,7 +165,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the core expects of one variant now, and whether it may be taken.
+    """Prediction for one variant, and whether it may be taken.
 
     ``p95_milliseconds`` is ``None`` where the variant could not keep up (no p95 exists) or nothing is known;
     ``verdict`` is one clause for people.

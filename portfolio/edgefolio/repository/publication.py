@@ -104,7 +104,7 @@ class Publication:
 
         The draft's own revision number has no meaning. The same content as the current revision's is not published
         twice (missing or damaged files of it are put back). Revisions older than the newest ``history_limit`` are
-        removed, but never the current one or one ``in_use``. ``on_step`` is told each step that was done.
+        removed, but never the current one or one ``in_use``. ``on_step`` is called after each step.
 
         Raises :class:`UserError` if a file is not the draft's or the repository cannot be written; whatever was current
         before is current then.

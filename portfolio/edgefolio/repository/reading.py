@@ -69,7 +69,7 @@ class Repository:
     def manifest(self, model: str, revision: int, *, sha256: str | None = None) -> Manifest:
         """The manifest of ``revision``, its bytes compared with the digest ``sha256`` where one is given.
 
-        Raises :class:`UserError` if there is no such revision, :class:`IntegrityError` if it is not what it should be:
+        Raises :class:`UserError` if there is no such revision, :class:`IntegrityError` if it is wrong:
         another digest, schema version, model or revision, or a variant's path that leaves the repository.
         """
         path = layout.manifest_path(model, revision)
@@ -126,7 +126,7 @@ class Repository:
     ) -> Path:
         """Download the variant's file to ``destination``, which exists only once size and digest are verified.
 
-        An interrupted transfer goes on where it stopped. A file that is already there with the right digest is kept.
+        An interrupted transfer is resumed. A file that is already there with the right digest is kept.
         ``may_go_on`` is polled; once it is false, :class:`~edgefolio.repository.fetching.TransferStopped`
         is raised. Raises :class:`IntegrityError` if the bytes are not the manifest's (nothing of them is left), and
         :class:`UserError` if the repository cannot be read or the disk is full.

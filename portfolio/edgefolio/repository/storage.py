@@ -26,7 +26,7 @@ class Storage(Protocol):
         """All bytes at ``path``, at most ``maximum_bytes + 1`` of them; ``None`` if there is no such object."""
 
     def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
-        """A stream from ``offset`` on, that asks for so many bytes before they are read. Raises FileNotFoundError."""
+        """A stream from ``offset`` on, with that much read-ahead. Raises FileNotFoundError."""
 
     def translated_errors(self, path: str = "") -> AbstractContextManager[None]:
         """Context for reads of the stream at ``path``: every failure of the place becomes a :class:`UserError`.

@@ -31,7 +31,7 @@ from edgefolio.specification.portfolio_status import Bytes
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
 
-#: A mean over requests: what is no number, since there were none, is held as 0.
+#: A mean over requests; NaN, for no requests, is stored as 0.
 MeanDecimal = Annotated[DecimalString, "mean"]
 #: A factor in percent: 1.25 is 125.
 FactorPercent = Annotated[int, Field(ge=1, le=1_000_000), "factor"]

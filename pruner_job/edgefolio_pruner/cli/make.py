@@ -29,11 +29,11 @@ def make(
 ) -> int:
     """Make a portfolio: train or take a model, prune it, prove, profile, select and publish.
 
-    It can be stopped at any time; started again with the same file it goes on and ends with the same variants.
+    It can be stopped at any time; restarted with the same file it resumes and ends with the same variants.
 
     Example: edgefolio make -f examples/digits.yaml --repository ./portfolios
 
-    Exit codes: 0 published; 2 the input needs mending; 3 no candidate meets the accuracy floor, so that the dense model
+    Exit codes: 0 published; 2 bad input; 3 no candidate meets the accuracy floor, so that the dense model
     alone was published.
     """
     portfolio = load_portfolio(file)

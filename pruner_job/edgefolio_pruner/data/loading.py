@@ -27,7 +27,7 @@ def load_data(
 ) -> DataBundle:
     """The data that ``specification`` names, in three disjoint parts.
 
-    Parts of their own win; what is missing is held out of the training data, stratified by class and drawn by
+    Given splits are used; missing ones are held out of the training data, stratified by class and drawn by
     ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
     over the training part.
     Raises :class:`UserError` for the field that is at fault.

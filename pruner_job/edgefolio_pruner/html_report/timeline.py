@@ -1,6 +1,6 @@
 """Timeline of a portfolio served under load, which a run adds to the report.
 
-Whoever drives the load (the demonstration, a soak test) writes one :class:`RunTimeline` as JSON; the report draws it.
+The load driver (the demonstration, a soak test) writes one :class:`RunTimeline` as JSON; the report draws it.
 All times are seconds from the start of the load they belong to, all latencies milliseconds as clients saw them.
 """
 

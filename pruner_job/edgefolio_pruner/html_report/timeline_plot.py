@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from edgefolio_pruner.html_report.drawing import ALERT, GRID, INK, MUTED, SHADE, colour_of, figure, quiet_axes, to_svg
 from edgefolio_pruner.html_report.timeline import TimelineLoad
 
-#: About so many letters of a phase's name fit across the whole figure.
+#: About how many letters of phase names fit across the figure.
 _LETTERS_ACROSS = 120
 
 

@@ -189,5 +189,5 @@ class CandidateMaker:
 
 
 def _stored_numbers(module: torch.nn.Module) -> int:
-    """Numbers in weights and running statistics: what the file holds, tied weights under each of their names."""
+    """Count of stored numbers: weights and running statistics, tied weights under each of their names."""
     return sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())

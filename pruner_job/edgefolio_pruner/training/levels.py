@@ -59,7 +59,7 @@ def train_levels(
 
     ``build`` gives the freshly initialised module, the same each time. With ``initial_state`` these weights are the
     dense model and are not trained further. Everything is kept in ``work_directory``: called again with equal arguments
-    it goes on where it was stopped, however that was, and ends with the same bits (same CPU, torch and threads); called
+    it resumes after any kind of stop and ends with the same bits (same CPU, torch and threads); called
     with other arguments it begins anew. Raises :class:`UserError` for a model without prunable layers, one that does
     not fit the data, settings that cannot work and training that diverges.
     """

@@ -29,7 +29,7 @@ FORMAT = 1
 def default_work_directory(portfolio: ModelPortfolio) -> Path:
     """``work/<name>-<digest>`` in the user's cache for Edgefolio; the digest is of the source, the data and the seed.
 
-    Other settings may change without losing what was trained: each result is filed under what it depends on.
+    Other settings may change without losing training: each result is keyed by its inputs.
     """
     spec = portfolio.spec.model_dump(mode="json", include={"source", "data", "seed"})
     return user_cache_path("edgefolio") / "work" / f"{portfolio.metadata.name}-{key_of(spec)[:12]}"

@@ -5,7 +5,7 @@
     <uri>/<slot>/objects/<sha256>       their bytes, never changed
 
 A later run trusts the index alone. It is written after the objects it names and with only the files
-that were whole at one instant, so it never holds a result without what the result rests on; and what is fetched is
+that were whole at one instant, so it never holds a result without its inputs; and downloads are
 compared with its digest, so a torn object is as good as none. A slot belongs to the run that took it last: a run whose
 node was lost, but that works on unseen, finds another owner in its index, changes nothing any more and stops.
 """
@@ -188,8 +188,8 @@ class WorkMirror:
     def _send_as_found(self, *, horizon: int | None) -> bool:
         """Send what changed before ``horizon`` (nanoseconds since the epoch), as it is found now.
 
-        ``False``, and no new index, if a file that the index holds is just being replaced: its old version may not fit
-        what else is sent, and its new one not what is not.
+        ``False``, and no new index, if an indexed file is just being replaced: its old version may not match the other
+        uploads, and its new one the files not uploaded yet.
         """
         found = dict(self._found())
         held = self._held.signatures
@@ -270,7 +270,7 @@ class WorkMirror:
             self._storage.delete(self._path(f"{_OBJECTS}/{digest}"))
 
     def _brought(self, slot: str, files: Mapping[str, _Entry]) -> Iterator[tuple[str, _Signature]]:
-        """Fetch ``files`` into the folder; those that are not what the index says are left out, to be made again."""
+        """Download ``files`` into the folder; those that fail verification are left out, to be made again."""
         for name, entry in files.items():
             path = self._folder / name
             try:

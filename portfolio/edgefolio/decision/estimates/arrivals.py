@@ -3,7 +3,7 @@
 A rate is *censored* where it shows the server's capacity, not the demand: when the server is saturated, and when the
 clients are a closed loop (each sends the next request after the answer), which shows when a switch makes requests
 faster and the rate follows while the number in flight stays. A censored rate is never taken as demand: other variants
-are predicted from the requests in flight. One client that asks again at once cannot be told from a steady stream until
+are predicted from the requests in flight. One client that asks again at once looks like a steady stream until
 a switch has shown the difference; till then it is taken for a stream, which holds the smaller variant.
 """
 

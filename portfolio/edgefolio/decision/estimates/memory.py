@@ -13,7 +13,7 @@ NODE_RESERVE_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryBounds:
-    """Bytes that may be used: by one variant in place of all loaded ones, and on top of what is loaded now.
+    """Usable bytes: by one variant in place of all loaded ones, and on top of those.
 
     ``None`` is unbounded. ``resident`` variants cost nothing more. While the node is short of memory nothing is loaded
     that needs more than ``largest_bytes``; ``extra_where`` says in a few words what sets ``extra_bytes``.
@@ -117,7 +117,7 @@ def mebibytes(amount: float | None) -> str:
 
 
 def _largest_under_pressure(observation: Observation, profiles: tuple[VariantProfile, ...]) -> float | None:
-    """While the node is short of memory: what the active variant needs, or the smallest where none is active."""
+    """Limit while the node is short of memory: the active variant's need, or the smallest's if none is active."""
     if not is_short_of_memory(observation) or not profiles:
         return None
     active = [needed_bytes(profile) for profile in profiles if profile.name == observation.active_variant]

@@ -24,7 +24,7 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _
 
 
 def encoded(value: Any) -> Any:
-    """``value`` (one of the decision's dataclasses, or what they hold) as what :mod:`json` writes."""
+    """``value`` (a dataclass of the decision, or its parts) as JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             to_camel(field.name): encoded(getattr(value, field.name))

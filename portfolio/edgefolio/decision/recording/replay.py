@@ -65,7 +65,7 @@ class Replay:
         return dict(Counter(step.decision.reason.value for step in self.steps).most_common())
 
     def differences(self) -> tuple[str, ...]:
-        """Where the replay departs from what the trace expects or recorded; empty when it does not."""
+        """Deviations of the replay from the trace's expected or recorded decisions."""
         found: list[str] = []
         if self.expected:
             seen = [ExpectedChange(at=step.at, decision=step.record) for step in self.changes]

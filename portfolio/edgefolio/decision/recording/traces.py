@@ -59,7 +59,7 @@ class ExpectedChange:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceCycle:
-    """One recorded cycle: what :func:`~edgefolio.decision.core.decide` was given, and what it decided."""
+    """One recorded cycle: the inputs of :func:`~edgefolio.decision.core.decide`, and its decision."""
 
     now: float
     observation: Observation
