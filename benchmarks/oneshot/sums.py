@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from edgefolio_pruner.architectures.resnet import ResNet
-from edgefolio_pruner.oneshot import prune_ladder
+from edgefolio_pruner.oneshot import prune_to_targets
 from edgefolio_pruner.refit import MomentAccumulator, Moments, SplitMoments, refit_columns
 
 WIDTHS = ((144, 16), (288, 32), (576, 64), (1152, 128), (2304, 256), (5760, 10))
@@ -77,7 +77,7 @@ def route() -> None:
     with torch.no_grad():
         module.train()(images)
     taken = seconds(
-        lambda: prune_ladder(module=module.eval(), calibration=images, macs_percents=(50,), seed=0, threads=1)
+        lambda: prune_to_targets(module=module.eval(), calibration=images, macs_percents=(50,), seed=0, threads=1)
     )
     print(f"ResNet-8 of width 32, half of the multiply-accumulates: {taken:.2f} s\n")
 

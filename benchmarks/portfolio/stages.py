@@ -21,7 +21,7 @@ from torch import nn
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.export import export_onnx
 from edgefolio_pruner.model_loading import build_architecture
-from edgefolio_pruner.oneshot import prune_ladder
+from edgefolio_pruner.oneshot import prune_to_targets
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.spatial import capture, compress
 from edgefolio_pruner.training import train_levels
@@ -128,7 +128,7 @@ class Run:
         """One variant per target by one call of the one-shot route; each variant's time is its share of the call's."""
         module = self.dense()
         started, cpu = time.perf_counter(), time.process_time()
-        results = prune_ladder(
+        results = prune_to_targets(
             module=module,
             calibration=torch.from_numpy(self.data.calibration(self.settings.calibration_samples, seed=self.seed)),
             macs_percents=macs_percents,

@@ -16,10 +16,10 @@ import yaml
 from kubernetes import client, config
 
 from edgefolio.errors import EdgefolioError, UserError
+from edgefolio.kubernetes.access import SERVICE_ACCOUNT
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_kubectl.object_lookup import nearest
-
-Object = Mapping[str, Any]
+from edgefolio_kubectl.views import Object
 
 MANAGER = "kubectl-edgefolio"
 GROUP, VERSION = API_VERSION.split("/")
@@ -174,8 +174,7 @@ def _connect(kubeconfig: str | None, context: str | None, namespace: str | None)
 def _service_account() -> tuple[str, Any] | None:
     try:
         config.load_incluster_config()
-        with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:  # noqa: PTH123
-            return file.read().strip(), client.ApiClient()
+        return (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip(), client.ApiClient()
     except (config.ConfigException, OSError):
         return None
 

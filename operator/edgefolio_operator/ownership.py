@@ -8,11 +8,11 @@ namespace and name sort first.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from edgefolio_operator import reasons
+from edgefolio_operator.kube.objects import Object
 
-Object = Mapping[str, Any]
 #: Namespace and name of a ModelPortfolio.
 PortfolioKey = tuple[str, str]
 Seniority = tuple[str, str, str, str]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.oneshot import OneShotResult, prune_ladder
+from edgefolio_pruner.oneshot import OneShotResult, prune_to_targets
 from edgefolio_pruner.oneshot import targets as ladder_module
 from edgefolio_pruner.oneshot.readers import least_channels
 from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST
@@ -24,7 +24,7 @@ NAMES = ("residual", "chain", "plain", "depthwise", "perceptron")
 
 
 def ladder(module: nn.Module, digits: Digits, *percents: int, seed: int = 0) -> tuple[OneShotResult, ...]:
-    return prune_ladder(module=module, calibration=digits.calibration, macs_percents=percents, seed=seed, threads=1)
+    return prune_to_targets(module=module, calibration=digits.calibration, macs_percents=percents, seed=seed, threads=1)
 
 
 def with_state(module: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
@@ -124,7 +124,7 @@ def test_the_module_and_the_number_of_threads_stay_as_they_were(trained: Trained
     module = trained("plain").train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     threads = torch.get_num_threads()
-    (result,) = prune_ladder(module=module, calibration=digits.calibration, macs_percents=(60,), seed=0, threads=2)
+    (result,) = prune_to_targets(module=module, calibration=digits.calibration, macs_percents=(60,), seed=0, threads=2)
     assert torch.get_num_threads() == threads
     assert module.training
     assert result.state.keys() == before.keys()
@@ -171,7 +171,7 @@ def test_progress_rises_to_one(trained: Trained, digits: Digits) -> None:
         assert message
         seen.append(fraction)
 
-    prune_ladder(
+    prune_to_targets(
         module=trained("chain"),
         calibration=digits.calibration,
         macs_percents=(70, 50),
@@ -242,6 +242,6 @@ def test_bad_input_is_one_clear_error(name: str, trained: Trained, digits: Digit
     else:
         module, field = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "spec.methods.oneShot"
     with pytest.raises(UserError) as caught:
-        prune_ladder(module=module, calibration=calibration, macs_percents=(percent,), seed=0, threads=1)
+        prune_to_targets(module=module, calibration=calibration, macs_percents=(percent,), seed=0, threads=1)
     assert caught.value.field == field
     assert caught.value.remedy

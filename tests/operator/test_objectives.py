@@ -40,7 +40,6 @@ def test_the_nearest_level_wins(nearest: Level) -> None:
         given_levels |= LEVELS[level]
     resolved = resolve(**given_levels)
     assert resolved.objectives.latency_p95_milliseconds == list(Level).index(nearest) + 1
-    assert resolved.origins == {"latency_p95_milliseconds": nearest}
     assert resolved.issues == ()
 
 
@@ -53,12 +52,6 @@ def test_each_field_comes_from_its_own_level() -> None:
     assert resolved.objectives == ObjectivesSpecification(
         latency_p95_milliseconds=20, min_accuracy_percent="88.0", max_memory="64Mi", network_latency_milliseconds=3
     )
-    assert resolved.origins == {
-        "latency_p95_milliseconds": Level.POD,
-        "min_accuracy_percent": Level.SPEC,
-        "max_memory": Level.SPEC,
-        "network_latency_milliseconds": Level.NAMESPACE,
-    }
 
 
 def test_an_override_that_names_no_network_latency_leaves_the_spec_s() -> None:
@@ -121,7 +114,8 @@ def test_tighten_only(annotations: dict[str, str], taken: bool) -> None:
     )
     resolved = resolve(spec=spec, annotation_policy="TightenOnly", node_annotations=annotations)
     field = ANNOTATIONS[next(iter(annotations)).partition("/")[2]]
-    assert resolved.origins[field] == (Level.NODE if taken else Level.SPEC)
+    node = resolve(spec=ObjectivesSpecification(), node_annotations=annotations).objectives
+    assert getattr(resolved.objectives, field) == getattr(node if taken else spec, field)
     assert [issue.reason for issue in resolved.issues] == ([] if taken else ["ObjectiveNotTightened"])
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgefolio.contract.job_report import FailureReport, PublishedReport, report_of_message
 from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio.specification.conditions import time_seconds
 from edgefolio_operator import labels
-
-Object = Mapping[str, Any]
+from edgefolio_operator.kube.objects import Object
 
 ENDED = ("Succeeded", "Failed")
 _STARTING = ("ContainerCreating", "PodInitializing")
@@ -99,7 +97,7 @@ def _may_own(job: Object, pod: Object) -> bool:
     return not owners or job["metadata"].get("uid") in owners
 
 
-def _ends(pod: Object) -> list[Mapping[str, Any]]:
+def _ends(pod: Object) -> list[Object]:
     """Terminated states of the container of ``pod``, the earlier one first."""
     return [
         state["terminated"]
@@ -110,7 +108,7 @@ def _ends(pod: Object) -> list[Mapping[str, Any]]:
     ]
 
 
-def _died(end: Mapping[str, Any]) -> str:
+def _died(end: Object) -> str:
     if report_of_message(str(end.get("message", ""))) is not None or not end.get("exitCode"):
         return ""
     return f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"

@@ -13,8 +13,7 @@ from typing import Any
 from edgefolio.contract.pod import AGENT_CONTAINER, TRITON_CONTAINER
 from edgefolio.specification.base import quantity
 from edgefolio.specification.conditions import time_seconds
-
-Object = Mapping[str, Any]
+from edgefolio_operator.kube.objects import Object
 
 #: Staleness in a sample's own windows, if that is longer than the setting: a source that samples once
 #: a minute is not stale after a minute. Capped at the last figure.

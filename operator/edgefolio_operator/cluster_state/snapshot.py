@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from edgefolio.contract.job_report import ProgressLine
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,11 @@ specification is checked: flags that an image sets itself are not seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from edgefolio.contract.pod import AGENT_CONTAINER, HEALTH_VOLUME, KEY_VOLUME, MODELS_VOLUME
 from edgefolio_operator import labels
-from edgefolio_operator.kube.objects import has_ended
+from edgefolio_operator.kube.objects import Object, has_ended
 from edgefolio_operator.messages import listed
-
-Object = Mapping[str, Any]
 
 COMPONENT = "manifests/components/adopt"
 #: Volumes that the agent shares with Triton, with their purpose.

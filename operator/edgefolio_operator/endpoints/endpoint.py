@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio_operator.endpoints.objectives import Level
-from edgefolio_operator.kube.objects import annotations_of, has_condition
+from edgefolio_operator.kube.objects import Object, annotations_of, has_condition
 from edgefolio_operator.revisions.rollout import Member
-
-Object = Mapping[str, Any]
 
 #: A pod this young that has never been Ready is starting, not broken.
 STARTING_SECONDS = 300.0

@@ -54,10 +54,9 @@ class Issue:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """The objectives of one endpoint, the level each set field came from, and rejected requests."""
+    """The objectives of one endpoint, and rejected requests."""
 
     objectives: ObjectivesSpecification
-    origins: Mapping[str, Level]
     issues: tuple[Issue, ...]
 
 
@@ -188,7 +187,6 @@ def _within_latency(chosen: dict[str, _Value], issues: list[Issue]) -> Resolved:
         del chosen["network_latency_milliseconds"]
     return Resolved(
         objectives=ObjectivesSpecification.model_validate({field: entry.value for field, entry in chosen.items()}),
-        origins={field: entry.level for field, entry in chosen.items()},
         issues=tuple(issues),
     )
 

@@ -6,15 +6,13 @@ the last switch is not used. The agent's own figures keep their age: the core de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from edgefolio.decision.types import MemoryState, NodeState, Observation
 from edgefolio.specification.base import quantity
 from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample
-
-Object = Mapping[str, Any]
+from edgefolio_operator.kube.objects import Object
 
 #: Node conditions that report a shortage while true.
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")

@@ -133,7 +133,8 @@ class Api:
         """All objects of a collection that carry the labels of ``selector``, and the version of the list."""
         answer = await self.get(path, selector=selector)
         kind = str(answer["kind"]).removesuffix("List")
-        items = [{"apiVersion": answer["apiVersion"], "kind": kind, **item} for item in answer.get("items") or ()]
+        head = {"apiVersion": answer["apiVersion"], "kind": kind}
+        items: list[Object] = [{**head, **item} for item in answer.get("items") or ()]
         return items, str((answer.get("metadata") or {}).get("resourceVersion", ""))
 
     async def watch(self, path: str, *, version: str, selector: str = "") -> AsyncGenerator[tuple[str, Object], None]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 
+from edgefolio.specification.conditions import truncated
 from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.labels import MANAGER
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class EventRecorder:
         self._pruned_at = clock()
         self._total = TokenBucket(burst=_BURST_IN_TOTAL, per_second=_PER_SECOND_IN_TOTAL, now=clock())
 
-    async def record(self, about: Mapping[str, Any], event: Event) -> bool:
+    async def record(self, about: Object, event: Event) -> bool:
         """Write ``event``, or log it if that is refused. Returns false if the API server does not answer at all."""
         metadata = about["metadata"]
         own = metadata.get("namespace")
@@ -73,7 +74,7 @@ class EventRecorder:
             },
             "type": "Warning" if event.warning else "Normal",
             "reason": event.reason[:128],
-            "message": event.message[:1024],
+            "message": truncated(event.message),
             "source": {"component": MANAGER},
             "firstTimestamp": now,
             "lastTimestamp": now,

@@ -12,11 +12,11 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 
 from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.objects import Document, Object
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class LeaderElection:
             logger.info("lease %s is held, epoch %d", self._name, epoch)
             self._changed()
 
-    def _has_expired(self, lease: dict[str, Any], spec: dict[str, Any]) -> bool:
+    def _has_expired(self, lease: Object, spec: Object) -> bool:
         """Whether the holder did not renew it for its whole duration, by our clock: clocks of two nodes may differ."""
         if not spec.get("holderIdentity"):
             return True
@@ -110,7 +110,7 @@ class LeaderElection:
             return False
         return now - self._observed[1] > float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
 
-    def _document(self, lease: dict[str, Any] | None, *, epoch: int, holder: str | None) -> dict[str, Any]:
+    def _document(self, lease: Object | None, *, epoch: int, holder: str | None) -> Document:
         now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         old = (lease or {}).get("spec", {})
         ours = old.get("holderIdentity") == holder

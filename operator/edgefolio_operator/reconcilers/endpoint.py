@@ -11,14 +11,14 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.snapshot import Object, PortfolioSnapshot
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.adoption_preflight import incompatible
 from edgefolio_operator.endpoints.assignment import Assignment, assign
 from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
 from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise, Reservations, promises_of, target_of
 from edgefolio_operator.endpoints.observation import ClusterView
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.objects import has_ended, owner_reference
+from edgefolio_operator.kube.objects import Document, Object, has_ended, owner_reference
 from edgefolio_operator.kube.stored import read_stored
 
 
@@ -142,7 +142,7 @@ def standing_promises(
 
 def changed_documents(
     portfolio: Object, members: Iterable[Endpoint], assignments: Iterable[Assignment]
-) -> list[dict[str, Any]]:
+) -> list[Document]:
     """The ModelEndpoints whose spec differs from the stored one; each is deleted with its pod."""
     return [
         {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from edgefolio.decision.types import Decision, State
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_operator.endpoints.memory_reservations import Promise
 from edgefolio_operator.kube.event_recorder import Event
+from edgefolio_operator.kube.objects import Document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class ReconcilePlan:
     """
 
     status: PortfolioStatus
-    apply: tuple[dict[str, Any], ...] = ()
+    apply: tuple[Document, ...] = ()
     delete_jobs: tuple[str, ...] = ()
     delete_daemon_set: str | None = None
     delete_endpoints: tuple[str, ...] = ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,7 +24,7 @@ from edgefolio_operator.endpoints.assignment import Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.endpoint_counts import tally
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.objects import annotations_of, owner_reference
+from edgefolio_operator.kube.objects import Document, annotations_of, owner_reference
 from edgefolio_operator.kube.stored import read_stored
 from edgefolio_operator.ownership import repository_owned
 from edgefolio_operator.reconcilers.endpoint import assign_all, changed_documents, endpoints_of, stale_endpoints
@@ -186,12 +185,12 @@ def _making(
 
 
 def _workload(
-    portfolio: ModelPortfolio, snapshot: PortfolioSnapshot, *, owner: dict[str, Any], images: Images
-) -> list[dict[str, Any]]:
+    portfolio: ModelPortfolio, snapshot: PortfolioSnapshot, *, owner: Document, images: Images
+) -> list[Document]:
     """DaemonSet, Service and access to apply, where they differ from the desired ones."""
     if portfolio.spec.serving.mode != "Managed":
         return []
-    documents: list[dict[str, Any]] = []
+    documents: list[Document] = []
     service = build_service(portfolio, owner=owner, server_version=snapshot.server_version)
     if annotations_of(snapshot.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
         documents.append(service)

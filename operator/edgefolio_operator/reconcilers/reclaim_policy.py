@@ -7,9 +7,8 @@ where no Job can run, the finalizer goes and the revisions stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import Failure, time_seconds, time_text, truncated, with_condition
@@ -17,9 +16,8 @@ from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.messages import listed
-
-Object = Mapping[str, Any]
 
 CONDITION = "Reclaiming"
 #: Pods of makings get this long to end, so that none publishes after what was published is deleted.

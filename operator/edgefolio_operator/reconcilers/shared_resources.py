@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from edgefolio_operator.endpoints.memory_reservations import Promise, ReservationLedger, Reservations
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.ownership import ClaimIndex, PortfolioKey, key_of, pods_claimed, repositories_claimed
-
-Object = Mapping[str, Any]
 
 
 class SharedResources:

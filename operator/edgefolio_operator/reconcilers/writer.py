@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from edgefolio.specification.conditions import truncated
 from edgefolio.specification.resource import API_VERSION
@@ -12,11 +11,10 @@ from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.kube.bulk_apply import apply_each
 from edgefolio_operator.kube.client import Api, ApiError, collection
 from edgefolio_operator.kube.event_recorder import Event, EventRecorder
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.ownership import key_of
 from edgefolio_operator.reconcilers.plan import ReconcilePlan
 from edgefolio_operator.reconcilers.status_resync import StatusResync
-
-Object = Mapping[str, Any]
 
 _PLURALS = {
     "ConfigMap": "configmaps",
@@ -117,7 +115,7 @@ class PlanWriter:
         self._status_resync.forget(key)
         self._refusals.pop(key, None)
 
-    async def _apply(self, document: dict[str, Any], namespace: str) -> None:
+    async def _apply(self, document: Object, namespace: str) -> None:
         self._check()
         document["metadata"]["namespace"] = namespace
         written = await self._api.apply(document, plural=_PLURALS[document["kind"]])

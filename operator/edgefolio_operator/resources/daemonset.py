@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 from edgefolio.contract.pod import HTTP_PORT
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
+from edgefolio_operator.kube.objects import Document
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.pruning_job import Images, repository_claim
 from edgefolio_operator.resources.triton_pod import SERVICE_ACCOUNT, build_pod, service_ports
 
-Object = dict[str, Any]
 
-
-def build_daemon_set(portfolio: ModelPortfolio, *, owner: Object, images: Images) -> Object:
+def build_daemon_set(portfolio: ModelPortfolio, *, owner: Document, images: Images) -> Document:
     """The DaemonSet of a portfolio in mode ``Managed``."""
     name, namespace = portfolio.metadata.name, portfolio.metadata.namespace
     selector = {labels.PORTFOLIO_LABEL: name, labels.COMPONENT_LABEL: labels.ENDPOINT_COMPONENT}
@@ -39,7 +37,7 @@ def build_daemon_set(portfolio: ModelPortfolio, *, owner: Object, images: Images
     }
 
 
-def build_access(portfolio: ModelPortfolio) -> tuple[Object, Object]:
+def build_access(portfolio: ModelPortfolio) -> tuple[Document, Document]:
     """Service account and RoleBinding of the agents in the portfolio's namespace.
 
     All portfolios of a namespace share them, so that they have no owner and stay until the namespace goes.
@@ -71,7 +69,7 @@ def serving_key(portfolio: ModelPortfolio) -> str:
     It leaves out default images and the operator's version: an upgrade of the operator restarts no Triton.
     """
     spec = portfolio.spec
-    document: Object = {
+    document: Document = {
         "modelName": spec.serving.model_name,
         "managed": spec.serving.managed.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "secret": spec.repository.secret_ref.name if spec.repository.secret_ref is not None else None,
@@ -83,7 +81,7 @@ def serving_key(portfolio: ModelPortfolio) -> str:
     return _digest(document)
 
 
-def build_service(portfolio: ModelPortfolio, *, owner: Object, server_version: ServerVersion) -> Object:
+def build_service(portfolio: ModelPortfolio, *, owner: Document, server_version: ServerVersion) -> Document:
     """The Service of a portfolio, which routes clients to the Triton of their own node.
 
     With PreferSameNode, clients of a node without a ready Triton are routed to another; older clusters can only stay on
@@ -95,7 +93,7 @@ def build_service(portfolio: ModelPortfolio, *, owner: Object, server_version: S
         if server_version.prefers_same_node
         else {"internalTrafficPolicy": "Local"}
     )
-    spec: Object = {
+    spec: Document = {
         "selector": {labels.PORTFOLIO_LABEL: name, labels.COMPONENT_LABEL: labels.ENDPOINT_COMPONENT},
         "ports": service_ports(),
         **traffic,
@@ -119,5 +117,5 @@ def service_url(portfolio: ModelPortfolio) -> str:
     return f"http://{portfolio.metadata.name}.{portfolio.metadata.namespace}.svc:{HTTP_PORT}"
 
 
-def _digest(document: Object) -> str:
+def _digest(document: Document) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,8 +17,7 @@ from edgefolio.errors import EXIT_BAD_INPUT
 from edgefolio.specification.cluster import JobSpecification, PodSettings, Resources
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
 from edgefolio_operator import labels
-
-Object = dict[str, Any]
+from edgefolio_operator.kube.objects import Document
 
 #: A Job removed the moment it ends would be run again: its outcome would be lost.
 LEAST_TTL_SECONDS = 60
@@ -34,7 +33,7 @@ class Images:
     triton: str
 
 
-def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
+def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Document) -> Document:
     """The ConfigMap that holds the file which the Job reads."""
     document = localized(
         {
@@ -54,8 +53,8 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Object) -
 
 
 def build_job(
-    portfolio: ModelPortfolio, *, key: str, owner: Object, images: Images, request: str = "", pieces: int = 0
-) -> Object:
+    portfolio: ModelPortfolio, *, key: str, owner: Document, images: Images, request: str = "", pieces: int = 0
+) -> Document:
     """The Job of the making ``key``; with ``pieces``, the Indexed Job whose pods make that many parts of it."""
     settings = portfolio.spec.job
     metadata = _metadata(portfolio, key=key, owner=owner)
@@ -63,7 +62,7 @@ def build_job(
     if pieces:
         metadata["name"] = labels.pieces_job_name(portfolio.metadata.name, key)
         metadata["annotations"][labels.PIECES_ANNOTATION] = str(pieces)
-    spec: Object = {
+    spec: Document = {
         "suspend": settings.suspend,
         **_shape(settings, pieces=pieces),
         "ttlSecondsAfterFinished": max(settings.ttl_seconds_after_finished, LEAST_TTL_SECONDS),
@@ -132,7 +131,7 @@ def repository_claim(spec: PortfolioSpecification) -> str | None:
     return pod.claim_of(spec.repository.uri)
 
 
-def pod_security() -> Object:
+def pod_security() -> Document:
     """Security of a pod in a restricted namespace; any user but root."""
     return {
         "runAsNonRoot": True,
@@ -143,7 +142,7 @@ def pod_security() -> Object:
     }
 
 
-def container_security() -> Object:
+def container_security() -> Document:
     """Security of a container in a restricted namespace."""
     return {
         "allowPrivilegeEscalation": False,
@@ -152,9 +151,9 @@ def container_security() -> Object:
     }
 
 
-def pod_placement(settings: PodSettings) -> Object:
+def pod_placement(settings: PodSettings) -> Document:
     """Scheduling and image pull fields of a pod."""
-    placement: Object = {}
+    placement: Document = {}
     if settings.image_pull_secrets:
         placement["imagePullSecrets"] = [{"name": entry.name} for entry in settings.image_pull_secrets]
     if settings.node_selector:
@@ -168,12 +167,12 @@ def pod_placement(settings: PodSettings) -> Object:
     return placement
 
 
-def resources(settings: Resources) -> Object:
+def resources(settings: Resources) -> Document:
     """Requests and limits of a container; empty ones are left out."""
     return {key: dict(value) for key, value in (("requests", settings.requests), ("limits", settings.limits)) if value}
 
 
-def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
+def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Document) -> Document:
     return {
         "name": labels.job_name(portfolio.metadata.name, key),
         "namespace": portfolio.metadata.namespace,
@@ -182,7 +181,7 @@ def _metadata(portfolio: ModelPortfolio, *, key: str, owner: Object) -> Object:
     }
 
 
-def _shape(settings: JobSpecification, *, pieces: int) -> Object:
+def _shape(settings: JobSpecification, *, pieces: int) -> Document:
     """Completions, parallelism and retries of the Job."""
     if not pieces:
         return {"backoffLimit": settings.backoff_limit}
@@ -196,13 +195,13 @@ def _shape(settings: JobSpecification, *, pieces: int) -> Object:
     }
 
 
-def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, image: str, pieces: int) -> Object:
+def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, image: str, pieces: int) -> Document:
     secret, work = portfolio.spec.repository.secret_ref, work_uri(portfolio)
     volumes, mounts = _volumes(portfolio.spec, specification=labels.job_name(portfolio.metadata.name, key))
     placement = pod_placement(settings)
     if work is not None:
         placement["tolerations"] = [*placement.get("tolerations", ()), *_leaving_lost_nodes(settings)]
-    container: Object = {
+    container: Document = {
         "name": pod.JOB_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
@@ -237,7 +236,7 @@ def _pod(portfolio: ModelPortfolio, settings: JobSpecification, *, key: str, ima
     }
 
 
-def _leaving_lost_nodes(settings: JobSpecification) -> list[Object]:
+def _leaving_lost_nodes(settings: JobSpecification) -> list[Document]:
     """Tolerations that evict a pod from a lost node after a minute, not the usual five: it resumes on any other."""
     own = {toleration.key for toleration in settings.tolerations}
     if None in own:
@@ -249,11 +248,11 @@ def _leaving_lost_nodes(settings: JobSpecification) -> list[Object]:
     ]
 
 
-def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[Object], list[Object]]:
+def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[Document], list[Document]]:
     """Volumes of the pod, and the mounts of its container."""
     work = spec.job.work_directory
     claims = dict.fromkeys(claims_in(spec), False)
-    volumes: list[Object] = [
+    volumes: list[Document] = [
         {"name": pod.SPECIFICATION_VOLUME, "configMap": {"name": specification}},
         {"name": pod.TEMPORARY_VOLUME, "emptyDir": {}},
     ]
@@ -261,7 +260,7 @@ def _volumes(spec: PortfolioSpecification, *, specification: str) -> tuple[list[
     def volume_of(claim: str) -> str:
         return pod.claim_volume(list(claims).index(claim))
 
-    mounts: list[Object] = [
+    mounts: list[Document] = [
         {"name": pod.SPECIFICATION_VOLUME, "mountPath": pod.SPECIFICATION_MOUNT, "readOnly": True},
         {"name": pod.TEMPORARY_VOLUME, "mountPath": pod.TEMPORARY_MOUNT},
     ]

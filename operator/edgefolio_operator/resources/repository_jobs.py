@@ -5,12 +5,11 @@ Each has the portfolio's credentials and claims and lives for minutes.
 
 from __future__ import annotations
 
-from typing import Any
-
 from edgefolio.contract import pod
 from edgefolio.specification.cluster import PodSettings
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
+from edgefolio_operator.kube.objects import Document
 from edgefolio_operator.resources.pruning_job import (
     Images,
     claims_in,
@@ -19,8 +18,6 @@ from edgefolio_operator.resources.pruning_job import (
     pod_placement,
     pod_security,
 )
-
-Object = dict[str, Any]
 
 #: Deadlines of a check and of all attempts of a deletion.
 LONGEST_CHECK_SECONDS = 180
@@ -31,7 +28,7 @@ _KEPT_SECONDS = 900
 _RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 
 
-def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Object, images: Images) -> Object:
+def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Document, images: Images) -> Document:
     """The Job that checks the repository. It runs the agent's image where the endpoints run."""
     spec, managed = portfolio.spec, portfolio.spec.serving.managed
     arguments = [str(localized(spec.repository.uri)), spec.serving.model_name]
@@ -55,7 +52,7 @@ def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Ob
     return job
 
 
-def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) -> Object:
+def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) -> Document:
     """The Job that deletes published revisions, with the image and placement that made them.
 
     It has no owner, but the ``uid`` of one: owned objects may be collected before the portfolio is gone.
@@ -93,11 +90,11 @@ def _job(
     longest_seconds: int,
     attempts: int,
     read_only: bool,
-) -> Object:
+) -> Document:
     job_labels = labels.object_labels(portfolio.metadata.name, component=component)
     secret = portfolio.spec.repository.secret_ref
     claims = claims_in(portfolio.spec.model_copy(update={"source": None, "data": None}))
-    container: Object = {
+    container: Document = {
         "name": pod.JOB_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,

@@ -11,12 +11,12 @@ agent that is dead or in a crash loop does not affect a Triton that serves.
 from __future__ import annotations
 
 import importlib.resources
-from typing import Any
 
 from edgefolio.contract import pod
 from edgefolio.specification.base import bytes_of
 from edgefolio.specification.cluster import ManagedServing, Resources
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator.kube.objects import Document
 from edgefolio_operator.resources.pruning_job import (
     Images,
     container_security,
@@ -25,8 +25,6 @@ from edgefolio_operator.resources.pruning_job import (
     repository_claim,
     resources,
 )
-
-Object = dict[str, Any]
 
 SERVICE_ACCOUNT = "edgefolio-agent"
 
@@ -74,7 +72,7 @@ _AGENT = "".join(line for line in _SUPERVISOR.splitlines(keepends=True) if not l
 )
 
 
-def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
+def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Document:
     """The specification of a pod that serves ``portfolio``."""
     managed, secret = portfolio.spec.serving.managed, portfolio.spec.repository.secret_ref
     triton_image = managed.image or images.triton
@@ -85,7 +83,7 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
         secret=secret.name if secret is not None else None,
     )
     claim = repository_claim(portfolio.spec)
-    repository: list[Object] = []
+    repository: list[Document] = []
     if claim is not None:
         agent["volumeMounts"].append(
             {"name": pod.REPOSITORY_VOLUME, "mountPath": pod.claim_mount(claim), "readOnly": True}
@@ -111,7 +109,7 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Object:
     }
 
 
-def key_container(settings: ManagedServing, *, image: str) -> Object:
+def key_container(settings: ManagedServing, *, image: str) -> Document:
     """The init container that writes the key."""
     return {
         "name": pod.KEY_CONTAINER,
@@ -124,9 +122,9 @@ def key_container(settings: ManagedServing, *, image: str) -> Object:
     }
 
 
-def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, secret: str | None = None) -> Object:
+def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, secret: str | None = None) -> Document:
     """The agent as a native sidecar: Triton starts when a variant is on disk, and stops before the agent does."""
-    container: Object = {
+    container: Document = {
         "name": pod.AGENT_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
@@ -155,7 +153,7 @@ def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, s
     return container
 
 
-def triton_health() -> Object:
+def triton_health() -> Document:
     """Probes and preStop hook of Triton's container, of managed and adopted pods."""
     return {
         "startupProbe": {
@@ -181,7 +179,7 @@ def triton_health() -> Object:
     }
 
 
-def triton_mounts() -> list[Object]:
+def triton_mounts() -> list[Document]:
     """Triton's mounts of the volumes that it shares with the agent."""
     return [
         {"name": pod.KEY_VOLUME, "mountPath": pod.KEY_MOUNT, "readOnly": True},
@@ -190,7 +188,7 @@ def triton_mounts() -> list[Object]:
     ]
 
 
-def service_ports() -> list[Object]:
+def service_ports() -> list[Document]:
     """Ports of the Service, by the names of Triton's container ports."""
     return [
         {"name": pod.HTTP_PORT_NAME, "port": pod.HTTP_PORT, "targetPort": pod.HTTP_PORT_NAME},
@@ -203,7 +201,7 @@ def service_ports() -> list[Object]:
     ]
 
 
-def volumes(settings: ManagedServing) -> list[Object]:
+def volumes(settings: ManagedServing) -> list[Document]:
     """The volumes of agent and Triton. All of them live as long as the pod, restarts of its containers included."""
     return [
         {"name": pod.KEY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
@@ -223,7 +221,7 @@ def volumes(settings: ManagedServing) -> list[Object]:
     ]
 
 
-def _triton(settings: ManagedServing, image: str) -> Object:
+def _triton(settings: ManagedServing, image: str) -> Document:
     return {
         "name": pod.TRITON_CONTAINER,
         "image": image,
@@ -245,7 +243,7 @@ def _triton(settings: ManagedServing, image: str) -> Object:
     }
 
 
-def _environment(settings: ManagedServing, *, threads: int) -> list[Object]:
+def _environment(settings: ManagedServing, *, threads: int) -> list[Document]:
     limit, storage = settings.resources.limits.get("memory"), settings.storage
     values: dict[str, str | None] = {
         pod.MODELS_VARIABLE: pod.MODELS_MOUNT,
@@ -268,9 +266,9 @@ def _environment(settings: ManagedServing, *, threads: int) -> list[Object]:
     ]
 
 
-def _agent_resources(settings: Resources) -> Object:
+def _agent_resources(settings: Resources) -> Document:
     return {**resources(settings), "requests": {**_AGENT_REQUESTS, **settings.limits, **settings.requests}}
 
 
-def _exec_probe(condition: str) -> Object:
+def _exec_probe(condition: str) -> Document:
     return {"exec": {"command": ["/bin/sh", "-c", condition]}, "timeoutSeconds": _PROBE_SECONDS}

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from edgefolio.specification.conditions import ConditionValue
 from edgefolio_operator import reasons
 from edgefolio_operator.cluster_state.resource_usage import Usage
 from edgefolio_operator.endpoints.adoption_preflight import incompatible, remedy
 from edgefolio_operator.endpoints.resource_view import ResourceView
+from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.messages import listed
 from edgefolio_operator.ownership import PortfolioKey, display_name
 
-Object = Mapping[str, Any]
 #: The conditions of this module.
 INFORMATIONAL_CONDITIONS = ("NodeMetricsAvailable", "Conflicted", "Compatible")
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import yaml
 
+from edgefolio.contract.pod import TOKEN_MOUNT
 from edgefolio.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SERVICE_ACCOUNT = Path(TOKEN_MOUNT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from edgefolio.contract.work_pieces import one_shot_piece
 from edgefolio.files import write_durably
 from edgefolio.specification import ModelPortfolio, OneShot
 from edgefolio_pruner.methods.base import CandidateWeights, Method, Workbench
-from edgefolio_pruner.oneshot import OneShotResult, prune_ladder
+from edgefolio_pruner.oneshot import OneShotResult, prune_to_targets
 from edgefolio_pruner.training import state_digest
 from edgefolio_pruner.work.directory import WorkDirectory
 
@@ -62,7 +62,7 @@ class OneShotMethod(Method):
         records = {percent: shelf.kept() for percent, shelf in shelves.items()}
         missing = [percent for percent, record in records.items() if record is None]
         if missing:
-            results = prune_ladder(
+            results = prune_to_targets(
                 module=source.build_with(dense.load()),
                 calibration=torch.from_numpy(source.data.calibration(samples, seed=source.seed)),
                 macs_percents=missing,

@@ -18,12 +18,12 @@ from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot.cascade import State
 from edgefolio_pruner.oneshot.readers import find_readers
 from edgefolio_pruner.oneshot.result import OneShotResult
-from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Ladder
+from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, TargetPruner
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 
-def prune_ladder(
+def prune_to_targets(
     *,
     module: nn.Module,
     calibration: torch.Tensor,
@@ -55,7 +55,7 @@ def prune_ladder(
                 field="spec.methods.oneShot",
                 remedy="Use sparseTraining, or leave oneShot out.",
             )
-        ladder = Ladder(
+        pruner = TargetPruner(
             captured,
             groups=groups,
             readers=readers,
@@ -64,15 +64,15 @@ def prune_ladder(
             seed=seed,
             progress=progress,
         )
-        nets = ladder.run()
-    model = ladder.model
+        nets = pruner.run()
+    model = pruner.model
     dense = model.macs(model.channels)
     seconds = (time.perf_counter() - started) / len(nets)
     results: list[OneShotResult] = []
     for percent, net in zip(macs_percents, nets, strict=True):
         kept = {name: (len(channels), model.channels[name]) for name, channels in net.kept.items()}
         reached = 100 * model.macs(model.channels | {name: count for name, (count, _) in kept.items()}) / dense
-        notes = list(ladder.notes)
+        notes = list(pruner.notes)
         if reached > percent + 1e-9:
             notes.append(
                 f"{percent} % of the multiply-accumulates were asked for, {reached:.1f} % reached: the groups with one "
@@ -87,7 +87,7 @@ def prune_ladder(
                 reached=reached <= percent + 1e-9,
                 residuals=tuple(net.residuals),
                 left_out=dict(left_out),
-                samples=ladder.samples,
+                samples=pruner.samples,
                 seconds=seconds,
                 notes=tuple(notes),
             )

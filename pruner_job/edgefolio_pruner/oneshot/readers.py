@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgefolio_pruner.spatial import ChannelGroup
+from edgefolio_pruner.spatial import ChannelGroup, channel_floor
+from edgefolio_pruner.spatial.graph.nodes import argument
 
 aten = torch.ops.aten
 #: Widest map that is re-fitted without losing columns; beyond, the cost exceeds the gain.
@@ -21,19 +22,13 @@ _CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding, aten.convolution.defa
 
 
 def channel_step(channels: int) -> int:
-    """A group of ``channels`` is cut to a multiple of this.
-
-    Runtimes compute convolutions in blocks of 8 or 16 channels and are slower for other counts:
-    onnxruntime takes longer for 25 channels than for 32, and for 121 than for 128 (measured, AVX-512).
-    """
+    """A group of ``channels`` is cut to a multiple of this; why: :func:`~edgefolio_pruner.spatial.channel_floor`."""
     return 8 if channels >= 64 else 4 if channels >= 8 else 1
 
 
 def least_channels(channels: int) -> int:
     """The number of channels that a group of ``channels`` always keeps."""
-    step = channel_step(channels)
-    least = max(LEAST_CHANNELS, -(-channels * LEAST_PERCENT // 100))
-    return min(channels, -(-least // step) * step)
+    return channel_floor(channels, least=LEAST_CHANNELS, percent=LEAST_PERCENT, block=channel_step(channels))
 
 
 @dataclass(frozen=True)
@@ -163,8 +158,8 @@ def _map_at(
 ) -> Reader | str:
     if node.target not in (*_CONVOLUTIONS, aten.linear.default):
         return f"its reader is {node.target}"
-    name = _parameter(_argument(node, "weight"))
-    source = _argument(node, "input")
+    name = _parameter(argument(node, "weight"))
+    source = argument(node, "input")
     if name is None or len(uses[name]) != 1 or not isinstance(source, fx.Node) or source.op == "get_attr":
         return "its reader's weights are not used once, as they are"
     weight = state[name]
@@ -182,7 +177,7 @@ def _map_at(
     blocks = _blocks(indices, weight)
     if blocks is None:
         return f"it covers only a part of what {name} reads"
-    bias = _parameter(_argument(node, "bias"))
+    bias = _parameter(argument(node, "bias"))
     norm, end, skip = _tail(node, uses)
     if group is None and skip is not None:
         end, skip = (node if norm is None else norm.node), None
@@ -215,13 +210,13 @@ def _blocks(indices: tuple[tuple[int, ...], ...], weight: torch.Tensor) -> torch
 def _geometry(node: fx.Node, weight: torch.Tensor) -> Geometry | str:
     if weight.ndim != 4:
         return "its reader is not a two-dimensional convolution"
-    if _argument(node, "groups", 1) != 1:
+    if argument(node, "groups", 1) != 1:
         return "its reader is a grouped convolution"
-    if _argument(node, "transposed", False):
+    if argument(node, "transposed", False):
         return "its reader is a transposed convolution"
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    stride, dilation = _pair(_argument(node, "stride", 1)), _pair(_argument(node, "dilation", 1))
-    padding = _argument(node, "padding", 0)
+    stride, dilation = _pair(argument(node, "stride", 1)), _pair(argument(node, "dilation", 1))
+    padding = argument(node, "padding", 0)
     if padding == "valid":
         padding = 0
     if padding == "same":
@@ -237,14 +232,14 @@ def _tail(node: fx.Node, uses: dict[str, list[fx.Node]]) -> tuple[Norm | None, f
     norm: Norm | None = None
     end = node
     user = _only_user(end)
-    if user is not None and user.target is aten.batch_norm.default and _argument(user, "training", False) is False:
-        names = [_parameter(_argument(user, name)) for name in ("weight", "bias", "running_mean", "running_var")]
+    if user is not None and user.target is aten.batch_norm.default and argument(user, "training", False) is False:
+        names = [_parameter(argument(user, name)) for name in ("weight", "bias", "running_mean", "running_var")]
         mean, variance = names[2], names[3]
         if mean and variance and all(len(uses[name]) == 1 for name in names if name is not None):
-            norm = Norm(user, names[0], names[1], mean, variance, float(_argument(user, "eps")))
+            norm = Norm(user, names[0], names[1], mean, variance, float(argument(user, "eps")))
             end = user
             user = _only_user(end)
-    if user is not None and user.target is aten.add.Tensor and _argument(user, "alpha", 1) == 1:
+    if user is not None and user.target is aten.add.Tensor and argument(user, "alpha", 1) == 1:
         sides = [side for side in user.args[:2] if side is not end]
         if len(sides) == 1 and isinstance(sides[0], fx.Node) and _same_shape(sides[0], end):
             return norm, user, sides[0]
@@ -258,16 +253,6 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def _same_shape(left: fx.Node, right: fx.Node) -> bool:
     shapes = [getattr(node.meta.get("val"), "shape", None) for node in (left, right)]
     return shapes[0] is not None and shapes[0] == shapes[1]
-
-
-def _argument(node: fx.Node, name: str, default: Any = None) -> Any:
-    if name in node.kwargs:
-        return node.kwargs[name]
-    schema = node.target._schema  # type: ignore[union-attr]
-    for index, argument in enumerate(schema.arguments):
-        if argument.name == name:
-            return node.args[index] if index < len(node.args) else argument.default_value
-    return default
 
 
 def _parameter(value: Any) -> str | None:

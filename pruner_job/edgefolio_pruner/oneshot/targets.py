@@ -21,7 +21,7 @@ LEAST_SAMPLES = 8
 CHUNK_SAMPLES = 64
 
 
-class Ladder:
+class TargetPruner:
     """All variants of one model on one set of calibration samples; :meth:`run` once."""
 
     def __init__(

@@ -4,7 +4,7 @@
 removes every channel that provably does not affect the outputs and returns a smaller module.
 """
 
-from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, channel_groups
+from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, channel_floor, channel_groups
 from edgefolio_pruner.spatial.compress import Compressed, compress
 from edgefolio_pruner.spatial.compression_report import LayerChannels, ReportedBarrier, SpatialReport
 from edgefolio_pruner.spatial.graph.capture import CapturedModel, CaptureRefused, capture
@@ -20,6 +20,7 @@ __all__ = [
     "ReportedBarrier",
     "SpatialReport",
     "capture",
+    "channel_floor",
     "channel_groups",
     "compress",
     "count_macs",

@@ -24,7 +24,7 @@ from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Contraction, Map
 from edgefolio_pruner.spatial.structure import Structure
 
-__all__ = ["ChannelGroup", "ChannelSlice", "channel_groups"]
+__all__ = ["ChannelGroup", "ChannelSlice", "channel_floor", "channel_groups"]
 
 
 @dataclass(frozen=True)
@@ -220,3 +220,13 @@ def _not_zeroed(structure: Structure) -> Any:
             channels = structure.channels[role.source].ravel()[role.columns]
             result[channels[codes != Constancy.ZERO]] = True
     return result
+
+
+def channel_floor(channels: int, *, least: int, percent: int, block: int = 1) -> int:
+    """The number of channels that a group of ``channels`` always keeps: ``least``, ``percent`` of them, whole blocks.
+
+    Runtimes compute convolutions in blocks of 8 or 16 channels; other counts are padded, or fall off the fast path:
+    onnxruntime takes longer for 25 channels than for 32, and for 121 than for 128 (measured, AVX-512).
+    """
+    wanted = max(least, -(-channels * percent // 100))
+    return min(channels, -(-wanted // block) * block)

@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from edgefolio_pruner.spatial import ChannelGroup, ChannelSlice
+from edgefolio_pruner.spatial import ChannelGroup, ChannelSlice, channel_floor
 from edgefolio_pruner.training.masks import Masks, kept_weights, prune_by_magnitude
 
-#: A group keeps at least this many channels, and at least this share of them.
+#: Fewest channels that a group keeps, absolute and in percent of what it had.
 LEAST_CHANNELS = 8
-LEAST_SHARE = 0.1
+LEAST_PERCENT = 10
 
-#: Groups keep a multiple of this many channels. Runtimes compute convolutions in blocks of 8 or 16 channels: other
-#: counts are padded, or fall off the fast path altogether (seen: half the work, and slower than before).
+#: Groups keep a multiple of this many channels; why: :func:`~edgefolio_pruner.spatial.channel_floor`.
 BLOCK = 8
 
 # How strongly saved work counts: score = importance / (saved MACs)^_WORK_EXPONENT. With 0 the late layers go first,
@@ -101,7 +100,7 @@ def least_channels(channels: int, *, share: float) -> int:
     the width: pruned evenly, a group would keep the root of the share); never less than the floor that holds always.
     """
     even = math.ceil(channels * share / BLOCK) * BLOCK
-    return min(channels, max(LEAST_CHANNELS, math.ceil(LEAST_SHARE * channels), even))
+    return max(channel_floor(channels, least=LEAST_CHANNELS, percent=LEAST_PERCENT), min(channels, even))
 
 
 def channel_scores(
