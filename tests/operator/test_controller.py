@@ -178,6 +178,27 @@ def test_pods_that_a_changed_selector_no_longer_finds_are_let_go() -> None:
     run(cluster, work)
 
 
+@pytest.mark.parametrize("state", ["deleted", "refused"])
+def test_a_portfolio_that_is_not_planned_lets_go_of_pods_that_an_older_one_has(state: str) -> None:
+    async def work() -> None:
+        cluster.add("young", created="2027-01-02T00:00:00Z")
+        await until(lambda: cluster.told("young") == 20)
+        portfolio = copy.deepcopy(cluster.api.find("modelportfolios", "young"))
+        if state == "deleted":
+            # Somebody else's finalizer holds it.
+            portfolio["metadata"]["deletionTimestamp"] = "2027-01-03T00:00:00Z"
+        else:
+            portfolio["spec"]["objectives"]["latencyP95Milliseconds"] = -1
+        cluster.api.put(f"{OURS}/modelportfolios/young", portfolio)
+        await asyncio.sleep(0.7)
+        cluster.pod("young-pod", {"app": "x", "edgefolio.dev/portfolio": "young"})
+        cluster.add("old", adopts="x")
+        await until(lambda: cluster.told("young") is None)
+
+    cluster = Cluster()
+    run(cluster, work)
+
+
 def conditions(cluster: Cluster, name: str) -> set[str]:
     status = cluster.api.find("modelportfolios", name).get("status", {})
     return {entry["reason"] for entry in status.get("conditions", ())}
