@@ -178,6 +178,54 @@ def test_pods_that_a_changed_selector_no_longer_finds_are_let_go() -> None:
     run(cluster, work)
 
 
+@pytest.mark.parametrize("state", ["deleted", "refused"])
+def test_a_portfolio_that_is_not_planned_lets_go_of_pods_that_an_older_one_has(state: str) -> None:
+    async def work() -> None:
+        cluster.add("young", created="2027-01-02T00:00:00Z")
+        await until(lambda: cluster.told("young") == 20)
+        portfolio = copy.deepcopy(cluster.api.find("modelportfolios", "young"))
+        if state == "deleted":
+            # Somebody else's finalizer holds it.
+            portfolio["metadata"]["deletionTimestamp"] = "2027-01-03T00:00:00Z"
+        else:
+            portfolio["spec"]["objectives"]["latencyP95Milliseconds"] = -1
+        cluster.api.put(f"{OURS}/modelportfolios/young", portfolio)
+        await asyncio.sleep(0.7)
+        cluster.pod("young-pod", {"app": "x", "edgefolio.dev/portfolio": "young"})
+        cluster.add("old", adopts="x")
+        await until(lambda: cluster.told("young") is None)
+
+    cluster = Cluster()
+    run(cluster, work)
+
+
+def test_a_standby_forgets_portfolios_that_are_gone() -> None:
+    async def work() -> None:
+        cluster.add("stays")
+        await until(lambda: cluster.told("stays") == 20)
+        # Another operator takes over.
+        lease = copy.deepcopy(cluster.api.find("leases", "edgefolio-operator"))
+        lease["spec"] |= {"holderIdentity": "another", "leaseTransitions": 2}
+        cluster.api.put("/apis/coordination.k8s.io/v1/namespaces/system/leases/edgefolio-operator", lease)
+        await cluster.controller.lease.try_once()
+        assert cluster.controller.lease.epoch is None
+        for number in range(20):
+            cluster.add(f"short-{number}")
+        await asyncio.sleep(0.7)
+        for number in range(20):
+            cluster.api.remove(f"{OURS}/modelportfolios/short-{number}")
+            cluster.api.remove(f"/api/v1/namespaces/models/pods/short-{number}-pod")
+        await until(lambda: queued(cluster) <= {("models", "stays")}, seconds=3)
+
+    cluster = Cluster()
+    run(cluster, work)
+
+
+def queued(cluster: Cluster) -> set[tuple[str, str]]:
+    queue = cluster.controller._queue
+    return {*queue._due, *queue._active}
+
+
 def conditions(cluster: Cluster, name: str) -> set[str]:
     status = cluster.api.find("modelportfolios", name).get("status", {})
     return {entry["reason"] for entry in status.get("conditions", ())}

@@ -12,6 +12,7 @@ import pytest
 from triton_agent import QUICK_SWITCHING, eventually
 from triton_portfolios import MODEL, draft, publish, revealing_model
 
+from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.repository import Repository
 from edgefolio.specification.endpoint import EndpointSpecification
@@ -42,7 +43,7 @@ class PodAgent:
         tags = [revealing_model(tag) for tag in (1, 2, 3)]
         wrong = draft([revealing_model(9)]).variants[0].probe
         self.manifest = publish(self.repository, tags, probes={3: wrong})
-        state = folder / "state"
+        self.state = state = folder / "state"
         state.mkdir()
         self.orders = Orders(state, clock=lambda: self.now)
         self.order(self.manifest, "variant-1")
@@ -149,3 +150,17 @@ def test_no_outcome_hangs_on_the_log(pod: PodAgent, log: str, monkeypatch: pytes
     pod.cycles_until(lambda status: status["lastFailure"]["reason"] == "RevisionRefused")
     assert pod.status["lastFailure"]["revision"] == 2
     assert pod.status["lastFailure"]["message"].startswith("Revision 2 is refused, revision 1 serves on: ")
+
+
+def test_a_status_file_that_cannot_be_written_does_not_silence_the_endpoint(pod: PodAgent) -> None:
+    (pod.state / "status.tmp").mkdir()
+
+    def reported() -> bool:
+        pod.synchronizer.step()
+        with pytest.raises(UserError, match="state-dir"):
+            pod.agent.cycle()
+        pod.now += 0.01
+        time.sleep(0.1)
+        return pod.status.get("activeVariant") == "variant-1"
+
+    eventually(reported)

@@ -171,11 +171,12 @@ class Agent:
             failure=self.server.failure or self._failure,
             switched=self._switched,
         )
-        endpoint = self.server.host.endpoint
-        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http))
         self.server.failure = self._failure = None
         self._switched = False
         self._after_cycle(result)
+        # Last: a full disk must not silence the endpoint.
+        endpoint = self.server.host.endpoint
+        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http))
 
     def _take(self, synced: Synced) -> None:
         """Take the synchronizer's state; a new revision has new variants."""

@@ -129,15 +129,15 @@ class Controller:
 
     async def _reconcile(self, key: PortfolioKey) -> bool:
         """Reconcile one portfolio; returns whether there is more to do for it later."""
+        portfolio = self._informers.portfolios.get(key[1], key[0])
+        if portfolio is None:
+            return await self._clean_up(key)
         epoch = self.lease.epoch
         if epoch is None:
             return True
         if epoch != self._epoch:
             self._epoch = epoch
             self._index_all()
-        portfolio = self._informers.portfolios.get(key[1], key[0])
-        if portfolio is None:
-            return await self._clean_up(key)
         snapshot = self._snapshot(portfolio)
         if snapshot is not None:
             await self._worker.reconcile(snapshot, epoch=epoch)
@@ -191,10 +191,13 @@ class Controller:
         namespace, name = key
         self._enqueue(self._shared.remove(key))
         self._worker.forget(key)
+        self._unindexed.discard(key)
         left = self._informers.endpoints.select(
             namespace=namespace,
             labels={labels.MANAGED_BY_LABEL: labels.MANAGER, labels.PORTFOLIO_LABEL: name},
         )
+        if left and not self._leads():
+            return True
         for endpoint in left:
             try:
                 await self._writer.delete_endpoint(namespace, endpoint["metadata"]["name"])

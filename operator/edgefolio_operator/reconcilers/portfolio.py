@@ -7,7 +7,7 @@ memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pydantic import ValidationError
@@ -74,7 +74,7 @@ def plan_portfolio(
         portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
     except ValidationError as error:
         # Admitted by the CRD's rules, rejected by the models, which check more.
-        return _refused(error, before, generation, now)
+        return replace(_refused(error, before, generation, now), delete_endpoints=stale_endpoints(snapshot))
     owner = owner_reference(snapshot.portfolio)
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
     request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]

@@ -16,6 +16,7 @@ from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.kube.client import ApiError
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.ownership import PortfolioKey, display_name, key_of
+from edgefolio_operator.reconcilers.endpoint import stale_endpoints
 from edgefolio_operator.reconcilers.finalizer import plan_deletion
 from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
 from edgefolio_operator.reconcilers.plan import ReconcilePlan
@@ -123,6 +124,9 @@ class PortfolioWorker:
 
     async def _delete(self, snapshot: PortfolioSnapshot) -> None:
         """Delete a portfolio: owned objects go with it; its revisions may have to be deleted first."""
+        for name in stale_endpoints(snapshot):
+            # Another portfolio waits for the pod, and the finalizer may stay for long.
+            await self._writer.delete_endpoint(key_of(snapshot.portfolio)[0], name)
         images = self._settings.images
         plan = plan_deletion(snapshot, images=images, now=self._clock())
         if plan is None:
