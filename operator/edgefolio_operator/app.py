@@ -78,6 +78,7 @@ class App:
         api.writes = lambda kind: metrics.writes.labels(kind).inc()
         self._controller = Controller(api, self._settings, metrics)
         self._task = asyncio.create_task(self._controller.run())
+        self._task.add_done_callback(log_failure)
 
     async def _stop(self, **_: Any) -> None:
         if self._task is not None:
@@ -98,3 +99,9 @@ class App:
         if (fault := fault_of(pulse)) is not None:
             raise RuntimeError(fault)
         return round(pulse.cycle, 1)
+
+
+def log_failure(task: asyncio.Task[None]) -> None:
+    """Log why ``task`` ended by itself; the probe only says that it did."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the controller stopped", exc_info=error)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from edgefolio_operator.app import log_failure
 from edgefolio_operator.reconcilers.work_queue import is_set_within
 
 
@@ -21,6 +22,23 @@ def test_a_change_in_the_instant_of_the_end_does_not_hide_it() -> None:
             await waiting
 
     asyncio.run(running())
+
+
+def test_a_controller_that_ends_by_itself_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> None:
+        raise KeyError("an unforeseen object")
+
+    async def running() -> None:
+        tasks = [asyncio.create_task(failing()), asyncio.create_task(asyncio.sleep(60))]
+        for task in tasks:
+            task.add_done_callback(log_failure)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(running())
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "an unforeseen object" in str(record.exc_info[1])
 
 
 def test_it_says_whether_it_was_set() -> None:
