@@ -49,15 +49,15 @@ class Condition(StatusRecord):
     type: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=63)]
     """Name of the condition."""
     status: ConditionStatus
-    """Whether it holds."""
+    """True, False or Unknown."""
     observed_generation: Generation | None = None
-    """Generation of the object that this is about."""
+    """metadata.generation that the condition was set from."""
     last_transition_time: Time
     """When status last changed."""
     reason: ReasonWord
-    """Why, in one word."""
+    """Reason, in CamelCase."""
     message: Message = ""
-    """Why, for people."""
+    """Explanation for people."""
 
 
 def truncated(message: str) -> str:
@@ -92,20 +92,20 @@ def with_condition(
 
 
 class Failure(StatusRecord):
-    """The last thing that went wrong; it stays after the mending, with its time."""
+    """The last failure, with its time; kept after recovery."""
 
     location: Annotated[str, Field(max_length=253)] = ""
-    """Where: a field of the resource, a pod, a file."""
+    """Origin: a field of the resource, a pod or a file."""
     reason: ReasonWord
-    """What, in one word."""
+    """Failure reason, in CamelCase."""
     message: Message = ""
-    """What, for people, with the remedy."""
+    """Description for people, with the remedy."""
     revision: RevisionNumber | None = None
-    """The revision it is about."""
+    """The revision concerned."""
     variant: VariantName | None = None
-    """The variant it is about."""
+    """The variant concerned."""
     time: Time
-    """When."""
+    """Time of the failure."""
 
 
 def time_text(seconds: float) -> str:

@@ -54,7 +54,7 @@ class RevisionReference(Specification):
 
 
 class EndpointSpecification(Specification):
-    """What the operator wants of one endpoint."""
+    """Desired state of one endpoint: the operator's order."""
 
     model_config = ConfigDict(
         json_schema_extra=WRITTEN_WHOLE
@@ -87,11 +87,11 @@ class EndpointSpecification(Specification):
     message: Message = ""
     """Why, for people, with the figures."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
-    """What is asked of it, all levels taken together."""
+    """Effective objectives, merged from all levels."""
     switching: Switching = Switching()
-    """How it is kept, also while it is cut off."""
+    """Switching settings, also used while the agent is cut off."""
     epoch: Annotated[int, Field(ge=0, le=2**53)] = 0
-    """Grows with every change of operator: a paused old one is refused when it wakes."""
+    """Fencing epoch of the leader: agents refuse orders with a lower one."""
 
 
 class TrafficReport(StatusRecord):
@@ -137,17 +137,17 @@ class MemoryReport(StatusRecord):
     """Memory of the server and of its node; what is absent is unknown."""
 
     limit_bytes: Bytes | None = None
-    """What the server may take."""
+    """Memory limit of the server."""
     working_set_bytes: Bytes | None = None
-    """What it takes."""
+    """Working set of the server."""
     node_available_bytes: Bytes | None = None
-    """What the node has left."""
+    """Memory available on the node."""
     age_seconds: DecimalString = "0"
     """Age at the time of the report."""
 
 
 class ObservationReport(StatusRecord):
-    """What the agent knows of its server.
+    """The agent's observation of its server.
 
     It is written when it changes what a decision would rest on, and at the latest at ``validUntil``: until then, no
     news means no change.
@@ -158,7 +158,7 @@ class ObservationReport(StatusRecord):
     valid_until: Time
     """The agent reports again by then; afterwards this is stale."""
     server: Literal["Serving", "Dead", "Unknown"]
-    """What an inference says of the server."""
+    """State of the server, found by inference."""
     # Kept for stored objects; one instance computes in every server that an agent manages.
     instances: Annotated[int, Field(ge=1, le=1024)] = 1
     """Model instances that compute at the same time."""
@@ -198,7 +198,7 @@ class DecisionReport(StatusRecord):
     """The last decision and what must be remembered for the next, also over restarts."""
 
     action: Literal["Hold", "Switch"]
-    """What was decided."""
+    """Hold or Switch."""
     reason: ReasonWord
     """Why, in one word."""
     message: Message = ""

@@ -30,7 +30,7 @@ Bytes = Annotated[int, Field(ge=0, le=LARGEST_BYTES)]
 
 
 class VariantStatus(StatusRecord):
-    """What the decision must know of one variant; the whole profile stands in the manifest."""
+    """The part of a variant's profile that the decision uses; the whole profile is in the manifest."""
 
     name: VariantName
     """Its name."""
@@ -71,15 +71,15 @@ class JobStatus(StatusRecord):
     name: Annotated[str, Field(max_length=253)]
     """Name of the Job."""
     specification_hash: Annotated[str, Field(max_length=64)]
-    """What it makes from."""
+    """Key of the specification that the revision is made from."""
     request: Annotated[str, Field(max_length=128)] = ""
     """Value of the annotation edgefolio.dev/make-requested-at that asked for it."""
     outcome: Literal["Running", "Suspended", "Succeeded", "Failed", "Superseded"]
-    """How it ended, or that it has not."""
+    """Running or Suspended, or how it ended."""
     stage: Annotated[str, Field(max_length=63)] = ""
-    """What it is doing."""
+    """Stage of the pipeline."""
     progress_percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """How far the stage is."""
+    """Progress of the stage, in percent."""
     attempt: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Makings of this specification so far."""
     start_time: Time | None = None
@@ -87,7 +87,7 @@ class JobStatus(StatusRecord):
     completion_time: Time | None = None
     """When it ended."""
     message: Message = ""
-    """What it said last."""
+    """Last message of the Job."""
 
 
 class CheckStatus(StatusRecord):
@@ -100,7 +100,7 @@ class CheckStatus(StatusRecord):
     job: Annotated[str, Field(max_length=253)] = ""
     """Name of the Job that looks; empty between two looks."""
     outcome: Literal["Unknown", "Found", "Nothing", "Unreachable", "Refused"] = "Unknown"
-    """What the last look that ended came to."""
+    """Outcome of the last finished look."""
     reason: ReasonWord | None = None
     """Why nothing was found, in one word."""
     message: Message = ""
@@ -121,7 +121,7 @@ class VariantCount(StatusRecord):
 
 
 class EndpointCounts(StatusRecord):
-    """How the endpoints are."""
+    """Counts of the endpoints."""
 
     summary: Annotated[str, Field(max_length=32)]
     """meeting objectives / total."""
@@ -130,7 +130,7 @@ class EndpointCounts(StatusRecord):
     available: Count
     """Those that serve a verified variant."""
     meeting_objectives: Count
-    """Those that meet what is asked of them."""
+    """Those that meet their objectives."""
     by_variant: Annotated[
         tuple[VariantCount, ...], Field(max_length=64, json_schema_extra=list_map("variant", "revision"))
     ] = ()
@@ -141,15 +141,15 @@ class RolloutStatus(StatusRecord):
     """The rollout under way, or the last one."""
 
     revision: RevisionNumber
-    """Where it goes."""
+    """Target revision."""
     from_revision: RevisionNumber | None = None
-    """Where it came from, and goes back to."""
+    """Previous revision, and the one a rollback returns to."""
     phase: Literal["Progressing", "Completed", "Paused", "RolledBack"]
-    """What became of it."""
+    """Progressing or Paused, or how the rollout ended."""
     updated: Count = 0
-    """Endpoints that were sent to it."""
+    """Endpoints that were ordered to the target."""
     wave_start_time: Time | None = None
-    """When the last wave was sent."""
+    """Time of the last wave."""
     reason: ReasonWord | None = None
     """Why it was stopped."""
     message: Message = ""
@@ -164,12 +164,12 @@ class Address(StatusRecord):
 
 
 class PortfolioStatus(StatusRecord):
-    """What was found and done for a ModelPortfolio."""
+    """Observed state of a ModelPortfolio."""
 
     model_config = ConfigDict(json_schema_extra=WRITTEN_WHOLE)
 
     observed_generation: Generation = 0
-    """Generation of the spec that this is about."""
+    """metadata.generation of the spec that this status describes."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()
     """Ready, Reconciling, Stalled, Making, ObjectivesMet, Degraded and the like."""
     current_revision: Annotated[int, Field(ge=0, le=2**24)] = 0
@@ -185,10 +185,10 @@ class PortfolioStatus(StatusRecord):
     rollout: RolloutStatus | None = None
     """The current or last rollout."""
     endpoints: EndpointCounts | None = None
-    """How the endpoints are."""
+    """Counts of the endpoints."""
     address: Address | None = None
     """Where clients reach the model."""
     last_switch_time: Time | None = None
     """When an endpoint last changed its variant."""
     last_failure: Failure | None = None
-    """The last thing that went wrong."""
+    """The last failure."""
