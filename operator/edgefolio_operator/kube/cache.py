@@ -61,21 +61,22 @@ class ObjectCache:
     def put(self, thing: Object) -> None:
         """Add or replace ``thing``, unless the cached one, or its deletion, is as new.
 
-        The answer to a write may come after the watch told of a deletion: what it brought back would stay for ever.
+        The answer to a write may arrive after the watch reported the deletion; nothing would remove it again.
         """
-        held = self._objects.get(object_key(thing))
-        version = _version(thing)
-        if held is None and version and version <= self._deleted.get(object_key(thing), 0):
+        key, version = object_key(thing), _version(thing)
+        held = self._objects.get(key)
+        if held is None and version and version <= self._deleted.get(key, 0):
             return
         if held is None or _uid(held) != _uid(thing) or _version(held) < version or not version:
-            self._set(object_key(thing), self._transform(thing))
+            self._set(key, self._transform(thing))
 
     def delete(self, thing: Object) -> None:
         """Remove ``thing``, unless the cached one is newer: made again under the same name."""
-        held = self._objects.get(object_key(thing))
-        self._note_deletion(object_key(thing), _version(thing))
-        if held is not None and (not _version(thing) or _version(held) <= _version(thing)):
-            self._set(object_key(thing), None)
+        key, version = object_key(thing), _version(thing)
+        held = self._objects.get(key)
+        self._note_deletion(key, version)
+        if held is not None and (not version or _version(held) <= version):
+            self._set(key, None)
 
     def replace(self, things: Iterable[Object], *, namespace: str = "", version: int | None = None) -> None:
         """Replace the contents by ``things``, the list of ``namespace`` ("": all); equal objects report no change.
