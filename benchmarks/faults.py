@@ -86,7 +86,7 @@ def _markdown(content: dict[str, Any]) -> str:
     lines = [
         "# Threats and faults",
         "",
-        f"`{content['command']}` at {content['commit']}. One line is one threat; the tests are named after what must hold.",
+        f"`{content['command']}` at {content['commit']}. One line is one threat; tests are named after what must hold.",
         "",
         "| threat | what holds | tests | passed | skipped |",
         "|---|---|---|---|---|",
