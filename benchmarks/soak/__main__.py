@@ -5,7 +5,7 @@
 
 Three edge nodes serve a portfolio, a client on each asks all the time, and faults are drawn at random from a list (see
 ``faults.py``), one after the other: each is made, ended, and waited for until the portfolio is Ready, every node serves
-its most accurate variant and is routed to. The report counts requests, failures at nodes that were up, wrong answers,
+its most accurate variant, and all pods are ready and routed to. The report counts requests, failures at nodes that were up, wrong answers,
 times to converge and growth of memory. Exit code 0 only if no such request failed, no answer was wrong and everything
 converged.
 """
@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -116,7 +117,7 @@ def _soak(site: EdgeSite, *, seconds: float, seed: int) -> dict[str, object]:
 
 
 def _converged(site: EdgeSite) -> bool:
-    """Whether the portfolio is Ready, and each node serves its most accurate variant and is routed to."""
+    """Whether the portfolio is Ready, and each node serves its most accurate variant, and all pods are ready and routed to."""
     if site.condition("Ready")[0] != "True":
         return False
     wanted, endpoints = site.most_accurate, site.endpoints()
@@ -124,7 +125,18 @@ def _converged(site: EdgeSite) -> bool:
         set(endpoints) == set(NODES)
         and all((entry.get("status") or {}).get("activeVariant") == wanted for entry in endpoints.values())
         and site.routed(*NODES)
+        and all(_is_ready(site.pod_on(node)) for node in NODES)
+        and all(_is_ready(pod) for pod in _system(site).pods("app.kubernetes.io/component=operator"))
     )
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in pod["status"].get("conditions", ()))
+
+
+def _system(site: EdgeSite) -> EdgeSite:
+    """The namespace of the operator."""
+    return EdgeSite(site.kubernetes, site.machine.run, namespace=SYSTEM)
 
 
 def _memory(site: EdgeSite) -> dict[str, int]:
@@ -134,8 +146,7 @@ def _memory(site: EdgeSite) -> dict[str, int]:
         pod = site.pod_on(node)
         for container in ("agent", "triton"):
             found[f"{container} on {node}"] = _resident(site.machine.process_of(node, container_id(pod, container)))
-    system = EdgeSite(site.kubernetes.within(SYSTEM), site.machine.run, namespace=SYSTEM)
-    for number, pod in enumerate(system.pods("app.kubernetes.io/component=operator"), start=1):
+    for number, pod in enumerate(_system(site).pods("app.kubernetes.io/component=operator"), start=1):
         identity = container_id(pod, pod["spec"]["containers"][0]["name"])
         found[f"operator {number}"] = _resident(site.machine.process_of(pod["spec"]["nodeName"], identity))
     return found
