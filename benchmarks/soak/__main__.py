@@ -5,9 +5,9 @@
 
 Three edge nodes serve a portfolio, a client on each asks all the time, and faults are drawn at random from a list (see
 ``faults.py``), one after the other: each is made, ended, and waited for until the portfolio is Ready, every node serves
-its most accurate variant, and all pods are ready and routed to. The report counts requests, failures at nodes that were up, wrong answers,
-times to converge and growth of memory. Exit code 0 only if no such request failed, no answer was wrong and everything
-converged.
+its most accurate variant, and all pods are ready and routed to. The report counts requests, failures at nodes that were
+up, wrong answers, times to converge and growth of memory. Exit code 0 only if no such request failed, no answer was
+wrong and everything converged.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ NODES = ("edge-1", "edge-2", "edge-3")
 LONGEST_SECONDS = 300.0
 #: Requests a second of one client.
 RATE = 4.0
+#: Kubernetes' own default. The bed's is shorter than an API server is frozen here: all nodes would be lost at once,
+#: and Kubernetes would route to none of them.
+NODE_LOST_AFTER = "50s"
 #: Clients begin anew this often: what one has recorded is read from its pod's log, which is bounded.
 CLIENT_SECONDS = 600.0
 
@@ -117,7 +120,7 @@ def _soak(site: EdgeSite, *, seconds: float, seed: int) -> dict[str, object]:
 
 
 def _converged(site: EdgeSite) -> bool:
-    """Whether the portfolio is Ready, and each node serves its most accurate variant, and all pods are ready and routed to."""
+    """Whether the portfolio is Ready, each node serves its most accurate variant, and all pods are ready and routed to."""
     if site.condition("Ready")[0] != "True":
         return False
     wanted, endpoints = site.most_accurate, site.endpoints()
@@ -174,7 +177,8 @@ def _cluster() -> Iterator[Kubernetes]:
     subprocess.run([BED / "build.sh"], check=True)
     subprocess.run([BED / "down.sh"], check=True)
     try:
-        subprocess.run([BED / "up.sh"], check=True, env={**os.environ, "NODE_CPUSETS": cpusets()})
+        environment = {"NODE_CPUSETS": cpusets(), "NODE_LOST_AFTER": NODE_LOST_AFTER}
+        subprocess.run([BED / "up.sh"], check=True, env={**os.environ, **environment})
         yield Kubernetes(binaries=programs("kubectl", "helm"), kubeconfig=bed_run() / "kubeconfig")
     finally:
         subprocess.run([BED / "down.sh"], check=True)
