@@ -120,7 +120,7 @@ def _soak(site: EdgeSite, *, seconds: float, seed: int) -> dict[str, object]:
 
 
 def _converged(site: EdgeSite) -> bool:
-    """Whether the portfolio is Ready, each node serves its most accurate variant, and all pods are ready and routed to."""
+    """Whether the portfolio is Ready, each node serves its most accurate variant, and all pods are routed to."""
     if site.condition("Ready")[0] != "True":
         return False
     wanted, endpoints = site.most_accurate, site.endpoints()
