@@ -93,9 +93,7 @@ def _open(filesystem: Any, path: str, listed: Mapping[str, Any], field: str) -> 
 
 
 def _decoded(picture: Image.Image, path: str, field: str) -> Image.Image:
-    # Once as it is, once in its new mode.
-    pixels = math.prod(picture.size)
-    require_memory(2 * _PIXEL_BYTES * pixels, what="this image", field=field, value=path)
+    require_memory(_PIXEL_BYTES * math.prod(picture.size), what="this image", field=field, value=path)
     try:
         picture.load()
     except MemoryError:
@@ -107,7 +105,8 @@ def _decoded(picture: Image.Image, path: str, field: str) -> Image.Image:
 
 def _pixels(picture: Image.Image, path: str, *, image_size: int | None, field: str) -> Pixels:
     """Its values, ``[1, H, W]`` of a grey picture, else ``[3, H, W]``."""
-    converted = picture.convert("L" if picture.mode in _GREY_MODES else "RGB")
+    mode = "L" if picture.mode in _GREY_MODES else "RGB"
+    converted = picture if picture.mode == mode else picture.convert(mode)
     if image_size is not None:
         converted = _to_size(converted, image_size, path, field)
     array = np.asarray(converted, dtype=np.uint8)
