@@ -16,6 +16,7 @@ EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 EXIT_OBJECTIVE_NOT_MET = 3
 
+_SIGNS_OF_FULL_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")
 _LONGEST_PROBLEM, _LONGEST_PLACE, _LONGEST_REMEDY = 1000, 1000, 500
 
 
@@ -56,6 +57,21 @@ class TransientError(UserError):
 
     On the command line it is like any other; a Job is tried again.
     """
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """What a user sees of an allocation that failed; ``None`` for any other error."""
+    if isinstance(error, EdgefolioError):
+        return None
+    # torch's allocator and ONNX Runtime raise their own errors.
+    text = str(error)[:_LONGEST_PROBLEM]
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _SIGNS_OF_FULL_MEMORY):
+        return None
+    return UserError(
+        "there is not enough memory for this.",
+        field="memory",
+        remedy="Use smaller or fewer samples or a smaller model, or give it more (in a cluster: spec.job.resources).",
+    )
 
 
 class IntegrityError(EdgefolioError):

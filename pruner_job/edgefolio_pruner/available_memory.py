@@ -25,24 +25,29 @@ _FILES = {
     _CGROUPS / "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
 _BLOCK = 16 << 20
+_REMEDY = "Give smaller or fewer samples, or more memory (in a cluster: spec.job.resources)."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes: ``total`` is the most this process can ever have, ``free`` what is left now."""
+    """Bytes that this process may still take: ``free`` now, ``most`` if nobody else had any."""
 
-    total: int
     free: int
+    most: int
 
 
 def available_memory() -> Memory:
     """The least of what the machine, the process's cgroups and its own limit (``ulimit -v``) allow."""
-    machine = psutil.virtual_memory()
-    bounds = [Memory(total=machine.total, free=machine.available), *_cgroup_bounds()]
+    machine, own = psutil.virtual_memory(), psutil.Process().memory_info()
+    bounds = [Memory(free=machine.available, most=machine.total - own.rss)]
+    bounds += [Memory(free=limit - used, most=limit - own.rss) for limit, used in _cgroup_bounds()]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        bounds.append(Memory(total=limit, free=max(0, limit - psutil.Process().memory_info().vms)))
-    return Memory(total=min(bound.total for bound in bounds), free=min(bound.free for bound in bounds))
+        bounds.append(Memory(free=limit - own.vms, most=limit - own.vms))
+    return Memory(
+        free=max(0, min(bound.free for bound in bounds)),
+        most=max(0, min(bound.most for bound in bounds)),
+    )
 
 
 def require_memory(needed: int, *, what: str, field: str, value: object) -> None:
@@ -53,28 +58,37 @@ def require_memory(needed: int, *, what: str, field: str, value: object) -> None
     memory = available_memory()
     if needed <= memory.free:
         return
-    kind = UserError if needed > memory.total else TransientError
+    kind = UserError if needed > memory.most else TransientError
     raise kind(
-        f"{what} takes at least {_shown(needed)} of memory; {_shown(memory.free)} of {_shown(memory.total)} are free.",
+        f"{what} takes at least {_shown(needed)} of memory, and {_shown(memory.free)} are free.",
         field=field,
         value=value,
-        remedy="Give smaller or fewer samples, or more memory (in a cluster: spec.job.resources).",
+        remedy=_REMEDY,
     )
 
 
 def read_bounded(stream: Any, *, field: str, value: object) -> bytes:
     """All bytes of ``stream``, of a known or unknown length, as long as they fit into memory."""
     size = getattr(stream, "size", None)
-    if isinstance(size, int):
-        require_memory(size, what="the file", field=field, value=value)
-    content = io.BytesIO()
-    while block := stream.read(_BLOCK):
-        require_memory(2 * len(block), what="the file", field=field, value=value)
-        content.write(block)
-    return content.getvalue()
+    try:
+        if isinstance(size, int) and size > 0:
+            require_memory(size, what="the file", field=field, value=value)
+            content: bytes = stream.read(size)
+            return content
+        # A stream, or a device.
+        blocks = io.BytesIO()
+        while block := stream.read(_BLOCK):
+            require_memory(2 * len(block), what="the file", field=field, value=value)
+            blocks.write(block)
+        return blocks.getvalue()
+    except MemoryError as error:
+        raise UserError(
+            "the file is larger than the memory there is.", field=field, value=value, remedy=_REMEDY
+        ) from error
 
 
-def _cgroup_bounds() -> Iterator[Memory]:
+def _cgroup_bounds() -> Iterator[tuple[int, int]]:
+    """Limit and usage of each limited cgroup around this process."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -88,13 +102,13 @@ def _cgroup_bounds() -> Iterator[Memory]:
                     yield from _cgroup_bound(folder, *_FILES[root])
 
 
-def _cgroup_bound(folder: Path, limit_file: str, usage_file: str, cache_field: str) -> Iterator[Memory]:
+def _cgroup_bound(folder: Path, limit_file: str, usage_file: str, cache_field: str) -> Iterator[tuple[int, int]]:
     with contextlib.suppress(OSError, ValueError):
         # "max" is no limit, and no number.
         limit = int((folder / limit_file).read_text())
         usage = int((folder / usage_file).read_text())
         fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        yield Memory(total=limit, free=max(0, limit - usage + int(fields.get(cache_field, 0))))
+        yield limit, usage - int(fields.get(cache_field, 0))
 
 
 def _shown(count: int) -> str:

@@ -21,7 +21,7 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
     try:
         with fsspec.open(name, "rb") as stream:
             return read_bounded(stream, field=field, value=name)
-    except EdgefolioError:
+    except (EdgefolioError, MemoryError):
         raise
     except ValueError as error:
         raise UserError(

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.recording.replay import Replay
 from edgefolio.decision.recording.replay import replay as replay_trace
 from edgefolio.decision.recording.traces import Trace, parse_trace
@@ -53,7 +53,7 @@ def _read(path: Path) -> Trace:
 
 
 def _show(trace: Trace, result: Replay, differences: tuple[str, ...]) -> None:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if trace.note:
         console.print(Text(trace.note))
     table = Table()

@@ -14,18 +14,18 @@ from collections.abc import Set as AbstractSet
 LONGEST_VALUE = 300
 # str() refuses 4301 digits or more (CVE-2020-10735), and nobody reads a number of 100.
 _LONGEST_INTEGER_BITS = 333
+_BLANKS = "\n\t\r\u00a0\u2028\u2029"
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, each control character, line break and mark of direction replaced by a space."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """``text`` on one line: blanks for its line breaks, and control characters and marks of direction escaped."""
+    return text if text.isprintable() else "".join(map(_printable_letter, text))
 
 
 def shortened(text: str, limit: int) -> str:
     """``text`` printable and cut to ``limit`` characters."""
-    return printable(text if len(text) <= limit else text[: limit - 1] + "…")
+    shown = printable(text[:limit])
+    return shown if len(text) <= limit and len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def shown(value: object, *, limit: int = LONGEST_VALUE) -> str:
@@ -37,6 +37,12 @@ def shown(value: object, *, limit: int = LONGEST_VALUE) -> str:
     if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:
         return _long_integer(value)
     return shortened(str(value), limit)
+
+
+def _printable_letter(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter in _BLANKS else letter.encode("unicode_escape", errors="backslashreplace").decode()
 
 
 class _BoundedRepr(reprlib.Repr):

@@ -73,7 +73,7 @@ def _open(filesystem: Any, path: str, listed: Mapping[str, Any], field: str) -> 
                 field,
             )
         content = filesystem.cat_file(path)
-    except EdgefolioError:
+    except (EdgefolioError, MemoryError):
         raise
     except Exception as error:  # every driver of fsspec raises its own kinds
         raise unreachable(
