@@ -6,8 +6,9 @@ from pathlib import Path
 
 import fsspec
 
-from edgefolio.errors import UserError
+from edgefolio.errors import EdgefolioError, UserError
 from edgefolio.transient_errors import unreachable
+from edgefolio_pruner.available_memory import read_bounded
 
 
 def read_uri(uri: str | Path, *, field: str) -> bytes:
@@ -19,7 +20,9 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
     name = str(uri)
     try:
         with fsspec.open(name, "rb") as stream:
-            content: bytes = stream.read()
+            return read_bounded(stream, field=field, value=name)
+    except (EdgefolioError, MemoryError):
+        raise
     except ValueError as error:
         raise UserError(
             "the scheme of this URI is not known.",
@@ -44,4 +47,3 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
             value=name,
             remedy="Check the address and the permission to read it.",
         ) from error
-    return content

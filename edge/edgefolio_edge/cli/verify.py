@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_OK
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _document(verification: Verification) -> dict[str, object]:
 
 
 def _print(verification: Verification) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     for revision in verification.revisions:
         mark = Text("broken", style="bold red") if revision.findings else Text("sound ", style="green")
         current = ", current" if revision.is_current else ""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def make(
     alone was published.
     """
     portfolio = load_portfolio(file)
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True, highlight=False)
     ignored = ignored_on_one_machine(portfolio)
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
@@ -104,7 +104,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
 
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     manifest = result.manifest
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     batch = manifest.request_batch_size
     table = Table(
         title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
