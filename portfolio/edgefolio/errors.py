@@ -7,6 +7,8 @@ message. Anything else that escapes is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+from edgefolio.uris import redacted
+
 #: Exit codes of the ``edgefolio`` command.
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -28,16 +30,16 @@ class UserError(EdgefolioError):
     """Bad input: one field, its value, what is wrong with it, and what to do about it.
 
     ``field`` is the path in the resource (``spec.source.weightsURI``) or the option (``--weights``); ``value`` is
-    shown as given; ``problem`` is one sentence; ``remedy`` is the next step.
+    shown as given, but for credentials in a URI; ``problem`` is one sentence; ``remedy`` is the next step.
     """
 
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, field: str, value: object = None, remedy: str) -> None:
-        self.problem = problem
+        self.problem = redacted(problem)
         self.field = field
-        self.value = None if value is None else _shortened(str(value))
-        self.remedy = remedy
+        self.value = None if value is None else _shortened(redacted(str(value)))
+        self.remedy = redacted(remedy)
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
@@ -53,6 +55,10 @@ class TransientError(UserError):
     """
 
 
+class DiskFullError(TransientError):
+    """There is no room on a local disk. Neither the repository nor a revision is at fault."""
+
+
 class IntegrityError(EdgefolioError):
     """Bytes that fail verification against their manifest. They must never reach Triton.
 
@@ -62,8 +68,8 @@ class IntegrityError(EdgefolioError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, location: str, remedy: str = "Publish the revision again.") -> None:
-        self.problem = problem
-        self.location = location
+        self.problem = problem = redacted(problem)
+        self.location = location = redacted(location)
         self.remedy = remedy
         super().__init__(f"{location}: {problem} {remedy}")
 

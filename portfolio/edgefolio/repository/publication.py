@@ -20,7 +20,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Digest, Ma
 from edgefolio.repository import layout
 from edgefolio.repository.fetching import digest_and_size, digest_of_file
 from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER_BYTES, Repository, parse_pointer
-from edgefolio.repository.retention import remove_old_revisions
+from edgefolio.repository.removal import remove_old_revisions
 from edgefolio.repository.storage import local_root, open_storage
 
 #: How many of the newest reservations are searched for the same content.
@@ -74,9 +74,10 @@ class Publication:
 
     @staticmethod
     def check(uri: str, *, field: str = "--repository") -> None:
-        """Raise :class:`UserError` if nothing could be published at ``uri``; nothing is written.
+        """Raise :class:`UserError` if nothing could be published at ``uri``.
 
-        For long runs that publish at their end; a missing directory is made only then.
+        For long runs that publish at their end. A missing directory is made only then; in a store a scratch object is
+        written and removed, to see that it has conditional writes and that these credentials may write.
         """
         root = local_root(uri, field=field)
         if root is None:
