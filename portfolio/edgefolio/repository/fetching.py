@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -107,7 +108,7 @@ def require_room(path: Path, size: int) -> None:
     """Raise :class:`DiskFullError` if the disk of ``path`` has no room for ``size`` bytes more."""
     free = shutil.disk_usage(path.parent).free
     if size > 0 and free < size + _SPARE_BYTES:
-        raise _full(path, size, free)
+        raise _full(path, size, free) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _full(path: Path, size: int, free: int) -> DiskFullError:
