@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
 #: Names of query parameters that are credentials or signatures: AWS, Google, Azure, and what web servers use.
-_SECRET_NAME = (
+SECRET_NAME = (
     r"(?:[\w.%-]*(?:signature|credential|token|secret|passw|api[-_]?key|access[-_]?key|accessid|authorization)[\w.%-]*"
     r"|sig|key|auth|jwt|pwd|sas|user|login)"
 )
-_SECRET_PARAMETER = re.compile(_SECRET_NAME, re.IGNORECASE)
-_SECRET_VALUE = re.compile(rf"([?&;#]{_SECRET_NAME}=)[^&;#\s'\"<>]+", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(SECRET_NAME, re.IGNORECASE)
+_SECRET_VALUE = re.compile(rf"([?&;#]{SECRET_NAME}=)[^&;#\s'\"<>]+", re.IGNORECASE)
 _USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#'\"<>]*@")
 _AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 #: Control and format characters, line separators, halves of pairs: they forge lines of logs and hide what is read.

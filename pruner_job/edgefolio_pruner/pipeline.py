@@ -20,6 +20,7 @@ from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
 from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.specification import ModelPortfolio
+from edgefolio.uris import redacted
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
@@ -102,7 +103,7 @@ def make_portfolio(
     return MakeResult(
         manifest=published.manifest,
         published=published,
-        repository_uri=uri,
+        repository_uri=redacted(uri),
         work_directory=work.path,
         work_names=work.used if kept is None else None,
     )

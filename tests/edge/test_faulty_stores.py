@@ -12,7 +12,8 @@ from faulty_server import Exchange, Fault, FaultyServer, drip, faulty_server, fi
 from triton_portfolios import MODEL, publish, revealing_model
 
 from edgefolio.manifest import Manifest, sha256_of
-from edgefolio.repository import Repository, network
+from edgefolio.repository import Repository
+from edgefolio.repository.remote import calls
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 
@@ -64,9 +65,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.mark.parametrize("part", ["/201/", "/2.json"])
 @pytest.mark.parametrize("fault", [hang, drip(5, seconds=0.5)], ids=["hang", "drip"])
 def test_another_order_waits_for_no_store(site: Site, monkeypatch: pytest.MonkeyPatch, part: str, fault: Fault) -> None:
-    for module in ("network", "http_storage"):
-        monkeypatch.setattr(f"edgefolio.repository.{module}.SILENT_SECONDS", 3600.0)
-    monkeypatch.setattr(network, "SLOW_WINDOW_SECONDS", 3600.0)
+    for module in ("calls", "http_storage"):
+        monkeypatch.setattr(f"edgefolio.repository.remote.{module}.SILENT_SECONDS", 3600.0)
+    monkeypatch.setattr(calls, "SLOW_WINDOW_SECONDS", 3600.0)
     first, second, third = site.publish(1), site.publish(2), site.publish(3)
     site.ask(first)
     site.synchronizer.start()

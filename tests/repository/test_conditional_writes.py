@@ -9,7 +9,8 @@ import pytest
 from faulty_server import Answer, Exchange, Fault, FaultyServer, faulty_server, in_front_of, only, status
 
 from edgefolio.errors import TransientError, UserError
-from edgefolio.repository import Publication, Repository, s3_storage
+from edgefolio.repository import Publication, Repository
+from edgefolio.repository.remote import s3_storage
 from edgefolio.repository.storage import Storage, open_storage
 
 IF_NONE_MATCH, IF_MATCH = "If-None-Match", "If-Match"

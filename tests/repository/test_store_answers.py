@@ -33,7 +33,7 @@ class Store:
 
 @pytest.fixture(params=["https", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr("edgefolio.repository.s3_storage._CONFIGURATION", {"retries": {"total_max_attempts": 1}})
+    monkeypatch.setattr("edgefolio.repository.remote.s3_storage._CONFIGURATION", {"retries": {"total_max_attempts": 1}})
     if request.param == "s3":
         uri: str = request.getfixturevalue("s3_uri")
         publish_draft(uri, tmp_path / "drafts")
@@ -207,7 +207,7 @@ def test_listings_are_read_where_there_are_some(web: FaultyServer) -> None:
 def test_credentials_go_to_the_host_they_are_for_over_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from yarl import URL
 
-    from edgefolio.repository.http_storage import _credentials
+    from edgefolio.repository.remote.http_storage import _credentials
 
     monkeypatch.setenv("EDGEFOLIO_NETRC", "machine models.example login me password s3cr3t\ndefault login a password b")
     found = _credentials(URL("https://models.example/portfolios"))
@@ -236,7 +236,7 @@ def test_damage_that_the_store_itself_finds_is_no_outage(store: Store, tmp_path:
 
 
 def test_the_codes_of_s3(s3_uri: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefolio.repository.s3_storage._CONFIGURATION", {"retries": {"total_max_attempts": 1}})
+    monkeypatch.setattr("edgefolio.repository.remote.s3_storage._CONFIGURATION", {"retries": {"total_max_attempts": 1}})
     with faulty_server(in_front_of(s3_endpoint)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         repository = Repository.open(s3_uri)

@@ -26,9 +26,10 @@ from faulty_server import (
 
 from edgefolio.errors import IntegrityError, TransientError
 from edgefolio.manifest import sha256_of
-from edgefolio.repository import Repository, network
+from edgefolio.repository import Repository
 from edgefolio.repository.fetching import fetch_verified
-from edgefolio.repository.network import TransferStopped, interruptible
+from edgefolio.repository.remote import calls
+from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio.repository.storage import Storage, open_storage
 
 PATH = "models/digits/101/model.onnx"
@@ -97,9 +98,9 @@ def running(call: object) -> Iterator[list[BaseException | None]]:
 def test_a_transfer_is_stopped_while_the_server_says_nothing(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(network, "SILENT_SECONDS", 3600.0)
+    monkeypatch.setattr(calls, "SILENT_SECONDS", 3600.0)
     for name in ("http_storage", "s3_storage"):
-        monkeypatch.setattr(f"edgefolio.repository.{name}.SILENT_SECONDS", 3600.0)
+        monkeypatch.setattr(f"edgefolio.repository.remote.{name}.SILENT_SECONDS", 3600.0)
     storage, asked, go_on = storage_of(server), threading.Event(), threading.Event()
     go_on.set()
 
@@ -119,7 +120,7 @@ def test_a_transfer_is_stopped_while_the_server_says_nothing(
 @pytest.mark.parametrize("part", ["current.json", "1.json"])
 def test_every_other_call_is_stopped_as_well(server: FaultyServer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     for name in ("http_storage", "s3_storage"):
-        monkeypatch.setattr(f"edgefolio.repository.{name}.SILENT_SECONDS", 3600.0)
+        monkeypatch.setattr(f"edgefolio.repository.remote.{name}.SILENT_SECONDS", 3600.0)
     repository, asked, go_on = Repository(storage_of(server)), threading.Event(), threading.Event()
     go_on.set()
 
@@ -142,7 +143,7 @@ def test_every_other_call_is_stopped_as_well(server: FaultyServer, monkeypatch: 
 def test_silence_ends_a_transfer_and_what_came_is_kept(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(calls, "SILENT_SECONDS", 0.5)
     storage = storage_of(server)
     server.fault = only(PATH, hang_after(1000), times=1)
     server.seen.clear()
@@ -156,7 +157,7 @@ def test_silence_ends_a_transfer_and_what_came_is_kept(
 
 
 def test_a_drip_is_given_up(server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "SLOW_WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(calls, "SLOW_WINDOW_SECONDS", 0.3)
     monkeypatch.setattr("edgefolio.repository.fetching._ATTEMPTS", 1)
     storage = storage_of(server)
     server.fault = only(PATH, drip(5, seconds=0.1))

@@ -29,9 +29,10 @@ def verify(
     Exit codes: 0 all is sound; 2 something is wrong, or there is nothing to check.
     """
     from edgefolio.repository import Repository
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_edge.models.repository_audit import verify_repository
 
-    verification = verify_repository(Repository.open(uri, field="URI"), model=model)
+    verification = verify_repository(Repository.open(checked_argument(uri, field="URI"), field="URI"), model=model)
     if as_json:
         typer.echo(json.dumps(_document(verification), indent=2))
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 from edgefolio.manifest import Manifest, Variant, sha256_of
 from edgefolio.repository import Repository
-from edgefolio.repository.network import TransferStopped, interruptible
+from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore, by_size
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgefolio.errors import DiskFullError, IntegrityError, TransientError
 from edgefolio.files import FULL, PARTIAL_SUFFIX, fsync_folder, make_folder, writing
-from edgefolio.repository.network import interruptible, pause, require_going_on
+from edgefolio.repository.remote.calls import interruptible, pause, require_going_on
 from edgefolio.repository.storage import Storage
 
 _CHUNK_BYTES = 1 << 20

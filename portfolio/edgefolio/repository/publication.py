@@ -20,7 +20,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Digest, Ma
 from edgefolio.repository import layout
 from edgefolio.repository.fetching import digest_and_size, digest_of_file
 from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER_BYTES, Repository, parse_pointer
-from edgefolio.repository.removal import remove_old_revisions
+from edgefolio.repository.retention import remove_old_revisions
 from edgefolio.repository.storage import local_root, open_storage
 
 #: How many of the newest reservations are searched for the same content.

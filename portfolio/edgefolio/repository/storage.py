@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgefolio.errors import UserError
-from edgefolio.uris import problem_in_uri
+from edgefolio.uris import problem_in_uri, secret_in_uri
 
 
 class Stream(Protocol):
@@ -33,7 +33,7 @@ class Storage(Protocol):
     Every write is whole or absent. Methods raise :class:`UserError` (for ``field``) if the place cannot be reached,
     read or written, :class:`~edgefolio.errors.TransientError` of these where that may pass; a missing object is
     ``None``, an empty tuple or ``FileNotFoundError``, as stated. Those that wait for a network end at once inside
-    :func:`edgefolio.repository.network.interruptible`.
+    :func:`edgefolio.repository.remote.calls.interruptible`.
     """
 
     uri: str
@@ -82,12 +82,12 @@ def open_storage(uri: str, *, field: str, create: bool = False) -> Storage:
         return LocalStorage.open(root, uri=uri, field=field, create=create)
     scheme = uri.partition("://")[0].lower()
     if scheme in ("s3", "s3a"):
-        from edgefolio.repository.s3_storage import S3Storage
+        from edgefolio.repository.remote.s3_storage import S3Storage
 
         return S3Storage.open(uri, field=field, write=create)
     if scheme in ("http", "https"):
         try:
-            from edgefolio.repository.http_storage import HttpStorage
+            from edgefolio.repository.remote.http_storage import HttpStorage
         except ImportError as error:
             raise UserError(
                 f"this URI needs a package that is not installed ({error}).",
@@ -112,6 +112,17 @@ def local_root(uri: str, *, field: str) -> Path | None:
     if not separator and ":" in uri.partition("/")[0]:
         raise _unknown_scheme(uri, field=field)
     return Path(rest.removeprefix("localhost") if separator else uri).expanduser()
+
+
+def checked_argument(uri: str, *, field: str) -> str:
+    """``uri`` of a command line if it holds no credentials, which history and process list would show.
+
+    Raises :class:`UserError`.
+    """
+    problem = secret_in_uri(uri)
+    if problem is not None:
+        raise UserError(f"{problem.problem}.", field=field, value=uri, remedy=problem.remedy)
+    return uri
 
 
 def _unknown_scheme(uri: str, *, field: str) -> UserError:

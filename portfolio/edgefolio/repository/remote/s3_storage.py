@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 
 from edgefolio.errors import EdgefolioError, TransientError, UserError
-from edgefolio.repository.network import (
+from edgefolio.repository.remote.calls import (
     CONNECT_SECONDS,
     SILENT_SECONDS,
     RemoteStream,
@@ -25,7 +25,7 @@ from edgefolio.repository.network import (
     read_up_to,
     wait_for,
 )
-from edgefolio.repository.s3_answers import (
+from edgefolio.repository.remote.s3_answers import (
     BusyError,
     ChangedError,
     UnsupportedError,

@@ -22,7 +22,14 @@ import yarl
 from fsspec.asyn import get_loop
 
 from edgefolio.errors import EdgefolioError, TransientError, UserError
-from edgefolio.repository.network import CONNECT_SECONDS, SILENT_SECONDS, RemoteStream, SlowError, read_up_to, wait_for
+from edgefolio.repository.remote.calls import (
+    CONNECT_SECONDS,
+    SILENT_SECONDS,
+    RemoteStream,
+    SlowError,
+    read_up_to,
+    wait_for,
+)
 from edgefolio.transient_errors import FORBIDDEN_STATUSES, MISSING_STATUSES, is_passing_status
 
 NETRC_VARIABLE = "EDGEFOLIO_NETRC"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from edgefolio.errors import IntegrityError, TransientError, UserError
-from edgefolio.repository.network import SlowError
+from edgefolio.repository.remote.calls import SlowError
 from edgefolio.transient_errors import FORBIDDEN_STATUSES, MISSING_STATUSES, is_passing_status, unreachable
 
 #: The right that each request needs, as a policy names it.

@@ -1,0 +1,34 @@
+"""Remove revisions beyond the history limit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from edgefolio.manifest import VERSIONS_PER_REVISION
+from edgefolio.repository import layout
+from edgefolio.repository.reading import Repository
+
+
+def remove_old_revisions(
+    repository: Repository, model: str, *, history_limit: int, in_use: Collection[int]
+) -> tuple[int, ...]:
+    """Remove all but the newest ``history_limit`` revisions of ``model`` and those ``in_use``; returns their numbers.
+
+    Remains of killed publishers below the oldest kept revision go too. Reservations stay: their numbers are spent for
+    good. A manifest goes before its files, so that no reader finds one without the other.
+    """
+    storage = repository.storage
+    complete = repository.revisions(model)
+    kept = {*complete[-max(1, history_limit) :], *in_use}
+    oldest_kept = min(kept)
+    removed = tuple(number for number in complete if number not in kept)
+    for number in removed:
+        storage.delete(layout.manifest_path(model, number))
+    for name in storage.names(layout.versions_folder(model)):
+        version = layout.number_of(name)
+        if version is None:
+            continue
+        number = version // VERSIONS_PER_REVISION
+        if number in removed or (number < oldest_kept and number not in complete):
+            storage.delete(layout.version_path(model, name))
+    return removed
