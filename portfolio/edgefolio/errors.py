@@ -62,10 +62,25 @@ class IntegrityError(EdgefolioError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, location: str, remedy: str = "Publish the revision again.") -> None:
-        self.problem = problem
-        self.location = location
+        # Strangers' bytes are quoted here, and this is printed to terminals and logs.
+        self.problem = printable(problem)
+        self.location = printable(location)
         self.remedy = remedy
-        super().__init__(f"{location}: {problem} {remedy}")
+        super().__init__(f"{self.location}: {self.problem} {remedy}")
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, with control characters escaped and blanks for newlines, for terminals and logs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable()
+        else " "
+        if letter in "\n\t"
+        else letter.encode("unicode_escape", errors="backslashreplace").decode()
+        for letter in text
+    )
 
 
 def _remade(kind: type[EdgefolioError], message: str, attributes: dict[str, object]) -> EdgefolioError:
