@@ -9,6 +9,7 @@ bounded and made printable here, once for all who show it.
 from __future__ import annotations
 
 from edgefolio.untrusted.text import shortened, shown
+from edgefolio.uris import redacted
 
 #: Exit codes of the ``edgefolio`` command.
 EXIT_OK = 0
@@ -34,16 +35,17 @@ class UserError(EdgefolioError):
     """Bad input: one field, its value, what is wrong with it, and what to do about it.
 
     ``field`` is the path in the resource (``spec.source.weightsURI``) or the option (``--weights``); ``value`` is
-    shown as given, bounded and on one line; ``problem`` is one sentence; ``remedy`` is the next step.
+    shown as given, bounded, on one line and without credentials in a URI; ``problem`` is one sentence; ``remedy`` is
+    the next step.
     """
 
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, field: str, value: object = None, remedy: str) -> None:
-        self.problem = shortened(problem, _LONGEST_PROBLEM)
+        self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
         self.field = shortened(field, _LONGEST_PLACE)
-        self.value = None if value is None else shown(value)
-        self.remedy = shortened(remedy, _LONGEST_REMEDY)
+        self.value = None if value is None else shown(redacted(value) if isinstance(value, str) else value)
+        self.remedy = shortened(redacted(remedy), _LONGEST_REMEDY)
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
@@ -74,6 +76,10 @@ def out_of_memory(error: BaseException) -> UserError | None:
     )
 
 
+class DiskFullError(TransientError):
+    """There is no room on a local disk. Neither the repository nor a revision is at fault."""
+
+
 class IntegrityError(EdgefolioError):
     """Bytes that fail verification against their manifest. They must never reach Triton.
 
@@ -83,8 +89,8 @@ class IntegrityError(EdgefolioError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, location: str, remedy: str = "Publish the revision again.") -> None:
-        self.problem = shortened(problem, _LONGEST_PROBLEM)
-        self.location = shortened(location, _LONGEST_PLACE)
+        self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
+        self.location = shortened(redacted(location), _LONGEST_PLACE)
         self.remedy = shortened(remedy, _LONGEST_REMEDY)
         super().__init__(f"{self.location}: {self.problem} {self.remedy}")
 

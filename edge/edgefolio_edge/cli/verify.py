@@ -33,10 +33,14 @@ def verify(
     """
     from edgefolio.repository import Repository
     from edgefolio.repository.signature import key_from_option
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_edge.models.repository_audit import verify_repository
 
     verification = verify_repository(
-        Repository.open(uri, field="URI", verification_key=key_from_option(verification_key)), model=model
+        Repository.open(
+            checked_argument(uri, field="URI"), field="URI", verification_key=key_from_option(verification_key)
+        ),
+        model=model,
     )
     if as_json:
         typer.echo(json.dumps(_document(verification), indent=2))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
+from edgefolio.specification.base import resource_name
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio.specification.validation_errors import first_mistake
 from edgefolio.untrusted.yaml_document import LARGEST_BYTES, load_yaml
+from edgefolio.uris import problem_in_uri, secret_in_uri
 
 #: Fields that only a cluster reads; on one machine they are ignored, with a note.
 CLUSTER_FIELDS = (
@@ -27,7 +29,38 @@ CLUSTER_FIELDS = (
 
 
 def load_portfolio(path: Path) -> ModelPortfolio:
-    """The ModelPortfolio in the file ``path``. Raises :class:`UserError` for anything that is not one."""
+    """The ModelPortfolio in the file ``path``, written by a user.
+
+    Raises :class:`UserError` for anything that is not one, and for URIs that are unsafe or hold credentials.
+    """
+    portfolio = load_stored_portfolio(path)
+    for field, uri in uris_of(portfolio):
+        problem = problem_in_uri(uri) or secret_in_uri(uri)
+        if problem is not None:
+            raise UserError(f"{problem.problem}.", field=field, value=uri, remedy=problem.remedy)
+    return portfolio
+
+
+def uris_of(portfolio: ModelPortfolio) -> Iterator[tuple[str, str]]:
+    """Path and value of each URI that is set in ``portfolio``."""
+    spec = portfolio.spec
+    yield "spec.repository.uri", spec.repository.uri
+    if spec.source is not None and spec.source.weights_uri is not None:
+        yield "spec.source.weightsURI", spec.source.weights_uri
+    if spec.data is not None:
+        for name in ("training_uri", "validation_uri", "test_uri"):
+            uri = getattr(spec.data, name)
+            if uri is not None:
+                yield f"spec.data.{resource_name(name)}", uri
+    if spec.job.work_directory is not None and spec.job.work_directory.uri is not None:
+        yield "spec.job.workDirectory.uri", spec.job.work_directory.uri
+
+
+def load_stored_portfolio(path: Path) -> ModelPortfolio:
+    """The ModelPortfolio in the file ``path``, a copy of one in a cluster, where other checks let it in.
+
+    One from before these checks may hold URIs with credentials. Raises :class:`UserError` for anything that is none.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_BYTES + 1)

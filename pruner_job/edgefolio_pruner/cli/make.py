@@ -44,10 +44,13 @@ def make(
     ignored = ignored_on_one_machine(portfolio)
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
+    if repository is not None:
+        checked_argument(repository, field="--repository")
     with shown_progress(console) as progress:
         result = make_portfolio(
             portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress

@@ -22,10 +22,11 @@ def report(
     Example: edgefolio report ./portfolios --model digits --output report.html
     """
     from edgefolio.repository import Repository
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.html_report import RunTimeline, write_report
 
     run = None if timeline is None else RunTimeline.read(timeline)
-    published = Repository.open(repository, field="REPOSITORY")
+    published = Repository.open(checked_argument(repository, field="REPOSITORY"), field="REPOSITORY")
     name = model
     if name is None:
         known = published.models()

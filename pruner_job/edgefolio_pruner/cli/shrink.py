@@ -56,6 +56,7 @@ def shrink(
     shape = _parse_shape(input_shape)
     if output.is_dir():
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.available_memory import require_memory
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
@@ -65,7 +66,7 @@ def shrink(
     named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
     described = parse_architecture(named, option, field=field)
     module = build_architecture(described, field=field)
-    load_weights(module, weights, field="--weights")
+    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
     with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
         result = shrink_model(
             module,

@@ -9,6 +9,7 @@ import numpy as np
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
 from edgefolio.specification import DataSpecification, Normalization
+from edgefolio.uris import redacted
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
 from edgefolio_pruner.data.digits import read_digits
@@ -46,14 +47,14 @@ def load_data(
     Raises :class:`UserError` for the field that is at fault.
     """
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
-    progress(stage="data", fraction=0.0, message=f"reading {specification.training_uri}")
+    progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
     data = _read(specification.training_uri, TRAIN, image_size=specification.image_size, field=fields[TRAIN])
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
     for part, uri in ((VALIDATION, specification.validation_uri), (TEST, specification.test_uri)):
         if uri is None:
             continue
-        progress(stage="data", fraction=0.3, message=f"reading {uri}")
+        progress(stage="data", fraction=0.3, message=f"reading {redacted(uri)}")
         other = _read(uri, part, image_size=specification.image_size, field=fields[part])
         parts[part] = _only_part(other, part)
         names[part] = uri
@@ -91,7 +92,7 @@ def load_data(
     else:
         preprocessing = _given(specification.normalization, data.scale, channels=shape[0], field=field)
     return DataBundle(
-        name=specification.training_uri,
+        name=redacted(specification.training_uri),
         train=_normalised(parts[TRAIN], preprocessing),
         validation=_normalised(parts[VALIDATION], preprocessing),
         test=_normalised(parts[TEST], preprocessing),
