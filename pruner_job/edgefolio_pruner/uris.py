@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 import fsspec
 
 from edgefolio.errors import EdgefolioError, UserError
-from edgefolio.repository.storage import Stream, local_root, open_storage
+from edgefolio.repository.storage import local_root, open_storage
 from edgefolio.transient_errors import unreachable
+from edgefolio_pruner.available_memory import read_bounded
 
-_CHUNK_BYTES = 8 << 20
 #: Schemes that are read as repositories are, with their answers told apart.
 _STORES = frozenset({"s3", "s3a", "http", "https"})
 
@@ -26,13 +25,14 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
     path = uri if isinstance(uri, Path) else local_root(name, field=field)
     try:
         if path is not None:
-            return path.read_bytes()
+            with path.open("rb") as local:
+                return read_bounded(local, field=field, value=name)
         if name.partition("://")[0].lower() in _STORES:
             with open_storage(name, field=field).open_at("") as stream:
-                return _all_of(stream)
+                return read_bounded(stream, field=field, value=name)
         with fsspec.open(name, "rb") as file:
-            return _all_of(file)
-    except EdgefolioError:
+            return read_bounded(file, field=field, value=name)
+    except (EdgefolioError, MemoryError):
         raise
     except ValueError as error:
         raise UserError(
@@ -58,7 +58,3 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
             value=name,
             remedy="Check the address and the permission to read it.",
         ) from error
-
-
-def _all_of(stream: Stream | BinaryIO) -> bytes:
-    return b"".join(iter(lambda: stream.read(_CHUNK_BYTES), b""))

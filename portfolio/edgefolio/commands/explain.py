@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
+from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
 from edgefolio.decision.explain import Explanation, explain_choice
@@ -80,7 +80,7 @@ def explain(
     if as_json:
         typer.echo(json.dumps(_document(explanation, manifest), indent=2))
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     conditions = f"compute {cpu_factor:g}x slower than profiled, {rate:g} requests/s"
     if memory is not None:
         conditions += f", {memory} for variants"

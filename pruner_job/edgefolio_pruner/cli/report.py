@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from edgefolio.commands.terminal import say
 from edgefolio.errors import UserError
 
 
@@ -42,5 +43,5 @@ def report(
         _, manifest = published.current_manifest(name)
     else:
         manifest = published.manifest(name, revision)
-    typer.echo(f"report: {write_report(manifest, output, timeline=run)}")
+    say(f"report: {write_report(manifest, output, timeline=run)}")
     return 0

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def shrink(
     described = parse_architecture(named, option, field=field)
     module = build_architecture(described, field=field)
     load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
-    with shown_progress(Console(stderr=True, highlight=False)) as progress:
+    with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
         result = shrink_model(
             module,
             input_shape=shape,
@@ -139,7 +139,7 @@ def _document(result: Shrunk) -> dict[str, Any]:
 
 
 def _print(result: Shrunk) -> None:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     report = result.report
     table = Table(title="Channels of each layer")
     table.add_column("layer", no_wrap=True)
