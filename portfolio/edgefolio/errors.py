@@ -44,7 +44,9 @@ class UserError(EdgefolioError):
     def __init__(self, problem: str, *, field: str, value: object = None, remedy: str) -> None:
         self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
         self.field = shortened(field, _LONGEST_PLACE)
-        self.value = None if value is None else shown(redacted(value) if isinstance(value, str) else value)
+        # Before it is cut as well: the end of a password would be lost, not its beginning.
+        text = redacted(value) if isinstance(value, str) else value
+        self.value = None if value is None else redacted(shown(text))
         self.remedy = shortened(redacted(remedy), _LONGEST_REMEDY)
         super().__init__(self.one_line())
 
