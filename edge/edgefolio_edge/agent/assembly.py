@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest
-from edgefolio.decision.types import Observation, ServerState, State
+from edgefolio.decision.types import Observation, ServerState
 from edgefolio.repository import Repository
 from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio.specification.validation_errors import bytes_option
@@ -120,13 +119,15 @@ def _log_first_decision(
     """Log the first decision of an agent; starts and writes nothing."""
     repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
+    state_file = StateFile(state_directory)
+    state = state_file.read()
     decision, _ = decide(
         observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),
         objectives=portfolio.objectives,
         profiles=profiles_from_manifest(manifest),
         switching=portfolio.switching,
-        state=StateFile(state_directory).read() if state_directory.is_dir() else State(),
-        now=time.time(),
+        state=state,
+        now=state_file.clock.now(),
     )
     reporter.decision(decision, active=None, dry_run=True)
 

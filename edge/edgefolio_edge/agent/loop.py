@@ -58,6 +58,7 @@ class Agent:
         self._status_file = StatusFile(options.state_directory)
         self._recorder = Recorder(options.record)
         self.state: State = self._state_file.read()
+        self._clock = self._state_file.clock
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
@@ -123,7 +124,7 @@ class Agent:
         observation = self._observe(served)
         if not served.ready or observation.server is ServerState.DEAD:
             self.server.health.fails()
-        now, before = time.time(), self.state
+        now, before = self._clock.now(), self.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
         decision, self.state = decide(
             observation=observation,
@@ -170,13 +171,15 @@ class Agent:
             trouble=self.server.trouble,
             failure=self.server.failure or self._failure,
             switched=self._switched,
+            clock_offset=self._clock.offset(),
         )
         self.server.failure = self._failure = None
         self._switched = False
         self._after_cycle(result)
         # Last: a full disk must not silence the endpoint.
         endpoint = self.server.host.endpoint
-        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http))
+        now = self._clock.now()
+        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http, now=now))
 
     def _take(self, synced: Synced) -> None:
         """Take the synchronizer's state; a new revision has new variants."""
@@ -229,7 +232,7 @@ class Agent:
             outcome = self.server.switcher.switch(target, previous=previous)
         if outcome is None:
             return served
-        now = time.time()
+        now = self._clock.now()
         self.metrics.switched(succeeded=outcome.succeeded, seconds=outcome.total_milliseconds / 1e3)
         if outcome.succeeded:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
@@ -253,7 +256,7 @@ class Agent:
         return served
 
     def _failed(self, outcome: SwitchResult, target: Placement, served: ServedVersions) -> None:
-        now = time.time()
+        now = self._clock.now()
         cause = outcome.cause or "unknown"
         if outcome.unreachable:
             if not self.server.ended_during(outcome.variant):

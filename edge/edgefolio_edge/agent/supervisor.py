@@ -138,9 +138,11 @@ class ServerSupervisor:
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
+            # A server that could not be recorded runs all the same.
             self._changes.error(error)
             return False
-        self._connect()
+        finally:
+            self._connect()
         return True
 
     def _attach_again(self) -> bool:

@@ -22,6 +22,7 @@ from edgefolio_edge.triton.client import AccessKey, TritonControl
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (
+    LeftServer,
     ProcessIdentity,
     orphaned_stubs,
     remove_remains,
@@ -39,6 +40,7 @@ EXIT_SECONDS = 5
 STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
+_RUNTIME_PREFIX = "edgefolio-triton-"
 #: Execs Triton with PR_SET_PDEATHSIG, so that the kernel ends it when its parent dies.
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys\n"
@@ -80,7 +82,7 @@ class TritonServer:
         ports = settle_ports(settings.ports, address=settings.address)
         key = AccessKey(name=KEY_NAME, secret=secrets.token_hex(24))
         prefix = f"edgefolio_{secrets.token_hex(8)}_"
-        runtime = Path(tempfile.mkdtemp(prefix="edgefolio-triton-"))
+        runtime = Path(tempfile.mkdtemp(prefix=_RUNTIME_PREFIX))
         try:
             backends = lay_out_backends(wheel, runtime / "backends")
             executables = lay_out_python(runtime / "python")
@@ -183,10 +185,8 @@ class TritonServer:
         Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
         """
         stubs = self.stubs()
-        process = self.identity.process()
-        if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGTERM)
+        if self.identity.is_alive():
+            self.identity.send(signal.SIGTERM)
             if not self._gone_within(seconds):
                 self.identity.kill()
         _reap(self.identity, wait=True)
@@ -242,6 +242,19 @@ class TritonServer:
             field="triton",
             remedy="Mend what it says; `pip install --force-reinstall nvidia-pytriton` mends a damaged installation.",
         )
+
+
+def end_left_server(left: LeftServer) -> None:
+    """End a server that nobody controls, its stubs, its shared memory and its temporary directory."""
+    stubs = stubs_of(left.identity)
+    left.identity.send(signal.SIGTERM)
+    if not wait_until_gone([left.identity], seconds=STOP_SECONDS):
+        left.identity.kill()
+    for stub in stubs:
+        stub.kill()
+    remove_remains(left.shared_memory_prefix)
+    if left.runtime is not None and left.runtime.name.startswith(_RUNTIME_PREFIX):
+        shutil.rmtree(left.runtime, ignore_errors=True)
 
 
 #: Children of this process, kept so that a dead one is reaped and leaves no zombie.
