@@ -63,6 +63,10 @@ class Agent:
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
         self._serving: tuple[int, int] | None = None
+        #: What served when a switch failed: it comes back first if the server had to be restarted for it.
+        self._served_before: Placement | None = None
+        #: Variants of the current revision that failed, until one of them serves.
+        self._failed_variants: set[str] = set()
         self._available_since: float | None = None
         self._refusal: Refusal | None = None
         # Outcomes not yet in any result.
@@ -119,6 +123,8 @@ class Agent:
         if served is None:
             self._end_cycle(synced)
             return
+        if not served.ready and self._served_before is not None and not self.dry_run:
+            served = self._bring_back(served)
         if served.name is None and not synced.complete and self._waits_for_first_revision():
             return
         observation = self._observe(served)
@@ -195,6 +201,7 @@ class Agent:
             return
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
+        self._failed_variants = set()
         if self._serving is not None:
             # Failures of the old revision say nothing about the new one.
             self.state = replace(self.state, quarantined=())
@@ -238,6 +245,7 @@ class Agent:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
             self.server.observer.switched(outcome.version)
             self._switched = True
+            self._served_before = None
             self.reporter.event(
                 "switch",
                 f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -252,8 +260,20 @@ class Agent:
             self._verified(target)
             self.synchronizer.served_versions = (target.version, *served.ready)
             return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
+        self._served_before = served.active or self._served_before
         self._failed(outcome, target, served)
         return served
+
+    def _bring_back(self, served: ServedVersions) -> ServedVersions:
+        """After a restart: serve again what served before the switch that needed it. Then the next one is tried."""
+        before, self._served_before = self._served_before, None
+        assert before is not None
+        outcome = self.server.switcher.switch(before)
+        if not outcome.succeeded:
+            return served
+        self.server.observer.switched(outcome.version)
+        self._verified(before)
+        return ServedVersions.of((before.version,), manifest=self._manifest, store=self.store)
 
     def _failed(self, outcome: SwitchResult, target: Placement, served: ServedVersions) -> None:
         now = self._clock.now()
@@ -284,9 +304,21 @@ class Agent:
             previous=served.name,
             restored=outcome.restored,
         )
+        self._reject_if_all_failed(target, before=served.active or self._served_before, cause=cause)
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
             self.server.restart_or_request("A load hangs.")
+
+    def _reject_if_all_failed(self, target: Placement, *, before: Placement | None, cause: str) -> None:
+        """Refuse a revision when each of its variants has failed and an older one can serve on."""
+        manifest = target.manifest
+        self._failed_variants.add(target.variant.name)
+        if not self._failed_variants >= {variant.name for variant in manifest.variants}:
+            return
+        older = self.store.complete_before(manifest.revision) if before is None else before.manifest
+        if older is not None and older.revision != manifest.revision:
+            problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
+            self.synchronizer.reject(manifest.revision, problem=problem, instead=older)
 
     def _repair(self, target: Placement) -> SwitchResult | None:
         """A backend died: load the variant again; where that does not help, restart the server.
@@ -311,6 +343,8 @@ class Agent:
     def _verified(self, active: Placement) -> None:
         """``active`` answered an inference; logged once per server start."""
         self.server.verified()
+        if self._manifest is not None and active.manifest.revision == self._manifest.revision:
+            self._failed_variants = set()
         self.metrics.serving(active.variant.name, active.version)
         first = self._serving is None or self._serving[0] != self.server.starts
         self._serving = (self.server.starts, active.version)

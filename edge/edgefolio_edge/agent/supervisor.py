@@ -121,7 +121,9 @@ class ServerSupervisor:
         self.starts += 1
         endpoint = self.host.endpoint
         self.control: TritonControl = endpoint.control()
-        self.switcher = Switcher(self.control, self._store, warm_up=not endpoint.has_our_backend)
+        self.switcher = Switcher(
+            self.control, self._store, warm_up=not endpoint.has_our_backend, end_load=endpoint.end_backend_of
+        )
         self.observer = Observer(
             endpoint,
             self.control,

@@ -190,6 +190,15 @@ class ModelStore:
             return None
         return manifest if manifest.model == self.model else None
 
+    def complete_before(self, revision: int) -> Manifest | None:
+        """The newest kept revision before ``revision`` that is complete on disk."""
+        numbers = (int(path.stem) for path in self._good_path.parent.glob("[0-9]*.json") if path.stem.isdecimal())
+        for number in sorted((number for number in numbers if number < revision), reverse=True):
+            manifest = self.manifest_of_version(number * VERSIONS_PER_REVISION)
+            if manifest is not None and len(self.available(manifest)) == len(manifest.variants):
+                return manifest
+        return None
+
     def manifest_kept(self, revision: int, *, digest: str) -> Manifest | None:
         """The kept manifest of ``revision``, if its bytes have this digest."""
         path = self._manifest_path(revision)

@@ -42,6 +42,16 @@ class TritonEndpoint:
             return False
         return stub_of_version(self.process, version) is None
 
+    def end_backend_of(self, version: int) -> bool:
+        """Kill the backend process of ``version``, which ends its load. Returns whether there was one to kill."""
+        if not self.has_our_backend or self.process is None:
+            return False
+        stub = stub_of_version(self.process, version)
+        if stub is None:
+            return False
+        stub.kill()
+        return True
+
 
 def host_and_port(address: str) -> str:
     """``host:port`` of ``grpc://host:port``. Raises :class:`UserError` for anything else."""

@@ -9,7 +9,7 @@ once. A server that says 200 or "ready" proves nothing: it says so with a dead b
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgefolio.errors import IntegrityError
@@ -17,7 +17,7 @@ from edgefolio.manifest import Manifest, Variant
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
-from edgefolio_edge.triton.client import LOAD_SECONDS, ControlError, TritonControl
+from edgefolio_edge.triton.client import CALL_SECONDS, LOAD_SECONDS, ControlError, TritonControl
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0
@@ -47,7 +47,7 @@ class SwitchResult:
 
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
     (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
-    did not end in time; this Triton then takes no further load until it is restarted, whatever becomes of the backend.
+    did not end in time and could not be ended; this Triton then takes no further load until it is restarted.
     ``damaged``: the local copy is, so the server is not to blame.
     """
 
@@ -82,11 +82,14 @@ class Switcher:
         store: ModelStore,
         *,
         warm_up: bool = False,
+        end_load: Callable[[int], bool] = lambda _version: False,
     ) -> None:
-        """``warm_up`` for a server whose backend compares no probe while loading."""
+        """``warm_up`` for a server whose backend compares no probe while loading. ``end_load`` ends the hung load of a
+        version, and returns whether it could."""
         self.control = control
         self.store = store
         self.warm_up = warm_up
+        self._end_load = end_load
 
     def switch(
         self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
@@ -110,6 +113,9 @@ class Switcher:
             cause, damaged = str(error), True
         except ControlError as error:
             cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        if stuck and self._end_load(target.version):
+            cause = f"the load did not end within {load_seconds(target.variant):.0f} s and was ended"
+            stuck = not self._takes_loads(previous)
         if cause is not None and not stuck:
             unreachable = unreachable or self._is_gone()
         restored = None
@@ -173,7 +179,7 @@ class Switcher:
             damaged=damaged,
         )
 
-    def _load(self, placements: Sequence[Placement]) -> float:
+    def _load(self, placements: Sequence[Placement], *, seconds: float | None = None) -> float:
         target = placements[-1]
         configuration = configuration_of(
             target.manifest,
@@ -183,7 +189,7 @@ class Switcher:
             warm_up=self.warm_up,
         )
         started = time.perf_counter()
-        self.control.load(self.store.model, configuration, seconds=load_seconds(target.variant))
+        self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))
         return 1e3 * (time.perf_counter() - started)
 
     def _restore(self, previous: Placement) -> bool:
@@ -193,6 +199,18 @@ class Switcher:
             return self.canary(previous) is None
         except ControlError:
             return False
+
+    def _takes_loads(self, previous: Placement | None) -> bool:
+        """Whether the server goes on after the backend of a hung load was ended."""
+        try:
+            if previous is None:
+                self.control.unload(self.store.model)
+            else:
+                # It is loaded, so this takes milliseconds.
+                self._load([previous], seconds=CALL_SECONDS)
+        except ControlError as error:
+            return not error.timed_out
+        return True
 
     def _is_gone(self) -> bool:
         """Whether the server has ended, or is about to: then its last answer says nothing about a variant."""
