@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def run_agent(options: RunOptions) -> None:
     ).absolute()
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
+    if os.geteuid() == 0 and options.triton.endpoint is None:
+        reporter.event("note", "The agent runs as root, and so do Triton and its models: run it as a user of its own.")
     if options.dry_run and options.triton.endpoint is None:
         _log_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
         return
