@@ -22,6 +22,7 @@ from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
+from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 
 
@@ -42,6 +43,7 @@ class RunOptions:
 
 def run_agent(options: RunOptions) -> None:
     """Run until a signal. Raises :class:`UserError`, with nothing left running."""
+    raise_open_files_limit()
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     repository_uri = options.repository or specification.repository.uri

@@ -13,6 +13,7 @@ from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore, variant_named
+from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.switcher import Placement, Switcher
@@ -36,6 +37,7 @@ class ServeOptions:
 
 def serve_variant(options: ServeOptions) -> None:
     """Serve until a signal. Raises :class:`UserError` or IntegrityError; then nothing is left running."""
+    raise_open_files_limit()
     reporter = Reporter(as_json=options.as_json)
     repository = Repository.open(options.repository)
     if options.revision is None:

@@ -342,7 +342,7 @@ class Agent:
 
     def _verified(self, active: Placement) -> None:
         """``active`` answered an inference; logged once per server start."""
-        self.server.verified()
+        self.server.verified(active)
         if self._manifest is not None and active.manifest.revision == self._manifest.revision:
             self._failed_variants = set()
         self.metrics.serving(active.variant.name, active.version)

@@ -69,8 +69,16 @@ class Observer:
         self._read_counters(version)
 
     def ready_versions(self) -> tuple[int, ...]:
-        """Versions that the server reports ready. Raises :class:`ControlError` if it does not answer, or refuses us."""
-        return self.control.ready_versions(self._model)
+        """Versions that the server reports ready. Raises :class:`ControlError` if it does not answer, or refuses us.
+
+        A server without a free file descriptor cannot read its model repository for this; its counters say as much.
+        """
+        try:
+            return self.control.ready_versions(self._model)
+        except ControlError as error:
+            if error.unreachable or error.timed_out or error.refused:
+                raise
+            return tuple(sorted(entry.version for entry in self.control.statistics(self._model)))
 
     def observe(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""
