@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState
+from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
 from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio.specification.validation_errors import bytes_option
@@ -24,6 +25,8 @@ from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
+from edgefolio_edge.triton.room import require_shared_memory
+from edgefolio_edge.triton.server_record import recorded_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +81,11 @@ def run_agent(options: RunOptions) -> None:
         if synchronizer.synced.manifest is None:
             # Nothing is on disk yet: an unreadable repository is an error now, later it is a condition.
             repository = open_repository()
-            if pinned:
-                repository.manifest(model, pinned)
-            else:
-                repository.current_manifest(model)
+            manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
+        else:
+            manifest = synchronizer.synced.manifest
+        if options.triton.endpoint is None:
+            _require_shared_memory(manifest, state_directory, reporter)
         metrics = AgentMetrics(model=model)
         port = metrics.serve(options.agent_metrics_port)
         stack.callback(metrics.close)
@@ -111,6 +115,15 @@ def run_agent(options: RunOptions) -> None:
         )
         agent.run(stop)
         reporter.event("stopping", "Stopping what was started.")
+
+
+def _require_shared_memory(manifest: Manifest, state_directory: Path, reporter: Reporter) -> None:
+    """Raise :class:`UserError` if the server to start has too little of it; one that runs already has its own."""
+    server = recorded_server(state_directory)
+    if server is not None and server.is_alive():
+        return
+    if (note := require_shared_memory(manifest)) is not None:
+        reporter.event("note", note)
 
 
 def _log_first_decision(

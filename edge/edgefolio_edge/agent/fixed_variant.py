@@ -16,6 +16,7 @@ from edgefolio_edge.models.model_store import ModelStore, variant_named
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.room import require_shared_memory
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
 #: Interval of the checks of server and backend.
@@ -45,6 +46,8 @@ def serve_variant(options: ServeOptions) -> None:
     else:
         manifest = repository.manifest(options.model, options.revision)
     variant = manifest.variants[-1] if options.variant is None else variant_named(manifest, options.variant)
+    if options.triton.endpoint is None and (note := require_shared_memory(manifest)) is not None:
+        reporter.event("note", note)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefolio-serve-")))

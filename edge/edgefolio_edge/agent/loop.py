@@ -31,6 +31,11 @@ from edgefolio_edge.triton.switcher import Placement, SwitchResult
 FIRST_SYNC_SECONDS = 3.0
 
 
+#: Longest pause between switches while a resource of the machine is short.
+LONGEST_SHORTAGE_SECONDS = 60.0
+SHORTAGE_SECONDS_WITHOUT_SERVICE = 5.0
+
+
 class Agent:
     """Agent of one endpoint: keeps the variant that fits."""
 
@@ -63,6 +68,9 @@ class Agent:
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
         self._serving: tuple[int, int] | None = None
+        #: After a shortage of the machine no switch is tried for a while.
+        self._not_before = float("-inf")
+        self._shortages = 0
         #: What served when a switch failed: it comes back first if the server had to be restarted for it.
         self._served_before: Placement | None = None
         #: Variants of the current revision that failed, until one of them serves.
@@ -155,7 +163,7 @@ class Agent:
         if observation.server is ServerState.SERVING and served.active is not None:
             self._verified(served.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
-        if switches and not self.dry_run:
+        if switches and not self.dry_run and time.monotonic() >= self._not_before:
             served = self._act(decision, served, self._manifest)
         self._state_file.write(self.state, now=switches)
         self._end_cycle(synced, served=served, observation=observation, decision=decision)
@@ -246,6 +254,7 @@ class Agent:
             self.server.observer.switched(outcome.version)
             self._switched = True
             self._served_before = None
+            self._shortages = 0
             self.reporter.event(
                 "switch",
                 f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -288,6 +297,9 @@ class Agent:
                 )
                 return
             cause = f"the server ends each time it is loaded: {cause}"
+        if outcome.shortage:
+            self._short(outcome, cause, served)
+            return
         self.state = state_after_failure(
             self.state, variant=outcome.variant, cause=cause, now=now, switching=self.portfolio.switching
         )
@@ -308,6 +320,19 @@ class Agent:
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
             self.server.restart_or_request("A load hangs.")
+
+    def _short(self, outcome: SwitchResult, cause: str, served: ServedVersions) -> None:
+        """A resource of the machine has run out: nobody is blamed, and the next try waits longer."""
+        longest = LONGEST_SHORTAGE_SECONDS if served.ready else SHORTAGE_SECONDS_WITHOUT_SERVICE
+        self._not_before = time.monotonic() + min(longest, 2.0**self._shortages)
+        self._shortages = min(self._shortages + 1, 10)
+        # No revision and no variant is named: any other one would fail the same way.
+        message = f"A switch to {outcome.variant} is not possible now: {cause}"
+        self._failure = CycleFailure(reason=reasons.INSUFFICIENT_RESOURCES, message=message)
+        if self._shortages == 1:
+            self.reporter.event(
+                "shortage", message, variant=outcome.variant, previous=served.name, restored=outcome.restored
+            )
 
     def _reject_if_all_failed(self, target: Placement, *, before: Placement | None, cause: str) -> None:
         """Refuse a revision when each of its variants has failed and an older one can serve on."""

@@ -127,7 +127,11 @@ class ServerSupervisor:
         endpoint = self.host.endpoint
         self.control: TritonControl = endpoint.control()
         self.switcher = Switcher(
-            self.control, self._store, warm_up=not endpoint.has_our_backend, end_load=endpoint.end_backend_of
+            self.control,
+            self._store,
+            warm_up=not endpoint.has_our_backend,
+            end_load=endpoint.end_backend_of,
+            lack_of_room=endpoint.lack_of_room,
         )
         self.observer = Observer(
             endpoint,

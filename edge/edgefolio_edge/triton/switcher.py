@@ -18,6 +18,7 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.triton.client import CALL_SECONDS, LOAD_SECONDS, ControlError, TritonControl
+from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0
@@ -48,7 +49,8 @@ class SwitchResult:
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
     (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
     did not end in time and could not be ended; this Triton then takes no further load until it is restarted.
-    ``damaged``: the local copy is, so the server is not to blame.
+    ``damaged``: the local copy is, so the server is not to blame. ``shortage``: a resource of the machine has run out
+    (shared memory, open files), so the variant is not to blame.
     """
 
     variant: str
@@ -60,6 +62,7 @@ class SwitchResult:
     unreachable: bool = False
     stuck: bool = False
     damaged: bool = False
+    shortage: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -83,13 +86,15 @@ class Switcher:
         *,
         warm_up: bool = False,
         end_load: Callable[[int], bool] = lambda _version: False,
+        lack_of_room: Callable[[Manifest], str | None] = lambda _manifest: None,
     ) -> None:
         """``warm_up`` for a server whose backend compares no probe while loading. ``end_load`` ends the hung load of a
-        version, and returns whether it could."""
+        version, and returns whether it could. ``lack_of_room`` says why another version cannot be loaded now."""
         self.control = control
         self.store = store
         self.warm_up = warm_up
         self._end_load = end_load
+        self._lack_of_room = lack_of_room
 
     def switch(
         self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
@@ -107,12 +112,25 @@ class Switcher:
         unreachable = stuck = damaged = False
         try:
             self.store.require(target.manifest, target.variant)
+            lack = None if previous is None else self._lack_of_room(target.manifest)
+            if lack is not None:
+                # Nothing was touched: the previous variant serves on.
+                return SwitchResult(
+                    variant=target.variant.name,
+                    version=target.version,
+                    cause=lack,
+                    load_milliseconds=0.0,
+                    total_milliseconds=1e3 * (time.perf_counter() - started),
+                    restored=True,
+                    shortage=True,
+                )
             loaded = self._load([*standby, target])
             cause = self.canary(target)
         except IntegrityError as error:
             cause, damaged = str(error), True
         except ControlError as error:
             cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        shortage = cause is not None and is_shortage(cause)
         if stuck and self._end_load(target.version):
             cause = f"the load did not end within {load_seconds(target.variant):.0f} s and was ended"
             stuck = not self._takes_loads(previous)
@@ -122,6 +140,9 @@ class Switcher:
         if cause is not None and previous is not None and not unreachable:
             # A load behind a hung one waits for ever; the previous version still serves.
             restored = self.canary(previous) is None if stuck else self._restore(previous)
+            if shortage and not restored:
+                # The new version takes the room that the previous one needs.
+                restored = self.repair(previous).succeeded
         return SwitchResult(
             variant=target.variant.name,
             version=target.version,
@@ -132,6 +153,7 @@ class Switcher:
             unreachable=unreachable,
             stuck=stuck,
             damaged=damaged,
+            shortage=shortage,
         )
 
     def canary(self, placement: Placement) -> str | None:
@@ -177,6 +199,7 @@ class Switcher:
             total_milliseconds=1e3 * (time.perf_counter() - started),
             unreachable=unreachable or (cause is not None and self._is_gone()),
             damaged=damaged,
+            shortage=cause is not None and is_shortage(cause),
         )
 
     def _load(self, placements: Sequence[Placement], *, seconds: float | None = None) -> float:
