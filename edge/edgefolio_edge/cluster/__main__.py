@@ -141,7 +141,6 @@ class _Reports:
                 self._pod.reporter.event("unreported", self._logged[:300])
             return False
         self._logged = ""
-        self._pod.orders.heard()
         return True
 
 
