@@ -30,6 +30,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A server with a bounded number of connections; those beyond are closed."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
