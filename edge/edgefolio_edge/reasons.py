@@ -29,4 +29,5 @@ CONNECTED = "Connected"
 # lastFailure
 LOAD_FAILED = "LoadFailed"
 RESTART_NEEDED = "RestartNeeded"
+INSUFFICIENT_RESOURCES = "InsufficientResources"
 REVISION_REFUSED = "RevisionRefused"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +64,11 @@ class CycleResult:
     trouble: str | None = None
     failure: CycleFailure | None = None
     switched: bool = False
+    #: Seconds to add to the times in ``state`` for the wall clock, which people read.
+    clock_offset: float = 0.0
 
-    def status(self, *, model: str, grpc: str, http: str | None) -> dict[str, Any]:
-        """The content of ``status.json``, for people; ``grpc`` and ``http`` are Triton's addresses."""
+    def status(self, *, model: str, grpc: str, http: str | None, now: float) -> dict[str, Any]:
+        """The content of ``status.json``, for people; ``now`` is of the state's clock, the addresses are Triton's."""
         synced, served, decision = self.synced, self.served, self.decision
         status: dict[str, Any] = {
             "model": model,
@@ -80,7 +81,7 @@ class CycleResult:
                 "RepositoryUnreachable": synced.unreachable,
                 "ObjectivesMet": None if decision is None else decision.objectives_met,
             },
-            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > time.time()],
+            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > now],
         }
         if decision is not None:
             status["decision"] = {"action": decision.action.value, "reason": decision.reason.value}

@@ -31,6 +31,7 @@ from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer, SyncLimits
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
+from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
 
@@ -40,6 +41,7 @@ JITTER_SECONDS = 5.0
 
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for a user's mistake."""
+    raise_open_files_limit()
     settings = Settings.of()
     make_folder(settings.state, field=STATE_VARIABLE)
     agent_woken, synchronizer_woken = threading.Event(), threading.Event()
@@ -139,7 +141,6 @@ class _Reports:
                 self._pod.reporter.event("unreported", self._logged[:300])
             return False
         self._logged = ""
-        self._pod.orders.heard()
         return True
 
 

@@ -191,7 +191,7 @@ class ModelStore:
             pointer = CurrentPointer.from_bytes(self._good_path.read_bytes(), location=str(self._good_path))
         except OSError:
             return None
-        location, kept = str(self._manifest_path(pointer.revision)), self._kept(pointer.revision)
+        location, kept = str(self._manifest_path(pointer.revision)), self.kept(pointer.revision)
         if kept is None or kept.sha256 != pointer.manifest_sha256 or kept.manifest.model != self.model:
             raise IntegrityError(
                 "the manifest of the last good revision is missing or damaged.",
@@ -207,12 +207,12 @@ class ModelStore:
 
     def manifest_of_version(self, version: int) -> Manifest | None:
         """The kept manifest of the revision of ``version``, if present and intact."""
-        kept = self._kept(version // VERSIONS_PER_REVISION)
+        kept = self.kept(version // VERSIONS_PER_REVISION)
         return kept.manifest if kept is not None and kept.manifest.model == self.model else None
 
     def manifest_kept(self, revision: int, *, digest: str) -> PublishedManifest | None:
         """The kept manifest of ``revision``, if its bytes have this digest and can be worked with."""
-        kept = self._kept(revision)
+        kept = self.kept(revision)
         if kept is None or kept.sha256 != digest:
             return None
         try:
@@ -221,7 +221,17 @@ class ModelStore:
             return None
         return kept
 
-    def _kept(self, revision: int) -> PublishedManifest | None:
+    def complete_before(self, revision: int) -> Manifest | None:
+        """The newest kept revision before ``revision`` that is complete on disk."""
+        numbers = (int(path.stem) for path in self._good_path.parent.glob("[0-9]*.json") if path.stem.isdecimal())
+        for number in sorted((number for number in numbers if number < revision), reverse=True):
+            manifest = self.manifest_of_version(number * VERSIONS_PER_REVISION)
+            if manifest is not None and len(self.available(manifest)) == len(manifest.variants):
+                return manifest
+        return None
+
+    def kept(self, revision: int) -> PublishedManifest | None:
+        """The kept manifest of ``revision`` as it was published, if present and intact."""
         path = self._manifest_path(revision)
         try:
             return PublishedManifest.from_bytes(path.read_bytes(), location=str(path))

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
+from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
+from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
 _FIELD = "--endpoint"
@@ -41,6 +43,26 @@ class TritonEndpoint:
         if not self.has_our_backend or self.process is None:
             return False
         return stub_of_version(self.process, version) is None
+
+    def lack_of_room(self, manifest: Manifest) -> str | None:
+        """Why one more version of ``manifest`` finds no room in shared memory; ``None`` if it does, or is not known."""
+        if not self.has_our_backend or self.process is None:
+            return None
+        return lack_of_room(manifest, self.process)
+
+    def is_short_of_shared_memory(self, manifest: Manifest) -> bool:
+        """Whether requests may fail for want of shared memory alone."""
+        return self.has_our_backend and self.process is not None and is_short_of_shared_memory(manifest)
+
+    def end_backend_of(self, version: int) -> bool:
+        """Kill the backend process of ``version``, which ends its load. Returns whether there was one to kill."""
+        if not self.has_our_backend or self.process is None:
+            return False
+        stub = stub_of_version(self.process, version)
+        if stub is None:
+            return False
+        stub.kill()
+        return True
 
 
 def host_and_port(address: str) -> str:

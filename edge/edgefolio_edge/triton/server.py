@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
+import logging
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
+from edgefolio_edge.triton import secret_options
 from edgefolio_edge.triton.client import AccessKey, TritonControl
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (
+    LeftServer,
     ProcessIdentity,
     orphaned_stubs,
     remove_remains,
@@ -31,6 +32,8 @@ from edgefolio_edge.triton.processes import (
 )
 from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
 
+logger = logging.getLogger(__name__)
+
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 #: Time that the server gives requests to finish when it stops.
@@ -39,13 +42,7 @@ EXIT_SECONDS = 5
 STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
-#: Execs Triton with PR_SET_PDEATHSIG, so that the kernel ends it when its parent dies.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
-    "os.execv(sys.argv[2], sys.argv[2:])\n"
-)
+_RUNTIME_PREFIX = "edgefolio-triton-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +77,7 @@ class TritonServer:
         ports = settle_ports(settings.ports, address=settings.address)
         key = AccessKey(name=KEY_NAME, secret=secrets.token_hex(24))
         prefix = f"edgefolio_{secrets.token_hex(8)}_"
-        runtime = Path(tempfile.mkdtemp(prefix="edgefolio-triton-"))
+        runtime = Path(tempfile.mkdtemp(prefix=_RUNTIME_PREFIX))
         try:
             backends = lay_out_backends(wheel, runtime / "backends")
             executables = lay_out_python(runtime / "python")
@@ -90,20 +87,16 @@ class TritonServer:
             settings.model_repository.mkdir(parents=True, exist_ok=True)
             command = [
                 str(wheel.server),
-                *_arguments(settings, ports=ports, key=key, backends=backends, shared_memory_prefix=prefix),
+                *_arguments(settings, ports=ports, backends=backends, shared_memory_prefix=prefix),
             ]
-            if settings.die_with_parent:
-                command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
             with (runtime / LOG_NAME).open("wb") as log:
-                # Its own session: Ctrl-C in a terminal reaches the agent, which stops the server in order.
-                process = subprocess.Popen(
+                process, is_hidden = secret_options.start(
                     command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=runtime,
-                    start_new_session=True,
+                    _secret_arguments(key),
+                    environment=environment,
+                    log=log.fileno(),
+                    directory=runtime,
+                    die_with_parent=settings.die_with_parent,
                 )
             _CHILDREN[process.pid] = process
             identity = ProcessIdentity.of(psutil.Process(process.pid))
@@ -120,6 +113,7 @@ class TritonServer:
             raise
         try:
             server._wait_until_live()
+            server._hide_key(was_hidden=is_hidden)
         except BaseException:
             server.stop(seconds=1)
             raise
@@ -183,10 +177,8 @@ class TritonServer:
         Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
         """
         stubs = self.stubs()
-        process = self.identity.process()
-        if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGTERM)
+        if self.identity.is_alive():
+            self.identity.send(signal.SIGTERM)
             if not self._gone_within(seconds):
                 self.identity.kill()
         _reap(self.identity, wait=True)
@@ -227,6 +219,19 @@ class TritonServer:
             remedy="See whether the machine is overloaded, and start again.",
         )
 
+    def _hide_key(self, *, was_hidden: bool) -> None:
+        """Overwrite the key in the memory that others may see, now that Triton has copied it."""
+        try:
+            secret_options.overwrite(self.identity.pid, [self.key.secret])
+        except OSError as error:
+            logger.warning("Every local user can read the key of Triton's control interface: %s", error)
+            return
+        if not was_hidden:
+            logger.warning(
+                "Until Triton answered, every local user could read the key of its control interface: this kernel "
+                "lets no process be traced by its parent (kernel.yama.ptrace_scope above 1?)."
+            )
+
     def _died_at_start(self) -> UserError:
         errors = [line for line in self.log_tail(200).splitlines() if line.startswith("E") or "error" in line.lower()]
         last_words = " / ".join(errors[-3:]) or self.log_tail(3) or "none"
@@ -242,6 +247,19 @@ class TritonServer:
             field="triton",
             remedy="Mend what it says; `pip install --force-reinstall nvidia-pytriton` mends a damaged installation.",
         )
+
+
+def end_left_server(left: LeftServer) -> None:
+    """End a server that nobody controls, its stubs, its shared memory and its temporary directory."""
+    stubs = stubs_of(left.identity)
+    left.identity.send(signal.SIGTERM)
+    if not wait_until_gone([left.identity], seconds=STOP_SECONDS):
+        left.identity.kill()
+    for stub in stubs:
+        stub.kill()
+    remove_remains(left.shared_memory_prefix)
+    if left.runtime is not None and left.runtime.name.startswith(_RUNTIME_PREFIX):
+        shutil.rmtree(left.runtime, ignore_errors=True)
 
 
 #: Children of this process, kept so that a dead one is reaped and leaves no zombie.
@@ -270,9 +288,11 @@ def _answers(endpoint: str) -> bool:
         connection.close()
 
 
-def _arguments(
-    settings: ServerSettings, *, ports: Ports, key: AccessKey, backends: Path, shared_memory_prefix: str
-) -> list[str]:
+def _secret_arguments(key: AccessKey) -> list[str]:
+    return [f"--grpc-restricted-protocol={key.restriction()}", f"--http-restricted-api={key.restriction()}"]
+
+
+def _arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_memory_prefix: str) -> list[str]:
     options = {
         "model-repository": settings.model_repository,
         "backend-directory": backends,
@@ -290,8 +310,6 @@ def _arguments(
         "exit-timeout-secs": EXIT_SECONDS,
         "model-load-thread-count": 2,
         "pinned-memory-pool-byte-size": 0,
-        "grpc-restricted-protocol": key.restriction(),
-        "http-restricted-api": key.restriction(),
     }
     metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
     return [
