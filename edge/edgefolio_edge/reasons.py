@@ -25,6 +25,10 @@ NOT_KNOWN = "NotKnown"
 CUT_OFF = "CutOff"
 CONNECTED = "Connected"
 
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
 # lastFailure
 LOAD_FAILED = "LoadFailed"
 RESTART_NEEDED = "RestartNeeded"

@@ -170,6 +170,7 @@ class Agent:
             trouble=self.server.trouble,
             failure=self.server.failure or self._failure,
             switched=self._switched,
+            server_version=self.server.host.endpoint.version,
         )
         self.server.failure = self._failure = None
         self._switched = False
@@ -192,6 +193,7 @@ class Agent:
             return
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
+        self._changes.bounded(synced.manifest, self.store)
         if self._serving is not None:
             # Failures of the old revision say nothing about the new one.
             self.state = replace(self.state, quarantined=())

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
@@ -156,11 +157,20 @@ class StatusWriter:
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": _objectives_met(cycle.decision),
             "Autonomous": _autonomous(alone),
+            "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
         }
         conditions = self._conditions
         for kind, (status, reason, message) in found.items():
             conditions = with_condition(conditions, type=kind, status=status, reason=reason, message=message, now=now)
         return conditions
+
+
+def _known_vulnerabilities(version: str) -> ConditionValue:
+    """Condition KnownVulnerabilities: of the Triton that serves."""
+    if not version:
+        return "Unknown", reasons.SERVER_UNREACHABLE, "The version of the server is not known yet."
+    warning = triton_warning(triton_release(version))
+    return ("False", reasons.NONE_KNOWN, "") if warning is None else ("True", reasons.OUTDATED_TRITON, warning)
 
 
 def _autonomous(alone: bool) -> ConditionValue:

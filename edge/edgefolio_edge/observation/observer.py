@@ -140,7 +140,9 @@ class Observer:
         window = self.traffic.window(now=time.monotonic())
         idle = window is not None and window.requests == 0 and window.failures == 0
         due = self._probed_at is None or time.monotonic() - self._probed_at >= self.switching.probe_interval_seconds
-        if not idle or not due:
+        # A smaller batch than the profile's says nothing about it.
+        bounded = self.switcher.store.largest_batch(active.manifest) < active.manifest.request_batch_size
+        if not idle or not due or bounded:
             return
         self._probed_at = time.monotonic()
         inputs = batch_of(active.manifest, active.variant.probe, samples=active.manifest.request_batch_size)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +29,7 @@ from edgefolio_edge.triton.processes import (
     stubs_of,
     wait_until_gone,
 )
-from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
+from edgefolio_edge.triton.wheel import TRITON_VERSION, environment_for, lay_out_backends, lay_out_python, locate_wheel
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
@@ -131,9 +131,9 @@ class TritonServer:
         return f"{self._reachable}:{self.ports.grpc}"
 
     @property
-    def http_endpoint(self) -> str:
-        """``host:port`` of the HTTP service."""
-        return f"{self._reachable}:{self.ports.http}"
+    def http_endpoint(self) -> str | None:
+        """``host:port`` of the HTTP service; ``None`` where there is none."""
+        return None if self.ports.http is None else f"{self._reachable}:{self.ports.http}"
 
     @property
     def metrics_endpoint(self) -> str:
@@ -154,6 +154,7 @@ class TritonServer:
             key=self.key,
             process=self.identity,
             has_our_backend=True,
+            version=TRITON_VERSION,
         )
 
     def control(self) -> TritonControl:
@@ -218,8 +219,14 @@ class TritonServer:
         while time.monotonic() < deadline:
             if not self.is_alive():
                 raise self._died_at_start()
-            if _answers(self.http_endpoint):
-                return
+            # Triton opens its services one after the other; where they all listen, no port was taken.
+            if all(map(_listens, filter(None, (self.grpc_endpoint, self.http_endpoint, self.metrics_endpoint)))):
+                control = self.control()
+                try:
+                    if control.is_live():
+                        return
+                finally:
+                    control.close()
             time.sleep(0.02)
         raise UserError(
             f"Triton did not answer within {START_SECONDS:.0f} s. The end of its log: {self.log_tail(3)}",
@@ -259,15 +266,13 @@ def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
         del _CHILDREN[identity.pid]
 
 
-def _answers(endpoint: str) -> bool:
-    connection = http.client.HTTPConnection(endpoint, timeout=1)
+def _listens(endpoint: str) -> bool:
+    host, _, port = endpoint.rpartition(":")
     try:
-        connection.request("GET", "/v2/health/live")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def _arguments(
@@ -279,9 +284,7 @@ def _arguments(
         "model-control-mode": "explicit",
         # The strict form turns the whole server unready at each switch, and for good after a refused load.
         "strict-readiness": "false",
-        "http-address": settings.address,
-        "http-port": ports.http,
-        "http-thread-count": 4,
+        "allow-http": str(ports.http is not None).lower(),
         "grpc-address": settings.address,
         "grpc-port": ports.grpc,
         "metrics-address": settings.address,
@@ -291,8 +294,14 @@ def _arguments(
         "model-load-thread-count": 2,
         "pinned-memory-pool-byte-size": 0,
         "grpc-restricted-protocol": key.restriction(),
-        "http-restricted-api": key.restriction(),
     }
+    if ports.http is not None:
+        options |= {
+            "http-address": settings.address,
+            "http-port": ports.http,
+            "http-thread-count": 4,
+            "http-restricted-api": key.restriction(),
+        }
     metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
     return [
         # Configurations are complete; trying a model to complete them costs a second at each load.

@@ -181,6 +181,7 @@ class Switcher:
             threads=self.store.threads,
             versions=[placement.version for placement in placements],
             warm_up=self.warm_up,
+            largest_batch=self.store.largest_batch(target.manifest),
         )
         started = time.perf_counter()
         self.control.load(self.store.model, configuration, seconds=load_seconds(target.variant))

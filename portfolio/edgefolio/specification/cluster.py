@@ -107,8 +107,13 @@ class ManagedServing(PodSettings):
     """Image of the agent beside it; absent: the one the operator was installed with."""
     resources: Resources = Resources()
     """Of Triton."""
+    shared_memory: ByteQuantity | None = None
+    """Limit of Triton's shared memory, through which a Python backend gets requests; what is used of it counts against
+    Triton's memory limit. Absent: a quarter of that limit and at least 64Mi, or 512Mi without a limit. Batches are
+    bounded so that those of two variants fit."""
     agent_resources: Resources = Resources()
-    """Of the agent; requests that are absent: 25m and 128Mi, or its limits."""
+    """Of the agent; requests that are absent: 25m and 128Mi, or its limits. Without a memory request
+    it may take 512Mi."""
     storage: Storage = Storage()
     """The agent's volume."""
 

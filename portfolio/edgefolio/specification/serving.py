@@ -30,6 +30,10 @@ class Serving(Specification):
     """Threads of the runtime on each endpoint."""
     mode: Literal["Managed", "Adopt"] = "Managed"
     """Managed: Edgefolio runs Triton; Adopt: it joins Triton servers that run already."""
+    http: Literal["Enabled", "Disabled"] | None = None
+    """Mode Managed: whether clients reach the model over HTTP (port 8000) besides gRPC (port 8001). Enable it for
+    clients that you trust: Triton bounds neither requests nor connections. Absent: new pods serve gRPC alone, and
+    those that serve HTTP already go on."""
     managed: ManagedServing = ManagedServing()
     """Settings of mode Managed."""
     adopt: AdoptServing | None = None
