@@ -9,7 +9,7 @@ from test_workloads import IMAGES, OWNER, containers, environment, pod, portfoli
 
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.kube.server_version import ServerVersion
-from edgefolio_operator.resources.daemonset import build_daemon_set, build_service, service_url
+from edgefolio_operator.resources.daemonset import build_daemon_set, build_service, service_url, serving_key
 from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
 
 
@@ -64,13 +64,24 @@ def test_http_is_served_where_it_is_asked_for() -> None:
 def test_an_upgrade_takes_no_clients_port_away() -> None:
     """Pods of before the choice served HTTP: it stays, also where something else of theirs is changed."""
     stored = build_daemon_set(portfolio(http="Enabled"), owner=OWNER, images=IMAGES)
-    ports, service, _ = ports_of(portfolio(), stored)
-    assert "http" in ports & service
-    assert service_url(portfolio(), stored=stored) == "http://digits.models.svc:8000"
+    spec = stored["spec"]["template"]["spec"]
+    spec["initContainers"] = [each for each in spec["initContainers"] if each["name"] != "wait"]
+    for _ in range(3):
+        ports, service, _ = ports_of(portfolio(), stored)
+        assert "http" in ports & service
+        assert service_url(portfolio(), stored=stored) == "http://digits.models.svc:8000"
+        stored = build_daemon_set(portfolio(image="own/triton:2"), owner=OWNER, images=IMAGES, stored=stored)
     ports, service, _ = ports_of(portfolio(http="Disabled"), stored)
     assert "http" not in ports | service
-    without = build_daemon_set(portfolio(), owner=OWNER, images=IMAGES)
+    without = build_daemon_set(portfolio(http="Disabled"), owner=OWNER, images=IMAGES, stored=stored)
     assert "http" not in ports_of(portfolio(), without)[0]
+
+
+def test_who_takes_back_that_http_is_enabled_has_none() -> None:
+    stored = build_daemon_set(portfolio(http="Enabled"), owner=OWNER, images=IMAGES)
+    assert serving_key(portfolio(http="Enabled")) != serving_key(portfolio())
+    ports, service, _ = ports_of(portfolio(), stored)
+    assert "http" not in ports | service
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 
-from edgefolio.contract.pod import GRPC_PORT, HTTP_PORT, HTTP_PORT_NAME, TRITON_CONTAINER
+from edgefolio.contract.pod import GRPC_PORT, HTTP_PORT, HTTP_PORT_NAME, TRITON_CONTAINER, WAIT_CONTAINER
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
-from edgefolio_operator.kube.objects import Document, Object
+from edgefolio_operator.kube.objects import Document, Object, annotations_of
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.pruning_job import Images, repository_claim
 from edgefolio_operator.resources.triton_pod import SERVICE_ACCOUNT, build_pod, service_ports
@@ -17,15 +17,23 @@ from edgefolio_operator.resources.triton_pod import SERVICE_ACCOUNT, build_pod, 
 def serves_http(portfolio: ModelPortfolio, *, stored: Object | None) -> bool:
     """Whether clients reach the model over HTTP, too.
 
-    A portfolio that does not say goes on as its ``stored`` DaemonSet does: before there was a choice, all served HTTP,
-    and an upgrade takes no client's port away.
+    Before there was a choice all did, and an upgrade takes no client's port away: a portfolio that does not say goes on
+    where its ``stored`` DaemonSet is of that time.
     """
     if portfolio.spec.serving.http is not None:
         return portfolio.spec.serving.http == "Enabled"
-    containers = (((stored or {}).get("spec") or {}).get("template") or {}).get("spec", {}).get("containers") or ()
-    return any(
+    return _inherits_http(stored)
+
+
+def _inherits_http(stored: Object | None) -> bool:
+    """Whether the DaemonSet serves HTTP because it did before there was a choice."""
+    if labels.HTTP_INHERITED_ANNOTATION in annotations_of(stored):
+        return True
+    pod: Document = (((stored or {}).get("spec") or {}).get("template") or {}).get("spec") or {}
+    of_the_choice = any(entry.get("name") == WAIT_CONTAINER for entry in pod.get("initContainers") or ())
+    return not of_the_choice and any(
         port.get("name") == HTTP_PORT_NAME
-        for container in containers
+        for container in pod.get("containers") or ()
         if container.get("name") == TRITON_CONTAINER
         for port in container.get("ports") or ()
     )
@@ -37,6 +45,10 @@ def build_daemon_set(
     """The DaemonSet of a portfolio in mode ``Managed``; ``stored`` is the one that exists."""
     name, namespace = portfolio.metadata.name, portfolio.metadata.namespace
     selector = {labels.PORTFOLIO_LABEL: name, labels.COMPONENT_LABEL: labels.ENDPOINT_COMPONENT}
+    http = serves_http(portfolio, stored=stored)
+    annotations = {labels.HASH_ANNOTATION: serving_key(portfolio)}
+    if http and portfolio.spec.serving.http is None:
+        annotations[labels.HTTP_INHERITED_ANNOTATION] = "true"
     pod_labels = {**labels.object_labels(name, component=labels.ENDPOINT_COMPONENT), labels.ENDPOINT_LABEL: name}
     return {
         "apiVersion": "apps/v1",
@@ -45,7 +57,7 @@ def build_daemon_set(
             "name": name,
             "namespace": namespace,
             "labels": pod_labels,
-            "annotations": {labels.HASH_ANNOTATION: serving_key(portfolio)},
+            "annotations": annotations,
             "ownerReferences": [owner],
         },
         "spec": {
@@ -53,7 +65,7 @@ def build_daemon_set(
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
             "template": {
                 "metadata": {"labels": pod_labels},
-                "spec": build_pod(portfolio, images=images, http=serves_http(portfolio, stored=stored)),
+                "spec": build_pod(portfolio, images=images, http=http),
             },
         },
     }
