@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from dataclasses import replace
 
 from edgefolio.decision.types import MemoryState, Observation, ProbeResult, ServerState, TrafficWindow
+from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.probe import batch_of
 from edgefolio_edge.observation.memory import observe_memory
@@ -93,7 +95,7 @@ class Observer:
             server=state,
             traffic=self._window(active.version),
             probe=self._probe_result(active),
-            memory=self._memory(),
+            memory=self._memory(active),
         )
 
     def _read_counters(self, version: int) -> VersionStatistics | None:
@@ -183,5 +185,11 @@ class Observer:
         p95 = server_p95_milliseconds(self.endpoint.metrics, model=self._model, version=version)
         return self.traffic.window(now=time.monotonic(), p95_milliseconds=p95)
 
-    def _memory(self) -> MemoryState:
-        return observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)
+    def _memory(self, active: Placement | None = None) -> MemoryState:
+        memory = observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)
+        store = self.switcher.store
+        if active is None or store.shared_memory_bytes is None:
+            return memory
+        batch = min(active.manifest.request_batch_size, store.largest_batch(active.manifest))
+        needed = shared_memory_bytes(signature=active.manifest.signature, batch=batch, resident=1)
+        return replace(memory, shared_memory_bytes=needed)
