@@ -1,0 +1,62 @@
+"""A server that is older than known fixes: said in the endpoint's status and, once, in the log."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from triton_portfolios import draft, revealing_model
+
+from edgefolio.decision.types import State
+from edgefolio_edge.agent.change_log import ChangeLog
+from edgefolio_edge.agent.cycle_result import CycleResult
+from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.cluster.orders import Orders
+from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.synchronizer import Synced
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "reason"),
+    [
+        ("2.51.0", "True", "OutdatedTriton"),
+        ("2.70.0", "True", "OutdatedTriton"),
+        ("2.74.0", "False", "NoneKnown"),
+        ("3.0.0", "False", "NoneKnown"),
+        ("", "Unknown", "ServerUnreachable"),
+    ],
+)
+def test_an_endpoint_says_what_its_server_lacks(tmp_path: Path, version: str, status: str, reason: str) -> None:
+    reports: list[dict[str, Any]] = []
+
+    def write(report: dict[str, Any]) -> bool:
+        reports.append(report)
+        return True
+
+    writer = StatusWriter(Orders(tmp_path, clock=lambda: 0.0), write, clock=lambda: 0.0)
+    cycle = CycleResult(
+        synced=Synced(), served=None, observation=None, decision=None, state=State(), server_version=version
+    )
+    writer.after_cycle(cycle)
+    (found,) = (entry for entry in reports[-1]["conditions"] if entry["type"] == "KnownVulnerabilities")
+    assert (found["status"], found["reason"]) == (status, reason)
+    assert ("CVE-2025-23310" in found["message"]) is (version == "2.51.0")
+    assert len(found["message"]) <= 1024
+
+
+@pytest.mark.parametrize(("mebibytes", "said"), [(None, False), (8, True), (4096, False)])
+def test_a_bound_on_batches_is_said_with_the_field_that_lifts_it(
+    tmp_path: Path, mebibytes: int | None, said: bool
+) -> None:
+    manifest = draft([revealing_model(1)])
+    stream = io.StringIO()
+    limit = None if mebibytes is None else mebibytes << 20
+    store = ModelStore(tmp_path, model="m", shared_memory_bytes=limit)
+    ChangeLog(Reporter(as_json=True, stream=stream)).bounded(manifest, store)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == (["bounded"] if said else [])
+    assert all("serving.managed.sharedMemory" in line["message"] for line in lines)
