@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from test_workloads import IMAGES, OWNER, containers, environment, pod, portfoli
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.daemonset import build_daemon_set, build_service, service_url, serving_key
+from edgefolio_operator.resources.pruning_job import build_specification
 from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
 
 
@@ -106,3 +108,12 @@ def test_every_volume_that_a_pod_writes_to_is_bounded() -> None:
     assert len(scratch) >= 7
     assert all("sizeLimit" in volume for volume in scratch)
     assert spec["shareProcessNamespace"] is False
+
+
+def test_an_older_pruner_is_not_told_of_fields_that_only_endpoints_need() -> None:
+    repository = {"uri": "s3://b/p", "secretRef": {"name": "publisher"}, "readSecretRef": {"name": "reader"}}
+    given = portfolio(repository=repository, http="Disabled", sharedMemory="1Gi")
+    (text,) = build_specification(given, key="k", owner=OWNER)["data"].values()
+    spec = json.loads(text)["spec"]
+    assert spec["serving"] == {"modelName": "fashion"}
+    assert spec["repository"] == {"uri": "s3://b/p", "secretRef": {"name": "publisher"}}
