@@ -202,10 +202,10 @@ def triton_warning(release: str) -> str | None:
     found = TRITON.unmended(release)
     if not found:
         return None
-    names = ", ".join(name for each in reversed(found) for name in each.vulnerabilities)
+    names = [name for each in reversed(found) for name in each.vulnerabilities]
     return (
-        f"Triton {release} is older than what mends these vulnerabilities: {names}. "
-        f"Run {found[-1].mended} or later; {release_of_image(TRITON_IMAGE)} is the default."
+        f"Triton {release} lacks the fixes of {len(names)} known vulnerabilities. Run {found[-1].mended} or later "
+        f"({release_of_image(TRITON_IMAGE)} is the default). They are {', '.join(names)}."
     )
 
 
