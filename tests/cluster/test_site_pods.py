@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +109,39 @@ def test_a_secret_that_is_mended_is_read_without_a_restart(changed: EdgeSite) ->
     after = site.pod_on(node)
     assert after["metadata"]["uid"] == pod["metadata"]["uid"]
     assert restarts(after, "agent") == 0
+
+
+@pytest.fixture
+def keeping(site: EdgeSite) -> Iterator[EdgeSite]:
+    """Another namespace, whose portfolio keeps its models in a directory of the node."""
+    folder = Path(tempfile.mkdtemp(prefix="edgefolio-kept-"))
+    folder.chmod(0o755)
+    for name in ("models", "state"):
+        (folder / name).mkdir()
+        os.chown(folder / name, 65532, 65532)
+    other = EdgeSite(site.kubernetes, site.machine.run, namespace="keeping")
+    other.prepare()
+    allowed = "pod-security.kubernetes.io/enforce=privileged"
+    other.kubernetes.kubectl("label", "namespace", "keeping", allowed, "--overwrite")
+    managed = {**SPEC["serving"]["managed"], "storage": {"hostPath": str(folder)}}
+    managed["nodeSelector"] = {"kubernetes.io/hostname": "edge-1"}
+    follow = {"source": None, "data": None, "methods": None, "job": None, "rollout": None}
+    other.apply(**follow, serving={**SPEC["serving"], "managed": managed})
+    other.wait_ready(seconds=240)
+    yield other
+    other.kubernetes.within("default").kubectl("delete", "namespace", "keeping", "--timeout=120s")
+    shutil.rmtree(folder)
+
+
+def test_a_replaced_pod_serves_from_the_directory_of_its_node(keeping: EdgeSite) -> None:
+    before = keeping.pod_on("edge-1")["metadata"]["uid"]
+    served = keeping.active("edge-1")
+    # Nobody reads the bucket any more.
+    for secret in ("s3", "s3-read"):
+        keeping._apply("v1", "Secret", secret, stringData={"AWS_SECRET_ACCESS_KEY": "wrong"})
+    keeping.kubernetes.kubectl("delete", "pod", "--all", "--wait=false")
+    wait_for(
+        lambda: keeping.active("edge-1") == served and keeping.pod_on("edge-1")["metadata"]["uid"] != before,
+        seconds=180,
+    )
+    keeping.wait_ready(seconds=120)

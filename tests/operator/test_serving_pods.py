@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from test_workloads import IMAGES, OWNER, containers, environment, pod, portfolio, secrets
 
 from edgefolio.specification.resource import ModelPortfolio
@@ -108,6 +109,21 @@ def test_every_volume_that_a_pod_writes_to_is_bounded() -> None:
     assert len(scratch) >= 7
     assert all("sizeLimit" in volume for volume in scratch)
     assert spec["shareProcessNamespace"] is False
+
+
+def test_models_and_orders_can_outlive_the_pod() -> None:
+    spec = pod(storage={"hostPath": "/var/lib/edgefolio/digits"})
+    kept = {volume["name"]: volume["hostPath"] for volume in spec["volumes"] if "hostPath" in volume}
+    assert kept == {
+        name: {"path": f"/var/lib/edgefolio/digits/{name}", "type": "Directory"} for name in ("models", "state")
+    }
+    assert "hostPath" not in str(pod())
+
+
+@pytest.mark.parametrize("path", ["relative", "/", "/a/../etc", "/..", "/a/", "/a//b", "", "/a b", "/.ssh"])
+def test_a_directory_of_the_node_is_named_without_steps_back(path: str) -> None:
+    with pytest.raises(ValidationError):
+        portfolio(storage={"hostPath": path})
 
 
 def test_an_older_pruner_is_not_told_of_fields_that_only_endpoints_need() -> None:

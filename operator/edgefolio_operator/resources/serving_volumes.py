@@ -9,6 +9,8 @@ from edgefolio_operator.kube.objects import Document
 
 #: Bounds of what agent and Triton may leave in ``/tmp``.
 _AGENT_SCRATCH, _TRITON_SCRATCH = "256Mi", "1Gi"
+#: Orders, manifests and history of an agent: some megabytes.
+_STATE = "256Mi"
 #: Shared memory where neither it nor a memory limit is given. It is a bound: unused shared memory costs nothing.
 _SHARED_MEMORY_BYTES = 512 << 20
 #: Where there is a memory limit, shared memory may take this part of it, but at least what container runtimes give.
@@ -16,12 +18,12 @@ _SHARED_MEMORY_PART, _LEAST_SHARED_MEMORY_BYTES = 4, 64 << 20
 
 
 def volumes(settings: ManagedServing) -> list[Document]:
-    """The volumes of agent and Triton. All of them live as long as the pod, restarts of its containers included."""
+    """The volumes of agent and Triton. They live as long as the pod at least, restarts of its containers included."""
     return [
         {"name": pod.KEY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
         {"name": pod.HEALTH_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
-        {"name": pod.MODELS_VOLUME, "emptyDir": {"sizeLimit": settings.storage.size_limit}},
-        {"name": pod.STATE_VOLUME, "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": pod.MODELS_VOLUME, **_kept(settings, "models", size_limit=settings.storage.size_limit)},
+        {"name": pod.STATE_VOLUME, **_kept(settings, "state", size_limit=_STATE)},
         {"name": pod.TEMPORARY_VOLUME, "emptyDir": {"sizeLimit": _AGENT_SCRATCH}},
         {
             "name": pod.TOKEN_VOLUME,
@@ -33,6 +35,14 @@ def volumes(settings: ManagedServing) -> list[Document]:
             },
         },
     ]
+
+
+def _kept(settings: ManagedServing, folder: str, *, size_limit: str) -> Document:
+    """A volume that lives as long as the pod, or a directory of the node that outlives it."""
+    if settings.storage.host_path is None:
+        return {"emptyDir": {"sizeLimit": size_limit}}
+    # The kubelet would make it for root, and the agent could not write to it.
+    return {"hostPath": {"path": f"{settings.storage.host_path}/{folder}", "type": "Directory"}}
 
 
 def triton_volumes(settings: ManagedServing) -> list[Document]:

@@ -89,11 +89,20 @@ class PodSettings(Specification):
     """Priority of the pods."""
 
 
+#: An absolute path without steps back.
+HostPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$", max_length=253)]
+
+
 class Storage(Specification):
     """The agent's volume on each node: last good variants, target, objectives and history."""
 
     size_limit: ByteQuantity = "2Gi"
     """Never more than this is kept on a node. A new revision must fit beside the one that serves, or it is refused."""
+    host_path: HostPath | None = None
+    """A directory of the node instead of a volume of the pod: what is in it outlives the pod, so that the next one
+    serves without the repository. It must hold two directories, models and state, that user 65532 can write to; each
+    portfolio needs one of its own, in a namespace whose pod security allows hostPath. sizeLimit is kept by the agent
+    alone."""
     max_bytes_per_second: Annotated[int, Field(ge=1024, le=2**40)] | None = None
     """Speed limit of fetching variants; absent: none."""
 
