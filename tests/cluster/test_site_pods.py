@@ -27,14 +27,18 @@ def changed(site: EdgeSite) -> Iterator[EdgeSite]:
     """The site, whose pods a test makes anew; afterwards those of the usual portfolio serve again."""
     yield site
     site.apply()
-    wait_for(lambda: _rolled_out(site), seconds=300)
+    wait_for(lambda: _rolled_out(site, http=False, secret="s3-read"), seconds=300)
 
 
-def _rolled_out(site: EdgeSite) -> bool:
+def _rolled_out(site: EdgeSite, *, http: bool, secret: str) -> bool:
+    """Whether every pod is of a DaemonSet with these settings, and Ready."""
     found = site.kubernetes.request("GET", site.kubernetes.path("apps/v1", "DaemonSet", "digits"))
-    status, wanted = found["status"], found["status"]["desiredNumberScheduled"]
+    text, status = json.dumps(found["spec"]["template"]), found["status"]
+    wanted = status["desiredNumberScheduled"]
     return bool(
-        status.get("observedGeneration") == found["metadata"]["generation"]
+        ("--allow-http=false" in text) is not http
+        and f'"secretName": "{secret}"' in text
+        and status.get("observedGeneration") == found["metadata"]["generation"]
         and status.get("updatedNumberScheduled") == status.get("numberReady") == wanted > 0
     )
 
@@ -65,7 +69,7 @@ def test_http_is_served_where_a_portfolio_asks_for_it(changed: EdgeSite) -> None
     assert {port["name"] for port in site.kubernetes.request("GET", service)["spec"]["ports"]} == {"grpc"}
     assert site.portfolio()["status"]["address"]["url"].startswith("grpc://")
     site.apply(serving={**SPEC["serving"], "http": "Enabled"})
-    wait_for(lambda: _rolled_out(site), seconds=300)
+    wait_for(lambda: _rolled_out(site, http=True, secret="s3-read"), seconds=300)
     site.wait_ready(seconds=120)
     address = site.pod_on("edge-1")["status"]["podIP"]
     with urllib.request.urlopen(f"http://{address}:8000/v2/models/{MODEL}", timeout=10) as answer:
