@@ -241,7 +241,7 @@ class TritonServer:
             return UserError(
                 f"a port was taken while Triton started. The end of its log: {last_words}",
                 field="--http-port, --grpc-port, --metrics-port",
-                value=f"{self.ports.http}, {self.ports.grpc}, {self.ports.metrics}",
+                value=f"{self.ports.http or 'no HTTP'}, {self.ports.grpc}, {self.ports.metrics}",
                 remedy="Start again, or choose other ports; 0 takes any free one.",
             )
         return UserError(
