@@ -25,6 +25,10 @@ NOT_KNOWN = "NotKnown"
 CUT_OFF = "CutOff"
 CONNECTED = "Connected"
 
+# SharedMemorySufficient
+SUFFICIENT = "Sufficient"
+BATCH_BOUNDED = "BatchBounded"
+
 # KnownVulnerabilities
 OUTDATED_TRITON = "OutdatedTriton"
 NONE_KNOWN = "NoneKnown"

@@ -54,8 +54,8 @@ class CycleResult:
     """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
 
     ``trouble`` says why the server cannot be worked with. ``switched`` tells whether another variant was brought to
-    serve. ``server_version`` is Triton's, where known. A cycle that an error cut short has no result; its ``failure``
-    and ``switched`` come with the next one.
+    serve. ``server_version`` is Triton's, where known, ``largest_batch`` the samples of the largest request that is
+    served. A cycle that an error cut short has no result; its ``failure`` and ``switched`` come with the next one.
     """
 
     synced: Synced
@@ -67,6 +67,7 @@ class CycleResult:
     failure: CycleFailure | None = None
     switched: bool = False
     server_version: str = ""
+    largest_batch: int | None = None
 
     def status(self, *, model: str, grpc: str, http: str | None) -> dict[str, Any]:
         """The content of ``status.json``, for people; ``grpc`` and ``http`` are Triton's addresses."""

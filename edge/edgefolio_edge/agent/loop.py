@@ -171,6 +171,7 @@ class Agent:
             failure=self.server.failure or self._failure,
             switched=self._switched,
             server_version=self.server.host.endpoint.version,
+            largest_batch=None if synced.manifest is None else self.store.largest_batch(synced.manifest),
         )
         self.server.failure = self._failure = None
         self._switched = False

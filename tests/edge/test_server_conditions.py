@@ -1,4 +1,4 @@
-"""A server that is older than known fixes: said in the endpoint's status and, once, in the log."""
+"""What a server lacks, the fixes of its age or shared memory: said in the endpoint's status and in the log."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synced
 
 
+def condition(folder: Path, kind: str, **facts: Any) -> dict[str, str]:
+    """The condition that is reported after a cycle with these facts."""
+    reports: list[dict[str, Any]] = []
+
+    def write(report: dict[str, Any]) -> bool:
+        reports.append(report)
+        return True
+
+    nothing: dict[str, Any] = {"synced": Synced(), "served": None, "observation": None, "decision": None}
+    writer = StatusWriter(Orders(folder, clock=lambda: 0.0), write, clock=lambda: 0.0)
+    writer.after_cycle(CycleResult(**{**nothing, "state": State(), **facts}))
+    (found,) = (entry for entry in reports[-1]["conditions"] if entry["type"] == kind)
+    return dict(found)
+
+
 @pytest.mark.parametrize(
     ("version", "status", "reason"),
     [
@@ -31,18 +46,7 @@ from edgefolio_edge.models.synchronizer import Synced
     ],
 )
 def test_an_endpoint_says_what_its_server_lacks(tmp_path: Path, version: str, status: str, reason: str) -> None:
-    reports: list[dict[str, Any]] = []
-
-    def write(report: dict[str, Any]) -> bool:
-        reports.append(report)
-        return True
-
-    writer = StatusWriter(Orders(tmp_path, clock=lambda: 0.0), write, clock=lambda: 0.0)
-    cycle = CycleResult(
-        synced=Synced(), served=None, observation=None, decision=None, state=State(), server_version=version
-    )
-    writer.after_cycle(cycle)
-    (found,) = (entry for entry in reports[-1]["conditions"] if entry["type"] == "KnownVulnerabilities")
+    found = condition(tmp_path, "KnownVulnerabilities", server_version=version)
     assert (found["status"], found["reason"]) == (status, reason)
     assert ("CVE-2025-23310" in found["message"]) is (version == "2.51.0")
     assert len(found["message"]) <= 1024
@@ -60,3 +64,23 @@ def test_a_bound_on_batches_is_said_with_the_field_that_lifts_it(
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == (["bounded"] if said else [])
     assert all("serving.managed.sharedMemory" in line["message"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("largest", "status", "reason"),
+    [
+        (1024, "True", "Sufficient"),
+        (1, "True", "Sufficient"),
+        (0, "False", "BatchBounded"),
+        (None, "Unknown", "NothingSynced"),
+    ],
+)
+def test_an_endpoint_says_that_profiled_requests_are_refused(
+    tmp_path: Path, largest: int | None, status: str, reason: str
+) -> None:
+    manifest = draft([revealing_model(1)])
+    # Of the drafted profile requests have one sample.
+    synced = Synced(manifest=manifest, available=("variant-1",), complete=True)
+    found = condition(tmp_path, "SharedMemorySufficient", synced=synced, largest_batch=largest)
+    assert (found["status"], found["reason"]) == (status, reason)
+    assert ("serving.managed.sharedMemory" in found.get("message", "")) is (status == "False")
