@@ -28,11 +28,14 @@ POISONS: tuple[bytes, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of fault. ``ends_triton`` says that requests on its node may fail: their server is killed or cut off."""
+    """One kind of fault. It lasts for ``seconds``; one of 0 is over at once.
+
+    ``ends_triton`` says that requests on its node may fail: the server that they ask is killed.
+    """
 
     name: str
     strike: Fault
-    seconds: float
+    seconds: float = 0.0
     ends_triton: bool = False
 
 
@@ -120,20 +123,23 @@ def _program(name: str) -> Fault:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind(name="Triton killed", strike=_container("triton"), seconds=5, ends_triton=True),
-    Kind(name="agent killed", strike=_container("agent"), seconds=5),
-    Kind(name="operator killed", strike=_killed_operator, seconds=5),
-    Kind(name="kubelet restarted", strike=_program("kubelet"), seconds=10),
-    Kind(name="containerd restarted", strike=_program("containerd"), seconds=10),
+    Kind(name="Triton killed", strike=_container("triton"), ends_triton=True),
+    Kind(name="agent killed", strike=_container("agent")),
+    Kind(name="operator killed", strike=_killed_operator),
+    Kind(name="kubelet restarted", strike=_program("kubelet")),
+    Kind(name="containerd restarted", strike=_program("containerd")),
     Kind(name="API server frozen", strike=_frozen("kube-apiserver"), seconds=25),
     Kind(name="object store frozen", strike=_frozen("s3"), seconds=25),
     Kind(name="metrics-server frozen", strike=_frozen("metrics-server"), seconds=25),
     Kind(name="node cut off", strike=_cut_off, seconds=50),
     Kind(name="busy neighbour", strike=_neighbour, seconds=30),
-    Kind(name="pod deleted", strike=_deleted_pod, seconds=5),
+    Kind(name="pod deleted", strike=_deleted_pod),
     Kind(name="repository poisoned", strike=_poisoned, seconds=20),
     Kind(name="variant pinned", strike=_pinned, seconds=15),
 )
+
+
+_NOTICED_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +171,8 @@ def strike(
     with kind.strike(site, node, choice):
         time.sleep(kind.seconds)
     ended = time.time()
+    # What is killed is seen to be gone only after a while.
+    time.sleep(_NOTICED_SECONDS)
     while time.time() < ended + longest:
         with contextlib.suppress(AssertionError, OSError):  # an API server that was just frozen
             if converged():
