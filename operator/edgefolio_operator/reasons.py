@@ -51,6 +51,14 @@ NOT_ASKED_YET = "NotAskedYet"
 METRICS_FRESH = "MetricsFresh"
 METRICS_STALE = "MetricsStale"
 
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
+# PublisherCredentialsOnNodes
+SHARED_SECRET = "SharedSecret"
+NO_SHARED_SECRET = "NoSharedSecret"
+
 # Conflicted, Compatible
 NO_CONFLICT = "NoConflict"
 POD_CLAIMED = "PodClaimed"

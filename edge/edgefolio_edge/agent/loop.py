@@ -186,6 +186,8 @@ class Agent:
             failure=self.server.failure or self._failure,
             switched=self._switched,
             clock_offset=self._clock.offset(),
+            server_version=self.server.host.endpoint.version,
+            largest_batch=None if synced.manifest is None else self.store.largest_batch(synced.manifest),
         )
         self.server.failure = self._failure = None
         self._switched = False
@@ -210,6 +212,7 @@ class Agent:
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
         self._failed_variants = set()
+        self._changes.bounded(synced.manifest, self.store)
         if self._serving is not None:
             # Failures of the old revision say nothing about the new one.
             self.state = replace(self.state, quarantined=())

@@ -25,6 +25,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, 
 from edgefolio.onnx_safety import check_onnx_file
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.fetching import digest_of_file
+from edgefolio.shared_memory import largest_batch
 from edgefolio_edge.models.probe import backend_probe
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
@@ -51,10 +52,12 @@ class ModelStore:
         model: str,
         threads: int = 1,
         model_repository: Path | None = None,
+        shared_memory_bytes: int | None = None,
     ) -> None:
         """``model`` is its name in the repository and for clients.
 
         ``model_repository`` is the directory that an existing Triton reads; else it lies below ``root``.
+        ``shared_memory_bytes`` is what Triton's backends may share, where that bounds batches.
         """
         self.root = root
         #: The directory that Triton is pointed at.
@@ -63,7 +66,15 @@ class ModelStore:
         self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
         self.model = model
         self.threads = threads
+        self.shared_memory_bytes = shared_memory_bytes
         self._verified: dict[Path, StoredFile] = {}
+
+    def largest_batch(self, manifest: Manifest) -> int:
+        """Samples of the largest request that is served: shared memory holds those of two variants, during a switch."""
+        signature = manifest.signature
+        if self.shared_memory_bytes is None:
+            return signature.max_batch_size
+        return largest_batch(signature=signature, limit_bytes=self.shared_memory_bytes)
 
     @property
     def model_directory(self) -> Path:
@@ -165,6 +176,7 @@ class ModelStore:
             model_name=self.model,
             threads=self.threads,
             versions=[manifest.version_of(manifest.variants[0])],
+            largest_batch=self.largest_batch(manifest),
         )
         path = self.model_directory / "config.pbtxt"
         with contextlib.suppress(OSError):

@@ -38,7 +38,12 @@ _WARNINGS = frozenset(
         Reason.ALL_QUARANTINED,
     }
 )
-_TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
+_TOLD_CONDITIONS = {
+    "Conflicted": "True",
+    "Compatible": "False",
+    "KnownVulnerabilities": "True",
+    "PublisherCredentialsOnNodes": "True",
+}
 
 
 def events_of(
