@@ -66,6 +66,7 @@ VALUES: dict[str, Document] = {
         "crds": {"keep": False},
         "tests": {"repository": {"uri": "s3://bucket/tests"}},
     },
+    "a few namespaces and all nodes": {"watchNamespaces": ["models"], "readNodes": True},
     "least": {
         "fullnameOverride": "least",
         "crds": {"enabled": False},
