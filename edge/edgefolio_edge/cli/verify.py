@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def verify(
     uri: str = typer.Argument(..., metavar="URI", help="The repository: a directory or s3://bucket/prefix."),
     model: str | None = typer.Option(None, help="Check this model alone. Default: all models."),
+    verification_key: str | None = typer.Option(
+        None, metavar="KEY", help="Require this public key's signature: a line RW..., or a .pub file."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output."),
 ) -> int:
     """Check a repository again: pointers, digests, schemas, ONNX, standard domains and probe outputs.
@@ -29,9 +32,12 @@ def verify(
     Exit codes: 0 all is sound; 2 something is wrong, or there is nothing to check.
     """
     from edgefolio.repository import Repository
+    from edgefolio.repository.signature import key_from_option
     from edgefolio_edge.models.repository_audit import verify_repository
 
-    verification = verify_repository(Repository.open(uri, field="URI"), model=model)
+    verification = verify_repository(
+        Repository.open(uri, field="URI", verification_key=key_from_option(verification_key)), model=model
+    )
     if as_json:
         typer.echo(json.dumps(_document(verification), indent=2))
     else:

@@ -25,6 +25,9 @@ def make(
         None, help="Where work is kept, so that a stopped run goes on. Default: ~/.cache/edgefolio/work/NAME-DIGEST."
     ),
     report: Path | None = typer.Option(None, help="Where to write the report. Default: report.html in the work dir."),
+    sign: Path | None = typer.Option(
+        None, metavar="KEY", help="Sign the revision with this secret key file (see `edgefolio keygen`)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
 ) -> int:
     """Make a portfolio: train or take a model, prune it, prove, profile, select and publish.
@@ -46,7 +49,9 @@ def make(
     from edgefolio_pruner.pipeline import make_portfolio
 
     with shown_progress(console) as progress:
-        result = make_portfolio(portfolio, repository_uri=repository, work_directory=work_dir, progress=progress)
+        result = make_portfolio(
+            portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
+        )
     written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
     if as_json:
         typer.echo(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
