@@ -6,10 +6,10 @@ are made on the machine's own cables and processes.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,7 +131,7 @@ class EdgeSite:
             "accessModes": ["ReadOnlyMany"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": "",
-            "hostPath": {"path": sysconfig.get_paths()["purelib"], "type": "Directory"},
+            "hostPath": {"path": _libraries(), "type": "Directory"},
             "claimRef": {"namespace": self.namespace, "name": "libraries"},
         }
         self._apply("v1", "PersistentVolume", name, spec=volume)
@@ -315,6 +315,14 @@ class EdgeSite:
         self.start_pod(name, node, "bed.local/python:3.11", *arguments, script="hog", cpu="1200m")
         self.kubernetes.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
         return name
+
+
+def _libraries() -> str:
+    """The folder with this environment's torch."""
+    found = importlib.util.find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parents[1])
 
 
 #: Values of the chart -> image of the test.
