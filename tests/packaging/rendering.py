@@ -51,6 +51,11 @@ VALUES: dict[str, Document] = {
             "enabled": True,
             "apiServer": {"cidrs": ["10.0.0.1/32", "fd00::1/128"]},
             "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "endpoints": {
+                "enabled": True,
+                "namespaces": ["models", "other"],
+                "clientsFrom": [{"podSelector": {"matchLabels": {"role": "client"}}}],
+            },
         },
         "tests": {
             "namespace": "models",
