@@ -38,6 +38,7 @@ VALUES: dict[str, Document] = {
             }
         },
         "priorityClassName": "system-cluster-critical",
+        "rbac": {"hostPaths": ["/var/lib/edgefolio"]},
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
         "metrics": {
             "service": {"annotations": {"example.com/metrics": "operator"}},

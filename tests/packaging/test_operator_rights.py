@@ -5,6 +5,7 @@ The real programs, with tokens of the chart's service accounts, on a real API se
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from control_plane import Kubernetes
 from rendering import Chart, is_hook
 
 from edgefolio.contract.job_report import FailureReport
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator.kube.objects import owner_reference
+from edgefolio_operator.resources.daemonset import build_daemon_set
+from edgefolio_operator.resources.pruning_job import Images
 
 
 def installed(kubernetes: Kubernetes, chart: Chart, values: dict[str, Any], *, hooks: bool = False) -> None:
@@ -135,6 +140,42 @@ def test_its_own_token_is_bound_by_the_policy(namespace: Kubernetes, chart: Char
     wait_for(lambda: "carry its label" in refused(Authorization=f"Bearer {token}"))
     assert f"{namespace.namespace}-edgefolio-operator-own-objects" in refused(Authorization=f"Bearer {token}")
     assert refused() == "", "others are not bound"
+
+
+def test_directories_of_nodes_are_mounted_where_the_chart_says(
+    namespace: Kubernetes, chart: Chart, tmp_path: Path
+) -> None:
+    """Models of endpoints may outlive a pod below ``rbac.hostPaths``, and nowhere else on a node."""
+    installed(namespace, chart, {"serviceAccount": {"name": "own"}, "rbac": {"hostPaths": ["/var/lib/edgefolio"]}})
+    token = token_of(namespace, "own")
+    site = Site(namespace, nodes=0)
+    site.portfolio()
+    stored = site.get()
+    portfolio = ModelPortfolio.model_validate({**stored, "status": None})
+    images = Images(pruner="p", agent="a", triton="t")
+    document = build_daemon_set(portfolio, owner=owner_reference(stored), images=images)
+
+    def refused(volume: str, path: str, document: dict[str, Any] = document) -> str:
+        changed = copy.deepcopy(document)
+        volumes = changed["spec"]["template"]["spec"]["volumes"]
+        volumes[:] = [entry for entry in volumes if entry["name"] != volume]
+        volumes.append({"name": volume, "hostPath": {"path": path, "type": "Directory"}})
+        try:
+            namespace.apply(changed, dry_run=True, headers={"Authorization": f"Bearer {token}"})
+        except AssertionError as refusal:
+            return str(refusal)
+        return ""
+
+    wait_for(lambda: "rbac.hostPaths" in refused("models", "/etc"))
+    assert refused("models", "/var/lib/edgefolio/models") == ""
+    assert refused("models", "/var/lib/edgefolio/../kubelet") != ""
+    for volume, path in (
+        ("models", "/var/lib/edgefolio-other/models"),
+        ("models", "/var/lib/edgefolio"),
+        ("models", "/"),
+        ("temporary", "/var/lib/edgefolio/models"),
+    ):
+        assert "rbac.hostPaths" in refused(volume, path), (volume, path)
 
 
 class Script:
