@@ -54,6 +54,8 @@ def _found(repository: Repository, model: str, revision: int | None, digest: str
     layout.checked_model(model)
     pointer = repository.current(model)
     if digest is not None:
+        if pointer is not None and pointer.manifest_sha256 == digest:
+            return pointer.revision, digest  # needs no right to list
         for number in reversed(repository.revisions(model)[-_REVISIONS_SEARCHED:]):
             if repository.digest_of_manifest(model, number) == digest:
                 return number, digest

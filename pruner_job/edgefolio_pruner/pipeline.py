@@ -21,6 +21,7 @@ from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
+from edgefolio.uris import redacted
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
@@ -108,7 +109,7 @@ def make_portfolio(
     return MakeResult(
         manifest=published.manifest,
         published=published,
-        repository_uri=uri,
+        repository_uri=redacted(uri),
         work_directory=work.path,
         work_names=work.used if kept is None else None,
     )

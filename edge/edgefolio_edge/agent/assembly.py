@@ -11,6 +11,7 @@ from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState, State
 from edgefolio.repository import Repository
 from edgefolio.repository.signature import parsed_key
+from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio.specification.validation_errors import bytes_option
 from edgefolio_edge.agent.event_log import Reporter
@@ -45,7 +46,8 @@ def run_agent(options: RunOptions) -> None:
     """Run until a signal. Raises :class:`UserError`, with nothing left running."""
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
-    repository_uri = options.repository or specification.repository.uri
+    given = options.repository
+    repository_uri = checked_argument(given, field="--repository") if given else specification.repository.uri
     model = specification.serving.model_name
     pinned = specification.pinned_revision or None
     memory_limit = _memory_limit(options.memory_limit)

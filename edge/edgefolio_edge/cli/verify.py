@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_OK
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ def verify(
     """
     from edgefolio.repository import Repository
     from edgefolio.repository.signature import key_from_option
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_edge.models.repository_audit import verify_repository
 
     verification = verify_repository(
-        Repository.open(uri, field="URI", verification_key=key_from_option(verification_key)), model=model
+        Repository.open(
+            checked_argument(uri, field="URI"), field="URI", verification_key=key_from_option(verification_key)
+        ),
+        model=model,
     )
     if as_json:
         typer.echo(json.dumps(_document(verification), indent=2))
@@ -65,7 +69,7 @@ def _document(verification: Verification) -> dict[str, object]:
 
 
 def _print(verification: Verification) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     for revision in verification.revisions:
         mark = Text("broken", style="bold red") if revision.findings else Text("sound ", style="green")
         current = ", current" if revision.is_current else ""

@@ -77,9 +77,10 @@ class Publication:
 
     @staticmethod
     def check(uri: str, *, field: str = "--repository") -> None:
-        """Raise :class:`UserError` if nothing could be published at ``uri``; nothing is written.
+        """Raise :class:`UserError` if nothing could be published at ``uri``.
 
-        For long runs that publish at their end; a missing directory is made only then.
+        For long runs that publish at their end. A missing directory is made only then; in a store a scratch object is
+        written and removed, to see that it has conditional writes and that these credentials may write.
         """
         root = local_root(uri, field=field)
         if root is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -85,7 +85,7 @@ class Repository:
         path = layout.manifest_path(model, revision)
         raw = self.storage.read(path, maximum_bytes=MAXIMUM_MANIFEST_BYTES)
         if raw is None:
-            known = ", ".join(str(number) for number in self.revisions(model)) or "none"
+            known = _listed(lambda: self.revisions(model))
             raise UserError(
                 f"model {model!r} has no revision {revision} here.",
                 field=self.storage.field,
@@ -119,7 +119,7 @@ class Repository:
         """The pointer and the manifest it names, verified against it. Raises as the two do, and if there is none."""
         pointer = self.current(model)
         if pointer is None:
-            known = ", ".join(self.models()) or "none"
+            known = _listed(self.models)
             raise UserError(
                 f"nothing is published here for model {model!r}.",
                 field=self.storage.field,
@@ -156,6 +156,14 @@ class Repository:
 
     def _revision_files(self, model: str) -> tuple[str, ...]:
         return self.storage.names(layout.revisions_folder(model))
+
+
+def _listed(names: Callable[[], Iterable[object]]) -> str:
+    """The names in one line. Reading needs no right to list; a store that refuses it still says what is missing."""
+    try:
+        return ", ".join(str(name) for name in names()) or "none"
+    except UserError:
+        return "which cannot be listed here"
 
 
 def parse_pointer(raw: bytes, *, location: str) -> CurrentPointer:

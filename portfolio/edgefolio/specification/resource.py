@@ -10,7 +10,7 @@ from edgefolio.specification.base import Specification
 from edgefolio.specification.cel import list_map, rules
 from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
 from edgefolio.specification.conditions import Sha256
-from edgefolio.specification.making import DataSpecification, Methods, Profiling, Selection, Source, Uri
+from edgefolio.specification.making import DataSpecification, GivenUri, Methods, Profiling, Selection, Source
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
 from edgefolio.specification.serving import Serving, Switching
 
@@ -31,7 +31,7 @@ class RepositorySpecification(Specification):
         )
     )
 
-    uri: Uri
+    uri: GivenUri
     """Object store, or a directory on the command line."""
     secret_ref: SecretReference | None = None
     """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like."""

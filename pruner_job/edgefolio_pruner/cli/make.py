@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
 
 if TYPE_CHECKING:
@@ -40,14 +40,17 @@ def make(
     alone was published.
     """
     portfolio = load_portfolio(file)
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True, highlight=False)
     ignored = ignored_on_one_machine(portfolio)
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
+    if repository is not None:
+        checked_argument(repository, field="--repository")
     with shown_progress(console) as progress:
         result = make_portfolio(
             portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
@@ -104,7 +107,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
 
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     manifest = result.manifest
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     batch = manifest.request_batch_size
     table = Table(
         title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
