@@ -37,10 +37,15 @@ def test_the_policy_stands_in_the_way_of_no_work(site: EdgeSite) -> None:
     before = site.portfolio()["status"]["currentRevision"]
     site.kubernetes.kubectl("annotate", "mpf/digits", f"edgefolio.dev/make-requested-at={int(time.time())}")
     wait_for(lambda: site.portfolio()["status"]["currentRevision"] > before, seconds=300)
-    site.settle_on(site.most_accurate, "edge-1", "edge-2", seconds=240)
+
+    def is_rolled_out() -> bool:
+        current = site.portfolio()["status"]["currentRevision"]
+        return all(entry["status"].get("activeRevision") == current for entry in site.endpoints().values())
+
+    wait_for(is_rolled_out, seconds=240)
     pod = site.pod_on("edge-1")["metadata"]["name"]
     site.kubernetes.kubectl("annotate", "pod", pod, f"edgefolio.dev/pin-variant={site.fastest}")
-    site.settle_on(site.fastest, "edge-1")
+    site.settle_on(site.fastest, "edge-1", seconds=120)
     assert [event for event in site.events() if event["reason"] == "WriteRefused"] == []
     log = site.kubernetes.within(SYSTEM).kubectl("logs", "deployment/edgefolio-operator", "--tail=-1")
     assert [line for line in log.splitlines() if "denied request" in line or "orbidden" in line] == []
