@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,12 +189,18 @@ def test_what_others_changed_in_its_objects_is_set_right(thief: Thief) -> None:
     kubernetes.kubectl("patch", "service/digits", "-p", '{"spec": {"type": "NodePort", "externalIPs": ["192.0.2.1"]}}')
     kubernetes.kubectl("patch", "service/digits", "-p", '{"spec": {"selector": {"app": "web"}}}')
     kubernetes.kubectl("label", "daemonset/digits", "team=edge")
+    others = {"labels": {"team": "edge"}, "annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}
+    kubernetes.kubectl("patch", "daemonset/digits", "-p", json.dumps({"spec": {"template": {"metadata": others}}}))
+    pod_of(documents["daemon set"])["terminationGracePeriodSeconds"] = 99
     for name in ("service", "daemon set"):
         thief.apply(documents[name])
     found = kubernetes.request("GET", kubernetes.path("v1", "Service", "digits"))
     assert found["metadata"]["labels"][labels.MANAGED_BY_LABEL] == labels.MANAGER
     assert found["metadata"]["labels"]["team"] == "edge"
     assert found["spec"]["type"] == "NodePort"
+    template = kubernetes.request("GET", kubernetes.path("apps/v1", "DaemonSet", "digits"))["spec"]["template"]
+    assert template["spec"]["terminationGracePeriodSeconds"] == 99
+    assert template["metadata"]["labels"]["team"] == "edge"
 
 
 # ---- what a thief would try
@@ -228,6 +235,10 @@ def in_container_security(**fields: Any) -> Change:
 
 def in_pod_labels(**fields: str) -> Change:
     return lambda document: document["spec"]["template"]["metadata"]["labels"].update(fields)
+
+
+def in_pod_annotations(**fields: str) -> Change:
+    return lambda document: document["spec"]["template"]["metadata"].update(annotations=fields)
 
 
 def in_spec(**fields: Any) -> Change:
@@ -277,6 +288,7 @@ LOOSE: dict[str, Change] = {
     "the token of its account": in_pod(automountServiceAccountToken=True),
     "the clients of another Service": in_pod_labels(app="web"),
     "the clients of a Service that selects by name": in_pod_labels(**{"app.kubernetes.io/name": "web"}),
+    "a network by annotation": in_pod_annotations(**{"k8s.v1.cni.cncf.io/networks": "host"}),
     "a pod without its label": lambda document: document["spec"]["template"]["metadata"]["labels"].pop(
         labels.MANAGED_BY_LABEL
     ),
