@@ -127,6 +127,26 @@ def test_definitions_are_installed_and_kept_as_asked(chart: Chart) -> None:
     assert not of_kind(chart.documents(VALUES["least"]), "CustomResourceDefinition")
 
 
+def test_values_of_an_older_release_mean_the_defaults(chart: Chart) -> None:
+    """As ``helm upgrade --reuse-values`` hands them on: without what is new. Nothing is less safe for it."""
+    older = {
+        "readNodes": None,
+        "rbac": {"policy": None, "hostPaths": None},
+        "uninstall": {"activeDeadlineSeconds": None, "image": None},
+        "networkPolicy": {"endpoints": None},
+    }
+    assert chart.documents(older) == chart.documents()
+
+
+def test_the_operators_policy_can_be_left_out(chart: Chart) -> None:
+    def policies(values: dict[str, Any]) -> set[str]:
+        return {entry["metadata"]["name"] for entry in of_kind(chart.documents(values), "ValidatingAdmissionPolicy")}
+
+    assert policies({}) == {"edgefolio-operator-own-objects", "edgefolio-agent-own-endpoint"}
+    assert policies({"rbac": {"policy": False}}) == {"edgefolio-agent-own-endpoint"}
+    assert policies({"agent": {"rbac": {"create": False}}}) == {"edgefolio-operator-own-objects"}
+
+
 def test_endpoints_are_asked_where_they_answer(chart: Chart) -> None:
     """The policies find the operator's pods by their labels, and open the ports that these have by name."""
     head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "a"}}
