@@ -37,6 +37,7 @@ class Informers:
         api: Api,
         *,
         namespaces: tuple[str, ...],
+        reads_nodes: bool,
         metrics_poll_seconds: float,
         on_change: Callable[[Change], None],
         on_adopted_pod: Callable[[PortfolioKey], None],
@@ -55,10 +56,17 @@ class Informers:
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
-        # An operator of single namespaces may read neither nodes nor namespaces; it ignores annotations there.
-        self._nodes = None if namespaces else self._cache("v1", "nodes")
-        self._spaces = None if namespaces else self._cache("v1", "namespaces")
-        self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)
+        # An operator of single namespaces may read neither nodes nor namespaces, unless it is told so; it ignores
+        # annotations there.
+        self._nodes = self._cache("v1", "nodes", everywhere=True) if reads_nodes else None
+        self._spaces = self._cache("v1", "namespaces", everywhere=True) if reads_nodes else None
+        self.metrics = MetricsPoller(
+            api,
+            namespaces=namespaces,
+            reads_nodes=reads_nodes,
+            poll_seconds=metrics_poll_seconds,
+            changed=on_reading,
+        )
         self._progress = ProgressReader(
             api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
         )
@@ -154,11 +162,12 @@ class Informers:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
                 await asyncio.sleep(1.0)
 
-    def _cache(self, api_version: str, plural: str, *, selector: str = "") -> ObjectCache:
-        """A cache, and one informer for it in each namespace."""
+    def _cache(self, api_version: str, plural: str, *, selector: str = "", everywhere: bool = False) -> ObjectCache:
+        """A cache, and one informer for it in each namespace, or of what belongs to none."""
         cache = ObjectCache(self._on_change)
+        namespaces = ("",) if everywhere or not self._namespaces else self._namespaces
         self._informers += [
             Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
-            for namespace in self._namespaces or ("",)
+            for namespace in namespaces
         ]
         return cache
