@@ -51,6 +51,14 @@ NOT_ASKED_YET = "NotAskedYet"
 METRICS_FRESH = "MetricsFresh"
 METRICS_STALE = "MetricsStale"
 
+# ReportsAccepted, ClocksAgree, OrdersAccepted
+INVALID_REPORT = "InvalidReport"
+REPORTS_ACCEPTED = "ReportsAccepted"
+CLOCK_SKEW = "ClockSkew"
+CLOCKS_AGREE = "ClocksAgree"
+ORDER_REFUSED = "OrderRefused"
+ORDERS_ACCEPTED = "OrdersAccepted"
+
 # Conflicted, Compatible
 NO_CONFLICT = "NoConflict"
 POD_CLAIMED = "PodClaimed"
@@ -87,4 +95,5 @@ REPOSITORY_RETAINED = "RepositoryRetained"
 PUBLISHED = "Published"
 POD_LOST = "PodLost"
 WRITE_REFUSED = "WriteRefused"
+RECONCILE_FAILED = "ReconcileFailed"
 SWITCH = "Switch"

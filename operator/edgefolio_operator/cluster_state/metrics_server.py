@@ -43,7 +43,10 @@ class MetricsPoller:
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
-            await self.poll()
+            try:
+                await self.poll()
+            except Exception:
+                logger.exception("the answer of metrics.k8s.io cannot be used")
             await asyncio.sleep(self._poll_seconds * random.uniform(0.9, 1.1))
 
     async def poll(self) -> None:
@@ -68,7 +71,8 @@ class MetricsPoller:
     async def _items(self, plural: str, *, namespace: str = "") -> list[Object]:
         selector = ENDPOINT_LABEL if plural == "pods" else ""
         answer = await self._api.get(collection(METRICS_API, plural, namespace), selector=selector)
-        return list(answer.get("items") or ())
+        items = answer.get("items")
+        return items if isinstance(items, list) else []
 
 
 def _problem(error: Exception) -> str:

@@ -121,11 +121,21 @@ class Controller:
                 known = await self._reconcile(key)
             except LeaseLostError:
                 logger.error("%s: the lease was lost during a reconciliation", display_name(key))
-            except Exception:
+            except Exception as error:
                 self._metrics.reconcile_errors.inc()
                 logger.exception("%s: the reconciliation failed", display_name(key))
+                await self._say_failed(key, error)
             finally:
                 self._queue.done(key, requeue=known)
+
+    async def _say_failed(self, key: PortfolioKey, error: Exception) -> None:
+        portfolio = self._informers.portfolios.get(key[1], key[0])
+        if portfolio is None or not self._leads():
+            return
+        try:
+            await self._writer.failed(portfolio, error)
+        except Exception:
+            logger.exception("%s: its fault cannot be told", display_name(key))
 
     async def _reconcile(self, key: PortfolioKey) -> bool:
         """Reconcile one portfolio; returns whether there is more to do for it later."""
@@ -148,19 +158,27 @@ class Controller:
         portfolios = self._informers.portfolios.select()
         self._unindexed.update(key_of(portfolio) for portfolio in portfolios)
         for portfolio in portfolios:
-            self._snapshot(portfolio)
+            try:
+                self._snapshot(portfolio)
+            except Exception:
+                # Said with its own plan, which meets the same; the others are not held up.
+                logger.exception("%s: its objects cannot be read", display_name(key_of(portfolio)))
         self._enqueue_all()
 
     def _index_claims(self) -> None:
         unknown: set[PortfolioKey] = set()
         for key in self._unindexed:
             portfolio = self._informers.portfolios.get(key[1], key[0])
-            if portfolio is not None:
+            if portfolio is None:
+                continue
+            try:
                 pods = self._informers.pods_of(portfolio)
                 if pods is None:
                     # Asked again: a list without pods, after a selector was changed, is no change of any pod.
                     unknown.add(key)
                 self._enqueue(self._shared.claim(portfolio, pods))
+            except Exception:
+                logger.exception("%s: its pods cannot be read", display_name(key))
         self._unindexed = unknown
 
     def _snapshot(self, portfolio: Object) -> PortfolioSnapshot | None:

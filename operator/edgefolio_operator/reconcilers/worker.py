@@ -54,6 +54,7 @@ class PortfolioWorker:
         self._planned = planned
         self._clock = clock
         self._states: dict[PortfolioKey, Mapping[str, State]] = {}
+        self._refused: dict[PortfolioKey, Mapping[str, str]] = {}
 
     async def reconcile(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
         """Plan from ``snapshot`` and write. Refusals of the API server are logged and reported, not raised.
@@ -78,6 +79,7 @@ class PortfolioWorker:
     def forget(self, key: PortfolioKey) -> None:
         """A portfolio is gone."""
         self._states.pop(key, None)
+        self._refused.pop(key, None)
         self._writer.forget(key)
         self._recorder.forget(key)
 
@@ -93,6 +95,7 @@ class PortfolioWorker:
             states=self._states.get(key, {}),
             epoch=epoch,
             now=self._clock(),
+            refused_orders=self._refused.get(key),
         )
         # Before any write: portfolios planned meanwhile must not count on the same memory.
         neighbours = self._shared.promise(key, plan.promises)
@@ -110,6 +113,7 @@ class PortfolioWorker:
         self, key: PortfolioKey, plan: ReconcilePlan, refused: Mapping[str, ApiError], *, before: Reservations
     ) -> None:
         """Keep the state for the next plan. An endpoint whose order was refused keeps its old state."""
+        self._refused[key] = {endpoint: str(error) for endpoint, error in refused.items()}
         known = self._states.get(key, {})
         undone = {endpoint: known[endpoint] for endpoint in refused if endpoint in known}
         self._states[key] = {name: state for name, state in plan.states.items() if name not in refused} | undone

@@ -110,6 +110,17 @@ class PlanWriter:
             portfolio, Event(reason=reasons.WRITE_REFUSED, message=truncated(message), warning=True)
         )
 
+    async def failed(self, portfolio: Object, error: Exception) -> None:
+        """Record a fault of the operator as an event, once per message: nothing else tells the user."""
+        key, message = key_of(portfolio), f"{type(error).__name__}: {error}"
+        if self._refusals.get(key) == message:
+            return
+        self._refusals[key] = message
+        text = f"Nothing is done for this ModelPortfolio: {message}. Look at the log of the operator."
+        await self._events.record(
+            portfolio, Event(reason=reasons.RECONCILE_FAILED, message=truncated(text), warning=True)
+        )
+
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""
         self._status_resync.forget(key)

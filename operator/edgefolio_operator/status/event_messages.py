@@ -38,7 +38,13 @@ _WARNINGS = frozenset(
         Reason.ALL_QUARANTINED,
     }
 )
-_TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
+_TOLD_CONDITIONS = {
+    "Conflicted": "True",
+    "Compatible": "False",
+    "ReportsAccepted": "False",
+    "ClocksAgree": "False",
+    "OrdersAccepted": "False",
+}
 
 
 def events_of(

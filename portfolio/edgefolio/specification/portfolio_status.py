@@ -170,7 +170,7 @@ class PortfolioStatus(StatusRecord):
 
     observed_generation: Generation = 0
     """metadata.generation of the spec that this status describes."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=list_map("type"))] = ()
     """Ready, Reconciling, Stalled, Making, ObjectivesMet, Degraded and the like."""
     current_revision: Annotated[int, Field(ge=0, le=2**24)] = 0
     """The revision that endpoints are to serve; 0: none yet."""
