@@ -77,6 +77,9 @@ REVISION_WENT_BACK = "RevisionWentBack"
 
 # Rollouts: their failures, and their phases as events
 LOAD_FAILED = "LoadFailed"
+INSUFFICIENT_STORAGE = "InsufficientStorage"
+WAITING_FOR_APPROVAL = "WaitingForApproval"
+ENDPOINTS_LEFT_BEHIND = "EndpointsLeftBehind"
 ROLLOUT_PHASES = {
     "Progressing": "RolloutProgressing",
     "Completed": "RolloutCompleted",

@@ -10,7 +10,7 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio_operator.cluster_state.report_clocks import Hearing
 from edgefolio_operator.endpoints.objectives import Level
 from edgefolio_operator.kube.objects import Object, annotations_of, has_condition
-from edgefolio_operator.revisions.rollout import Member
+from edgefolio_operator.revisions.wave import Member
 
 #: A pod this young that has never been Ready is starting, not broken.
 STARTING_SECONDS = 300.0
@@ -109,5 +109,11 @@ class Endpoint:
             reachable=self.counts(now=now) and self.surroundings.pod_ready,
             objectives_met=self.objectives_met(now=now),
             failed_revision=failure.revision if failure is not None else None,
-            failed_at=time_seconds(failure.time) if failure is not None else 0.0,
+            failure_reason=failure.reason if failure is not None else "",
+            failed_at=0.0 if failure is None else self._failed_at(failure.time, now=now),
         )
+
+    def _failed_at(self, told_time: str, *, now: float) -> float:
+        """When the operator heard of the last failure; else the agent's own time of it, on our clock."""
+        heard_at = self.hearing.failed_at
+        return self.operator_time(told_time, now=now) if heard_at is None else heard_at

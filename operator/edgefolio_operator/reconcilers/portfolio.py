@@ -96,7 +96,7 @@ def plan_portfolio(
     revisions = kept_revisions(portfolio, before.revisions, making.revision or check.revision)
     revision = current_revision(portfolio, revisions)
     members = endpoints_of(snapshot, adopts=portfolio.spec.serving.mode == "Adopt")
-    rollout = _rollout(portfolio, revision, revisions, members, before, now)
+    rollout = _rollout(portfolio, snapshot, revision, revisions, members, before, now)
     assignments, promises = assign_all(
         portfolio,
         members,
@@ -208,6 +208,7 @@ def _workload(
 
 def _rollout(
     portfolio: ModelPortfolio,
+    snapshot: PortfolioSnapshot,
     revision: RevisionStatus | None,
     revisions: Sequence[RevisionStatus],
     members: Sequence[Endpoint],
@@ -223,6 +224,8 @@ def _rollout(
         settings=portfolio.spec.rollout,
         known_revisions=frozenset(entry.number for entry in revisions),
         now=now,
+        request=annotations_of(snapshot.portfolio).get(labels.ROLLOUT_REQUESTED_ANNOTATION, "")[:128],
+        approved=annotations_of(snapshot.portfolio).get(labels.APPROVE_REVISION_ANNOTATION, ""),
     )
 
 
