@@ -19,6 +19,7 @@ from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.client import Api, ApiError
+from edgefolio_operator.kube.epoch import SeenEpochs
 from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
 from edgefolio_operator.kube.objects import Object, object_key
@@ -65,6 +66,7 @@ class Controller:
             namespace=settings.lease_namespace or api.access.namespace,
             identity=settings.identity,
             changed=self._enqueue_all,
+            seen=lambda: SeenEpochs.of(self._informers.endpoints.select()),
         )
         self._informers = Informers(
             api,
@@ -78,7 +80,7 @@ class Controller:
         self._writer = PlanWriter(
             api,
             informers=self._informers,
-            may_write=self._leads,
+            epoch=lambda: self.lease.epoch,
         )
         self._worker = PortfolioWorker(
             settings=settings,
@@ -104,14 +106,16 @@ class Controller:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.lease.run())
+            # First: an API server that is out of reach at the start is no hung process.
+            tasks.create_task(self._look_after())
             await self._informers.start(tasks)
             self._started = True
+            # Not before the endpoints are known: the epoch must be above theirs.
+            tasks.create_task(self.lease.run())
             self._informers.watch_adopted_pods(self._informers.portfolios.select())
             self._enqueue_all()
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
-            await self._look_after()
 
     async def _work(self) -> None:
         while True:
@@ -120,7 +124,7 @@ class Controller:
             try:
                 known = await self._reconcile(key)
             except LeaseLostError:
-                logger.error("%s: the lease was lost during a reconciliation", display_name(key))
+                logger.error("%s: the lease was lost or taken anew during a reconciliation", display_name(key))
             except Exception as error:
                 self._metrics.reconcile_errors.inc()
                 logger.exception("%s: the reconciliation failed", display_name(key))

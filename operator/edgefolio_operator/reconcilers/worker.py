@@ -65,7 +65,7 @@ class PortfolioWorker:
         began = time.monotonic()
         try:
             if snapshot.portfolio["metadata"].get("deletionTimestamp"):
-                await self._delete(snapshot)
+                await self._delete(snapshot, epoch=epoch)
             else:
                 await self._plan_and_write(key, snapshot, epoch=epoch)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -101,7 +101,7 @@ class PortfolioWorker:
         neighbours = self._shared.promise(key, plan.promises)
         planning_seconds = time.monotonic() - began
         try:
-            refused = await self._writer.write(snapshot.portfolio, plan)
+            refused = await self._writer.write(snapshot.portfolio, plan, epoch=epoch)
         finally:
             self._planned(planning_seconds)
         # Only now: a switch that could not be written is decided again.
@@ -126,7 +126,7 @@ class PortfolioWorker:
             logger.warning("%s: endpoint %s: %s", display_name(key), endpoint, error)
         self._shared.promise(key, kept)
 
-    async def _delete(self, snapshot: PortfolioSnapshot) -> None:
+    async def _delete(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
         """Delete a portfolio: owned objects go with it; its revisions may have to be deleted first."""
         for name in stale_endpoints(snapshot):
             # Another portfolio waits for the pod, and the finalizer may stay for long.
@@ -136,10 +136,10 @@ class PortfolioWorker:
         if plan is None:
             return
         try:
-            await self._writer.write(snapshot.portfolio, plan)
+            await self._writer.write(snapshot.portfolio, plan, epoch=epoch)
         except ApiError as error:
             if not error.is_of_an_ending_namespace:
                 raise
             ended = plan_deletion(snapshot, images=images, now=self._clock(), in_ending_namespace=True)
             assert ended is not None
-            await self._writer.write(snapshot.portfolio, ended)
+            await self._writer.write(snapshot.portfolio, ended, epoch=epoch)
