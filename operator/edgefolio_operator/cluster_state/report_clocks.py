@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgefolio.specification.conditions import readable_time
+from edgefolio_operator.cluster_state.remote_clock import RemoteClock
 from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.objects import Object, ObjectKey, object_key, part_of
 
@@ -33,9 +34,8 @@ class Hearing:
 
 
 @dataclass(kw_only=True)
-class _Clock:
-    #: The agent's clock less our monotonic one.
-    lead: float
+class _Agent:
+    clock: RemoteClock
     failed_at: float | None = None
 
 
@@ -47,33 +47,31 @@ class ReportClocks:
     ) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        self._clocks: dict[ObjectKey, _Clock] = {}
+        self._agents: dict[ObjectKey, _Agent] = {}
 
     def note(self, change: Change) -> None:
         """Take what a change of a ModelEndpoint says about its agent's clock."""
         key = object_key(change.object)
         if change.after is None:
-            self._clocks.pop(key, None)
+            self._agents.pop(key, None)
             return
         observed = readable_time(part_of(change.after, "status", "observation", "time"))
         before = None if change.before is None else part_of(change.before, "status", "observation", "time")
-        held = self._clocks.get(key)
+        held = self._agents.get(key)
         if observed is not None and part_of(change.after, "status", "observation", "time") != before:
-            lead = observed - self._monotonic()
             if held is None:
-                held = self._clocks[key] = _Clock(lead=self._first_lead(change.after, observed))
-            # What is late on its way seems to be of an earlier time; nothing is early.
-            if lead > held.lead or (not change.is_listed and held.lead - lead > TOLERANCE_SECONDS):
-                held.lead = lead
+                lead = self._first_lead(change.after, observed)
+                held = self._agents[key] = _Agent(clock=RemoteClock(lead=lead, tolerance=TOLERANCE_SECONDS))
+            held.clock.heard(observed, monotonic=self._monotonic(), is_new=not change.is_listed)
         self._note_failure(change, key)
 
     def of(self, key: ObjectKey) -> Hearing:
         """What is known of the agent of an endpoint."""
-        held = self._clocks.get(key)
+        held = self._agents.get(key)
         if held is None:
             return Hearing()
-        offset = round(held.lead + self._monotonic() - self._clock())
-        return Hearing(clock_offset=offset if abs(offset) > TOLERANCE_SECONDS else 0.0, failed_at=held.failed_at)
+        offset = held.clock.offset(monotonic=self._monotonic(), now=self._clock())
+        return Hearing(clock_offset=offset, failed_at=held.failed_at)
 
     def _first_lead(self, endpoint: Object, observed: float) -> float:
         """The clock of an agent at the first report that is seen, which may be old: right, or the API server says."""
@@ -87,7 +85,7 @@ class ReportClocks:
         assert change.after is not None
         failure = part_of(change.after, "status", "lastFailure")
         before = None if change.before is None else part_of(change.before, "status", "lastFailure")
-        held = self._clocks.get(key)
+        held = self._agents.get(key)
         if failure is None or held is None:
             return
         if held.failed_at is not None and failure == before:
@@ -95,7 +93,7 @@ class ReportClocks:
         now = self._clock()
         said = readable_time(part_of(failure, "time"))
         if change.is_listed and said is not None:
-            held.failed_at = min(now, said - (held.lead + self._monotonic() - now))
+            held.failed_at = min(now, said - held.clock.offset(monotonic=self._monotonic(), now=now))
         else:
             held.failed_at = now
 
