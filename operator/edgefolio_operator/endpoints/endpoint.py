@@ -56,15 +56,30 @@ class Surroundings:
 class Endpoint:
     """One endpoint: its surroundings, its stored spec, its status.
 
-    ``unreadable`` names the parts of its status that were left out. ``hearing`` is what is known of its agent's clock:
-    times in the status are of that one, and only :meth:`agent_time` may be compared with them.
+    ``generation`` is that of the stored spec; ``None`` if it is not known. ``unreadable`` names the parts of its status
+    that were left out. ``hearing`` is what is known of its agent's clock: times in the status are of that one, and only
+    :meth:`agent_time` may be compared with them.
     """
 
     surroundings: Surroundings
     spec: EndpointSpecification | None
     status: EndpointStatus
+    generation: int | None = None
     unreadable: tuple[str, ...] = ()
     hearing: Hearing = field(default_factory=Hearing)
+
+    @property
+    def may_load_other(self) -> bool:
+        """Whether a load of an order before the stored one may be under way.
+
+        An agent reports between two loads: once it has acknowledged an order, it loads nothing of an earlier one.
+        """
+        if self.spec is None:
+            return False
+        if self.generation is not None:
+            return self.status.observed_generation < self.generation
+        ordered = self.spec.revision.number if self.spec.revision is not None else None
+        return (ordered, self.spec.target_variant) != (self.status.active_revision, self.status.active_variant)
 
     def agent_time(self, now: float) -> float:
         """The time on the agent's clock when it is ``now`` on the operator's."""

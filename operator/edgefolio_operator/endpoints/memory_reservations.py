@@ -143,6 +143,7 @@ def promises_of(
     before: Sequence[Promise],
     now: float,
     clock_offset: float = 0.0,
+    may_be_loading: int = 0,
     is_stored: bool = True,
 ) -> tuple[Promise, ...]:
     """The promises of ``endpoint`` under its order ``spec`` and its report ``status``.
@@ -150,6 +151,7 @@ def promises_of(
     ``before`` are its promises of the last plan. After a restart there are none: then the reported time of the last
     switch bounds how long samples may not show it. Without ``is_stored`` the target is still to be written: the
     patience with an order does not begin before it can be read. ``clock_offset``: the agent's clock less ours.
+    ``may_be_loading``: bytes of a load that an order may have begun which nobody remembers.
     """
     active = (status.active_revision, status.active_variant)
     told = target_of(spec)
@@ -165,6 +167,10 @@ def promises_of(
         # Its times are whole seconds.
         done += [replace(served, done_at=min(now, last + 1))] if served is not None else []
     wanted = _promise(endpoint, spec, revisions, *told, now=now) if told != active else None
+    if under_way is None and may_be_loading:
+        under_way = Promise(
+            endpoint=endpoint, node=spec.node_name, revision=0, variant="", peak_bytes=may_be_loading, since=now
+        )
     if under_way is not None:
         # The previous order's variant may still be loading.
         peak = under_way.peak_bytes if now - under_way.since <= LOAD_SECONDS else 0
@@ -174,6 +180,11 @@ def promises_of(
         elif peak:
             wanted = under_way
     return (*done, wanted) if wanted is not None else tuple(done)
+
+
+def largest_load(revisions: Iterable[RevisionStatus]) -> int:
+    """Bytes that loading the largest variant of ``revisions`` needs."""
+    return max((needed_bytes(profile_of(variant)) for each in revisions for variant in each.variants), default=0)
 
 
 def target_of(spec: EndpointSpecification) -> tuple[int | None, str | None]:

@@ -18,10 +18,17 @@ from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.adoption_preflight import incompatible
 from edgefolio_operator.endpoints.assignment import Assignment, assign
 from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
-from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise, Reservations, promises_of, target_of
+from edgefolio_operator.endpoints.memory_reservations import (
+    EndpointKey,
+    Promise,
+    Reservations,
+    largest_load,
+    promises_of,
+    target_of,
+)
 from edgefolio_operator.endpoints.observation import ClusterView
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.objects import Document, Object, has_ended, owner_reference
+from edgefolio_operator.kube.objects import Document, Object, has_ended, owner_reference, part_of
 from edgefolio_operator.kube.stored import read_parts, read_stored
 
 logger = logging.getLogger(__name__)
@@ -50,6 +57,7 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
                 surroundings=Surroundings(pod=pod, node=node, namespace=snapshot.namespace),
                 spec=_stored_specification(entry.get("spec"), pod),
                 status=status or EndpointStatus(),
+                generation=part_of(entry, "metadata", "generation"),
                 unreadable=unreadable,
                 hearing=snapshot.hearings.get(name, Hearing()),
             )
@@ -146,7 +154,7 @@ def standing_promises(
     now: float,
 ) -> tuple[Promise, ...]:
     """The promises of ``members`` by their stored specs and statuses."""
-    by_number = {entry.number: entry for entry in revisions}
+    by_number, largest = {entry.number: entry for entry in revisions}, largest_load(revisions)
     return tuple(
         promise
         for endpoint in members
@@ -159,6 +167,7 @@ def standing_promises(
             before=(),
             now=now,
             clock_offset=endpoint.hearing.clock_offset,
+            may_be_loading=largest if endpoint.may_load_other else 0,
         )
     )
 
