@@ -10,6 +10,8 @@ from pathlib import Path
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState, State
 from edgefolio.repository import Repository
+from edgefolio.repository.signature import parsed_key
+from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio.specification.validation_errors import bytes_option
 from edgefolio_edge.agent.event_log import Reporter
@@ -44,23 +46,27 @@ def run_agent(options: RunOptions) -> None:
     """Run until a signal. Raises :class:`UserError`, with nothing left running."""
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
-    repository_uri = options.repository or specification.repository.uri
+    given = options.repository
+    repository_uri = checked_argument(given, field="--repository") if given else specification.repository.uri
     model = specification.serving.model_name
     pinned = specification.pinned_revision or None
     memory_limit = _memory_limit(options.memory_limit)
     reporter = Reporter(as_json=options.as_json)
+    key = parsed_key(specification.repository.verification_key, field="spec.repository.verificationKey")
+    # Another key trusts nothing of what was fetched without it.
+    trusted = repository_uri if key is None else f"{repository_uri} signed by {key.text}"
     state_directory = (
-        options.state_directory or default_state_directory(portfolio.portfolio.metadata.name, repository=repository_uri)
+        options.state_directory or default_state_directory(portfolio.portfolio.metadata.name, repository=trusted)
     ).absolute()
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
-    if options.dry_run and options.triton.endpoint is None:
-        _log_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
-        return
 
     def open_repository() -> Repository:
-        return Repository.open(repository_uri)
+        return Repository.open(repository_uri, verification_key=key)
 
+    if options.dry_run and options.triton.endpoint is None:
+        _log_first_decision(portfolio, open_repository(), model, pinned, state_directory, reporter)
+        return
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         stack.enter_context(only_writer_of_directory(state_directory))
@@ -111,14 +117,13 @@ def run_agent(options: RunOptions) -> None:
 
 def _log_first_decision(
     portfolio: PortfolioFile,
-    repository_uri: str,
+    repository: Repository,
     model: str,
     pinned: int | None,
     state_directory: Path,
     reporter: Reporter,
 ) -> None:
     """Log the first decision of an agent; starts and writes nothing."""
-    repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
     decision, _ = decide(
         observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),

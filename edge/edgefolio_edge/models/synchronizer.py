@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 from edgefolio.manifest import Manifest, Variant, sha256_of
 from edgefolio.repository import Repository
-from edgefolio.repository.fetching import TransferStopped
+from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore, by_size
 
@@ -132,12 +132,18 @@ class Synchronizer:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.step()
+            with interruptible(self._unless_reordered()):
+                self.step()
             seconds = self._poll_seconds
             if self._not_before is not None:
                 seconds = min(seconds, max(0.05, self._not_before[1] - time.monotonic()))
             self._woken.wait(seconds)
             self._woken.clear()
+
+    def _unless_reordered(self) -> Callable[[], bool]:
+        """Whether the order is still the present one: another must not wait for a store that does not answer."""
+        order = self._ordered() if self._ordered is not None else None
+        return lambda: not self._stopping.is_set() and (self._ordered is None or self._ordered() == order)
 
     def _step(self) -> None:
         wanted = self._wanted()
