@@ -6,6 +6,9 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reconciled_site import Site, published
 from test_rollout import NOW, RULES, Fleet, members
 
 from edgefolio.specification.conditions import time_text
@@ -196,3 +199,71 @@ def test_a_revision_waits_for_approval_where_that_is_asked_for() -> None:
     # The next one waits again.
     fleet.target = 3
     assert fleet.step() == [2] * 8
+
+
+TROUBLE = st.lists(
+    st.tuples(
+        st.sets(st.integers(0, 11)),
+        st.sampled_from(["LoadFailed", "RevisionRefused", "InsufficientStorage", "RestartNeeded", "New"]),
+        st.sampled_from([1, 30, 120, 700, 4000]),
+    ),
+    max_size=15,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(1, 12), trouble=TROUBLE, percent=st.integers(1, 100), share=st.integers(1, 100))
+def test_once_the_trouble_is_over_everyone_gets_there_if_asked(
+    count: int, trouble: list[tuple[set[int], str, int]], percent: int, share: int
+) -> None:
+    rules = RULES.model_copy(update={"max_concurrent_percent": percent, "failure_percent": share})
+    fleet = Fleet(members(count), rules=rules)
+    for broken, reason, seconds in trouble:
+        fleet.broken = broken
+        fleet.members = [replace(member, failure_reason=reason) for member in fleet.members]
+        assert set(fleet.step(seconds)) <= {1, 2}
+        assert fleet.status is not None
+        # What is stored is read again as it was.
+        written = fleet.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        assert RolloutStatus.model_validate(written) == fleet.status
+        if fleet.phase == "RolledBack":
+            assert {member.assigned for member in fleet.members} == {1}
+        left = {entry.endpoint for entry in fleet.status.failures or () if entry.left_behind}
+        assert {member.assigned for member in fleet.members if member.name in left} <= {1}
+    fleet.broken = set()
+    fleet.request = "again"
+    for _ in range(4 * count + 4):
+        fleet.step(150)
+    assert (fleet.step(1), fleet.phase, behind(fleet)) == ([2] * count, "Completed", [])
+
+
+def test_the_portfolio_says_who_was_left_behind() -> None:
+    site = Site(nodes=8, rollout={"maxConcurrentPercent": 50, "analysisSeconds": 10}).served()
+    site.edit(seed=1)
+    site.cycle()
+    site.end_job(published(2))
+    told = []
+    for _ in range(60):
+        told += [event.reason for event in site.cycle(5).events]
+        for node in site.nodes or ():
+            if node != "edge-2":
+                site.report(node)
+                continue
+            site.report(node, obey=site.endpoints["digits-edge-2"]["spec"]["revision"]["number"] == 1)
+            if site.endpoints["digits-edge-2"]["spec"]["revision"]["number"] == 2:
+                failure = {"reason": "LoadFailed", "message": "x", "revision": 2, "time": time_text(site.now)}
+                site.endpoints["digits-edge-2"]["status"]["lastFailure"] = failure
+    numbers = {name: entry["spec"]["revision"]["number"] for name, entry in site.endpoints.items()}
+    assert numbers == {f"digits-edge-{number}": 1 if number == 2 else 2 for number in range(1, 9)}
+    assert site.portfolio["status"]["rollout"]["phase"] == "Completed"
+    assert site.condition("Degraded") == ("True", "EndpointsLeftBehind")
+    assert "digits-edge-2 (LoadFailed)" in site.message("Degraded")
+    assert told.count("EndpointsLeftBehind") == 1
+    # Asked for, it is tried again and, mended, gets there.
+    site.portfolio["metadata"]["annotations"]["edgefolio.dev/rollout-requested-at"] = "now"
+    for _ in range(5):
+        site.cycle(5)
+        for node in site.nodes or ():
+            site.report(node)
+    assert site.endpoints["digits-edge-2"]["spec"]["revision"]["number"] == 2
+    assert site.condition("Degraded") == ("False", "AsExpected")
