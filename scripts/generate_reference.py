@@ -148,6 +148,8 @@ def _type_of(field: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if field.get("type") == "array":
         return f"list of {_type_of(field['items'])}" if "items" in field else "list"
+    if field.get("format") == "date-time":
+        return "instant like `2026-01-31T12:00:00Z`"
     text = str(field.get("type", "any"))
     if text == "object" and isinstance(field.get("additionalProperties"), dict):
         text = f"map of {_type_of(field['additionalProperties'])}"

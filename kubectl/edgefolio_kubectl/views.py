@@ -27,6 +27,7 @@ _GOOD_WHEN_TRUE = frozenset(
     {
         *("Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"),
         "SharedMemorySufficient",
+        *("ReportsAccepted", "ClocksAgree", "OrdersAccepted"),
     }
 )
 

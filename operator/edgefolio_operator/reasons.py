@@ -58,6 +58,13 @@ NONE_KNOWN = "NoneKnown"
 # PublisherCredentialsOnNodes
 SHARED_SECRET = "SharedSecret"
 NO_SHARED_SECRET = "NoSharedSecret"
+# ReportsAccepted, ClocksAgree, OrdersAccepted
+INVALID_REPORT = "InvalidReport"
+REPORTS_ACCEPTED = "ReportsAccepted"
+CLOCK_SKEW = "ClockSkew"
+CLOCKS_AGREE = "ClocksAgree"
+ORDER_REFUSED = "OrderRefused"
+ORDERS_ACCEPTED = "OrdersAccepted"
 
 # Conflicted, Compatible
 NO_CONFLICT = "NoConflict"
@@ -77,6 +84,9 @@ REVISION_WENT_BACK = "RevisionWentBack"
 
 # Rollouts: their failures, and their phases as events
 LOAD_FAILED = "LoadFailed"
+INSUFFICIENT_STORAGE = "InsufficientStorage"
+WAITING_FOR_APPROVAL = "WaitingForApproval"
+ENDPOINTS_LEFT_BEHIND = "EndpointsLeftBehind"
 ROLLOUT_PHASES = {
     "Progressing": "RolloutProgressing",
     "Completed": "RolloutCompleted",
@@ -95,4 +105,5 @@ REPOSITORY_RETAINED = "RepositoryRetained"
 PUBLISHED = "Published"
 POD_LOST = "PodLost"
 WRITE_REFUSED = "WriteRefused"
+RECONCILE_FAILED = "ReconcileFailed"
 SWITCH = "Switch"

@@ -217,5 +217,11 @@ class Rollout(Specification):
     """Part of the endpoints that one wave takes, at least one."""
     analysis_seconds: Annotated[int, Field(ge=0, le=86_400)] = 120
     """How long a wave must hold its objectives before the next begins."""
+    failure_percent: Annotated[int, Field(ge=1, le=100)] = 20
+    """Part of a wave that must fail to fail the revision: at least two endpoints, or in a wave of one that one again.
+    Fewer are left on the revision before, and the rollout goes on."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
-    """Rollback puts all endpoints back to the revision before; Pause stops where it is."""
+    """Rollback puts all endpoints back to the revision before, and tries the new one again after growing pauses; Pause
+    stops where it is."""
+    approval: Literal["Automatic", "Manual"] = "Automatic"
+    """Manual: a new revision waits until the annotation edgefolio.dev/approve-revision holds its number."""
