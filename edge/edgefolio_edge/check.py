@@ -13,27 +13,32 @@ import argparse
 import sys
 
 from edgefolio.contract.job_report import FailureReport, PublishedReport, write_termination_message
-from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError
+from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError, UserError
 from edgefolio.manifest import Manifest
 from edgefolio.onnx_safety import check_onnx
 from edgefolio.repository import Repository, layout
+from edgefolio.repository.signature import VerificationKey, parsed_key
+from edgefolio.repository.skipping import SkippingStream
 
 _FIELD = "spec.repository.uri"
 #: How many of the newest revisions are searched for a digest.
 _REVISIONS_SEARCHED = 20
-#: Between the weights of a model stand few bytes.
-_READ_AHEAD_BYTES = 256 << 10
 
 
 def look(
-    uri: str, model: str, *, revision: int | None = None, manifest_digest: str | None = None
+    uri: str,
+    model: str,
+    *,
+    revision: int | None = None,
+    manifest_digest: str | None = None,
+    verification_key: VerificationKey | None = None,
 ) -> PublishedReport | FailureReport:
     """Find a published revision of ``model``: the current one, or the one with this number or digest.
 
     Raises nothing: errors become the report.
     """
     try:
-        repository = Repository.open(uri, field=_FIELD)
+        repository = Repository.open(uri, field=_FIELD, verification_key=verification_key)
         found = _found(repository, model, revision, manifest_digest)
         if isinstance(found, str):
             return FailureReport(kind="Nothing", field=_FIELD, problem=found)
@@ -59,6 +64,8 @@ def _found(repository: Repository, model: str, revision: int | None, digest: str
     layout.checked_model(model)
     pointer = repository.current(model)
     if digest is not None:
+        if pointer is not None and pointer.manifest_sha256 == digest:
+            return pointer.revision, digest  # needs no right to list
         for number in reversed(repository.revisions(model)[-_REVISIONS_SEARCHED:]):
             if repository.digest_of_manifest(model, number) == digest:
                 return number, digest
@@ -77,10 +84,7 @@ def _require_files(repository: Repository, manifest: Manifest) -> None:
     for variant in manifest.variants:
         path = layout.variant_path(manifest.model, variant.file)
         try:
-            with (
-                repository.storage.open_at(path, read_ahead_bytes=_READ_AHEAD_BYTES) as stream,
-                repository.storage.translated_errors(path),
-            ):
+            with SkippingStream(repository.storage, path) as stream:
                 check_onnx(stream, size=variant.size_bytes, location=repository.location(path))
         except FileNotFoundError as error:
             raise IntegrityError("the file is missing.", location=repository.location(path)) from error
@@ -93,8 +97,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("model", help="whose revision is looked at")
     parser.add_argument("--revision", type=int, help="this one instead of the current one")
     parser.add_argument("--manifest-digest", help="the one with this digest instead of the current one")
+    parser.add_argument("--verification-key", help="the public key that must have signed it")
     parsed = parser.parse_args(arguments)
-    report = look(parsed.repository, parsed.model, revision=parsed.revision, manifest_digest=parsed.manifest_digest)
+    report: PublishedReport | FailureReport
+    try:
+        key = parsed_key(parsed.verification_key, field="spec.repository.verificationKey")
+    except UserError as error:
+        report = FailureReport.of(error)
+    else:
+        report = look(
+            parsed.repository,
+            parsed.model,
+            revision=parsed.revision,
+            manifest_digest=parsed.manifest_digest,
+            verification_key=key,
+        )
     write_termination_message(report)
     return EXIT_OK if isinstance(report, PublishedReport) else EXIT_FAILURE
 

@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from edgefolio.errors import IntegrityError
 
@@ -133,13 +133,26 @@ class OnnxSummary:
     nodes: int
 
 
+class ForwardStream(Protocol):
+    """Bytes that are read forwards; fewer than asked for only at the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """``size`` bytes."""
+
+    def seekable(self) -> bool:
+        """Whether :meth:`seek` works."""
+
+    def seek(self, offset: int, whence: int, /) -> int:
+        """Skip ``offset`` bytes; ``whence`` is 1."""
+
+
 def check_onnx_file(path: Path, *, location: str | None = None) -> OnnxSummary:
     """:func:`check_onnx` of a local file; ``location`` stands in errors, else its path does."""
     with path.open("rb") as stream:
         return check_onnx(stream, size=path.stat().st_size, location=location or str(path))
 
 
-def check_onnx(stream: BinaryIO, *, size: int, location: str) -> OnnxSummary:
+def check_onnx(stream: ForwardStream, *, size: int, location: str) -> OnnxSummary:
     """Check the ``size`` bytes of ``stream``, which is read forwards only. Raises :class:`IntegrityError`."""
     if not 0 < size <= MAXIMUM_BYTES:
         raise IntegrityError(f"a model file has 1 to {MAXIMUM_BYTES} bytes, this one {size}.", location=location)
@@ -156,7 +169,7 @@ class _RefusedError(Exception):
 class _Window:
     """A few bytes of a stream at a time, forwards."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: ForwardStream, size: int) -> None:
         self.size = size
         self._stream = stream
         self._start = self._at = 0

@@ -15,6 +15,7 @@ from strategies import switchings
 
 from edgefolio.decision import decide, state_after_failure, state_after_switch, state_from_json, state_to_json
 from edgefolio.decision.explain import explain_choice, explain_observed
+from edgefolio.decision.state import shifted
 from edgefolio.decision.types import Objectives, Observation, State, VariantProfile
 
 #: Ordinary values too, so that the rules are reached.
@@ -117,6 +118,7 @@ def test_any_text_is_a_state_or_a_value_error(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(state=any_of(State))
 def test_any_state_is_written_and_read(state: State) -> None:
+    shifted(state, 60.0)
     text = state_to_json(state)
     try:
         again = state_from_json(text)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from reconciled_site import NOW, Site
-from rich.console import Console
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
 from edgefolio_kubectl.display.status_document import status_document
@@ -23,7 +23,7 @@ def views(site: Site) -> tuple[PortfolioView, ...]:
 
 def shown(site: Site, *, after: float = 2.0, width: int = 100, with_namespace: bool = False) -> str:
     file = io.StringIO()
-    Console(width=width, file=file).print(
+    Terminal(width=width, file=file).print(
         status_trees(views(site), now=site.now + after, with_namespace=with_namespace)
     )
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -37,7 +37,7 @@ def test_the_whole_tree(serving: Site) -> None:
         shown(serving)
         == """\
 digits: Ready, Serving: 2 of 2 endpoints serve a verified variant.
-├── asked: p95 at most 20 ms; policy Auto; model digits at http://digits.models.svc:8000
+├── asked: p95 at most 20 ms; policy Auto; model digits at grpc://digits.models.svc:8001
 ├── ObjectivesMet False, ObjectivesNotMet: 1 of 2 endpoints meet their objectives, 1 do not.
 ├── NodeMetricsAvailable False, MetricsStale: There is no sample of the last 60 s of edge-1, edge-2.
 │   Decisions rest on what the agents report.
@@ -134,7 +134,7 @@ def test_foreign_text_cannot_move_the_cursor(serving: Site) -> None:
     text = shown(serving)
     assert "\x1b" not in text
     assert "\x07" not in text
-    assert "LoadFailed:  [2J ]0;x ok next" in text
+    assert r"LoadFailed: \x1b[2J\x1b]0;xok next" in text
 
 
 def test_endpoints_of_a_portfolio_that_is_gone(serving: Site) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import onnx
 
-from edgefolio.errors import IntegrityError, UserError, printable
+from edgefolio.errors import IntegrityError, UserError
 from edgefolio.manifest import CurrentPointer, Manifest, TensorSignature, Variant
 from edgefolio.onnx_safety import OnnxSummary, check_onnx_file
 from edgefolio.repository import Repository, layout
+from edgefolio.untrusted.text import printable
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.rehearsal import require_usable
 

@@ -14,6 +14,7 @@ from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import Failure, time_seconds, time_text, truncated, with_condition
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.uris import redacted
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob
 from edgefolio_operator.kube.objects import Object
@@ -68,7 +69,7 @@ def plan_reclaim(
 
     ``others`` are its other Jobs, ``busy_pods`` their pods that have not ended.
     """
-    uri, model = portfolio.spec.repository.uri, portfolio.spec.serving.model_name
+    uri, model = redacted(portfolio.spec.repository.uri), portfolio.spec.serving.model_name
     mine = (reclaim.name,) if reclaim is not None else ()
     if portfolio.spec.repository.reclaim_policy == "Retain":
         message = f"The revisions of {model!r} stay at {uri}."
@@ -78,7 +79,7 @@ def plan_reclaim(
     if namespace_ends:
         message = f"The namespace is being deleted, where no Job can run: the revisions of {model!r} stay at {uri}."
         return ReclaimPlan(status=before, release=True, reason=reasons.REPOSITORY_RETAINED, message=message)
-    if others or (busy_pods and now - deleted_at < STOPPING_SECONDS):
+    if others or (busy_pods and 0 <= now - deleted_at < STOPPING_SECONDS):
         waiting = "Waiting for the pods of its Jobs to end" + (f": {listed(busy_pods)}." if busy_pods else ".")
         return ReclaimPlan(status=_with_progress(before, reasons.STOPPING_JOBS, waiting, now=now), delete=tuple(others))
     if reclaim is None:

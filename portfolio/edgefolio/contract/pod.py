@@ -5,12 +5,15 @@ Pods outlive upgrades of the operator, so that a name that changes here must be 
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 # Containers
 AGENT_CONTAINER = "agent"
 TRITON_CONTAINER = "triton"
 KEY_CONTAINER = "key"
+#: Ends when there is something to serve: Triton starts after it.
+WAIT_CONTAINER = "wait"
 #: The only container of every Job.
 JOB_CONTAINER = "pruner"
 
@@ -26,6 +29,8 @@ TEMPORARY_VOLUME, TEMPORARY_MOUNT = "temporary", "/tmp"
 TRITON_TEMPORARY_VOLUME = "triton-temporary"
 SHARED_MEMORY_VOLUME, SHARED_MEMORY_MOUNT = "shared-memory", "/dev/shm"
 TOKEN_VOLUME, TOKEN_MOUNT = "token", "/var/run/secrets/kubernetes.io/serviceaccount"
+#: Credentials of the object store, one file a key. Read anew when it changes, unlike variables.
+CREDENTIALS_VOLUME, CREDENTIALS_MOUNT = "credentials", "/run/edgefolio-credentials"
 #: The claim of an endpoint's repository.
 REPOSITORY_VOLUME = "repository"
 #: Claims that ``pvc://`` URIs name are mounted below it, each at its own name.
@@ -43,7 +48,7 @@ SPECIFICATION_FILE = "portfolio.json"
 SERVING = "serving"
 #: Only a restart helps: Triton's liveness probe fails.
 RESTART = "restart"
-#: A verified variant is on disk for Triton to serve: the agent's startup probe passes.
+#: A verified variant is on disk for Triton to serve: the container that waits for it ends.
 SYNCED = "synced"
 
 # Ports, by their names in the pod
@@ -67,12 +72,16 @@ CLAIMS_VARIABLE = "EDGEFOLIO_CLAIMS"
 #: Addresses of Triton's gRPC service and of its metrics.
 TRITON_VARIABLE = "EDGEFOLIO_TRITON"
 TRITON_METRICS_VARIABLE = "EDGEFOLIO_TRITON_METRICS"
+#: Directory of the object store's credentials, :data:`CREDENTIALS_MOUNT`.
+CREDENTIALS_VARIABLE = "EDGEFOLIO_CREDENTIALS"
 #: Path of :data:`KEY_FILE`.
 KEY_FILE_VARIABLE = "EDGEFOLIO_KEY_FILE"
 #: Threads of one model instance.
 THREADS_VARIABLE = "EDGEFOLIO_THREADS"
 #: Memory that Triton may take, in bytes.
 MEMORY_LIMIT_VARIABLE = "EDGEFOLIO_MEMORY_LIMIT"
+#: Size limit of Triton's shared memory, in bytes.
+SHARED_MEMORY_VARIABLE = "EDGEFOLIO_SHARED_MEMORY"
 #: Size limit of the model repository, in bytes.
 STORAGE_LIMIT_VARIABLE = "EDGEFOLIO_STORAGE_LIMIT"
 #: Largest rate of downloads.
@@ -109,6 +118,14 @@ def claim_of(uri: str) -> str | None:
 
 
 def path_in_pod(uri: str, *, claims: str = CLAIMS_MOUNT) -> str:
-    """A ``pvc://claim/path`` URI as the path below ``claims`` in the pod; any other URI unchanged."""
+    """A ``pvc://claim/path`` URI as the path below ``claims`` in the pod; any other URI unchanged.
+
+    A path never leaves its claim: ``..`` ends at its root, in an object from before the definition refused it.
+    """
     match = _CLAIM_URI.match(uri)
-    return uri if match is None else f"{claims}/{match[1]}{match[3] or ''}"
+    if match is None:
+        return uri
+    path = match[3] or ""
+    if ".." in path.split("/"):
+        path = posixpath.normpath(path)
+    return f"{claims}/{match[1]}{path}"
