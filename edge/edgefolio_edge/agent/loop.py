@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from dataclasses import replace
+from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest, state_after_failure, state_after_switch
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
+from edgefolio.untrusted.text import printable
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult, ServedVersions
@@ -90,7 +93,7 @@ class Agent:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Run cycles until ``stop`` is set. A :class:`UserError`, as of a full disk, is logged, and serving goes on."""
+        """Run cycles until ``stop`` is set. An error, as of a full disk, is logged, and serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
@@ -100,6 +103,8 @@ class Agent:
                     self.cycle()
                 except UserError as error:
                     self._changes.error(error)
+                except Exception as error:  # a fault of ours: ended, the agent would take its Triton along
+                    self._changes.error(_unforeseen(error))
                 self._pause(stop, until=started + float(self.portfolio.switching.observe_seconds))
         finally:
             self.synchronizer.stop()
@@ -389,3 +394,14 @@ class Agent:
                 metrics=endpoint.metrics,
                 adopted=self.server.host.adopted or None,
             )
+
+
+def _unforeseen(error: Exception) -> UserError:
+    """A fault of the agent itself, with the place where it arose."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return UserError(
+        printable(f"this cycle ended in {type(error).__name__}: {str(error)[:200]}."),
+        field="agent",
+        value=f"{Path(place.filename).name}:{place.lineno}",
+        remedy="What serves, serves on. Report it with this line.",
+    )
