@@ -1,11 +1,12 @@
 # Everything runs in the project's own environments (.venv, .venv-base, .venv-edge); see scripts/environment.
 PYTHON ?= python3
 export PYTHON
+SOAK_MINUTES ?= 20
 # Warnings are errors in the tests; a user's own setting must not change that.
 unexport PYTHONWARNINGS PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test bed demo demo-cluster test test-faults lint test-base test-edge test-rooms format manifests test-cluster docs clean
+.PHONY: help install install-test bed demo demo-cluster test test-faults soak lint test-base test-edge test-rooms format manifests test-cluster docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -27,6 +28,9 @@ test: install-test bed ## Everything within minutes, a real Triton and a real Ku
 	@# Triton's tests wait a good deal, so the rest runs beside them; the cluster's need the processors for themselves.
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=line lint test-base test-edge test-rooms
 	@$(MAKE) --no-print-directory test-cluster
+
+soak: bed ## Random faults on a cluster under load for SOAK_MINUTES (20), and whether everything converges; root
+	.venv/bin/python -m benchmarks.soak --minutes $(SOAK_MINUTES) --output soak.json
 
 lint: install ## Style, types and the layers between the rooms
 	.venv/bin/ruff check

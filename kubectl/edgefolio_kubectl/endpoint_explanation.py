@@ -15,7 +15,7 @@ from edgefolio.decision.state import HOUR_SECONDS
 from edgefolio.decision.types import State
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
-from edgefolio_kubectl.display.formatting import clean, span
+from edgefolio_kubectl.display.formatting import span
 from edgefolio_kubectl.views import CurrentDecision, EndpointView, LastObservation, PortfolioView
 
 
@@ -75,14 +75,14 @@ def timers(state: State, switching: Switching, *, now: float) -> list[str]:
         line += f"; the next is free in {span(min(recent) + HOUR_SECONDS - now)}"
     found.append(line)
     found += [
-        f"{clean(entry.variant)} is quarantined for {span(entry.until - now)} more, after {entry.failures} "
-        f"failure{'s' if entry.failures != 1 else ''}: {clean(entry.cause) or 'unknown'}"
+        f"{entry.variant} is quarantined for {span(entry.until - now)} more, after {entry.failures} "
+        f"failure{'s' if entry.failures != 1 else ''}: {entry.cause or 'unknown'}"
         for entry in state.quarantined
         if entry.until > now
     ]
     found += [
-        f"{clean(entry.variant)} had to be left soon after it was taken ({entry.bounces} times): not tried again for "
-        f"{span(entry.until - now)}"
+        f"{entry.variant} had to be left soon after it was taken ({entry.bounces} times): not tried again "
+        f"for {span(entry.until - now)}"
         for entry in state.upgrade_backoffs
         if entry.until > now
     ]

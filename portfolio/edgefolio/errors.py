@@ -2,16 +2,23 @@
 
 Every room raises :class:`UserError` when the input, not the program, is at fault. It names the field, shows the value
 and states the remedy; the command line prints it in three lines and exits with 2, a Job writes it into its termination
-message. Anything else that escapes is a bug and keeps its traceback.
+message. Anything else that escapes is a bug and keeps its traceback. Text of an error may be a stranger's: it is
+bounded and made printable here, once for all who show it.
 """
 
 from __future__ import annotations
+
+from edgefolio.untrusted.text import shortened, shown
+from edgefolio.uris import redacted
 
 #: Exit codes of the ``edgefolio`` command.
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 EXIT_OBJECTIVE_NOT_MET = 3
+
+_SIGNS_OF_FULL_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")
+_LONGEST_PROBLEM, _LONGEST_PLACE, _LONGEST_REMEDY = 1000, 1000, 500
 
 
 class EdgefolioError(Exception):
@@ -28,22 +35,23 @@ class UserError(EdgefolioError):
     """Bad input: one field, its value, what is wrong with it, and what to do about it.
 
     ``field`` is the path in the resource (``spec.source.weightsURI``) or the option (``--weights``); ``value`` is
-    shown as given; ``problem`` is one sentence; ``remedy`` is the next step.
+    shown as given, bounded, on one line and without credentials in a URI; ``problem`` is one sentence; ``remedy`` is
+    the next step.
     """
 
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, field: str, value: object = None, remedy: str) -> None:
-        self.problem = problem
-        self.field = field
-        self.value = None if value is None else _shortened(str(value))
-        self.remedy = remedy
+        self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
+        self.field = shortened(field, _LONGEST_PLACE)
+        self.value = None if value is None else shown(redacted(value) if isinstance(value, str) else value)
+        self.remedy = shortened(redacted(remedy), _LONGEST_REMEDY)
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
         """The whole error in one line, as a log or a termination message shows it."""
-        shown = "" if self.value is None else f" = {self.value!r}"
-        return f"{self.field}{shown}: {self.problem} {self.remedy}"
+        given = "" if self.value is None else f" = {self.value!r}"
+        return f"{self.field}{given}: {self.problem} {self.remedy}"
 
 
 class TransientError(UserError):
@@ -51,6 +59,25 @@ class TransientError(UserError):
 
     On the command line it is like any other; a Job is tried again.
     """
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """What a user sees of an allocation that failed; ``None`` for any other error."""
+    if isinstance(error, EdgefolioError):
+        return None
+    # torch's allocator and ONNX Runtime raise their own errors.
+    text = str(error)[:_LONGEST_PROBLEM]
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _SIGNS_OF_FULL_MEMORY):
+        return None
+    return UserError(
+        "there is not enough memory for this.",
+        field="memory",
+        remedy="Use smaller or fewer samples or a smaller model, or give it more (in a cluster: spec.job.resources).",
+    )
+
+
+class DiskFullError(TransientError):
+    """There is no room on a local disk. Neither the repository nor a revision is at fault."""
 
 
 class IntegrityError(EdgefolioError):
@@ -62,10 +89,10 @@ class IntegrityError(EdgefolioError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, location: str, remedy: str = "Publish the revision again.") -> None:
-        self.problem = problem
-        self.location = location
-        self.remedy = remedy
-        super().__init__(f"{location}: {problem} {remedy}")
+        self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
+        self.location = shortened(redacted(location), _LONGEST_PLACE)
+        self.remedy = shortened(remedy, _LONGEST_REMEDY)
+        super().__init__(f"{self.location}: {self.problem} {self.remedy}")
 
 
 def _remade(kind: type[EdgefolioError], message: str, attributes: dict[str, object]) -> EdgefolioError:
@@ -73,7 +100,3 @@ def _remade(kind: type[EdgefolioError], message: str, attributes: dict[str, obje
     error.args = (message,)
     error.__dict__.update(attributes)
     return error
-
-
-def _shortened(text: str, limit: int = 300) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefolio.errors import UserError
+from edgefolio.errors import DiskFullError, UserError
 
 #: Suffix of unfinished files, which readers ignore.
 PARTIAL_SUFFIX = ".partial"
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Errors of a disk, quota or limit that is used up.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -95,8 +96,8 @@ def writing(path: Path, *, field: str) -> Iterator[None]:
 
 def unwritable(error: OSError, *, path: Path, field: str) -> UserError:
     """The error a user sees when ``path`` could not be written."""
-    if error.errno in _FULL:
-        return UserError(
+    if error.errno in FULL:
+        return DiskFullError(
             f"there is no space left to write it ({error.strerror}).",
             field=field,
             value=path,
@@ -108,6 +109,16 @@ def unwritable(error: OSError, *, path: Path, field: str) -> UserError:
         value=path,
         remedy="Choose a folder that you may write to.",
     )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error``, or what it was raised from, is a full disk of this machine."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @contextlib.contextmanager

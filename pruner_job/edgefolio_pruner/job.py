@@ -30,7 +30,7 @@ from edgefolio.contract.pod import INDEX_VARIABLE, MAKING_VARIABLE
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
-from edgefolio.specification.loading import load_portfolio
+from edgefolio.specification.loading import load_stored_portfolio
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, BackgroundSync
 from edgefolio_pruner.work.mirror import MAIN, WorkMirror
@@ -87,7 +87,7 @@ class Task:
 def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | None]:
     """Make ``file``; returns exit code and termination message, which a piece has only if it fails."""
     try:
-        portfolio = load_portfolio(file)
+        portfolio = load_stored_portfolio(file)
         piece = task.piece_of(portfolio)
         if piece is None:
             return EXIT_OK, _publish(portfolio, task)

@@ -13,19 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
+from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.uris import read_uri
 
 _ARCHITECTURE_FIELD = "spec.source.architecture"
 _WEIGHTS_FIELD = "spec.source.weightsURI"
 _LIBRARIES = ("timm", "torchvision", "edgefolio", "factory")
 _SHOWN = 10
+#: Names, types and places of 100,000 tensors.
+_LARGEST_HEADER = 16 << 20
 
 # These options make timm and torchvision download weights, which are often pickles.
 _DOWNLOADING_OPTIONS = frozenset({"pretrained", "pretrained_cfg", "weights", "weights_backbone", "checkpoint_path"})
@@ -106,9 +108,15 @@ def read_weights(uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> dict[str, t
     """The tensors in the safetensors file at ``uri``, by name; all finite. Raises :class:`UserError`."""
     content = read_uri(uri, field=field)
     _refuse_pickle(content, field=field, name=str(uri))
+    require_memory(len(content), what="these weights", field=field, value=uri)
     try:
+        # Its own limit is 100 MB, of which the reader makes ten times as much.
+        if int.from_bytes(content[:8], "little") > _LARGEST_HEADER:
+            raise ValueError(f"its header is larger than {_LARGEST_HEADER} bytes")
         state: dict[str, torch.Tensor] = safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # SafetensorError, and what torch raises on odd shapes and types
         raise UserError(
             f"this is no safetensors file ({_one_line(error)}).",
             field=field,

@@ -19,7 +19,9 @@ from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
 from edgefolio.manifest import Accuracy, Manifest, Profile
 from edgefolio.repository import Publication, Published
+from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
+from edgefolio.uris import redacted
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
@@ -55,6 +57,7 @@ def make_portfolio(
     *,
     repository_uri: str | None = None,
     work_directory: Path | None = None,
+    signing_key_file: Path | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
     making: str = "",
@@ -64,7 +67,9 @@ def make_portfolio(
     """Make the variants of ``portfolio`` and publish them.
 
     ``repository_uri`` and ``work_directory`` replace what the specification and the user's cache say; ``threads`` (of
-    training and pruning; profiles have their own in the specification) are all that this process may use. ``making``
+    training and pruning; profiles have their own in the specification) are all that this process may use. The manifest
+    is signed with the key in ``signing_key_file`` or the environment, see
+    :func:`~edgefolio.repository.signature.signing_key`. ``making``
     names one making over all its runs: the draft that one of them has kept, the next one publishes, also on a
     machine that measures otherwise. ``before_publishing`` is called when the draft is kept. Raises
     :class:`~edgefolio.errors.UserError` for bad input, before anything is written.
@@ -76,6 +81,7 @@ def make_portfolio(
     # Fail on an unwritable repository before hours of training.
     field = "--repository" if repository_uri is not None else "spec.repository.uri"
     Publication.check(uri, field=field)
+    key = publisher_key(signing_key_file, verification_key=spec.repository.verification_key)
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     with work.occupied(), no_space_left(work.path):
         drafts = DraftStore(work, making=making, model=spec.serving.model_name) if making else None
@@ -95,6 +101,7 @@ def make_portfolio(
             files,
             history_limit=spec.revision_history_limit,
             in_use={spec.pinned_revision} if spec.pinned_revision else (),
+            signing_key=key,
             on_step=lambda step: progress(stage="publish", fraction=0.5, message=step),
         )
     what = "already published" if published.already_published else "published"
@@ -102,7 +109,7 @@ def make_portfolio(
     return MakeResult(
         manifest=published.manifest,
         published=published,
-        repository_uri=uri,
+        repository_uri=redacted(uri),
         work_directory=work.path,
         work_names=work.used if kept is None else None,
     )

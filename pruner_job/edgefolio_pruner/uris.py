@@ -1,4 +1,4 @@
-"""Reader of a user's file by any fsspec URL; failures become one error that names the field."""
+"""Reader of a user's file by URI; failures become one error that names the field."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import fsspec
 
-from edgefolio.errors import UserError
+from edgefolio.errors import EdgefolioError, UserError
+from edgefolio.repository.storage import local_root, open_storage
 from edgefolio.transient_errors import unreachable
+from edgefolio_pruner.available_memory import read_bounded
+
+#: Schemes that are read as repositories are, with their answers told apart.
+_STORES = frozenset({"s3", "s3a", "http", "https"})
 
 
 def read_uri(uri: str | Path, *, field: str) -> bytes:
@@ -17,9 +22,18 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
     cannot be read; :class:`~edgefolio.errors.TransientError` where that may pass by itself.
     """
     name = str(uri)
+    path = uri if isinstance(uri, Path) else local_root(name, field=field)
     try:
-        with fsspec.open(name, "rb") as stream:
-            content: bytes = stream.read()
+        if path is not None:
+            with path.open("rb") as local:
+                return read_bounded(local, field=field, value=name)
+        if name.partition("://")[0].lower() in _STORES:
+            with open_storage(name, field=field).open_at("") as stream:
+                return read_bounded(stream, field=field, value=name)
+        with fsspec.open(name, "rb") as file:
+            return read_bounded(file, field=field, value=name)
+    except (EdgefolioError, MemoryError):
+        raise
     except ValueError as error:
         raise UserError(
             "the scheme of this URI is not known.",
@@ -32,7 +46,7 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
             f"reading this URI needs a package that is not installed ({error}).",
             field=field,
             value=name,
-            remedy="Install it (for s3://: pip install 'edgefolio[s3]'), or use a local file.",
+            remedy="Install it, or use a local file.",
         ) from error
     except FileNotFoundError as error:
         raise UserError("there is no such file.", field=field, value=name, remedy="Correct the path.") from error
@@ -44,4 +58,3 @@ def read_uri(uri: str | Path, *, field: str) -> bytes:
             value=name,
             remedy="Check the address and the permission to read it.",
         ) from error
-    return content

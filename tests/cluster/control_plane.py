@@ -76,7 +76,8 @@ class Kubernetes:
             input=None if stdin is None else json.dumps(stdin),
             capture_output=True,
             text=True,
-            timeout=120,
+            # Longer than what kubectl itself is told to wait for.
+            timeout=400,
             check=False,
             env={**os.environ, **self.environment},
         )

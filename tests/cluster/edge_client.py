@@ -18,6 +18,8 @@ class Request:
     milliseconds: float
     version: int | None
     error: str | None
+    answer: float | None = None
+    """Weighted sum of the answer: the same input is sent each time."""
 
 
 @dataclass(frozen=True)

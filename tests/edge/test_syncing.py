@@ -192,9 +192,9 @@ def test_the_speed_limit_holds_and_a_stopped_transfer_goes_on(tmp_path: Path) ->
     repository = Repository.open(str(node.repository))
     original = repository.storage.open_at
 
-    def open_at(path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> object:
+    def open_at(path: str, *, offset: int = 0) -> object:
         reads.append(offset)
-        return original(path, offset=offset, read_ahead_bytes=read_ahead_bytes)
+        return original(path, offset=offset)
 
     repository.storage.open_at = open_at  # type: ignore[method-assign,assignment]
     fast = Synchronizer(lambda: repository, node.store, ordered=lambda: node.order)

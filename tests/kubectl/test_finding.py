@@ -10,7 +10,7 @@ import pytest
 from reconciled_site import Site
 
 from edgefolio.errors import UserError
-from edgefolio_kubectl.display.formatting import age, clean, span
+from edgefolio_kubectl.display.formatting import age, span
 from edgefolio_kubectl.object_lookup import endpoint_called, nearest, portfolio_called
 from edgefolio_kubectl.views import PortfolioView, portfolio_views
 
@@ -70,7 +70,6 @@ def test_spans(seconds: float, text: str) -> None:
 def test_ages_and_foreign_text() -> None:
     assert age("1970-01-01T00:00:10Z", now=40) == "30 s ago"
     assert age(None, now=40) == "at an unknown time"
-    assert clean("a\x1b[31mb\r\nc\u202ed é") == "a [31mb  c d é"
 
 
 def test_kubectl_finds_the_program() -> None:

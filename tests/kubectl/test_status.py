@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from reconciled_site import NOW, Site
-from rich.console import Console
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
 from edgefolio_kubectl.display.status_document import status_document
@@ -23,7 +23,7 @@ def views(site: Site) -> tuple[PortfolioView, ...]:
 
 def shown(site: Site, *, after: float = 2.0, width: int = 100, with_namespace: bool = False) -> str:
     file = io.StringIO()
-    Console(width=width, file=file).print(
+    Terminal(width=width, file=file).print(
         status_trees(views(site), now=site.now + after, with_namespace=with_namespace)
     )
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -134,7 +134,7 @@ def test_foreign_text_cannot_move_the_cursor(serving: Site) -> None:
     text = shown(serving)
     assert "\x1b" not in text
     assert "\x07" not in text
-    assert "LoadFailed:  [2J ]0;x ok next" in text
+    assert r"LoadFailed: \x1b[2J\x1b]0;xok next" in text
 
 
 def test_endpoints_of_a_portfolio_that_is_gone(serving: Site) -> None:

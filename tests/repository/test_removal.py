@@ -93,7 +93,8 @@ def test_the_job_says_what_went_wrong(
 def test_the_job_loads_nothing_heavy() -> None:
     """Its pod is granted half a gibibyte, and it runs at once."""
     script = (
-        "import sys, edgefolio_pruner.reclaim, edgefolio_edge.check, edgefolio.repository.object_storage; "
+        "import sys, edgefolio_pruner.reclaim, edgefolio_edge.check, edgefolio.repository.remote.s3_storage, "
+        "edgefolio.repository.remote.http_storage; "
         "print([name for name in ('torch', 'onnx', 'onnxruntime', 'numpy', 'tritonclient') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

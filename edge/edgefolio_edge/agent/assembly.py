@@ -11,6 +11,8 @@ from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
+from edgefolio.repository.signature import parsed_key
+from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import ignored_on_one_machine
 from edgefolio.specification.validation_errors import bytes_option
 from edgefolio_edge.agent.event_log import Reporter
@@ -42,6 +44,7 @@ class RunOptions:
     record: Path | None
     dry_run: bool
     as_json: bool
+    allow_rollback: bool = False
 
 
 def run_agent(options: RunOptions) -> None:
@@ -49,25 +52,29 @@ def run_agent(options: RunOptions) -> None:
     raise_open_files_limit()
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
-    repository_uri = options.repository or specification.repository.uri
+    given = options.repository
+    repository_uri = checked_argument(given, field="--repository") if given else specification.repository.uri
     model = specification.serving.model_name
     pinned = specification.pinned_revision or None
     memory_limit = _memory_limit(options.memory_limit)
     reporter = Reporter(as_json=options.as_json)
+    key = parsed_key(specification.repository.verification_key, field="spec.repository.verificationKey")
+    # Another key trusts nothing of what was fetched without it.
+    trusted = repository_uri if key is None else f"{repository_uri} signed by {key.text}"
     state_directory = (
-        options.state_directory or default_state_directory(portfolio.portfolio.metadata.name, repository=repository_uri)
+        options.state_directory or default_state_directory(portfolio.portfolio.metadata.name, repository=trusted)
     ).absolute()
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
     if os.geteuid() == 0 and options.triton.endpoint is None:
         reporter.event("note", "The agent runs as root, and so do Triton and its models: run it as a user of its own.")
-    if options.dry_run and options.triton.endpoint is None:
-        _log_first_decision(portfolio, repository_uri, model, pinned, state_directory, reporter)
-        return
 
     def open_repository() -> Repository:
-        return Repository.open(repository_uri)
+        return Repository.open(repository_uri, verification_key=key)
 
+    if options.dry_run and options.triton.endpoint is None:
+        _log_first_decision(portfolio, open_repository(), model, pinned, state_directory, reporter)
+        return
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         stack.enter_context(only_writer_of_directory(state_directory))
@@ -77,7 +84,7 @@ def run_agent(options: RunOptions) -> None:
             threads=specification.serving.threads,
             model_repository=options.triton.model_repository,
         )
-        synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned)
+        synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned, may_go_back=options.allow_rollback)
         if synchronizer.synced.manifest is None:
             # Nothing is on disk yet: an unreadable repository is an error now, later it is a condition.
             repository = open_repository()
@@ -128,14 +135,13 @@ def _require_shared_memory(manifest: Manifest, state_directory: Path, reporter: 
 
 def _log_first_decision(
     portfolio: PortfolioFile,
-    repository_uri: str,
+    repository: Repository,
     model: str,
     pinned: int | None,
     state_directory: Path,
     reporter: Reporter,
 ) -> None:
     """Log the first decision of an agent; starts and writes nothing."""
-    repository = Repository.open(repository_uri)
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
     state_file = StateFile(state_directory)
     state = state_file.read()

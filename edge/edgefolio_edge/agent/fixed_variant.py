@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgefolio.errors import UserError
 from edgefolio.repository import Repository
+from edgefolio.repository.storage import checked_argument
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore, variant_named
@@ -40,7 +41,7 @@ def serve_variant(options: ServeOptions) -> None:
     """Serve until a signal. Raises :class:`UserError` or IntegrityError; then nothing is left running."""
     raise_open_files_limit()
     reporter = Reporter(as_json=options.as_json)
-    repository = Repository.open(options.repository)
+    repository = Repository.open(checked_argument(options.repository, field="--repository"))
     if options.revision is None:
         manifest = repository.current_manifest(options.model)[1]
     else:

@@ -340,8 +340,8 @@ class Agent:
         self._failed_variants.add(target.variant.name)
         if not self._failed_variants >= {variant.name for variant in manifest.variants}:
             return
-        older = self.store.complete_before(manifest.revision) if before is None else before.manifest
-        if older is not None and older.revision != manifest.revision:
+        older = self.store.kept_before(manifest.revision) if before is None else before.manifest.revision
+        if older is not None and older != manifest.revision:
             problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
             self.synchronizer.reject(manifest.revision, problem=problem, instead=older)
 

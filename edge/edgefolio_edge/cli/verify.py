@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_OK
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def verify(
     uri: str = typer.Argument(..., metavar="URI", help="The repository: a directory or s3://bucket/prefix."),
     model: str | None = typer.Option(None, help="Check this model alone. Default: all models."),
+    verification_key: str | None = typer.Option(
+        None, metavar="KEY", help="Require this public key's signature: a line RW..., or a .pub file."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output."),
 ) -> int:
     """Check a repository again: pointers, digests, schemas, ONNX, standard domains and probe outputs.
@@ -29,9 +32,16 @@ def verify(
     Exit codes: 0 all is sound; 2 something is wrong, or there is nothing to check.
     """
     from edgefolio.repository import Repository
+    from edgefolio.repository.signature import key_from_option
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_edge.models.repository_audit import verify_repository
 
-    verification = verify_repository(Repository.open(uri, field="URI"), model=model)
+    verification = verify_repository(
+        Repository.open(
+            checked_argument(uri, field="URI"), field="URI", verification_key=key_from_option(verification_key)
+        ),
+        model=model,
+    )
     if as_json:
         typer.echo(json.dumps(_document(verification), indent=2))
     else:
@@ -59,7 +69,7 @@ def _document(verification: Verification) -> dict[str, object]:
 
 
 def _print(verification: Verification) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     for revision in verification.revisions:
         mark = Text("broken", style="bold red") if revision.findings else Text("sound ", style="green")
         current = ", current" if revision.is_current else ""

@@ -16,7 +16,7 @@ from edgefolio.decision.explain import Explanation
 from edgefolio.errors import EdgefolioError
 from edgefolio_kubectl.client import Cluster
 from edgefolio_kubectl.commands import options
-from edgefolio_kubectl.display.formatting import asked, clean, milliseconds, span
+from edgefolio_kubectl.display.formatting import asked, milliseconds, span
 from edgefolio_kubectl.display.terminal import console
 from edgefolio_kubectl.endpoint_explanation import EndpointExplanation, explain_endpoint
 from edgefolio_kubectl.object_lookup import endpoint_called
@@ -54,13 +54,13 @@ def explain(
 def show(explained: EndpointExplanation, out: Console) -> None:
     """Print the explanation for people."""
     endpoint, observed, current = explained.endpoint, explained.observation, explained.current_decision
-    serves = clean(endpoint.status.active_variant) if endpoint.status.active_variant else "nothing"
+    serves = endpoint.status.active_variant if endpoint.status.active_variant else "nothing"
     revision = f", revision {endpoint.revision}" if endpoint.revision else ""
     out.print(Text(f"{endpoint.name} on {endpoint.node}: serves {serves} as {explained.spec.model_name}{revision}."))
     out.print(Text(f"Asked: {asked(explained.spec.objectives)}."))
     if current is not None:
         who = "The agent, alone, says" if current.by == "Agent" else "The operator says"
-        out.print(Text(f"{who}: {current.action.value} {clean(current.reason)}: {clean(current.message)}"))
+        out.print(Text(f"{who}: {current.action.value} {current.reason}: {current.message}"))
     out.print(
         Text("Its agent has not reported yet." if observed is None else f"Seen {span(observed.age_seconds)} ago.")
     )
@@ -132,7 +132,7 @@ def _table(explanation: Explanation) -> Table:
     table.add_column("would fit with", overflow="fold", ratio=2)
     for entry in explanation.variants:
         table.add_row(
-            Text(clean(entry.profile.name)),
+            Text(entry.profile.name),
             *figures(entry),
             f"{needed_bytes(entry.profile) / 2**20:.0f}",
             Text(entry.why),

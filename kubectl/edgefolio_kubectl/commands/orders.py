@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import typer
 
+from edgefolio.commands.terminal import say
 from edgefolio.errors import UserError
 from edgefolio.specification.annotations import MAKE_REQUESTED, PAUSED, PIN_VARIANT, is_paused
 from edgefolio_kubectl.client import ApiRequestFailed, Cluster, NotFound
@@ -40,8 +41,8 @@ def pin(
             remedy=nearest(variant, known) if known else "Wait for it: kubectl edgefolio status.",
         )
     _annotate(cluster, found, PIN_VARIANT, variant)
-    typer.echo(f"{found.name}: pinned to {variant}. Undo: kubectl edgefolio unpin {found.name}")
-    typer.echo(f"For longer than this pod lives: kubectl annotate node {found.node} {PIN_VARIANT}={variant}")
+    say(f"{found.name}: pinned to {variant}. Undo: kubectl edgefolio unpin {found.name}")
+    say(f"For longer than this pod lives: kubectl annotate node {found.node} {PIN_VARIANT}={variant}")
 
 
 def unpin(
@@ -59,10 +60,10 @@ def unpin(
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
     _, found = _endpoint(cluster, endpoint)
     _annotate(cluster, found, PIN_VARIANT, None)
-    typer.echo(f"{found.name}: its pod pins no variant any more.")
+    say(f"{found.name}: its pod pins no variant any more.")
     value = _of_node(cluster, found, PIN_VARIANT)
     if value is not None:
-        typer.echo(f"Its node still pins {value}. Undo: kubectl annotate node {found.node} {PIN_VARIANT}-")
+        say(f"Its node still pins {value}. Undo: kubectl annotate node {found.node} {PIN_VARIANT}-")
 
 
 def pause(
@@ -80,8 +81,8 @@ def pause(
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
     _, found = _endpoint(cluster, endpoint)
     _annotate(cluster, found, PAUSED, "true")
-    typer.echo(f"{found.name}: paused. Undo: kubectl edgefolio resume {found.name}")
-    typer.echo(f"For longer than this pod lives: kubectl annotate node {found.node} {PAUSED}=true")
+    say(f"{found.name}: paused. Undo: kubectl edgefolio resume {found.name}")
+    say(f"For longer than this pod lives: kubectl annotate node {found.node} {PAUSED}=true")
 
 
 def resume(
@@ -99,11 +100,11 @@ def resume(
     cluster = Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
     portfolio, found = _endpoint(cluster, endpoint)
     _annotate(cluster, found, PAUSED, None)
-    typer.echo(f"{found.name}: its pod does not pause it any more.")
+    say(f"{found.name}: its pod does not pause it any more.")
     if is_paused(_of_node(cluster, found, PAUSED)):
-        typer.echo(f"Its node still does. Undo: kubectl annotate node {found.node} {PAUSED}-")
+        say(f"Its node still does. Undo: kubectl annotate node {found.node} {PAUSED}-")
     if (portfolio.spec.get("switching") or {}).get("policy") == "Paused":
-        typer.echo(f"The policy of {portfolio.name} is Paused: nothing is kept until spec.switching.policy is Auto.")
+        say(f"The policy of {portfolio.name} is Paused: nothing is kept until spec.switching.policy is Auto.")
 
 
 def make(
@@ -125,8 +126,8 @@ def make(
     now = datetime.fromtimestamp(cluster.now(), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     cluster.annotate_portfolio(name, {MAKE_REQUESTED: now})
     asked = "a making" if portfolio.spec.get("source") else "a look into its repository"
-    typer.echo(f"{name}: {asked} is asked for ({MAKE_REQUESTED}={now}).")
-    typer.echo(f"Look: kubectl edgefolio status {name} --watch")
+    say(f"{name}: {asked} is asked for ({MAKE_REQUESTED}={now}).")
+    say(f"Look: kubectl edgefolio status {name} --watch")
 
 
 def _endpoint(cluster: Cluster, name: str) -> tuple[PortfolioView, EndpointView]:

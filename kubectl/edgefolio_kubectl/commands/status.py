@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from edgefolio.commands.terminal import say
 from edgefolio.errors import UserError
 from edgefolio_kubectl.client import ApiRequestFailed, Cluster
 from edgefolio_kubectl.commands import options
@@ -117,7 +118,7 @@ def _lines(query: _Query, views: tuple[PortfolioView, ...], *, pause: Callable[[
         except ApiRequestFailed as error:
             if str(error) != said:
                 said = str(error)
-                typer.echo(f"error: {said}", err=True)
+                say(f"error: {said}", error=True)
 
 
 def _without_ages(document: Any) -> Any:

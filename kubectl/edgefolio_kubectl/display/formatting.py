@@ -1,4 +1,4 @@
-"""Formatting of figures, times and untrusted text for a terminal."""
+"""Formatting of figures and times for a terminal."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from decimal import Decimal
 
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.objectives import ObjectivesSpecification
-
-
-def clean(text: str) -> str:
-    """``text`` on one line without control characters.
-
-    Agents and Jobs, whose text it is, have fewer rights than the user at the terminal.
-    """
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def span(seconds: float) -> str:

@@ -15,7 +15,7 @@ from edgefolio.specification.conditions import Condition, Failure, time_seconds
 from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import CheckStatus, JobStatus, RevisionStatus, RolloutStatus
 from edgefolio.specification.tolerant import understood
-from edgefolio_kubectl.display.formatting import age, asked, clean, mebibytes, milliseconds, percent, span
+from edgefolio_kubectl.display.formatting import age, asked, mebibytes, milliseconds, percent, span
 from edgefolio_kubectl.views import EndpointView, LastObservation, PortfolioView
 
 GOOD, BAD, WAITING, QUIET = "green", "bold red", "yellow", "dim"
@@ -67,9 +67,9 @@ def _headline(portfolio: PortfolioView, name: str) -> Text:
         "Unknown": ("Ready unknown", WAITING),
         "False": ("not Ready", BAD if stalled else WAITING),
     }[ready.status]
-    line.append(": ").append(word, style=style).append(f", {clean(ready.reason)}")
+    line.append(": ").append(word, style=style).append(f", {ready.reason}")
     if ready.message:
-        line.append(f": {clean(ready.message)}")
+        line.append(f": {ready.message}")
     if portfolio.outdated:
         line.append(" (the operator has not looked at the newest spec yet)", style=WAITING)
     return line
@@ -81,30 +81,30 @@ def _objectives_line(portfolio: PortfolioView) -> Text:
         wanted = asked(understood(ObjectivesSpecification, portfolio.spec.get("objectives") or {}))
     except ValidationError:
         wanted = "something that cannot be read"
-    line = Text(f"asked: {wanted}; policy {clean(str(switching.get('policy', 'Auto')))}")
+    line = Text(f"asked: {wanted}; policy {switching.get('policy', 'Auto')!s}")
     if portfolio.spec.get("pinnedRevision"):
         line.append(f"; pinned to revision {portfolio.spec['pinnedRevision']}")
     address = portfolio.status.address
-    at = "adopted Triton servers" if address is None else clean(address.url)
-    return line.append(f"; model {clean(str(serving.get('modelName', '?')))} at {at}")
+    at = "adopted Triton servers" if address is None else address.url
+    return line.append(f"; model {serving.get('modelName', '?')!s} at {at}")
 
 
 def _condition(condition: Condition) -> Text:
     bad = condition.type in ("Stalled", "Degraded", "Conflicted") or (
         condition.status == "False" and condition.type != "NodeMetricsAvailable"
     )
-    line = Text().append(clean(condition.type), style=BAD if bad else WAITING)
+    line = Text().append(condition.type, style=BAD if bad else WAITING)
     if condition.status != "True":
         line.append(f" {condition.status}")
-    line.append(f", {clean(condition.reason)}")
-    return line.append(f": {clean(condition.message)}" if condition.message else "")
+    line.append(f", {condition.reason}")
+    return line.append(f": {condition.message}" if condition.message else "")
 
 
 def _job(job: JobStatus, *, now: float) -> Text:
     style = {"Succeeded": GOOD, "Failed": BAD}.get(job.outcome, WAITING)
-    line = Text("job ").append(clean(job.name)).append(": ").append(job.outcome, style=style)
+    line = Text("job ").append(job.name).append(": ").append(job.outcome, style=style)
     if job.outcome in ("Running", "Suspended"):
-        stage = f"{clean(job.stage)}, " if job.stage else ""
+        stage = f"{job.stage}, " if job.stage else ""
         line.append(f", {stage}{job.progress_percent} %")
         if job.start_time is not None:
             line.append(f", begun {age(job.start_time, now=now)}")
@@ -112,7 +112,7 @@ def _job(job: JobStatus, *, now: float) -> Text:
         line.append(f" {age(job.completion_time, now=now)}")
     if job.attempt > 1:
         line.append(f", attempt {job.attempt}")
-    return line.append(f": {clean(job.message)}" if job.message else "")
+    return line.append(f": {job.message}" if job.message else "")
 
 
 def _check(check: CheckStatus, *, now: float) -> Text:
@@ -120,16 +120,16 @@ def _check(check: CheckStatus, *, now: float) -> Text:
     line = Text("repository: ").append(check.outcome, style=style)
     line.append(", never looked into yet" if check.time is None else f", looked into {age(check.time, now=now)}")
     line.append(", being looked into" if check.job else "")
-    line.append(f", {clean(check.reason)}" if check.reason else "")
-    return line.append(f": {clean(check.message)}" if check.message else "")
+    line.append(f", {check.reason}" if check.reason else "")
+    return line.append(f": {check.message}" if check.message else "")
 
 
 def _rollout(rollout: RolloutStatus) -> Text:
     style = WAITING if rollout.phase == "Progressing" else BAD
     line = Text(f"rollout of revision {rollout.revision}: ").append(rollout.phase, style=style)
     line.append(f", {rollout.updated} endpoints were sent there")
-    reason = f", {clean(rollout.reason)}" if rollout.reason else ""
-    return line.append(reason).append(f": {clean(rollout.message)}" if rollout.message else "")
+    reason = f", {rollout.reason}" if rollout.reason else ""
+    return line.append(reason).append(f": {rollout.message}" if rollout.message else "")
 
 
 def _revision_line(portfolio: PortfolioView, revision: RevisionStatus, *, now: float) -> Text:
@@ -149,7 +149,7 @@ def _variants(portfolio: PortfolioView, revision: RevisionStatus) -> Table:
     for variant in sorted(revision.variants, key=lambda entry: -entry.rank):
         count = portfolio.serving(variant.name, revision.number)
         table.add_row(
-            Text(clean(variant.name), style=GOOD if count else ""),
+            Text(variant.name, style=GOOD if count else ""),
             percent(variant.accuracy_percent),
             f"p95 {milliseconds(float(variant.p95_milliseconds))}",
             mebibytes(max(variant.memory_peak_bytes, variant.memory_steady_bytes)),
@@ -178,26 +178,26 @@ def _add_endpoint(branch: Tree, portfolio: PortfolioView, endpoint: EndpointView
     current = endpoint.current_decision
     if current is not None:
         line = Text().append(current.action.value, style=WAITING if current.action is Action.SWITCH else "")
-        line.append(f" {clean(current.reason)}", style="bold")
+        line.append(f" {current.reason}", style="bold")
         line.append(", says the agent alone" if current.by == "Agent" else "")
-        node.add(line.append(f": {clean(current.message)}" if current.message else ""))
+        node.add(line.append(f": {current.message}" if current.message else ""))
     for condition in endpoint.status.conditions:
         if condition.type == "Synced" and condition.status != "True":
             node.add(_condition(condition))
     for entry in endpoint.status.decision.quarantined if endpoint.status.decision is not None else ():
         left = time_seconds(entry.until) - now
         if left > 0:
-            cause = f": {clean(entry.cause)}" if entry.cause else ""
-            node.add(Text(f"{clean(entry.variant)} is quarantined for {span(left)} more{cause}", style=WAITING))
+            cause = f": {entry.cause}" if entry.cause else ""
+            node.add(Text(f"{entry.variant} is quarantined for {span(left)} more{cause}", style=WAITING))
     if endpoint.status.last_failure is not None:
         node.add(_failure(endpoint.status.last_failure, now=now))
 
 
 def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, observed: LastObservation | None) -> Text:
-    line = Text().append(clean(endpoint.name), style="bold").append(f" on {endpoint.node or '?'}: ")
+    line = Text().append(endpoint.name, style="bold").append(f" on {endpoint.node or '?'}: ")
     active, target = endpoint.status.active_variant, endpoint.target
     serves = active is not None and (observed is None or observed.server == "Serving")
-    line.append(clean(active) if active else "serves nothing", style=GOOD if serves else BAD)
+    line.append(active if active else "serves nothing", style=GOOD if serves else BAD)
     if active is not None and not serves:
         line.append(" does not answer", style=BAD)
     number = endpoint.status.active_revision
@@ -206,7 +206,7 @@ def _endpoint_line(portfolio: PortfolioView, endpoint: EndpointView, observed: L
     moves = target is not None and (target != active or endpoint.revision != number)
     if moves:
         to = f" of revision {endpoint.revision}" if endpoint.revision != number and number is not None else ""
-        line.append(f" -> {clean(str(target))}{to}", style=WAITING)
+        line.append(f" -> {target!s}{to}", style=WAITING)
     decision = endpoint.status.decision
     met = None if decision is None or (observed is not None and observed.stale) else decision.objectives_met
     if met is not None:
@@ -247,14 +247,14 @@ def _failure(failure: Failure, *, now: float) -> Text:
     about = " ".join(
         part
         for part in (
-            f"of {clean(failure.variant)}" if failure.variant else "",
+            f"of {failure.variant}" if failure.variant else "",
             f"in revision {failure.revision}" if failure.revision else "",
-            f"at {clean(failure.location)}" if failure.location else "",
+            f"at {failure.location}" if failure.location else "",
         )
         if part
     )
-    line = Text(f"last failure {age(failure.time, now=now)}, {clean(failure.reason)}", style=QUIET)
-    return line.append(f" {about}" if about else "").append(f": {clean(failure.message)}" if failure.message else "")
+    line = Text(f"last failure {age(failure.time, now=now)}, {failure.reason}", style=QUIET)
+    return line.append(f" {about}" if about else "").append(f": {failure.message}" if failure.message else "")
 
 
 def _part(document: Any, key: str) -> Any:

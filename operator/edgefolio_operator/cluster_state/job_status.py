@@ -111,7 +111,8 @@ def _ends(pod: Object) -> list[Object]:
 def _died(end: Object) -> str:
     if report_of_message(str(end.get("message", ""))) is not None or not end.get("exitCode"):
         return ""
-    return f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"
+    remedy = "; give it more memory (spec.job.resources)" if end.get("reason") == "OOMKilled" else ""
+    return f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}{remedy}"
 
 
 def _runs(pod: Object) -> bool:

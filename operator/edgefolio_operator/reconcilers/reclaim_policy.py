@@ -14,6 +14,7 @@ from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import Failure, time_seconds, time_text, truncated, with_condition
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.uris import redacted
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob
 from edgefolio_operator.kube.objects import Object
@@ -68,7 +69,7 @@ def plan_reclaim(
 
     ``others`` are its other Jobs, ``busy_pods`` their pods that have not ended.
     """
-    uri, model = portfolio.spec.repository.uri, portfolio.spec.serving.model_name
+    uri, model = redacted(portfolio.spec.repository.uri), portfolio.spec.serving.model_name
     mine = (reclaim.name,) if reclaim is not None else ()
     if portfolio.spec.repository.reclaim_policy == "Retain":
         message = f"The revisions of {model!r} stay at {uri}."

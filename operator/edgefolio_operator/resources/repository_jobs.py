@@ -36,6 +36,8 @@ def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Do
         arguments += ["--manifest-digest", spec.repository.manifest_digest]
     elif spec.pinned_revision:
         arguments += ["--revision", str(spec.pinned_revision)]
+    if spec.repository.verification_key is not None:
+        arguments += ["--verification-key", spec.repository.verification_key]
     job = _job(
         portfolio,
         managed,

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
+from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
 from edgefolio.decision.explain import Explanation, explain_choice
@@ -20,6 +20,7 @@ from edgefolio.decision.types import Objectives, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
+from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.validation_errors import bytes_option
 
@@ -54,7 +55,7 @@ def explain(
         if not 0 <= value < math.inf or (option == "--cpu-factor" and value == 0):
             raise UserError("the number makes no sense.", field=option, value=value, remedy="Give a positive number.")
     memory_bytes = None if memory is None else bytes_option(memory, field="--memory")
-    uri = repository or portfolio.spec.repository.uri
+    uri = checked_argument(repository, field="--repository") if repository else portfolio.spec.repository.uri
     field = "--repository" if repository else "spec.repository.uri"
     _, manifest = Repository.open(uri, field=field).current_manifest(portfolio.spec.serving.model_name)
     names = [variant.name for variant in manifest.variants]
@@ -79,7 +80,7 @@ def explain(
     if as_json:
         typer.echo(json.dumps(_document(explanation, manifest), indent=2))
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     conditions = f"compute {cpu_factor:g}x slower than profiled, {rate:g} requests/s"
     if memory is not None:
         conditions += f", {memory} for variants"

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from edgefolio import __version__
-from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.commands.terminal import Terminal
+from edgefolio.errors import EdgefolioError, IntegrityError, UserError, out_of_memory
 
 
 def new_program(name: str, *, help_text: str) -> typer.Typer:
@@ -47,6 +47,12 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
         except EdgefolioError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error
+        except Exception as error:
+            full = out_of_memory(error)
+            if full is None:
+                raise
+            print_error(full)
+            raise typer.Exit(full.exit_code) from error
         if code:
             raise typer.Exit(code)
 
@@ -63,7 +69,7 @@ def write_by_lines() -> None:
 
 def print_error(error: EdgefolioError) -> None:
     """Print ``error`` to standard error: what is wrong, where, and the next step."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True)
     if isinstance(error, UserError):
         shown = "" if error.value is None else f" = {error.value}"
         console.print(Text("error: ", style="bold red") + Text(error.problem))

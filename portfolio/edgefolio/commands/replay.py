@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.recording.replay import Replay
 from edgefolio.decision.recording.replay import replay as replay_trace
 from edgefolio.decision.recording.traces import Trace, parse_trace
@@ -17,6 +19,8 @@ from edgefolio.decision.types import Action
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK, UserError
 
 _DIFFERENCES_SHOWN = 20
+#: A header with 16 variants has 5,000 characters, a cycle 1,000: ten days of cycles.
+_LONGEST_LINE, _LARGEST_TRACE = 1 << 20, 1 << 30
 
 
 def replay(
@@ -41,19 +45,28 @@ def replay(
 
 def _read(path: Path) -> Trace:
     try:
-        with path.open(encoding="utf-8") as lines:
-            return parse_trace(lines, name=str(path))
+        with path.open(encoding="utf-8") as file:
+            return parse_trace(_lines(file, path), name=str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the trace cannot be read ({error.__class__.__name__}).",
-            field="TRACE",
-            value=path,
-            remedy="Name a file that `edgefolio run` recorded.",
-        ) from error
+        raise _unreadable(path, f"the trace cannot be read ({error.__class__.__name__}).") from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of ``file``, within bounds: a device or a file of one line would take all memory."""
+    size = 0
+    while line := file.readline(_LONGEST_LINE + 1):
+        size += len(line)
+        if len(line) > _LONGEST_LINE or size > _LARGEST_TRACE:
+            raise _unreadable(path, f"the trace has a line of {_LONGEST_LINE} characters, or {_LARGEST_TRACE} in all.")
+        yield line
+
+
+def _unreadable(path: Path, problem: str) -> UserError:
+    return UserError(problem, field="TRACE", value=path, remedy="Name a file that `edgefolio run` recorded.")
 
 
 def _show(trace: Trace, result: Replay, differences: tuple[str, ...]) -> None:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if trace.note:
         console.print(Text(trace.note))
     table = Table()

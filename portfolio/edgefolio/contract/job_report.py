@@ -15,13 +15,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefolio.contract.endpoint_report import variant_status_of
+from edgefolio.contract.log_format import printable_json
 from edgefolio.contract.pod import TERMINATION_MESSAGE, TERMINATION_MESSAGE_VARIABLE
 from edgefolio.decision.profiles import profiles_from_manifest
-from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError
+from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError, out_of_memory
 from edgefolio.manifest import Manifest
 from edgefolio.specification.base import resource_name
 from edgefolio.specification.conditions import RevisionNumber, Sha256
 from edgefolio.specification.portfolio_status import VariantStatus
+from edgefolio.untrusted.text import printable
 
 #: Kubernetes truncates termination messages here.
 LARGEST_MESSAGE_BYTES = 4096
@@ -33,7 +35,7 @@ class _Message(BaseModel):
 
     def to_message(self) -> str:
         """One line of JSON, at most :data:`LARGEST_MESSAGE_BYTES` long."""
-        return json.dumps(self._document(), ensure_ascii=False, separators=(",", ":"))
+        return printable_json(self._document(), separators=(",", ":"))
 
     def _document(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, mode="json")
@@ -83,6 +85,8 @@ class FailureReport(_Message):
     @classmethod
     def of(cls, error: BaseException) -> FailureReport:
         """The report of a making's error."""
+        # Memory that is too small once is so again: the kernel ends a container that is over its limit otherwise.
+        error = out_of_memory(error) or error
         if isinstance(error, UserError):
             return cls(
                 kind="Failed" if isinstance(error, TransientError) else "BadInput",
@@ -148,6 +152,6 @@ def write_termination_message(report: PublishedReport | FailureReport) -> None:
 
 def _cut(text: str, limit: int) -> str:
     """``text`` cut to ``limit`` bytes, without control characters: each would take six in JSON."""
-    clean = "".join(letter if letter.isprintable() else " " for letter in text)
-    raw = clean.encode(errors="replace")
+    clean = printable(text)
+    raw = clean.encode()
     return clean if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "…"

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
 
 def log_line(fields: Mapping[str, Any], *, seconds: float | None = None) -> str:
     """The line of ``fields``, logged at ``seconds`` since the epoch, by default now."""
     at = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
     written = at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-    return json.dumps({"time": written, **fields}, ensure_ascii=False, default=str)
+    return printable_json({"time": written, **fields}, default=str)
+
+
+def printable_json(document: Any, **options: Any) -> str:
+    """``document`` as JSON on one line: readable letters as they are, all others escaped.
+
+    JSON itself leaves C1 control characters, marks of direction and halves of surrogate pairs as they are.
+    """
+    text = json.dumps(document, ensure_ascii=False, **options)
+    return text if text.isprintable() else _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    letter = match[0]
+    return letter if letter.isprintable() else json.dumps(letter)[1:-1]
 
 
 class JsonLines(logging.Formatter):

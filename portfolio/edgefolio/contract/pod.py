@@ -5,6 +5,7 @@ Pods outlive upgrades of the operator, so that a name that changes here must be 
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 # Containers
@@ -109,6 +110,14 @@ def claim_of(uri: str) -> str | None:
 
 
 def path_in_pod(uri: str, *, claims: str = CLAIMS_MOUNT) -> str:
-    """A ``pvc://claim/path`` URI as the path below ``claims`` in the pod; any other URI unchanged."""
+    """A ``pvc://claim/path`` URI as the path below ``claims`` in the pod; any other URI unchanged.
+
+    A path never leaves its claim: ``..`` ends at its root, in an object from before the definition refused it.
+    """
     match = _CLAIM_URI.match(uri)
-    return uri if match is None else f"{claims}/{match[1]}{match[3] or ''}"
+    if match is None:
+        return uri
+    path = match[3] or ""
+    if ".." in path.split("/"):
+        path = posixpath.normpath(path)
+    return f"{claims}/{match[1]}{path}"

@@ -3,6 +3,7 @@
 <uri>/models/<model>/<version>/model.onnx       immutable once published
 <uri>/revisions/<model>/<revision>.reserved     a spent revision number, created exclusively
 <uri>/revisions/<model>/<revision>.json         the manifest
+<uri>/revisions/<model>/<revision>.json.minisig its signature, if the publisher signs
 <uri>/revisions/<model>/current.json            the pointer, written last: it only ever moves forward
 """
 

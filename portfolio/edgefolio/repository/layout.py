@@ -11,6 +11,7 @@ REVISIONS = "revisions"
 POINTER = "current.json"
 RESERVED_SUFFIX = ".reserved"
 MANIFEST_SUFFIX = ".json"
+SIGNATURE_SUFFIX = ".minisig"
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,11}")
@@ -46,6 +47,11 @@ def pointer_path(model: str) -> str:
 def manifest_path(model: str, revision: int) -> str:
     """The manifest of one revision."""
     return f"{revisions_folder(model)}/{revision}{MANIFEST_SUFFIX}"
+
+
+def signature_path(model: str, revision: int) -> str:
+    """The signature of one revision's manifest."""
+    return f"{manifest_path(model, revision)}{SIGNATURE_SUFFIX}"
 
 
 def reservation_path(model: str, revision: int) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefolio.errors import IntegrityError, UserError
+from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.files import (
     PARTIAL_SUFFIX,
     copy_durably,
@@ -22,8 +24,35 @@ from edgefolio.files import (
 )
 
 _LOCK = ".lock"
+#: What a network share, or a disk that is coming back, answers for a while.
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EAGAIN})
 #: An unfinished file that is older than this (seconds) belongs to a dead writer.
 _DEAD_AFTER_SECONDS = 24 * 3600.0
+
+
+class LocalStream:
+    """An open file of the repository; see :class:`edgefolio.repository.storage.Stream`."""
+
+    def __init__(self, stream: BinaryIO, *, starts_at: int, unreadable: Callable[[OSError], UserError]) -> None:
+        self.starts_at = starts_at
+        self._stream, self._unreadable = stream, unreadable
+
+    def __enter__(self) -> LocalStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes; empty at the end."""
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
 
 class LocalStorage:
@@ -57,32 +86,26 @@ class LocalStorage:
     def read(self, path: str, *, maximum_bytes: int) -> bytes | None:
         """All bytes at ``path``, at most ``maximum_bytes + 1``; ``None`` if it is missing."""
         try:
-            with self.open_at(path) as stream, self.translated_errors():
+            with self.open_at(path) as stream:
                 return stream.read(maximum_bytes + 1)
         except FileNotFoundError:
             return None
 
-    def open_at(self, path: str, *, offset: int = 0, read_ahead_bytes: int | None = None) -> BinaryIO:
+    def open_at(self, path: str, *, offset: int = 0) -> LocalStream:
         """A stream from ``offset`` on. Raises ``FileNotFoundError``."""
-        del read_ahead_bytes  # the operating system knows better
         try:
-            stream = self._inside(path).open("rb")
+            # A named pipe would wait for its writer for ever.
+            descriptor = os.open(self._inside(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            stream = os.fdopen(descriptor, "rb")
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                stream.close()
+                raise OSError(errno.EINVAL, "it is no plain file")
+            stream.seek(offset)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise self._unreadable(path, error) from error
-        stream.seek(offset)
-        return stream
-
-    @contextlib.contextmanager
-    def translated_errors(self, path: str = "") -> Iterator[None]:
-        """Turn failures to read into one :class:`UserError`."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise self._unreadable(path or "a file", error) from error
+        return LocalStream(stream, starts_at=offset, unreadable=lambda error: self._unreadable(path, error))
 
     def names(self, folder: str) -> tuple[str, ...]:
         """Sorted names in ``folder`` without hidden and unfinished ones."""
@@ -161,7 +184,8 @@ class LocalStorage:
                     partial.unlink()
 
     def _unreadable(self, path: str, error: OSError) -> UserError:
-        return UserError(
+        kind = TransientError if error.errno in _PASSING else UserError
+        return kind(
             f"the repository cannot be read at {path} ({error.strerror}).",
             field=self.field,
             value=self.uri,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -22,6 +22,9 @@ from edgefolio.repository.fetching import digest_and_size, digest_of_file
 from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER_BYTES, Repository, parse_pointer
 from edgefolio.repository.retention import remove_old_revisions
 from edgefolio.repository.storage import local_root, open_storage
+
+if TYPE_CHECKING:
+    from edgefolio.repository.signature import SigningKey
 
 #: How many of the newest reservations are searched for the same content.
 _RESERVATIONS_SEARCHED = 64
@@ -74,9 +77,10 @@ class Publication:
 
     @staticmethod
     def check(uri: str, *, field: str = "--repository") -> None:
-        """Raise :class:`UserError` if nothing could be published at ``uri``; nothing is written.
+        """Raise :class:`UserError` if nothing could be published at ``uri``.
 
-        For long runs that publish at their end; a missing directory is made only then.
+        For long runs that publish at their end. A missing directory is made only then; in a store a scratch object is
+        written and removed, to see that it has conditional writes and that these credentials may write.
         """
         root = local_root(uri, field=field)
         if root is None:
@@ -98,13 +102,15 @@ class Publication:
         *,
         history_limit: int,
         in_use: Collection[int] = (),
+        signing_key: SigningKey | None = None,
         on_step: Callable[[str], None] | None = None,
     ) -> Published:
         """Publish ``draft`` under a revision number of its own; ``files`` holds each variant's ONNX file by its name.
 
         The draft's own revision number has no meaning. The same content as the current revision's is not published
         twice (missing or damaged files of it are put back). Revisions older than the newest ``history_limit`` are
-        removed, but never the current one or one ``in_use``. ``on_step`` is called after each step.
+        removed, but never the current one or one ``in_use``. With a ``signing_key`` the manifest is signed.
+        ``on_step`` is called after each step.
 
         Raises :class:`UserError` if a file is not the draft's or the repository cannot be written; whatever was current
         before is current then.
@@ -124,10 +130,15 @@ class Publication:
                 self._storage.write_file(path, files[variant.name])
                 wrote = True
             done(f"variant {variant.name}")
-        path = layout.manifest_path(manifest.model, revision)
-        if self._storage.read(path, maximum_bytes=MAXIMUM_MANIFEST_BYTES) != raw:
-            self._storage.write(path, raw)
-            wrote = True
+        # The signature comes first: whoever finds the manifest finds it signed.
+        documents = {layout.manifest_path(manifest.model, revision): raw}
+        if signing_key is not None:
+            signature = signing_key.sign(raw, comment=f"edgefolio model:{manifest.model} revision:{revision}")
+            documents = {layout.signature_path(manifest.model, revision): signature, **documents}
+        for path, content in documents.items():
+            if self._storage.read(path, maximum_bytes=MAXIMUM_MANIFEST_BYTES) != content:
+                self._storage.write(path, content)
+                wrote = True
         done("manifest")
         own = CurrentPointer(model=manifest.model, revision=revision, manifest_sha256=sha256_of(raw))
         pointer = self._advance(own)

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from edgefolio.errors import IntegrityError, UserError
-from edgefolio.manifest import CurrentPointer, Manifest, Variant, sha256_of
+from edgefolio.manifest import CurrentPointer, Manifest, PublishedManifest, Variant, sha256_of
 from edgefolio.repository import layout
 from edgefolio.repository.fetching import fetch_verified
 from edgefolio.repository.storage import Storage, open_storage
 
+if TYPE_CHECKING:
+    from edgefolio.repository.signature import VerificationKey
+
 #: Larger ones are refused unread: a manifest is some 100 KB, a pointer some 100 bytes.
 MAXIMUM_MANIFEST_BYTES = 64 << 20
 MAXIMUM_POINTER_BYTES = 64 << 10
+MAXIMUM_SIGNATURE_BYTES = 4 << 10
 
 
 class Repository:
     """The published portfolios below one URI."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, verification_key: VerificationKey | None = None) -> None:
         self.storage = storage
+        self._verification_key = verification_key
 
     @classmethod
-    def open(cls, uri: str, *, field: str = "--repository") -> Repository:
+    def open(
+        cls, uri: str, *, field: str = "--repository", verification_key: VerificationKey | None = None
+    ) -> Repository:
         """The repository at ``uri``: ``./directory``, ``/directory``, ``file:///directory``, ``s3://bucket/prefix``.
+
+        With a ``verification_key`` only manifests that it has signed are read.
 
         Raises :class:`UserError` (for ``field``) for an unknown scheme, or a place that is missing or cannot be read.
         """
-        return cls(open_storage(uri, field=field))
+        return cls(open_storage(uri, field=field), verification_key=verification_key)
 
     @property
     def uri(self) -> str:
@@ -67,15 +74,20 @@ class Repository:
         return pointer
 
     def manifest(self, model: str, revision: int, *, sha256: str | None = None) -> Manifest:
+        """The manifest of ``revision`` alone; see :meth:`published_manifest`."""
+        return self.published_manifest(model, revision, sha256=sha256).manifest
+
+    def published_manifest(self, model: str, revision: int, *, sha256: str | None = None) -> PublishedManifest:
         """The manifest of ``revision``, its bytes compared with the digest ``sha256`` where one is given.
 
         Raises :class:`UserError` if there is no such revision, :class:`IntegrityError` if it is wrong:
-        another digest, schema version, model or revision, or a variant's path that leaves the repository.
+        another digest, schema version, model or revision, a variant's path that leaves the repository, or without the
+        signature of the repository's verification key.
         """
         path = layout.manifest_path(model, revision)
         raw = self.storage.read(path, maximum_bytes=MAXIMUM_MANIFEST_BYTES)
         if raw is None:
-            known = ", ".join(str(number) for number in self.revisions(model)) or "none"
+            known = _listed(lambda: self.revisions(model))
             raise UserError(
                 f"model {model!r} has no revision {revision} here.",
                 field=self.storage.field,
@@ -90,12 +102,16 @@ class Repository:
                 f"the manifest's digest is {sha256_of(raw)}, expected {sha256}.",
                 location=location,
             )
-        manifest = Manifest.from_bytes(raw, location=location)
+        if self._verification_key is not None:
+            signature = self.storage.read(layout.signature_path(model, revision), maximum_bytes=MAXIMUM_SIGNATURE_BYTES)
+            self._verification_key.require(raw, signature, location=location)
+        published = PublishedManifest.from_bytes(raw, location=location)
+        manifest = published.manifest
         if manifest.model != model or manifest.revision != revision:
             raise IntegrityError(
                 f"it is the manifest of {manifest.model!r}, revision {manifest.revision}.", location=location
             )
-        return manifest
+        return published
 
     def digest_of_manifest(self, model: str, revision: int) -> str | None:
         """The sha256 of the manifest's bytes as they lie here; ``None`` if there is no such revision."""
@@ -106,7 +122,7 @@ class Repository:
         """The pointer and the manifest it names, verified against it. Raises as the two do, and if there is none."""
         pointer = self.current(model)
         if pointer is None:
-            known = ", ".join(self.models()) or "none"
+            known = _listed(self.models)
             raise UserError(
                 f"nothing is published here for model {model!r}.",
                 field=self.storage.field,
@@ -145,16 +161,19 @@ class Repository:
         return self.storage.names(layout.revisions_folder(model))
 
 
+def _listed(names: Callable[[], Iterable[object]]) -> str:
+    """The names in one line. Reading needs no right to list; a store that refuses it still says what is missing."""
+    try:
+        return ", ".join(str(name) for name in names()) or "none"
+    except UserError:
+        return "which cannot be listed here"
+
+
 def parse_pointer(raw: bytes, *, location: str) -> CurrentPointer:
     """The pointer in ``raw``. Raises :class:`IntegrityError`."""
     if len(raw) > MAXIMUM_POINTER_BYTES:
         raise IntegrityError(f"the pointer is larger than {MAXIMUM_POINTER_BYTES} bytes.", location=location)
-    try:
-        return CurrentPointer.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where: str | Literal["the pointer"] = ".".join(str(part) for part in first["loc"]) or "the pointer"
-        raise IntegrityError(f"the pointer breaks its schema at {where}: {first['msg']}.", location=location) from error
+    return CurrentPointer.from_bytes(raw, location=location)
 
 
 def _is_model(name: str) -> bool:

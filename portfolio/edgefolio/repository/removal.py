@@ -23,6 +23,7 @@ def remove_model(
     on_step("pointer")
     for number in reversed(revisions):
         storage.delete(layout.manifest_path(model, number))
+        storage.delete(layout.signature_path(model, number))
     on_step("manifests")
     for name in storage.names(layout.versions_folder(model)):
         if layout.number_of(name) is not None:

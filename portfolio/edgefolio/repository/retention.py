@@ -24,6 +24,7 @@ def remove_old_revisions(
     removed = tuple(number for number in complete if number not in kept)
     for number in removed:
         storage.delete(layout.manifest_path(model, number))
+        storage.delete(layout.signature_path(model, number))
     for name in storage.names(layout.versions_folder(model)):
         version = layout.number_of(name)
         if version is None:

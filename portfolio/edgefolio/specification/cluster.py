@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_v
 
 from edgefolio.specification.base import ByteQuantity, Specification
 from edgefolio.specification.cel import list_map, rules
+from edgefolio.specification.making import SAFE_URI_RULES
 
 #: Name of a namespaced object.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
@@ -137,7 +138,7 @@ class WorkDirectory(Specification):
 
     claim_name: ObjectName | None = None
     """A PersistentVolumeClaim in the same namespace: a Job goes on wherever the volume can be mounted."""
-    uri: Annotated[str, Field(pattern=r"^s3://[^/]", max_length=1024)] | None = None
+    uri: Annotated[str, Field(pattern=r"^s3://[^/]", max_length=1024, json_schema_extra=SAFE_URI_RULES)] | None = None
     """A place in an object store, with the credentials of repository.secretRef: a Job goes on on any node. Each
     portfolio has a folder of its own below it, namespace/name."""
 

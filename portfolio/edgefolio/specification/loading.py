@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
+from edgefolio.specification.base import resource_name
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio.specification.validation_errors import first_mistake
+from edgefolio.untrusted.yaml_document import LARGEST_BYTES, load_yaml
+from edgefolio.uris import problem_in_uri, secret_in_uri
 
 #: Fields that only a cluster reads; on one machine they are ignored, with a note.
 CLUSTER_FIELDS = (
@@ -27,26 +29,57 @@ CLUSTER_FIELDS = (
 
 
 def load_portfolio(path: Path) -> ModelPortfolio:
-    """The ModelPortfolio in the file ``path``. Raises :class:`UserError` for anything that is not one."""
+    """The ModelPortfolio in the file ``path``, written by a user.
+
+    Raises :class:`UserError` for anything that is not one, and for URIs that are unsafe or hold credentials.
+    """
+    portfolio = load_stored_portfolio(path)
+    for field, uri in uris_of(portfolio):
+        problem = problem_in_uri(uri) or secret_in_uri(uri)
+        if problem is not None:
+            raise UserError(f"{problem.problem}.", field=field, value=uri, remedy=problem.remedy)
+    return portfolio
+
+
+def uris_of(portfolio: ModelPortfolio) -> Iterator[tuple[str, str]]:
+    """Path and value of each URI that is set in ``portfolio``."""
+    spec = portfolio.spec
+    yield "spec.repository.uri", spec.repository.uri
+    if spec.source is not None and spec.source.weights_uri is not None:
+        yield "spec.source.weightsURI", spec.source.weights_uri
+    if spec.data is not None:
+        for name in ("training_uri", "validation_uri", "test_uri"):
+            uri = getattr(spec.data, name)
+            if uri is not None:
+                yield f"spec.data.{resource_name(name)}", uri
+    if spec.job.work_directory is not None and spec.job.work_directory.uri is not None:
+        yield "spec.job.workDirectory.uri", spec.job.work_directory.uri
+
+
+def load_stored_portfolio(path: Path) -> ModelPortfolio:
+    """The ModelPortfolio in the file ``path``, a copy of one in a cluster, where other checks let it in.
+
+    One from before these checks may hold URIs with credentials. Raises :class:`UserError` for anything that is none.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the file cannot be read ({error.__class__.__name__}).",
-            field="-f",
-            value=path,
-            remedy="Name a YAML file that holds a ModelPortfolio.",
-        ) from error
-    return parse_portfolio(text, name=str(path))
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, f"the file cannot be read ({error.__class__.__name__})") from error
+    if len(raw) > LARGEST_BYTES:
+        raise _unreadable(path, f"the file is larger than {LARGEST_BYTES} bytes")
+    try:
+        return parse_portfolio(raw.decode("utf-8"), name=str(path))
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, "the file cannot be read: it is not UTF-8 text") from error
 
 
 def parse_portfolio(text: str, *, name: str = "text") -> ModelPortfolio:
     """The ModelPortfolio that ``text`` (YAML, one document) describes; ``name`` stands in errors."""
     try:
-        document = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        fault = "it is nested too deeply" if isinstance(error, RecursionError) else _yaml_fault(error)
-        raise UserError(f"it is no valid YAML: {fault}.", field="-f", value=name, remedy="Mend the file.") from error
+        document = load_yaml(text)
+    except ValueError as error:
+        raise UserError(f"it is no valid YAML: {error}.", field="-f", value=name, remedy="Mend the file.") from error
     if not isinstance(document, Mapping) or document.get("kind") != "ModelPortfolio":
         kind = document.get("kind") if isinstance(document, Mapping) else None
         what = "the document" if isinstance(document, Mapping) else f"{name} holds {_kind_of(document)}; it"
@@ -82,23 +115,10 @@ def ignored_on_one_machine(portfolio: ModelPortfolio) -> tuple[str, ...]:
     return tuple(f"spec.{field}" for field in CLUSTER_FIELDS if is_set(field))
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the field {key.value!r} is written twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _yaml_fault(error: Exception) -> str:
-    return " ".join(str(error).replace('"<unicode string>", ', "").split()).rstrip(".")
+def _unreadable(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"{problem}.", field="-f", value=path, remedy="Name a YAML file in UTF-8 that holds a ModelPortfolio."
+    )
 
 
 def _kind_of(document: object) -> str:

@@ -15,8 +15,28 @@ from edgefolio.specification.base import (
     Specification,
 )
 from edgefolio.specification.cel import rules
+from edgefolio.uris import SECRET_NAME
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+
+_INTO_THE_SECRET = "put credentials into the Secret of repository.secretRef"
+#: What no new URI may hold; :mod:`edgefolio.uris` says the same on one machine. Rules of the string itself: the
+#: API server (1.30 and later) does not ask them of a stored value that stays as it is.
+SAFE_URI_RULES = rules(
+    (r"!self.matches(r'[\x00-\x1f\x7f]')", "it holds control characters"),
+    (
+        r"!self.contains('::') || self.matches(r'^[a-z0-9]+://\[[0-9A-Fa-f:.]+\](:?[^:])*$')",
+        "it holds ::, and chains of places are not followed",
+    ),
+    (r"!self.matches(r'(^|/)(\.|%2[eE]){2}([/?#]|$)')", "its path holds .."),
+    ("!self.matches('^[a-z0-9]+://[^/?#]*@')", f"it holds a user or a password: {_INTO_THE_SECRET}"),
+    (
+        f"!self.matches(r'[?&;#](?i:{SECRET_NAME})=')",
+        f"a parameter of it is a credential or signature: {_INTO_THE_SECRET}",
+    ),
+)
+#: A URI that a user writes.
+GivenUri = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=SAFE_URI_RULES)]
 
 
 class Architecture(Specification):
@@ -47,7 +67,7 @@ class Source(Specification):
 
     architecture: Architecture
     """The network."""
-    weights_uri: Uri | None = None
+    weights_uri: GivenUri | None = None
     """Trained weights (safetensors); absent: it is trained from scratch."""
 
 
@@ -103,11 +123,11 @@ class DataSpecification(Specification):
         )
     )
 
-    training_uri: Uri
+    training_uri: GivenUri
     """Samples to learn from."""
-    validation_uri: Uri | None = None
+    validation_uri: GivenUri | None = None
     """Samples that selection looks at; absent: a part of the training data."""
-    test_uri: Uri | None = None
+    test_uri: GivenUri | None = None
     """Samples that the manifest reports; absent: a built-in set's own, or a part of the training data."""
     validation_percent: Annotated[int, Field(ge=1, le=50)] = 10
     """Part of the training data held out where validationURI is absent."""

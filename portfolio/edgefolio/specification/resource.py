@@ -10,11 +10,15 @@ from edgefolio.specification.base import Specification
 from edgefolio.specification.cel import list_map, rules
 from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
 from edgefolio.specification.conditions import Sha256
-from edgefolio.specification.making import DataSpecification, Methods, Profiling, Selection, Source, Uri
+from edgefolio.specification.making import DataSpecification, GivenUri, Methods, Profiling, Selection, Source
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
 from edgefolio.specification.serving import Serving, Switching
 
 API_VERSION = "edgefolio.dev/v1alpha1"
+
+
+#: ed25519 public key in minisign's format: base64 of algorithm, key number and key.
+VerificationKeyText = Annotated[str, Field(pattern=r"^RW[A-Za-z0-9+/]{54}$", max_length=56)]
 
 
 class RepositorySpecification(Specification):
@@ -27,7 +31,7 @@ class RepositorySpecification(Specification):
         )
     )
 
-    uri: Uri
+    uri: GivenUri
     """Object store, or a directory on the command line."""
     secret_ref: SecretReference | None = None
     """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like."""
@@ -39,6 +43,9 @@ class RepositorySpecification(Specification):
     """Without source: serve the revision whose manifest has this sha256 and no other, whatever is newer. Whoever
     publishes hands it over on a way of its own, in Git as a rule. Absent: the digest that a revision is first seen with
     is kept."""
+    verification_key: VerificationKeyText | None = None
+    """Public key of the publisher, the line of a .pub file that begins with RW (minisign, ed25519): a revision whose
+    manifest it has not signed is refused. With source the Job signs, with EDGEFOLIO_SIGNING_KEY of secretRef."""
 
 
 _NOTHING_OF_OTHERS = "reclaimPolicy Delete needs source: what others published is not deleted"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ def make(
         None, help="Where work is kept, so that a stopped run goes on. Default: ~/.cache/edgefolio/work/NAME-DIGEST."
     ),
     report: Path | None = typer.Option(None, help="Where to write the report. Default: report.html in the work dir."),
+    sign: Path | None = typer.Option(
+        None, metavar="KEY", help="Sign the revision with this secret key file (see `edgefolio keygen`)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
 ) -> int:
     """Make a portfolio: train or take a model, prune it, prove, profile, select and publish.
@@ -37,16 +40,21 @@ def make(
     alone was published.
     """
     portfolio = load_portfolio(file)
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True, highlight=False)
     ignored = ignored_on_one_machine(portfolio)
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
+    if repository is not None:
+        checked_argument(repository, field="--repository")
     with shown_progress(console) as progress:
-        result = make_portfolio(portfolio, repository_uri=repository, work_directory=work_dir, progress=progress)
+        result = make_portfolio(
+            portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
+        )
     written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
     if as_json:
         typer.echo(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
@@ -99,7 +107,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
 
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     manifest = result.manifest
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     batch = manifest.request_batch_size
     table = Table(
         title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from edgefolio.commands.terminal import say
 from edgefolio.errors import UserError
 
 
@@ -21,10 +22,11 @@ def report(
     Example: edgefolio report ./portfolios --model digits --output report.html
     """
     from edgefolio.repository import Repository
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.html_report import RunTimeline, write_report
 
     run = None if timeline is None else RunTimeline.read(timeline)
-    published = Repository.open(repository, field="REPOSITORY")
+    published = Repository.open(checked_argument(repository, field="REPOSITORY"), field="REPOSITORY")
     name = model
     if name is None:
         known = published.models()
@@ -41,5 +43,5 @@ def report(
         _, manifest = published.current_manifest(name)
     else:
         manifest = published.manifest(name, revision)
-    typer.echo(f"report: {write_report(manifest, output, timeline=run)}")
+    say(f"report: {write_report(manifest, output, timeline=run)}")
     return 0

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def shrink(
     shape = _parse_shape(input_shape)
     if output.is_dir():
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
+    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
     from edgefolio_pruner.shrinking import shrink_model
@@ -55,8 +56,8 @@ def shrink(
     named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
     described = parse_architecture(named, option, field=field)
     module = build_architecture(described, field=field)
-    load_weights(module, weights, field="--weights")
-    with shown_progress(Console(stderr=True, highlight=False)) as progress:
+    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+    with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
         result = shrink_model(
             module,
             input_shape=shape,
@@ -138,7 +139,7 @@ def _document(result: Shrunk) -> dict[str, Any]:
 
 
 def _print(result: Shrunk) -> None:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     report = result.report
     table = Table(title="Channels of each layer")
     table.add_column("layer", no_wrap=True)

@@ -7,18 +7,14 @@ shorter side fits and cut to the middle square.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from edgefolio.errors import UserError
-from edgefolio.transient_errors import unreachable
+from edgefolio_pruner.data.pictures import read_pictures
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
@@ -30,7 +26,6 @@ _PART_NAMES = {
     "validation": VALIDATION,
     "test": TEST,
 }
-_GREY_MODES = frozenset({"1", "L", "LA", "I;16"})
 
 
 def is_folder(uri: str) -> bool:
@@ -52,7 +47,8 @@ def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawDat
     files: list[tuple[str, str, str]] = []
     parts_found = False
     base = PurePosixPath(str(root).rstrip("/"))
-    for path in sorted(filesystem.find(root)):
+    listed: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
+    for path in sorted(listed):
         inner = PurePosixPath(path).relative_to(base).parts
         if PurePosixPath(path).suffix.lower() not in _SUFFIXES or len(inner) < 2:
             continue
@@ -71,9 +67,8 @@ def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawDat
         files = [entry for entry in files if PurePosixPath(entry[2]).relative_to(base).parts[0].lower() in _PART_NAMES]
     class_names = tuple(sorted({name for _, name, _ in files}))
     number = {name: index for index, name in enumerate(class_names)}
-    pictures = [_open(filesystem, path, field) for _, _, path in files]
-    mode = "L" if all(picture.mode in _GREY_MODES for picture in pictures) else "RGB"
-    images = _stack(pictures, [path for _, _, path in files], mode=mode, image_size=image_size, field=field)
+    pictures = {path: listed[path] for _, _, path in files}
+    images = read_pictures(filesystem, pictures, image_size=image_size, field=field)
     labels = np.array([number[name] for _, name, _ in files], dtype=np.int64)
     owner = np.array([part for part, _, _ in files])
     return RawData(
@@ -85,50 +80,3 @@ def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawDat
         class_names=class_names,
         scale=1 / 255,
     )
-
-
-def _open(filesystem: Any, path: str, field: str) -> Image.Image:
-    try:
-        content = filesystem.cat_file(path)
-    except Exception as error:  # every driver of fsspec raises its own kinds
-        raise unreachable(
-            error,
-            f"this image cannot be read ({type(error).__name__}).",
-            field=field,
-            value=path,
-            remedy="Mend or remove it.",
-        ) from error
-    try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"this image cannot be read ({type(error).__name__}).", field=field, value=path, remedy="Mend or remove it."
-        ) from error
-    return picture
-
-
-def _stack(
-    pictures: Sequence[Image.Image], paths: Sequence[str], *, mode: str, image_size: int | None, field: str
-) -> npt.NDArray[np.uint8]:
-    arrays = []
-    for picture, path in zip(pictures, paths, strict=True):
-        sized = picture.convert(mode) if image_size is None else _to_size(picture.convert(mode), image_size)
-        if sized.size != pictures[0].size and image_size is None:
-            raise UserError(
-                f"its size {sized.width}x{sized.height} is not that of the first image, "
-                f"{pictures[0].width}x{pictures[0].height}.",
-                field=field,
-                value=path,
-                remedy="Set data.imageSize to bring all images to one size.",
-            )
-        array = np.asarray(sized, dtype=np.uint8)
-        arrays.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
-    return np.stack(arrays)
-
-
-def _to_size(picture: Image.Image, size: int) -> Image.Image:
-    ratio = size / min(picture.size)
-    width, height = (max(size, round(side * ratio)) for side in picture.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))

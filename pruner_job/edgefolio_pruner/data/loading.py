@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
 from edgefolio.specification import DataSpecification, Normalization
+from edgefolio.uris import redacted
+from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
 from edgefolio_pruner.data.digits import read_digits
 from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
 from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
 from edgefolio_pruner.data.npz import read_npz
-from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit, check_split
+from edgefolio_pruner.data.raw import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    VALUES_AT_ONCE,
+    RawData,
+    RawSplit,
+    check_class_names,
+    check_split,
+    slices,
+)
 from edgefolio_pruner.data.splitting import hold_out
 from edgefolio_pruner.progress import Progress, no_progress
 
@@ -33,14 +47,14 @@ def load_data(
     Raises :class:`UserError` for the field that is at fault.
     """
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
-    progress(stage="data", fraction=0.0, message=f"reading {specification.training_uri}")
+    progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
     data = _read(specification.training_uri, TRAIN, image_size=specification.image_size, field=fields[TRAIN])
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
     for part, uri in ((VALIDATION, specification.validation_uri), (TEST, specification.test_uri)):
         if uri is None:
             continue
-        progress(stage="data", fraction=0.3, message=f"reading {uri}")
+        progress(stage="data", fraction=0.3, message=f"reading {redacted(uri)}")
         other = _read(uri, part, image_size=specification.image_size, field=fields[part])
         parts[part] = _only_part(other, part)
         names[part] = uri
@@ -52,6 +66,7 @@ def load_data(
                 remedy="Give all parts the same classes, as the same kind of data.",
             )
         parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+    check_class_names(data.class_names, field=fields[TRAIN], name=names.get(TRAIN, specification.training_uri))
     for part, split in parts.items():
         check_split(split, classes=len(data.class_names), field=fields[part], name=names[part])
     progress(stage="data", fraction=0.6, message="splitting and normalising")
@@ -59,7 +74,10 @@ def load_data(
         if part not in parts:
             parts[TRAIN], parts[part] = _split_off(parts[TRAIN], part, percent, seed, specification, fields[TRAIN])
     if specification.image_size is not None:
-        parts = {part: _resized(split, specification.image_size) for part, split in parts.items()}
+        parts = {
+            part: _resized(split, specification.image_size, field=fields[part], name=names.get(part))
+            for part, split in parts.items()
+        }
     shape = parts[TRAIN].images.shape[1:]
     for part, split in parts.items():
         if split.images.shape[1:] != shape:
@@ -74,7 +92,7 @@ def load_data(
     else:
         preprocessing = _given(specification.normalization, data.scale, channels=shape[0], field=field)
     return DataBundle(
-        name=specification.training_uri,
+        name=redacted(specification.training_uri),
         train=_normalised(parts[TRAIN], preprocessing),
         validation=_normalised(parts[VALIDATION], preprocessing),
         test=_normalised(parts[TEST], preprocessing),
@@ -131,15 +149,20 @@ def _split_off(
     return split.take(kept), split.take(held)
 
 
-def _resized(split: RawSplit, size: int) -> RawSplit:
+def _resized(split: RawSplit, size: int, *, field: str, name: str | None) -> RawSplit:
     """All samples at ``size`` x ``size``, bilinear; uint8 stays uint8."""
     if split.images.shape[2:] == (size, size):
         return split
     import torch
 
+    samples, channels = split.images.shape[:2]
+    # With the float32 copies that training needs.
+    item_bytes = 4 + (1 if split.images.dtype == np.uint8 else 4)
+    require_memory(samples * channels * size * size * item_bytes, what="this size", field=field, value=name)
     pieces = []
-    for start in range(0, split.images.shape[0], 1024):
-        piece = torch.from_numpy(split.images[start : start + 1024].astype(np.float32))
+    step = min(1024, max(1, VALUES_AT_ONCE // (channels * max(size * size, math.prod(split.images.shape[2:])))))
+    for start in range(0, samples, step):
+        piece = torch.from_numpy(split.images[start : start + step].astype(np.float32))
         scaled = torch.nn.functional.interpolate(
             piece, size=(size, size), mode="bilinear", align_corners=False, antialias=True
         ).numpy()
@@ -151,8 +174,8 @@ def _resized(split: RawSplit, size: int) -> RawSplit:
 def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
     count = 0
     total = squares = np.zeros(split.images.shape[1])
-    for start in range(0, split.images.shape[0], 4096):
-        piece = split.images[start : start + 4096].astype(np.float64) * scale
+    for raw in slices(split.images):
+        piece = raw.astype(np.float64) * scale
         count += piece.size // piece.shape[1]
         total = total + piece.sum(axis=(0, 2, 3))
         squares = squares + (piece * piece).sum(axis=(0, 2, 3))

@@ -12,18 +12,17 @@ the last axis has 1, 3 or 4 entries and the second has not); labels are integers
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
-
 import numpy as np
 import numpy.typing as npt
 
-from edgefolio.errors import UserError
-from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
+from edgefolio.errors import EdgefolioError, UserError
+from edgefolio_pruner.data.npz_archive import NpzArchive
+from edgefolio_pruner.data.raw import LONGEST_CLASS_NAME, MOST_CLASSES, TEST, TRAIN, VALIDATION, RawData, RawSplit
 from edgefolio_pruner.uris import read_uri
 
 _CHANNELS = (1, 3, 4)
+#: Bytes of one class name; NumPy takes four a character.
+_LARGEST_NAME = 4 * LONGEST_CLASS_NAME
 
 
 def read_npz(uri: str, *, needed: str, field: str) -> RawData:
@@ -31,59 +30,71 @@ def read_npz(uri: str, *, needed: str, field: str) -> RawData:
 
     Raises :class:`UserError` for ``field``.
     """
-    arrays = _arrays(read_uri(uri, field=field), field=field, uri=uri)
-    parts: dict[str, RawSplit] = {}
-    for name in (TRAIN, VALIDATION, TEST):
-        keys = (f"x_{name}", f"y_{name}")
-        if name == TRAIN and "x" in arrays:
-            keys = ("x", "y")
-        if keys[0] not in arrays and keys[1] not in arrays:
-            continue
-        missing = [key for key in keys if key not in arrays]
-        if missing:
-            raise _bad(f"the array {missing[0]!r} is missing.", field, uri, "Give samples and labels of every part.")
-        parts[name] = RawSplit(
-            images=_images(arrays[keys[0]], keys[0], field, uri), labels=_labels(arrays[keys[1]], keys[1], field, uri)
-        )
-    if TRAIN not in parts and needed not in parts:
-        held = ", ".join(sorted(arrays)) or "nothing"
-        raise _bad(
-            f"it holds {held}, but no x_{needed} or x.", field, uri, f"Save x_{needed} and y_{needed}, or x and y."
-        )
-    if "class_names" in arrays:
-        class_names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
-    else:
-        class_names = tuple(
-            str(label) for label in range(int(max(part.labels.max(initial=0) for part in parts.values())) + 1)
-        )
-    kinds = {part.images.dtype.kind for part in parts.values()}
-    if len(kinds) != 1:
-        raise _bad("some parts hold uint8 and others floating values.", field, uri, "Give all parts one element type.")
-    return RawData(parts=parts, class_names=class_names, scale=1 / 255 if kinds == {"u"} else 1.0)
-
-
-def _arrays(content: bytes, *, field: str, uri: str) -> dict[str, npt.NDArray[np.generic]]:
+    content = read_uri(uri, field=field)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        AttributeError,
-        TypeError,
-    ) as error:
+        archive = NpzArchive(content)
+        return _read(archive, needed=needed, field=field, uri=uri)
+    except EdgefolioError:
+        raise
+    except ValueError as error:
         raise _bad(
-            f"this is no .npz file of plain arrays ({' '.join(str(error).split())[:200]}).",
+            f"this is no .npz file of plain arrays ({error}).",
             field,
             uri,
             "Save it with numpy.savez(path, x_train=..., y_train=...), without objects.",
         ) from error
+
+
+def _read(archive: NpzArchive, *, needed: str, field: str, uri: str) -> RawData:
+    keys = _keys(archive, needed=needed, field=field, uri=uri)
+    archive.require_memory(tuple(key for pair in keys.values() for key in pair), field=field, value=uri)
+    parts = {
+        part: RawSplit(
+            images=_images(archive.array(samples), samples, field, uri),
+            labels=_labels(archive.array(labels), labels, field, uri),
+        )
+        for part, (samples, labels) in keys.items()
+    }
+    kinds = {part.images.dtype.kind for part in parts.values()}
+    if len(kinds) != 1:
+        raise _bad("some parts hold uint8 and others floating values.", field, uri, "Give all parts one element type.")
+    class_names = _class_names(archive, parts, field=field, uri=uri)
+    return RawData(parts=parts, class_names=class_names, scale=1 / 255 if kinds == {"u"} else 1.0)
+
+
+def _keys(archive: NpzArchive, *, needed: str, field: str, uri: str) -> dict[str, tuple[str, str]]:
+    """The names of samples and labels of each part."""
+    keys: dict[str, tuple[str, str]] = {}
+    for part in (TRAIN, VALIDATION, TEST):
+        pair = ("x", "y") if part == TRAIN and "x" in archive else (f"x_{part}", f"y_{part}")
+        missing = [key for key in pair if key not in archive]
+        if len(missing) == 1:
+            raise _bad(f"the array {missing[0]!r} is missing.", field, uri, "Give samples and labels of every part.")
+        if not missing:
+            keys[part] = pair
+    if TRAIN not in keys and needed not in keys:
+        held = ", ".join(archive.names) or "nothing"
+        raise _bad(
+            f"it holds {held}, but no x_{needed} or x.", field, uri, f"Save x_{needed} and y_{needed}, or x and y."
+        )
+    return keys
+
+
+def _class_names(archive: NpzArchive, parts: dict[str, RawSplit], *, field: str, uri: str) -> tuple[str, ...]:
+    if "class_names" not in archive:
+        highest = max(int(part.labels.max(initial=0)) for part in parts.values())
+        if highest >= MOST_CLASSES:
+            raise _bad(f"a label is {highest}.", field, uri, f"Number the classes from 0; at most {MOST_CLASSES}.")
+        return tuple(str(label) for label in range(highest + 1))
+    shape, kind = archive.header("class_names")
+    if len(shape) > 1 or kind.kind not in "USiu" or kind.itemsize > _LARGEST_NAME or shape > (MOST_CLASSES,):
+        raise _bad(
+            f"class_names is {kind} with {len(shape)} axes, not one short text per class.",
+            field,
+            uri,
+            f"Give one text per class, at most {MOST_CLASSES}.",
+        )
+    return tuple(str(name) for name in np.atleast_1d(archive.array("class_names")))
 
 
 def _images(array: npt.NDArray[np.generic], key: str, field: str, uri: str) -> npt.NDArray[np.generic]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgefolio.errors import UserError
+from edgefolio.untrusted.text import shown
 from edgefolio_pruner.data.bundle import Labels
 
 #: Splits by the name that files and folders use for them.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+#: What a manifest can record, and a network can have as outputs.
+MOST_CLASSES, LONGEST_CLASS_NAME = 100_000, 253
+_MOST_CHANNELS = 4096
+#: Squares of larger values leave float32's range, in which models compute.
+_LARGEST_VALUE = 1e18
+#: Values in one step of a computation on all samples.
+VALUES_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +61,16 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
             value=name,
             remedy="Give one label per sample.",
         )
-    if images.dtype.kind == "f" and not _all_finite(images):
+    if 0 in images.shape[1:] or images.shape[1] > _MOST_CHANNELS:
         raise UserError(
-            "the samples hold values that are not finite (NaN or infinity).",
+            f"a sample has the shape {'x'.join(str(side) for side in images.shape[1:])}.",
+            field=field,
+            value=name,
+            remedy=f"Give samples with pixels, and at most {_MOST_CHANNELS} channels.",
+        )
+    if images.dtype.kind == "f" and not _all_usable(images):
+        raise UserError(
+            f"the samples hold values that are not finite (NaN or infinity), or larger than {_LARGEST_VALUE:g}.",
             field=field,
             value=name,
             remedy="Clean the data: every value must be finite.",
@@ -67,6 +85,29 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
         )
 
 
-def _all_finite(images: npt.NDArray[np.generic]) -> bool:
-    # In slices: isfinite of a large set at once would need a quarter of its memory again.
-    return all(bool(np.isfinite(images[start : start + 4096]).all()) for start in range(0, images.shape[0], 4096))
+def check_class_names(names: tuple[str, ...], *, field: str, name: str) -> None:
+    """Raise :class:`UserError` for ``field`` unless the class names can be recorded and shown."""
+    if len(names) > MOST_CLASSES:
+        raise UserError(
+            f"there are {len(names)} classes.", field=field, value=name, remedy=f"Use at most {MOST_CLASSES}."
+        )
+    for text in names:
+        if len(text) > LONGEST_CLASS_NAME or not text.isprintable():
+            raise UserError(
+                f"the class name {shown(text, limit=60)!r} is too long, or holds control characters.",
+                field=field,
+                value=name,
+                remedy=f"Name each class on one line, with at most {LONGEST_CLASS_NAME} characters.",
+            )
+
+
+def slices(images: npt.NDArray[np.generic]) -> Iterator[npt.NDArray[np.generic]]:
+    """The samples in consecutive slices, so that a computation on all of them takes little memory at a time."""
+    step = min(4096, max(1, VALUES_AT_ONCE // max(1, math.prod(images.shape[1:]))))
+    for start in range(0, images.shape[0], step):
+        yield images[start : start + step]
+
+
+def _all_usable(images: npt.NDArray[np.generic]) -> bool:
+    # NaN is not below.
+    return all(bool((np.abs(piece) <= _LARGEST_VALUE).all()) for piece in slices(images))

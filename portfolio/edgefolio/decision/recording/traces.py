@@ -147,8 +147,8 @@ def parse_trace(lines: Iterable[str], *, name: str = "trace") -> Trace:
                 header = _header(document)
                 continue
             event = _event(document, objectives)
-        except (ValueError, KeyError, TypeError) as error:
-            fault = f"the field {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            fault = f"the field {error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
             raise UserError(
                 f"the line is no part of a decision trace: {fault.rstrip('.')}.",
                 field=f"{name}, line {number}",

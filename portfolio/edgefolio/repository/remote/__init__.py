@@ -1,0 +1,1 @@
+"""Storage over a network: web servers and S3-compatible stores."""

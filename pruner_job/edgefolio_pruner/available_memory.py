@@ -1,0 +1,115 @@
+"""Memory that this process may still take, and the refusal of inputs that need more.
+
+Small files may hold sizes of any height: compressed arrays, pictures, headers. What an input takes is read off its
+header and compared with what there is before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from edgefolio.errors import TransientError, UserError
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_FILES = {
+    # Version 2, then 1: limit, usage, and the field of memory.stat with the page cache that is given back at once.
+    _CGROUPS: ("memory.max", "memory.current", "inactive_file"),
+    _CGROUPS / "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+_BLOCK = 16 << 20
+_REMEDY = "Give smaller or fewer samples, or more memory (in a cluster: spec.job.resources)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that this process may still take: ``free`` now, ``most`` if nobody else had any."""
+
+    free: int
+    most: int
+
+
+def available_memory() -> Memory:
+    """The least of what the machine, the process's cgroups and its own limit (``ulimit -v``) allow."""
+    machine, own = psutil.virtual_memory(), psutil.Process().memory_info()
+    bounds = [Memory(free=machine.available, most=machine.total - own.rss)]
+    bounds += [Memory(free=limit - used, most=limit - own.rss) for limit, used in _cgroup_bounds()]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        bounds.append(Memory(free=limit - own.vms, most=limit - own.vms))
+    return Memory(
+        free=max(0, min(bound.free for bound in bounds)),
+        most=max(0, min(bound.most for bound in bounds)),
+    )
+
+
+def require_memory(needed: int, *, what: str, field: str, value: object) -> None:
+    """Raise :class:`UserError` for ``field`` if ``what`` needs more than there is.
+
+    It is a :class:`~edgefolio.errors.TransientError` if it would fit into memory that others use at the moment.
+    """
+    memory = available_memory()
+    if needed <= memory.free:
+        return
+    kind = UserError if needed > memory.most else TransientError
+    raise kind(
+        f"{what} takes at least {_shown(needed)} of memory, and {_shown(memory.free)} are free.",
+        field=field,
+        value=value,
+        remedy=_REMEDY,
+    )
+
+
+def read_bounded(stream: Any, *, field: str, value: object) -> bytes:
+    """All bytes of ``stream``, of a known or unknown length, as long as they fit into memory."""
+    size = getattr(stream, "size", None)
+    try:
+        if isinstance(size, int) and size > 0:
+            require_memory(size, what="the file", field=field, value=value)
+            content: bytes = stream.read(size)
+            return content
+        # A stream, or a device.
+        blocks = io.BytesIO()
+        while block := stream.read(_BLOCK):
+            require_memory(2 * len(block), what="the file", field=field, value=value)
+            blocks.write(block)
+        return blocks.getvalue()
+    except MemoryError as error:
+        raise UserError(
+            "the file is larger than the memory there is.", field=field, value=value, remedy=_REMEDY
+        ) from error
+
+
+def _cgroup_bounds() -> Iterator[tuple[int, int]]:
+    """Limit and usage of each limited cgroup around this process."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root = _CGROUPS / "memory" if controllers else _CGROUPS
+            # Limits of parents bind too. In a container the host's path does not exist: then the root is the group.
+            group = root / path.lstrip("/")
+            for folder in (group, *group.parents):
+                if folder == root or root in folder.parents:
+                    yield from _cgroup_bound(folder, *_FILES[root])
+
+
+def _cgroup_bound(folder: Path, limit_file: str, usage_file: str, cache_field: str) -> Iterator[tuple[int, int]]:
+    with contextlib.suppress(OSError, ValueError):
+        # "max" is no limit, and no number.
+        limit = int((folder / limit_file).read_text())
+        usage = int((folder / usage_file).read_text())
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        yield limit, usage - int(fields.get(cache_field, 0))
+
+
+def _shown(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
