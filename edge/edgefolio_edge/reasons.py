@@ -26,6 +26,14 @@ NOT_KNOWN = "NotKnown"
 CUT_OFF = "CutOff"
 CONNECTED = "Connected"
 
+# SharedMemorySufficient
+SUFFICIENT = "Sufficient"
+BATCH_BOUNDED = "BatchBounded"
+
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
 # lastFailure
 LOAD_FAILED = "LoadFailed"
 RESTART_NEEDED = "RestartNeeded"

@@ -32,6 +32,18 @@ def shared_memory_bytes(*, signature: Signature, batch: int, resident: int = 2) 
     return resident * (_INITIAL_BYTES + _REQUESTS * sum(tensors) + max(tensors))
 
 
+def largest_batch(*, signature: Signature, limit_bytes: int) -> int:
+    """Samples of the largest request for which two versions fit into ``limit_bytes``, at least 1."""
+    fits, too_many = 1, signature.max_batch_size + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if shared_memory_bytes(signature=signature, batch=middle) <= limit_bytes:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
 def _tensor_bytes(tensor: TensorSignature, *, batch: int) -> int:
     """Size of a tensor in whole MiB, as a region grows for it."""
     size = batch * math.prod(max(1, dimension) for dimension in tensor.shape) * _ELEMENT_BYTES[tensor.datatype]

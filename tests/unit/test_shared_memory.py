@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgefolio.manifest import Signature, TensorSignature
-from edgefolio.shared_memory import shared_memory_bytes
+from edgefolio.shared_memory import largest_batch, shared_memory_bytes
 
 _MEBIBYTE = 1 << 20
 
@@ -37,3 +37,17 @@ def test_a_dynamic_size_counts_as_one_and_a_scalar_as_one_element() -> None:
     dynamic = shared_memory_bytes(signature=_signature(shape=(-1, 512, 512)), batch=8)
     assert dynamic == shared_memory_bytes(signature=_signature(), batch=8)
     assert shared_memory_bytes(signature=_signature(shape=()), batch=1, resident=1) < 16 * _MEBIBYTE
+
+
+@pytest.mark.parametrize("mebibytes", [64, 128, 512, 4096])
+def test_two_versions_with_the_largest_batch_fit_and_one_sample_more_does_not(mebibytes: int) -> None:
+    signature, limit = _signature(), mebibytes * _MEBIBYTE
+    batch = largest_batch(signature=signature, limit_bytes=limit)
+    assert shared_memory_bytes(signature=signature, batch=batch) <= limit
+    larger = shared_memory_bytes(signature=signature, batch=batch + 1)
+    assert larger > limit or batch == signature.max_batch_size
+
+
+def test_the_largest_batch_is_never_none_and_never_more_than_the_model_takes() -> None:
+    assert largest_batch(signature=_signature(), limit_bytes=1) == 1
+    assert largest_batch(signature=_signature(shape=(4,)), limit_bytes=1 << 40) == 1024

@@ -53,7 +53,8 @@ class CycleResult:
     """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
 
     ``trouble`` says why the server cannot be worked with. ``switched`` tells whether another variant was brought to
-    serve. A cycle that an error cut short has no result; its ``failure`` and ``switched`` come with the next one.
+    serve. ``server_version`` is Triton's, where known, ``largest_batch`` the samples of the largest request that is
+    served. A cycle that an error cut short has no result; its ``failure`` and ``switched`` come with the next one.
     """
 
     synced: Synced
@@ -66,6 +67,8 @@ class CycleResult:
     switched: bool = False
     #: Seconds to add to the times in ``state`` for the wall clock, which people read.
     clock_offset: float = 0.0
+    server_version: str = ""
+    largest_batch: int | None = None
 
     def status(self, *, model: str, grpc: str, http: str | None, now: float) -> dict[str, Any]:
         """The content of ``status.json``, for people; ``now`` is of the state's clock, the addresses are Triton's."""

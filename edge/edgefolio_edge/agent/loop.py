@@ -186,6 +186,8 @@ class Agent:
             failure=self.server.failure or self._failure,
             switched=self._switched,
             clock_offset=self._clock.offset(),
+            server_version=self.server.host.endpoint.version,
+            largest_batch=None if synced.manifest is None else self.store.largest_batch(synced.manifest),
         )
         self.server.failure = self._failure = None
         self._switched = False
@@ -210,6 +212,7 @@ class Agent:
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
         self._failed_variants = set()
+        self._changes.bounded(synced.manifest, self.store)
         if self._serving is not None:
             # Failures of the old revision say nothing about the new one.
             self.state = replace(self.state, quarantined=())
@@ -340,8 +343,8 @@ class Agent:
         self._failed_variants.add(target.variant.name)
         if not self._failed_variants >= {variant.name for variant in manifest.variants}:
             return
-        older = self.store.kept_before(manifest.revision) if before is None else before.manifest.revision
-        if older is not None and older != manifest.revision:
+        older = self.store.complete_before(manifest.revision) if before is None else before.manifest
+        if older is not None and older.revision != manifest.revision:
             problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
             self.synchronizer.reject(manifest.revision, problem=problem, instead=older)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgefolio.components import triton_notice, triton_release
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 from edgefolio_edge import reasons
@@ -55,6 +56,7 @@ class ServerSupervisor:
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
         self._active: Placement | None = None
+        self._warned: str | None = None
         #: The last requested restart, until a cycle's result reports it.
         self.failure: CycleFailure | None = None
         self._connect()
@@ -125,6 +127,10 @@ class ServerSupervisor:
         """Make new clients, for the first server or a new one."""
         self.starts += 1
         endpoint = self.host.endpoint
+        notice = triton_notice(triton_release(endpoint.version))
+        if notice is not None and notice != self._warned:
+            self._reporter.event("vulnerable", notice, version=endpoint.version)
+        self._warned = notice
         self.control: TritonControl = endpoint.control()
         self.switcher = Switcher(
             self.control,

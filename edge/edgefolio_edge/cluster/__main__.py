@@ -21,6 +21,7 @@ from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.cluster.credentials import MountedCredentials
 from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Order, Orders
@@ -85,9 +86,21 @@ class _Pod:
         """Fetch variants, and control Triton once it runs: it starts when a variant is on disk."""
         settings, orders = self.settings, self.orders
         model, uri = order.spec.model_name, settings.place_of(order.spec.repository_uri)
-        store = ModelStore(settings.state, model=model, threads=settings.threads, model_repository=settings.models)
+        credentials = MountedCredentials(settings.credentials)
+        store = ModelStore(
+            settings.state,
+            model=model,
+            threads=settings.threads,
+            model_repository=settings.models,
+            shared_memory_bytes=settings.shared_memory_bytes,
+        )
+
+        def opened() -> Repository:
+            credentials.take()
+            return Repository.open(uri, field="spec.repositoryURI")
+
         synchronizer = Synchronizer(
-            lambda: Repository.open(uri, field="spec.repositoryURI"),
+            opened,
             store,
             ordered=lambda: orders.revision,
             limits=SyncLimits(

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.decision.state import shifted
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
+from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge import reasons
@@ -168,11 +170,38 @@ class StatusWriter:
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": _objectives_met(cycle.decision),
             "Autonomous": _autonomous(alone),
+            "SharedMemorySufficient": _shared_memory_sufficient(cycle),
+            "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
         }
         conditions = self._conditions
         for kind, (status, reason, message) in found.items():
             conditions = with_condition(conditions, type=kind, status=status, reason=reason, message=message, now=now)
         return conditions
+
+
+def _shared_memory_sufficient(cycle: CycleResult) -> ConditionValue:
+    """Condition SharedMemorySufficient: requests as large as those that were profiled are served."""
+    manifest = cycle.synced.manifest
+    if manifest is None or cycle.largest_batch is None:
+        return "Unknown", reasons.NOTHING_SYNCED, ""
+    wanted = manifest.request_batch_size
+    if cycle.largest_batch >= wanted:
+        return "True", reasons.SUFFICIENT, ""
+    needed = -(-shared_memory_bytes(signature=manifest.signature, batch=wanted) // 2**20)
+    return (
+        "False",
+        reasons.BATCH_BOUNDED,
+        f"Requests of more than {cycle.largest_batch} samples are refused; {wanted} were profiled. Set "
+        f"serving.managed.sharedMemory to {needed}Mi, or profile a smaller batch.",
+    )
+
+
+def _known_vulnerabilities(version: str) -> ConditionValue:
+    """Condition KnownVulnerabilities: of the Triton that serves."""
+    if not version:
+        return "Unknown", reasons.SERVER_UNREACHABLE, "The version of the server is not known yet."
+    warning = triton_warning(triton_release(version))
+    return ("False", reasons.NONE_KNOWN, "") if warning is None else ("True", reasons.OUTDATED_TRITON, warning)
 
 
 def _autonomous(alone: bool) -> ConditionValue:

@@ -64,7 +64,7 @@ class _Rejection:
 
     revision: int
     problem: str
-    instead: int
+    instead: Manifest
     at: float
     wanted: tuple[int, str] | None = None
 
@@ -149,7 +149,7 @@ class Synchronizer:
             self._unreachable(_unforeseen(error))
         return self.synced
 
-    def reject(self, revision: int, *, problem: str, instead: int) -> None:
+    def reject(self, revision: int, *, problem: str, instead: Manifest) -> None:
         """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on."""
         self._rejected = _Rejection(revision=revision, problem=problem, instead=instead, at=time.monotonic())
         self._woken.set()
@@ -261,15 +261,12 @@ class Synchronizer:
             self._rejected = None
             return False
         refusal = Refusal(revision=found.revision, problem=found.problem)
-        current = self.synced.manifest
-        if current is None or current.revision != found.instead or self.synced.refusal != refusal:
-            published = self._store.kept(found.instead)
-            if published is None:
-                self._rejected = None
-                return False
-            self._store.write_configuration(published.manifest)
+        if self.synced.manifest != found.instead or self.synced.refusal != refusal:
+            published = self._store.kept(found.instead.revision) or PublishedManifest.of(found.instead)
+            self._store.write_configuration(found.instead)
             self._store.keep_manifest(published, complete=True)
-            self._take(published, complete=True, refusal=refusal)
+            complete = len(_names(self._store, found.instead)) == len(found.instead.variants)
+            self._take(published, complete=complete, refusal=refusal)
         return True
 
     def _opened(self) -> Repository:

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 from edgefolio.decision.types import MemoryState, Observation, ProbeResult, ServerState, TrafficWindow
+from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.probe import batch_of
 from edgefolio_edge.observation.memory import observe_memory
@@ -102,7 +103,7 @@ class Observer:
             server=state,
             traffic=self._window(active),
             probe=self._probe_result(active),
-            memory=self._memory(),
+            memory=self._memory(active),
         )
 
     def _read_counters(self, version: int) -> VersionStatistics | None:
@@ -149,7 +150,9 @@ class Observer:
         window = self.traffic.window(now=time.monotonic())
         idle = window is not None and window.requests == 0 and window.failures == 0
         due = self._probed_at is None or time.monotonic() - self._probed_at >= self.switching.probe_interval_seconds
-        if not idle or not due:
+        # A smaller batch than the profile's says nothing about it.
+        bounded = self.switcher.store.largest_batch(active.manifest) < active.manifest.request_batch_size
+        if not idle or not due or bounded:
             return
         self._probed_at = time.monotonic()
         inputs = batch_of(active.manifest, active.variant.probe, samples=active.manifest.request_batch_size)
@@ -193,5 +196,11 @@ class Observer:
             return replace(window, failures=0)
         return window
 
-    def _memory(self) -> MemoryState:
-        return observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)
+    def _memory(self, active: Placement | None = None) -> MemoryState:
+        memory = observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)
+        store = self.switcher.store
+        if active is None or store.shared_memory_bytes is None:
+            return memory
+        batch = min(active.manifest.request_batch_size, store.largest_batch(active.manifest))
+        needed = shared_memory_bytes(signature=active.manifest.signature, batch=batch, resident=1)
+        return replace(memory, shared_memory_bytes=needed)

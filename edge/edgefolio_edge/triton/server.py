@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import logging
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -30,7 +30,7 @@ from edgefolio_edge.triton.processes import (
     stubs_of,
     wait_until_gone,
 )
-from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
+from edgefolio_edge.triton.wheel import TRITON_VERSION, environment_for, lay_out_backends, lay_out_python, locate_wheel
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class TritonServer:
             with (runtime / LOG_NAME).open("wb") as log:
                 process, is_hidden = secret_options.start(
                     command,
-                    _secret_arguments(key),
+                    _secret_arguments(key, ports=ports),
                     environment=environment,
                     log=log.fileno(),
                     directory=runtime,
@@ -125,9 +125,9 @@ class TritonServer:
         return f"{self._reachable}:{self.ports.grpc}"
 
     @property
-    def http_endpoint(self) -> str:
-        """``host:port`` of the HTTP service."""
-        return f"{self._reachable}:{self.ports.http}"
+    def http_endpoint(self) -> str | None:
+        """``host:port`` of the HTTP service; ``None`` where there is none."""
+        return None if self.ports.http is None else f"{self._reachable}:{self.ports.http}"
 
     @property
     def metrics_endpoint(self) -> str:
@@ -148,6 +148,7 @@ class TritonServer:
             key=self.key,
             process=self.identity,
             has_our_backend=True,
+            version=TRITON_VERSION,
         )
 
     def control(self) -> TritonControl:
@@ -210,8 +211,14 @@ class TritonServer:
         while time.monotonic() < deadline:
             if not self.is_alive():
                 raise self._died_at_start()
-            if _answers(self.http_endpoint):
-                return
+            # Triton opens its services one after the other; where they all listen, no port was taken.
+            if all(map(_listens, filter(None, (self.grpc_endpoint, self.http_endpoint, self.metrics_endpoint)))):
+                control = self.control()
+                try:
+                    if control.is_live():
+                        return
+                finally:
+                    control.close()
             time.sleep(0.02)
         raise UserError(
             f"Triton did not answer within {START_SECONDS:.0f} s. The end of its log: {self.log_tail(3)}",
@@ -239,7 +246,7 @@ class TritonServer:
             return UserError(
                 f"a port was taken while Triton started. The end of its log: {last_words}",
                 field="--http-port, --grpc-port, --metrics-port",
-                value=f"{self.ports.http}, {self.ports.grpc}, {self.ports.metrics}",
+                value=f"{self.ports.http or 'no HTTP'}, {self.ports.grpc}, {self.ports.metrics}",
                 remedy="Start again, or choose other ports; 0 takes any free one.",
             )
         return UserError(
@@ -277,19 +284,18 @@ def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
         del _CHILDREN[identity.pid]
 
 
-def _answers(endpoint: str) -> bool:
-    connection = http.client.HTTPConnection(endpoint, timeout=1)
+def _listens(endpoint: str) -> bool:
+    host, _, port = endpoint.rpartition(":")
     try:
-        connection.request("GET", "/v2/health/live")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
         return False
-    finally:
-        connection.close()
 
 
-def _secret_arguments(key: AccessKey) -> list[str]:
-    return [f"--grpc-restricted-protocol={key.restriction()}", f"--http-restricted-api={key.restriction()}"]
+def _secret_arguments(key: AccessKey, *, ports: Ports) -> list[str]:
+    closed = ["grpc-restricted-protocol", *(["http-restricted-api"] if ports.http is not None else [])]
+    return [f"--{option}={key.restriction()}" for option in closed]
 
 
 def _arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_memory_prefix: str) -> list[str]:
@@ -299,9 +305,7 @@ def _arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared
         "model-control-mode": "explicit",
         # The strict form turns the whole server unready at each switch, and for good after a refused load.
         "strict-readiness": "false",
-        "http-address": settings.address,
-        "http-port": ports.http,
-        "http-thread-count": 4,
+        "allow-http": str(ports.http is not None).lower(),
         "grpc-address": settings.address,
         "grpc-port": ports.grpc,
         "metrics-address": settings.address,
@@ -311,6 +315,12 @@ def _arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared
         "model-load-thread-count": 2,
         "pinned-memory-pool-byte-size": 0,
     }
+    if ports.http is not None:
+        options |= {
+            "http-address": settings.address,
+            "http-port": ports.http,
+            "http-thread-count": 4,
+        }
     metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
     return [
         # Configurations are complete; trying a model to complete them costs a second at each load.

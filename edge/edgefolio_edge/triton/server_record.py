@@ -130,11 +130,11 @@ def _usable(server: TritonServer, settings: ServerSettings) -> bool:
         and server.settings.address == settings.address
         and server.settings.threads == settings.threads
         and all(
-            wanted in (0, getattr(server.ports, name))
-            for name, wanted in (
-                ("http", settings.ports.http),
-                ("grpc", settings.ports.grpc),
-                ("metrics", settings.ports.metrics),
+            wanted == found or (wanted == 0 and found is not None)
+            for wanted, found in (
+                (settings.ports.http, server.ports.http),
+                (settings.ports.grpc, server.ports.grpc),
+                (settings.ports.metrics, server.ports.metrics),
             )
         )
     )

@@ -9,15 +9,19 @@ once. A server that says 200 or "ready" proves nothing: it says so with a dead b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgefolio.errors import IntegrityError
 from edgefolio.manifest import Manifest, Variant
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
-from edgefolio_edge.triton.client import LOAD_SECONDS, ControlError, TritonControl
+from edgefolio_edge.triton.client import LOAD_SECONDS, Answer, ControlError, TritonControl
 from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
@@ -164,7 +168,7 @@ class Switcher:
         inputs = probe_inputs(placement.manifest, probe)
         for version in (placement.version, None):
             try:
-                answer = self.control.infer(self.store.model, inputs, version=version, seconds=CANARY_SECONDS)
+                answer = self._answer(placement.manifest, inputs, version=version)
             except ControlError as error:
                 return f"canary: {error}"
             if answer.version != placement.version:
@@ -173,6 +177,24 @@ class Switcher:
             if wrong is not None:
                 return f"canary: {wrong}"
         return None
+
+    def _answer(self, manifest: Manifest, inputs: Mapping[str, NDArray[Any]], *, version: int | None) -> Answer:
+        """The answer to ``inputs``, in requests of at most the largest batch that is served."""
+        samples, largest = len(next(iter(inputs.values()))), self.store.largest_batch(manifest)
+        answers = [
+            self.control.infer(
+                self.store.model,
+                {name: values[first : first + largest] for name, values in inputs.items()},
+                version=version,
+                seconds=CANARY_SECONDS,
+            )
+            for first in range(0, samples, largest)
+        ]
+        if len(answers) == 1:
+            return answers[0]
+        names = answers[0].outputs
+        outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in names}
+        return replace(answers[-1], outputs=outputs)
 
     def repair(self, placement: Placement) -> SwitchResult:
         """Repair ``placement`` after its backend died: unload, load, canary.
@@ -212,6 +234,7 @@ class Switcher:
             threads=self.store.threads,
             versions=[placement.version for placement in placements],
             warm_up=self.warm_up,
+            largest_batch=self.store.largest_batch(target.manifest),
         )
         started = time.perf_counter()
         self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from edgefolio.components import WHEEL_TRITON
 from edgefolio.errors import UserError
 from edgefolio_edge.models.triton_configuration import BACKEND
 from edgefolio_edge.triton.libpython import require_libpython
@@ -21,7 +22,7 @@ from edgefolio_edge.triton.libpython import require_libpython
 WHEEL = "nvidia-pytriton"
 WHEEL_VERSION = "0.7.0"
 #: The Triton inside that wheel, and the oldest one that this code was tried with.
-TRITON_VERSION = "2.51.0"
+TRITON_VERSION = WHEEL_TRITON
 STUB = "triton_python_backend_stub"
 #: Variables that server and backend inherit: search paths, language, and settings of allocator and thread pools.
 _INHERITED = re.compile(
