@@ -49,8 +49,8 @@ class ChangeLog:
         self._reporter.event(
             "bounded",
             f"Requests of at most {largest} samples are served: the shared memory of "
-            f"{store.shared_memory_bytes // 2**20} MiB holds those of two variants. For {wanted} samples set "
-            f"serving.managed.sharedMemory to {needed}Mi.",
+            f"{store.shared_memory_bytes // 2**20} MiB holds those of two variants. For {wanted} samples "
+            f"{needed} MiB are needed (in a cluster serving.managed.sharedMemory, else the size of /dev/shm).",
             largestBatch=largest,
         )
 
