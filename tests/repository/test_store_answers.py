@@ -129,14 +129,15 @@ def web(tmp_path: Path) -> Iterator[FaultyServer]:
         yield server
 
 
-def page(exchange: Exchange) -> bool:
-    exchange.send(Answer(200, [("Content-Type", "text/html; charset=utf-8")], b"<!doctype html><title>Log in</title>"))
-    return True
+PAGE = b"\n<!DOCTYPE html><title>Log in</title>"
 
 
 @pytest.mark.parametrize("part", [VARIANT, MANIFEST, POINTER])
-def test_the_page_of_a_login_is_no_damaged_file(web: FaultyServer, tmp_path: Path, part: str) -> None:
-    web.fault = only(part, page)
+@pytest.mark.parametrize("headers", [[("Content-Type", "text/html; charset=utf-8")], []])
+def test_the_page_of_a_login_is_no_damaged_file(
+    web: FaultyServer, tmp_path: Path, part: str, headers: list[tuple[str, str]]
+) -> None:
+    web.fault = only(part, lambda exchange: exchange.send(Answer(200, headers, PAGE)) is None)
     with pytest.raises(TransientError, match="web page"):
         fetch(Repository.open(web.url), tmp_path)
 
