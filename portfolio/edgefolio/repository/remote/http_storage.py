@@ -139,7 +139,10 @@ class HttpStorage:
 
     async def _opened_session(self) -> aiohttp.ClientSession:
         if self._session is None:
+            # aiohttp 3.14 reads the trusted certificates once, when it is imported; they may be replaced meanwhile.
+            connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
             self._session = aiohttp.ClientSession(
+                connector=connector,
                 # What is served is taken as it is: a compressed answer could unpack to any size.
                 auto_decompress=False,
                 headers={"Accept-Encoding": "identity", "User-Agent": "edgefolio"},
