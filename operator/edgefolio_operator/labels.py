@@ -23,6 +23,8 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 
 # Annotations that the operator writes.
+#: On a DaemonSet that serves HTTP because it did before there was a choice.
+HTTP_INHERITED_ANNOTATION = f"{GROUP}/http-inherited"
 HASH_ANNOTATION = f"{GROUP}/specification-hash"
 REQUEST_ANNOTATION = f"{GROUP}/make-request"
 PIECES_ANNOTATION = f"{GROUP}/pieces"

@@ -51,6 +51,13 @@ NOT_ASKED_YET = "NotAskedYet"
 METRICS_FRESH = "MetricsFresh"
 METRICS_STALE = "MetricsStale"
 
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
+# PublisherCredentialsOnNodes
+SHARED_SECRET = "SharedSecret"
+NO_SHARED_SECRET = "NoSharedSecret"
 # ReportsAccepted, ClocksAgree, OrdersAccepted
 INVALID_REPORT = "InvalidReport"
 REPORTS_ACCEPTED = "ReportsAccepted"

@@ -7,7 +7,6 @@ agent that changed its variant meanwhile reports first and gives the operator ti
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
 from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 
 ORDERS_FILE = "orders.json"
 #: Hand-over: a reconnected agent that acted autonomously waits this long for an order that reflects it. The operator
@@ -125,7 +125,7 @@ class Orders:
         return not first
 
     def heard(self) -> None:
-        """Note an answer of the API server."""
+        """Note that the API server answered as orders could be heard."""
         with self._lock:
             now = self._clock()
             if self.is_autonomous and self._returned_at is None:
@@ -157,7 +157,12 @@ class Orders:
         return True
 
     def _read(self) -> Order | None:
+        remove_partial_files(self._path.parent, ORDERS_FILE)
+        document = read_object(self._path)
+        if document is None:
+            return None
         try:
-            return Order(spec=understood(EndpointSpecification, json.loads(self._path.read_bytes())), generation=0)
-        except (OSError, ValueError):
+            return Order(spec=understood(EndpointSpecification, document), generation=0)
+        except (ValueError, TypeError, RecursionError) as error:
+            damaged(self._path, error)
             return None

@@ -38,6 +38,7 @@ class Informers:
         api: Api,
         *,
         namespaces: tuple[str, ...],
+        reads_nodes: bool,
         metrics_poll_seconds: float,
         on_change: Callable[[Change], None],
         on_adopted_pod: Callable[[PortfolioKey], None],
@@ -59,10 +60,17 @@ class Informers:
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
-        # An operator of single namespaces may read neither nodes nor namespaces; it ignores annotations there.
-        self._nodes = None if namespaces else self._cache("v1", "nodes")
-        self._spaces = None if namespaces else self._cache("v1", "namespaces")
-        self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)
+        # An operator of single namespaces may read neither nodes nor namespaces, unless it is told so; it ignores
+        # annotations there.
+        self._nodes = self._cache("v1", "nodes", everywhere=True) if reads_nodes else None
+        self._spaces = self._cache("v1", "namespaces", everywhere=True) if reads_nodes else None
+        self.metrics = MetricsPoller(
+            api,
+            namespaces=namespaces,
+            reads_nodes=reads_nodes,
+            poll_seconds=metrics_poll_seconds,
+            changed=on_reading,
+        )
         self._progress = ProgressReader(
             api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
         )
@@ -169,14 +177,16 @@ class Informers:
         plural: str,
         *,
         selector: str = "",
+        everywhere: bool = False,
         on_change: Callable[[Change], None] | None = None,
         transform: Callable[[Object], Object] | None = None,
     ) -> ObjectCache:
-        """A cache, and one informer for it in each namespace."""
+        """A cache, and one informer for it in each namespace, or of what belongs to none."""
         cache = ObjectCache(on_change or self._on_change, transform=transform)
+        namespaces = ("",) if everywhere or not self._namespaces else self._namespaces
         self._informers += [
             Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
-            for namespace in self._namespaces or ("",)
+            for namespace in namespaces
         ]
         return cache
 

@@ -66,13 +66,14 @@ class SampleClocks:
 
 
 class MetricsPoller:
-    """Keeps ``usage`` up to date; an operator of single ``namespaces`` may read that of pods, not of nodes."""
+    """Keeps ``usage`` up to date: of pods in ``namespaces`` (none: everywhere), of nodes where those may be read."""
 
     def __init__(
         self,
         api: Api,
         *,
         namespaces: tuple[str, ...],
+        reads_nodes: bool,
         poll_seconds: float,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -80,7 +81,7 @@ class MetricsPoller:
         self._namespaces = namespaces
         self._poll_seconds = poll_seconds
         self._changed = changed
-        self.usage = Usage(nodes=None if namespaces else {})
+        self.usage = Usage(nodes={} if reads_nodes else None)
         self._clocks = SampleClocks()
 
     async def run(self) -> None:

@@ -71,6 +71,7 @@ class Controller:
         self._informers = Informers(
             api,
             namespaces=settings.namespaces,
+            reads_nodes=settings.reads_nodes,
             metrics_poll_seconds=settings.metrics_poll_seconds,
             on_change=self._changed,
             on_adopted_pod=self._adopted_pod_changed,

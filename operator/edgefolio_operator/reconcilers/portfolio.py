@@ -57,6 +57,7 @@ from edgefolio_operator.status.informational_conditions import (
     OVERRIDES_IGNORED,
     informational_conditions,
 )
+from edgefolio_operator.status.security_conditions import SECURITY_CONDITIONS, security_conditions
 
 
 def plan_portfolio(
@@ -198,11 +199,12 @@ def _workload(
     if portfolio.spec.serving.mode != "Managed":
         return []
     documents: list[Document] = []
-    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version)
+    stored = snapshot.daemon_set
+    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version, stored=stored)
     if annotations_of(snapshot.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
         documents.append(service)
-    if annotations_of(snapshot.daemon_set).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
-        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images)]
+    if annotations_of(stored).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
+        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images, stored=stored)]
     return documents
 
 
@@ -249,18 +251,22 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
         objectives_unknown=figures.unknown,
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_issues(found),
-        informational=informational_conditions(
-            mode=portfolio.spec.serving.mode,
-            pods=snapshot.pods,
-            nodes=[endpoint.surroundings.node_name for endpoint in found.members],
-            reads_nodes=snapshot.nodes is not None,
-            lost_pods=snapshot.lost_pods,
-            resources=found.resources,
-            now=now,
-        )
-        | found.agents,
+        informational={
+            **informational_conditions(
+                mode=portfolio.spec.serving.mode,
+                pods=snapshot.pods,
+                nodes=[endpoint.surroundings.node_name for endpoint in found.members],
+                reads_nodes=snapshot.nodes is not None,
+                lost_pods=snapshot.lost_pods,
+                resources=found.resources,
+                now=now,
+            ),
+            **security_conditions(portfolio, daemon_set=snapshot.daemon_set, members=found.members),
+            **found.agents,
+        },
     )
     wrong = terminal or found.check.trouble
+    managed = portfolio.spec.serving.mode == "Managed"
     return PortfolioStatus(
         observed_generation=generation,
         conditions=conditions_of(facts, before=before.conditions, now=now),
@@ -271,7 +277,7 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
         check=found.check.status,
         rollout=found.rollout.status,
         endpoints=figures.counts,
-        address=Address(url=service_url(portfolio)) if portfolio.spec.serving.mode == "Managed" else None,
+        address=Address(url=service_url(portfolio, stored=snapshot.daemon_set)) if managed else None,
         last_switch_time=before.last_switch_time
         if figures.last_switch_at is None
         else time_text(figures.last_switch_at),
@@ -307,7 +313,7 @@ def _refused(error: ValidationError, before: PortfolioStatus, generation: int, n
         informational={
             entry.type: (entry.status, entry.reason, entry.message)
             for entry in before.conditions
-            if entry.type in (*INFORMATIONAL_CONDITIONS, *AGENT_CONDITIONS)
+            if entry.type in (*INFORMATIONAL_CONDITIONS, *SECURITY_CONDITIONS, *AGENT_CONDITIONS)
         },
     )
     conditions = conditions_of(facts, before=before.conditions, now=now)

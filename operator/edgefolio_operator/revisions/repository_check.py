@@ -50,7 +50,7 @@ class _Found:
 
 def check_key(spec: PortfolioSpecification) -> str:
     """Key of a check, 16 hexadecimal digits: a new check is due when it changes."""
-    secret = spec.repository.secret_ref
+    secret = spec.repository.reading_secret
     document = [
         spec.repository.uri,
         secret.name if secret is not None else None,

@@ -42,6 +42,8 @@ _WARNINGS = frozenset(
 _TOLD_CONDITIONS = {
     "Conflicted": "True",
     "Compatible": "False",
+    "KnownVulnerabilities": "True",
+    "PublisherCredentialsOnNodes": "True",
     "ReportsAccepted": "False",
     "ClocksAgree": "False",
     "OrdersAccepted": "False",

@@ -145,6 +145,8 @@ class MemoryReport(StatusRecord):
     """Working set of the server."""
     node_available_bytes: Bytes | None = None
     """Memory available on the node."""
+    shared_memory_bytes: Bytes | None = None
+    """What one more version takes of shared memory for requests, beside its profile."""
     age_seconds: DecimalString = "0"
     """Age at the time of the report."""
 
