@@ -183,7 +183,15 @@ def _making(
 ) -> MakingPlan:
     if snapshot.repository_owner is not None:
         return nothing_made(before.job, jobs)
-    plan = partial(plan_making, portfolio, request=request, jobs=jobs, now=now, progress=snapshot.progress)
+    plan = partial(
+        plan_making,
+        portfolio,
+        request=request,
+        jobs=jobs,
+        now=now,
+        progress=snapshot.progress,
+        api_clock_offset=snapshot.api_clock_offset,
+    )
     planned = plan(last=before.job)
     if not planned.create or before.job is not None:
         return planned
