@@ -98,6 +98,24 @@ def test_the_stated_share_of_a_wave_fails_the_revision() -> None:
     assert strict.phase == "RolledBack"
 
 
+def test_small_waves_that_lose_one_each_fail_the_revision_together() -> None:
+    fleet = Fleet(members(8))  # waves of two
+    fleet.broken = {1, 3}
+    fleet.step()
+    fleet.step(1)
+    fleet.step(100)
+    assert behind(fleet) == ["e1 (LoadFailed)"]
+    fleet.step(10)
+    assert fleet.phase == "RolledBack"
+    assert fleet.status is not None
+    assert fleet.status.message == "Revision 2 could not be served by e3, e1."
+    # Of a hundred, two are few.
+    large = Fleet(members(100))
+    large.broken = {1, 99}
+    finished(large)
+    assert (large.phase, behind(large)) == ("Completed", ["e1 (LoadFailed)", "e99 (LoadFailed)"])
+
+
 def test_one_that_is_a_wave_of_its_own_is_asked_again() -> None:
     fleet = Fleet(members(3))
     fleet.broken = {0}

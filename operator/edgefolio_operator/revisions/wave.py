@@ -93,9 +93,9 @@ def failures_now(
 
 
 def failure_of_revision(
-    wave: Wave, failures: Sequence[FailedEndpoint], settings: Rollout, *, now: float
+    wave: Wave, failures: Sequence[FailedEndpoint], settings: Rollout, *, tried: int, now: float
 ) -> tuple[str, str] | None:
-    """Reason and message if so much of the wave fails that the revision is at fault."""
+    """Reason and message if so much of the wave, or of all ``tried`` endpoints, fails that the revision is at fault."""
     new = [entry for entry in failures if not entry.left_behind]
     # Those that cannot be reached prove nothing, for or against it.
     serves = any(member.active == wave.revision for member in wave.watched)
@@ -105,8 +105,11 @@ def failure_of_revision(
         evident = [entry for entry in new if wave.is_confirmed(entry, now=now)]
     else:
         evident = [entry for entry in new if entry.reason in _INDEPENDENT or wave.is_confirmed(entry, now=now)]
-    needed = max(min(2, size), math.ceil(size * settings.failure_percent / 100))
-    if not evident or len(evident) < needed:
+    enough_of_wave = len(evident) >= max(min(2, size), math.ceil(size * settings.failure_percent / 100))
+    # Small waves of which each loses one, too.
+    evident += [entry for entry in failures if entry.left_behind] if evident else []
+    enough_of_all = len(evident) >= max(2, math.ceil(tried * settings.failure_percent / 100))
+    if not evident or not (enough_of_wave or enough_of_all):
         return None
     reason = evident[0].reason
     names = listed([entry.endpoint for entry in evident])
