@@ -13,6 +13,7 @@ from test_rollout import NOW, RULES, Fleet, members
 
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.portfolio_status import RolloutStatus
+from edgefolio_operator.revisions.wave import CONFIRMED_SECONDS
 from edgefolio_operator.status.conditions import left_behind
 
 
@@ -60,7 +61,7 @@ def test_bytes_that_stay_refused_fail_the_revision() -> None:
     fleet.step()
     fleet.members = [replace(member, failure_reason="RevisionRefused") for member in fleet.members]
     fleet.step(3)
-    fleet.step(80)
+    fleet.step(CONFIRMED_SECONDS)
     assert (fleet.phase, fleet.status.reason if fleet.status else "") == ("RolledBack", "RevisionRefused")
 
 
@@ -103,7 +104,7 @@ def test_small_waves_that_lose_one_each_fail_the_revision_together() -> None:
     fleet.broken = {1, 3}
     fleet.step()
     fleet.step(1)
-    fleet.step(100)
+    fleet.step(CONFIRMED_SECONDS)
     assert behind(fleet) == ["e1 (LoadFailed)"]
     fleet.step(10)
     assert fleet.phase == "RolledBack"
@@ -132,7 +133,7 @@ def test_a_wave_of_which_only_the_broken_one_can_be_reached_proves_nothing_good(
     fleet.step()
     fleet.change(1, reachable=False, active=1)
     fleet.step(1)
-    assert fleet.step(100) == [1] * 8
+    assert fleet.step(CONFIRMED_SECONDS) == [1] * 8
     assert fleet.phase == "RolledBack"
 
 

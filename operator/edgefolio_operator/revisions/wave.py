@@ -12,8 +12,9 @@ from edgefolio.specification.portfolio_status import FailedEndpoint
 from edgefolio_operator import reasons
 from edgefolio_operator.messages import listed
 
-#: An agent tries bytes that it refused again after 60 s, and then has to fetch them: what is still so is no accident.
-CONFIRMED_SECONDS = 75.0
+#: An agent tries bytes that it refused again after 60 s, and then has to fetch them.
+#: What is still so after two tries is no accident.
+CONFIRMED_SECONDS = 150.0
 _LONGEST_PAUSE_SECONDS = 86_400.0
 #: What an agent says of its last failure that speaks against the revision. Anything else may pass.
 _EVIDENCE = (reasons.LOAD_FAILED, reasons.REVISION_REFUSED, reasons.INSUFFICIENT_STORAGE)
