@@ -26,6 +26,7 @@ from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.resources.daemonset import build_access
 from edgefolio_operator.resources.pruning_job import Images, pod_security
+from edgefolio_operator.resources.serving_volumes import volumes
 from edgefolio_operator.resources.triton_pod import (
     SERVICE_ACCOUNT,
     agent_container,
@@ -33,7 +34,8 @@ from edgefolio_operator.resources.triton_pod import (
     key_container,
     triton_health,
     triton_mounts,
-    volumes,
+    triton_ports,
+    wait_container,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -188,11 +190,12 @@ def adopted_workload() -> dict[str, Any]:
         "serviceAccountName": SERVICE_ACCOUNT,
         **{key: _portfolio_pod()[key] for key in ("automountServiceAccountToken", "terminationGracePeriodSeconds")},
         "securityContext": pod_security(),
-        "initContainers": [key_container(settings, image=image), agent],
+        "initContainers": [key_container(settings, image=image), agent, wait_container(settings, image=image)],
         "containers": [
             {
                 "name": contract.TRITON_CONTAINER,
-                "ports": _portfolio_pod()["containers"][0]["ports"],
+                # Services of their owners may name any of them.
+                "ports": triton_ports(http=True),
                 **triton_health(),
                 "volumeMounts": triton_mounts(),
             }
@@ -221,7 +224,7 @@ def access() -> tuple[dict[str, Any], ...]:
 
 
 def _portfolio_pod() -> dict[str, Any]:
-    return build_pod(_portfolio(), images=Images(pruner="", agent="", triton=""))
+    return build_pod(_portfolio(), images=Images(pruner="", agent="", triton=""), http=False)
 
 
 def _portfolio() -> ModelPortfolio:

@@ -16,6 +16,7 @@ NOTHING_PUBLISHED = "NothingPublished"
 REFUSED = "Refused"
 UNREACHABLE = "Unreachable"
 INSUFFICIENT_STORAGE = "InsufficientStorage"
+REVISION_WENT_BACK = "RevisionWentBack"
 
 # ObjectivesMet
 MET = "Met"
@@ -25,7 +26,16 @@ NOT_KNOWN = "NotKnown"
 CUT_OFF = "CutOff"
 CONNECTED = "Connected"
 
+# SharedMemorySufficient
+SUFFICIENT = "Sufficient"
+BATCH_BOUNDED = "BatchBounded"
+
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
 # lastFailure
 LOAD_FAILED = "LoadFailed"
 RESTART_NEEDED = "RestartNeeded"
+INSUFFICIENT_RESOURCES = "InsufficientResources"
 REVISION_REFUSED = "RevisionRefused"

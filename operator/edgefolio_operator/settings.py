@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgefolio.components import TRITON_IMAGE
 from edgefolio.errors import UserError
 from edgefolio_operator.cluster_state.resource_usage import LONGEST_BELIEF_SECONDS
 from edgefolio_operator.resources.pruning_job import Images
@@ -51,7 +52,7 @@ class Settings:
             images=Images(
                 pruner=environment.get("EDGEFOLIO_PRUNER_IMAGE", "edgefolio-pruner"),
                 agent=environment.get("EDGEFOLIO_AGENT_IMAGE", "edgefolio-agent"),
-                triton=environment.get("EDGEFOLIO_TRITON_IMAGE", "tritonserver"),
+                triton=environment.get("EDGEFOLIO_TRITON_IMAGE", TRITON_IMAGE),
             ),
             namespaces=tuple(name for name in namespaces if name),
             read_nodes=_switch(environment, "EDGEFOLIO_READ_NODES"),

@@ -8,7 +8,7 @@ bounded and made printable here, once for all who show it.
 
 from __future__ import annotations
 
-from edgefolio.untrusted.text import shortened, shown
+from edgefolio.untrusted.text import LONGEST_VALUE, shortened, shown
 from edgefolio.uris import redacted
 
 #: Exit codes of the ``edgefolio`` command.
@@ -19,6 +19,8 @@ EXIT_OBJECTIVE_NOT_MET = 3
 
 _SIGNS_OF_FULL_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")
 _LONGEST_PROBLEM, _LONGEST_PLACE, _LONGEST_REMEDY = 1000, 1000, 500
+#: Of a text that is searched for credentials, which takes the square of its length.
+_LONGEST_READ = 4096
 
 
 class EdgefolioError(Exception):
@@ -42,10 +44,10 @@ class UserError(EdgefolioError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, field: str, value: object = None, remedy: str) -> None:
-        self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
-        self.field = shortened(field, _LONGEST_PLACE)
-        self.value = None if value is None else shown(redacted(value) if isinstance(value, str) else value)
-        self.remedy = shortened(redacted(remedy), _LONGEST_REMEDY)
+        self.problem = _safe(problem, _LONGEST_PROBLEM)
+        self.field = _safe(field, _LONGEST_PLACE)
+        self.value = None if value is None else _safe(shown(value, limit=_LONGEST_READ), LONGEST_VALUE)
+        self.remedy = _safe(remedy, _LONGEST_REMEDY)
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
@@ -89,10 +91,14 @@ class IntegrityError(EdgefolioError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problem: str, *, location: str, remedy: str = "Publish the revision again.") -> None:
-        self.problem = shortened(redacted(problem), _LONGEST_PROBLEM)
-        self.location = shortened(redacted(location), _LONGEST_PLACE)
-        self.remedy = shortened(remedy, _LONGEST_REMEDY)
+        self.problem = _safe(problem, _LONGEST_PROBLEM)
+        self.location = _safe(location, _LONGEST_PLACE)
+        self.remedy = _safe(remedy, _LONGEST_REMEDY)
         super().__init__(f"{self.location}: {self.problem} {self.remedy}")
+
+
+def _safe(text: str, limit: int) -> str:
+    return shortened(redacted(text[:_LONGEST_READ]), limit)
 
 
 def _remade(kind: type[EdgefolioError], message: str, attributes: dict[str, object]) -> EdgefolioError:

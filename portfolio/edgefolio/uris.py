@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 #: Names of query parameters that are credentials or signatures: AWS, Google, Azure, and what web servers use.
@@ -17,8 +18,9 @@ SECRET_NAME = (
     r"|sig|key|auth|jwt|pwd|sas|user|login)"
 )
 _SECRET_PARAMETER = re.compile(SECRET_NAME, re.IGNORECASE)
-_SECRET_VALUE = re.compile(rf"([?&;#]{SECRET_NAME}=)[^&;#\s'\"<>]+", re.IGNORECASE)
-_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#'\"<>]*@")
+# Bounded parts: texts of strangers are searched as well, and without bounds in the square of their length.
+_SECRET_VALUE = re.compile(rf"([?&;#]{SECRET_NAME.replace(']*', ']{0,64}')}=)[^&;#\s'\"<>]+", re.IGNORECASE)
+_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/\s?#'\"<>]*@")
 _AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 #: Control and format characters, line separators, halves of pairs: they forge lines of logs and hide what is read.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -38,6 +40,15 @@ def redacted(text: str) -> str:
     if "://" not in text:
         return text
     return _SECRET_VALUE.sub(rf"\1{_HIDDEN}", _USER_INFO.sub(rf"\1{_HIDDEN}@", text))
+
+
+def redacted_document(value: Any) -> Any:
+    """``value``, of JSON's types, with :func:`redacted` texts at any depth."""
+    if isinstance(value, dict):
+        return {name: redacted_document(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_document(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def problem_in_uri(uri: str) -> UriProblem | None:

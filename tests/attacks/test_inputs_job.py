@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limited_process import run_limited
 
+from edgefolio.commands.main import main
 from edgefolio.contract.job_report import LARGEST_MESSAGE_BYTES, FailureReport, report_of_message
 from edgefolio.errors import EXIT_BAD_INPUT, UserError
 from edgefolio_pruner.model_loading import read_weights
@@ -200,3 +201,22 @@ def test_any_header_of_weights_is_read_or_refused(
         else:
             refusal = "" if set(state) <= {"a\x1b[2J"} else "\n"
         assert refusal.isprintable()
+
+
+@pytest.mark.parametrize(
+    "shape", ["", "0,8,8", "-1,8,8", "9" * 5000, "1,99999999999999999999", ",".join("1" * 9), "1e9", "٣x"]
+)
+def test_a_shape_of_any_numbers_is_refused(shape: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["shrink", "--architecture", "edgefolio:cnn", "--weights", "w", "-o", "o.onnx", "--input-shape", shape]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == EXIT_BAD_INPUT
+    assert "this is no shape" in capsys.readouterr().err
+
+
+def test_an_input_that_no_memory_holds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["shrink", "--architecture", "edgefolio:cnn", "--weights", "w", "-o", "o.onnx"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--input-shape", "1,1000000,1000000"])
+    assert ended.value.code == EXIT_BAD_INPUT
+    assert "of memory" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from rendering import CHART, ROOT, SYSTEM, VALUES, Chart, HelmError, is_hook, named, of_kind, pods_in
 
+from edgefolio.components import TRITON_IMAGE
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels, settings
 from edgefolio_operator.resources.daemonset import build_daemon_set
@@ -109,7 +110,7 @@ def test_what_it_is_told_is_what_it_understands(chart: Chart) -> None:
     found = settings.Settings.of({entry["name"]: entry["value"] for entry in container["env"]})
     assert found.namespaces == ("models", "other")
     assert found.cycle_seconds == 2.0
-    assert found.images.triton == "nvcr.io/nvidia/tritonserver:24.10-py3"
+    assert found.images.triton == TRITON_IMAGE
     ports = {entry["name"]: entry["containerPort"] for entry in container["ports"]}
     assert ports == {"metrics": found.metrics_port, "probe": found.probe_port}
 

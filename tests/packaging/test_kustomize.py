@@ -232,7 +232,7 @@ def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize:
     documents = kustomize.documents(tmp_path)
     for kind, name in (("Deployment", "a"), ("DaemonSet", "b")):
         template = named(documents, kind, name)["spec"]["template"]
-        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent", "own"]
+        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent", "wait", "own"]
         assert template["metadata"]["labels"] == {"app": name, "edgefolio.dev/endpoint": "adopted"}
         assert template["spec"]["containers"][0]["image"] == "triton:1"
     assert named(documents, "Deployment", "c")["spec"]["template"]["spec"].keys() == {"containers", "initContainers"}

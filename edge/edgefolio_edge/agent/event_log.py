@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from edgefolio.contract.log_format import log_line
 from edgefolio.decision.types import Decision, Prediction
 from edgefolio.untrusted.text import printable
+from edgefolio.uris import redacted
 
 #: Fields that a text line omits.
 _SHOWN_APART = frozenset({"event", "time", "message"})
@@ -31,7 +32,8 @@ class Reporter:
             line = log_line({"event": event, **known, **({"message": message} if message else {})})
         else:
             shown = ", ".join(f"{name} {_text(value)}" for name, value in known.items() if name not in _SHOWN_APART)
-            line = printable(f"{time.strftime('%H:%M:%S')} {event:<9}  {message}" + (f"  ({shown})" if shown else ""))
+            text = f"{time.strftime('%H:%M:%S')} {event:<9}  {message}" + (f"  ({shown})" if shown else "")
+            line = printable(redacted(text))
         # The reader may have closed the pipe; serving goes on.
         with self._lock, contextlib.suppress(BrokenPipeError):
             print(line, file=self._stream, flush=True)

@@ -10,14 +10,15 @@ import aiohttp
 
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
+from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods, selector_of
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
+from edgefolio_operator.cluster_state.report_clocks import WRITTEN_FIELD, ReportClocks, written_time
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
-from edgefolio_operator.kube.cache import Change, ObjectCache
+from edgefolio_operator.kube.cache import Change, ObjectCache, strip_unread_fields
 from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.informer import Informer
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator.kube.objects import Object, object_key, part_of
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey, key_of
 
@@ -50,7 +51,10 @@ class Informers:
         self._on_adopted_pod = on_adopted_pod
         self._informers: list[Informer] = []
         self.portfolios = self._cache(API_VERSION, "modelportfolios")
-        self.endpoints = self._cache(API_VERSION, "modelendpoints")
+        self._reports = ReportClocks()
+        self.endpoints = self._cache(
+            API_VERSION, "modelendpoints", on_change=self._endpoint_changed, transform=_with_written_time
+        )
         self._jobs = self._cache("batch/v1", "jobs", selector=_OUR_JOBS)
         self._job_pods = self._cache("v1", "pods", selector=_OUR_JOBS)
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
@@ -109,10 +113,10 @@ class Informers:
     def pods_of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
         namespace, name = key_of(portfolio)
-        if portfolio["spec"].get("serving", {}).get("mode") != "Adopt":
+        if part_of(portfolio, "spec", "serving", "mode") != "Adopt":
             return self._pods.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
         assert self._adopted is not None
-        return self._adopted.of(portfolio)
+        return self._adopted.of(portfolio) if selector_of(portfolio) is not None else []
 
     def snapshot(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> PortfolioSnapshot:
         """Snapshot of ``portfolio`` from the caches."""
@@ -126,6 +130,7 @@ class Informers:
             nodes=self._nodes_of(pods),
             namespace=None if self._spaces is None else self._spaces.get(namespace),
             endpoints=endpoints,
+            hearings={entry["metadata"]["name"]: self._reports.of(object_key(entry)) for entry in endpoints},
             daemon_set=next(iter(self._daemon_sets.select(namespace=namespace, labels=own)), None),
             service=next(iter(self._services.select(namespace=namespace, labels=own)), None),
             server_version=self._server_version,
@@ -162,12 +167,32 @@ class Informers:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
                 await asyncio.sleep(1.0)
 
-    def _cache(self, api_version: str, plural: str, *, selector: str = "", everywhere: bool = False) -> ObjectCache:
+    def _endpoint_changed(self, change: Change) -> None:
+        self._reports.note(change)
+        self._on_change(change)
+
+    def _cache(
+        self,
+        api_version: str,
+        plural: str,
+        *,
+        selector: str = "",
+        everywhere: bool = False,
+        on_change: Callable[[Change], None] | None = None,
+        transform: Callable[[Object], Object] | None = None,
+    ) -> ObjectCache:
         """A cache, and one informer for it in each namespace, or of what belongs to none."""
-        cache = ObjectCache(self._on_change)
+        cache = ObjectCache(on_change or self._on_change, transform=transform)
         namespaces = ("",) if everywhere or not self._namespaces else self._namespaces
         self._informers += [
             Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
             for namespace in namespaces
         ]
         return cache
+
+
+def _with_written_time(endpoint: Object) -> Object:
+    """Cache transform of a ModelEndpoint: keeps of its managedFields when the status was written."""
+    written = written_time(endpoint)
+    kept = strip_unread_fields(endpoint)
+    return kept if written is None else {**kept, WRITTEN_FIELD: written}

@@ -24,6 +24,7 @@ from edgefolio.specification.base import resource_name
 from edgefolio.specification.conditions import RevisionNumber, Sha256
 from edgefolio.specification.portfolio_status import VariantStatus
 from edgefolio.untrusted.text import printable
+from edgefolio.uris import redacted
 
 #: Kubernetes truncates termination messages here.
 LARGEST_MESSAGE_BYTES = 4096
@@ -138,7 +139,7 @@ def report_of_message(text: str) -> PublishedReport | FailureReport | None:
             return FailureReport.model_validate(document)
         rows = [dict(zip(_ROW, row, strict=True)) for row in document["variants"]]
         return PublishedReport.model_validate({**document, "variants": rows})
-    except (ValueError, TypeError, KeyError, ValidationError):
+    except (ValueError, TypeError, LookupError, RecursionError, ValidationError):
         return None
 
 
@@ -151,7 +152,7 @@ def write_termination_message(report: PublishedReport | FailureReport) -> None:
 
 
 def _cut(text: str, limit: int) -> str:
-    """``text`` cut to ``limit`` bytes, without control characters: each would take six in JSON."""
-    clean = printable(text)
+    """``text`` cut to ``limit`` bytes, without credentials and control characters: each would take six in JSON."""
+    clean = printable(redacted(text[: 8 * limit]))
     raw = clean.encode()
     return clean if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "…"

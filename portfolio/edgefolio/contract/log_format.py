@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from edgefolio.uris import redacted_document
+
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -18,7 +20,8 @@ def log_line(fields: Mapping[str, Any], *, seconds: float | None = None) -> str:
     """The line of ``fields``, logged at ``seconds`` since the epoch, by default now."""
     at = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
     written = at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-    return printable_json({"time": written, **fields}, default=str)
+    # Messages of libraries quote the URLs they asked for, signatures included.
+    return printable_json({"time": written, **redacted_document(dict(fields))}, default=str)
 
 
 def printable_json(document: Any, **options: Any) -> str:

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from edgefolio.specification.resource import PortfolioSpecification
+from edgefolio.uris import redacted_document
 
 _MADE_FROM = {"source", "data", "methods", "selection", "profiling", "seed"}
 
@@ -25,9 +26,13 @@ def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
 
 
 def making_specification(spec: PortfolioSpecification) -> dict[str, Any]:
-    """The making as a manifest records it, defaults included, so that any version can repeat it."""
-    document: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_none=True)
-    return document
+    """The making as a manifest records it, defaults included, so that any version can repeat it.
+
+    Without the credentials that URIs of objects from before their check may hold.
+    """
+    document = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_none=True)
+    found: dict[str, Any] = redacted_document(document)
+    return found
 
 
 def specification_sha256(document: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from edgefolio.errors import UserError
 if TYPE_CHECKING:
     from edgefolio_pruner.shrinking import Shrunk
 
+#: As a manifest may record them.
+_MOST_AXES, _LARGEST_SIZE = 8, 2**24
+
 
 def shrink(
     weights: str = typer.Option(..., help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."),
@@ -26,9 +30,13 @@ def shrink(
     factory: str | None = typer.Option(None, help="MODULE:CALLABLE that returns the torch module, in place of a name."),
     option: list[str] = typer.Option([], help="NAME=VALUE for the architecture, such as num_classes=10; repeatable."),
     dynamic_size: bool = typer.Option(False, help="Let the file take any height and width."),
-    samples: int = typer.Option(8, min=2, help="Random inputs on which the file is compared with the model."),
-    latency_samples: int = typer.Option(30, min=0, help="Runs of each model for the latency; 0 measures none."),
-    threads: int = typer.Option(1, min=1, help="Threads for the latency."),
+    samples: int = typer.Option(
+        8, min=2, max=65536, help="Random inputs on which the file is compared with the model."
+    ),
+    latency_samples: int = typer.Option(
+        30, min=0, max=65536, help="Runs of each model for the latency; 0 measures none."
+    ),
+    threads: int = typer.Option(1, min=1, max=256, help="Threads for the latency."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
 ) -> None:
     """Make a sparse model small: remove every channel that provably does not matter, and write ONNX.
@@ -49,10 +57,12 @@ def shrink(
     if output.is_dir():
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
     from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.available_memory import require_memory
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
     from edgefolio_pruner.shrinking import shrink_model
 
+    require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=input_shape)
     named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
     described = parse_architecture(named, option, field=field)
     module = build_architecture(described, field=field)
@@ -79,9 +89,9 @@ def _parse_shape(text: str) -> tuple[int, ...]:
         shape = tuple(int(size) for size in text.split(","))
     except ValueError:
         shape = ()
-    if not shape or any(size < 1 for size in shape):
+    if not 0 < len(shape) <= _MOST_AXES or any(not 0 < size <= _LARGEST_SIZE for size in shape):
         raise UserError(
-            "this is no shape: positive whole numbers, separated by commas.",
+            f"this is no shape: at most {_MOST_AXES} whole numbers from 1 to {_LARGEST_SIZE}, separated by commas.",
             field="--input-shape",
             value=text,
             remedy="Write for example 3,224,224.",

@@ -51,6 +51,8 @@ _SETTINGS = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
+    # Names are no formulas: "$" in one would be an error, or a long computation.
+    "text.parse_math": False,
 }
 
 

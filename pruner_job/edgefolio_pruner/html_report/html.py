@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from edgefolio.files import write_durably
 from edgefolio.manifest import Manifest, sha256_of
+from edgefolio.uris import redacted
 from edgefolio_pruner.html_report import view
 from edgefolio_pruner.html_report.drawing import colour_of
 from edgefolio_pruner.html_report.pareto import draw_pareto
@@ -50,6 +51,7 @@ def render_report(manifest: Manifest, *, timeline: RunTimeline | None = None) ->
         layer_variants=layer_variants,
         layers=layers,
         colour_of=colour_of,
+        training_uri=redacted(manifest.data.training_uri),
         specification=view.specification_text(manifest),
         # The figures are drawn here; their texts were escaped when they were drawn.
         pareto=Markup(draw_pareto(manifest)),

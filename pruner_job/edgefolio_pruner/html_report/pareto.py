@@ -9,10 +9,13 @@ from typing import Any
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edgefolio.manifest import Manifest, Variant
+from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.html_report.drawing import ALERT, INK, MUTED, colour_of, figure, quiet_axes, to_svg
 
 #: Height of a line of text, in points.
 _LABEL_HEIGHT = 13.0
+#: Of a candidate; a longer one leaves no room for the plot.
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _draw_rejected(axes: Any, manifest: Manifest) -> None:
     for name, milliseconds, percent in _measured_rejected(manifest):
         axes.scatter(milliseconds, percent, marker="x", s=36, color=ALERT, linewidth=1.4)
         axes.annotate(
-            name,
+            shortened(name, _LONGEST_NAME),
             (milliseconds, percent),
             xytext=(6, 3),
             textcoords="offset points",

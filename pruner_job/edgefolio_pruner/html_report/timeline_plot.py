@@ -8,11 +8,14 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.html_report.drawing import ALERT, GRID, INK, MUTED, SHADE, colour_of, figure, quiet_axes, to_svg
 from edgefolio_pruner.html_report.timeline import TimelineLoad
 
 #: About how many letters of phase names fit across the figure.
 _LETTERS_ACROSS = 120
+#: Of a phase; a longer one leaves no room for the plot.
+_LONGEST_NAME = 40
 
 
 def draw_load(load: TimelineLoad, *, variants: Sequence[str], name: str, tall: bool) -> str:
@@ -74,8 +77,9 @@ def _draw_latencies(axes: Any, load: TimelineLoad, *, axes_points: float) -> Non
         assert phase is not None
         if phase.start > 0:
             axes.axvline(phase.start, color=GRID, linewidth=1)
+        name = shortened(phase.name, _LONGEST_NAME)
         axes.annotate(
-            phase.name,
+            name,
             (phase.start, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(3, 4 + 11 * row),
@@ -86,7 +90,7 @@ def _draw_latencies(axes: Any, load: TimelineLoad, *, axes_points: float) -> Non
         )
         # A name that would run into the next one lifts that one a row.
         room = 0 if following is None else (following.start - phase.start) / load.seconds * _LETTERS_ACROSS
-        row = (row + 1) % 3 if following is not None and len(phase.name) > room else 0
+        row = (row + 1) % 3 if following is not None and len(name) > room else 0
     # Above the frame and the phases' names: nothing that is drawn can lie under it.
     axes.legend(
         loc="lower right",

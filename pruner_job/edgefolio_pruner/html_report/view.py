@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from edgefolio.manifest import Manifest, Variant
+from edgefolio.uris import redacted_document
 from edgefolio_pruner.html_report.drawing import colour_of
 
 DASH = "\N{EN DASH}"
@@ -204,7 +205,8 @@ def headline(manifest: Manifest) -> list[tuple[str, str]]:
 
 def specification_text(manifest: Manifest) -> str:
     """The specification that made the portfolio, as YAML."""
-    text: str = yaml.safe_dump({"spec": manifest.specification}, sort_keys=False, width=100)
+    specification = redacted_document(manifest.specification)
+    text: str = yaml.safe_dump({"spec": specification}, sort_keys=False, width=100)
     return text
 
 
