@@ -1,7 +1,8 @@
 """Repository check: ``python -m edgefolio_edge.check REPOSITORY MODEL``.
 
 Run as a Job for a ModelPortfolio without a source, which serves what others publish. Pointer and manifest are
-verified, and every variant must have a file; the files themselves are verified by the agents, which fetch them. The
+verified, and every variant must have a file that a runtime may open (:mod:`edgefolio.onnx_safety`; weights are skipped
+over, not read). The files' digests are verified by the agents, which fetch them. The
 result goes into the container's termination message; the operator pins its digest in the portfolio's status. Exit
 codes: 0 found; 1 not.
 """
@@ -14,8 +15,10 @@ import sys
 from edgefolio.contract.job_report import FailureReport, PublishedReport, write_termination_message
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError, UserError
 from edgefolio.manifest import Manifest
+from edgefolio.onnx_safety import check_onnx
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.signature import VerificationKey, parsed_key
+from edgefolio.repository.skipping import SkippingStream
 
 _FIELD = "spec.repository.uri"
 #: How many of the newest revisions are searched for a digest.
@@ -46,7 +49,14 @@ def look(
         return FailureReport.of(error).model_copy(update={"kind": "Refused"})
     except Exception as error:
         return FailureReport.of(error)
-    return PublishedReport.of(manifest, digest=digest)
+    try:
+        return PublishedReport.of(manifest, digest=digest)
+    except Exception as error:  # figures that no status holds
+        broken = IntegrityError(
+            f"its figures cannot be reported: {type(error).__name__}.",
+            location=repository.location(layout.manifest_path(model, number)),
+        )
+        return FailureReport.of(broken).model_copy(update={"kind": "Refused"})
 
 
 def _found(repository: Repository, model: str, revision: int | None, digest: str | None) -> tuple[int, str] | str:
@@ -70,11 +80,12 @@ def _found(repository: Repository, model: str, revision: int | None, digest: str
 
 
 def _require_files(repository: Repository, manifest: Manifest) -> None:
-    """Raise :class:`IntegrityError` if a variant has no file: an incomplete revision does not count."""
+    """Raise :class:`IntegrityError` if a variant has no file, or one that no runtime may open."""
     for variant in manifest.variants:
         path = layout.variant_path(manifest.model, variant.file)
         try:
-            repository.storage.open_at(path).close()
+            with SkippingStream(repository.storage, path) as stream:
+                check_onnx(stream, size=variant.size_bytes, location=repository.location(path))
         except FileNotFoundError as error:
             raise IntegrityError("the file is missing.", location=repository.location(path)) from error
 

@@ -16,6 +16,7 @@ NOTHING_PUBLISHED = "NothingPublished"
 REFUSED = "Refused"
 UNREACHABLE = "Unreachable"
 INSUFFICIENT_STORAGE = "InsufficientStorage"
+REVISION_WENT_BACK = "RevisionWentBack"
 
 # ObjectivesMet
 MET = "Met"

@@ -111,6 +111,16 @@ def unwritable(error: OSError, *, path: Path, field: str) -> UserError:
     )
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error``, or what it was raised from, is a full disk of this machine."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 @contextlib.contextmanager
 def _new_file(path: Path, *, field: str) -> Iterator[tuple[BinaryIO, Path]]:
     make_folder(path.parent, field=field)

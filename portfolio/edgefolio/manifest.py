@@ -10,21 +10,57 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from edgefolio.bounded import (
+    LARGEST_COUNT,
+    BatchSize,
+    Count,
+    Document,
+    FreeText,
+    Line,
+    Magnitude,
+    Milliseconds,
+    Percent,
+    Positive,
+    parse_json,
+)
 from edgefolio.errors import IntegrityError
 
 SCHEMA_VERSION = "edgefolio.dev/manifest/v1"
 
 #: Triton version of a variant = revision * VERSIONS_PER_REVISION + rank, so that ranks of revisions never meet.
 VERSIONS_PER_REVISION = 100
+#: Numbers of revisions end here; versions made of them stay within 32 bits.
+LARGEST_REVISION = 2**24
+#: A probe repeated to the users' batch is computed at each load: 1 GiB of float32.
+_LARGEST_BATCH_VALUES = 2**28
+_LARGEST_SIZE = 2**24
+#: The largest number of each type of floats.
+_FLOATS = {
+    "FP16": 65504.0,
+    "BF16": 3.3895313892515355e38,
+    "FP32": 3.4028234663852886e38,
+    "FP64": 1.7976931348623157e308,
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "BOOL": (0, 1),
+    **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+    **{name: (-largest, largest) for name, largest in _FLOATS.items()},
+}
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: One path segment; never a way out of its folder.
 Segment = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", max_length=63)]
+RevisionNumber = Annotated[int, Field(ge=1, le=LARGEST_REVISION)]
+TensorName = Annotated[Line, Field(min_length=1, max_length=253)]
+Factor = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
 class Record(BaseModel):
@@ -38,9 +74,15 @@ class Record(BaseModel):
 class TensorSignature(Record):
     """Name, element type (KServe v2 names: FP32, INT64, ...) and shape without the batch axis; -1 is dynamic."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: TensorName
     datatype: Annotated[str, Field(pattern=r"^(BOOL|U?INT(8|16|32|64)|FP(16|32|64)|BF16)$")]
-    shape: Annotated[tuple[Annotated[int, Field(ge=-1)], ...], Field(max_length=8)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=_LARGEST_SIZE)], ...], Field(max_length=8)]
+
+    @model_validator(mode="after")
+    def _is_of_a_size(self) -> TensorSignature:
+        if math.prod(abs(size) for size in self.shape) > _LARGEST_BATCH_VALUES:
+            raise ValueError(f"tensor {self.name}: a sample has more than {_LARGEST_BATCH_VALUES} values")
+        return self
 
 
 class Signature(Record):
@@ -48,25 +90,25 @@ class Signature(Record):
 
     inputs: Annotated[tuple[TensorSignature, ...], Field(min_length=1, max_length=16)]
     outputs: Annotated[tuple[TensorSignature, ...], Field(min_length=1, max_length=16)]
-    max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 1024
+    max_batch_size: BatchSize = 1024
 
 
 class Preprocessing(Record):
     """What was done to raw samples before the model: value * scale, then (value - mean) / std per channel."""
 
-    scale: float = 1.0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    scale: Factor = 1.0
+    mean: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
+    std: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
     layout: Literal["NCHW"] = "NCHW"
 
 
 class Accuracy(Record):
     """Top-1 accuracy in percent with its 95 % interval (Wilson) and the number of samples."""
 
-    percent: Annotated[float, Field(ge=0, le=100)]
-    low_percent: Annotated[float, Field(ge=0, le=100)]
-    high_percent: Annotated[float, Field(ge=0, le=100)]
-    samples: Annotated[int, Field(ge=1)]
+    percent: Percent
+    low_percent: Percent
+    high_percent: Percent
+    samples: Positive
 
     @classmethod
     def from_counts(cls, *, correct: int, samples: int) -> Accuracy:
@@ -86,41 +128,41 @@ class Accuracy(Record):
 class ParityProof(Record):
     """How the published ONNX compares with the torch model it came from, on validation samples."""
 
-    max_absolute_difference: Annotated[float, Field(ge=0)]
-    max_absolute_logit: Annotated[float, Field(ge=0)]
-    top1_agreement_percent: Annotated[float, Field(ge=0, le=100)]
-    samples: Annotated[int, Field(ge=1)]
+    max_absolute_difference: Magnitude
+    max_absolute_logit: Magnitude
+    top1_agreement_percent: Percent
+    samples: Positive
 
 
 class ExactnessProof(Record):
     """How the spatially pruned model compares with its sparse parent: float64 (relative) and fp32 (absolute)."""
 
-    float64_relative_difference: Annotated[float, Field(ge=0)]
-    float32_absolute_difference: Annotated[float, Field(ge=0)]
-    float32_bound: Annotated[float, Field(ge=0)]
+    float64_relative_difference: Magnitude
+    float32_absolute_difference: Magnitude
+    float32_bound: Magnitude
 
 
 class LatencyProfile(Record):
     """Latency of one batch in milliseconds; p99 only from at least 1,000 samples."""
 
-    batch_size: Annotated[int, Field(ge=1)]
-    mean_milliseconds: Annotated[float, Field(gt=0)]
-    p50_milliseconds: Annotated[float, Field(gt=0)]
-    p95_milliseconds: Annotated[float, Field(gt=0)]
-    p99_milliseconds: Annotated[float, Field(gt=0)] | None = None
-    samples: Annotated[int, Field(ge=1)]
+    batch_size: BatchSize
+    mean_milliseconds: Milliseconds
+    p50_milliseconds: Milliseconds
+    p95_milliseconds: Milliseconds
+    p99_milliseconds: Milliseconds | None = None
+    samples: Positive
 
 
 class Environment(Record):
     """Where a profile was taken; profiles of different environments are not compared."""
 
-    cpu_model: str
-    instruction_sets: tuple[str, ...] = ()
-    logical_cpus: int
-    cpu_quota: float | None = None
-    threads: Annotated[int, Field(ge=1)]
-    onnxruntime_version: str
-    platform: str
+    cpu_model: Line
+    instruction_sets: Annotated[tuple[Line, ...], Field(max_length=256)] = ()
+    logical_cpus: Count
+    cpu_quota: Magnitude | None = None
+    threads: Positive
+    onnxruntime_version: Line
+    platform: Line
 
 
 class Profile(Record):
@@ -128,9 +170,9 @@ class Profile(Record):
 
     environment: Environment
     latencies: Annotated[tuple[LatencyProfile, ...], Field(min_length=1, max_length=8)]
-    load_milliseconds: Annotated[float, Field(gt=0)]
-    memory_peak_bytes: Annotated[int, Field(ge=0)]
-    memory_steady_bytes: Annotated[int, Field(ge=0)]
+    load_milliseconds: Milliseconds
+    memory_peak_bytes: Count
+    memory_steady_bytes: Count
 
     def latency(self, batch_size: int) -> LatencyProfile | None:
         """The profile at this batch size, if it was measured."""
@@ -140,9 +182,9 @@ class Profile(Record):
 class Tensor(Record):
     """A small tensor in full: shape (with the batch axis) and values in row-major order."""
 
-    name: str
-    shape: tuple[int, ...]
-    values: tuple[float, ...]
+    name: TensorName
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=_LARGEST_SIZE)], ...], Field(min_length=1, max_length=9)]
+    values: Annotated[tuple[float, ...], Field(max_length=2**22)]
 
     @model_validator(mode="after")
     def _values_fill_the_shape(self) -> Tensor:
@@ -157,17 +199,17 @@ class Probe(Record):
     the same file gives different bits on another CPU or optimization level.
     """
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    absolute_tolerance: Annotated[float, Field(gt=0)]
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=16)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=16)]
+    absolute_tolerance: Annotated[float, Field(gt=0, le=1e30)]
 
 
 class LayerKept(Record):
     """Channels of one layer before and after."""
 
-    name: str
-    before: int
-    after: int
+    name: Line
+    before: Count
+    after: Count
 
 
 class Variant(Record):
@@ -177,19 +219,19 @@ class Variant(Record):
     rank: Annotated[int, Field(ge=1, lt=VERSIONS_PER_REVISION)]
     file: Annotated[str, Field(pattern=r"^[0-9]{1,12}/model\.onnx$")]
     sha256: Digest
-    size_bytes: Annotated[int, Field(ge=1)]
-    parent: str | None
-    method: Annotated[str, Field(min_length=1, max_length=253)]
-    settings: dict[str, Any] = {}
-    opset: int
-    ir_version: int
-    parameters: Annotated[int, Field(ge=0)]
-    macs: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    parent: Line | None
+    method: Annotated[Line, Field(min_length=1, max_length=253)]
+    settings: Document = {}
+    opset: Count
+    ir_version: Count
+    parameters: Count
+    macs: Count
     validation_accuracy: Accuracy
     test_accuracy: Accuracy
     parity: ParityProof
     exactness: ExactnessProof | None
-    layers: tuple[LayerKept, ...] = ()
+    layers: Annotated[tuple[LayerKept, ...], Field(max_length=10_000)] = ()
     profiles: Annotated[tuple[Profile, ...], Field(min_length=1, max_length=32)]
     probe: Probe
 
@@ -197,23 +239,23 @@ class Variant(Record):
 class RejectedCandidate(Record):
     """A candidate that did not become a variant, and why."""
 
-    name: str
-    reason: Annotated[str, Field(max_length=500)]
-    validation_accuracy_percent: float | None = None
-    p50_milliseconds: float | None = None
-    p95_milliseconds: float | None = None
+    name: Line
+    reason: Annotated[FreeText, Field(max_length=500)]
+    validation_accuracy_percent: Percent | None = None
+    p50_milliseconds: Milliseconds | None = None
+    p95_milliseconds: Milliseconds | None = None
 
 
 class DataDigests(Record):
     """What the model was made from: URIs and digests of the three disjoint parts, with their sizes."""
 
-    training_uri: str
+    training_uri: FreeText
     training_sha256: Digest
     validation_sha256: Digest
     test_sha256: Digest
-    training_samples: int
-    validation_samples: int
-    test_samples: int
+    training_samples: Count
+    validation_samples: Count
+    test_samples: Count
 
 
 class Manifest(Record):
@@ -221,24 +263,24 @@ class Manifest(Record):
 
     schema_version: Literal["edgefolio.dev/manifest/v1"] = "edgefolio.dev/manifest/v1"
     model: Segment
-    revision: Annotated[int, Field(ge=1, le=2**24)]
-    created: str
-    edgefolio_version: str
-    specification: dict[str, Any]
+    revision: RevisionNumber
+    created: Line
+    edgefolio_version: Line
+    specification: Document
     specification_sha256: Digest
-    seed: int
-    source: str
+    seed: Annotated[int, Field(ge=-LARGEST_COUNT, le=LARGEST_COUNT)]
+    source: FreeText
     source_sha256: Digest | None = None
     data: DataDigests
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[FreeText, ...], Field(max_length=100_000)]
     preprocessing: Preprocessing
     signature: Signature
-    software: dict[str, str]
-    request_batch_size: Annotated[int, Field(ge=1)]
+    software: Annotated[dict[Line, Line], Field(max_length=256)]
+    request_batch_size: BatchSize
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=16)]
-    rejected: tuple[RejectedCandidate, ...] = ()
+    rejected: Annotated[tuple[RejectedCandidate, ...], Field(max_length=1000)] = ()
     accuracy_floor_met: bool = True
-    reproduce: str = ""
+    reproduce: FreeText = ""
 
     @model_validator(mode="after")
     def _variants_are_ordered(self) -> Manifest:
@@ -249,6 +291,28 @@ class Manifest(Record):
         for variant in self.variants:
             if variant.file != f"{self.version_of(variant)}/model.onnx":
                 raise ValueError(f"variant {variant.name}: file must be {self.version_of(variant)}/model.onnx")
+        return self
+
+    @model_validator(mode="after")
+    def _probes_fit_their_types(self) -> Manifest:
+        types = {tensor.name: tensor.datatype for tensor in (*self.signature.inputs, *self.signature.outputs)}
+        for variant in self.variants:
+            for tensor in (*variant.probe.inputs, *variant.probe.outputs):
+                if not _fits(tensor.values, types.get(tensor.name, "FP32")):
+                    raise ValueError(f"variant {variant.name}: the probe's values of {tensor.name} are not of its type")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_are_of_a_size(self) -> Manifest:
+        batch = self.request_batch_size
+        for variant in self.variants:
+            values = sum(math.prod(tensor.shape[1:]) for tensor in variant.probe.inputs)
+            if batch * values > _LARGEST_BATCH_VALUES:
+                raise ValueError(f"variant {variant.name}: a batch has more than {_LARGEST_BATCH_VALUES} values")
+            for entry in variant.profiles[0].latencies:
+                # Scaled to the users' batch it must still be a number that a status holds.
+                if max(entry.mean_milliseconds, entry.p95_milliseconds) * batch / entry.batch_size >= 1e9:
+                    raise ValueError(f"variant {variant.name}: a batch takes longer than a number here holds")
         return self
 
     def version_of(self, variant: Variant) -> int:
@@ -270,25 +334,41 @@ class Manifest(Record):
     @classmethod
     def from_bytes(cls, raw: bytes, *, location: str) -> Manifest:
         """Parse what :meth:`to_bytes` wrote; ``location`` stands in errors. Raises :class:`IntegrityError`."""
-        try:
-            document = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise IntegrityError("the manifest is not JSON.", location=location) from error
+        document = parse_json(raw, what="manifest", location=location)
         found = document.get("schemaVersion") if isinstance(document, dict) else None
         if found != SCHEMA_VERSION:
             raise IntegrityError(
-                f"the manifest has schema version {found!r}, this edgefolio reads {SCHEMA_VERSION!r}.",
+                f"the manifest has schema version {str(found)[:80]!r}, this edgefolio reads {SCHEMA_VERSION!r}.",
                 location=location,
                 remedy="Read it with the edgefolio that wrote it, or publish the revision again.",
             )
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "manifest"
-            raise IntegrityError(
-                f"the manifest breaks its schema at {where}: {first['msg']}.", location=location
-            ) from error
+            raise _broken("manifest", error, location=location) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedManifest:
+    """A manifest with its bytes as they were published: others' are not canonical, and only these have the digest."""
+
+    manifest: Manifest
+    raw: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the bytes."""
+        return sha256_of(self.raw)
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> PublishedManifest:
+        """``manifest`` as :meth:`Manifest.to_bytes` writes it."""
+        return cls(manifest=manifest, raw=manifest.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, *, location: str) -> PublishedManifest:
+        """Parse ``raw``. Raises :class:`IntegrityError`."""
+        return cls(manifest=Manifest.from_bytes(raw, location=location), raw=raw)
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -305,10 +385,33 @@ class CurrentPointer(Record):
 
     schema_version: Literal["edgefolio.dev/pointer/v1"] = "edgefolio.dev/pointer/v1"
     model: Segment
-    revision: Annotated[int, Field(ge=1)]
+    revision: RevisionNumber
     manifest_sha256: Digest
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, *, location: str) -> CurrentPointer:
+        """Parse a pointer. Raises :class:`IntegrityError`."""
+        document = parse_json(raw, what="pointer", location=location)
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise _broken("pointer", error, location=location) from error
 
 
 def sha256_of(raw: bytes) -> str:
     """Hexadecimal sha256 of ``raw``."""
     return hashlib.sha256(raw).hexdigest()
+
+
+def _fits(values: tuple[float, ...], datatype: str) -> bool:
+    """Whether numbers can be of this element type: cast as they are, others would turn into something else."""
+    lowest, highest = _RANGES[datatype]
+    return all(lowest <= value <= highest for value in values) and (
+        datatype in _FLOATS or all(value == int(value) for value in values)
+    )
+
+
+def _broken(what: str, error: ValidationError, *, location: str) -> IntegrityError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:200] or what
+    return IntegrityError(f"the {what} breaks its schema at {where}: {first['msg'][:300]}.", location=location)

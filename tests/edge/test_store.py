@@ -11,7 +11,7 @@ import pytest
 from triton_portfolios import MODEL, publish, revealing_model
 
 from edgefolio.errors import IntegrityError, UserError
-from edgefolio.manifest import Manifest
+from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore, by_size, variant_named
 from edgefolio_edge.models.synchronizer import Synchronizer
@@ -115,7 +115,7 @@ def test_a_corrupt_new_revision_is_refused_and_a_good_one_taken(
     assert store.version_directory(102).is_dir()
     assert store.keep_only({3}, served_versions=[301]) == (102,)
     assert store.manifest_of_version(101) is None
-    assert store.last_good() == third
+    assert store.last_good() == PublishedManifest.of(third)
 
 
 def test_a_corrupt_variant_of_the_first_revision_stays_out_and_the_others_serve(
@@ -143,7 +143,13 @@ def test_a_damaged_kept_manifest_is_not_believed(tmp_path: Path, repository: Pat
     _follow(store, repository).step()
     path = tmp_path / "state" / "revisions" / MODEL / "1.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
-    assert store.last_good() is None
+    with pytest.raises(IntegrityError, match=r"missing or damaged"):
+        store.last_good()
+    # An agent starts all the same, says why, and fetches it again.
+    again = _follow(ModelStore(tmp_path / "state", model=MODEL), repository)
+    assert again.synced.manifest is None
+    assert again.synced.refusal is not None
+    assert again.step().manifest == manifest
 
 
 def test_an_unknown_variant_names_the_known_ones(manifest: Manifest) -> None:

@@ -19,7 +19,25 @@ def draft_of(contents: dict[str, bytes], *, model: str = "digits") -> Manifest:
 
 def contents_of(text: str, *, size: int = 3000) -> dict[str, bytes]:
     """Bytes of two variants, by name, that depend on ``text``."""
-    return {name: hashlib.sha256(f"{text} {name}".encode()).digest() * (size // 32 + 1) for name in ("small", "large")}
+    return {
+        name: as_model(hashlib.sha256(f"{text} {name}".encode()).digest() * (size // 32 + 1))
+        for name in ("small", "large")
+    }
+
+
+def as_model(weights: bytes) -> bytes:
+    """The least ONNX model, in the wire format: IR version 8, a graph of one tensor, operator set 17."""
+    tensor = b"\x42\x01w\x4a" + _varint(len(weights)) + weights
+    graph = b"\x2a" + _varint(len(tensor)) + tensor
+    return b"\x08\x08\x3a" + _varint(len(graph)) + graph + b"\x42\x02\x10\x11"
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def publish_draft(uri: str, folder: Path, text: str = "one", *, model: str = "digits") -> Manifest:

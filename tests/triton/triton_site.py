@@ -8,7 +8,7 @@ from pathlib import Path
 
 from triton_portfolios import MODEL
 
-from edgefolio.manifest import Manifest
+from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.client import TritonControl
@@ -42,7 +42,7 @@ def open_site(directory: Path, manifest: Manifest, repository: Path) -> Iterator
     store = ModelStore(directory / "state", model=MODEL)
     for variant in manifest.variants:
         store.fetch(Repository.open(str(repository)), manifest, variant)
-    store.keep_manifest(manifest, complete=True)
+    store.keep_manifest(PublishedManifest.of(manifest), complete=True)
     server = TritonServer.start(ServerSettings(model_repository=store.model_repository, ports=FREE_PORTS))
     control = server.control()
     try:

@@ -16,6 +16,7 @@ from edgefolio.specification import ModelPortfolio, Switching
 from edgefolio.specification.base import ByteQuantity, DecimalString, bytes_of, resource_name
 from edgefolio.specification.loading import ignored_on_one_machine, parse_portfolio
 from edgefolio.specification.validation_errors import bytes_option
+from edgefolio.untrusted.text import shown
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 URIS = st.sampled_from(["./portfolios", "/srv/portfolios", "s3://bucket/prefix", "builtin:digits", "data.npz"])
@@ -193,5 +194,5 @@ def test_what_is_no_decimal_is_refused(value: object) -> None:
 def test_an_option_that_is_no_amount_of_memory_is_named(text: str, least: int) -> None:
     with pytest.raises(UserError, match="not an amount of memory") as caught:
         bytes_option(text, field="--memory", least=least)
-    assert (caught.value.field, caught.value.value) == ("--memory", text.replace("\n", r"\n"))
+    assert (caught.value.field, caught.value.value) == ("--memory", shown(text))
     assert bytes_option("1.5Ki", field="--memory", least=1536) == 1536

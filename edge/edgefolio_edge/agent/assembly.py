@@ -40,6 +40,7 @@ class RunOptions:
     record: Path | None
     dry_run: bool
     as_json: bool
+    allow_rollback: bool = False
 
 
 def run_agent(options: RunOptions) -> None:
@@ -76,7 +77,7 @@ def run_agent(options: RunOptions) -> None:
             threads=specification.serving.threads,
             model_repository=options.triton.model_repository,
         )
-        synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned)
+        synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned, may_go_back=options.allow_rollback)
         if synchronizer.synced.manifest is None:
             # Nothing is on disk yet: an unreadable repository is an error now, later it is a condition.
             repository = open_repository()

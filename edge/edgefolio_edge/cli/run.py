@@ -38,6 +38,9 @@ def run(
     record: Annotated[
         Path | None, typer.Option(help="Write a trace for `edgefolio replay`.", show_default=False)
     ] = None,
+    allow_rollback: Annotated[
+        bool, typer.Option("--allow-rollback", help="Follow the repository back to an older revision, too.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -71,5 +74,6 @@ def run(
             record=record,
             dry_run=dry_run,
             as_json=as_json,
+            allow_rollback=allow_rollback,
         )
     )

@@ -1,4 +1,4 @@
-"""Model store: Triton's model repository on local disk, filled with verified bytes only.
+"""Model store: Triton's model repository on local disk, filled with verified bytes of self-contained models only.
 
     <root>/models/<model>/config.pbtxt            generated from the manifest
     <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
@@ -21,10 +21,12 @@ from pathlib import Path
 
 from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 from edgefolio.files import fsync_folder, make_folder, write_durably, writing
-from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, Variant, sha256_of
-from edgefolio.repository import Repository
+from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, PublishedManifest, Variant
+from edgefolio.onnx_safety import check_onnx_file
+from edgefolio.repository import Repository, layout
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_edge.models.probe import backend_probe
+from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
 
 FIELD = "--state-dir"
@@ -77,7 +79,7 @@ class ModelStore:
         return self.version_directory(manifest.version_of(variant)) / "model.onnx"
 
     def has(self, manifest: Manifest, variant: Variant) -> bool:
-        """Whether the variant is on disk, with the manifest's digest and probe."""
+        """Whether the variant is on disk, with the manifest's digest and probe, and may be opened by a runtime."""
         path = self.path_of(manifest, variant)
         try:
             status = path.stat()
@@ -89,7 +91,10 @@ class ModelStore:
             if probe != backend_probe(manifest, variant):
                 return False
             digest = digest_of_file(path)
-        except OSError:
+            if digest == variant.sha256:
+                # An agent of an earlier version may have put it here.
+                check_onnx_file(path)
+        except (OSError, IntegrityError):
             return False
         self._verified[path] = StoredFile(sha256=digest, signature=signature)
         return digest == variant.sha256
@@ -119,7 +124,10 @@ class ModelStore:
         maximum_bytes_per_second: int | None = None,
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Fetch one variant, unless it is on disk. Raises as :meth:`Repository.fetch` does."""
+        """Fetch one variant, unless it is on disk. Raises as :meth:`Repository.fetch` does.
+
+        A file that no runtime may open (:mod:`edgefolio.onnx_safety`) is an :class:`IntegrityError`, too.
+        """
         if self.has(manifest, variant):
             return
         version = manifest.version_of(variant)
@@ -131,6 +139,12 @@ class ModelStore:
             maximum_bytes_per_second=maximum_bytes_per_second,
             may_go_on=may_go_on,
         )
+        location = repository.location(layout.variant_path(manifest.model, variant.file))
+        try:
+            check_onnx_file(incoming / "model.onnx", location=location)
+        except IntegrityError:
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise
         write_durably(incoming / "probe.json", backend_probe(manifest, variant), field=FIELD)
         place = self.version_directory(version)
         with writing(place, field=FIELD):
@@ -158,44 +172,59 @@ class ModelStore:
                 return
         write_durably(path, as_text(configuration).encode(), field=FIELD)
 
-    def keep_manifest(self, manifest: Manifest, *, complete: bool) -> None:
+    def keep_manifest(self, published: PublishedManifest, *, complete: bool) -> None:
         """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
-        raw = manifest.to_bytes()
+        manifest = published.manifest
         path = self._manifest_path(manifest.revision)
-        if not path.is_file() or path.read_bytes() != raw:
-            write_durably(path, raw, field=FIELD)
+        if not path.is_file() or path.read_bytes() != published.raw:
+            write_durably(path, published.raw, field=FIELD)
         if complete:
-            pointer = CurrentPointer(
-                model=manifest.model, revision=manifest.revision, manifest_sha256=sha256_of(manifest.to_bytes())
-            )
+            pointer = CurrentPointer(model=manifest.model, revision=manifest.revision, manifest_sha256=published.sha256)
             write_durably(self._good_path, pointer.model_dump_json(by_alias=True).encode(), field=FIELD)
 
-    def last_good(self) -> Manifest | None:
-        """The manifest of the last complete revision, if its digest is right."""
+    def last_good(self) -> PublishedManifest | None:
+        """The manifest of the last complete revision; ``None`` if there is none.
+
+        Raises :class:`IntegrityError` if what is on disk is damaged, or nothing that could be served from.
+        """
         try:
-            pointer = CurrentPointer.model_validate_json(self._good_path.read_bytes())
-            raw = self._manifest_path(pointer.revision).read_bytes()
-            if sha256_of(raw) != pointer.manifest_sha256 or pointer.model != self.model:
-                return None
-            return Manifest.from_bytes(raw, location=str(self._manifest_path(pointer.revision)))
-        except (OSError, ValueError, EdgefolioError):
+            pointer = CurrentPointer.from_bytes(self._good_path.read_bytes(), location=str(self._good_path))
+        except OSError:
             return None
+        location, kept = str(self._manifest_path(pointer.revision)), self._kept(pointer.revision)
+        if kept is None or kept.sha256 != pointer.manifest_sha256 or kept.manifest.model != self.model:
+            raise IntegrityError(
+                "the manifest of the last good revision is missing or damaged.",
+                location=location,
+                remedy="It is fetched again while the repository can be reached.",
+            )
+        require_usable(kept.manifest, location=location)
+        return kept
+
+    def forget_last_good(self) -> None:
+        """Let no revision be the last good one."""
+        self._good_path.unlink(missing_ok=True)
 
     def manifest_of_version(self, version: int) -> Manifest | None:
         """The kept manifest of the revision of ``version``, if present and intact."""
-        path = self._manifest_path(version // VERSIONS_PER_REVISION)
-        try:
-            manifest = Manifest.from_bytes(path.read_bytes(), location=str(path))
-        except (OSError, EdgefolioError):
-            return None
-        return manifest if manifest.model == self.model else None
+        kept = self._kept(version // VERSIONS_PER_REVISION)
+        return kept.manifest if kept is not None and kept.manifest.model == self.model else None
 
-    def manifest_kept(self, revision: int, *, digest: str) -> Manifest | None:
-        """The kept manifest of ``revision``, if its bytes have this digest."""
+    def manifest_kept(self, revision: int, *, digest: str) -> PublishedManifest | None:
+        """The kept manifest of ``revision``, if its bytes have this digest and can be worked with."""
+        kept = self._kept(revision)
+        if kept is None or kept.sha256 != digest:
+            return None
+        try:
+            require_usable(kept.manifest, location=str(self._manifest_path(revision)))
+        except IntegrityError:
+            return None
+        return kept
+
+    def _kept(self, revision: int) -> PublishedManifest | None:
         path = self._manifest_path(revision)
         try:
-            raw = path.read_bytes()
-            return Manifest.from_bytes(raw, location=str(path)) if sha256_of(raw) == digest else None
+            return PublishedManifest.from_bytes(path.read_bytes(), location=str(path))
         except (OSError, EdgefolioError):
             return None
 
@@ -237,10 +266,16 @@ class ModelStore:
         for path in self._good_path.parent.glob("[0-9]*.json"):
             if path.stem.isdecimal() and int(path.stem) not in kept:
                 path.unlink(missing_ok=True)
-        self._forget_transfers(kept)
+        self.forget_transfers(kept)
         return tuple(removed)
 
-    def _forget_transfers(self, revisions: Collection[int]) -> None:
+    def free_bytes(self) -> int:
+        """Free space of the disk that holds the models."""
+        return shutil.disk_usage(
+            next(folder for folder in (self._incoming, *self._incoming.parents) if folder.exists())
+        ).free
+
+    def forget_transfers(self, revisions: Collection[int]) -> None:
         """Remove remains of interrupted transfers of other revisions, and half-removed versions."""
         for directory in (*self._incoming.glob(f"{self.model}/[0-9]*"), *self._incoming.glob("removed-*")):
             version = int(directory.name) if directory.name.isdecimal() else None

@@ -1,7 +1,6 @@
 """Audit of a repository: pointers, manifests, files, ONNX and probes.
 
-A file is given to the runtime only if its digest is right, ONNX's checker accepts it, and it refers to nothing outside
-itself.
+A file is given to the runtime only if its digest is right, :mod:`edgefolio.onnx_safety` and ONNX's checker accept it.
 """
 
 from __future__ import annotations
@@ -10,19 +9,20 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from edgefolio.errors import IntegrityError, UserError
-from edgefolio.manifest import Manifest, TensorSignature, Variant
+from edgefolio.manifest import CurrentPointer, Manifest, TensorSignature, Variant
+from edgefolio.onnx_safety import OnnxSummary, check_onnx_file
 from edgefolio.repository import Repository, layout
+from edgefolio.untrusted.text import printable
 from edgefolio_edge.models.probe import mismatch, probe_inputs
+from edgefolio_edge.models.rehearsal import require_usable
 
 #: Newest versions that deployed Tritons read.
 MAXIMUM_OPSET = 18
 MAXIMUM_IR_VERSION = 9
-_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _DATATYPES = {
     onnx.TensorProto.BOOL: "BOOL",
     onnx.TensorProto.INT8: "INT8",
@@ -46,6 +46,11 @@ class Finding:
 
     location: str
     problem: str
+
+    def __post_init__(self) -> None:
+        # Strangers' names and runtimes' messages about them are quoted here.
+        object.__setattr__(self, "location", printable(self.location))
+        object.__setattr__(self, "problem", printable(self.problem))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,60 +88,67 @@ def verify_repository(repository: Repository, *, model: str | None = None) -> Ve
 
     Raises :class:`UserError` if the repository cannot be read, or holds nothing (of this model).
     """
-    models = (layout.checked_model(model),) if model is not None else _models(repository)
+    if model is not None:
+        layout.checked_model(model)
     revisions: list[VerifiedRevision] = []
     findings: list[Finding] = []
-    for name in models:
-        pointer_location = repository.location(layout.pointer_path(name))
-        current: int | None = None
-        sha256: str | None = None
+    found = 0
+    for name in _names(repository) if model is None else (model,):
         numbers = repository.revisions(name)
-        try:
-            pointer = repository.current(name)
-        except IntegrityError as error:
-            findings.append(Finding(location=error.location, problem=error.problem))
-        else:
-            if pointer is None and not numbers:
-                raise UserError(
-                    f"nothing is published here for model {name!r}.",
-                    field="--model",
-                    value=name,
-                    remedy=f"Name one of: {', '.join(_models(repository)) or 'none'}.",
-                )
-            if pointer is None:
-                findings.append(
-                    Finding(location=pointer_location, problem="the pointer is missing: no revision is current.")
-                )
-            else:
-                current, sha256 = pointer.revision, pointer.manifest_sha256
-                if current not in numbers:
-                    findings.append(
-                        Finding(
-                            location=pointer_location, problem=f"it names revision {current}, which has no manifest."
-                        )
-                    )
+        pointer, problem = _pointer(repository, name, numbers)
+        if pointer is None and problem is None:
+            continue  # neither a pointer nor a manifest
+        found += 1
+        if problem is not None:
+            findings.append(problem)
         for number in numbers:
-            revisions.append(_verify_revision(repository, name, number, sha256 if number == current else None))
+            sha256 = pointer.manifest_sha256 if pointer is not None and pointer.revision == number else None
+            revisions.append(_verify_revision(repository, name, number, sha256))
+    if not found:
+        raise _nothing(repository, model)
     return Verification(uri=repository.uri, revisions=tuple(revisions), findings=tuple(findings))
 
 
-def _models(repository: Repository) -> tuple[str, ...]:
-    """Models with a manifest or a pointer, so also those whose pointer was lost."""
-    names = []
+def _pointer(
+    repository: Repository, model: str, numbers: tuple[int, ...]
+) -> tuple[CurrentPointer | None, Finding | None]:
+    """The pointer of ``model``, and what is wrong with it; neither if nothing is published."""
+    location = repository.location(layout.pointer_path(model))
+    try:
+        pointer = repository.current(model)
+    except IntegrityError as error:
+        return None, Finding(location=error.location, problem=error.problem)
+    if pointer is None and numbers:
+        return None, Finding(location=location, problem="the pointer is missing: no revision is current.")
+    if pointer is not None and pointer.revision not in numbers:
+        problem = f"it names revision {pointer.revision}, which has no manifest."
+        return pointer, Finding(location=location, problem=problem)
+    return pointer, None
+
+
+def _names(repository: Repository) -> Iterator[str]:
+    """What may be models: also those whose pointer was lost."""
     for name in repository.storage.names(layout.REVISIONS):
         try:
-            if name in repository.models() or repository.revisions(name):
-                names.append(name)
+            yield layout.checked_model(name)
         except UserError:
             continue  # an entry whose name cannot be a model's
-    if not names:
-        raise UserError(
+
+
+def _nothing(repository: Repository, model: str | None) -> UserError:
+    if model is None:
+        return UserError(
             "the repository holds no portfolio.",
             field="URI",
             value=repository.uri,
             remedy="Name the directory or bucket that `edgefolio make` published to.",
         )
-    return tuple(names)
+    return UserError(
+        f"nothing is published here for model {model!r}.",
+        field="--model",
+        value=model,
+        remedy=f"Name one of: {', '.join(_names(repository)) or 'none'}.",
+    )
 
 
 def _verify_revision(repository: Repository, model: str, revision: int, sha256: str | None) -> VerifiedRevision:
@@ -144,6 +156,7 @@ def _verify_revision(repository: Repository, model: str, revision: int, sha256: 
     passed: list[str] = []
     try:
         manifest = repository.manifest(model, revision, sha256=sha256)
+        require_usable(manifest, location=repository.location(layout.manifest_path(model, revision)))
     except IntegrityError as error:
         findings.append(Finding(location=error.location, problem=error.problem))
     else:
@@ -167,6 +180,7 @@ def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant
     with tempfile.TemporaryDirectory(prefix="edgefolio-verify-") as folder:
         try:
             path = repository.fetch(manifest, variant, Path(folder) / "model.onnx")
+            summary = check_onnx_file(path)
         except IntegrityError as error:
             yield error.problem
             return
@@ -175,35 +189,28 @@ def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant
         except Exception as error:  # protobuf's own kinds
             yield f"it is no ONNX file ({type(error).__name__})."
             return
-        problems = list(_model_problems(model, manifest, variant))
+        problems = list(_model_problems(model, summary, manifest, variant))
         yield from problems
         if not problems:
             yield from _probe_problems(path, manifest, variant)
 
 
-def _model_problems(model: onnx.ModelProto, manifest: Manifest, variant: Variant) -> Iterator[str]:
-    outside = sorted(set(_external_tensors(model)))
-    if outside:
-        # The checker would open the files they name.
-        yield f"its weights lie outside the file: {', '.join(outside[:5])}."
-        return
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model) if not _is_standard(node.domain)})
-    foreign += sorted({f"function {function.domain}.{function.name}" for function in model.functions})
-    if foreign:
-        yield f"it needs operators outside the standard domain: {', '.join(foreign[:5])}."
+def _model_problems(
+    model: onnx.ModelProto, summary: OnnxSummary, manifest: Manifest, variant: Variant
+) -> Iterator[str]:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker and shape inference raise several kinds
         yield f"ONNX's checker refuses it: {' '.join(str(error).split())[:300]}."
-    opset = max((entry.version for entry in model.opset_import if _is_standard(entry.domain)), default=0)
-    if opset != variant.opset or model.ir_version != variant.ir_version:
+    opset, ir_version = summary.opset, summary.ir_version
+    if (opset, ir_version) != (variant.opset, variant.ir_version):
         yield (
-            f"it has opset {opset} and IR version {model.ir_version}, the manifest says {variant.opset} and "
+            f"it has opset {opset} and IR version {ir_version}, the manifest says {variant.opset} and "
             f"{variant.ir_version}."
         )
-    if opset > MAXIMUM_OPSET or model.ir_version > MAXIMUM_IR_VERSION:
+    if opset > MAXIMUM_OPSET or ir_version > MAXIMUM_IR_VERSION:
         yield (
-            f"opset {opset} or IR version {model.ir_version} is newer than deployed Tritons read "
+            f"opset {opset} or IR version {ir_version} is newer than deployed Tritons read "
             f"({MAXIMUM_OPSET}, {MAXIMUM_IR_VERSION})."
         )
     weights = {initializer.name for initializer in model.graph.initializer}
@@ -251,36 +258,3 @@ def _probe_problems(path: Path, manifest: Manifest, variant: Variant) -> Iterato
     problem = mismatch(variant.probe, answers)
     if problem is not None:
         yield f"its answers to the probe are wrong: {problem}."
-
-
-def _is_standard(domain: str) -> bool:
-    return domain in _STANDARD_DOMAINS
-
-
-def _nodes(model: onnx.ModelProto) -> Iterator[Any]:
-    """Every node, including those of subgraphs (branches and loops)."""
-    graphs = [model.graph]
-    while graphs:
-        for node in graphs.pop().node:
-            yield node
-            for attribute in node.attribute:
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += list(attribute.graphs)
-
-
-def _external_tensors(model: onnx.ModelProto) -> Iterator[str]:
-    """Locations of weights outside the file."""
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        tensors = list(graph.initializer)
-        tensors += [part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices)]
-        for node in graph.node:
-            for attribute in node.attribute:
-                tensors += [attribute.t] if attribute.HasField("t") else []
-                tensors += list(attribute.tensors)
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += list(attribute.graphs)
-        for tensor in tensors:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                yield next((entry.value for entry in tensor.external_data if entry.key == "location"), "unnamed")

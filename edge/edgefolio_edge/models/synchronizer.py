@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edgefolio.errors import EdgefolioError, IntegrityError, UserError
-from edgefolio.manifest import Manifest, Variant, sha256_of
-from edgefolio.repository import Repository
+from edgefolio.errors import IntegrityError, UserError
+from edgefolio.files import is_disk_full
+from edgefolio.manifest import Manifest, PublishedManifest, Variant
+from edgefolio.repository import Repository, layout
 from edgefolio.repository.remote.calls import TransferStopped, interruptible
+from edgefolio.untrusted.text import printable
 from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore, by_size
+from edgefolio_edge.models.rehearsal import require_usable
+from edgefolio_edge.models.room import InsufficientStorageError, disk_full, require_room
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
@@ -61,10 +65,6 @@ class SyncLimits:
     jitter_seconds: float = 0.0
 
 
-class InsufficientStorageError(EdgefolioError):
-    """A revision needs more storage than the node grants."""
-
-
 class Synchronizer:
     """Polls the repository in a thread of its own. ``synced`` is replaced as a whole, so reading it needs no lock."""
 
@@ -74,6 +74,7 @@ class Synchronizer:
         store: ModelStore,
         *,
         pinned_revision: int | None = None,
+        may_go_back: bool = False,
         ordered: Callable[[], tuple[int, str] | None] | None = None,
         limits: SyncLimits | None = None,
         poll_seconds: float = POLL_SECONDS,
@@ -82,6 +83,8 @@ class Synchronizer:
     ) -> None:
         """``open_repository`` is called anew after a failure; ``pinned_revision`` is taken instead of the pointer's.
 
+        A pointer that names an older revision than the last good one is refused unless it ``may_go_back``: whoever
+        can write the repository could bring back a revision that was replaced for a reason.
         ``ordered`` names the revision and its manifest's digest from outside the repository, which is then asked
         only for files not on disk. Setting ``woken`` makes it poll at once. ``changed`` is called after each change
         of ``synced``, in the synchronizer's thread.
@@ -90,13 +93,14 @@ class Synchronizer:
         self._repository: Repository | None = None
         self._store = store
         self._pinned = pinned_revision
+        self._may_go_back = may_go_back
         self._ordered = ordered
         self._limits = limits or SyncLimits()
         self._poll_seconds = poll_seconds
         self._refused: tuple[tuple[int, str], float] | None = None
         self._not_before: tuple[tuple[int, str], float] | None = None
         self._damaged: dict[str, float] = {}
-        self._digest: tuple[Manifest, str] | None = None
+        self._published: PublishedManifest | None = None
         self._stopping = threading.Event()
         self._woken = woken or threading.Event()
         self._changed = changed
@@ -118,7 +122,7 @@ class Synchronizer:
             self._thread.join(timeout=5)
 
     def step(self) -> Synced:
-        """Poll once, and fetch missing files. Raises nothing that a user or a network can cause."""
+        """Poll once, and fetch missing files. Raises nothing: the thread must go on whatever it finds."""
         try:
             self._step()
         except TransferStopped:
@@ -126,8 +130,9 @@ class Synchronizer:
         except IntegrityError as error:
             self._refuse(Refusal(revision=None, problem=str(error)))
         except (UserError, OSError) as error:
-            self._repository = None
-            self._update(replace(self.synced, unreachable=str(error)))
+            self._unreachable(str(error))
+        except Exception as error:
+            self._unreachable(_unforeseen(error))
         return self.synced
 
     def _run(self) -> None:
@@ -155,8 +160,12 @@ class Synchronizer:
         refused = self.synced.refusal
         if refused is not None and refused.revision not in (None, revision):
             self._update(replace(self.synced, refusal=None))  # it is no longer wanted
-        current = self.synced.manifest
-        if current is not None and current.revision == revision and self._digest_of(current) == digest:
+        current = self._published
+        if current is not None and (went_back := self._went_back(current.manifest, revision)) is not None:
+            self._complete(current)
+            self._refuse(went_back)
+            return
+        if current is not None and (current.manifest.revision, current.sha256) == wanted:
             self._complete(current)
             if self.synced.refusal is not None and self.synced.complete:
                 self._update(replace(self.synced, refusal=None))
@@ -169,16 +178,56 @@ class Synchronizer:
             self._refused = None
         if self._is_too_early(wanted):
             return
+        problem = self._problem_of(revision, digest)
+        if problem is not None:
+            self._refused = (wanted, time.monotonic())
+            self._refuse(problem)
+
+    def _went_back(self, current: Manifest, revision: int) -> Refusal | None:
+        """Why the pointer's ``revision``, older than ``current``, is not followed. Orders and pins may go back."""
+        if revision >= current.revision or self._may_go_back or self._pinned or self._ordered is not None:
+            return None
+        return Refusal(
+            revision=revision,
+            problem=f"The repository says revision {revision}, and revision {current.revision} was served before. "
+            "Publish a new revision, set spec.pinnedRevision to go back, or start with --allow-rollback.",
+            reason=reasons.REVISION_WENT_BACK,
+        )
+
+    def _problem_of(self, revision: int, digest: str) -> Refusal | None:
+        """Take a new revision; why it is refused, ``None`` if it is not. What a retry may solve is raised."""
+        published: PublishedManifest | None = None
         try:
-            manifest = self._opened().manifest(self._store.model, revision, sha256=digest or None)
-            self._require_room(manifest)
-            self._adopt(manifest)
+            published = self._opened().published_manifest(self._store.model, revision, sha256=digest or None)
+            manifest = published.manifest
+            require_usable(manifest, location=self._opened().location(layout.manifest_path(manifest.model, revision)))
+            require_room(
+                self._store,
+                manifest,
+                current=self.synced.manifest,
+                granted_bytes=self._limits.storage_bytes,
+                served_versions=self.served_versions,
+            )
+            self._adopt(published)
+        except TransferStopped:
+            raise
         except IntegrityError as error:
-            self._refused = (wanted, time.monotonic())
-            self._refuse(Refusal(revision=revision, problem=str(error)))
+            return Refusal(revision=revision, problem=str(error))
         except InsufficientStorageError as error:
-            self._refused = (wanted, time.monotonic())
-            self._refuse(Refusal(revision=revision, problem=str(error), reason=reasons.INSUFFICIENT_STORAGE))
+            return Refusal(revision=revision, problem=str(error), reason=reasons.INSUFFICIENT_STORAGE)
+        except (UserError, OSError) as error:
+            if published is None or not is_disk_full(error):
+                raise
+            return self._disk_full(published.manifest)
+        except Exception as error:  # a fault of ours that strangers' bytes found: the next revision may have none
+            return Refusal(revision=revision, problem=_unforeseen(error))
+        return None
+
+    def _disk_full(self, manifest: Manifest) -> Refusal:
+        """Make room for the next revision: what was fetched of this one would keep the disk full."""
+        problem = disk_full(self._store, manifest, self._store.missing_bytes(manifest))
+        self._store.forget_transfers(())
+        return Refusal(revision=manifest.revision, problem=str(problem), reason=reasons.INSUFFICIENT_STORAGE)
 
     def _opened(self) -> Repository:
         if self._repository is None:
@@ -188,15 +237,16 @@ class Synchronizer:
     def _wanted(self) -> tuple[int, str] | None:
         if self._ordered is not None:
             return self._ordered()
-        current = self.synced.manifest
-        if self._pinned and current is not None and current.revision == self._pinned:
-            return current.revision, self._digest_of(current)
+        current = self._published
+        if self._pinned and current is not None and current.manifest.revision == self._pinned:
+            return self._pinned, current.sha256
         pointer = self._opened().current(self._store.model)
         if self._pinned and (pointer is None or pointer.revision != self._pinned):
             # The pointer verifies the current revision alone; an older one is trusted as found.
-            manifest = self._opened().manifest(self._store.model, self._pinned)
-            return manifest.revision, self._digest_of(manifest)
-        return None if pointer is None else (pointer.revision, pointer.manifest_sha256)
+            return self._pinned, self._opened().published_manifest(self._store.model, self._pinned).sha256
+        if pointer is None:
+            return None
+        return pointer.revision, pointer.manifest_sha256
 
     def _is_too_early(self, wanted: tuple[int, str]) -> bool:
         """Whether the jitter delays the fetch of ``wanted``. A node that serves nothing yet never waits."""
@@ -211,55 +261,36 @@ class Synchronizer:
 
     def _restores_from_disk(self, revision: int, digest: str) -> bool:
         """Take a revision that is complete on disk, without the repository. Returns whether it was."""
-        manifest = self._store.manifest_kept(revision, digest=digest)
-        if manifest is None or self._store.missing_bytes(manifest):
+        kept = self._store.manifest_kept(revision, digest=digest)
+        if kept is None or self._store.missing_bytes(kept.manifest):
             return False
-        self._store.write_configuration(manifest)
-        self._store.keep_manifest(manifest, complete=True)
-        self._update(Synced(manifest=manifest, available=_names(self._store, manifest), complete=True))
+        self._store.write_configuration(kept.manifest)
+        self._store.keep_manifest(kept, complete=True)
+        self._take(kept, complete=True)
         return True
 
-    def _require_room(self, manifest: Manifest) -> None:
-        """Raise :class:`InsufficientStorageError` if ``manifest`` does not fit beside what serves."""
-        limit = self._limits.storage_bytes
-        if limit is None:
-            return
-        current = self.synced.manifest
-        missing = self._store.missing_bytes(manifest)
-        if self._store.occupied_bytes() + missing > limit and self.served_versions is not None:
-            kept = {manifest.revision, *([current.revision] if current is not None else [])}
-            self._store.keep_only(kept, served_versions=self.served_versions)
-        occupied = self._store.occupied_bytes()
-        if occupied + missing > limit:
-            beside = f" beside the {_mebibytes(occupied)} that are in use" if occupied else ""
-            raise InsufficientStorageError(
-                f"revision {manifest.revision} needs {_mebibytes(missing)}{beside}; {_mebibytes(limit)} are granted. "
-                "Raise spec.serving.managed.storage.sizeLimit, or make fewer or smaller variants."
-            )
-
-    def _adopt(self, manifest: Manifest) -> None:
+    def _adopt(self, published: PublishedManifest) -> None:
         """Fetch a whole revision before it replaces the one that serves; the first one serves variant by variant."""
-        current = self.synced.manifest
+        manifest, current = published.manifest, self.synced.manifest
         if current is None:
             self._store.write_configuration(manifest)
-            self._store.keep_manifest(manifest, complete=False)
-            self._complete(manifest)
+            self._store.keep_manifest(published, complete=False)
+            self._complete(published)
             return
         for variant in by_size(manifest):
             self._fetch(manifest, variant)
         self._store.write_configuration(manifest)
-        available = _names(self._store, manifest)
-        complete = len(available) == len(manifest.variants)
-        self._store.keep_manifest(manifest, complete=complete)
-        self._update(Synced(manifest=manifest, available=available, complete=complete))
+        complete = len(_names(self._store, manifest)) == len(manifest.variants)
+        self._store.keep_manifest(published, complete=complete)
+        self._take(published, complete=complete)
         if self.served_versions is not None:
             # The previous revision stays on disk: a rollback must not need the network.
             self._store.keep_only({manifest.revision, current.revision}, served_versions=self.served_versions)
 
-    def _complete(self, manifest: Manifest) -> None:
+    def _complete(self, published: PublishedManifest) -> None:
         """Fetch the missing variants of the serving revision, except damaged ones."""
-        problem: IntegrityError | None = None
-        was_complete = self.synced.complete and self.synced.manifest == manifest
+        manifest, problem = published.manifest, None
+        was_complete = self.synced.complete and self._published is published
         for variant in by_size(manifest):
             if self._store.has(manifest, variant):
                 continue
@@ -268,18 +299,20 @@ class Synchronizer:
             try:
                 self._fetch(manifest, variant)
             except IntegrityError as error:
-                problem = error
+                problem = Refusal(revision=manifest.revision, problem=str(error))
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
-            self._update(Synced(manifest=manifest, available=_names(self._store, manifest)))
-        available = _names(self._store, manifest)
-        complete = len(available) == len(manifest.variants)
+            except (UserError, OSError) as error:
+                if not is_disk_full(error):
+                    raise
+                problem = self._disk_full(manifest)
+                self._damaged[variant.sha256] = time.monotonic()
+                continue
+            self._take(published, complete=False)
+        complete = len(_names(self._store, manifest)) == len(manifest.variants)
         if complete and not was_complete:
-            self._store.keep_manifest(manifest, complete=True)
-        refusal = self.synced.refusal
-        if problem is not None:
-            refusal = Refusal(revision=manifest.revision, problem=str(problem))
-        self._update(Synced(manifest=manifest, available=available, complete=complete, refusal=refusal))
+            self._store.keep_manifest(published, complete=True)
+        self._take(published, complete=complete, refusal=problem or self.synced.refusal)
 
     def _fetch(self, manifest: Manifest, variant: Variant) -> None:
         began_with = self._ordered() if self._ordered is not None else None
@@ -299,6 +332,11 @@ class Synchronizer:
             may_go_on=may_go_on,
         )
 
+    def _take(self, published: PublishedManifest, *, complete: bool, refusal: Refusal | None = None) -> None:
+        self._published = published
+        available = _names(self._store, published.manifest)
+        self._update(Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal))
+
     def _update(self, synced: Synced) -> None:
         if synced != self.synced:
             self.synced = synced
@@ -307,26 +345,34 @@ class Synchronizer:
     def _refuse(self, refusal: Refusal) -> None:
         self._update(replace(self.synced, refusal=refusal, unreachable=None))
 
-    def _digest_of(self, manifest: Manifest) -> str:
-        if self._digest is None or self._digest[0] is not manifest:
-            self._digest = (manifest, sha256_of(manifest.to_bytes()))
-        return self._digest[1]
+    def _unreachable(self, problem: str) -> None:
+        self._repository = None
+        self._update(replace(self.synced, unreachable=problem))
 
     def _from_disk(self) -> Synced:
-        """The last complete revision on disk; else the partial ordered one."""
-        manifest = self._store.last_good()
+        """The last complete revision on disk; else the partial ordered one. What cannot be used is dropped."""
+        published, refusal = None, None
+        try:
+            published = self._store.last_good()
+        except Exception as error:  # a fault of ours must not keep the agent from starting, for ever
+            refusal = Refusal(
+                revision=None, problem=str(error) if isinstance(error, IntegrityError) else _unforeseen(error)
+            )
+            self._store.forget_last_good()
         ordered = self._ordered() if self._ordered is not None else None
-        if manifest is None and ordered is not None:
-            manifest = self._store.manifest_kept(ordered[0], digest=ordered[1])
-        if manifest is None or (self._pinned and manifest.revision != self._pinned):
-            return Synced()
-        available = _names(self._store, manifest)
-        return Synced(manifest=manifest, available=available, complete=len(available) == len(manifest.variants))
+        if published is None and ordered is not None:
+            published = self._store.manifest_kept(ordered[0], digest=ordered[1])
+        if published is None or (self._pinned and published.manifest.revision != self._pinned):
+            return Synced(refusal=refusal)
+        self._published = published
+        available = _names(self._store, published.manifest)
+        complete = len(available) == len(published.manifest.variants)
+        return Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal)
 
 
 def _names(store: ModelStore, manifest: Manifest) -> tuple[str, ...]:
     return tuple(variant.name for variant in store.available(manifest))
 
 
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+def _unforeseen(error: Exception) -> str:
+    return printable(f"it ended in {type(error).__name__}: {str(error)[:300]}")

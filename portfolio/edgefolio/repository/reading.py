@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from edgefolio.errors import IntegrityError, UserError
-from edgefolio.manifest import CurrentPointer, Manifest, Variant, sha256_of
+from edgefolio.manifest import CurrentPointer, Manifest, PublishedManifest, Variant, sha256_of
 from edgefolio.repository import layout
 from edgefolio.repository.fetching import fetch_verified
 from edgefolio.repository.storage import Storage, open_storage
@@ -76,6 +74,10 @@ class Repository:
         return pointer
 
     def manifest(self, model: str, revision: int, *, sha256: str | None = None) -> Manifest:
+        """The manifest of ``revision`` alone; see :meth:`published_manifest`."""
+        return self.published_manifest(model, revision, sha256=sha256).manifest
+
+    def published_manifest(self, model: str, revision: int, *, sha256: str | None = None) -> PublishedManifest:
         """The manifest of ``revision``, its bytes compared with the digest ``sha256`` where one is given.
 
         Raises :class:`UserError` if there is no such revision, :class:`IntegrityError` if it is wrong:
@@ -103,12 +105,13 @@ class Repository:
         if self._verification_key is not None:
             signature = self.storage.read(layout.signature_path(model, revision), maximum_bytes=MAXIMUM_SIGNATURE_BYTES)
             self._verification_key.require(raw, signature, location=location)
-        manifest = Manifest.from_bytes(raw, location=location)
+        published = PublishedManifest.from_bytes(raw, location=location)
+        manifest = published.manifest
         if manifest.model != model or manifest.revision != revision:
             raise IntegrityError(
                 f"it is the manifest of {manifest.model!r}, revision {manifest.revision}.", location=location
             )
-        return manifest
+        return published
 
     def digest_of_manifest(self, model: str, revision: int) -> str | None:
         """The sha256 of the manifest's bytes as they lie here; ``None`` if there is no such revision."""
@@ -170,12 +173,7 @@ def parse_pointer(raw: bytes, *, location: str) -> CurrentPointer:
     """The pointer in ``raw``. Raises :class:`IntegrityError`."""
     if len(raw) > MAXIMUM_POINTER_BYTES:
         raise IntegrityError(f"the pointer is larger than {MAXIMUM_POINTER_BYTES} bytes.", location=location)
-    try:
-        return CurrentPointer.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where: str | Literal["the pointer"] = ".".join(str(part) for part in first["loc"]) or "the pointer"
-        raise IntegrityError(f"the pointer breaks its schema at {where}: {first['msg']}.", location=location) from error
+    return CurrentPointer.from_bytes(raw, location=location)
 
 
 def _is_model(name: str) -> bool:

@@ -34,7 +34,8 @@ class RepositorySpecification(Specification):
     uri: GivenUri
     """Object store, or a directory on the command line."""
     secret_ref: SecretReference | None = None
-    """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like."""
+    """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like; for
+    https EDGEFOLIO_NETRC, with lines "machine HOST login USER password PASSWORD"."""
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """What becomes of the published revisions when the resource is deleted."""
     check_interval_seconds: Annotated[int, Field(ge=30, le=86_400)] = 300
