@@ -1,4 +1,4 @@
-# Everything runs in the project's own environments (.venv, .venv-base, .venv-edge); see scripts/environment.
+# Everything runs in the project's own environments (.venv, .venv-base, .venv-edge, .venv-audit); see scripts/environment.
 PYTHON ?= python3
 export PYTHON
 SOAK_MINUTES ?= 20
@@ -6,7 +6,7 @@ SOAK_MINUTES ?= 20
 unexport PYTHONWARNINGS PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test bed demo demo-cluster test test-faults soak lint test-base test-edge test-rooms format manifests test-cluster docs clean
+.PHONY: help install install-test bed demo demo-cluster test test-faults soak audit lint test-base test-edge test-rooms format manifests test-cluster docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -65,6 +65,10 @@ test-cluster: bed ## The operator on a real Kubernetes; what this machine cannot
 
 test-faults: bed ## The long ones: cut links, killed operators, lost nodes, attacks on the bucket, upgrades
 	.venv/bin/python -m pytest tests/cluster -m long
+
+audit: install ## List what the images hold (CycloneDX, build/audit), and ask for known vulnerabilities of it
+	@scripts/environment audit
+	.venv/bin/python scripts/audit.py
 
 docs: install ## Write the references and the picture of the layers that are generated from code
 	.venv/bin/python scripts/generate_reference.py

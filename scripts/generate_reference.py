@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from edgefolio import specification
 from edgefolio.commands.main import HELP, build_app
+from edgefolio.components import COMPONENTS
 from edgefolio.contract.pod import AGENT_METRICS_PORT, AGENT_METRICS_PORT_NAME
 from edgefolio.crd.schema import plain
 from edgefolio.decision import types as decision_types
@@ -51,6 +52,7 @@ def pages() -> dict[str, str]:
         "reasons.md": _reasons(),
         "metrics.md": _metrics(),
         "rights.md": _rights(),
+        "components.md": _components(),
         "manifest.schema.json": json.dumps(manifest_schema(), indent=2, sort_keys=True) + "\n",
     }
 
@@ -146,6 +148,8 @@ def _type_of(field: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if field.get("type") == "array":
         return f"list of {_type_of(field['items'])}" if "items" in field else "list"
+    if field.get("format") == "date-time":
+        return "instant like `2026-01-31T12:00:00Z`"
     text = str(field.get("type", "any"))
     if text == "object" and isinstance(field.get("additionalProperties"), dict):
         text = f"map of {_type_of(field['additionalProperties'])}"
@@ -207,6 +211,25 @@ def _rights() -> str:
         parts.append(f"\n## {role['title']}\n\n{role['about']}\n\n| group | resource | verbs |\n|---|---|---|\n")
         for group, resource, verbs in role["rules"]:
             parts.append(f"| {group or 'core'} | `{resource}` | {', '.join(verbs)} |\n")
+    return "".join(parts)
+
+
+def _components() -> str:
+    """What is shipped, and which versions of it are known to be vulnerable."""
+    parts = [
+        NOTE,
+        "# Components and their fixed versions\n\nThe software beneath Edgefolio whose vulnerabilities concern it. Of "
+        "an older Triton the condition `KnownVulnerabilities` of endpoints and portfolios warns, and the log of "
+        "`edgefolio run`. Read in November 2026 from NVIDIA's bulletins and the advisories of ONNX; parts that are "
+        "never used (DALI, MLflow, TensorRT) are left out.\n",
+    ]
+    for component in COMPONENTS:
+        parts.append(
+            f"\n## {component.name}\n\nShipped: {component.shipped}.\n"
+            "\n| mended in | vulnerabilities | effect |\n|---|---|---|\n"
+        )
+        for each in component.advisories:
+            parts.append(f"| {each.mended} | {', '.join(each.vulnerabilities) or 'no number'} | {each.effect} |\n")
     return "".join(parts)
 
 

@@ -26,7 +26,16 @@ NOT_KNOWN = "NotKnown"
 CUT_OFF = "CutOff"
 CONNECTED = "Connected"
 
+# SharedMemorySufficient
+SUFFICIENT = "Sufficient"
+BATCH_BOUNDED = "BatchBounded"
+
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
 # lastFailure
 LOAD_FAILED = "LoadFailed"
 RESTART_NEEDED = "RestartNeeded"
+INSUFFICIENT_RESOURCES = "InsufficientResources"
 REVISION_REFUSED = "RevisionRefused"

@@ -24,7 +24,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 #: Conditions that are expected to be true; all others are expected to be false.
 _GOOD_WHEN_TRUE = frozenset(
-    {"Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"}
+    {
+        *("Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"),
+        "SharedMemorySufficient",
+        *("ReportsAccepted", "ClocksAgree", "OrdersAccepted"),
+    }
 )
 
 

@@ -23,6 +23,8 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 
 # Annotations that the operator writes.
+#: On a DaemonSet that serves HTTP because it did before there was a choice.
+HTTP_INHERITED_ANNOTATION = f"{GROUP}/http-inherited"
 HASH_ANNOTATION = f"{GROUP}/specification-hash"
 REQUEST_ANNOTATION = f"{GROUP}/make-request"
 PIECES_ANNOTATION = f"{GROUP}/pieces"
@@ -30,6 +32,8 @@ PIECES_ANNOTATION = f"{GROUP}/pieces"
 
 # Annotations that users write.
 MAKE_REQUESTED_ANNOTATION = of_users.MAKE_REQUESTED
+ROLLOUT_REQUESTED_ANNOTATION = of_users.ROLLOUT_REQUESTED
+APPROVE_REVISION_ANNOTATION = of_users.APPROVE_REVISION
 PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
 PAUSED_ANNOTATION = of_users.PAUSED
 OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX

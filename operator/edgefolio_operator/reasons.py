@@ -51,6 +51,21 @@ NOT_ASKED_YET = "NotAskedYet"
 METRICS_FRESH = "MetricsFresh"
 METRICS_STALE = "MetricsStale"
 
+# KnownVulnerabilities
+OUTDATED_TRITON = "OutdatedTriton"
+NONE_KNOWN = "NoneKnown"
+
+# PublisherCredentialsOnNodes
+SHARED_SECRET = "SharedSecret"
+NO_SHARED_SECRET = "NoSharedSecret"
+# ReportsAccepted, ClocksAgree, OrdersAccepted
+INVALID_REPORT = "InvalidReport"
+REPORTS_ACCEPTED = "ReportsAccepted"
+CLOCK_SKEW = "ClockSkew"
+CLOCKS_AGREE = "ClocksAgree"
+ORDER_REFUSED = "OrderRefused"
+ORDERS_ACCEPTED = "OrdersAccepted"
+
 # Conflicted, Compatible
 NO_CONFLICT = "NoConflict"
 POD_CLAIMED = "PodClaimed"
@@ -69,6 +84,9 @@ REVISION_WENT_BACK = "RevisionWentBack"
 
 # Rollouts: their failures, and their phases as events
 LOAD_FAILED = "LoadFailed"
+INSUFFICIENT_STORAGE = "InsufficientStorage"
+WAITING_FOR_APPROVAL = "WaitingForApproval"
+ENDPOINTS_LEFT_BEHIND = "EndpointsLeftBehind"
 ROLLOUT_PHASES = {
     "Progressing": "RolloutProgressing",
     "Completed": "RolloutCompleted",
@@ -87,4 +105,5 @@ REPOSITORY_RETAINED = "RepositoryRetained"
 PUBLISHED = "Published"
 POD_LOST = "PodLost"
 WRITE_REFUSED = "WriteRefused"
+RECONCILE_FAILED = "ReconcileFailed"
 SWITCH = "Switch"

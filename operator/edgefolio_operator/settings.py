@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgefolio.components import TRITON_IMAGE
 from edgefolio.errors import UserError
 from edgefolio_operator.cluster_state.resource_usage import LONGEST_BELIEF_SECONDS
 from edgefolio_operator.resources.pruning_job import Images
@@ -17,6 +18,7 @@ class Settings:
     """| variable | meaning |
     |---|---|
     | ``EDGEFOLIO_NAMESPACES`` | namespaces to watch, separated by commas; absent: all of them |
+    | ``EDGEFOLIO_READ_NODES`` | ``true``: with single namespaces, nodes and namespaces of the cluster are read, too |
     | ``EDGEFOLIO_PRUNER_IMAGE``, ``EDGEFOLIO_AGENT_IMAGE``, ``EDGEFOLIO_TRITON_IMAGE`` | images where none is named |
     | ``EDGEFOLIO_IDENTITY`` | name of this operator in the lease; absent: the host's name |
     | ``EDGEFOLIO_LEASE_NAMESPACE`` | where the lease lies; absent: the pod's own namespace |
@@ -28,6 +30,7 @@ class Settings:
 
     images: Images
     namespaces: tuple[str, ...] = ()
+    read_nodes: bool = False
     identity: str = ""
     lease_namespace: str = ""
     cycle_seconds: float = 2.0
@@ -35,6 +38,11 @@ class Settings:
     metrics_stale_seconds: float = 60.0
     metrics_port: int = 8080
     probe_port: int = 8081
+
+    @property
+    def reads_nodes(self) -> bool:
+        """Whether it may read what belongs to no namespace."""
+        return self.read_nodes or not self.namespaces
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -44,9 +52,10 @@ class Settings:
             images=Images(
                 pruner=environment.get("EDGEFOLIO_PRUNER_IMAGE", "edgefolio-pruner"),
                 agent=environment.get("EDGEFOLIO_AGENT_IMAGE", "edgefolio-agent"),
-                triton=environment.get("EDGEFOLIO_TRITON_IMAGE", "tritonserver"),
+                triton=environment.get("EDGEFOLIO_TRITON_IMAGE", TRITON_IMAGE),
             ),
             namespaces=tuple(name for name in namespaces if name),
+            read_nodes=_switch(environment, "EDGEFOLIO_READ_NODES"),
             identity=environment.get("EDGEFOLIO_IDENTITY") or socket.gethostname(),
             lease_namespace=environment.get("EDGEFOLIO_LEASE_NAMESPACE", ""),
             cycle_seconds=_number(environment, "EDGEFOLIO_CYCLE_SECONDS", default=2.0, least=0.1, most=60.0),
@@ -59,6 +68,13 @@ class Settings:
             metrics_port=int(_number(environment, "EDGEFOLIO_METRICS_PORT", default=8080, least=0, most=65535)),
             probe_port=int(_number(environment, "EDGEFOLIO_PROBE_PORT", default=8081, least=0, most=65535)),
         )
+
+
+def _switch(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name, "").strip()
+    if text not in ("", "true", "false"):
+        raise UserError("it must be true or false.", field=name, value=text, remedy="Correct the variable.")
+    return text == "true"
 
 
 def _number(environment: Mapping[str, str], name: str, *, default: float, least: float, most: float) -> float:

@@ -38,7 +38,7 @@ SPEC: dict[str, Any] = {
     },
     "selection": {"accuracyEpsilonPoints": "0.05", "maxVariants": 4, "maxAccuracyLossPoints": "30.0"},
     "profiling": {"threads": 1, "batchSizes": [BATCH], "samples": 60, "rounds": 3},
-    "repository": {"uri": "s3://portfolios/site", "secretRef": {"name": "s3"}},
+    "repository": {"uri": "s3://portfolios/site", "secretRef": {"name": "s3"}, "readSecretRef": {"name": "s3-read"}},
     "serving": {
         "modelName": MODEL,
         "managed": {

@@ -124,7 +124,8 @@ class EdgeSite:
             "AWS_SECRET_ACCESS_KEY": "bed-secret",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        self._apply("v1", "Secret", "s3", stringData=keys)
+        for secret in ("s3", "s3-read"):
+            self._apply("v1", "Secret", secret, stringData=keys)
         name = f"libraries-{self.namespace}"
         volume = {
             "capacity": {"storage": "10Gi"},

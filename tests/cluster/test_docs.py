@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from edge_portfolio import BATCH, SPEC
 
 DOCS = Path(__file__).parents[2] / "docs" / "cluster"
 
@@ -35,3 +36,13 @@ def test_questions_of_the_pages_are_understood(namespace: Any) -> None:
         "auth", "can-i", "--list", "--as=system:serviceaccount:edgefolio-system:edgefolio-operator"
     )
     assert listed.splitlines()[0].split()[0] == "Resources"
+
+
+def test_the_example_makes_what_these_tests_make() -> None:
+    """Several variants of which a node can choose: the tests of nodes rely on it, and the guide for K3s shows it."""
+    example = yaml.safe_load((DOCS.parents[1] / "examples" / "cluster" / "3-portfolio.yaml").read_text())["spec"]
+    for part in ("source", "data", "methods", "selection", "profiling"):
+        assert example[part] == SPEC[part], part
+    page = (DOCS / "install-on-k3s.md").read_text()
+    assert f"[{BATCH}, " in page, "requests of the size that was profiled"
+    assert example["profiling"]["batchSizes"][-1] == BATCH

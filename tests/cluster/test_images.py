@@ -257,7 +257,8 @@ def test_triton_serves_with_our_backend(restricted: Callable[[str], Restricted],
 
 
 def _pod_of_endpoint() -> dict[str, Any]:
-    return build_pod(PORTFOLIO, images=NAMES)
+    # With HTTP, which the program inside the image can speak without a library.
+    return build_pod(PORTFOLIO, images=NAMES, http=True)
 
 
 def _volume(folder: Path) -> Path:

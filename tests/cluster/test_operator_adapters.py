@@ -31,12 +31,12 @@ def portfolio(name: str, **fields: Any) -> dict[str, Any]:
 
 def test_what_metrics_s_absence_and_refusal_are_called(namespace: Any, tmp_path: Path) -> None:
     async def absent(api: Api) -> None:
-        found = MetricsPoller(api, namespaces=(), poll_seconds=15)
+        found = MetricsPoller(api, namespaces=(), reads_nodes=True, poll_seconds=15)
         assert not found.usage.asked
         await found.poll()
         assert found.usage.asked
         assert found.usage.problem == "The cluster does not serve metrics.k8s.io: install metrics-server."
-        single = MetricsPoller(api, namespaces=(namespace.namespace,), poll_seconds=15)
+        single = MetricsPoller(api, namespaces=(namespace.namespace,), reads_nodes=False, poll_seconds=15)
         assert single.usage.nodes is None
 
     with_api(namespace.kubeconfig, absent)
@@ -49,7 +49,7 @@ def test_what_metrics_s_absence_and_refusal_are_called(namespace: Any, tmp_path:
     path.write_text(yaml.safe_dump(document))
 
     async def refused(api: Api) -> None:
-        found = MetricsPoller(api, namespaces=(), poll_seconds=15)
+        found = MetricsPoller(api, namespaces=(), reads_nodes=True, poll_seconds=15)
         await found.poll()
         assert found.usage.problem.startswith("The operator may not read metrics.k8s.io")
 

@@ -196,10 +196,10 @@ def test_the_tables_show_what_people_ask(namespace: Any, start: Callable[..., Op
 
     portfolio = table("mpf")
     assert list(portfolio) == [
-        "NAME", "READY", "REVISION", "VARIANTS", "ENDPOINTS", "POLICY", "LAST SWITCH", "REASON", "STAGE",
-        "PROGRESS", "AGE",
+        "NAME", "READY", "REVISION", "VARIANTS", "AVAILABLE", "MEETING", "POLICY", "LAST SWITCH", "REASON",
+        "STAGE", "PROGRESS", "AGE",
     ]  # fmt: skip
-    assert (portfolio["READY"], portfolio["ENDPOINTS"], portfolio["POLICY"]) == ("True", "1/1", "Auto")
+    assert (portfolio["READY"], portfolio["MEETING"], portfolio["POLICY"]) == ("True", "1/1", "Auto")
     assert portfolio["REASON"] == "Serving"
     endpoint = table("mep")
     assert list(endpoint) == ["NAME", "NODE", "ACTIVE", "TARGET", "P95", "OBJECTIVE", "REASON", "AGENT", "AGE"]

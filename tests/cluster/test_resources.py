@@ -135,8 +135,8 @@ def test_status_is_a_subresource_and_fills_the_columns(namespace: Any) -> None:
         "patch", "mpf", "digits", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
     )
     header, row = namespace.kubectl("get", "mpf").splitlines()
-    assert header.split() == ["NAME", "READY", "REVISION", "VARIANTS", "ENDPOINTS", "AGE"]
-    assert row.split()[:5] == ["digits", "True", "3", "5", "2/3"]
+    assert header.split() == ["NAME", "READY", "REVISION", "VARIANTS", "AVAILABLE", "MEETING", "AGE"]
+    assert row.split()[:6] == ["digits", "True", "3", "5", "3", "2/3"]
     wide = namespace.kubectl("get", "mpf", "-o", "wide").splitlines()[0]
     assert all(column in wide for column in ("POLICY", "LAST SWITCH", "REASON"))
     # Applying the spec again leaves the status alone and changes nothing.

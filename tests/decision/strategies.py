@@ -79,6 +79,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         working_set_bytes=optional(count),
         node_available_bytes=optional(count),
         age_seconds=number,
+        shared_memory_bytes=optional(count),
     )
     node = st.builds(
         NodeState,

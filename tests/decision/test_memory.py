@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from building import NOW, decided, memory, observation, repeated, traffic
 from simulator import MEBIBYTE
 
@@ -56,6 +58,18 @@ def test_an_upgrade_waits_for_memory_and_says_how_much() -> None:
         "large",
     )
     assert "needs 60.0 MiB beside what is loaded, 41.5 MiB are left" in decision.message
+
+
+def test_a_switch_needs_shared_memory_for_two() -> None:
+    """What another version takes of it is in no profile."""
+    seen = observation("mid", memory=memory(limit=150, used=82, node=500))
+    assert seen.memory is not None
+    fits, _ = repeated(seen, seconds=60)
+    assert fits.action is Action.SWITCH
+    shared = replace(seen, memory=replace(seen.memory, shared_memory_bytes=20 * MEBIBYTE))
+    decision, _ = repeated(shared, seconds=60)
+    assert (decision.action, decision.reason) == (Action.HOLD, Reason.INSUFFICIENT_SWITCH_MEMORY)
+    assert "needs 60.0 MiB beside what is loaded, 40.5 MiB are left" in decision.message
 
 
 def test_the_node_must_keep_a_reserve() -> None:

@@ -123,7 +123,7 @@ def fits_beside(target: VariantProfile, seen: Observation) -> bool:
     """The bound of the physical memory, without any headroom, worked out on its own."""
     if seen.memory is None or target.name in (*seen.resident_variants, seen.active_variant):
         return True
-    needed = needed_bytes(target)
+    needed = needed_bytes(target) + max(0, seen.memory.shared_memory_bytes or 0)
     limit, used, node = seen.memory.limit_bytes, seen.memory.working_set_bytes, seen.memory.node_available_bytes
     reserved = seen.node.reserved_bytes if seen.node is not None else 0
     return (limit is None or (used or 0) + needed <= limit) and (node is None or reserved + needed <= node)

@@ -177,8 +177,11 @@ def test_fields_that_are_named_are_the_resources(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_annotations_that_are_named_are_read(page: Path) -> None:
     read = {annotations.MAKE_REQUESTED, annotations.PIN_VARIANT, annotations.PAUSED, "edgefolio.dev/adopt"}
+    read |= {annotations.ROLLOUT_REQUESTED, annotations.APPROVE_REVISION}
     read |= {annotations.OBJECTIVE_PREFIX + key for key in objectives.ANNOTATIONS}
     versions = {"edgefolio.dev/v1alpha1", labels.FINALIZER}
+    policy = (ROOT / "manifests" / "base" / "operator-policy.yaml").read_text()
+    read |= set(re.findall(r"'(edgefolio\.dev/protected)' in namespaceObject\.metadata\.labels", policy))
     for word in re.findall(r"(?<![\w./])(?:slo\.)?edgefolio\.dev/[\w-]*\w", text_of(page)):
         assert word in read | versions, f"{page.name}: {word}"
 

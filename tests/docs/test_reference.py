@@ -29,7 +29,17 @@ def generator() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "page", ["commands.md", "kubectl.md", "resource.md", "endpoint.md", "reasons.md", "metrics.md", "rights.md"]
+    "page",
+    [
+        "commands.md",
+        "kubectl.md",
+        "resource.md",
+        "endpoint.md",
+        "reasons.md",
+        "metrics.md",
+        "rights.md",
+        "components.md",
+    ],
 )
 def test_the_reference_page_is_not_stale(generator: ModuleType, page: str) -> None:
     assert (ROOT / "docs/reference" / page).read_text() == generator.pages()[page], "run: make docs"

@@ -11,11 +11,17 @@ from triton_portfolios import draft, revealing_model
 
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State
 from edgefolio.errors import UserError
-from edgefolio.specification.endpoint import EndpointSpecification
+from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.settings import Settings
-from edgefolio_edge.cluster.status_writer import ACKNOWLEDGE_SECONDS, LONGEST_PAUSE_SECONDS, StatusWriter
+from edgefolio_edge.cluster.status_writer import (
+    ACKNOWLEDGE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    VALID_SECONDS,
+    StatusWriter,
+)
 from edgefolio_edge.models.synchronizer import Refusal, Synced
 from edgefolio_edge.reasons import INSUFFICIENT_STORAGE
 from edgefolio_edge.triton.switcher import Placement
@@ -30,6 +36,7 @@ SERVING = CycleResult(
     decision=Decision(action=Action.HOLD, reason=Reason.OBJECTIVES_MET, target=None, message="", objectives_met=True),
     state=State(),
 )
+YEAR = 365 * 86_400.0
 IDLE = replace(SERVING, served=None, observation=None, decision=None)
 
 
@@ -44,7 +51,11 @@ class Hub:
         self.hears = True
         folder.mkdir(exist_ok=True)
         self.orders = Orders(folder, clock=lambda: self.now)
-        self.writer = StatusWriter(self.orders, self.write, clock=lambda: self.now)
+        #: What somebody set the wall clock off by.
+        self.step = 0.0
+        self.writer = StatusWriter(
+            self.orders, self.write, clock=lambda: self.now + self.step, elapsed=lambda: self.now
+        )
 
     def order(self, revision: int | None = 1, *, generation: int = 1) -> None:
         document: dict[str, Any] = {
@@ -206,6 +217,26 @@ def test_the_first_word_from_the_hub_is_answered_at_once(hub: Hub) -> None:
     hub.orders.heard()
     hub.writer.after_cycle(SERVING)
     assert len(hub.reports) == 1
+
+
+@pytest.mark.parametrize("step", [-50 * YEAR, -600.0, 10.0, 20 * YEAR])
+def test_a_step_of_the_wall_clock_changes_neither_pace_nor_facts(hub: Hub, step: float) -> None:
+    hub.now = 51 * YEAR
+    moved = replace(SERVING, state=State(last_switch_at=hub.now, recent_switches=(hub.now,)))
+    hub.cycles(moved, seconds=200)
+    before = len(hub.reports)
+    hub.step = step
+    hub.cycles(replace(moved, clock_offset=step), seconds=200)
+    assert 4 <= before <= 10
+    assert abs(len(hub.reports) - 2 * before) <= 3
+    status = EndpointStatus.model_validate(hub.reports[-1])
+    assert status.observation is not None
+    assert status.decision is not None
+    assert status.decision.last_switch_time is not None
+    reported = time_seconds(status.observation.time)
+    assert time_seconds(status.observation.valid_until) - reported == VALID_SECONDS
+    # Times are those of the node's clock as it is now, so that ages are right.
+    assert reported - time_seconds(status.decision.last_switch_time) == pytest.approx(400, abs=70)
 
 
 def test_a_claim_is_read_where_it_is_mounted() -> None:

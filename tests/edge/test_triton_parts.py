@@ -91,9 +91,12 @@ def test_keys_are_read_and_not_shown(tmp_path: Path) -> None:
 def test_a_process_is_never_taken_for_another_with_its_number() -> None:
     mine = ProcessIdentity.of(psutil.Process())
     assert mine.is_alive()
-    other = ProcessIdentity(pid=mine.pid, started=mine.started - 100)
-    assert not other.is_alive()
-    other.kill()  # does nothing: this process goes on
+    for other in (
+        ProcessIdentity(pid=mine.pid, ticks=mine.ticks - 1, boot=mine.boot),
+        ProcessIdentity(pid=mine.pid, ticks=mine.ticks, boot="another"),
+    ):
+        assert not other.is_alive()
+        other.kill()  # does nothing: this process goes on
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as child:
         identity = ProcessIdentity.of(psutil.Process(child.pid))
         identity.kill()

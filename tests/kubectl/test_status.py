@@ -37,7 +37,7 @@ def test_the_whole_tree(serving: Site) -> None:
         shown(serving)
         == """\
 digits: Ready, Serving: 2 of 2 endpoints serve a verified variant.
-├── asked: p95 at most 20 ms; policy Auto; model digits at http://digits.models.svc:8000
+├── asked: p95 at most 20 ms; policy Auto; model digits at grpc://digits.models.svc:8001
 ├── ObjectivesMet False, ObjectivesNotMet: 1 of 2 endpoints meet their objectives, 1 do not.
 ├── NodeMetricsAvailable False, MetricsStale: There is no sample of the last 60 s of edge-1, edge-2.
 │   Decisions rest on what the agents report.

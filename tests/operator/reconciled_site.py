@@ -12,6 +12,7 @@ from edgefolio.contract.job_report import FailureReport, PublishedReport
 from edgefolio.decision.types import MemoryState, State
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio_operator.cluster_state.report_clocks import Hearing
 from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, Usage
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
@@ -79,6 +80,8 @@ class Site:
         self.service: dict[str, Any] | None = None
         self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
+        #: Seconds that agents' clocks are ahead, by endpoint.
+        self.clock_offsets: dict[str, float] = {}
         self.plan: ReconcilePlan | None = None
 
     def cycle(self, seconds: float = 1.0) -> ReconcilePlan:
@@ -91,6 +94,7 @@ class Site:
             pods=self.pods,
             nodes=self.nodes,
             endpoints=list(self.endpoints.values()),
+            hearings={name: Hearing(clock_offset=offset) for name, offset in self.clock_offsets.items()},
             daemon_set=self.daemon_set,
             service=self.service,
             server_version=self.server_version,

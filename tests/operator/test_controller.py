@@ -7,11 +7,12 @@ import copy
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fake_api import FakeApi
+from fake_api import FakeApi, Object
 from prometheus_client import CollectorRegistry
 from reconciled_site import IMAGES, Site, published
 
 from edgefolio.specification.portfolio_status import RevisionStatus
+from edgefolio_operator.kube.client import ApiError
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.reconcilers.controller import Controller
 from edgefolio_operator.settings import Settings
@@ -28,8 +29,8 @@ REVISION = RevisionStatus(
 class Cluster:
     """Portfolios with one pod each, all on one node, and the controller that looks after them."""
 
-    def __init__(self) -> None:
-        self.api = FakeApi()
+    def __init__(self, api: FakeApi | None = None) -> None:
+        self.api = api or FakeApi()
         settings = Settings(images=IMAGES, identity="test", cycle_seconds=0.5, metrics_port=0, probe_port=0)
         self.controller = Controller(self.api, settings, Metrics(CollectorRegistry()))
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -229,3 +230,27 @@ def queued(cluster: Cluster) -> set[tuple[str, str]]:
 def conditions(cluster: Cluster, name: str) -> set[str]:
     status = cluster.api.find("modelportfolios", name).get("status", {})
     return {entry["reason"] for entry in status.get("conditions", ())}
+
+
+def test_a_selector_that_the_api_server_refuses_holds_up_nobody() -> None:
+    """The definitions admit label keys, as -/x, that the API server takes for no selector."""
+
+    class Strict(FakeApi):
+        async def list(self, path: str, *, selector: str = "") -> tuple[list[Object], str]:
+            if selector.startswith("-/"):
+                raise ApiError(400, "BadRequest", "unable to parse requirement")
+            return await super().list(path, selector=selector)
+
+    async def work() -> None:
+        cluster.add("quick")
+        cluster.add("odd", adopts="x")
+        portfolio = copy.deepcopy(cluster.api.find("modelportfolios", "odd"))
+        portfolio["spec"]["serving"]["adopt"] = {"selector": {"matchLabels": {"-/x": "y"}}}
+        cluster.api.put(f"{OURS}/modelportfolios/odd", portfolio)
+        await until(lambda: cluster.told("quick") == 20)
+        cluster.ask("quick", 40)
+        await until(lambda: cluster.told("quick") == 40)
+        await until(lambda: "NoPods" in conditions(cluster, "odd"))
+
+    cluster = Cluster(Strict())
+    run(cluster, work)

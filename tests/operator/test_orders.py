@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from edgefolio.kubernetes.backoff import Backoff
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio_edge.cluster.orders import HANDOVER_SECONDS, Orders
+from edgefolio_operator.kube.leader_election import LEASE_SECONDS, RENEW_SECONDS
 
 
 class Clock:
@@ -96,6 +98,26 @@ def test_a_new_order_ends_the_handover(orders: Orders, clock: Clock) -> None:
     orders.take(spec(targetVariant="small"), generation=2)
     assert not orders.is_autonomous
     assert orders.objectives.pinned_variant == "small"
+
+
+def test_an_order_that_asks_for_nothing_else_does_not_end_the_handover(orders: Orders, clock: Clock) -> None:
+    """The operator says why it holds, or the user asks for another latency, before the agent's report has arrived."""
+    clock.now += 31
+    orders.acted()
+    orders.heard()
+    for generation, change in enumerate(
+        ({"reason": "StaleMetrics", "message": "x"}, {"objectives": {"latencyP95Milliseconds": 5}}, {}), 2
+    ):
+        orders.take(spec(**{"epoch": 3 + generation, **change}), generation=generation)
+        assert orders.objectives.pinned_variant is None
+    orders.take(spec(targetVariant="small", epoch=9), generation=9)
+    assert orders.objectives.pinned_variant == "small"
+
+
+def test_the_handover_is_longer_than_the_operator_may_need_to_hear_again() -> None:
+    backoff = Backoff(clock=lambda: 0.0)  # an informer's, that fails at once each time
+    longest = max(backoff.next_pause(is_failure=True) for _ in range(20))
+    assert longest + LEASE_SECONDS + RENEW_SECONDS <= HANDOVER_SECONDS
 
 
 def test_an_operator_that_was_replaced_is_not_obeyed(orders: Orders) -> None:

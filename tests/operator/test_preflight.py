@@ -98,7 +98,10 @@ def test_a_pod_with_everything_lacks_nothing() -> None:
         ),
         (changed("spec", "containers", 0, "args", 1, to=None), "--model-control-mode=explicit at Triton"),
         (changed("spec", "containers", 0, "args", 2, to=None), "--grpc-restricted-protocol at Triton"),
-        (changed("spec", "containers", 0, "args", 3, to=None), "--http-restricted-api at Triton"),
+        (
+            changed("spec", "containers", 0, "args", 3, to=None),
+            "--http-restricted-api or --allow-http=false at Triton",
+        ),
     ],
 )
 def test_what_is_missing_is_named(lacking: dict[str, Any], part: str) -> None:
@@ -110,7 +113,14 @@ def test_flags_are_judged_only_where_the_pod_shows_them() -> None:
     assert missing_parts(hidden) == ()
     script = changed("spec", "containers", 0, "args", to=None)
     script["spec"]["containers"][0]["command"] = ["sh", "-c", "exec tritonserver --model-control-mode explicit"]
-    assert missing_parts(script) == ("--grpc-restricted-protocol at Triton", "--http-restricted-api at Triton")
+    assert missing_parts(script) == (
+        "--grpc-restricted-protocol at Triton",
+        "--http-restricted-api or --allow-http=false at Triton",
+    )
+
+
+def test_without_http_nothing_of_it_need_be_closed() -> None:
+    assert missing_parts(changed("spec", "containers", 0, "args", 3, to="--allow-http=false")) == ()
 
 
 def test_slim_keeps_what_is_judged() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,3 +177,18 @@ def test_what_is_promised_is_found_by_its_node_whatever_changed_before(data: st.
                 expected += max((each.peak_bytes for each in own if each.done_at is None), default=0)
                 expected += max((each.peak_bytes for each in own if each.done_at is not None), default=0)
             assert reservations.reserved_bytes(node, **asked) == anew.reserved_bytes(node, **asked) == expected
+
+
+def test_after_a_restart_a_load_of_an_order_that_nobody_remembers_counts() -> None:
+    """The order went from dense to small, or back to what serves, while dense was loading."""
+    for told, active in (("small", None), ("small", "small")):
+        for generation, observed, expected in ((3, 2, 120), (3, 3, 40 if active is None else 0)):
+            entry = endpoint("pod-a", spec(told), serving(active, observed_generation=observed))
+            found = standing_promises("models", [replace(entry, generation=generation)], revisions=[REVISION], now=NOW)
+            assert taken(found, seen_at=NOW, now=NOW) == expected
+            # An agent that has reported since loads nothing of an earlier order; and no load takes that long.
+            status = serving(active)
+            later = promises_of(
+                KEY, spec=spec(told), status=status, revisions={1: REVISION}, before=found, now=NOW + LOAD_SECONDS + 1
+            )
+            assert taken(later, seen_at=NOW, now=NOW + LOAD_SECONDS + 1) == (40 if active is None else 0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edgefolio.specification.cluster import Rollout
 from edgefolio.specification.portfolio_status import RolloutStatus
-from edgefolio_operator.revisions.rollout import Member, plan_rollout, wave_size
+from edgefolio_operator.revisions.rollout import plan_rollout, wave_size
+from edgefolio_operator.revisions.wave import Member
 
 NOW = 1_800_000_000.0
 KNOWN = frozenset({1, 2, 3})
@@ -32,6 +33,10 @@ class Fleet:
         self.rules = rules
         self.status: RolloutStatus | None = None
         self.now = NOW
+        #: Numbers of the endpoints that cannot load the target.
+        self.broken: set[int] = set()
+        self.request = ""
+        self.approved = ""
 
     def step(self, seconds: float = 0.0) -> list[int | None]:
         """One cycle of the operator ``seconds`` later; the revisions the endpoints are then sent to."""
@@ -43,16 +48,23 @@ class Fleet:
             settings=self.rules,
             known_revisions=KNOWN,
             now=self.now,
+            request=self.request,
+            approved=self.approved,
         )
         assert set(plan.assignments) == {member.name for member in self.members}
         self.status = plan.status
         self.members = [
-            replace(member, assigned=plan.assignments[member.name], active=plan.assignments[member.name])
-            if member.reachable
-            else replace(member, assigned=plan.assignments[member.name])
-            for member in self.members
+            self._after(number, member, plan.assignments[member.name]) for number, member in enumerate(self.members)
         ]
         return [member.assigned for member in self.members]
+
+    def _after(self, number: int, member: Member, revision: int) -> Member:
+        """``member`` once it has carried out the order."""
+        if number in self.broken and revision == self.target:
+            first = member.assigned != revision
+            at = self.now if first else member.failed_at
+            return replace(member, assigned=revision, failed_revision=revision, failed_at=at)
+        return replace(member, assigned=revision, active=revision if member.reachable else member.active)
 
     def change(self, number: int, **changes: object) -> None:
         self.members[number] = replace(self.members[number], **changes)
@@ -89,17 +101,17 @@ def test_a_wave_waits_for_endpoints_that_have_not_arrived() -> None:
     assert fleet.step(500) == [2, 1, 1, 1]
 
 
-def test_a_revision_that_cannot_be_loaded_goes_back_at_once() -> None:
+def test_a_revision_that_two_of_a_wave_cannot_load_goes_back_at_once() -> None:
     fleet = Fleet(members(8))
+    fleet.broken = {0, 1}
     fleet.step()
-    fleet.change(1, failed_revision=2, failed_at=fleet.now)
     assert fleet.step(1) == [1] * 8
     assert fleet.phase == "RolledBack"
     assert fleet.status is not None
-    assert (fleet.status.reason, fleet.status.message) == ("LoadFailed", "Revision 2 could not be served by e1.")
-    fleet.change(1, failed_revision=None)
-    assert fleet.step(10_000) == [1] * 8, "what was rolled back is not tried again"
+    assert (fleet.status.reason, fleet.status.message) == ("LoadFailed", "Revision 2 could not be served by e0, e1.")
+    assert fleet.step(3000) == [1] * 8
     fleet.target = 3
+    fleet.broken = set()
     assert fleet.step() == [3, 3, 1, 1, 1, 1, 1, 1]
 
 
@@ -114,6 +126,7 @@ def test_missed_objectives_count_at_the_end_of_the_analysis() -> None:
     fleet = Fleet(members(8))
     fleet.step()
     fleet.change(0, objectives_met=False)
+    fleet.change(1, objectives_met=False)
     assert fleet.step(50) == [2, 2, 1, 1, 1, 1, 1, 1]
     fleet.change(0, objectives_met=True)
     assert fleet.step(49) == [2, 2, 1, 1, 1, 1, 1, 1]
@@ -124,12 +137,15 @@ def test_missed_objectives_count_at_the_end_of_the_analysis() -> None:
 
 def test_pause_stops_where_it_is() -> None:
     fleet = Fleet(members(8), rules=RULES.model_copy(update={"on_failure": "Pause"}))
+    fleet.broken = {0, 1}
     fleet.step()
-    fleet.change(1, failed_revision=2, failed_at=fleet.now)
     assert fleet.step(1) == [2, 2, 1, 1, 1, 1, 1, 1]
-    fleet.change(1, failed_revision=None)
-    assert fleet.step(1000) == [2, 2, 1, 1, 1, 1, 1, 1]
+    fleet.broken = set()
+    assert fleet.step(100_000) == [2, 2, 1, 1, 1, 1, 1, 1]
     assert fleet.phase == "Paused"
+    fleet.request = "now"
+    fleet.step()
+    assert fleet.phase == "Progressing"
 
 
 def test_unreachable_endpoints_block_nothing_and_prove_nothing() -> None:

@@ -68,7 +68,11 @@ def test_the_plan_is_that_of_the_release_before(path: Path) -> None:
     assert list(plan.delete_endpoints) == expected["deleteEndpoints"]
     assert (plan.suspend_job, plan.finalizer) == (expected["suspendJob"], expected["finalizer"])
     assert [[event.endpoint, event.reason] for event in plan.events] == expected["events"]
-    assert plan.status.model_dump(mode="json", by_alias=True, exclude_none=True) == expected["status"]
+    status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    # Conditions that it did not know say more, and change nothing.
+    known = {condition["type"] for condition in expected["status"]["conditions"]}
+    status["conditions"] = [condition for condition in status["conditions"] if condition["type"] in known]
+    assert status == expected["status"]
     remembered = {name: json.loads(state_to_json(state)) for name, state in sorted((plan.states or {}).items())}
     assert remembered == dump["states"]
     for cycle in dump["later"]:

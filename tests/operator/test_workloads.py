@@ -23,7 +23,7 @@ IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", trit
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}
 
 
-def portfolio(*, repository: dict[str, Any] | None = None, **managed: Any) -> ModelPortfolio:
+def portfolio(*, repository: dict[str, Any] | None = None, http: str | None = None, **managed: Any) -> ModelPortfolio:
     return ModelPortfolio.model_validate(
         {
             "apiVersion": "edgefolio.dev/v1alpha1",
@@ -31,14 +31,14 @@ def portfolio(*, repository: dict[str, Any] | None = None, **managed: Any) -> Mo
             "metadata": {"name": "digits", "namespace": "models"},
             "spec": {
                 "repository": repository or {"uri": "s3://bucket/portfolios"},
-                "serving": {"modelName": "fashion", "managed": managed},
+                "serving": {"modelName": "fashion", "managed": managed, **({} if http is None else {"http": http})},
             },
         }
     )
 
 
-def pod(**managed: Any) -> dict[str, Any]:
-    built = build_daemon_set(portfolio(**managed), owner=OWNER, images=IMAGES)
+def pod(*, http: str | None = None, **managed: Any) -> dict[str, Any]:
+    built = build_daemon_set(portfolio(http=http, **managed), owner=OWNER, images=IMAGES)
     result: dict[str, Any] = built["spec"]["template"]["spec"]
     return result
 
@@ -70,7 +70,7 @@ def test_the_selector_finds_the_pods_of_daemon_set_and_service() -> None:
     assert service["spec"]["selector"].items() <= labels
     ports = {port["name"] for port in containers(pod())["triton"]["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-    assert service_url(portfolio()) == "http://digits.models.svc:8000"
+    assert service_url(portfolio()) == "grpc://digits.models.svc:8001"
 
 
 def test_every_container_is_restricted() -> None:
@@ -105,11 +105,21 @@ def test_who_reaches_what() -> None:
 
 
 def test_control_is_closed_on_both_protocols_and_the_agent_is_a_sidecar() -> None:
-    script = containers(pod())["triton"]["command"][-1]
+    script = containers(pod(http="Enabled"))["triton"]["command"][-1]
     for option in ("--grpc-restricted-protocol=", "--http-restricted-api="):
         (line,) = (line for line in script.splitlines() if option in line)
         assert "model-repository,model-config,shared-memory,trace,logging:$key" in line
     assert containers(pod())["agent"]["restartPolicy"] == "Always"
+
+
+def secrets(spec: dict[str, Any]) -> set[str]:
+    """The Secrets that the pod sees, as files or as variables."""
+    files = {volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    variables = {
+        source["secretRef"]["name"] for each in containers(spec).values() for source in each.get("envFrom") or ()
+    }
+    assert files == variables
+    return files
 
 
 def test_settings_reach_the_pod() -> None:
@@ -133,8 +143,10 @@ def test_settings_reach_the_pod() -> None:
     assert {container["imagePullPolicy"] for container in found.values()} == {"Never"}
     assert spec["nodeSelector"] == {"class": "edge"}
     assert spec["tolerations"] == [{"key": "edge", "operator": "Exists"}]
-    assert found["agent"]["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert secrets(spec) == {"s3"}
     assert "envFrom" not in found["triton"]
+    assert {mount["name"] for mount in found["triton"]["volumeMounts"]} & {"credentials"} == set()
+    assert environment(spec)["EDGEFOLIO_CREDENTIALS"] == mount_path(found["agent"], "credentials")
     (models,) = (volume for volume in spec["volumes"] if volume["name"] == "models")
     assert models["emptyDir"] == {"sizeLimit": "512Mi"}
 
@@ -146,6 +158,9 @@ def test_settings_reach_the_pod() -> None:
         pytest.param({"imagePullPolicy": "IfNotPresent"}, True, id="a default written out"),
         pytest.param({"image": "own/triton:2"}, False, id="image"),
         pytest.param({"repository": {"uri": "s3://bucket/portfolios", "secretRef": {"name": "s"}}}, False, id="secret"),
+        pytest.param({"http": "Enabled"}, False, id="HTTP"),
+        pytest.param({"http": "Disabled"}, False, id="no HTTP, said"),
+        pytest.param({"sharedMemory": "1Gi"}, False, id="shared memory"),
     ],
 )
 def test_when_pods_are_made_anew(change: dict[str, Any], same: bool) -> None:
@@ -195,11 +210,13 @@ def test_probes_look_for_what_the_agent_writes_and_need_no_agent() -> None:
     assert environment(spec)["EDGEFOLIO_HEALTH"] == mount_path(triton, "health") == mount_path(agent, "health")
     assert command(triton["readinessProbe"]) == "[ -e /run/edgefolio-health/serving ]"
     assert command(triton["livenessProbe"]) == "[ ! -e /run/edgefolio-health/restart ]"
-    assert command(agent["startupProbe"]) == "[ -e /run/edgefolio-health/synced ]"
+    assert triton["startupProbe"]["grpc"] == {"port": 8001}, "whether or not HTTP is served"
+    wait = containers(spec)["wait"]["command"][-1]
+    assert "until [ -e /run/edgefolio-health/synced ]" in wait, "a first making takes hours"
+    assert list(containers(spec)) == ["key", "agent", "wait", "triton"]
     assert triton["command"][-1].startswith("rm -f /run/edgefolio-health/serving /run/edgefolio-health/restart\n")
-    waits = agent["startupProbe"]["periodSeconds"] * agent["startupProbe"]["failureThreshold"]
-    assert waits >= 14 * 86_400, "a first making takes hours"
-    assert not {"livenessProbe", "readinessProbe"} & set(agent), "a silent agent is no reason to end anything"
+    probes = {"livenessProbe", "readinessProbe", "startupProbe"}
+    assert not probes & set(agent), "a silent agent is no reason to end anything"
 
 
 def test_the_end_of_a_pod_leaves_time_for_clients_and_requests() -> None:
@@ -226,6 +243,9 @@ def test_a_memory_limit_may_have_any_suffix_of_kubernetes() -> None:
 
 def test_an_agent_asks_for_what_it_takes_and_never_for_more_than_its_limit() -> None:
     assert containers(pod())["agent"]["resources"]["requests"] == {"cpu": "25m", "memory": "128Mi"}
+    assert containers(pod())["agent"]["resources"]["limits"] == {"memory": "512Mi"}
+    asked = containers(pod(agentResources={"requests": {"memory": "1Gi"}}))["agent"]["resources"]
+    assert asked == {"requests": {"cpu": "25m", "memory": "1Gi"}}
     given = pod(agentResources={"limits": {"memory": "64Mi"}, "requests": {"cpu": "1"}})
     found = containers(given)["agent"]["resources"]
     assert found == {"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}

@@ -38,6 +38,7 @@ VALUES: dict[str, Document] = {
             }
         },
         "priorityClassName": "system-cluster-critical",
+        "rbac": {"hostPaths": ["/var/lib/edgefolio"]},
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
         "metrics": {
             "service": {"annotations": {"example.com/metrics": "operator"}},
@@ -51,6 +52,11 @@ VALUES: dict[str, Document] = {
             "enabled": True,
             "apiServer": {"cidrs": ["10.0.0.1/32", "fd00::1/128"]},
             "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "endpoints": {
+                "enabled": True,
+                "namespaces": ["models", "other"],
+                "clientsFrom": [{"podSelector": {"matchLabels": {"role": "client"}}}],
+            },
         },
         "tests": {
             "namespace": "models",
@@ -66,6 +72,7 @@ VALUES: dict[str, Document] = {
         "crds": {"keep": False},
         "tests": {"repository": {"uri": "s3://bucket/tests"}},
     },
+    "a few namespaces and all nodes": {"watchNamespaces": ["models"], "readNodes": True},
     "least": {
         "fullnameOverride": "least",
         "crds": {"enabled": False},

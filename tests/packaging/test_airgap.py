@@ -20,13 +20,15 @@ import pytest
 import yaml
 from rendering import CHART, ROOT, SYSTEM, VALUES, Chart
 
+from edgefolio.components import TRITON_IMAGE
+
 SCRIPT = ROOT / "scripts" / "airgap-bundle"
 MAKE_IMAGE = ROOT / "tests" / "cluster" / "bed" / "images" / "mkimage.py"
 NAMES = {
     "operator": "ghcr.io/edgefolio/operator:0.1.0",
     "agent": "ghcr.io/edgefolio/agent:0.1.0",
     "pruner": "ghcr.io/edgefolio/pruner:0.1.0",
-    "triton": "nvcr.io/nvidia/tritonserver:24.10-py3",
+    "triton": TRITON_IMAGE,
 }
 
 

@@ -12,7 +12,12 @@ import pytest
 import yaml
 from rendering import CHART, ROOT, SYSTEM, VALUES, Chart, HelmError, is_hook, named, of_kind, pods_in
 
+from edgefolio.components import TRITON_IMAGE
+from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels, settings
+from edgefolio_operator.resources.daemonset import build_daemon_set
+from edgefolio_operator.resources.pruning_job import Images
+from edgefolio_operator.resources.repository_jobs import build_check_job
 
 SETS = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 
@@ -105,7 +110,7 @@ def test_what_it_is_told_is_what_it_understands(chart: Chart) -> None:
     found = settings.Settings.of({entry["name"]: entry["value"] for entry in container["env"]})
     assert found.namespaces == ("models", "other")
     assert found.cycle_seconds == 2.0
-    assert found.images.triton == "nvcr.io/nvidia/tritonserver:24.10-py3"
+    assert found.images.triton == TRITON_IMAGE
     ports = {entry["name"]: entry["containerPort"] for entry in container["ports"]}
     assert ports == {"metrics": found.metrics_port, "probe": found.probe_port}
 
@@ -121,6 +126,67 @@ def test_definitions_are_installed_and_kept_as_asked(chart: Chart) -> None:
     assert len(dropped) == 2
     assert all("annotations" not in entry["metadata"] for entry in dropped)
     assert not of_kind(chart.documents(VALUES["least"]), "CustomResourceDefinition")
+
+
+def test_values_of_an_older_release_mean_the_defaults(chart: Chart) -> None:
+    """As ``helm upgrade --reuse-values`` hands them on: without what is new. Nothing is less safe for it."""
+    older = {
+        "readNodes": None,
+        "rbac": {"policy": None, "hostPaths": None},
+        "uninstall": {"activeDeadlineSeconds": None, "image": None},
+        "networkPolicy": {"endpoints": None},
+    }
+    assert chart.documents(older) == chart.documents()
+
+
+def test_the_operators_policy_can_be_left_out(chart: Chart) -> None:
+    def policies(values: dict[str, Any]) -> set[str]:
+        return {entry["metadata"]["name"] for entry in of_kind(chart.documents(values), "ValidatingAdmissionPolicy")}
+
+    assert policies({}) == {"edgefolio-operator-own-objects", "edgefolio-agent-own-endpoint"}
+    assert policies({"rbac": {"policy": False}}) == {"edgefolio-agent-own-endpoint"}
+    assert policies({"agent": {"rbac": {"create": False}}}) == {"edgefolio-operator-own-objects"}
+
+
+def test_endpoints_are_asked_where_they_answer(chart: Chart) -> None:
+    """The policies find the operator's pods by their labels, and open the ports that these have by name."""
+    head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "a"}}
+    spec = {"repository": {"uri": "s3://bucket/path"}, "serving": {"modelName": "m"}}
+    portfolio = ModelPortfolio.model_validate({**head, "spec": spec})
+    images = Images(pruner="p", agent="a", triton="t")
+    serving = build_daemon_set(portfolio, owner={}, images=images)["spec"]["template"]
+    check = build_check_job(portfolio, name="c", key="k", owner={}, images=images)["spec"]["template"]
+
+    def selects(policy: dict[str, Any], template: dict[str, Any]) -> bool:
+        carried = template["metadata"]["labels"]
+        return all(
+            rule["key"] in carried and (rule["operator"] == "Exists" or carried[rule["key"]] in rule["values"])
+            for rule in policy["spec"]["podSelector"]["matchExpressions"]
+        )
+
+    documents = chart.documents(VALUES["everything"])
+    policies = [entry for entry in of_kind(documents, "NetworkPolicy") if entry["metadata"]["namespace"] == "models"]
+    endpoints, jobs = sorted(policies, key=lambda entry: str(entry["metadata"]["name"]))
+    assert selects(endpoints, serving)
+    assert not selects(endpoints, check)
+    assert selects(jobs, check)
+    assert not selects(jobs, serving)
+    assert "ingress" not in jobs["spec"]
+    named_ports = {
+        port["name"]
+        for container in (*serving["spec"]["initContainers"], *serving["spec"]["containers"])
+        for port in container.get("ports", ())
+    }
+    clients, metrics = endpoints["spec"]["ingress"]
+    opened = {port["port"] for rule in (clients, metrics) for port in rule["ports"]}
+    assert named_ports <= opened, "whatever a pod offers is said to whom"
+    assert clients["from"] == VALUES["everything"]["networkPolicy"]["endpoints"]["clientsFrom"]
+    assert of_kind(chart.documents(), "NetworkPolicy") == []
+    watched = chart.documents({"watchNamespaces": ["models"], "networkPolicy": {"endpoints": {"enabled": True}}})
+    assert {entry["metadata"]["namespace"] for entry in of_kind(watched, "NetworkPolicy")} == {"models"}
+    assert "needs networkPolicy.endpoints.namespaces" in refused(
+        chart, {"networkPolicy": {"endpoints": {"enabled": True}}}
+    )
 
 
 def test_a_few_namespaces_need_no_right_in_the_cluster(chart: Chart) -> None:
@@ -208,6 +274,9 @@ def test_typos_are_refused_at_every_level(chart: Chart) -> None:
         ({"image": {"pullPolicy": "Sometimes"}}, "must be one of"),
         ({"cycleSeconds": 0}, "minimum"),
         ({"crds": {"keep": "yes"}}, "want boolean"),
+        ({"rbac": {"hostPaths": ["/"]}}, "does not match pattern"),
+        ({"rbac": {"hostPaths": ["/var/lib/../.."]}}, "does not match pattern"),
+        ({"rbac": {"hostPaths": ['/var/" + "lib']}}, "does not match pattern"),
         ({"tests": {"repository": {"uri": "./portfolios"}}}, "does not match pattern"),
         ({"tolerations": [{"key": "a", "efect": "NoSchedule"}]}, "additional properties 'efect' not allowed"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "does not match pattern"),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rendering import CHART, ROOT, Chart, Kustomize, named, of_kind
 
+from edgefolio.components import TRITON_IMAGE
 from edgefolio.crd import definitions
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.endpoints.adoption_preflight import missing_parts
@@ -68,8 +69,8 @@ def test_an_adopted_pod_is_like_the_operator_s_own(kustomize: Kustomize) -> None
     head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "a"}}
     spec = {"repository": {"uri": "s3://bucket/path"}, "serving": {"modelName": "m"}}
     agent_image = "ghcr.io/edgefolio/agent:0.1.0"
-    images = Images(pruner="", agent=agent_image, triton="nvcr.io/nvidia/tritonserver:24.10-py3")
-    managed = build_pod(ModelPortfolio.model_validate({**head, "spec": spec}), images=images)
+    images = Images(pruner="", agent=agent_image, triton=TRITON_IMAGE)
+    managed = build_pod(ModelPortfolio.model_validate({**head, "spec": spec}), images=images, http=False)
 
     # The operator's pods make the key in Triton's image, so that it is pulled early; whose image that is, the component
     # cannot know.
@@ -79,10 +80,18 @@ def test_an_adopted_pod_is_like_the_operator_s_own(kustomize: Kustomize) -> None
     agent, own = adopted["initContainers"][1], managed["initContainers"][1]
     assert agent.keys() - own.keys() == {"envFrom"}
     assert all(agent[key] == own[key] for key in own if key != "env")
-    assert [entry for entry in agent["env"] if entry["name"] != "EDGEFOLIO_MEMORY_LIMIT"] == own["env"]
+    # Limits of the owner's Triton are its owner's.
+    limits = ("EDGEFOLIO_MEMORY_LIMIT", "EDGEFOLIO_SHARED_MEMORY")
+    assert [each for each in agent["env"] if each["name"] not in limits] == [
+        each for each in own["env"] if each["name"] not in limits
+    ]
+    wait, own = adopted["initContainers"][2], managed["initContainers"][2]
+    assert {**wait, "image": own["image"]} == own
 
     (triton,), (other,) = adopted["containers"], managed["containers"]
-    for key in ("name", "image", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
+    # A Service of its owner's may name the port of HTTP.
+    assert [port for port in triton["ports"] if port["name"] != "http"] == other["ports"]
+    for key in ("name", "image", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
         assert triton[key] == other[key], key
     assert words(triton["command"]) == words(other["command"])
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in other["volumeMounts"]}

@@ -61,7 +61,9 @@ def test_k3s_installs_this_chart() -> None:
 )
 def test_namespaces_are_restricted(path: Path) -> None:
     (namespace,) = of_kind(documents(path), "Namespace")
-    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+    # The operator's own holds no portfolio.
+    protected = {} if path.parent.name == "cluster" else {"edgefolio.dev/protected": "true"}
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted", **protected}
 
 
 def test_images_of_the_manifests_are_of_this_version() -> None:

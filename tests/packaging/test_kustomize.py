@@ -41,9 +41,65 @@ def test_so_are_lease_bindings_and_the_agents_policy(base: list[Any], chart_docu
         ("ClusterRoleBinding", "edgefolio-operator", "roleRef"),
         ("ValidatingAdmissionPolicy", "edgefolio-agent-own-endpoint", "spec"),
         ("ValidatingAdmissionPolicyBinding", "edgefolio-agent-own-endpoint", "spec"),
+        ("ValidatingAdmissionPolicyBinding", "edgefolio-operator-own-objects", "spec"),
         ("ServiceAccount", "edgefolio-operator", "automountServiceAccountToken"),
     ):
         assert named(base, kind, name)[part] == named(chart_documents, kind, name)[part], (kind, name, part)
+
+
+def test_the_operators_policy_is_the_same_but_for_its_user(base: list[Any], chart_documents: list[Any]) -> None:
+    """The chart knows the account's name and namespace; a kustomization may put it elsewhere."""
+    kind, name = "ValidatingAdmissionPolicy", "edgefolio-operator-own-objects"
+    mine, others = dict(named(base, kind, name)["spec"]), dict(named(chart_documents, kind, name)["spec"])
+    (by_name,), (exactly,) = mine.pop("matchConditions"), others.pop("matchConditions")
+    assert mine == others
+    user = "system:serviceaccount:edgefolio-system:edgefolio-operator"
+    assert exactly["expression"] == f"request.userInfo.username == '{user}'"
+    assert user.endswith(":edgefolio-operator")
+    assert "endsWith(':edgefolio-operator')" in by_name["expression"]
+
+
+def test_a_few_namespaces_by_kustomize_and_by_chart_are_the_same(kustomize: Kustomize, chart: Chart) -> None:
+    """Its roles, with and without reading nodes, and what the operator is told."""
+    overlay = kustomize.documents(MANIFESTS / "overlays" / "few-namespaces")
+    assert of_kind(overlay, "ClusterRoleBinding") == []
+    inside = kustomize.documents(MANIFESTS / "namespace-rights")
+    nodes = list(yaml.safe_load_all((MANIFESTS / "components" / "read-nodes" / "rights.yaml").read_text()))
+    rendered = chart.documents(VALUES["a few namespaces and all nodes"])
+    for kind, name in (
+        ("Role", "edgefolio-operator-portfolios"),
+        ("RoleBinding", "edgefolio-operator-portfolios"),
+        ("ClusterRole", "edgefolio-operator-nodes"),
+        ("ClusterRoleBinding", "edgefolio-operator-nodes"),
+    ):
+        mine, others = named([*inside, *nodes], kind, name), named(rendered, kind, name)
+        for part in ("rules", "roleRef", "subjects"):
+            assert mine.get(part) == others.get(part), (kind, part)
+    assert named(rendered, "Role", "edgefolio-operator-portfolios")["metadata"]["namespace"] == "models"
+    assert told(overlay)["EDGEFOLIO_NAMESPACES"] == told(rendered)["EDGEFOLIO_NAMESPACES"] == "models"
+
+
+def test_reading_nodes_is_a_component(tmp_path: Path, kustomize: Kustomize, chart: Chart) -> None:
+    def below(folder: Path) -> str:
+        return str(Path(*[".."] * (len(tmp_path.parts) - 1)) / folder.relative_to("/"))
+
+    kustomization = {
+        "resources": [below(MANIFESTS / "overlays" / "few-namespaces")],
+        "components": [below(MANIFESTS / "components" / "read-nodes")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    documents = kustomize.documents(tmp_path)
+    assert told(documents)["EDGEFOLIO_READ_NODES"] == "true"
+    rules = named(documents, "ClusterRole", "edgefolio-operator-nodes")["rules"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert told(chart.documents(VALUES["a few namespaces and all nodes"]))["EDGEFOLIO_READ_NODES"] == "true"
+    assert "EDGEFOLIO_READ_NODES" not in told(chart.documents(VALUES["a few namespaces"]))
+
+
+def told(documents: list[dict[str, Any]]) -> dict[str, str]:
+    """The variables of the operator's container."""
+    template = named(documents, "Deployment", "edgefolio-operator")["spec"]["template"]
+    return {entry["name"]: entry["value"] for entry in template["spec"]["containers"][0]["env"]}
 
 
 def test_the_rights_in_a_few_namespaces_are_those_but_for_the_cluster_s(chart: Chart) -> None:
@@ -73,6 +129,11 @@ def test_the_operator_is_the_same(base: list[Any], chart_documents: list[Any]) -
     assert mine["template"]["spec"] == others["template"]["spec"]
     assert mine["template"]["metadata"]["annotations"] == others["template"]["metadata"]["annotations"]
     assert (mine["replicas"], mine["strategy"]) == (others["replicas"], others["strategy"])
+    # Nobody can change it, so that going from one to the other would mean to delete it.
+    assert mine["selector"] == others["selector"]
+    assert mine["template"]["metadata"]["labels"] == others["template"]["metadata"]["labels"]
+    services = [named(documents, "Service", "edgefolio-operator-metrics") for documents in (base, chart_documents)]
+    assert services[0]["spec"]["selector"] == services[1]["spec"]["selector"] == mine["selector"]["matchLabels"]
     ports = named(base, "Service", "edgefolio-operator-metrics")["spec"]["ports"]
     assert ports == named(chart_documents, "Service", "edgefolio-operator-metrics")["spec"]["ports"]
 
@@ -171,7 +232,7 @@ def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize:
     documents = kustomize.documents(tmp_path)
     for kind, name in (("Deployment", "a"), ("DaemonSet", "b")):
         template = named(documents, kind, name)["spec"]["template"]
-        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent", "own"]
+        assert [entry["name"] for entry in template["spec"]["initContainers"]] == ["key", "agent", "wait", "own"]
         assert template["metadata"]["labels"] == {"app": name, "edgefolio.dev/endpoint": "adopted"}
         assert template["spec"]["containers"][0]["image"] == "triton:1"
     assert named(documents, "Deployment", "c")["spec"]["template"]["spec"].keys() == {"containers", "initContainers"}
@@ -182,7 +243,7 @@ def test_the_component_changes_marked_workloads_alone(tmp_path: Path, kustomize:
 def test_every_kustomization_builds(kustomize: Kustomize) -> None:
     found = [*MANIFESTS.rglob("kustomization.yaml"), *(ROOT / "examples").rglob("kustomization.yaml")]
     kinds = {path: yaml.safe_load(path.read_text())["kind"] for path in found}
-    assert sorted(kinds.values()).count("Component") == 1
+    assert sorted(kinds.values()).count("Component") == 2
     for path, kind in kinds.items():
         if kind == "Kustomization":
             assert kustomize.documents(path.parent), path

@@ -5,6 +5,7 @@ The real programs, with tokens of the chart's service accounts, on a real API se
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from control_plane import Kubernetes
 from rendering import Chart, is_hook
 
 from edgefolio.contract.job_report import FailureReport
+from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator.kube.objects import owner_reference
+from edgefolio_operator.resources.daemonset import build_daemon_set
+from edgefolio_operator.resources.pruning_job import Images
 
 
 def installed(kubernetes: Kubernetes, chart: Chart, values: dict[str, Any], *, hooks: bool = False) -> None:
@@ -73,17 +78,23 @@ def start_as(
         print(operator.log.read_text())
 
 
-@pytest.mark.parametrize("watch", [False, True], ids=["everywhere", "one namespace"])
+@pytest.mark.parametrize(
+    ("watch", "nodes"),
+    [(False, False), (True, False), (True, True)],
+    ids=["everywhere", "one namespace", "one namespace and all nodes"],
+)
 def test_the_operator_lacks_no_right(
     namespace: Kubernetes,
     chart: Chart,
     start_as: Callable[..., Operator],
     tmp_path: Path,
     watch: bool,
+    nodes: bool,
 ) -> None:
-    values: dict[str, Any] = {"watchNamespaces": [namespace.namespace]} if watch else {}
+    values: dict[str, Any] = {"watchNamespaces": [namespace.namespace], "readNodes": nodes} if watch else {}
     installed(namespace, chart, values)
     environment = {"EDGEFOLIO_NAMESPACES": namespace.namespace} if watch else {}
+    environment |= {"EDGEFOLIO_READ_NODES": "true"} if nodes else {}
     kubeconfig = entering_as(namespace, f"{namespace.namespace}-edgefolio-operator", tmp_path)
     operator = start_as(kubeconfig, **environment)
     site = Site(namespace)
@@ -95,12 +106,76 @@ def test_the_operator_lacks_no_right(
     namespace.kubectl("annotate", "node", site.nodes[1], f"{key}=7")
     namespace.kubectl("annotate", "pod", f"digits-{site.nodes[0]}", f"{key}=9")
     wait_for(lambda: site.endpoint(0)["spec"]["objectives"]["latencyP95Milliseconds"] == 9)
-    asked = 20 if watch else 7
+    asked = 20 if watch and not nodes else 7
     wait_for(lambda: site.endpoint(1)["spec"]["objectives"]["latencyP95Milliseconds"] == asked)
     assert "edgefolio_leading 1.0" in operator.read(operator.metrics_port, "/metrics")
+    # Its own finalizer, and what it owns deleted.
+    site.portfolio(repository={"uri": "s3://bucket/portfolios", "reclaimPolicy": "Delete"})
+    path = namespace.path("edgefolio.dev/v1alpha1", "ModelPortfolio", "digits")
+    wait_for(lambda: namespace.request("GET", path)["metadata"].get("finalizers"))
+    # No kubelet says that the Job's pod has ended, and no garbage collector takes it away.
+    namespace.kubectl("delete", "pod", "-l", "job-name", "--force", "--grace-period=0")
+    namespace.kubectl("delete", "mpf/digits", "--wait=false")
+    wait_for(lambda: [job for job in site.jobs() if job["metadata"]["name"] == "digits-reclaim"])
     assert operator.end() == 0
-    refused = [line for line in operator.log.read_text().splitlines() if "orbidden" in line or "cannot" in line]
-    assert refused == []
+    # Neither roles nor the policy refused anything.
+    log = operator.log.read_text().splitlines()
+    assert [line for line in log if "orbidden" in line or "cannot" in line or "denied request" in line] == []
+    namespace.request("PATCH", path, {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json")
+
+
+def test_its_own_token_is_bound_by_the_policy(namespace: Kubernetes, chart: Chart, tmp_path: Path) -> None:
+    """The chart names the operator's user: whatever the release is called, its account is meant and no other."""
+    installed(namespace, chart, {"serviceAccount": {"name": "own"}})
+    token = token_of(namespace, "own")
+    probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}}
+
+    def refused(**headers: str) -> str:
+        try:
+            namespace.apply(probe, dry_run=True, headers=headers)
+        except AssertionError as refusal:
+            return str(refusal)
+        return ""
+
+    wait_for(lambda: "carry its label" in refused(Authorization=f"Bearer {token}"))
+    assert f"{namespace.namespace}-edgefolio-operator-own-objects" in refused(Authorization=f"Bearer {token}")
+    assert refused() == "", "others are not bound"
+
+
+def test_directories_of_nodes_are_mounted_where_the_chart_says(
+    namespace: Kubernetes, chart: Chart, tmp_path: Path
+) -> None:
+    """Models of endpoints may outlive a pod below ``rbac.hostPaths``, and nowhere else on a node."""
+    installed(namespace, chart, {"serviceAccount": {"name": "own"}, "rbac": {"hostPaths": ["/var/lib/edgefolio"]}})
+    token = token_of(namespace, "own")
+    site = Site(namespace, nodes=0)
+    site.portfolio()
+    stored = site.get()
+    portfolio = ModelPortfolio.model_validate({**stored, "status": None})
+    images = Images(pruner="p", agent="a", triton="t")
+    document = build_daemon_set(portfolio, owner=owner_reference(stored), images=images)
+
+    def refused(volume: str, path: str, document: dict[str, Any] = document) -> str:
+        changed = copy.deepcopy(document)
+        volumes = changed["spec"]["template"]["spec"]["volumes"]
+        volumes[:] = [entry for entry in volumes if entry["name"] != volume]
+        volumes.append({"name": volume, "hostPath": {"path": path, "type": "Directory"}})
+        try:
+            namespace.apply(changed, dry_run=True, headers={"Authorization": f"Bearer {token}"})
+        except AssertionError as refusal:
+            return str(refusal)
+        return ""
+
+    wait_for(lambda: "rbac.hostPaths" in refused("models", "/etc"))
+    assert refused("models", "/var/lib/edgefolio/models") == ""
+    assert refused("models", "/var/lib/edgefolio/../kubelet") != ""
+    for volume, path in (
+        ("models", "/var/lib/edgefolio-other/models"),
+        ("models", "/var/lib/edgefolio"),
+        ("models", "/"),
+        ("temporary", "/var/lib/edgefolio/models"),
+    ):
+        assert "rbac.hostPaths" in refused(volume, path), (volume, path)
 
 
 class Script:

@@ -187,8 +187,8 @@ def test_a_backend_that_is_stopped_for_a_while_is_survived(place: Place) -> None
     assert after.remains() == ()
 
 
-def test_a_load_that_hangs_is_survived_by_a_restart(place: Place) -> None:
-    """The new variant's backend is stopped while it starts: this Triton then takes no load any more."""
+def test_a_load_that_hangs_is_ended_or_the_server_with_it(place: Place) -> None:
+    """The new variant's backend is stopped while it starts. Where it held a lock, only a restart helps."""
     with place.run() as agent:
         serving = agent.wait_for("serving")
         before, said = place.server(), len(agent.lines)
@@ -199,12 +199,16 @@ def test_a_load_that_hangs_is_survived_by_a_restart(place: Place) -> None:
         psutil.Process(loading.pid).suspend()
         failure = agent.wait_for("failed", after=said, variant="variant-1")
         assert failure["restored"] is True
-        agent.wait_for("stuck", after=said)
-        agent.wait_for("serving", after=said)
-        assert place.server().identity != before.identity
+        eventually(lambda: json.loads((place.state / "status.json").read_text())["activeVariant"] is not None)
         assert place.server().grpc_endpoint == serving["grpc"]
+        if agent.events("stuck", after=said):
+            agent.wait_for("serving", after=said)
+            assert place.server().identity != before.identity
+        else:
+            assert place.server().identity == before.identity
+        assert not loading.is_alive()
         # The variant that hung is left alone for a while; of the others the one nearest to the objective serves.
-        assert "variant-1" in json.loads((place.state / "status.json").read_text())["quarantined"]
+        eventually(lambda: "variant-1" in json.loads((place.state / "status.json").read_text())["quarantined"])
         assert agent.stop() == 0
     assert before.remains() == ()
 

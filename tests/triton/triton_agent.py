@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,25 @@ def write_portfolio(
 class Command:
     """One ``edgefolio`` process; a context manager that stops it as Ctrl-C does."""
 
-    def __init__(self, *arguments: str, temporary: Path | None = None) -> None:
-        """``temporary`` is the directory for its temporary files."""
+    def __init__(
+        self,
+        *arguments: str,
+        temporary: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """``temporary`` is the directory for its temporary files; ``prefix`` is a command that starts it."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgefolio.commands.main", *arguments],
+            [*prefix, sys.executable, "-m", "edgefolio.commands.main", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, **({"TMPDIR": str(temporary)} if temporary is not None else {})},
+            env={
+                **os.environ,
+                **({"TMPDIR": str(temporary)} if temporary is not None else {}),
+                **(environment or {}),
+            },
         )
         self.lines: list[dict[str, Any]] = []
         self.errors = ""

@@ -38,12 +38,12 @@ class Site:
         assert outcome.succeeded, outcome
 
 
-def open_site(directory: Path, manifest: Manifest, repository: Path) -> Iterator[Site]:
+def open_site(directory: Path, manifest: Manifest, repository: Path, *, ports: Ports = FREE_PORTS) -> Iterator[Site]:
     store = ModelStore(directory / "state", model=MODEL)
     for variant in manifest.variants:
         store.fetch(Repository.open(str(repository)), manifest, variant)
     store.keep_manifest(PublishedManifest.of(manifest), complete=True)
-    server = TritonServer.start(ServerSettings(model_repository=store.model_repository, ports=FREE_PORTS))
+    server = TritonServer.start(ServerSettings(model_repository=store.model_repository, ports=ports))
     control = server.control()
     try:
         yield Site(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest
-from edgefolio.decision.types import Observation, ServerState, State
+from edgefolio.decision.types import Observation, ServerState
+from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository
 from edgefolio.repository.signature import parsed_key
 from edgefolio.repository.storage import checked_argument
@@ -24,7 +25,10 @@ from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
+from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
+from edgefolio_edge.triton.room import require_shared_memory
+from edgefolio_edge.triton.server_record import recorded_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class RunOptions:
 
 def run_agent(options: RunOptions) -> None:
     """Run until a signal. Raises :class:`UserError`, with nothing left running."""
+    raise_open_files_limit()
     portfolio = PortfolioFile(options.file)
     specification = portfolio.portfolio.spec
     given = options.repository
@@ -61,6 +66,8 @@ def run_agent(options: RunOptions) -> None:
     ).absolute()
     for field in ignored_on_one_machine(portfolio.portfolio):
         reporter.event("note", f"{field} is for a cluster and is ignored here.")
+    if os.geteuid() == 0 and options.triton.endpoint is None:
+        reporter.event("note", "The agent runs as root, and so do Triton and its models: run it as a user of its own.")
 
     def open_repository() -> Repository:
         return Repository.open(repository_uri, verification_key=key)
@@ -81,10 +88,11 @@ def run_agent(options: RunOptions) -> None:
         if synchronizer.synced.manifest is None:
             # Nothing is on disk yet: an unreadable repository is an error now, later it is a condition.
             repository = open_repository()
-            if pinned:
-                repository.manifest(model, pinned)
-            else:
-                repository.current_manifest(model)
+            manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
+        else:
+            manifest = synchronizer.synced.manifest
+        if options.triton.endpoint is None:
+            _require_shared_memory(manifest, state_directory, reporter)
         metrics = AgentMetrics(model=model)
         port = metrics.serve(options.agent_metrics_port)
         stack.callback(metrics.close)
@@ -116,6 +124,15 @@ def run_agent(options: RunOptions) -> None:
         reporter.event("stopping", "Stopping what was started.")
 
 
+def _require_shared_memory(manifest: Manifest, state_directory: Path, reporter: Reporter) -> None:
+    """Raise :class:`UserError` if the server to start has too little of it; one that runs already has its own."""
+    server = recorded_server(state_directory)
+    if server is not None and server.is_alive():
+        return
+    if (note := require_shared_memory(manifest)) is not None:
+        reporter.event("note", note)
+
+
 def _log_first_decision(
     portfolio: PortfolioFile,
     repository: Repository,
@@ -126,13 +143,15 @@ def _log_first_decision(
 ) -> None:
     """Log the first decision of an agent; starts and writes nothing."""
     manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
+    state_file = StateFile(state_directory)
+    state = state_file.read()
     decision, _ = decide(
         observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),
         objectives=portfolio.objectives,
         profiles=profiles_from_manifest(manifest),
         switching=portfolio.switching,
-        state=StateFile(state_directory).read() if state_directory.is_dir() else State(),
-        now=time.time(),
+        state=state,
+        now=state_file.clock.now(),
     )
     reporter.decision(decision, active=None, dry_run=True)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from edgefolio.decision.types import Decision
 from edgefolio.errors import UserError
+from edgefolio.manifest import Manifest
+from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synced
 
 
@@ -35,6 +38,21 @@ class ChangeLog:
         if str(error) != self._error:
             self._error = str(error)
             self._reporter.event("waiting", error.problem, endpoint=error.value)
+
+    def bounded(self, manifest: Manifest, store: ModelStore) -> None:
+        """Log that shared memory bounds the batches of a new revision."""
+        largest = store.largest_batch(manifest)
+        if store.shared_memory_bytes is None or largest >= manifest.signature.max_batch_size:
+            return
+        wanted = max(manifest.request_batch_size, 2 * largest)
+        needed = -(-shared_memory_bytes(signature=manifest.signature, batch=wanted) // 2**20)
+        self._reporter.event(
+            "bounded",
+            f"Requests of at most {largest} samples are served: the shared memory of "
+            f"{store.shared_memory_bytes // 2**20} MiB holds those of two variants. For {wanted} samples set "
+            f"serving.managed.sharedMemory to {needed}Mi.",
+            largestBatch=largest,
+        )
 
     def synced(self, synced: Synced) -> None:
         """Log a repository change: a refused revision, a complete one, or why it cannot be read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +53,8 @@ class CycleResult:
     """How one cycle ended. ``decision`` and ``observation`` are ``None`` where there was nothing to decide on.
 
     ``trouble`` says why the server cannot be worked with. ``switched`` tells whether another variant was brought to
-    serve. A cycle that an error cut short has no result; its ``failure`` and ``switched`` come with the next one.
+    serve. ``server_version`` is Triton's, where known, ``largest_batch`` the samples of the largest request that is
+    served. A cycle that an error cut short has no result; its ``failure`` and ``switched`` come with the next one.
     """
 
     synced: Synced
@@ -65,9 +65,13 @@ class CycleResult:
     trouble: str | None = None
     failure: CycleFailure | None = None
     switched: bool = False
+    #: Seconds to add to the times in ``state`` for the wall clock, which people read.
+    clock_offset: float = 0.0
+    server_version: str = ""
+    largest_batch: int | None = None
 
-    def status(self, *, model: str, grpc: str, http: str | None) -> dict[str, Any]:
-        """The content of ``status.json``, for people; ``grpc`` and ``http`` are Triton's addresses."""
+    def status(self, *, model: str, grpc: str, http: str | None, now: float) -> dict[str, Any]:
+        """The content of ``status.json``, for people; ``now`` is of the state's clock, the addresses are Triton's."""
         synced, served, decision = self.synced, self.served, self.decision
         status: dict[str, Any] = {
             "model": model,
@@ -80,7 +84,7 @@ class CycleResult:
                 "RepositoryUnreachable": synced.unreachable,
                 "ObjectivesMet": None if decision is None else decision.objectives_met,
             },
-            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > time.time()],
+            "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > now],
         }
         if decision is not None:
             status["decision"] = {"action": decision.action.value, "reason": decision.reason.value}

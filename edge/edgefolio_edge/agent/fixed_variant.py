@@ -14,8 +14,10 @@ from edgefolio.repository.storage import checked_argument
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore, variant_named
+from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.room import require_shared_memory
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
 #: Interval of the checks of server and backend.
@@ -37,6 +39,7 @@ class ServeOptions:
 
 def serve_variant(options: ServeOptions) -> None:
     """Serve until a signal. Raises :class:`UserError` or IntegrityError; then nothing is left running."""
+    raise_open_files_limit()
     reporter = Reporter(as_json=options.as_json)
     repository = Repository.open(checked_argument(options.repository, field="--repository"))
     if options.revision is None:
@@ -44,6 +47,8 @@ def serve_variant(options: ServeOptions) -> None:
     else:
         manifest = repository.manifest(options.model, options.revision)
     variant = manifest.variants[-1] if options.variant is None else variant_named(manifest, options.variant)
+    if options.triton.endpoint is None and (note := require_shared_memory(manifest)) is not None:
+        reporter.event("note", note)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefolio-serve-")))

@@ -31,6 +31,11 @@ from edgefolio_edge.triton.switcher import Placement, SwitchResult
 FIRST_SYNC_SECONDS = 3.0
 
 
+#: Longest pause between switches while a resource of the machine is short.
+LONGEST_SHORTAGE_SECONDS = 60.0
+SHORTAGE_SECONDS_WITHOUT_SERVICE = 5.0
+
+
 class Agent:
     """Agent of one endpoint: keeps the variant that fits."""
 
@@ -58,10 +63,18 @@ class Agent:
         self._status_file = StatusFile(options.state_directory)
         self._recorder = Recorder(options.record)
         self.state: State = self._state_file.read()
+        self._clock = self._state_file.clock
         self._manifest: Manifest | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
         self._serving: tuple[int, int] | None = None
+        #: After a shortage of the machine no switch is tried for a while.
+        self._not_before = float("-inf")
+        self._shortages = 0
+        #: What served when a switch failed: it comes back first if the server had to be restarted for it.
+        self._served_before: Placement | None = None
+        #: Variants of the current revision that failed, until one of them serves.
+        self._failed_variants: set[str] = set()
         self._available_since: float | None = None
         self._refusal: Refusal | None = None
         # Outcomes not yet in any result.
@@ -118,12 +131,14 @@ class Agent:
         if served is None:
             self._end_cycle(synced)
             return
+        if not served.ready and self._served_before is not None and not self.dry_run:
+            served = self._bring_back(served)
         if served.name is None and not synced.complete and self._waits_for_first_revision():
             return
         observation = self._observe(served)
         if not served.ready or observation.server is ServerState.DEAD:
             self.server.health.fails()
-        now, before = time.time(), self.state
+        now, before = self._clock.now(), self.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
         decision, self.state = decide(
             observation=observation,
@@ -148,7 +163,7 @@ class Agent:
         if observation.server is ServerState.SERVING and served.active is not None:
             self._verified(served.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
-        if switches and not self.dry_run:
+        if switches and not self.dry_run and time.monotonic() >= self._not_before:
             served = self._act(decision, served, self._manifest)
         self._state_file.write(self.state, now=switches)
         self._end_cycle(synced, served=served, observation=observation, decision=decision)
@@ -170,13 +185,17 @@ class Agent:
             trouble=self.server.trouble,
             failure=self.server.failure or self._failure,
             switched=self._switched,
+            clock_offset=self._clock.offset(),
+            server_version=self.server.host.endpoint.version,
+            largest_batch=None if synced.manifest is None else self.store.largest_batch(synced.manifest),
         )
         self.server.failure = self._failure = None
         self._switched = False
         self._after_cycle(result)
         # Last: a full disk must not silence the endpoint.
         endpoint = self.server.host.endpoint
-        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http))
+        now = self._clock.now()
+        self._status_file.write(result.status(model=self.store.model, grpc=endpoint.grpc, http=endpoint.http, now=now))
 
     def _take(self, synced: Synced) -> None:
         """Take the synchronizer's state; a new revision has new variants."""
@@ -192,6 +211,8 @@ class Agent:
             return
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
+        self._failed_variants = set()
+        self._changes.bounded(synced.manifest, self.store)
         if self._serving is not None:
             # Failures of the old revision say nothing about the new one.
             self.state = replace(self.state, quarantined=())
@@ -229,12 +250,14 @@ class Agent:
             outcome = self.server.switcher.switch(target, previous=previous)
         if outcome is None:
             return served
-        now = time.time()
+        now = self._clock.now()
         self.metrics.switched(succeeded=outcome.succeeded, seconds=outcome.total_milliseconds / 1e3)
         if outcome.succeeded:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
             self.server.observer.switched(outcome.version)
             self._switched = True
+            self._served_before = None
+            self._shortages = 0
             self.reporter.event(
                 "switch",
                 f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -249,11 +272,23 @@ class Agent:
             self._verified(target)
             self.synchronizer.served_versions = (target.version, *served.ready)
             return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
+        self._served_before = served.active or self._served_before
         self._failed(outcome, target, served)
         return served
 
+    def _bring_back(self, served: ServedVersions) -> ServedVersions:
+        """After a restart: serve again what served before the switch that needed it. Then the next one is tried."""
+        before, self._served_before = self._served_before, None
+        assert before is not None
+        outcome = self.server.switcher.switch(before)
+        if not outcome.succeeded:
+            return served
+        self.server.observer.switched(outcome.version)
+        self._verified(before)
+        return ServedVersions.of((before.version,), manifest=self._manifest, store=self.store)
+
     def _failed(self, outcome: SwitchResult, target: Placement, served: ServedVersions) -> None:
-        now = time.time()
+        now = self._clock.now()
         cause = outcome.cause or "unknown"
         if outcome.unreachable:
             if not self.server.ended_during(outcome.variant):
@@ -265,6 +300,9 @@ class Agent:
                 )
                 return
             cause = f"the server ends each time it is loaded: {cause}"
+        if outcome.shortage:
+            self._short(outcome, cause, served)
+            return
         self.state = state_after_failure(
             self.state, variant=outcome.variant, cause=cause, now=now, switching=self.portfolio.switching
         )
@@ -281,9 +319,34 @@ class Agent:
             previous=served.name,
             restored=outcome.restored,
         )
+        self._reject_if_all_failed(target, before=served.active or self._served_before, cause=cause)
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
             self.server.restart_or_request("A load hangs.")
+
+    def _short(self, outcome: SwitchResult, cause: str, served: ServedVersions) -> None:
+        """A resource of the machine has run out: nobody is blamed, and the next try waits longer."""
+        longest = LONGEST_SHORTAGE_SECONDS if served.ready else SHORTAGE_SECONDS_WITHOUT_SERVICE
+        self._not_before = time.monotonic() + min(longest, 2.0**self._shortages)
+        self._shortages = min(self._shortages + 1, 10)
+        # No revision and no variant is named: any other one would fail the same way.
+        message = f"A switch to {outcome.variant} is not possible now: {cause}"
+        self._failure = CycleFailure(reason=reasons.INSUFFICIENT_RESOURCES, message=message)
+        if self._shortages == 1:
+            self.reporter.event(
+                "shortage", message, variant=outcome.variant, previous=served.name, restored=outcome.restored
+            )
+
+    def _reject_if_all_failed(self, target: Placement, *, before: Placement | None, cause: str) -> None:
+        """Refuse a revision when each of its variants has failed and an older one can serve on."""
+        manifest = target.manifest
+        self._failed_variants.add(target.variant.name)
+        if not self._failed_variants >= {variant.name for variant in manifest.variants}:
+            return
+        older = self.store.complete_before(manifest.revision) if before is None else before.manifest
+        if older is not None and older.revision != manifest.revision:
+            problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
+            self.synchronizer.reject(manifest.revision, problem=problem, instead=older)
 
     def _repair(self, target: Placement) -> SwitchResult | None:
         """A backend died: load the variant again; where that does not help, restart the server.
@@ -307,7 +370,9 @@ class Agent:
 
     def _verified(self, active: Placement) -> None:
         """``active`` answered an inference; logged once per server start."""
-        self.server.verified()
+        self.server.verified(active)
+        if self._manifest is not None and active.manifest.revision == self._manifest.revision:
+            self._failed_variants = set()
         self.metrics.serving(active.variant.name, active.version)
         first = self._serving is None or self._serving[0] != self.server.starts
         self._serving = (self.server.starts, active.version)

@@ -16,6 +16,8 @@ from edgefolio.decision.recording.traces import cycle_line, failed_line, header_
 from edgefolio.decision.types import Decision, Objectives, Observation, State, VariantProfile
 from edgefolio.files import write_durably, writing
 from edgefolio.specification.serving import Switching
+from edgefolio_edge.process.steady_clock import SteadyClock
+from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 
 STATE_FILE = "decision.json"
 STATUS_FILE = "status.json"
@@ -24,18 +26,26 @@ WRITE_SECONDS = 5.0
 
 
 class StateFile:
-    """The core's state on disk, replaced atomically."""
+    """The core's state on disk, replaced atomically, and the clock of its times."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / STATE_FILE
         self._written: str | None = None
-        self._written_at = 0.0
+        self._written_at = float("-inf")
+        #: The clock of the state's times; after :meth:`read` it goes on from the one that wrote them.
+        self.clock = SteadyClock()
+        remove_partial_files(directory, STATE_FILE)
 
     def read(self) -> State:
         """The state as last written; a fresh one if there is none or it cannot be read."""
+        document = read_object(self._path)
+        if document is None:
+            return State()
+        self.clock = SteadyClock(document.get("clock"))
         try:
-            return state_from_json(self._path.read_text())
-        except (OSError, ValueError, TypeError, KeyError):
+            return state_from_json(json.dumps(document))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            damaged(self._path, error)
             return State()
 
     def write(self, state: State, *, now: bool) -> None:
@@ -45,7 +55,9 @@ class StateFile:
         text = state_to_json(state)
         self._written_at = time.monotonic()
         if text != self._written:
-            write_durably(self._path, text.encode(), field="--state-dir")
+            # An agent of an earlier version ignores the clock.
+            document = {**json.loads(text), "clock": self.clock.reading()}
+            write_durably(self._path, json.dumps(document, sort_keys=True).encode(), field="--state-dir")
             self._written = text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgefolio.components import triton_notice, triton_release
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 from edgefolio_edge import reasons
@@ -9,16 +10,19 @@ from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleFailure
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.probe import batch_of
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.server import STOP_SECONDS
-from edgefolio_edge.triton.switcher import Switcher
+from edgefolio_edge.triton.switcher import Placement, Switcher
 
 #: A server that runs but answers no control call for this many cycles is restarted.
 SILENT_CYCLES_UNTIL_RESTART = 3
 #: After this many crashes in a row during loads of one variant, the variant is blamed.
 DEATHS_UNTIL_BLAMED = 2
+#: For one inference of a server that does not answer control calls.
+INFERENCE_SECONDS = 2.0
 #: A server with a hung load would use its whole grace period, while users wait for the next one.
 QUICK_STOP_SECONDS = 1.0
 
@@ -51,6 +55,8 @@ class ServerSupervisor:
         self._is_unmanaged = options.dry_run
         self._silent_cycles = 0
         self._deaths: tuple[str, int] = ("", 0)
+        self._active: Placement | None = None
+        self._warned: str | None = None
         #: The last requested restart, until a cycle's result reports it.
         self.failure: CycleFailure | None = None
         self._connect()
@@ -87,8 +93,9 @@ class ServerSupervisor:
         self.trouble = None
         return ready
 
-    def verified(self) -> None:
-        """Note a verified inference: failure counters are reset."""
+    def verified(self, active: Placement) -> None:
+        """Note a verified inference of ``active``: failure counters are reset."""
+        self._active = active
         self.host.reset_backoff()
         self.health.serves()
         self._deaths = ("", 0)
@@ -120,8 +127,18 @@ class ServerSupervisor:
         """Make new clients, for the first server or a new one."""
         self.starts += 1
         endpoint = self.host.endpoint
+        notice = triton_notice(triton_release(endpoint.version))
+        if notice is not None and notice != self._warned:
+            self._reporter.event("vulnerable", notice, version=endpoint.version)
+        self._warned = notice
         self.control: TritonControl = endpoint.control()
-        self.switcher = Switcher(self.control, self._store, warm_up=not endpoint.has_our_backend)
+        self.switcher = Switcher(
+            self.control,
+            self._store,
+            warm_up=not endpoint.has_our_backend,
+            end_load=endpoint.end_backend_of,
+            lack_of_room=endpoint.lack_of_room,
+        )
         self.observer = Observer(
             endpoint,
             self.control,
@@ -138,9 +155,11 @@ class ServerSupervisor:
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
+            # A server that could not be recorded runs all the same.
             self._changes.error(error)
             return False
-        self._connect()
+        finally:
+            self._connect()
         return True
 
     def _attach_again(self) -> bool:
@@ -178,7 +197,22 @@ class ServerSupervisor:
         self._silent_cycles += 1
         if self._silent_cycles >= SILENT_CYCLES_UNTIL_RESTART and not self._is_unmanaged:
             self._silent_cycles = 0
-            self.restart_or_request("It answers no control call.")
+            if not self._answers_inference():
+                self.restart_or_request("It answers no control call.")
+
+    def _answers_inference(self) -> bool:
+        """Whether users are served all the same, as where too many connections leave none for control."""
+        if self._active is None:
+            return False
+        inputs = batch_of(self._active.manifest, self._active.variant.probe, samples=1)
+        control = self.host.endpoint.control()
+        try:
+            control.infer(self._store.model, inputs, version=self._active.version, seconds=INFERENCE_SECONDS)
+        except ControlError:
+            return False
+        finally:
+            control.close()
+        return True
 
     def _lose(self) -> None:
         self._silent_cycles = 0

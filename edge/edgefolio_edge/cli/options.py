@@ -19,5 +19,14 @@ ModelDirectory = Annotated[
 ]
 Address = Annotated[str, typer.Option(help="Where the started Triton listens.")]
 Port = Annotated[int, typer.Option(help="0 takes any free port.", min=0, max=65535)]
+HttpPort = Annotated[
+    int | None,
+    typer.Option(
+        help="Serve HTTP as well, at this port; 0 takes any free port. Only for clients that you trust.",
+        show_default="no HTTP",
+        min=0,
+        max=65535,
+    ),
+]
 MetricsPort = Annotated[int, typer.Option(help="Triton's metrics.", min=0, max=65535)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]

@@ -22,7 +22,7 @@ def run(
     ] = None,
     model_directory: options.ModelDirectory = None,
     address: options.Address = "127.0.0.1",
-    http_port: options.Port = 8000,
+    http_port: options.HttpPort = None,
     grpc_port: options.Port = 8001,
     metrics_port: options.MetricsPort = 8002,
     agent_metrics_port: Annotated[

@@ -20,7 +20,7 @@ def serve(
     endpoint_key_file: options.EndpointKeyFile = None,
     model_directory: options.ModelDirectory = None,
     address: options.Address = "127.0.0.1",
-    http_port: options.Port = 8000,
+    http_port: options.HttpPort = None,
     grpc_port: options.Port = 8001,
     metrics_port: options.MetricsPort = 8002,
     threads: Annotated[int, typer.Option(help="Threads of the model.", min=1, max=256)] = 1,

@@ -21,6 +21,7 @@ from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.cluster.credentials import MountedCredentials
 from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Order, Orders
@@ -31,6 +32,7 @@ from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer, SyncLimits
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
+from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
 
@@ -40,6 +42,7 @@ JITTER_SECONDS = 5.0
 
 def run() -> None:
     """Run until a signal. Raises :class:`UserError` for a user's mistake."""
+    raise_open_files_limit()
     settings = Settings.of()
     make_folder(settings.state, field=STATE_VARIABLE)
     agent_woken, synchronizer_woken = threading.Event(), threading.Event()
@@ -83,9 +86,21 @@ class _Pod:
         """Fetch variants, and control Triton once it runs: it starts when a variant is on disk."""
         settings, orders = self.settings, self.orders
         model, uri = order.spec.model_name, settings.place_of(order.spec.repository_uri)
-        store = ModelStore(settings.state, model=model, threads=settings.threads, model_repository=settings.models)
+        credentials = MountedCredentials(settings.credentials)
+        store = ModelStore(
+            settings.state,
+            model=model,
+            threads=settings.threads,
+            model_repository=settings.models,
+            shared_memory_bytes=settings.shared_memory_bytes,
+        )
+
+        def opened() -> Repository:
+            credentials.take()
+            return Repository.open(uri, field="spec.repositoryURI")
+
         synchronizer = Synchronizer(
-            lambda: Repository.open(uri, field="spec.repositoryURI"),
+            opened,
             store,
             ordered=lambda: orders.revision,
             limits=SyncLimits(
@@ -139,7 +154,6 @@ class _Reports:
                 self._pod.reporter.event("unreported", self._logged[:300])
             return False
         self._logged = ""
-        self._pod.orders.heard()
         return True
 
 

@@ -19,7 +19,11 @@ _LONGEST_PAUSE_SECONDS = 15.0
 
 
 class EndpointWatcher:
-    """Keeps :class:`Orders` up to date, and notes answers of the API server."""
+    """Keeps :class:`Orders` up to date, and notes when the API server lets orders be heard.
+
+    One that refuses (401 and 403 after a lost token or role, 503 of a proxy before it) gives no orders: an agent that
+    hears nothing else is cut off.
+    """
 
     def __init__(self, client: EndpointClient, orders: Orders, reporter: Reporter) -> None:
         self._client = client
@@ -45,7 +49,6 @@ class EndpointWatcher:
             try:
                 self._get_and_watch()
             except ApiRefused as error:
-                self._orders.heard()
                 if error.status != 410:  # resourceVersion too old: start from a new get
                     failure = str(error)
             except ApiUnreachable as error:
@@ -53,6 +56,8 @@ class EndpointWatcher:
             except UserError as error:  # the order cannot be written to disk; the last one stands
                 self._reporter.event("error", error.one_line())
                 self._stopping.wait(_LONGEST_PAUSE_SECONDS)
+            except Exception as error:  # an answer that is none: the thread must go on
+                failure = f"The API server's answer is not understood: {type(error).__name__}: {error}"
             if failure and failure != logged:
                 self._reporter.event("unheard", failure[:300])
             logged = failure

@@ -7,7 +7,6 @@ agent that changed its variant meanwhile reports first and gives the operator ti
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +20,12 @@ from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
 from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 
 ORDERS_FILE = "orders.json"
-#: Hand-over: a reconnected agent that acted autonomously waits this long for an order that reflects it.
-HANDOVER_SECONDS = 10.0
+#: Hand-over: a reconnected agent that acted autonomously waits this long for an order that reflects it. The operator
+#: may have been cut off as well: its informers try again after at most 30 s, its lease is taken after 15 s.
+HANDOVER_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,11 @@ class Order:
 
     spec: EndpointSpecification
     generation: int
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What is to serve. The rest of an order (reasons, figures, objectives) says nothing of what the agent did."""
+        return self.spec.revision, self.spec.target_variant, self.spec.pinned
 
 
 class Orders:
@@ -53,7 +59,7 @@ class Orders:
         self._heard_at: float | None = None
         self._started_at = clock()
         self._returned_at: float | None = None
-        self._acted_under: int | None = None
+        self._acted_under: tuple[object, ...] | None = None
         self._last_read: tuple[Objectives, Switching] | None = None
         self._changed = changed
 
@@ -83,7 +89,7 @@ class Orders:
         silent = now - (self._heard_at if self._heard_at is not None else self._started_at)
         if silent > patience:
             return True
-        waiting = self._acted_under is not None and order is not None and order.generation == self._acted_under
+        waiting = self._acted_under is not None and order is not None and order.asked == self._acted_under
         return waiting and (self._returned_at is None or now - self._returned_at < HANDOVER_SECONDS)
 
     @property
@@ -119,7 +125,7 @@ class Orders:
         return not first
 
     def heard(self) -> None:
-        """Note an answer of the API server."""
+        """Note that the API server answered as orders could be heard."""
         with self._lock:
             now = self._clock()
             if self.is_autonomous and self._returned_at is None:
@@ -132,7 +138,7 @@ class Orders:
         """Note that the agent changed its variant autonomously."""
         with self._lock:
             order = self._order
-            self._acted_under = order.generation if order is not None else None
+            self._acted_under = order.asked if order is not None else None
             self._returned_at = None
 
     def take(self, spec: EndpointSpecification, *, generation: int) -> bool:
@@ -151,7 +157,12 @@ class Orders:
         return True
 
     def _read(self) -> Order | None:
+        remove_partial_files(self._path.parent, ORDERS_FILE)
+        document = read_object(self._path)
+        if document is None:
+            return None
         try:
-            return Order(spec=understood(EndpointSpecification, json.loads(self._path.read_bytes())), generation=0)
-        except (OSError, ValueError):
+            return Order(spec=understood(EndpointSpecification, document), generation=0)
+        except (ValueError, TypeError, RecursionError) as error:
+            damaged(self._path, error)
             return None

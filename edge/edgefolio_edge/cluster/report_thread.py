@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from edgefolio_edge.agent.cycle_result import CycleResult
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
+
+logger = logging.getLogger(__name__)
 
 
 class ReportThread:
@@ -45,4 +48,7 @@ class ReportThread:
                 result, self._result = self._result, None
                 if result is None:
                     return
-            self._writer.after_cycle(result)
+            try:
+                self._writer.after_cycle(result)
+            except Exception:  # a report that cannot be made must not be the last one
+                logger.exception("the report of a cycle could not be made")

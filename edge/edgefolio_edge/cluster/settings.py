@@ -24,8 +24,10 @@ class Settings:
     triton: str = f"grpc://127.0.0.1:{pod.GRPC_PORT}"
     triton_metrics: str = f"127.0.0.1:{pod.METRICS_PORT}"
     key_file: Path | None = None
+    credentials: Path | None = None
     threads: int = 1
     memory_limit_bytes: int | None = None
+    shared_memory_bytes: int | None = None
     storage_limit_bytes: int | None = None
     bytes_per_second: int | None = None
     metrics_port: int = 0
@@ -53,8 +55,10 @@ class Settings:
             triton=environment.get(pod.TRITON_VARIABLE) or cls.triton,
             triton_metrics=environment.get(pod.TRITON_METRICS_VARIABLE) or cls.triton_metrics,
             key_file=place(pod.KEY_FILE_VARIABLE),
+            credentials=place(pod.CREDENTIALS_VARIABLE),
             threads=_number(environment, pod.THREADS_VARIABLE, least=1) or cls.threads,
             memory_limit_bytes=_number(environment, pod.MEMORY_LIMIT_VARIABLE, least=1),
+            shared_memory_bytes=_number(environment, pod.SHARED_MEMORY_VARIABLE, least=1),
             storage_limit_bytes=_number(environment, pod.STORAGE_LIMIT_VARIABLE, least=1),
             bytes_per_second=_number(environment, pod.BYTES_PER_SECOND_VARIABLE, least=1),
             metrics_port=_number(environment, pod.METRICS_PORT_VARIABLE, least=0) or cls.metrics_port,

@@ -9,11 +9,15 @@ second.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
+from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.decision.state import shifted
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
+from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge import reasons
@@ -36,11 +40,20 @@ _RELATIVE_DEADBAND = 0.2
 class StatusWriter:
     """Writes the endpoint's status when it is due."""
 
-    def __init__(self, orders: Orders, write: Callable[[dict[str, Any]], bool], *, clock: Callable[[], float]) -> None:
-        """``write`` returns whether the report arrived; ``clock`` gives seconds since the epoch."""
+    def __init__(
+        self,
+        orders: Orders,
+        write: Callable[[dict[str, Any]], bool],
+        *,
+        clock: Callable[[], float],
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``write`` returns whether the report arrived. ``clock`` gives the seconds since the epoch that people read,
+        ``elapsed`` those of a clock that nobody sets: it says when a report is due."""
         self._orders = orders
         self._write = write
         self._clock = clock
+        self._elapsed = elapsed
         self._failure: Failure | None = None
         self._conditions: tuple[Condition, ...] = ()
         self._reported: tuple[object, ...] | None = None
@@ -65,17 +78,16 @@ class StatusWriter:
 
     def after_cycle(self, cycle: CycleResult) -> None:
         """Report ``cycle`` if it is due."""
-        now = self._clock()
+        now = self._elapsed()
         facts = self._facts(cycle)
         self._schedule_acknowledgement(now)
         reported = None if self._reported is None else self._reported[:2]
         urgent = reported != facts[:2]
         changed = facts != self._reported or self._traffic_changed(cycle.observation)
         due = now >= self._next_at or (changed and (urgent or now - self._reported_at >= MIN_SECONDS))
-        # A clock that was set back must not silence the endpoint.
-        if (not due and self._reported_at <= now) or self._backs_off(now):
+        if not due or self._backs_off(now):
             return
-        if self._write(self._status(cycle, now).model_dump(mode="json", by_alias=True, exclude_none=True)):
+        if self._write(self._status(cycle, self._clock()).model_dump(mode="json", by_alias=True, exclude_none=True)):
             self._reported = facts
             self._traffic = cycle.observation.traffic if cycle.observation is not None else None
             self._reported_at = now
@@ -96,7 +108,7 @@ class StatusWriter:
         """Exponential back-off: whether the last report did not arrive and the API server has not answered since."""
         if not self._failures or self._orders.heard_at != self._heard_at:
             return False
-        return 0 <= now - self._failed_at < min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
+        return now - self._failed_at < min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
 
     def _facts(self, cycle: CycleResult) -> tuple[object, ...]:
         """The facts whose change is reported at once."""
@@ -145,7 +157,9 @@ class StatusWriter:
             observation=None
             if observation is None
             else report_of_observation(observation, now=now, valid_seconds=VALID_SECONDS),
-            decision=None if decision is None else report_of_decision(decision, cycle.state, decided_by_agent=alone),
+            decision=None
+            if decision is None
+            else report_of_decision(decision, shifted(cycle.state, cycle.clock_offset), decided_by_agent=alone),
             last_failure=self._failure,
             conditions=self._conditions,
         )
@@ -156,11 +170,38 @@ class StatusWriter:
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": _objectives_met(cycle.decision),
             "Autonomous": _autonomous(alone),
+            "SharedMemorySufficient": _shared_memory_sufficient(cycle),
+            "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
         }
         conditions = self._conditions
         for kind, (status, reason, message) in found.items():
             conditions = with_condition(conditions, type=kind, status=status, reason=reason, message=message, now=now)
         return conditions
+
+
+def _shared_memory_sufficient(cycle: CycleResult) -> ConditionValue:
+    """Condition SharedMemorySufficient: requests as large as those that were profiled are served."""
+    manifest = cycle.synced.manifest
+    if manifest is None or cycle.largest_batch is None:
+        return "Unknown", reasons.NOTHING_SYNCED, ""
+    wanted = manifest.request_batch_size
+    if cycle.largest_batch >= wanted:
+        return "True", reasons.SUFFICIENT, ""
+    needed = -(-shared_memory_bytes(signature=manifest.signature, batch=wanted) // 2**20)
+    return (
+        "False",
+        reasons.BATCH_BOUNDED,
+        f"Requests of more than {cycle.largest_batch} samples are refused; {wanted} were profiled. Set "
+        f"serving.managed.sharedMemory to {needed}Mi, or profile a smaller batch.",
+    )
+
+
+def _known_vulnerabilities(version: str) -> ConditionValue:
+    """Condition KnownVulnerabilities: of the Triton that serves."""
+    if not version:
+        return "Unknown", reasons.SERVER_UNREACHABLE, "The version of the server is not known yet."
+    warning = triton_warning(triton_release(version))
+    return ("False", reasons.NONE_KNOWN, "") if warning is None else ("True", reasons.OUTDATED_TRITON, warning)
 
 
 def _autonomous(alone: bool) -> ConditionValue:

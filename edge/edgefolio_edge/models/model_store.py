@@ -25,6 +25,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, 
 from edgefolio.onnx_safety import check_onnx_file
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.fetching import digest_of_file
+from edgefolio.shared_memory import largest_batch
 from edgefolio_edge.models.probe import backend_probe
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
@@ -51,10 +52,12 @@ class ModelStore:
         model: str,
         threads: int = 1,
         model_repository: Path | None = None,
+        shared_memory_bytes: int | None = None,
     ) -> None:
         """``model`` is its name in the repository and for clients.
 
         ``model_repository`` is the directory that an existing Triton reads; else it lies below ``root``.
+        ``shared_memory_bytes`` is what Triton's backends may share, where that bounds batches.
         """
         self.root = root
         #: The directory that Triton is pointed at.
@@ -63,7 +66,15 @@ class ModelStore:
         self._incoming = root / "incoming" if model_repository is None else model_repository / ".edgefolio-incoming"
         self.model = model
         self.threads = threads
+        self.shared_memory_bytes = shared_memory_bytes
         self._verified: dict[Path, StoredFile] = {}
+
+    def largest_batch(self, manifest: Manifest) -> int:
+        """Samples of the largest request that is served: shared memory holds those of two variants, during a switch."""
+        signature = manifest.signature
+        if self.shared_memory_bytes is None:
+            return signature.max_batch_size
+        return largest_batch(signature=signature, limit_bytes=self.shared_memory_bytes)
 
     @property
     def model_directory(self) -> Path:
@@ -165,6 +176,7 @@ class ModelStore:
             model_name=self.model,
             threads=self.threads,
             versions=[manifest.version_of(manifest.variants[0])],
+            largest_batch=self.largest_batch(manifest),
         )
         path = self.model_directory / "config.pbtxt"
         with contextlib.suppress(OSError):
@@ -191,7 +203,7 @@ class ModelStore:
             pointer = CurrentPointer.from_bytes(self._good_path.read_bytes(), location=str(self._good_path))
         except OSError:
             return None
-        location, kept = str(self._manifest_path(pointer.revision)), self._kept(pointer.revision)
+        location, kept = str(self._manifest_path(pointer.revision)), self.kept(pointer.revision)
         if kept is None or kept.sha256 != pointer.manifest_sha256 or kept.manifest.model != self.model:
             raise IntegrityError(
                 "the manifest of the last good revision is missing or damaged.",
@@ -207,12 +219,12 @@ class ModelStore:
 
     def manifest_of_version(self, version: int) -> Manifest | None:
         """The kept manifest of the revision of ``version``, if present and intact."""
-        kept = self._kept(version // VERSIONS_PER_REVISION)
+        kept = self.kept(version // VERSIONS_PER_REVISION)
         return kept.manifest if kept is not None and kept.manifest.model == self.model else None
 
     def manifest_kept(self, revision: int, *, digest: str) -> PublishedManifest | None:
         """The kept manifest of ``revision``, if its bytes have this digest and can be worked with."""
-        kept = self._kept(revision)
+        kept = self.kept(revision)
         if kept is None or kept.sha256 != digest:
             return None
         try:
@@ -221,7 +233,17 @@ class ModelStore:
             return None
         return kept
 
-    def _kept(self, revision: int) -> PublishedManifest | None:
+    def complete_before(self, revision: int) -> Manifest | None:
+        """The newest kept revision before ``revision`` that is complete on disk."""
+        numbers = (int(path.stem) for path in self._good_path.parent.glob("[0-9]*.json") if path.stem.isdecimal())
+        for number in sorted((number for number in numbers if number < revision), reverse=True):
+            manifest = self.manifest_of_version(number * VERSIONS_PER_REVISION)
+            if manifest is not None and len(self.available(manifest)) == len(manifest.variants):
+                return manifest
+        return None
+
+    def kept(self, revision: int) -> PublishedManifest | None:
+        """The kept manifest of ``revision`` as it was published, if present and intact."""
         path = self._manifest_path(revision)
         try:
             return PublishedManifest.from_bytes(path.read_bytes(), location=str(path))

@@ -21,6 +21,8 @@ from edgefolio_edge.models.room import InsufficientStorageError, disk_full, requ
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
+#: A revision that could not be served is tried again after this long, or when another one was wanted meanwhile.
+REJECTED_SECONDS = 3600.0
 #: A refused revision is tried again after this long (it may have been repaired in place), or when the pointer moves.
 REFUSED_SECONDS = 60.0
 
@@ -54,6 +56,17 @@ class Synced:
         what = "A published revision" if number is None else f"Revision {number}"
         instead = "nothing serves yet" if self.manifest is None else f"revision {self.manifest.revision} serves on"
         return f"{what} is refused, {instead}: {self.refusal.problem}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rejection:
+    """A revision that the agent could not serve, and the one that serves instead. ``wanted`` is as it was ordered."""
+
+    revision: int
+    problem: str
+    instead: Manifest
+    at: float
+    wanted: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +111,7 @@ class Synchronizer:
         self._limits = limits or SyncLimits()
         self._poll_seconds = poll_seconds
         self._refused: tuple[tuple[int, str], float] | None = None
+        self._rejected: _Rejection | None = None
         self._not_before: tuple[tuple[int, str], float] | None = None
         self._damaged: dict[str, float] = {}
         self._published: PublishedManifest | None = None
@@ -135,6 +149,11 @@ class Synchronizer:
             self._unreachable(_unforeseen(error))
         return self.synced
 
+    def reject(self, revision: int, *, problem: str, instead: Manifest) -> None:
+        """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on."""
+        self._rejected = _Rejection(revision=revision, problem=problem, instead=instead, at=time.monotonic())
+        self._woken.set()
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             with interruptible(self._unless_reordered()):
@@ -160,6 +179,8 @@ class Synchronizer:
         refused = self.synced.refusal
         if refused is not None and refused.revision not in (None, revision):
             self._update(replace(self.synced, refusal=None))  # it is no longer wanted
+        if self._is_rejected(wanted):
+            return
         current = self._published
         if current is not None and (went_back := self._went_back(current.manifest, revision)) is not None:
             self._complete(current)
@@ -228,6 +249,25 @@ class Synchronizer:
         problem = disk_full(self._store, manifest, self._store.missing_bytes(manifest))
         self._store.forget_transfers(())
         return Refusal(revision=manifest.revision, problem=str(problem), reason=reasons.INSUFFICIENT_STORAGE)
+
+    def _is_rejected(self, wanted: tuple[int, str]) -> bool:
+        """Whether the agent could not serve ``wanted``; the revision that serves instead is made the current one."""
+        found = self._rejected
+        if found is None:
+            return False
+        if found.wanted is None and found.revision == wanted[0]:
+            self._rejected = found = replace(found, wanted=wanted)
+        if found.wanted != wanted or time.monotonic() - found.at >= REJECTED_SECONDS:
+            self._rejected = None
+            return False
+        refusal = Refusal(revision=found.revision, problem=found.problem)
+        if self.synced.manifest != found.instead or self.synced.refusal != refusal:
+            published = self._store.kept(found.instead.revision) or PublishedManifest.of(found.instead)
+            self._store.write_configuration(found.instead)
+            self._store.keep_manifest(published, complete=True)
+            complete = len(_names(self._store, found.instead)) == len(found.instead.variants)
+            self._take(published, complete=complete, refusal=refusal)
+        return True
 
     def _opened(self) -> Repository:
         if self._repository is None:

@@ -18,18 +18,26 @@ BACKEND = "onnxruntime"
 
 
 def configuration_of(
-    manifest: Manifest, *, model_name: str, threads: int, versions: Iterable[int], warm_up: bool = False
+    manifest: Manifest,
+    *,
+    model_name: str,
+    threads: int,
+    versions: Iterable[int],
+    warm_up: bool = False,
+    largest_batch: int | None = None,
 ) -> ModelConfig:
     """The configuration of ``model_name`` with exactly ``versions`` served.
 
     ``threads`` per model instance. ``warm_up`` makes Triton run one batch of zeros before a version becomes ready: for
-    backends that, unlike ours, compare no probe while loading.
+    backends that, unlike ours, compare no probe while loading. Triton refuses requests of more than ``largest_batch``
+    samples, where that is less than the model's own bound.
     """
     signature = manifest.signature
+    max_batch_size = min(signature.max_batch_size, largest_batch or signature.max_batch_size)
     configuration: dict[str, Any] = {
         "name": model_name,
         "backend": BACKEND,
-        "max_batch_size": signature.max_batch_size,
+        "max_batch_size": max_batch_size,
         "input": [_tensor(tensor) for tensor in signature.inputs],
         "output": [_tensor(tensor) for tensor in signature.outputs],
         # Without this the Python backend starts two processes for each version.
@@ -54,7 +62,7 @@ def configuration_of(
         configuration["model_warmup"] = [
             {
                 "name": "zeros",
-                "batch_size": min(manifest.request_batch_size, signature.max_batch_size),
+                "batch_size": min(manifest.request_batch_size, max_batch_size),
                 "inputs": inputs,
             }
         ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from dataclasses import replace
 
 from edgefolio.decision.types import MemoryState, Observation, ProbeResult, ServerState, TrafficWindow
+from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.probe import batch_of
 from edgefolio_edge.observation.memory import observe_memory
@@ -69,8 +71,16 @@ class Observer:
         self._read_counters(version)
 
     def ready_versions(self) -> tuple[int, ...]:
-        """Versions that the server reports ready. Raises :class:`ControlError` if it does not answer, or refuses us."""
-        return self.control.ready_versions(self._model)
+        """Versions that the server reports ready. Raises :class:`ControlError` if it does not answer, or refuses us.
+
+        A server without a free file descriptor cannot read its model repository for this; its counters say as much.
+        """
+        try:
+            return self.control.ready_versions(self._model)
+        except ControlError as error:
+            if error.unreachable or error.timed_out or error.refused:
+                raise
+            return tuple(sorted(entry.version for entry in self.control.statistics(self._model)))
 
     def observe(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""
@@ -91,9 +101,9 @@ class Observer:
             active_variant=active.variant.name,
             resident_variants=resident,
             server=state,
-            traffic=self._window(active.version),
+            traffic=self._window(active),
             probe=self._probe_result(active),
-            memory=self._memory(),
+            memory=self._memory(active),
         )
 
     def _read_counters(self, version: int) -> VersionStatistics | None:
@@ -140,7 +150,9 @@ class Observer:
         window = self.traffic.window(now=time.monotonic())
         idle = window is not None and window.requests == 0 and window.failures == 0
         due = self._probed_at is None or time.monotonic() - self._probed_at >= self.switching.probe_interval_seconds
-        if not idle or not due:
+        # A smaller batch than the profile's says nothing about it.
+        bounded = self.switcher.store.largest_batch(active.manifest) < active.manifest.request_batch_size
+        if not idle or not due or bounded:
             return
         self._probed_at = time.monotonic()
         inputs = batch_of(active.manifest, active.variant.probe, samples=active.manifest.request_batch_size)
@@ -174,12 +186,21 @@ class Observer:
         variant, compute, at = self._probe
         return ProbeResult(variant=variant, compute_milliseconds=compute, age_seconds=time.monotonic() - at)
 
-    def _window(self, version: int) -> TrafficWindow | None:
+    def _window(self, active: Placement) -> TrafficWindow | None:
         window = self.traffic.window(now=time.monotonic())
-        if window is None or window.requests == 0 or self.endpoint.metrics is None:
-            return window
-        p95 = server_p95_milliseconds(self.endpoint.metrics, model=self._model, version=version)
-        return self.traffic.window(now=time.monotonic(), p95_milliseconds=p95)
+        if window is not None and window.requests and self.endpoint.metrics is not None:
+            p95 = server_p95_milliseconds(self.endpoint.metrics, model=self._model, version=active.version)
+            window = self.traffic.window(now=time.monotonic(), p95_milliseconds=p95)
+        if window is not None and window.failures and self.endpoint.is_short_of_shared_memory(active.manifest):
+            # Large batches fail with any variant: no evidence against this one.
+            return replace(window, failures=0)
+        return window
 
-    def _memory(self) -> MemoryState:
-        return observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)
+    def _memory(self, active: Placement | None = None) -> MemoryState:
+        memory = observe_memory(self.endpoint.process, limit_bytes=self.memory_limit_bytes)
+        store = self.switcher.store
+        if active is None or store.shared_memory_bytes is None:
+            return memory
+        batch = min(active.manifest.request_batch_size, store.largest_batch(active.manifest))
+        needed = shared_memory_bytes(signature=active.manifest.signature, batch=batch, resident=1)
+        return replace(memory, shared_memory_bytes=needed)

@@ -46,11 +46,12 @@ class AccessKey:
 
 
 class ControlError(EdgefolioError):
-    """A call to the server failed. ``unreachable``: the server is gone, it did not refuse."""
+    """A call to the server failed. ``unreachable``: the server is gone. ``refused``: it wants a key, or another one."""
 
-    def __init__(self, message: str, *, unreachable: bool, timed_out: bool = False) -> None:
+    def __init__(self, message: str, *, unreachable: bool, timed_out: bool = False, refused: bool = False) -> None:
         self.unreachable = unreachable
         self.timed_out = timed_out
+        self.refused = refused
         super().__init__(message)
 
 
@@ -189,4 +190,4 @@ class TritonControl:
             refused = "restricted" in message
             timed_out = "DEADLINE_EXCEEDED" in status
             unreachable = "UNAVAILABLE" in status and not refused
-            raise ControlError(message, unreachable=unreachable, timed_out=timed_out) from error
+            raise ControlError(message, unreachable=unreachable, timed_out=timed_out, refused=refused) from error

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import psutil
 
+from edgefolio.components import TRITON_IMAGE, version_numbers
 from edgefolio.errors import UserError
+from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
+from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
 _FIELD = "--endpoint"
@@ -22,7 +25,8 @@ _ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)
 class TritonEndpoint:
     """Addresses as ``host:port``. ``process`` is the server's, where it runs on this machine and is known.
 
-    ``has_our_backend`` tells whether models run in our Python-based backend, which compares probes while loading.
+    ``version`` is what the server says of itself. ``has_our_backend`` tells whether models run in our Python-based
+    backend, which compares probes while loading.
     """
 
     grpc: str
@@ -31,6 +35,7 @@ class TritonEndpoint:
     key: AccessKey | None
     process: ProcessIdentity | None
     has_our_backend: bool
+    version: str = ""
 
     def control(self) -> TritonControl:
         """A new control client."""
@@ -41,6 +46,26 @@ class TritonEndpoint:
         if not self.has_our_backend or self.process is None:
             return False
         return stub_of_version(self.process, version) is None
+
+    def lack_of_room(self, manifest: Manifest) -> str | None:
+        """Why one more version of ``manifest`` finds no room in shared memory; ``None`` if it does, or is not known."""
+        if not self.has_our_backend or self.process is None:
+            return None
+        return lack_of_room(manifest, self.process)
+
+    def is_short_of_shared_memory(self, manifest: Manifest) -> bool:
+        """Whether requests may fail for want of shared memory alone."""
+        return self.has_our_backend and self.process is not None and is_short_of_shared_memory(manifest)
+
+    def end_backend_of(self, version: int) -> bool:
+        """Kill the backend process of ``version``, which ends its load. Returns whether there was one to kill."""
+        if not self.has_our_backend or self.process is None:
+            return False
+        stub = stub_of_version(self.process, version)
+        if stub is None:
+            return False
+        stub.kill()
+        return True
 
 
 def host_and_port(address: str) -> str:
@@ -87,12 +112,12 @@ def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = 
         ) from error
     finally:
         control.close()
-    if _numbers(version) < _numbers(TRITON_VERSION):
+    if version_numbers(version) < version_numbers(TRITON_VERSION):
         raise UserError(
             f"this Triton is older than {TRITON_VERSION}, the oldest that was tried.",
             field=_FIELD,
             value=version,
-            remedy="Run a newer Triton (NVIDIA's image 24.10 or later).",
+            remedy=f"Run a newer Triton, for instance {TRITON_IMAGE}.",
         )
     process = _listening_process(host, int(port))
     return TritonEndpoint(
@@ -102,6 +127,7 @@ def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = 
         key=key,
         process=process,
         has_our_backend=process is not None and bool(stubs_of(process)),
+        version=version,
     )
 
 
@@ -118,10 +144,6 @@ def read_key(path: Path) -> AccessKey:
             "the file does not hold a key.", field=_KEY_FIELD, value=path, remedy="Write one line: name=secret."
         )
     return AccessKey(name=name, secret=secret)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _listening_process(host: str, port: int) -> ProcessIdentity | None:

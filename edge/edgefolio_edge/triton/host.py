@@ -138,9 +138,9 @@ class Host:
         self._not_before = time.monotonic() + wait
         self.server.stop(seconds=seconds)
         self.server = TritonServer.start(replace(self.server.settings, ports=self.server.ports))
-        write_record(self.server, self._directory)
         self.endpoint = self.server.endpoint()
         self.adopted = False
+        write_record(self.server, self._directory)
 
     def reset_backoff(self) -> None:
         """Reset the back-off of restarts: the server serves."""

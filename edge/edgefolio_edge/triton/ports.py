@@ -5,15 +5,15 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
-from edgefolio.contract.pod import GRPC_PORT, HTTP_PORT, METRICS_PORT
+from edgefolio.contract.pod import GRPC_PORT, METRICS_PORT
 from edgefolio.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Where a server listens. 0 asks for any free port."""
+    """Where a server listens. 0 asks for any free port; without a port for it there is no HTTP."""
 
-    http: int = HTTP_PORT
+    http: int | None = None
     grpc: int = GRPC_PORT
     metrics: int = METRICS_PORT
 
@@ -28,6 +28,8 @@ def settle_ports(ports: Ports, *, address: str) -> Ports:
     try:
         for name in ("http", "grpc", "metrics"):
             wanted = getattr(ports, name)
+            if wanted is None:
+                continue
             endpoint = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
             # A port whose last connections linger in TIME_WAIT is free; Triton sets this option too.
             endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,4 +48,4 @@ def settle_ports(ports: Ports, *, address: str) -> Ports:
     finally:
         for endpoint in held:
             endpoint.close()
-    return Ports(**settled)
+    return Ports(http=settled.get("http"), grpc=settled["grpc"], metrics=settled["metrics"])

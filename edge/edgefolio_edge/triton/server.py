@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import os
+import logging
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
+from edgefolio_edge.triton import secret_options
 from edgefolio_edge.triton.client import AccessKey, TritonControl
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (
+    LeftServer,
     ProcessIdentity,
     orphaned_stubs,
     remove_remains,
@@ -29,7 +30,9 @@ from edgefolio_edge.triton.processes import (
     stubs_of,
     wait_until_gone,
 )
-from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
+from edgefolio_edge.triton.wheel import TRITON_VERSION, environment_for, lay_out_backends, lay_out_python, locate_wheel
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
@@ -39,13 +42,7 @@ EXIT_SECONDS = 5
 STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
-#: Execs Triton with PR_SET_PDEATHSIG, so that the kernel ends it when its parent dies.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
-    "os.execv(sys.argv[2], sys.argv[2:])\n"
-)
+_RUNTIME_PREFIX = "edgefolio-triton-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +77,7 @@ class TritonServer:
         ports = settle_ports(settings.ports, address=settings.address)
         key = AccessKey(name=KEY_NAME, secret=secrets.token_hex(24))
         prefix = f"edgefolio_{secrets.token_hex(8)}_"
-        runtime = Path(tempfile.mkdtemp(prefix="edgefolio-triton-"))
+        runtime = Path(tempfile.mkdtemp(prefix=_RUNTIME_PREFIX))
         try:
             backends = lay_out_backends(wheel, runtime / "backends")
             executables = lay_out_python(runtime / "python")
@@ -90,20 +87,16 @@ class TritonServer:
             settings.model_repository.mkdir(parents=True, exist_ok=True)
             command = [
                 str(wheel.server),
-                *_arguments(settings, ports=ports, key=key, backends=backends, shared_memory_prefix=prefix),
+                *_arguments(settings, ports=ports, backends=backends, shared_memory_prefix=prefix),
             ]
-            if settings.die_with_parent:
-                command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
             with (runtime / LOG_NAME).open("wb") as log:
-                # Its own session: Ctrl-C in a terminal reaches the agent, which stops the server in order.
-                process = subprocess.Popen(
+                process, is_hidden = secret_options.start(
                     command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=runtime,
-                    start_new_session=True,
+                    _secret_arguments(key, ports=ports),
+                    environment=environment,
+                    log=log.fileno(),
+                    directory=runtime,
+                    die_with_parent=settings.die_with_parent,
                 )
             _CHILDREN[process.pid] = process
             identity = ProcessIdentity.of(psutil.Process(process.pid))
@@ -120,6 +113,7 @@ class TritonServer:
             raise
         try:
             server._wait_until_live()
+            server._hide_key(was_hidden=is_hidden)
         except BaseException:
             server.stop(seconds=1)
             raise
@@ -131,9 +125,9 @@ class TritonServer:
         return f"{self._reachable}:{self.ports.grpc}"
 
     @property
-    def http_endpoint(self) -> str:
-        """``host:port`` of the HTTP service."""
-        return f"{self._reachable}:{self.ports.http}"
+    def http_endpoint(self) -> str | None:
+        """``host:port`` of the HTTP service; ``None`` where there is none."""
+        return None if self.ports.http is None else f"{self._reachable}:{self.ports.http}"
 
     @property
     def metrics_endpoint(self) -> str:
@@ -154,6 +148,7 @@ class TritonServer:
             key=self.key,
             process=self.identity,
             has_our_backend=True,
+            version=TRITON_VERSION,
         )
 
     def control(self) -> TritonControl:
@@ -183,10 +178,8 @@ class TritonServer:
         Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
         """
         stubs = self.stubs()
-        process = self.identity.process()
-        if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGTERM)
+        if self.identity.is_alive():
+            self.identity.send(signal.SIGTERM)
             if not self._gone_within(seconds):
                 self.identity.kill()
         _reap(self.identity, wait=True)
@@ -218,14 +211,33 @@ class TritonServer:
         while time.monotonic() < deadline:
             if not self.is_alive():
                 raise self._died_at_start()
-            if _answers(self.http_endpoint):
-                return
+            # Triton opens its services one after the other; where they all listen, no port was taken.
+            if all(map(_listens, filter(None, (self.grpc_endpoint, self.http_endpoint, self.metrics_endpoint)))):
+                control = self.control()
+                try:
+                    if control.is_live():
+                        return
+                finally:
+                    control.close()
             time.sleep(0.02)
         raise UserError(
             f"Triton did not answer within {START_SECONDS:.0f} s. The end of its log: {self.log_tail(3)}",
             field="triton",
             remedy="See whether the machine is overloaded, and start again.",
         )
+
+    def _hide_key(self, *, was_hidden: bool) -> None:
+        """Overwrite the key in the memory that others may see, now that Triton has copied it."""
+        try:
+            secret_options.overwrite(self.identity.pid, [self.key.secret])
+        except OSError as error:
+            logger.warning("Every local user can read the key of Triton's control interface: %s", error)
+            return
+        if not was_hidden:
+            logger.warning(
+                "Until Triton answered, every local user could read the key of its control interface: this kernel "
+                "lets no process be traced by its parent (kernel.yama.ptrace_scope above 1?)."
+            )
 
     def _died_at_start(self) -> UserError:
         errors = [line for line in self.log_tail(200).splitlines() if line.startswith("E") or "error" in line.lower()]
@@ -234,7 +246,7 @@ class TritonServer:
             return UserError(
                 f"a port was taken while Triton started. The end of its log: {last_words}",
                 field="--http-port, --grpc-port, --metrics-port",
-                value=f"{self.ports.http}, {self.ports.grpc}, {self.ports.metrics}",
+                value=f"{self.ports.http or 'no HTTP'}, {self.ports.grpc}, {self.ports.metrics}",
                 remedy="Start again, or choose other ports; 0 takes any free one.",
             )
         return UserError(
@@ -242,6 +254,19 @@ class TritonServer:
             field="triton",
             remedy="Mend what it says; `pip install --force-reinstall nvidia-pytriton` mends a damaged installation.",
         )
+
+
+def end_left_server(left: LeftServer) -> None:
+    """End a server that nobody controls, its stubs, its shared memory and its temporary directory."""
+    stubs = stubs_of(left.identity)
+    left.identity.send(signal.SIGTERM)
+    if not wait_until_gone([left.identity], seconds=STOP_SECONDS):
+        left.identity.kill()
+    for stub in stubs:
+        stub.kill()
+    remove_remains(left.shared_memory_prefix)
+    if left.runtime is not None and left.runtime.name.startswith(_RUNTIME_PREFIX):
+        shutil.rmtree(left.runtime, ignore_errors=True)
 
 
 #: Children of this process, kept so that a dead one is reaped and leaves no zombie.
@@ -259,29 +284,28 @@ def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
         del _CHILDREN[identity.pid]
 
 
-def _answers(endpoint: str) -> bool:
-    connection = http.client.HTTPConnection(endpoint, timeout=1)
+def _listens(endpoint: str) -> bool:
+    host, _, port = endpoint.rpartition(":")
     try:
-        connection.request("GET", "/v2/health/live")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
         return False
-    finally:
-        connection.close()
 
 
-def _arguments(
-    settings: ServerSettings, *, ports: Ports, key: AccessKey, backends: Path, shared_memory_prefix: str
-) -> list[str]:
+def _secret_arguments(key: AccessKey, *, ports: Ports) -> list[str]:
+    closed = ["grpc-restricted-protocol", *(["http-restricted-api"] if ports.http is not None else [])]
+    return [f"--{option}={key.restriction()}" for option in closed]
+
+
+def _arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_memory_prefix: str) -> list[str]:
     options = {
         "model-repository": settings.model_repository,
         "backend-directory": backends,
         "model-control-mode": "explicit",
         # The strict form turns the whole server unready at each switch, and for good after a refused load.
         "strict-readiness": "false",
-        "http-address": settings.address,
-        "http-port": ports.http,
-        "http-thread-count": 4,
+        "allow-http": str(ports.http is not None).lower(),
         "grpc-address": settings.address,
         "grpc-port": ports.grpc,
         "metrics-address": settings.address,
@@ -290,9 +314,13 @@ def _arguments(
         "exit-timeout-secs": EXIT_SECONDS,
         "model-load-thread-count": 2,
         "pinned-memory-pool-byte-size": 0,
-        "grpc-restricted-protocol": key.restriction(),
-        "http-restricted-api": key.restriction(),
     }
+    if ports.http is not None:
+        options |= {
+            "http-address": settings.address,
+            "http-port": ports.http,
+            "http-thread-count": 4,
+        }
     metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
     return [
         # Configurations are complete; trying a model to complete them costs a second at each load.

@@ -1,21 +1,30 @@
 """Record of a running server on disk, so that an agent that was killed adopts it and clients notice nothing.
 
-The file holds the server's key: only its owner may read it.
+The file holds the server's key: only its owner may read it. Where the record is lost or damaged, the server is known by
+its command line and is ended: without its key nobody controls it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edgefolio.files import write_durably
+from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 from edgefolio_edge.triton.client import AccessKey
 from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.processes import ProcessIdentity, remove_remains
-from edgefolio_edge.triton.server import ServerSettings, TritonServer
+from edgefolio_edge.triton.processes import (
+    ProcessIdentity,
+    command_line,
+    left_servers,
+    prefix_in,
+    remove_remains,
+)
+from edgefolio_edge.triton.server import ServerSettings, TritonServer, end_left_server
 
 FILE_NAME = "server.json"
 
@@ -27,7 +36,9 @@ def write_record(server: TritonServer, directory: Path) -> None:
         "settings": {**settings, "model_repository": str(server.settings.model_repository)},
         "ports": asdict(server.ports),
         "key": asdict(server.key),
-        "identity": asdict(server.identity),
+        # The time is for people, and for agents of earlier versions; ``start`` identifies the process.
+        "identity": {"pid": server.identity.pid, "started": time.time() - server.identity.age_seconds()},
+        "start": {"ticks": server.identity.ticks, "boot": server.identity.boot},
         "runtime": str(server.runtime),
         "shared_memory_prefix": server.shared_memory_prefix,
     }
@@ -45,9 +56,12 @@ def remove_record(directory: Path) -> None:
 
 def recorded_server(directory: Path) -> TritonServer | None:
     """The server recorded in ``directory``, alive or not; ``None`` if there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        document = json.loads((directory / FILE_NAME).read_bytes())
-        settings = document["settings"]
+    path = directory / FILE_NAME
+    document = read_object(path)
+    if document is None:
+        return None
+    try:
+        settings, prefix = document["settings"], str(document["shared_memory_prefix"])
         return TritonServer(
             settings=ServerSettings(
                 model_repository=Path(settings["model_repository"]),
@@ -58,27 +72,32 @@ def recorded_server(directory: Path) -> TritonServer | None:
             ),
             ports=Ports(**document["ports"]),
             key=AccessKey(**document["key"]),
-            identity=ProcessIdentity(**document["identity"]),
+            identity=_identity(document, prefix),
             runtime=Path(document["runtime"]),
-            shared_memory_prefix=document["shared_memory_prefix"],
+            shared_memory_prefix=prefix,
         )
-    return None
+    except (ValueError, KeyError, TypeError) as error:
+        damaged(path, error)
+        return None
 
 
 def start_or_adopt(settings: ServerSettings, directory: Path) -> tuple[TritonServer, bool]:
     """The server recorded in ``directory``, if it runs, answers and has the same settings; else a new one.
 
-    The remains of one that cannot be used are removed first. Returns the server and whether it was adopted. Raises
+    Those that cannot be used are ended first, also where nothing records them, and their remains are removed; the
+    caller holds ``directory``, so no other agent has them. Returns the server and whether it was adopted. Raises
     :class:`~edgefolio.errors.UserError` as :meth:`TritonServer.start` does.
     """
+    remove_partial_files(directory, FILE_NAME)
     found = recorded_server(directory)
     if found is not None:
         if _usable(found, settings):
+            _end_others(found, settings)
             return found, True
-        # Process id, start time and the prefix prove that it was ours.
         found.stop(seconds=1)
         remove_remains(found.shared_memory_prefix)
         remove_record(directory)
+    _end_others(None, settings)
     server = TritonServer.start(settings)
     try:
         write_record(server, directory)
@@ -88,17 +107,34 @@ def start_or_adopt(settings: ServerSettings, directory: Path) -> tuple[TritonSer
     return server, False
 
 
+def _identity(document: dict[str, Any], prefix: str) -> ProcessIdentity:
+    pid, start = int(document["identity"]["pid"]), document.get("start")
+    if start is not None:
+        return ProcessIdentity(pid=pid, ticks=int(start["ticks"]), boot=str(start["boot"]))
+    # Earlier versions wrote wall time alone, which moves with the clock: the command line tells whether it is ours.
+    if prefix_in(command_line(pid)) != prefix:
+        return ProcessIdentity.of_none(pid)
+    return ProcessIdentity.of_running(pid) or ProcessIdentity.of_none(pid)
+
+
+def _end_others(kept: TritonServer | None, settings: ServerSettings) -> None:
+    """End servers on our model repository but ``kept``: an agent was killed before it had written its record."""
+    for left in left_servers(settings.model_repository):
+        if kept is None or left.identity != kept.identity:
+            end_left_server(left)
+
+
 def _usable(server: TritonServer, settings: ServerSettings) -> bool:
     same = (
         server.settings.model_repository == settings.model_repository
         and server.settings.address == settings.address
         and server.settings.threads == settings.threads
         and all(
-            wanted in (0, getattr(server.ports, name))
-            for name, wanted in (
-                ("http", settings.ports.http),
-                ("grpc", settings.ports.grpc),
-                ("metrics", settings.ports.metrics),
+            wanted == found or (wanted == 0 and found is not None)
+            for wanted, found in (
+                (settings.ports.http, server.ports.http),
+                (settings.ports.grpc, server.ports.grpc),
+                (settings.ports.metrics, server.ports.metrics),
             )
         )
     )

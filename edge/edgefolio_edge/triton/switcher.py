@@ -9,15 +9,20 @@ once. A server that says 200 or "ready" proves nothing: it says so with a dead b
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgefolio.errors import IntegrityError
 from edgefolio.manifest import Manifest, Variant
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
-from edgefolio_edge.triton.client import LOAD_SECONDS, ControlError, TritonControl
+from edgefolio_edge.triton.client import CALL_SECONDS, LOAD_SECONDS, Answer, ControlError, TritonControl
+from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0
@@ -47,8 +52,9 @@ class SwitchResult:
 
     ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
     (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
-    did not end in time; this Triton then takes no further load until it is restarted, whatever becomes of the backend.
-    ``damaged``: the local copy is, so the server is not to blame.
+    did not end in time and could not be ended; this Triton then takes no further load until it is restarted.
+    ``damaged``: the local copy is, so the server is not to blame. ``shortage``: a resource of the machine has run out
+    (shared memory, open files), so the variant is not to blame.
     """
 
     variant: str
@@ -60,6 +66,7 @@ class SwitchResult:
     unreachable: bool = False
     stuck: bool = False
     damaged: bool = False
+    shortage: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -82,11 +89,16 @@ class Switcher:
         store: ModelStore,
         *,
         warm_up: bool = False,
+        end_load: Callable[[int], bool] = lambda _version: False,
+        lack_of_room: Callable[[Manifest], str | None] = lambda _manifest: None,
     ) -> None:
-        """``warm_up`` for a server whose backend compares no probe while loading."""
+        """``warm_up`` for a server whose backend compares no probe while loading. ``end_load`` ends the hung load of a
+        version, and returns whether it could. ``lack_of_room`` says why another version cannot be loaded now."""
         self.control = control
         self.store = store
         self.warm_up = warm_up
+        self._end_load = end_load
+        self._lack_of_room = lack_of_room
 
     def switch(
         self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
@@ -104,18 +116,37 @@ class Switcher:
         unreachable = stuck = damaged = False
         try:
             self.store.require(target.manifest, target.variant)
+            lack = None if previous is None else self._lack_of_room(target.manifest)
+            if lack is not None:
+                # Nothing was touched: the previous variant serves on.
+                return SwitchResult(
+                    variant=target.variant.name,
+                    version=target.version,
+                    cause=lack,
+                    load_milliseconds=0.0,
+                    total_milliseconds=1e3 * (time.perf_counter() - started),
+                    restored=True,
+                    shortage=True,
+                )
             loaded = self._load([*standby, target])
             cause = self.canary(target)
         except IntegrityError as error:
             cause, damaged = str(error), True
         except ControlError as error:
             cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        shortage = cause is not None and is_shortage(cause)
+        if stuck and self._end_load(target.version):
+            cause = f"the load did not end within {load_seconds(target.variant):.0f} s and was ended"
+            stuck = not self._takes_loads(previous)
         if cause is not None and not stuck:
             unreachable = unreachable or self._is_gone()
         restored = None
         if cause is not None and previous is not None and not unreachable:
             # A load behind a hung one waits for ever; the previous version still serves.
             restored = self.canary(previous) is None if stuck else self._restore(previous)
+            if shortage and not restored:
+                # The new version takes the room that the previous one needs.
+                restored = self.repair(previous).succeeded
         return SwitchResult(
             variant=target.variant.name,
             version=target.version,
@@ -126,6 +157,7 @@ class Switcher:
             unreachable=unreachable,
             stuck=stuck,
             damaged=damaged,
+            shortage=shortage,
         )
 
     def canary(self, placement: Placement) -> str | None:
@@ -134,7 +166,7 @@ class Switcher:
         inputs = probe_inputs(placement.manifest, probe)
         for version in (placement.version, None):
             try:
-                answer = self.control.infer(self.store.model, inputs, version=version, seconds=CANARY_SECONDS)
+                answer = self._answer(placement.manifest, inputs, version=version)
             except ControlError as error:
                 return f"canary: {error}"
             if answer.version != placement.version:
@@ -143,6 +175,24 @@ class Switcher:
             if wrong is not None:
                 return f"canary: {wrong}"
         return None
+
+    def _answer(self, manifest: Manifest, inputs: Mapping[str, NDArray[Any]], *, version: int | None) -> Answer:
+        """The answer to ``inputs``, in requests of at most the largest batch that is served."""
+        samples, largest = len(next(iter(inputs.values()))), self.store.largest_batch(manifest)
+        answers = [
+            self.control.infer(
+                self.store.model,
+                {name: values[first : first + largest] for name, values in inputs.items()},
+                version=version,
+                seconds=CANARY_SECONDS,
+            )
+            for first in range(0, samples, largest)
+        ]
+        if len(answers) == 1:
+            return answers[0]
+        names = answers[0].outputs
+        outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in names}
+        return replace(answers[-1], outputs=outputs)
 
     def repair(self, placement: Placement) -> SwitchResult:
         """Repair ``placement`` after its backend died: unload, load, canary.
@@ -171,9 +221,10 @@ class Switcher:
             total_milliseconds=1e3 * (time.perf_counter() - started),
             unreachable=unreachable or (cause is not None and self._is_gone()),
             damaged=damaged,
+            shortage=cause is not None and is_shortage(cause),
         )
 
-    def _load(self, placements: Sequence[Placement]) -> float:
+    def _load(self, placements: Sequence[Placement], *, seconds: float | None = None) -> float:
         target = placements[-1]
         configuration = configuration_of(
             target.manifest,
@@ -181,9 +232,10 @@ class Switcher:
             threads=self.store.threads,
             versions=[placement.version for placement in placements],
             warm_up=self.warm_up,
+            largest_batch=self.store.largest_batch(target.manifest),
         )
         started = time.perf_counter()
-        self.control.load(self.store.model, configuration, seconds=load_seconds(target.variant))
+        self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))
         return 1e3 * (time.perf_counter() - started)
 
     def _restore(self, previous: Placement) -> bool:
@@ -193,6 +245,18 @@ class Switcher:
             return self.canary(previous) is None
         except ControlError:
             return False
+
+    def _takes_loads(self, previous: Placement | None) -> bool:
+        """Whether the server goes on after the backend of a hung load was ended."""
+        try:
+            if previous is None:
+                self.control.unload(self.store.model)
+            else:
+                # It is loaded, so this takes milliseconds.
+                self._load([previous], seconds=CALL_SECONDS)
+        except ControlError as error:
+            return not error.timed_out
+        return True
 
     def _is_gone(self) -> bool:
         """Whether the server has ended, or is about to: then its last answer says nothing about a variant."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from edgefolio.components import WHEEL_TRITON
 from edgefolio.errors import UserError
 from edgefolio_edge.models.triton_configuration import BACKEND
 from edgefolio_edge.triton.libpython import require_libpython
@@ -20,8 +22,13 @@ from edgefolio_edge.triton.libpython import require_libpython
 WHEEL = "nvidia-pytriton"
 WHEEL_VERSION = "0.7.0"
 #: The Triton inside that wheel, and the oldest one that this code was tried with.
-TRITON_VERSION = "2.51.0"
+TRITON_VERSION = WHEEL_TRITON
 STUB = "triton_python_backend_stub"
+#: Variables that server and backend inherit: search paths, language, and settings of allocator and thread pools.
+_INHERITED = re.compile(
+    r"^(PATH|LD_LIBRARY_PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|GLIBC_TUNABLES|MALLOC_[A-Z_]+|OMP_[A-Z_]+|KMP_[A-Z_]+|"
+    r"CUDA_VISIBLE_DEVICES|NVIDIA_[A-Z_]+|EDGEFOLIO_LOADING_NICENESS)$"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +137,14 @@ def _home_of(package: str) -> Path:
 
 
 def environment_for(wheel: TritonWheel, *, threads: int, executables: Path, temporary: Path) -> dict[str, str]:
-    """The server's environment: this process's, plus the linker's and the stub's search paths.
+    """The server's environment: what it needs of this process's, plus the linker's and the stub's search paths.
+
+    Nothing else is inherited: credentials are the agent's business, whatever their names are.
 
     The stub ignores PYTHONPATH; it finds its packages through the first ``python3`` on PATH, hence ``executables`` go
     first (see :func:`lay_out_python`). ``temporary`` gets what the server and its libraries put into TMPDIR.
     """
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if _INHERITED.match(name)}
     paths = [str(wheel.libraries), str(require_libpython())]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join([*paths, *filter(None, [environment.get("LD_LIBRARY_PATH")])])
     environment["PATH"] = os.pathsep.join([str(executables), environment.get("PATH", os.defpath)])
@@ -145,8 +154,4 @@ def environment_for(wheel: TritonWheel, *, threads: int, executables: Path, temp
     environment["TMPDIR"] = str(temporary)
     # ONNX Runtime's wheels send telemetry, and would start it anew at each switch.
     environment["ORT_DISABLE_TELEMETRY"] = "1"
-    # The object store's credentials are the agent's business.
-    for name in list(environment):
-        if name.startswith("AWS_"):
-            del environment[name]
     return environment

@@ -6,13 +6,13 @@ Such pods need not carry our label yet, so no fixed selector would match them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from edgefolio_operator.kube.cache import Change, ObjectCache
 from edgefolio_operator.kube.client import Api
 from edgefolio_operator.kube.informer import Informer
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator.kube.objects import Object, part_of
 from edgefolio_operator.ownership import PortfolioKey, key_of
 
 
@@ -61,9 +61,9 @@ class AdoptedPods:
 
 def selector_of(portfolio: Object) -> str | None:
     """The selector of a portfolio in mode ``Adopt``, as the API server takes it; ``None`` of any other."""
-    serving = portfolio.get("spec", {}).get("serving") or {}
-    labels = ((serving.get("adopt") or {}).get("selector") or {}).get("matchLabels") or {}
-    if serving.get("mode") != "Adopt" or not labels:
+    serving = part_of(portfolio, "spec", "serving") or {}
+    labels = part_of(serving, "adopt", "selector", "matchLabels")
+    if part_of(serving, "mode") != "Adopt" or not isinstance(labels, Mapping) or not labels:
         return None
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
@@ -91,4 +91,5 @@ def slim_adopted(pod: Object) -> Object:
 
 def _slim_container(container: Object) -> Object:
     kept: Object = {key: container[key] for key in ("name", "restartPolicy", "command", "args") if key in container}
-    return {**kept, "volumeMounts": [{"name": mount["name"]} for mount in container.get("volumeMounts") or ()]}
+    mounts = [{"name": mount.get("name")} for mount in container.get("volumeMounts") or ()]
+    return {**kept, "volumeMounts": mounts}

@@ -10,14 +10,15 @@ import aiohttp
 
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
-from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods
+from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods, selector_of
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
+from edgefolio_operator.cluster_state.report_clocks import WRITTEN_FIELD, ReportClocks, written_time
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
-from edgefolio_operator.kube.cache import Change, ObjectCache
+from edgefolio_operator.kube.cache import Change, ObjectCache, strip_unread_fields
 from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.informer import Informer
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator.kube.objects import Object, object_key, part_of
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey, key_of
 
@@ -37,6 +38,7 @@ class Informers:
         api: Api,
         *,
         namespaces: tuple[str, ...],
+        reads_nodes: bool,
         metrics_poll_seconds: float,
         on_change: Callable[[Change], None],
         on_adopted_pod: Callable[[PortfolioKey], None],
@@ -49,16 +51,26 @@ class Informers:
         self._on_adopted_pod = on_adopted_pod
         self._informers: list[Informer] = []
         self.portfolios = self._cache(API_VERSION, "modelportfolios")
-        self.endpoints = self._cache(API_VERSION, "modelendpoints")
+        self._reports = ReportClocks()
+        self.endpoints = self._cache(
+            API_VERSION, "modelendpoints", on_change=self._endpoint_changed, transform=_with_written_time
+        )
         self._jobs = self._cache("batch/v1", "jobs", selector=_OUR_JOBS)
         self._job_pods = self._cache("v1", "pods", selector=_OUR_JOBS)
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
-        # An operator of single namespaces may read neither nodes nor namespaces; it ignores annotations there.
-        self._nodes = None if namespaces else self._cache("v1", "nodes")
-        self._spaces = None if namespaces else self._cache("v1", "namespaces")
-        self.metrics = MetricsPoller(api, namespaces=namespaces, poll_seconds=metrics_poll_seconds, changed=on_reading)
+        # An operator of single namespaces may read neither nodes nor namespaces, unless it is told so; it ignores
+        # annotations there.
+        self._nodes = self._cache("v1", "nodes", everywhere=True) if reads_nodes else None
+        self._spaces = self._cache("v1", "namespaces", everywhere=True) if reads_nodes else None
+        self.metrics = MetricsPoller(
+            api,
+            namespaces=namespaces,
+            reads_nodes=reads_nodes,
+            poll_seconds=metrics_poll_seconds,
+            changed=on_reading,
+        )
         self._progress = ProgressReader(
             api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
         )
@@ -101,10 +113,10 @@ class Informers:
     def pods_of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
         namespace, name = key_of(portfolio)
-        if portfolio["spec"].get("serving", {}).get("mode") != "Adopt":
+        if part_of(portfolio, "spec", "serving", "mode") != "Adopt":
             return self._pods.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
         assert self._adopted is not None
-        return self._adopted.of(portfolio)
+        return self._adopted.of(portfolio) if selector_of(portfolio) is not None else []
 
     def snapshot(self, portfolio: Object, *, pods: Sequence[Object], endpoints: Sequence[Object]) -> PortfolioSnapshot:
         """Snapshot of ``portfolio`` from the caches."""
@@ -118,6 +130,7 @@ class Informers:
             nodes=self._nodes_of(pods),
             namespace=None if self._spaces is None else self._spaces.get(namespace),
             endpoints=endpoints,
+            hearings={entry["metadata"]["name"]: self._reports.of(object_key(entry)) for entry in endpoints},
             daemon_set=next(iter(self._daemon_sets.select(namespace=namespace, labels=own)), None),
             service=next(iter(self._services.select(namespace=namespace, labels=own)), None),
             server_version=self._server_version,
@@ -154,11 +167,32 @@ class Informers:
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
                 await asyncio.sleep(1.0)
 
-    def _cache(self, api_version: str, plural: str, *, selector: str = "") -> ObjectCache:
-        """A cache, and one informer for it in each namespace."""
-        cache = ObjectCache(self._on_change)
+    def _endpoint_changed(self, change: Change) -> None:
+        self._reports.note(change)
+        self._on_change(change)
+
+    def _cache(
+        self,
+        api_version: str,
+        plural: str,
+        *,
+        selector: str = "",
+        everywhere: bool = False,
+        on_change: Callable[[Change], None] | None = None,
+        transform: Callable[[Object], Object] | None = None,
+    ) -> ObjectCache:
+        """A cache, and one informer for it in each namespace, or of what belongs to none."""
+        cache = ObjectCache(on_change or self._on_change, transform=transform)
+        namespaces = ("",) if everywhere or not self._namespaces else self._namespaces
         self._informers += [
             Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
-            for namespace in self._namespaces or ("",)
+            for namespace in namespaces
         ]
         return cache
+
+
+def _with_written_time(endpoint: Object) -> Object:
+    """Cache transform of a ModelEndpoint: keeps of its managedFields when the status was written."""
+    written = written_time(endpoint)
+    kept = strip_unread_fields(endpoint)
+    return kept if written is None else {**kept, WRITTEN_FIELD: written}

@@ -43,8 +43,11 @@ class ProgressReader:
         """Read until cancelled."""
         while True:
             await asyncio.sleep(self._seconds)
-            if self._is_active():
-                await self._read()
+            try:
+                if self._is_active():
+                    await self._read()
+            except Exception:
+                logger.exception("the progress of Jobs cannot be read")
 
     def of(self, namespace: str) -> Mapping[str, ProgressLine]:
         """The last line of each Job of a namespace."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgefolio.contract.job_report import FailureReport, PublishedReport, report_of_message
 from edgefolio.contract.pod import JOB_CONTAINER
-from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.conditions import readable_time
 from edgefolio_operator import labels
 from edgefolio_operator.kube.objects import Object
 
@@ -52,7 +52,7 @@ def observed_jobs(jobs: Sequence[Object], pods: Sequence[Object], component: str
 def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
     """State of ``job``, with the termination messages of its ``pods``, oldest first."""
     metadata, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
-    conditions = {entry["type"]: entry for entry in status.get("conditions", ()) if entry.get("status") == "True"}
+    conditions = {entry.get("type"): entry for entry in status.get("conditions", ()) if entry.get("status") == "True"}
     if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
         outcome = "Succeeded"
     elif "Failed" in conditions or "FailureTarget" in conditions:
@@ -66,15 +66,15 @@ def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
     return ObservedJob(
         name=metadata["name"],
         key=annotations.get(labels.HASH_ANNOTATION, ""),
-        request=annotations.get(labels.REQUEST_ANNOTATION, ""),
+        request=annotations.get(labels.REQUEST_ANNOTATION, "")[:128],
         outcome=outcome,
         suspend=bool(spec.get("suspend")),
-        start_time=status.get("startTime"),
-        completion_time=status.get("completionTime") or ended.get("lastTransitionTime"),
+        start_time=_instant(status.get("startTime")),
+        completion_time=_instant(status.get("completionTime")) or _instant(ended.get("lastTransitionTime")),
         report=reports[-1] if reports else None,
         message=str(ended.get("message", "")),
-        pieces=int(annotations.get(labels.PIECES_ANNOTATION, 0)),
-        pieces_made=int(status.get("succeeded", 0)),
+        pieces=_count(annotations.get(labels.PIECES_ANNOTATION, "")),
+        pieces_made=max(0, status.get("succeeded", 0)),
         is_leaving=bool(metadata.get("deletionTimestamp")),
         waiting="" if any(_runs(pod) for pod in pods) or not pods else _waiting(pods[-1]),
         died=_died(ends[-1]) if ends else "",
@@ -137,4 +137,15 @@ def _overdue(pod: Object) -> tuple[float, str] | None:
     told = pod.get("metadata", {}).get("deletionTimestamp")
     if not told or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return None
-    return time_seconds(str(told)), str(pod["metadata"]["name"])
+    since = readable_time(told)
+    return None if since is None else (since, str(pod["metadata"]["name"]))
+
+
+def _instant(text: str | None) -> str | None:
+    """A time that another program wrote, if it is one."""
+    return text if readable_time(text) is not None else None
+
+
+def _count(text: str) -> int:
+    """A number of pieces, in an annotation that people can edit."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgefolio.contract.pod import AGENT_CONTAINER, TRITON_CONTAINER
 from edgefolio.specification.base import quantity
-from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.conditions import readable_time
 from edgefolio_operator.kube.objects import Object
 
 #: Staleness in a sample's own windows, if that is longer than the setting: a source that samples once
@@ -20,6 +20,7 @@ from edgefolio_operator.kube.objects import Object
 _BELIEVED_WINDOWS = 3.0
 LONGEST_BELIEF_SECONDS = 300.0
 
+_UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
 _DURATION_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ms|us|µs|ns|h|m|s)")
 
@@ -66,7 +67,7 @@ def node_samples(items: Iterable[Object]) -> dict[str, Sample]:
     for item in items:
         try:
             name, sample = str(item["metadata"]["name"]), _sample(item, [item["usage"]])
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except _UNREADABLE:
             continue
         if sample is not None:
             found[name] = sample
@@ -81,7 +82,7 @@ def pod_samples(items: Iterable[Object]) -> dict[tuple[str, str], PodSample]:
             key = str(item["metadata"]["namespace"]), str(item["metadata"]["name"])
             by_container = {str(entry["name"]): entry["usage"] for entry in item["containers"]}
             total = _sample(item, list(by_container.values()))
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except _UNREADABLE:
             continue
         if total is not None:
             found[key] = PodSample(total=total, server_bytes=_server_bytes(by_container))
@@ -102,12 +103,13 @@ def _sample(item: Object, usages: list[Object]) -> Sample | None:
     cores = [quantity(usage["cpu"]) for usage in usages]
     memory = [quantity(usage["memory"]) for usage in usages]
     window = duration(item.get("window"))
-    if not usages or None in cores or None in memory:
+    taken_at = readable_time(item.get("timestamp"))
+    if not usages or None in cores or None in memory or taken_at is None:
         return None
     return Sample(
         cpu_cores=float(sum(value or 0 for value in cores)),
         memory_bytes=int(sum(value or 0 for value in memory)),
-        time=time_seconds(str(item["timestamp"])),
+        time=taken_at,
         window_seconds=window if window is not None else 0.0,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgefolio.contract.job_report import ProgressLine
+from edgefolio_operator.cluster_state.report_clocks import Hearing
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey
@@ -15,9 +16,10 @@ from edgefolio_operator.ownership import PortfolioKey
 class PortfolioSnapshot:
     """A portfolio and all objects that its reconciliation reads.
 
-    ``nodes`` are those of its pods, ``None`` where they may not be read. ``lost_pods`` are pods that it selects and an
-    older portfolio has, with that one; ``occupied_pods`` are those whose endpoint is still another portfolio's.
-    ``repository_owner`` is the older portfolio that makes into this one's repository.
+    ``nodes`` are those of its pods, ``None`` where they may not be read. ``hearings``, by endpoint, say what is known
+    of its agent's clock. ``lost_pods`` are pods that it selects and an older portfolio has, with that one;
+    ``occupied_pods`` are those whose endpoint is still another portfolio's. ``repository_owner`` is the older portfolio
+    that makes into this one's repository.
     """
 
     portfolio: Object
@@ -27,6 +29,7 @@ class PortfolioSnapshot:
     nodes: Mapping[str, Object] | None = None
     namespace: Object | None = None
     endpoints: Sequence[Object] = ()
+    hearings: Mapping[str, Hearing] = field(default_factory=dict)
     daemon_set: Object | None = None
     service: Object | None = None
     server_version: ServerVersion = field(default_factory=ServerVersion)

@@ -20,7 +20,8 @@ SHARED_VOLUMES = {
     HEALTH_VOLUME: "how Triton is",
     MODELS_VOLUME: "verified variants",
 }
-_RESTRICTED_FLAGS = ("--grpc-restricted-protocol", "--http-restricted-api")
+#: What closes each control interface: any of them.
+_RESTRICTED_FLAGS = (("--grpc-restricted-protocol",), ("--http-restricted-api", "--allow-http=false"))
 
 
 def missing_parts(pod: Object) -> tuple[str, ...]:
@@ -72,9 +73,9 @@ def _missing_flags(server: Object) -> Iterator[str]:
         return
     if "--model-control-mode=explicit" not in line.replace("mode explicit", "mode=explicit"):
         yield "--model-control-mode=explicit at Triton"
-    for flag in _RESTRICTED_FLAGS:
-        if flag not in line:
-            yield f"{flag} at Triton"
+    for flags in _RESTRICTED_FLAGS:
+        if not any(flag in line for flag in flags):
+            yield f"{' or '.join(flags)} at Triton"
 
 
 def _agent(spec: Object) -> Object | None:

@@ -26,12 +26,16 @@ from edgefolio_operator.kube.objects import annotations_of
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """One endpoint's order with its reason, and the state for its next decision."""
+    """One endpoint's order with its reason, and the state for its next decision.
+
+    ``report_is_unusable``: its report could not be decided on, and counted as absent.
+    """
 
     spec: EndpointSpecification
     decision: Decision | None
     state: State
     issues: tuple[Issue, ...]
+    report_is_unusable: bool = False
 
 
 def assign(
@@ -50,6 +54,8 @@ def assign(
     status lacks, or holds in a newer version's form, takes nothing away from an endpoint that serves.
     """
     surroundings, current, status = endpoint.surroundings, endpoint.spec, endpoint.status
+    # Everything that the agent says has times of its clock: its decision is made in them.
+    agent_now, offset = endpoint.agent_time(now), endpoint.hearing.clock_offset
     resolved = objectives_for(portfolio, surroundings)
     issues = list(resolved.issues)
     known = [variant.name for variant in revision.variants] if revision is not None else []
@@ -63,10 +69,12 @@ def assign(
     target = current.target_variant if current is not None else None
     if revision is not None and (revision.variants or reference is None):
         observation = joined(
-            _within_revision(status, revision, now=now),
+            _within_revision(status, revision, now=agent_now),
             view,
-            observed_at=_observed_at(status, now=now),
-            settled_at=-math.inf if state.last_switch_at is None else state.last_switch_at + switching.settle_seconds,
+            observed_at=_observed_at(status, now=agent_now) - offset,
+            settled_at=-math.inf
+            if state.last_switch_at is None
+            else state.last_switch_at - offset + switching.settle_seconds,
             now=now,
         )
         decision, state = decide(
@@ -75,10 +83,10 @@ def assign(
             profiles=tuple(profile_of(variant) for variant in revision.variants),
             switching=switching,
             state=state,
-            now=now,
+            now=agent_now,
         )
         reference = RevisionReference(number=revision.number, manifest_digest=revision.manifest_digest)
-        target = _target(decision, observation, revision, current=current, status=status, state=state, now=now)
+        target = _target(decision, observation, revision, current=current, status=status, state=state, now=agent_now)
     spec = EndpointSpecification(
         portfolio_ref=PortfolioReference(name=portfolio.metadata.name),
         pod_name=surroundings.pod_name,

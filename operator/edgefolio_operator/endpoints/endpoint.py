@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.conditions import readable_time, time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
+from edgefolio_operator.cluster_state.report_clocks import Hearing
 from edgefolio_operator.endpoints.objectives import Level
 from edgefolio_operator.kube.objects import Object, annotations_of, has_condition
-from edgefolio_operator.revisions.rollout import Member
+from edgefolio_operator.revisions.wave import Member
 
 #: A pod this young that has never been Ready is starting, not broken.
 STARTING_SECONDS = 300.0
@@ -53,15 +54,44 @@ class Surroundings:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One endpoint: its surroundings, its stored spec, its status."""
+    """One endpoint: its surroundings, its stored spec, its status.
+
+    ``generation`` is that of the stored spec; ``None`` if it is not known. ``unreadable`` names the parts of its status
+    that were left out. ``hearing`` is what is known of its agent's clock: times in the status are of that one, and only
+    :meth:`agent_time` may be compared with them.
+    """
 
     surroundings: Surroundings
     spec: EndpointSpecification | None
     status: EndpointStatus
+    generation: int | None = None
+    unreadable: tuple[str, ...] = ()
+    hearing: Hearing = field(default_factory=Hearing)
+
+    @property
+    def may_load_other(self) -> bool:
+        """Whether a load of an order before the stored one may be under way.
+
+        An agent reports between two loads: once it has acknowledged an order, it loads nothing of an earlier one.
+        """
+        if self.spec is None:
+            return False
+        if self.generation is not None:
+            return self.status.observed_generation < self.generation
+        ordered = self.spec.revision.number if self.spec.revision is not None else None
+        return (ordered, self.spec.target_variant) != (self.status.active_revision, self.status.active_variant)
+
+    def agent_time(self, now: float) -> float:
+        """The time on the agent's clock when it is ``now`` on the operator's."""
+        return now + self.hearing.clock_offset
+
+    def operator_time(self, text: str, *, now: float) -> float:
+        """The time on the operator's clock of an instant that the agent wrote; none is to come."""
+        return min(now, time_seconds(text) - self.hearing.clock_offset)
 
     def counts(self, *, now: float) -> bool:
         """Whether it is expected to serve: its node is Ready, and its pod has had its time to start."""
-        created = time_seconds(str(self.surroundings.pod["metadata"]["creationTimestamp"]))
+        created = readable_time(self.surroundings.pod["metadata"].get("creationTimestamp")) or 0.0
         started = self.surroundings.pod_ready or now - created > STARTING_SECONDS
         return self.surroundings.node_ready and started
 
@@ -74,13 +104,15 @@ class Endpoint:
             and self.status.active_variant is not None
             and report is not None
             and report.server == "Serving"
-            and now - time_seconds(report.valid_until) <= SILENCE_SECONDS
+            and self.agent_time(now) - time_seconds(report.valid_until) <= SILENCE_SECONDS
         )
 
     def objectives_met(self, *, now: float) -> bool | None:
-        """Whether it meets its objectives; ``None`` while it is not known to serve."""
-        decision = self.status.decision
-        return decision.objectives_met if decision is not None and self.available(now=now) else None
+        """Whether it meets its objectives; ``None`` while it is not known to serve, or its report has run out."""
+        decision, report = self.status.decision, self.status.observation
+        if decision is None or report is None or not self.available(now=now):
+            return None
+        return decision.objectives_met if self.agent_time(now) <= time_seconds(report.valid_until) else None
 
     def member(self, *, now: float) -> Member:
         """The endpoint as a rollout member."""
@@ -92,5 +124,11 @@ class Endpoint:
             reachable=self.counts(now=now) and self.surroundings.pod_ready,
             objectives_met=self.objectives_met(now=now),
             failed_revision=failure.revision if failure is not None else None,
-            failed_at=time_seconds(failure.time) if failure is not None else 0.0,
+            failure_reason=failure.reason if failure is not None else "",
+            failed_at=0.0 if failure is None else self._failed_at(failure.time, now=now),
         )
+
+    def _failed_at(self, told_time: str, *, now: float) -> float:
+        """When the operator heard of the last failure; else the agent's own time of it, on our clock."""
+        heard_at = self.hearing.failed_at
+        return self.operator_time(told_time, now=now) if heard_at is None else heard_at

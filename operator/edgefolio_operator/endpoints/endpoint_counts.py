@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.portfolio_status import EndpointCounts, VariantCount
 from edgefolio_operator.endpoints.endpoint import Endpoint
 
@@ -20,7 +19,7 @@ class Tally:
     counts: EndpointCounts
     unknown: int
     starting: int
-    last_switch_time: str | None
+    last_switch_at: float | None
 
 
 def tally(endpoints: Sequence[Endpoint], *, now: float) -> Tally:
@@ -37,7 +36,7 @@ def tally(endpoints: Sequence[Endpoint], *, now: float) -> Tally:
         for (variant, revision), count in sorted(served.items(), key=lambda item: (-item[1], str(item[0])))
     )
     switches = [
-        endpoint.status.decision.last_switch_time
+        endpoint.operator_time(endpoint.status.decision.last_switch_time, now=now)
         for endpoint in endpoints
         if endpoint.status.decision is not None and endpoint.status.decision.last_switch_time is not None
     ]
@@ -51,5 +50,5 @@ def tally(endpoints: Sequence[Endpoint], *, now: float) -> Tally:
         ),
         unknown=met.count(None),
         starting=len(endpoints) - len(counted),
-        last_switch_time=max(switches, key=time_seconds, default=None),
+        last_switch_at=max(switches, default=None),
     )

@@ -142,13 +142,16 @@ def promises_of(
     revisions: Mapping[int, RevisionStatus],
     before: Sequence[Promise],
     now: float,
+    clock_offset: float = 0.0,
+    may_be_loading: int = 0,
     is_stored: bool = True,
 ) -> tuple[Promise, ...]:
     """The promises of ``endpoint`` under its order ``spec`` and its report ``status``.
 
     ``before`` are its promises of the last plan. After a restart there are none: then the reported time of the last
     switch bounds how long samples may not show it. Without ``is_stored`` the target is still to be written: the
-    patience with an order does not begin before it can be read.
+    patience with an order does not begin before it can be read. ``clock_offset``: the agent's clock less ours.
+    ``may_be_loading``: bytes of a load that an order may have begun which nobody remembers.
     """
     active = (status.active_revision, status.active_variant)
     told = target_of(spec)
@@ -157,12 +160,17 @@ def promises_of(
     if under_way is not None and under_way.is_of(*active):
         done.append(replace(under_way, done_at=now))
         under_way = None
-    last = status.decision.last_switch_time if status.decision is not None else None
-    if not before and last is not None and now - time_seconds(last) <= DONE_SECONDS:
+    told_time = status.decision.last_switch_time if status.decision is not None else None
+    last = None if told_time is None else time_seconds(told_time) - clock_offset
+    if not before and last is not None and now - last <= DONE_SECONDS:
         served = _promise(endpoint, spec, revisions, *active, now=now)
         # Its times are whole seconds.
-        done += [replace(served, done_at=min(now, time_seconds(last) + 1))] if served is not None else []
+        done += [replace(served, done_at=min(now, last + 1))] if served is not None else []
     wanted = _promise(endpoint, spec, revisions, *told, now=now) if told != active else None
+    if under_way is None and may_be_loading:
+        under_way = Promise(
+            endpoint=endpoint, node=spec.node_name, revision=0, variant="", peak_bytes=may_be_loading, since=now
+        )
     if under_way is not None:
         # The previous order's variant may still be loading.
         peak = under_way.peak_bytes if now - under_way.since <= LOAD_SECONDS else 0
@@ -172,6 +180,11 @@ def promises_of(
         elif peak:
             wanted = under_way
     return (*done, wanted) if wanted is not None else tuple(done)
+
+
+def largest_load(revisions: Iterable[RevisionStatus]) -> int:
+    """Bytes that loading the largest variant of ``revisions`` needs."""
+    return max((needed_bytes(profile_of(variant)) for each in revisions for variant in each.variants), default=0)
 
 
 def target_of(spec: EndpointSpecification) -> tuple[int | None, str | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edgefolio_operator.kube.objects import Object, ObjectKey, object_key
+from edgefolio_operator.kube.objects import Object, ObjectKey, object_key, well_formed
 from edgefolio_operator.labels import GROUP
 
 #: Deleted objects whose version is remembered: an answer to a write is late by milliseconds, not by so many deletions.
@@ -20,10 +20,14 @@ _Index = dict[tuple[str, ...], set[ObjectKey]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """One cached object before and after a change; ``None`` where it does not exist."""
+    """One cached object before and after a change; ``None`` where it does not exist.
+
+    ``is_listed``: found in a list, at an unknown time after the change.
+    """
 
     before: Object | None
     after: Object | None
+    is_listed: bool = False
 
     @property
     def object(self) -> Object:
@@ -41,7 +45,10 @@ class Change:
 
 
 class ObjectCache:
-    """Objects by namespace and name, reduced by ``transform``; ``on_change`` is called after each change."""
+    """Objects by namespace and name, reduced by ``transform``; ``on_change`` is called after each change.
+
+    They are :func:`well_formed <edgefolio_operator.kube.objects.well_formed>`; one without a name is left out.
+    """
 
     def __init__(
         self,
@@ -63,16 +70,22 @@ class ObjectCache:
 
         The answer to a write may arrive after the watch reported the deletion; nothing would remove it again.
         """
-        key, version = object_key(thing), _version(thing)
+        found = well_formed(thing)
+        if found is None:
+            return
+        key, version = object_key(found), _version(found)
         held = self._objects.get(key)
         if held is None and version and version <= self._deleted.get(key, 0):
             return
-        if held is None or _uid(held) != _uid(thing) or _version(held) < version or not version:
-            self._set(key, self._transform(thing))
+        if held is None or _uid(held) != _uid(found) or _version(held) < version or not version:
+            self._set(key, self._transform(found))
 
     def delete(self, thing: Object) -> None:
         """Remove ``thing``, unless the cached one is newer: made again under the same name."""
-        key, version = object_key(thing), _version(thing)
+        found = well_formed(thing)
+        if found is None:
+            return
+        key, version = object_key(found), _version(found)
         held = self._objects.get(key)
         self._note_deletion(key, version)
         if held is not None and (not version or _version(held) <= version):
@@ -83,18 +96,18 @@ class ObjectCache:
 
         Held objects that are newer than ``version``, that of the list, stay: they were written while it was read.
         """
-        listed = {object_key(thing): thing for thing in things}
+        listed = {object_key(found): found for thing in things if (found := well_formed(thing)) is not None}
         held = self._by_namespace.get((namespace,), ()) if namespace else self._objects
         newer = {key for key in held if version is not None and _version(self._objects[key]) > version}
         if version is None:
             self._deleted.clear()
         for key in set(held) - listed.keys() - newer:
             self._note_deletion(key, version or 0)
-            self._set(key, None)
+            self._set(key, None, is_listed=True)
         for key in listed.keys() - newer:
             known = self._objects.get(key)
             if known is None or _uid(known) != _uid(listed[key]) or _version(known) != _version(listed[key]):
-                self._set(key, self._transform(listed[key]))
+                self._set(key, self._transform(listed[key]), is_listed=True)
 
     def get(self, name: str, namespace: str = "") -> Object | None:
         """The object called ``name``."""
@@ -130,7 +143,7 @@ class ObjectCache:
             if len(self._deleted) > DELETIONS:
                 del self._deleted[next(iter(self._deleted))]
 
-    def _set(self, key: ObjectKey, thing: Object | None) -> None:
+    def _set(self, key: ObjectKey, thing: Object | None, *, is_listed: bool = False) -> None:
         before = self._objects.pop(key, None)
         if before is not None:
             for index, group in self._groups(key, before):
@@ -141,7 +154,7 @@ class ObjectCache:
             self._objects[key] = thing
             for index, group in self._groups(key, thing):
                 index.setdefault(group, set()).add(key)
-        self._on_change(Change(before=before, after=thing))
+        self._on_change(Change(before=before, after=thing, is_listed=is_listed))
 
     def _groups(self, key: ObjectKey, thing: Object) -> Iterator[tuple[_Index, tuple[str, ...]]]:
         yield self._by_namespace, (key[0],)
@@ -180,7 +193,7 @@ def _uid(thing: Object) -> str:
 
 def _version(thing: Object) -> int:
     version = str(thing["metadata"].get("resourceVersion", ""))
-    return int(version) if version.isdigit() else 0
+    return int(version) if version.isascii() and version.isdigit() and len(version) < 20 else 0
 
 
 def _labels(thing: Object) -> Mapping[str, str]:

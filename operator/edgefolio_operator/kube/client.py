@@ -16,7 +16,7 @@ from types import MappingProxyType
 import aiohttp
 
 from edgefolio.kubernetes.access import Access
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator.kube.objects import Object, part_of
 from edgefolio_operator.labels import MANAGER
 
 _REQUEST_SECONDS = 20.0
@@ -28,6 +28,7 @@ _WATCH_SECONDS = 240
 SILENCE_SECONDS = 90.0
 #: A cancelled request leaves a TLS connection that waits for close_notify; the pool drops it.
 _GOODBYE_SECONDS = 0.25
+_NOT_UNDERSTOOD = "AnswerNotUnderstood"
 
 
 class ApiError(Exception):
@@ -132,10 +133,12 @@ class Api:
     async def list(self, path: str, *, selector: str = "") -> tuple[list[Object], str]:
         """All objects of a collection that carry the labels of ``selector``, and the version of the list."""
         answer = await self.get(path, selector=selector)
-        kind = str(answer["kind"]).removesuffix("List")
-        head = {"apiVersion": answer["apiVersion"], "kind": kind}
-        items: list[Object] = [{**head, **item} for item in answer.get("items") or ()]
-        return items, str((answer.get("metadata") or {}).get("resourceVersion", ""))
+        listed = answer.get("items") or []
+        if not isinstance(answer.get("kind"), str) or not isinstance(listed, list):
+            raise ApiError(200, _NOT_UNDERSTOOD, f"the answer of {path} is no list of objects")
+        head = {"apiVersion": answer.get("apiVersion"), "kind": answer["kind"].removesuffix("List")}
+        items: list[Object] = [{**head, **item} for item in listed if isinstance(item, Mapping)]
+        return items, str(part_of(answer, "metadata", "resourceVersion") or "")
 
     async def watch(self, path: str, *, version: str, selector: str = "") -> AsyncGenerator[tuple[str, Object], None]:
         """Changes of a collection since ``version``: ADDED, MODIFIED, DELETED, BOOKMARK; ends after some minutes.
@@ -157,11 +160,12 @@ class Api:
             async for chunk in answer.content.iter_any():
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 for line in lines:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""))
-                    yield event["type"], event["object"]
+                    kind, thing = _event(line)
+                    if kind == "ERROR":
+                        code = thing.get("code")
+                        reason, message = str(thing.get("reason", "")), str(thing.get("message", ""))
+                        raise ApiError(code if isinstance(code, int) else 500, reason, message)
+                    yield kind, thing
 
     async def _request(
         self,
@@ -179,8 +183,7 @@ class Api:
             self._answered_at = time.monotonic()
             if answer.status >= 400:
                 raise _error(answer.status, raw)
-            result: Object = json.loads(raw)
-            return result
+            return _decoded(raw, status=answer.status)
 
     def _open(
         self,
@@ -214,6 +217,25 @@ def collection(api_version: str, plural: str, namespace: str | None = None) -> s
     return f"{prefix}/namespaces/{namespace}/{plural}" if namespace else f"{prefix}/{plural}"
 
 
+def _decoded(raw: bytes, *, status: int = 200) -> Object:
+    """The object that an answer holds. Raises :class:`ApiError` for anything else, as a broken proxy sends."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(status, _NOT_UNDERSTOOD, f"the answer is not JSON: {raw[:100]!r}") from error
+    if not isinstance(found, Mapping):
+        raise ApiError(status, _NOT_UNDERSTOOD, f"the answer is no object: {raw[:100]!r}")
+    return found
+
+
+def _event(line: bytes) -> tuple[str, Object]:
+    event = _decoded(line)
+    kind, thing = event.get("type"), event.get("object")
+    if not isinstance(kind, str) or not isinstance(thing, Mapping):
+        raise ApiError(200, _NOT_UNDERSTOOD, f"a watch event is not understood: {line[:100]!r}")
+    return kind, thing
+
+
 def _error(status: int, raw: bytes) -> ApiError:
     try:
         document = json.loads(raw)
@@ -224,5 +246,5 @@ def _error(status: int, raw: bytes) -> ApiError:
             str(document.get("message", "")),
             causes=tuple(str(cause.get("reason", "")) for cause in causes),
         )
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return ApiError(status, "", raw[:300].decode(errors="replace"))

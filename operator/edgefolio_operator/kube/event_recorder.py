@@ -69,7 +69,7 @@ class EventRecorder:
                 "apiVersion": about["apiVersion"],
                 "kind": about["kind"],
                 "name": metadata["name"],
-                "uid": metadata["uid"],
+                "uid": metadata.get("uid", ""),
                 **({"namespace": own} if own else {}),
             },
             "type": "Warning" if event.warning else "Normal",

@@ -15,6 +15,7 @@ import aiohttp
 from edgefolio.kubernetes.backoff import Backoff
 from edgefolio_operator.kube.cache import ObjectCache
 from edgefolio_operator.kube.client import Api, ApiError, collection
+from edgefolio_operator.kube.objects import Object, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,14 @@ class Informer:
                 expired = isinstance(error, ApiError) and error.status == 410
                 if not expired:
                     logger.warning("watching %s: %s: %s", self._path, type(error).__name__, error)
-                await asyncio.sleep(self._backoff.next_pause(is_failure=not expired))
+                if isinstance(error, ApiError) and error.reason == "BadRequest":
+                    # A selector that the API server does not understand selects nothing, and must hold up nobody.
+                    self.synced.set()
+            except Exception:
+                # Whatever was answered: the other informers go on, and this one lists anew.
+                expired = False
+                logger.exception("watching %s failed", self._path)
+            await asyncio.sleep(self._backoff.next_pause(is_failure=not expired))
 
     async def _list_and_watch(self) -> None:
         self._backoff.begin()
@@ -78,8 +86,16 @@ class Informer:
         async with aclosing(events):
             async for kind, thing in events:
                 self._heard_at = time.monotonic()
-                self._version = int(thing["metadata"]["resourceVersion"])
+                self._version = _version_of(thing)
                 if kind in ("ADDED", "MODIFIED"):
                     self.cache.put(thing)
                 elif kind == "DELETED":
                     self.cache.delete(thing)
+
+
+def _version_of(thing: Object) -> int:
+    """The resourceVersion of a watched object. Raises ValueError if there is none: the list is then read anew."""
+    version = part_of(thing, "metadata", "resourceVersion")
+    if not isinstance(version, str):
+        raise ValueError(f"a watched object has the resourceVersion {version!r}")
+    return int(version)

@@ -1,4 +1,4 @@
-"""Kubernetes objects as decoded JSON."""
+"""Kubernetes objects as decoded JSON, and the form in which reconcilers may rely on them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,97 @@ Object = Mapping[str, Any]
 Document = dict[str, Any]
 #: Namespace ("" of cluster-scoped objects) and name.
 ObjectKey = tuple[str, str]
+
+
+#: Any name that is not listed, in a form.
+_ANY = "*"
+_CONDITIONS = [{"type": str, "status": str, "reason": str, "message": str, "lastTransitionTime": str}]
+_MOUNTS = [{"name": str}]
+_CONTAINERS = [{"name": str, "restartPolicy": str, "command": [str], "args": [str], "volumeMounts": _MOUNTS}]
+_STATE = {
+    "waiting": {"reason": str, "message": str},
+    "terminated": {"reason": str, "message": str, "exitCode": int},
+}
+_METADATA = {
+    "name": str,
+    "namespace": str,
+    "uid": str,
+    "resourceVersion": str,
+    "generation": int,
+    "creationTimestamp": str,
+    "deletionTimestamp": str,
+    "labels": {_ANY: str},
+    "annotations": {_ANY: str},
+    "finalizers": [str],
+    "ownerReferences": [{"uid": str}],
+}
+#: What is read of each kind; the specs and statuses of our own kinds are read by their models.
+_FORMS: dict[str, Document] = {
+    "Pod": {
+        "spec": {
+            "nodeName": str,
+            "initContainers": _CONTAINERS,
+            "containers": _CONTAINERS,
+            "volumes": [{"name": str, "emptyDir": {"medium": str}}],
+        },
+        "status": {
+            "phase": str,
+            "conditions": _CONDITIONS,
+            "containerStatuses": [{"name": str, "state": _STATE, "lastState": _STATE}],
+        },
+    },
+    "Node": {"spec": {}, "status": {"conditions": _CONDITIONS, "allocatable": {"cpu": str, "memory": str}}},
+    "Job": {
+        "spec": {"suspend": bool},
+        "status": {"conditions": _CONDITIONS, "startTime": str, "completionTime": str, "succeeded": int},
+    },
+}
+_OTHER: Document = {"spec": {}, "status": {}}
+
+
+def well_formed(thing: Any) -> Object | None:
+    """``thing`` without what is not of the type that Kubernetes says it has; ``None`` if it has no name.
+
+    Objects come from an API server that checks them, and still a definition that was replaced, or an extension API that
+    checks nothing, can hold anything. One such object must not end what reads all of them.
+    """
+    if not isinstance(thing, Mapping):
+        return None
+    kind = thing.get("kind")
+    form = _FORMS.get(kind, _OTHER) if isinstance(kind, str) else _OTHER
+    found: Document = _fitted(thing, {"metadata": _METADATA, **form})
+    if not found.get("metadata", {}).get("name"):
+        return None
+    if kind in ("ModelPortfolio", "ModelEndpoint", "Pod", "Job"):
+        found.setdefault("spec", {})
+    return found
+
+
+def _fitted(value: Any, form: Any) -> Any:
+    """``value`` without the parts that are not of ``form``; ``None`` if it is not of that type itself."""
+    if isinstance(form, type):
+        return value if type(value) is form else None
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return None
+        return [part for item in value if (part := _fitted(item, form[0])) is not None]
+    if not isinstance(value, Mapping):
+        return None
+    found = {}
+    for key, inner in value.items():
+        wanted = form.get(key, form.get(_ANY))
+        part = inner if wanted is None else _fitted(inner, wanted)
+        if part is not None:
+            found[key] = part
+    return found
+
+
+def part_of(thing: Object, *path: str) -> Any:
+    """The part of ``thing`` at ``path``; ``None`` where there is none, or something else on the way."""
+    found: Any = thing
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def object_key(thing: Object) -> ObjectKey:
@@ -27,7 +118,7 @@ def annotations_of(thing: Object | None) -> Mapping[str, str]:
 def has_condition(thing: Object, kind: str) -> bool:
     """Whether a pod or node has the condition ``kind``."""
     conditions = thing.get("status", {}).get("conditions", ())
-    return any(entry["type"] == kind and entry["status"] == "True" for entry in conditions)
+    return any(entry.get("type") == kind and entry.get("status") == "True" for entry in conditions)
 
 
 def has_ended(pod: Object) -> bool:
@@ -41,7 +132,7 @@ def owner_reference(owner: Object) -> Document:
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
         "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
+        "uid": owner["metadata"].get("uid", ""),
         "controller": True,
         "blockOwnerDeletion": True,
     }

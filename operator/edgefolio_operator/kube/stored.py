@@ -11,14 +11,20 @@ from edgefolio.specification.tolerant import Model, salvaged
 logger = logging.getLogger(__name__)
 
 
+def read_parts(model: type[Model], document: Any) -> tuple[Model | None, tuple[str, ...]]:
+    """:func:`read_stored`, and the names of the parts that were left out."""
+    if not document:
+        return None, ()
+    found, dropped = salvaged(model, document)
+    places = tuple(".".join("*" if isinstance(step, int) else step for step in location) for location in dropped)
+    for place in places:
+        _log_once(model.__name__, place)
+    return found, places
+
+
 def read_stored(model: type[Model], document: Any) -> Model | None:
     """``document`` as ``model`` without what does not validate, as a newer version writes it; ``None`` if absent."""
-    if not document:
-        return None
-    found, dropped = salvaged(model, document)
-    for location in dropped:
-        _log_once(model.__name__, ".".join("*" if isinstance(step, int) else step for step in location))
-    return found
+    return read_parts(model, document)[0]
 
 
 @lru_cache(maxsize=1024)

@@ -19,6 +19,7 @@ from edgefolio_operator.cluster_state.informers import Informers
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.client import Api, ApiError
+from edgefolio_operator.kube.epoch import SeenEpochs
 from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
 from edgefolio_operator.kube.objects import Object, object_key
@@ -65,10 +66,12 @@ class Controller:
             namespace=settings.lease_namespace or api.access.namespace,
             identity=settings.identity,
             changed=self._enqueue_all,
+            seen=lambda: SeenEpochs.of(self._informers.endpoints.select()),
         )
         self._informers = Informers(
             api,
             namespaces=settings.namespaces,
+            reads_nodes=settings.reads_nodes,
             metrics_poll_seconds=settings.metrics_poll_seconds,
             on_change=self._changed,
             on_adopted_pod=self._adopted_pod_changed,
@@ -78,7 +81,7 @@ class Controller:
         self._writer = PlanWriter(
             api,
             informers=self._informers,
-            may_write=self._leads,
+            epoch=lambda: self.lease.epoch,
         )
         self._worker = PortfolioWorker(
             settings=settings,
@@ -104,14 +107,16 @@ class Controller:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.lease.run())
+            # First: an API server that is out of reach at the start is no hung process.
+            tasks.create_task(self._look_after())
             await self._informers.start(tasks)
             self._started = True
+            # Not before the endpoints are known: the epoch must be above theirs.
+            tasks.create_task(self.lease.run())
             self._informers.watch_adopted_pods(self._informers.portfolios.select())
             self._enqueue_all()
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
-            await self._look_after()
 
     async def _work(self) -> None:
         while True:
@@ -120,12 +125,22 @@ class Controller:
             try:
                 known = await self._reconcile(key)
             except LeaseLostError:
-                logger.error("%s: the lease was lost during a reconciliation", display_name(key))
-            except Exception:
+                logger.error("%s: the lease was lost or taken anew during a reconciliation", display_name(key))
+            except Exception as error:
                 self._metrics.reconcile_errors.inc()
                 logger.exception("%s: the reconciliation failed", display_name(key))
+                await self._say_failed(key, error)
             finally:
                 self._queue.done(key, requeue=known)
+
+    async def _say_failed(self, key: PortfolioKey, error: Exception) -> None:
+        portfolio = self._informers.portfolios.get(key[1], key[0])
+        if portfolio is None or not self._leads():
+            return
+        try:
+            await self._writer.failed(portfolio, error)
+        except Exception:
+            logger.exception("%s: its fault cannot be told", display_name(key))
 
     async def _reconcile(self, key: PortfolioKey) -> bool:
         """Reconcile one portfolio; returns whether there is more to do for it later."""
@@ -148,19 +163,27 @@ class Controller:
         portfolios = self._informers.portfolios.select()
         self._unindexed.update(key_of(portfolio) for portfolio in portfolios)
         for portfolio in portfolios:
-            self._snapshot(portfolio)
+            try:
+                self._snapshot(portfolio)
+            except Exception:
+                # Said with its own plan, which meets the same; the others are not held up.
+                logger.exception("%s: its objects cannot be read", display_name(key_of(portfolio)))
         self._enqueue_all()
 
     def _index_claims(self) -> None:
         unknown: set[PortfolioKey] = set()
         for key in self._unindexed:
             portfolio = self._informers.portfolios.get(key[1], key[0])
-            if portfolio is not None:
+            if portfolio is None:
+                continue
+            try:
                 pods = self._informers.pods_of(portfolio)
                 if pods is None:
                     # Asked again: a list without pods, after a selector was changed, is no change of any pod.
                     unknown.add(key)
                 self._enqueue(self._shared.claim(portfolio, pods))
+            except Exception:
+                logger.exception("%s: its pods cannot be read", display_name(key))
         self._unindexed = unknown
 
     def _snapshot(self, portfolio: Object) -> PortfolioSnapshot | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from edgefolio.decision.types import State
@@ -11,15 +13,25 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
 from edgefolio_operator import labels
+from edgefolio_operator.cluster_state.report_clocks import Hearing
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
 from edgefolio_operator.endpoints.adoption_preflight import incompatible
 from edgefolio_operator.endpoints.assignment import Assignment, assign
 from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
-from edgefolio_operator.endpoints.memory_reservations import EndpointKey, Promise, Reservations, promises_of, target_of
+from edgefolio_operator.endpoints.memory_reservations import (
+    EndpointKey,
+    Promise,
+    Reservations,
+    largest_load,
+    promises_of,
+    target_of,
+)
 from edgefolio_operator.endpoints.observation import ClusterView
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.objects import Document, Object, has_ended, owner_reference
-from edgefolio_operator.kube.stored import read_stored
+from edgefolio_operator.kube.objects import Document, Object, has_ended, owner_reference, part_of
+from edgefolio_operator.kube.stored import read_parts, read_stored
+
+logger = logging.getLogger(__name__)
 
 
 def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]:
@@ -39,11 +51,15 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
             continue
         node = None if snapshot.nodes is None else snapshot.nodes.get(node_name, {"metadata": {"name": node_name}})
         entry = stored.get(name, {})
+        status, unreadable = read_parts(EndpointStatus, entry.get("status"))
         found.append(
             Endpoint(
                 surroundings=Surroundings(pod=pod, node=node, namespace=snapshot.namespace),
                 spec=_stored_specification(entry.get("spec"), pod),
-                status=read_stored(EndpointStatus, entry.get("status")) or EndpointStatus(),
+                status=status or EndpointStatus(),
+                generation=part_of(entry, "metadata", "generation"),
+                unreadable=unreadable,
+                hearing=snapshot.hearings.get(name, Hearing()),
             )
         )
     return found
@@ -78,30 +94,44 @@ def assign_all(
     for endpoint in members:
         surroundings = endpoint.surroundings
         key = (namespace, surroundings.pod_name)
-        assignment = assign(
-            portfolio,
-            endpoint,
-            view=ClusterView(
-                node=surroundings.node,
-                node_sample=(resources.usage.nodes or {}).get(surroundings.node_name),
-                pod_sample=resources.usage.pods.get(key),
-                stale_after=resources.stale_after,
-                reserved=partial(_reserved, reservations, surroundings.node_name, key, now),
-            ),
-            revision=by_number.get(assigned_revisions.get(surroundings.pod_name, 0)),
-            memory=states.get(surroundings.pod_name),
-            epoch=epoch,
-            now=now,
-        )
-        own = promises_of(
-            key,
-            spec=assignment.spec,
-            status=endpoint.status,
-            revisions=by_number,
-            before=resources.reservations.promises.get(key, ()),
-            now=now,
-            is_stored=endpoint.spec is not None and target_of(endpoint.spec) == target_of(assignment.spec),
-        )
+
+        def assigned(
+            endpoint: Endpoint, memory: State | None, *, key: EndpointKey = key, held: Reservations = reservations
+        ) -> tuple[Assignment, tuple[Promise, ...]]:
+            surroundings = endpoint.surroundings
+            assignment = assign(
+                portfolio,
+                endpoint,
+                view=ClusterView(
+                    node=surroundings.node,
+                    node_sample=(resources.usage.nodes or {}).get(surroundings.node_name),
+                    pod_sample=resources.usage.pods.get(key),
+                    stale_after=resources.stale_after,
+                    reserved=partial(_reserved, held, surroundings.node_name, key, now),
+                ),
+                revision=by_number.get(assigned_revisions.get(surroundings.pod_name, 0)),
+                memory=memory,
+                epoch=epoch,
+                now=now,
+            )
+            return assignment, promises_of(
+                key,
+                spec=assignment.spec,
+                status=endpoint.status,
+                revisions=by_number,
+                before=resources.reservations.promises.get(key, ()),
+                now=now,
+                clock_offset=endpoint.hearing.clock_offset,
+                is_stored=endpoint.spec is not None and target_of(endpoint.spec) == target_of(assignment.spec),
+            )
+
+        try:
+            assignment, own = assigned(endpoint, states.get(surroundings.pod_name))
+        except Exception as error:
+            # The models bound what a report may say. Should that not be enough, its endpoint alone holds.
+            _log_once(key, f"{type(error).__name__}: {error}")
+            assignment, own = assigned(replace(endpoint, status=EndpointStatus()), None)
+            assignment = replace(assignment, report_is_unusable=True)
         reservations = reservations.after(key, own)
         assignments.append(assignment)
         promises += own
@@ -124,7 +154,7 @@ def standing_promises(
     now: float,
 ) -> tuple[Promise, ...]:
     """The promises of ``members`` by their stored specs and statuses."""
-    by_number = {entry.number: entry for entry in revisions}
+    by_number, largest = {entry.number: entry for entry in revisions}, largest_load(revisions)
     return tuple(
         promise
         for endpoint in members
@@ -136,6 +166,8 @@ def standing_promises(
             revisions=by_number,
             before=(),
             now=now,
+            clock_offset=endpoint.hearing.clock_offset,
+            may_be_loading=largest if endpoint.may_load_other else 0,
         )
     )
 
@@ -159,6 +191,11 @@ def changed_documents(
         for endpoint, assignment in zip(members, assignments, strict=True)
         if assignment.spec != endpoint.spec
     ]
+
+
+@lru_cache(maxsize=1024)
+def _log_once(key: EndpointKey, problem: str) -> None:
+    logger.error("endpoint %s/%s: its report cannot be decided on and counts as absent: %s", *key, problem)
 
 
 def _stored_specification(spec: Any, pod: Object) -> EndpointSpecification | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgefolio.specification.conditions import time_seconds
+from edgefolio.specification.conditions import readable_time
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.specification.tolerant import understood
@@ -60,7 +60,7 @@ def plan_deletion(
     plan = plan_reclaim(
         portfolio,
         before,
-        deleted_at=time_seconds(str(snapshot.portfolio["metadata"]["deletionTimestamp"])),
+        deleted_at=readable_time(snapshot.portfolio["metadata"]["deletionTimestamp"]) or 0.0,
         reclaim=next((job for job in reclaim if job.key == uid), None),
         # A Job of an earlier portfolio of this name does not count.
         others=[*others, *(job.name for job in reclaim if job.key != uid)],
@@ -87,5 +87,5 @@ def plan_deletion(
 
 def _may_publish(pod: Any) -> bool:
     """Whether a pod of a making has not ended."""
-    component = pod["metadata"].get("labels", {}).get(labels.COMPONENT_LABEL)
+    component = (pod["metadata"].get("labels") or {}).get(labels.COMPONENT_LABEL)
     return component == labels.JOB_COMPONENT and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")

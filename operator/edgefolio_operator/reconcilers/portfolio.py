@@ -13,7 +13,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from edgefolio.decision.types import State
-from edgefolio.specification.conditions import Failure, time_text, truncated
+from edgefolio.specification.conditions import ConditionValue, Failure, time_text, truncated
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.specification.tolerant import understood
@@ -49,6 +49,7 @@ from edgefolio_operator.revisions.pruning_job import (
 )
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, plan_repository_check
 from edgefolio_operator.revisions.rollout import RolloutPlan, plan_rollout
+from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS, agent_conditions
 from edgefolio_operator.status.conditions import Facts, conditions_of
 from edgefolio_operator.status.event_messages import events_of, events_of_making
 from edgefolio_operator.status.informational_conditions import (
@@ -56,6 +57,7 @@ from edgefolio_operator.status.informational_conditions import (
     OVERRIDES_IGNORED,
     informational_conditions,
 )
+from edgefolio_operator.status.security_conditions import SECURITY_CONDITIONS, security_conditions
 
 
 def plan_portfolio(
@@ -66,8 +68,12 @@ def plan_portfolio(
     states: Mapping[str, State],
     epoch: int,
     now: float,
+    refused_orders: Mapping[str, str] | None = None,
 ) -> ReconcilePlan:
-    """The plan for one portfolio. ``states`` are those of the last plan, by endpoint. Total for any stored resource."""
+    """The plan for one portfolio. Total for any stored resource.
+
+    By endpoint: ``states`` are those of the last plan, ``refused_orders`` say why its orders were refused.
+    """
     generation = int(snapshot.portfolio["metadata"].get("generation", 1))
     before = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
     try:
@@ -91,7 +97,7 @@ def plan_portfolio(
     revisions = kept_revisions(portfolio, before.revisions, making.revision or check.revision)
     revision = current_revision(portfolio, revisions)
     members = endpoints_of(snapshot, adopts=portfolio.spec.serving.mode == "Adopt")
-    rollout = _rollout(portfolio, revision, revisions, members, before, now)
+    rollout = _rollout(portfolio, snapshot, revision, revisions, members, before, now)
     assignments, promises = assign_all(
         portfolio,
         members,
@@ -114,6 +120,7 @@ def plan_portfolio(
         members=members,
         assignments=assignments,
         resources=resources,
+        agents=agent_conditions(members, assignments, refused_orders=refused_orders or {}, epoch=epoch),
     )
     status = _status(findings, before, now=now)
     documents = _workload(portfolio, snapshot, owner=owner, images=images)
@@ -162,6 +169,7 @@ class _Findings:
     members: Sequence[Endpoint]
     assignments: Sequence[Assignment]
     resources: ResourceView
+    agents: dict[str, ConditionValue]
 
 
 def _making(
@@ -191,16 +199,18 @@ def _workload(
     if portfolio.spec.serving.mode != "Managed":
         return []
     documents: list[Document] = []
-    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version)
+    stored = snapshot.daemon_set
+    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version, stored=stored)
     if annotations_of(snapshot.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
         documents.append(service)
-    if annotations_of(snapshot.daemon_set).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
-        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images)]
+    if annotations_of(stored).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
+        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images, stored=stored)]
     return documents
 
 
 def _rollout(
     portfolio: ModelPortfolio,
+    snapshot: PortfolioSnapshot,
     revision: RevisionStatus | None,
     revisions: Sequence[RevisionStatus],
     members: Sequence[Endpoint],
@@ -216,6 +226,8 @@ def _rollout(
         settings=portfolio.spec.rollout,
         known_revisions=frozenset(entry.number for entry in revisions),
         now=now,
+        request=annotations_of(snapshot.portfolio).get(labels.ROLLOUT_REQUESTED_ANNOTATION, "")[:128],
+        approved=annotations_of(snapshot.portfolio).get(labels.APPROVE_REVISION_ANNOTATION, ""),
     )
 
 
@@ -239,17 +251,22 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
         objectives_unknown=figures.unknown,
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_issues(found),
-        informational=informational_conditions(
-            mode=portfolio.spec.serving.mode,
-            pods=snapshot.pods,
-            nodes=[endpoint.surroundings.node_name for endpoint in found.members],
-            reads_nodes=snapshot.nodes is not None,
-            lost_pods=snapshot.lost_pods,
-            resources=found.resources,
-            now=now,
-        ),
+        informational={
+            **informational_conditions(
+                mode=portfolio.spec.serving.mode,
+                pods=snapshot.pods,
+                nodes=[endpoint.surroundings.node_name for endpoint in found.members],
+                reads_nodes=snapshot.nodes is not None,
+                lost_pods=snapshot.lost_pods,
+                resources=found.resources,
+                now=now,
+            ),
+            **security_conditions(portfolio, daemon_set=snapshot.daemon_set, members=found.members),
+            **found.agents,
+        },
     )
     wrong = terminal or found.check.trouble
+    managed = portfolio.spec.serving.mode == "Managed"
     return PortfolioStatus(
         observed_generation=generation,
         conditions=conditions_of(facts, before=before.conditions, now=now),
@@ -260,8 +277,10 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
         check=found.check.status,
         rollout=found.rollout.status,
         endpoints=figures.counts,
-        address=Address(url=service_url(portfolio)) if portfolio.spec.serving.mode == "Managed" else None,
-        last_switch_time=figures.last_switch_time or before.last_switch_time,
+        address=Address(url=service_url(portfolio, stored=snapshot.daemon_set)) if managed else None,
+        last_switch_time=before.last_switch_time
+        if figures.last_switch_at is None
+        else time_text(figures.last_switch_at),
         last_failure=before.last_failure if wrong is None else _failure(*wrong, before=before.last_failure, now=now),
     )
 
@@ -294,7 +313,7 @@ def _refused(error: ValidationError, before: PortfolioStatus, generation: int, n
         informational={
             entry.type: (entry.status, entry.reason, entry.message)
             for entry in before.conditions
-            if entry.type in INFORMATIONAL_CONDITIONS
+            if entry.type in (*INFORMATIONAL_CONDITIONS, *SECURITY_CONDITIONS, *AGENT_CONDITIONS)
         },
     )
     conditions = conditions_of(facts, before=before.conditions, now=now)

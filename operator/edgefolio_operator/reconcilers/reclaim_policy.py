@@ -79,7 +79,7 @@ def plan_reclaim(
     if namespace_ends:
         message = f"The namespace is being deleted, where no Job can run: the revisions of {model!r} stay at {uri}."
         return ReclaimPlan(status=before, release=True, reason=reasons.REPOSITORY_RETAINED, message=message)
-    if others or (busy_pods and now - deleted_at < STOPPING_SECONDS):
+    if others or (busy_pods and 0 <= now - deleted_at < STOPPING_SECONDS):
         waiting = "Waiting for the pods of its Jobs to end" + (f": {listed(busy_pods)}." if busy_pods else ".")
         return ReclaimPlan(status=_with_progress(before, reasons.STOPPING_JOBS, waiting, now=now), delete=tuple(others))
     if reclaim is None:

@@ -54,6 +54,7 @@ class PortfolioWorker:
         self._planned = planned
         self._clock = clock
         self._states: dict[PortfolioKey, Mapping[str, State]] = {}
+        self._refused: dict[PortfolioKey, Mapping[str, str]] = {}
 
     async def reconcile(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
         """Plan from ``snapshot`` and write. Refusals of the API server are logged and reported, not raised.
@@ -64,7 +65,7 @@ class PortfolioWorker:
         began = time.monotonic()
         try:
             if snapshot.portfolio["metadata"].get("deletionTimestamp"):
-                await self._delete(snapshot)
+                await self._delete(snapshot, epoch=epoch)
             else:
                 await self._plan_and_write(key, snapshot, epoch=epoch)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -78,6 +79,7 @@ class PortfolioWorker:
     def forget(self, key: PortfolioKey) -> None:
         """A portfolio is gone."""
         self._states.pop(key, None)
+        self._refused.pop(key, None)
         self._writer.forget(key)
         self._recorder.forget(key)
 
@@ -93,12 +95,13 @@ class PortfolioWorker:
             states=self._states.get(key, {}),
             epoch=epoch,
             now=self._clock(),
+            refused_orders=self._refused.get(key),
         )
         # Before any write: portfolios planned meanwhile must not count on the same memory.
         neighbours = self._shared.promise(key, plan.promises)
         planning_seconds = time.monotonic() - began
         try:
-            refused = await self._writer.write(snapshot.portfolio, plan)
+            refused = await self._writer.write(snapshot.portfolio, plan, epoch=epoch)
         finally:
             self._planned(planning_seconds)
         # Only now: a switch that could not be written is decided again.
@@ -110,6 +113,7 @@ class PortfolioWorker:
         self, key: PortfolioKey, plan: ReconcilePlan, refused: Mapping[str, ApiError], *, before: Reservations
     ) -> None:
         """Keep the state for the next plan. An endpoint whose order was refused keeps its old state."""
+        self._refused[key] = {endpoint: str(error) for endpoint, error in refused.items()}
         known = self._states.get(key, {})
         undone = {endpoint: known[endpoint] for endpoint in refused if endpoint in known}
         self._states[key] = {name: state for name, state in plan.states.items() if name not in refused} | undone
@@ -122,7 +126,7 @@ class PortfolioWorker:
             logger.warning("%s: endpoint %s: %s", display_name(key), endpoint, error)
         self._shared.promise(key, kept)
 
-    async def _delete(self, snapshot: PortfolioSnapshot) -> None:
+    async def _delete(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
         """Delete a portfolio: owned objects go with it; its revisions may have to be deleted first."""
         for name in stale_endpoints(snapshot):
             # Another portfolio waits for the pod, and the finalizer may stay for long.
@@ -132,10 +136,10 @@ class PortfolioWorker:
         if plan is None:
             return
         try:
-            await self._writer.write(snapshot.portfolio, plan)
+            await self._writer.write(snapshot.portfolio, plan, epoch=epoch)
         except ApiError as error:
             if not error.is_of_an_ending_namespace:
                 raise
             ended = plan_deletion(snapshot, images=images, now=self._clock(), in_ending_namespace=True)
             assert ended is not None
-            await self._writer.write(snapshot.portfolio, ended)
+            await self._writer.write(snapshot.portfolio, ended, epoch=epoch)

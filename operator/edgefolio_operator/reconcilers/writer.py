@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 
 from edgefolio.specification.conditions import truncated
 from edgefolio.specification.resource import API_VERSION
@@ -28,8 +29,12 @@ _PLURALS = {
 }
 
 
+#: The epoch of the plan that is being written.
+_PLANNED_EPOCH: ContextVar[int | None] = ContextVar("planned_epoch", default=None)
+
+
 class LeaseLostError(Exception):
-    """Another operator leads; nothing more may be written."""
+    """Another operator leads, or this one under another epoch: nothing more of a plan may be written."""
 
 
 class PlanWriter:
@@ -40,20 +45,27 @@ class PlanWriter:
         api: Api,
         *,
         informers: Informers,
-        may_write: Callable[[], bool],
+        epoch: Callable[[], int | None],
     ) -> None:
         self._api = api
         self._informers = informers
-        self._may_write = may_write
+        self._epoch = epoch
         self._events = EventRecorder(api)
         self._status_resync = StatusResync()
         self._refusals: dict[tuple[str, str], str] = {}
 
-    async def write(self, portfolio: Object, plan: ReconcilePlan) -> Mapping[str, ApiError]:
-        """Write ``plan``; returns the refused endpoints by name: those keep their previous orders.
+    async def write(self, portfolio: Object, plan: ReconcilePlan, *, epoch: int) -> Mapping[str, ApiError]:
+        """Write ``plan``, made under ``epoch``; returns the refused endpoints, which keep their previous orders.
 
         Raises :class:`LeaseLostError`, ApiError and what aiohttp raises.
         """
+        token = _PLANNED_EPOCH.set(epoch)
+        try:
+            return await self._write(portfolio, plan)
+        finally:
+            _PLANNED_EPOCH.reset(token)
+
+    async def _write(self, portfolio: Object, plan: ReconcilePlan) -> Mapping[str, ApiError]:
         key = namespace, _ = key_of(portfolio)
         jobs = collection("batch/v1", "jobs", namespace)
         if plan.finalizer:
@@ -110,6 +122,17 @@ class PlanWriter:
             portfolio, Event(reason=reasons.WRITE_REFUSED, message=truncated(message), warning=True)
         )
 
+    async def failed(self, portfolio: Object, error: Exception) -> None:
+        """Record a fault of the operator as an event, once per message: nothing else tells the user."""
+        key, message = key_of(portfolio), f"{type(error).__name__}: {error}"
+        if self._refusals.get(key) == message:
+            return
+        self._refusals[key] = message
+        text = f"Nothing is done for this ModelPortfolio: {message}. Look at the log of the operator."
+        await self._events.record(
+            portfolio, Event(reason=reasons.RECONCILE_FAILED, message=truncated(text), warning=True)
+        )
+
     def forget(self, key: tuple[str, str]) -> None:
         """A portfolio is gone."""
         self._status_resync.forget(key)
@@ -150,5 +173,7 @@ class PlanWriter:
         return written
 
     def _check(self) -> None:
-        if not self._may_write():
+        # Leading again is not enough: another operator may have led between plan and write.
+        epoch, planned = self._epoch(), _PLANNED_EPOCH.get()
+        if epoch is None or planned not in (None, epoch):
             raise LeaseLostError

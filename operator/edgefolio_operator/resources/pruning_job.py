@@ -40,8 +40,14 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Document)
             "apiVersion": portfolio.api_version,
             "kind": portfolio.kind,
             "metadata": {"name": portfolio.metadata.name},
-            # Without defaults: an older pruner does not know every field.
-            "spec": portfolio.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
+            # Without defaults and what only endpoints need: an older pruner does not know every field.
+            "spec": portfolio.spec.model_dump(
+                mode="json",
+                by_alias=True,
+                exclude={"serving": {"http", "managed"}, "repository": {"read_secret_ref"}},
+                exclude_none=True,
+                exclude_defaults=True,
+            ),
         }
     )
     return {

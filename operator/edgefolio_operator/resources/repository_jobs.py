@@ -94,7 +94,8 @@ def _job(
     read_only: bool,
 ) -> Document:
     job_labels = labels.object_labels(portfolio.metadata.name, component=component)
-    secret = portfolio.spec.repository.secret_ref
+    repository = portfolio.spec.repository
+    secret = repository.reading_secret if read_only else repository.secret_ref
     claims = claims_in(portfolio.spec.model_copy(update={"source": None, "data": None}))
     container: Document = {
         "name": pod.JOB_CONTAINER,

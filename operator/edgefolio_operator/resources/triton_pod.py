@@ -1,4 +1,4 @@
-"""Builder of the serving pod: an init container with a random key, the agent as a native sidecar, and Triton.
+"""Builder of the serving pod: a random key, the agent as a native sidecar, and Triton once there is a variant.
 
 The pod is restricted: not as root, read-only root file systems, no capabilities. An init container writes a random key
 into memory; Triton is started with its control interfaces closed to everyone who does not send it, and only the agent
@@ -25,6 +25,12 @@ from edgefolio_operator.resources.pruning_job import (
     repository_claim,
     resources,
 )
+from edgefolio_operator.resources.serving_volumes import (
+    credentials_volume,
+    shared_memory_bytes_of,
+    triton_volumes,
+    volumes,
+)
 
 SERVICE_ACCOUNT = "edgefolio-agent"
 
@@ -37,14 +43,14 @@ DRAIN_SECONDS = 20
 EXIT_SECONDS = 20
 #: The agent ends after Triton, in the remaining time.
 GRACE_SECONDS = DRAIN_SECONDS + EXIT_SECONDS + 10
-#: A making takes hours, and Triton starts only with a variant: the agent is not killed while it waits.
-_A_MONTH = 30 * 86_400
 #: A dead Triton has no requests to finish.
 _HUNG_SECONDS = 5
 #: Generous: under contention the probe is slow although Triton is healthy.
 _PROBE_SECONDS = 30
 #: Default requests of the agent: about its idle usage.
 _AGENT_REQUESTS = {"cpu": "25m", "memory": "128Mi"}
+#: Default memory limit of the agent: several times what it was seen to take.
+_AGENT_MEMORY = "512Mi"
 
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: the files of the server before are stale.
@@ -56,34 +62,43 @@ rm -rf {pod.SHARED_MEMORY_MOUNT}/*
 key="$(cat {pod.KEY_FILE})"
 exec tritonserver --model-repository={pod.MODELS_MOUNT} --model-control-mode=explicit --disable-auto-complete-config \\
   --strict-readiness=false --exit-timeout-secs={EXIT_SECONDS} --allow-gpu-metrics=false \\
-  --http-port={pod.HTTP_PORT} --grpc-port={pod.GRPC_PORT} --metrics-port={pod.METRICS_PORT} \\
-  --grpc-restricted-protocol="{_RESTRICTED}:$key" --http-restricted-api="{_RESTRICTED}:$key" \\
+  --grpc-port={pod.GRPC_PORT} --metrics-port={pod.METRICS_PORT} \\
+  --grpc-restricted-protocol="{_RESTRICTED}:$key" @HTTP@ \\
   --grpc-max-connection-age={1000 * CONNECTION_SECONDS} \\
   --metrics-config summary_latencies=true --metrics-config summary_quantiles=0.5:0.05,0.95:0.005
 """
+_HTTP = f'--http-port={pod.HTTP_PORT} --http-restricted-api="{_RESTRICTED}:$key"'
+_NO_HTTP = "--allow-http=false"
 # A key file of another run must not outlive its Triton: the volume lives as long as the pod, so the key does, too.
 _MAKE_KEY = (
     f"umask 077; [ -s {pod.KEY_FILE} ] || echo edgefolio-key=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
     f" > {pod.KEY_FILE}"
 )
+# Not a startup probe of the agent: beside a sidecar that has one, Kubernetes 1.35.0 to 1.35.3 never starts a container
+# again once the kubelet was restarted (kubernetes/kubernetes, pull request 137146).
+_WAIT = f"trap 'exit 143' TERM; until [ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ]; do sleep 0.5; done"
 _SUPERVISOR = importlib.resources.files(__package__).joinpath("supervisor.sh").read_text(encoding="utf-8")
 _AGENT = "".join(line for line in _SUPERVISOR.splitlines(keepends=True) if not line.startswith("#")).replace(
     "@SYNCED@", f"{pod.HEALTH_MOUNT}/{pod.SYNCED}"
 )
 
 
-def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Document:
-    """The specification of a pod that serves ``portfolio``."""
-    managed, secret = portfolio.spec.serving.managed, portfolio.spec.repository.secret_ref
+def build_pod(portfolio: ModelPortfolio, *, images: Images, http: bool) -> Document:
+    """The specification of a pod that serves ``portfolio``, over gRPC and with ``http`` over HTTP as well."""
+    managed, secret = portfolio.spec.serving.managed, portfolio.spec.repository.reading_secret
     triton_image = managed.image or images.triton
-    agent = agent_container(
-        managed,
-        image=managed.agent_image or images.agent,
-        threads=portfolio.spec.serving.threads,
-        secret=secret.name if secret is not None else None,
-    )
-    claim = repository_claim(portfolio.spec)
+    agent = agent_container(managed, image=managed.agent_image or images.agent, threads=portfolio.spec.serving.threads)
+    agent["env"].append({"name": pod.SHARED_MEMORY_VARIABLE, "value": str(shared_memory_bytes_of(managed))})
     repository: list[Document] = []
+    if secret is not None:
+        agent["env"].append({"name": pod.CREDENTIALS_VARIABLE, "value": pod.CREDENTIALS_MOUNT})
+        agent["volumeMounts"].append(
+            {"name": pod.CREDENTIALS_VOLUME, "mountPath": pod.CREDENTIALS_MOUNT, "readOnly": True}
+        )
+        repository.append(credentials_volume(secret))
+        # Agents of 0.1, which a portfolio may name, know only variables.
+        agent["envFrom"] = [{"secretRef": {"name": secret.name, "optional": True}}]
+    claim = repository_claim(portfolio.spec)
     if claim is not None:
         agent["volumeMounts"].append(
             {"name": pod.REPOSITORY_VOLUME, "mountPath": pod.claim_mount(claim), "readOnly": True}
@@ -94,17 +109,22 @@ def build_pod(portfolio: ModelPortfolio, *, images: Images) -> Document:
         # Triton needs no API access: the token is mounted into the agent alone.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # Triton's command line holds the key: the containers of the pod do not see each other's processes.
+        "shareProcessNamespace": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": pod_security(),
         **pod_placement(managed),
         # In Triton's image, which is thus pulled while the first revision is made, not after.
-        "initContainers": [key_container(managed, image=triton_image), agent],
-        "containers": [_triton(managed, triton_image)],
+        "initContainers": [
+            key_container(managed, image=triton_image),
+            agent,
+            wait_container(managed, image=triton_image),
+        ],
+        "containers": [_triton(managed, triton_image, http=http)],
         "volumes": [
             *volumes(managed),
             *repository,
-            {"name": pod.TRITON_TEMPORARY_VOLUME, "emptyDir": {}},
-            {"name": pod.SHARED_MEMORY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            *triton_volumes(managed),
         ],
     }
 
@@ -122,9 +142,25 @@ def key_container(settings: ManagedServing, *, image: str) -> Document:
     }
 
 
-def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, secret: str | None = None) -> Document:
-    """The agent as a native sidecar: Triton starts when a variant is on disk, and stops before the agent does."""
-    container: Document = {
+def wait_container(settings: ManagedServing, *, image: str) -> Document:
+    """The init container, after the agent, that ends when a variant is on disk: Triton starts with something to serve.
+
+    The first making takes hours.
+    """
+    return {
+        "name": pod.WAIT_CONTAINER,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["/bin/sh", "-c", _WAIT],
+        "resources": _agent_resources(settings.agent_resources),
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": pod.HEALTH_VOLUME, "mountPath": pod.HEALTH_MOUNT, "readOnly": True}],
+    }
+
+
+def agent_container(settings: ManagedServing, *, image: str, threads: int = 1) -> Document:
+    """The agent as a native sidecar: it stops after Triton does."""
+    return {
         "name": pod.AGENT_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
@@ -134,11 +170,6 @@ def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, s
         "ports": [{"name": pod.AGENT_METRICS_PORT_NAME, "containerPort": pod.AGENT_METRICS_PORT}],
         "resources": _agent_resources(settings.agent_resources),
         "securityContext": container_security(),
-        "startupProbe": {
-            **_exec_probe(f"[ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ]"),
-            "periodSeconds": 2,
-            "failureThreshold": _A_MONTH // 2,
-        },
         "volumeMounts": [
             {"name": pod.KEY_VOLUME, "mountPath": pod.KEY_MOUNT, "readOnly": True},
             {"name": pod.HEALTH_VOLUME, "mountPath": pod.HEALTH_MOUNT},
@@ -148,16 +179,13 @@ def agent_container(settings: ManagedServing, *, image: str, threads: int = 1, s
             {"name": pod.TOKEN_VOLUME, "mountPath": pod.TOKEN_MOUNT, "readOnly": True},
         ],
     }
-    if secret is not None:
-        container["envFrom"] = [{"secretRef": {"name": secret}}]
-    return container
 
 
 def triton_health() -> Document:
     """Probes and preStop hook of Triton's container, of managed and adopted pods."""
     return {
         "startupProbe": {
-            "httpGet": {"path": "/v2/health/live", "port": pod.HTTP_PORT_NAME},
+            "grpc": {"port": pod.GRPC_PORT},
             "periodSeconds": 1,
             "timeoutSeconds": 5,
             "failureThreshold": 120,
@@ -188,10 +216,10 @@ def triton_mounts() -> list[Document]:
     ]
 
 
-def service_ports() -> list[Document]:
+def service_ports(*, http: bool) -> list[Document]:
     """Ports of the Service, by the names of Triton's container ports."""
     return [
-        {"name": pod.HTTP_PORT_NAME, "port": pod.HTTP_PORT, "targetPort": pod.HTTP_PORT_NAME},
+        *([{"name": pod.HTTP_PORT_NAME, "port": pod.HTTP_PORT, "targetPort": pod.HTTP_PORT_NAME}] if http else []),
         {
             "name": pod.GRPC_PORT_NAME,
             "port": pod.GRPC_PORT,
@@ -201,37 +229,22 @@ def service_ports() -> list[Document]:
     ]
 
 
-def volumes(settings: ManagedServing) -> list[Document]:
-    """The volumes of agent and Triton. All of them live as long as the pod, restarts of its containers included."""
+def triton_ports(*, http: bool) -> list[Document]:
+    """Ports of Triton's container."""
     return [
-        {"name": pod.KEY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
-        {"name": pod.HEALTH_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "64Ki"}},
-        {"name": pod.MODELS_VOLUME, "emptyDir": {"sizeLimit": settings.storage.size_limit}},
-        {"name": pod.STATE_VOLUME, "emptyDir": {"sizeLimit": "256Mi"}},
-        {"name": pod.TEMPORARY_VOLUME, "emptyDir": {}},
-        {
-            "name": pod.TOKEN_VOLUME,
-            "projected": {
-                "sources": [
-                    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
-                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                ]
-            },
-        },
+        *([{"name": pod.HTTP_PORT_NAME, "containerPort": pod.HTTP_PORT}] if http else []),
+        {"name": pod.GRPC_PORT_NAME, "containerPort": pod.GRPC_PORT},
+        {"name": pod.METRICS_PORT_NAME, "containerPort": pod.METRICS_PORT},
     ]
 
 
-def _triton(settings: ManagedServing, image: str) -> Document:
+def _triton(settings: ManagedServing, image: str, *, http: bool) -> Document:
     return {
         "name": pod.TRITON_CONTAINER,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": ["/bin/sh", "-ec", _TRITON],
-        "ports": [
-            {"name": pod.HTTP_PORT_NAME, "containerPort": pod.HTTP_PORT},
-            {"name": pod.GRPC_PORT_NAME, "containerPort": pod.GRPC_PORT},
-            {"name": pod.METRICS_PORT_NAME, "containerPort": pod.METRICS_PORT},
-        ],
+        "command": ["/bin/sh", "-ec", _TRITON.replace("@HTTP@", _HTTP if http else _NO_HTTP)],
+        "ports": triton_ports(http=http),
         "resources": resources(settings.resources),
         "securityContext": container_security(),
         **triton_health(),
@@ -267,7 +280,13 @@ def _environment(settings: ManagedServing, *, threads: int) -> list[Document]:
 
 
 def _agent_resources(settings: Resources) -> Document:
-    return {**resources(settings), "requests": {**_AGENT_REQUESTS, **settings.limits, **settings.requests}}
+    limits = dict(settings.limits)
+    if "memory" not in settings.requests:
+        limits.setdefault("memory", _AGENT_MEMORY)
+    return {
+        "requests": {**_AGENT_REQUESTS, **settings.limits, **settings.requests},
+        **({"limits": limits} if limits else {}),
+    }
 
 
 def _exec_probe(condition: str) -> Document:

@@ -50,7 +50,7 @@ class _Found:
 
 def check_key(spec: PortfolioSpecification) -> str:
     """Key of a check, 16 hexadecimal digits: a new check is due when it changes."""
-    secret = spec.repository.secret_ref
+    secret = spec.repository.reading_secret
     document = [
         spec.repository.uri,
         secret.name if secret is not None else None,
@@ -76,7 +76,7 @@ def plan_repository_check(
         return RepositoryCheckPlan(delete=tuple(job.name for job in jobs))
     key = check_key(portfolio.spec)
     same = last is not None and (last.specification_hash, last.request) == (key, request)
-    if last is None or not same or (not last.job and now >= _next_check(portfolio, last, uid=uid)):
+    if last is None or not same or (not last.job and _is_due(portfolio, last, uid=uid, now=now)):
         name = labels.check_job_name(portfolio.metadata.name, f"{uid} {key} {request} {time_text(now)}")
         before = last if last is not None and last.specification_hash == key else CheckStatus(specification_hash=key)
         status = before.model_copy(update={"job": name, "request": request})
@@ -157,15 +157,17 @@ def _accepted(
     return _Found(outcome="Found", revision=revision)
 
 
-def _next_check(portfolio: ModelPortfolio, last: CheckStatus, *, uid: str) -> float:
-    """When the repository is checked again, with jitter by portfolio."""
+def _is_due(portfolio: ModelPortfolio, last: CheckStatus, *, uid: str, now: float) -> bool:
+    """Whether the repository is to be checked again, with jitter by portfolio."""
     if last.time is None:
-        return 0.0
+        return True
     interval = float(portfolio.spec.repository.check_interval_seconds)
     if last.outcome == "Unreachable":
         interval = min(interval, RETRY_SECONDS)
     digest = hashlib.sha256(f"{uid} {last.time}".encode()).digest()
-    return time_seconds(last.time) + interval * (1 + _JITTER * digest[0] / 255)
+    since = now - time_seconds(last.time)
+    # A time to come was written by another clock: waiting for it could take years.
+    return since < 0 or since >= interval * (1 + _JITTER * digest[0] / 255)
 
 
 def _trouble(status: CheckStatus, revisions: Sequence[RevisionStatus]) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from edgefolio.specification.conditions import Condition, ConditionValue, with_condition
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
 from edgefolio_operator import reasons
+from edgefolio_operator.messages import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,11 @@ def needed_endpoints(total: int, min_available_percent: int) -> int:
     return math.ceil(total * min_available_percent / 100)
 
 
+def left_behind(rollout: RolloutStatus) -> list[str]:
+    """The endpoints that a rollout left on the revision before, each with the reason."""
+    return [f"{entry.endpoint} ({entry.reason})" for entry in rollout.failures or () if entry.left_behind]
+
+
 def _ready(facts: Facts) -> ConditionValue:
     counts = facts.counts
     if not facts.revision:
@@ -112,6 +118,8 @@ def _reconciling(facts: Facts) -> ConditionValue:
     rollout = facts.rollout
     if rollout is not None and rollout.phase == "Progressing":
         return _yes(reasons.ROLLING_OUT, f"Endpoints go to revision {rollout.revision}.")
+    if rollout is not None and rollout.reason == reasons.WAITING_FOR_APPROVAL:
+        return _yes(reasons.WAITING_FOR_APPROVAL, rollout.message)
     if not facts.endpoints_settled:
         return _yes(reasons.ENDPOINTS_STARTING, "Endpoints are starting.")
     return _quiet(reasons.SETTLED)
@@ -132,12 +140,18 @@ def _objectives_met(facts: Facts) -> ConditionValue:
 
 def _degraded(facts: Facts) -> ConditionValue:
     counts, rollout = facts.counts, facts.rollout
-    if rollout is not None and rollout.phase in ("RolledBack", "Paused"):
+    is_waiting = rollout is not None and rollout.reason == reasons.WAITING_FOR_APPROVAL
+    if rollout is not None and rollout.phase in ("RolledBack", "Paused") and not is_waiting:
         return _yes(reasons.ROLLOUT_PHASES[rollout.phase], rollout.message)
     if facts.terminal and facts.revision:
         return _yes(reasons.MAKING_FAILED, f"Revision {facts.revision} serves on. {facts.terminal[1]}")
     if facts.repository and facts.revision:
         return _yes(facts.repository[0], f"Revision {facts.revision} serves on. {facts.repository[1]}")
+    if rollout is not None and (left := left_behind(rollout)):
+        text = (
+            f"{listed(left)} could not serve revision {rollout.revision} and stay on the one before; the others go on."
+        )
+        return _yes(reasons.ENDPOINTS_LEFT_BEHIND, f"{text} They are tried again.")
     if counts is not None and counts.available < counts.total:
         return _yes(
             reasons.ENDPOINTS_UNAVAILABLE,

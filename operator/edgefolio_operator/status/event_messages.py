@@ -16,6 +16,7 @@ from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
 from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.revisions.pruning_job import MakingPlan
+from edgefolio_operator.status.conditions import left_behind
 
 #: Reasons of a hold that produce no event (transient or healthy).
 _WITHOUT_EVENT = frozenset(
@@ -38,7 +39,15 @@ _WARNINGS = frozenset(
         Reason.ALL_QUARANTINED,
     }
 )
-_TOLD_CONDITIONS = {"Conflicted": "True", "Compatible": "False"}
+_TOLD_CONDITIONS = {
+    "Conflicted": "True",
+    "Compatible": "False",
+    "KnownVulnerabilities": "True",
+    "PublisherCredentialsOnNodes": "True",
+    "ReportsAccepted": "False",
+    "ClocksAgree": "False",
+    "OrdersAccepted": "False",
+}
 
 
 def events_of(
@@ -53,9 +62,13 @@ def events_of(
             events.append(Event(reason=reasons.PUBLISHED, message=text))
     old, new = before.rollout, after.rollout
     if new is not None and (old is None or (old.revision, old.phase) != (new.revision, new.phase)):
-        warning = new.phase in ("RolledBack", "Paused")
+        warning = new.phase in ("RolledBack", "Paused") and new.reason != reasons.WAITING_FOR_APPROVAL
         message = new.message or f"The rollout of revision {new.revision} is {new.phase.lower()}."
         events.append(Event(reason=reasons.ROLLOUT_PHASES[new.phase], message=message, warning=warning))
+    behind = left_behind(new) if new is not None else []
+    for name in [name for name in behind if old is None or name not in left_behind(old)]:
+        text = f"{name} could not serve revision {new.revision if new else 0} and stays on the one before for now."
+        events.append(Event(reason=reasons.ENDPOINTS_LEFT_BEHIND, message=text, warning=True))
     if after.last_failure != before.last_failure and after.last_failure is not None:
         events.append(Event(reason=after.last_failure.reason, message=after.last_failure.message, warning=True))
     events += _of_conditions(before, after)

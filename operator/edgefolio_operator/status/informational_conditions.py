@@ -18,7 +18,7 @@ INFORMATIONAL_CONDITIONS = ("NodeMetricsAvailable", "Conflicted", "Compatible")
 
 NAMESPACED = (
     "The operator looks after single namespaces: it reads neither nodes nor namespaces, so that their annotations, the "
-    "nodes' labels, shortages and usage are not taken into account."
+    "nodes' labels, shortages and usage are not taken into account. The chart's value readNodes lets it read them."
 )
 OVERRIDES_IGNORED = (
     "spec.objectiveOverrides: an operator of single namespaces reads no labels of nodes; they are ignored "

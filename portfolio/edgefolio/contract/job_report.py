@@ -139,7 +139,7 @@ def report_of_message(text: str) -> PublishedReport | FailureReport | None:
             return FailureReport.model_validate(document)
         rows = [dict(zip(_ROW, row, strict=True)) for row in document["variants"]]
         return PublishedReport.model_validate({**document, "variants": rows})
-    except (ValueError, TypeError, KeyError, ValidationError):
+    except (ValueError, TypeError, LookupError, RecursionError, ValidationError):
         return None
 
 

@@ -12,6 +12,8 @@ import re
 AGENT_CONTAINER = "agent"
 TRITON_CONTAINER = "triton"
 KEY_CONTAINER = "key"
+#: Ends when there is something to serve: Triton starts after it.
+WAIT_CONTAINER = "wait"
 #: The only container of every Job.
 JOB_CONTAINER = "pruner"
 
@@ -27,6 +29,8 @@ TEMPORARY_VOLUME, TEMPORARY_MOUNT = "temporary", "/tmp"
 TRITON_TEMPORARY_VOLUME = "triton-temporary"
 SHARED_MEMORY_VOLUME, SHARED_MEMORY_MOUNT = "shared-memory", "/dev/shm"
 TOKEN_VOLUME, TOKEN_MOUNT = "token", "/var/run/secrets/kubernetes.io/serviceaccount"
+#: Credentials of the object store, one file a key. Read anew when it changes, unlike variables.
+CREDENTIALS_VOLUME, CREDENTIALS_MOUNT = "credentials", "/run/edgefolio-credentials"
 #: The claim of an endpoint's repository.
 REPOSITORY_VOLUME = "repository"
 #: Claims that ``pvc://`` URIs name are mounted below it, each at its own name.
@@ -44,7 +48,7 @@ SPECIFICATION_FILE = "portfolio.json"
 SERVING = "serving"
 #: Only a restart helps: Triton's liveness probe fails.
 RESTART = "restart"
-#: A verified variant is on disk for Triton to serve: the agent's startup probe passes.
+#: A verified variant is on disk for Triton to serve: the container that waits for it ends.
 SYNCED = "synced"
 
 # Ports, by their names in the pod
@@ -68,12 +72,16 @@ CLAIMS_VARIABLE = "EDGEFOLIO_CLAIMS"
 #: Addresses of Triton's gRPC service and of its metrics.
 TRITON_VARIABLE = "EDGEFOLIO_TRITON"
 TRITON_METRICS_VARIABLE = "EDGEFOLIO_TRITON_METRICS"
+#: Directory of the object store's credentials, :data:`CREDENTIALS_MOUNT`.
+CREDENTIALS_VARIABLE = "EDGEFOLIO_CREDENTIALS"
 #: Path of :data:`KEY_FILE`.
 KEY_FILE_VARIABLE = "EDGEFOLIO_KEY_FILE"
 #: Threads of one model instance.
 THREADS_VARIABLE = "EDGEFOLIO_THREADS"
 #: Memory that Triton may take, in bytes.
 MEMORY_LIMIT_VARIABLE = "EDGEFOLIO_MEMORY_LIMIT"
+#: Size limit of Triton's shared memory, in bytes.
+SHARED_MEMORY_VARIABLE = "EDGEFOLIO_SHARED_MEMORY"
 #: Size limit of the model repository, in bytes.
 STORAGE_LIMIT_VARIABLE = "EDGEFOLIO_STORAGE_LIMIT"
 #: Largest rate of downloads.

@@ -46,7 +46,13 @@ def model_portfolio() -> Schema:
             _column("Ready", _condition("Ready", "status")),
             _column("Revision", ".status.currentRevision", kind="integer"),
             _column("Variants", ".status.variantCount", kind="integer"),
-            _column("Endpoints", ".status.endpoints.summary", description="Endpoints that meet objectives / all."),
+            _column(
+                "Available",
+                ".status.endpoints.available",
+                kind="integer",
+                description="Endpoints that serve a verified variant.",
+            ),
+            _column("Meeting", ".status.endpoints.summary", description="Endpoints that meet objectives / all."),
             _column("Policy", ".spec.switching.policy", wide=True),
             _column("Last switch", ".status.lastSwitchTime", kind="date", wide=True),
             _column("Reason", _condition("Ready", "reason"), wide=True),
@@ -82,7 +88,12 @@ def model_endpoint() -> Schema:
             _column("Objective", ".spec.objectives.latencyP95Milliseconds", kind="integer"),
             # To the agent every order is a pin; the operator gives the reason.
             _column("Reason", ".spec.reason", description="Why this variant, or why no other."),
-            _column("Agent", ".status.decision.reason", wide=True, description="What the agent says it does."),
+            _column(
+                "Agent",
+                _condition("Autonomous", "reason"),
+                wide=True,
+                description="Connected: it does what is ordered. CutOff: it decides.",
+            ),
             _column("Age", ".metadata.creationTimestamp", kind="date"),
         ],
     )

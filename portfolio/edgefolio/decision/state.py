@@ -18,6 +18,8 @@ LONGEST_BACKOFF_SECONDS = HOUR_SECONDS
 #: More switches in an hour than the largest budget allows are not counted.
 _REMEMBERED_SWITCHES = 3600
 _FIRST_RETRY_SECONDS = 10.0
+#: The end of the year 9999.
+_LATEST_TIME = 253_402_300_799.0
 
 
 def state_after_switch(state: State, *, variant: str, now: float) -> State:
@@ -111,6 +113,31 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
         quarantined=tuple(quarantined),
         upgraded_at=past(state.upgraded_at),
         upgrade_backoffs=backoffs,
+    )
+
+
+def shifted(state: State, seconds: float) -> State:
+    """``state`` with every time moved by ``seconds``, as for a reader with another clock."""
+
+    def moved(time: float | None) -> float | None:
+        return None if time is None or math.isnan(time) else min(max(time + seconds, 0.0), _LATEST_TIME)
+
+    def known(time: float) -> float:
+        return moved(time) or 0.0
+
+    return replace(
+        state,
+        factor_updated_at=moved(state.factor_updated_at),
+        saturated_at=moved(state.saturated_at),
+        observed_at=moved(state.observed_at),
+        violation_since=moved(state.violation_since),
+        failing_since=moved(state.failing_since),
+        last_switch_at=moved(state.last_switch_at),
+        upgraded_at=moved(state.upgraded_at),
+        fitting=tuple(replace(entry, since=known(entry.since)) for entry in state.fitting),
+        recent_switches=tuple(known(time) for time in state.recent_switches),
+        quarantined=tuple(replace(entry, until=known(entry.until)) for entry in state.quarantined),
+        upgrade_backoffs=tuple(replace(entry, until=known(entry.until)) for entry in state.upgrade_backoffs),
     )
 
 

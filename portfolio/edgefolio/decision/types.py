@@ -71,12 +71,14 @@ class MemoryState:
     """Memory in bytes; ``None`` is unknown and bounds nothing.
 
     ``limit`` of the server (cgroup or what the user gave), its working set, and what the node has left.
+    ``shared_memory`` is what one more version takes of it for requests, beside its profile.
     """
 
     limit_bytes: int | None
     working_set_bytes: int | None
     node_available_bytes: int | None
     age_seconds: float
+    shared_memory_bytes: int | None = None
 
 
 #: A node condition: the kubelet is about to evict pods because of their memory.

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 #: On a ModelPortfolio: any new value asks for another making of the same specification.
 MAKE_REQUESTED = "edgefolio.dev/make-requested-at"
+#: On a ModelPortfolio: any new value tries a revision again that was rolled back or paused, and endpoints left behind.
+ROLLOUT_REQUESTED = "edgefolio.dev/rollout-requested-at"
+#: On a ModelPortfolio with rollout.approval Manual: the number of the revision that may be rolled out.
+APPROVE_REVISION = "edgefolio.dev/approve-revision"
 #: On a pod or a node: the variant to serve, whatever is measured. The pod's counts before the node's.
 PIN_VARIANT = "edgefolio.dev/pin-variant"
 #: On a pod or a node: leave the endpoint as it is. The pod's counts before the node's.

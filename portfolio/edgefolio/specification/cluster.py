@@ -90,11 +90,20 @@ class PodSettings(Specification):
     """Priority of the pods."""
 
 
+#: An absolute path without steps back.
+HostPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$", max_length=253)]
+
+
 class Storage(Specification):
     """The agent's volume on each node: last good variants, target, objectives and history."""
 
     size_limit: ByteQuantity = "2Gi"
     """Never more than this is kept on a node. A new revision must fit beside the one that serves, or it is refused."""
+    host_path: HostPath | None = None
+    """A directory of the node instead of a volume of the pod: what is in it outlives the pod, so that the next one
+    serves without the repository. It must hold two directories, models and state, that user 65532 can write to; each
+    portfolio needs one of its own, in a namespace whose pod security allows hostPath. sizeLimit is kept by the agent
+    alone."""
     max_bytes_per_second: Annotated[int, Field(ge=1024, le=2**40)] | None = None
     """Speed limit of fetching variants; absent: none."""
 
@@ -108,8 +117,13 @@ class ManagedServing(PodSettings):
     """Image of the agent beside it; absent: the one the operator was installed with."""
     resources: Resources = Resources()
     """Of Triton."""
+    shared_memory: ByteQuantity | None = None
+    """Limit of Triton's shared memory, through which a Python backend gets requests; what is used of it counts against
+    Triton's memory limit. Absent: a quarter of that limit and at least 64Mi, or 512Mi without a limit. Batches are
+    bounded so that those of two variants fit."""
     agent_resources: Resources = Resources()
-    """Of the agent; requests that are absent: 25m and 128Mi, or its limits."""
+    """Of the agent; requests that are absent: 25m and 128Mi, or its limits. Without a memory request
+    it may take 512Mi."""
     storage: Storage = Storage()
     """The agent's volume."""
 
@@ -203,5 +217,11 @@ class Rollout(Specification):
     """Part of the endpoints that one wave takes, at least one."""
     analysis_seconds: Annotated[int, Field(ge=0, le=86_400)] = 120
     """How long a wave must hold its objectives before the next begins."""
+    failure_percent: Annotated[int, Field(ge=1, le=100)] = 20
+    """Part of a wave that must fail to fail the revision: at least two endpoints, or in a wave of one that one again.
+    Fewer are left on the revision before, and the rollout goes on."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
-    """Rollback puts all endpoints back to the revision before; Pause stops where it is."""
+    """Rollback puts all endpoints back to the revision before, and tries the new one again after growing pauses; Pause
+    stops where it is."""
+    approval: Literal["Automatic", "Manual"] = "Automatic"
+    """Manual: a new revision waits until the annotation edgefolio.dev/approve-revision holds its number."""

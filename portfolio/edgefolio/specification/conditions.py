@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgefolio.specification.base import resource_name
 
+#: The first and the last instant that is believed: seconds since the epoch of 1970 and of the year 2200.
+_EARLIEST, _LATEST = 0.0, 7_258_118_400.0
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+#: What is written, which the definitions insist on. Kubernetes' own check of ``date-time`` takes the year 0, offsets
+#: of 99 hours and ``x1Z`` for a fraction (k8s.io/kube-openapi as of Kubernetes 1.34), at which Python's reader raises.
+TIME_PATTERN = r"^(19[7-9][0-9]|2[01][0-9]{2})-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+
 
 def _check_time(text: str) -> str:
-    datetime.fromisoformat(text)
+    time_seconds(text)
     return text
 
 
-#: An instant as Kubernetes writes it: 2026-01-31T12:00:00Z.
-Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
+#: An instant as Kubernetes writes it, of the years 1970 to 2199: 2026-01-31T12:00:00Z.
+Time = Annotated[
+    str,
+    Field(max_length=32, json_schema_extra={"format": "date-time", "pattern": TIME_PATTERN}),
+    AfterValidator(_check_time),
+]
 #: A condition's reason, in CamelCase.
 ReasonWord = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
 Message = Annotated[str, Field(max_length=1024)]
-Generation = Annotated[int, Field(ge=0)]
+Generation = Annotated[int, Field(ge=0, le=2**53)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 ConditionStatus = Literal["True", "False", "Unknown"]
 #: Status, reason and message of a condition.
@@ -109,10 +123,27 @@ class Failure(StatusRecord):
 
 
 def time_text(seconds: float) -> str:
-    """Seconds since the epoch as Kubernetes writes an instant: ``time_text(0) == "1970-01-01T00:00:00Z"``."""
-    return datetime.fromtimestamp(int(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Seconds since the epoch as Kubernetes writes an instant: ``time_text(0) == "1970-01-01T00:00:00Z"``.
+
+    Outside the years that are believed it is the nearest instant in them.
+    """
+    believed = min(max(seconds, _EARLIEST), _LATEST - 1)
+    return datetime.fromtimestamp(int(believed), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def time_seconds(text: str) -> float:
-    """Seconds since the epoch of an instant that Kubernetes wrote. Raises ValueError for anything else."""
-    return datetime.fromisoformat(text).timestamp()
+    """Seconds since the epoch of an instant as Kubernetes writes it. Raises ValueError for anything else."""
+    if _INSTANT.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]!r} is no instant like 2026-01-31T12:00:00Z")
+    seconds = datetime.fromisoformat(text).timestamp()
+    if not _EARLIEST <= seconds < _LATEST:
+        raise ValueError(f"{text[:40]!r} is not within the years 1970 to 2199")
+    return seconds
+
+
+def readable_time(text: Any) -> float | None:
+    """:func:`time_seconds` of a field that anything may stand in; ``None`` if it holds no instant."""
+    try:
+        return time_seconds(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -35,6 +35,9 @@ from edgefolio.specification.serving import Switching
 MeanDecimal = Annotated[DecimalString, "mean"]
 #: A factor in percent: 1.25 is 125.
 FactorPercent = Annotated[int, Field(ge=1, le=1_000_000), "factor"]
+#: A count since the server started: what every reader of JSON holds exactly.
+RequestCount = Annotated[int, Field(ge=0, le=2**53)]
+Epoch = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class PortfolioReference(Specification):
@@ -90,7 +93,7 @@ class EndpointSpecification(Specification):
     """Effective objectives, merged from all levels."""
     switching: Switching = Switching()
     """Switching settings, also used while the agent is cut off."""
-    epoch: Annotated[int, Field(ge=0, le=2**53)] = 0
+    epoch: Epoch = 0
     """Fencing epoch of the leader: agents refuse orders with a lower one."""
 
 
@@ -99,11 +102,11 @@ class TrafficReport(StatusRecord):
 
     window_seconds: DecimalString
     """Length of the window."""
-    requests: Annotated[int, Field(ge=0)]
+    requests: RequestCount
     """Requests answered."""
-    failures: Annotated[int, Field(ge=0)] = 0
+    failures: RequestCount = 0
     """Requests failed."""
-    executions: Annotated[int, Field(ge=0)] = 0
+    executions: RequestCount = 0
     """Model executions."""
     mean_compute_milliseconds: MeanDecimal
     """Mean time in the model."""
@@ -142,6 +145,8 @@ class MemoryReport(StatusRecord):
     """Working set of the server."""
     node_available_bytes: Bytes | None = None
     """Memory available on the node."""
+    shared_memory_bytes: Bytes | None = None
+    """What one more version takes of shared memory for requests, beside its profile."""
     age_seconds: DecimalString = "0"
     """Age at the time of the report."""
 
@@ -240,7 +245,7 @@ class EndpointStatus(StatusRecord):
 
     observed_generation: Generation = 0
     """Generation of the spec that the agent acts on."""
-    observed_epoch: Annotated[int, Field(ge=0, le=2**53)] = 0
+    observed_epoch: Epoch = 0
     """Highest epoch that it has seen; it obeys no lower one."""
     active_variant: VariantName | None = None
     """The variant that serves."""

@@ -20,9 +20,11 @@ CLUSTER_FIELDS = (
     "job",
     "rollout",
     "objectiveOverrides",
+    "serving.http",
     "serving.managed",
     "serving.adopt",
     "repository.secretRef",
+    "repository.readSecretRef",
     "repository.checkIntervalSeconds",
     "repository.manifestDigest",
 )

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from edgefolio.specification.base import DecimalString
 from edgefolio.specification.cel import WRITTEN_WHOLE, list_map
+from edgefolio.specification.cluster import ObjectName
 from edgefolio.specification.conditions import (
     Condition,
     Failure,
@@ -137,6 +138,21 @@ class EndpointCounts(StatusRecord):
     """Endpoints by variant."""
 
 
+class FailedEndpoint(StatusRecord):
+    """An endpoint that could not serve the revision of a rollout."""
+
+    endpoint: ObjectName
+    """Its name."""
+    reason: ReasonWord
+    """Why, in CamelCase."""
+    since: Time
+    """When it was first seen to fail, or was left behind."""
+    attempts: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """How often it was sent to the revision."""
+    left_behind: bool = False
+    """It is on the revision before, and is tried again later."""
+
+
 class RolloutStatus(StatusRecord):
     """The rollout under way, or the last one."""
 
@@ -154,6 +170,18 @@ class RolloutStatus(StatusRecord):
     """Why it was stopped."""
     message: Message = ""
     """Why it was stopped, for people."""
+    wave_size: Count | None = None
+    """Endpoints of the last wave."""
+    failures: (
+        Annotated[tuple[FailedEndpoint, ...], Field(max_length=256, json_schema_extra=list_map("endpoint"))] | None
+    ) = None
+    """Endpoints that could not serve the revision."""
+    attempts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How often it was begun; absent: once."""
+    next_attempt_time: Time | None = None
+    """When a revision that was rolled back is tried again; absent: when it is asked for."""
+    request: Annotated[str, Field(max_length=128)] | None = None
+    """Value of the annotation edgefolio.dev/rollout-requested-at that was last followed."""
 
 
 class Address(StatusRecord):
@@ -170,7 +198,7 @@ class PortfolioStatus(StatusRecord):
 
     observed_generation: Generation = 0
     """metadata.generation of the spec that this status describes."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=list_map("type"))] = ()
     """Ready, Reconciling, Stalled, Making, ObjectivesMet, Degraded and the like."""
     current_revision: Annotated[int, Field(ge=0, le=2**24)] = 0
     """The revision that endpoints are to serve; 0: none yet."""

@@ -36,6 +36,9 @@ class RepositorySpecification(Specification):
     secret_ref: SecretReference | None = None
     """Credentials of the object store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like; for
     https EDGEFOLIO_NETRC, with lines "machine HOST login USER password PASSWORD"."""
+    read_secret_ref: SecretReference | None = None
+    """Credentials that only read, for the agents on the nodes and the Job that checks the repository. Absent:
+    secretRef, so that a stolen node can write to the repository."""
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """What becomes of the published revisions when the resource is deleted."""
     check_interval_seconds: Annotated[int, Field(ge=30, le=86_400)] = 300
@@ -47,6 +50,11 @@ class RepositorySpecification(Specification):
     verification_key: VerificationKeyText | None = None
     """Public key of the publisher, the line of a .pub file that begins with RW (minisign, ed25519): a revision whose
     manifest it has not signed is refused. With source the Job signs, with EDGEFOLIO_SIGNING_KEY of secretRef."""
+
+    @property
+    def reading_secret(self) -> SecretReference | None:
+        """The Secret of those who only read."""
+        return self.read_secret_ref or self.secret_ref
 
 
 _NOTHING_OF_OTHERS = "reclaimPolicy Delete needs source: what others published is not deleted"

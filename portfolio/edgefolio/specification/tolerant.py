@@ -73,13 +73,19 @@ def _culprit(document: Any, fault: ErrorDetails) -> Location:
 
 
 def _without(document: Any, locations: Iterable[Sequence[int | str]]) -> Any:
-    result = copy.deepcopy(document)
     # Later items of a list first, so that earlier indices stay valid.
     for location in sorted(
         locations, key=lambda steps: [(isinstance(step, str), step) for step in steps], reverse=True
     ):
-        inner = result
-        for step in location[:-1]:
-            inner = inner[step]
-        del inner[location[-1]]
-    return result
+        document = _removed(document, location)
+    return document
+
+
+def _removed(inner: Any, location: Sequence[int | str]) -> Any:
+    # Copied along the path only: a deep copy gives up on a document that nests deeper than it recurses.
+    copied = copy.copy(inner)
+    if len(location) == 1:
+        del copied[location[0]]
+    else:
+        copied[location[0]] = _removed(inner[location[0]], location[1:])
+    return copied

@@ -125,6 +125,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load ``model.onnx`` and compare the probe. An exception makes Triton refuse the version."""
+        _close_shared_memory()
         configuration = json.loads(args["model_config"])
         directory = Path(pb_utils.get_model_dir())
         self.inputs = tuple(tensor["name"] for tensor in configuration["input"])
@@ -184,6 +185,18 @@ class TritonPythonModel:
                 )
         # One request of the users' size: the memory it needs is allocated before their first one comes.
         self.session.run(names, {name: _repeated(values, probe["requestBatchSize"]) for name, values in feed.items()})
+
+
+def _close_shared_memory() -> None:
+    """Let this user alone read the tensors of requests: Triton makes its regions readable for all, whatever the umask.
+
+    The command line of this process names its region.
+    """
+    for argument in os.fsdecode(Path("/proc/self/cmdline").read_bytes()).split("\0"):
+        name = argument.removeprefix("/")
+        with contextlib.suppress(OSError):
+            if "/" not in name and (region := Path("/dev/shm", name)).is_file():
+                region.chmod(0o600)
 
 
 def _open_session(path: Path, *, threads: int) -> Any:

@@ -1,0 +1,102 @@
+"""Room for one more version: shared memory, and what Triton says when a resource of the machine runs out.
+
+Such a failure is never a variant's fault: any other variant would fail the same way.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+
+from edgefolio.errors import UserError
+from edgefolio.manifest import Manifest
+from edgefolio.shared_memory import shared_memory_bytes
+from edgefolio_edge.triton.processes import SHARED_MEMORY, ProcessIdentity, prefix_in, shared_memory_of
+
+#: Parts of Triton's messages (2.51). It cannot poll its repository when it has no file descriptor left; a bad
+#: configuration would read the same, but ours are generated.
+_SHORTAGES = (
+    "shared memory pool size",
+    "Unable to initialize shared memory",
+    "No space left on device",
+    "Too many open files",
+    "failed to open directory",
+    "failed to poll from model repository",
+    "Cannot allocate memory",
+)
+
+
+_REMEDY = "Make it larger: mount -o remount,size=..., or --shm-size of the container."
+
+
+def is_shortage(message: str) -> bool:
+    """Whether ``message`` of Triton says that a resource of the machine has run out."""
+    return any(part in message for part in _SHORTAGES)
+
+
+def free_shared_memory() -> int | None:
+    """Free bytes of /dev/shm; ``None`` if there is none."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def lack_of_room(manifest: Manifest, server: ProcessIdentity) -> str | None:
+    """Why one more version does not find room in shared memory beside those that ``server`` has loaded, if so.
+
+    It will be asked for the batches that the serving one was asked for, whose region has grown with them.
+    """
+    prefix = prefix_in(server.arguments())
+    free = free_shared_memory()
+    if prefix is None or free is None:
+        return None
+    regions = [region.stat().st_size for region in shared_memory_of(prefix) if region.exists()]
+    batch = min(manifest.request_batch_size, manifest.signature.max_batch_size)
+    needed = max([shared_memory_bytes(signature=manifest.signature, batch=batch, resident=1), *regions])
+    if free >= needed:
+        return None
+    return (
+        f"there is no room in shared memory: the new version needs {needed >> 20} MiB beside the old one, and "
+        f"{free >> 20} MiB of {SHARED_MEMORY} are free. {_REMEDY}"
+    )
+
+
+def require_shared_memory(manifest: Manifest) -> str | None:
+    """Raise :class:`UserError` if two versions of ``manifest`` do not fit for the batch it was profiled with.
+
+    Returns a sentence that names the largest batch, if that is less than clients may send.
+    """
+    free, signature = free_shared_memory(), manifest.signature
+
+    def fits(batch: int) -> bool:
+        return free is None or shared_memory_bytes(signature=signature, batch=batch) <= free
+
+    batch = min(manifest.request_batch_size, signature.max_batch_size)
+    if free is not None and not fits(batch):
+        raise UserError(
+            f"there is not the shared memory to serve and to switch: batches of {batch} need "
+            f"{shared_memory_bytes(signature=signature, batch=batch) >> 20} MiB for two versions.",
+            field=str(SHARED_MEMORY),
+            value=f"{free >> 20} MiB free",
+            remedy=_REMEDY,
+        )
+    if fits(signature.max_batch_size):
+        return None
+    largest = batch + bisect.bisect_left(
+        range(batch + 1, signature.max_batch_size + 1), True, key=lambda n: not fits(n)
+    )
+    return (
+        f"Shared memory ({SHARED_MEMORY}) has room for batches of up to {largest} while a variant is switched; clients "
+        f"may send {signature.max_batch_size}, and such requests would fail. {_REMEDY}"
+    )
+
+
+def is_short_of_shared_memory(manifest: Manifest) -> bool:
+    """Whether a request within the largest batch may fail for want of shared memory, whatever the variant."""
+    free = free_shared_memory()
+    signature = manifest.signature
+    return free is not None and free < shared_memory_bytes(
+        signature=signature, batch=signature.max_batch_size, resident=1
+    )
