@@ -138,6 +138,16 @@ def test_a_failure_is_dated_when_it_is_heard_of() -> None:
     assert agent.reports.of(("models", "pod")).failed_at == agent.ours.wall
 
 
+def test_a_failure_is_dated_also_where_nothing_is_observed() -> None:
+    agent = Agent()
+    failure = {"reason": "LoadFailed", "time": time_text(NOW - 600)}
+    key: Object = {"metadata": {"name": "pod", "namespace": "models"}}
+    agent.reports.note(Change(before=key, after={**key, "status": {"lastFailure": failure}}))
+    assert agent.reports.of(("models", "pod")).failed_at == NOW
+    agent.reports.note(Change(before=key, after=None))
+    assert agent.reports.of(("models", "pod")).failed_at is None
+
+
 @given(st.lists(st.tuples(st.sampled_from([0.0, 600.0, -600.0]), st.floats(0, 20), st.booleans()), max_size=20))
 def test_the_offset_is_never_far_from_one_that_was_said(told: list[tuple[float, float, bool]]) -> None:
     agent = Agent()
