@@ -80,7 +80,7 @@ class Agent:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Run cycles until ``stop`` is set. A :class:`UserError`, as of a full disk, is logged, and serving goes on."""
+        """Run cycles until ``stop`` is set. An error, as of a full disk, is logged, and serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
