@@ -29,7 +29,7 @@ MAXIMUM_BYTES = (1 << 31) - 1
 MAXIMUM_NODES = 50_000
 MAXIMUM_TENSORS = 100_000
 #: Fields in all, without those inside weights: a few seconds of reading.
-MAXIMUM_FIELDS = 1_000_000
+MAXIMUM_FIELDS = 500_000
 MAXIMUM_DEPTH = 16
 #: Operator sets of the standard domain: from the oldest that ONNX Runtime supports to that of ONNX 1.23.
 OPSETS = range(7, 29)
