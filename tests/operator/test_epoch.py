@@ -211,6 +211,7 @@ def test_a_plan_of_an_earlier_epoch_is_not_written() -> None:
         informers = Informers(
             api,
             namespaces=(),
+            reads_nodes=True,
             metrics_poll_seconds=15,
             on_change=lambda _: None,
             on_adopted_pod=lambda _: None,

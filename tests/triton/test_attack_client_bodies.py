@@ -185,8 +185,7 @@ def test_bodies_that_end_a_server_by_http_reach_nothing(site: Site, heading: str
 
 def test_nothing_listens_for_http(site: Site) -> None:
     assert site.server.http_endpoint is None
-    process = site.server.identity.process()
-    assert process is not None
+    process = psutil.Process(site.server.identity.pid)
     found = {each.laddr.port for each in process.net_connections(kind="tcp") if each.status == psutil.CONN_LISTEN}
     assert found == {site.server.ports.grpc, site.server.ports.metrics}
 
