@@ -20,8 +20,8 @@ from triton_portfolios import MODEL, publish, revealing_model
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.errors import IntegrityError
 from edgefolio.manifest import CurrentPointer, Manifest, sha256_of
-from edgefolio.onnx_safety import _MESSAGES, check_onnx
 from edgefolio.repository import Repository
+from edgefolio.untrusted.model_file import _MESSAGES, check_onnx
 from edgefolio_edge.check import look
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.repository_audit import verify_repository
