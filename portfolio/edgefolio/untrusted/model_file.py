@@ -302,7 +302,7 @@ class _Walk:
         if (message, number) == ("Node", 4) and name in _WITH_GRAPHS:
             raise _RefusedError(f"it needs the operator {name}, which runs graphs within the graph")
         if (message, number) == ("Node", 7) and name not in STANDARD_DOMAINS:
-            raise _RefusedError(f"it needs operators of the domain {name[:80]!r}, outside the standard one")
+            raise _RefusedError(f"it needs operators outside the standard domain: {name[:80]!r}")
         if message == "ModelMetadata" and name.lower().startswith(_RUNTIME_SETTINGS):
             raise _RefusedError(f"its metadata holds settings for the runtime ({name[:80]!r})")
         if message == "OperatorSet":
