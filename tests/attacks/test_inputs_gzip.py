@@ -1,4 +1,4 @@
-"""Cached files of a data set that another user wrote: megabytes that unpack to gigabytes, cut off, or of other kinds."""
+"""Cached files of a data set that another user wrote: megabytes that unpack to gigabytes, cut off, of other kinds."""
 
 from __future__ import annotations
 
