@@ -7,7 +7,9 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
+from edgefolio_operator.cluster_state.adopted_pods import slim_adopted
 from edgefolio_operator.kube.cache import DELETIONS, Change, ObjectCache, strip_unread_fields
+from edgefolio_operator.kube.objects import has_condition
 
 
 def thing(name: str, version: int, **fields: Any) -> dict[str, Any]:
@@ -182,3 +184,39 @@ def test_objects_are_reduced_by_the_transform() -> None:
     store = ObjectCache(transform=lambda found: {"metadata": found["metadata"]})
     store.put(thing("a", 1))
     assert store.get("a", "models") == {"metadata": thing("a", 1)["metadata"]}
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "namespace", "labels", "conditions", "nodeName", "type", "status", "state", "a"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+KINDS = st.sampled_from(["Pod", "Node", "Job", "ModelPortfolio", "ModelEndpoint", "DaemonSet", "Service", "Namespace"])
+
+
+@given(kind=KINDS | ANYTHING, metadata=ANYTHING, spec=ANYTHING, status=ANYTHING, adopted=st.booleans())
+def test_whatever_an_object_holds_it_is_cached_in_the_form_that_is_read(
+    kind: Any, metadata: Any, spec: Any, status: Any, adopted: bool
+) -> None:
+    changes: list[Change] = []
+    cache = ObjectCache(changes.append, transform=slim_adopted if adopted and kind == "Pod" else None)
+    thing: Any = {"kind": kind, "metadata": metadata, "spec": spec, "status": status}
+    named = {**thing, "metadata": {**(metadata if isinstance(metadata, dict) else {}), "name": "x", "namespace": "n"}}
+    cache.replace([thing, named])
+    cache.put(named)
+    cache.put(thing)
+    assert cache.get("x", "n") is not None
+    for found in cache.select(labels={}):
+        assert all(isinstance(value, str) for value in (found["metadata"].get("labels") or {}).values())
+        assert isinstance(found.get("status", {}), dict)
+        assert kind not in ("Pod", "Node") or has_condition(found, "Ready") in (True, False)
+    assert cache.select(namespace="n", labels={"a": "b"}) == [] or isinstance(named["metadata"]["labels"], dict)
+    assert {change.is_by_user for change in changes} <= {True, False}
+    cache.delete(named)
+    assert cache.get("x", "n") is None

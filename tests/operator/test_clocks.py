@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -14,11 +15,15 @@ from hypothesis import strategies as st
 from reconciled_site import NOW, Site, published
 from test_controller import Cluster, run, until
 
+from edgefolio.kubernetes.access import Access, Credentials
 from edgefolio.specification.conditions import time_seconds, time_text
+from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_operator.cluster_state.metrics_server import SampleClocks
 from edgefolio_operator.cluster_state.report_clocks import TOLERANCE_SECONDS, WRITTEN_FIELD, ReportClocks, written_time
 from edgefolio_operator.cluster_state.resource_usage import Sample
+from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
 from edgefolio_operator.kube.cache import Change
+from edgefolio_operator.kube.client import Api
 
 OFFSETS = [-31_536_000.0, -600.0, 600.0, 86_400.0]
 
@@ -131,6 +136,16 @@ def test_a_failure_is_dated_when_it_is_heard_of() -> None:
     agent.ours.wait(30)
     agent.says(-600.0, lastFailure={**old, "time": time_text(agent.ours.wall - 600)})
     assert agent.reports.of(("models", "pod")).failed_at == agent.ours.wall
+
+
+def test_a_failure_is_dated_also_where_nothing_is_observed() -> None:
+    agent = Agent()
+    failure = {"reason": "LoadFailed", "time": time_text(NOW - 600)}
+    key: Object = {"metadata": {"name": "pod", "namespace": "models"}}
+    agent.reports.note(Change(before=key, after={**key, "status": {"lastFailure": failure}}))
+    assert agent.reports.of(("models", "pod")).failed_at == NOW
+    agent.reports.note(Change(before=key, after=None))
+    assert agent.reports.of(("models", "pod")).failed_at is None
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 600.0, -600.0]), st.floats(0, 20), st.booleans()), max_size=20))
@@ -254,3 +269,46 @@ def test_the_controller_says_which_node_has_another_clock() -> None:
 def events(cluster: Cluster) -> list[Object]:
     found = [thing for place, thing in cluster.api.objects.items() if place[1] == "events"]
     return [event for event in found if event["reason"] == "ClockSkew"]
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+def test_an_operator_with_another_clock_than_the_api_server_gives_pods_their_time(ahead: float) -> None:
+    """The API server is right, this operator's clock is ``ahead``."""
+    api = Api(Access(lambda: Credentials(server="", namespace="x", tls=None, token=None)))
+    assert api.clock_offset(time.time()) == 0.0
+    for text in ("", "yesterday", formatdate(time.time() - ahead, usegmt=True)):
+        api._note_date(text)
+    assert api.clock_offset(time.time()) == pytest.approx(-ahead, abs=2)
+    api._note_date(formatdate(time.time() - 5, usegmt=True))
+    assert api.clock_offset(time.time()) == 0.0
+    site = Site(nodes=1)
+    metadata = {"name": "a", "annotations": {}, "creationTimestamp": time_text(site.now - ahead - 100)}
+    pod: Object = {"metadata": metadata, "spec": {"nodeName": "edge-1"}, "status": {}}
+    starting = Endpoint(surroundings=Surroundings(pod=pod, api_clock_offset=-ahead), spec=None, status=EndpointStatus())
+    assert not starting.counts(now=site.now)
+    assert starting.counts(now=site.now + 250)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+def test_the_controller_works_with_a_clock_of_its_own(ahead: float) -> None:
+    async def work() -> None:
+        cluster.add("one")
+        await until(lambda: cluster.told("one") == 20)
+        site = Site(nodes=1)
+        site.endpoints["digits-edge-1"] = {"spec": {"targetVariant": "small", "revision": {"number": 1}}}
+        path = "/apis/edgefolio.dev/v1alpha1/namespaces/models/modelendpoints/one-pod"
+        for _ in range(2):
+            site.now = time.time()
+            site.report("edge-1")
+            status = site.endpoints["digits-edge-1"]["status"]
+            cluster.api.put(path, {**cluster.api.find("modelendpoints", "one-pod"), "status": status})
+            await asyncio.sleep(1.1)
+        await until(lambda: bool(events(cluster)))
+        await until(lambda: counts(cluster).get("meetingObjectives") == 1)
+
+    cluster = Cluster(clock=lambda: time.time() + ahead)
+    run(cluster, work)
+
+
+def counts(cluster: Cluster) -> Object:
+    return cluster.api.find("modelportfolios", "one")["status"].get("endpoints") or {}

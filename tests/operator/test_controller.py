@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -29,10 +30,10 @@ REVISION = RevisionStatus(
 class Cluster:
     """Portfolios with one pod each, all on one node, and the controller that looks after them."""
 
-    def __init__(self, api: FakeApi | None = None) -> None:
+    def __init__(self, api: FakeApi | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self.api = api or FakeApi()
         settings = Settings(images=IMAGES, identity="test", cycle_seconds=0.5, metrics_port=0, probe_port=0)
-        self.controller = Controller(self.api, settings, Metrics(CollectorRegistry()))
+        self.controller = Controller(self.api, settings, Metrics(CollectorRegistry()), clock=clock)
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         node = {"metadata": {"name": "edge"}, "status": {**ready, "allocatable": {"cpu": "4", "memory": "2Gi"}}}
         self.api.put("/api/v1/nodes/edge", {"apiVersion": "v1", "kind": "Node", **node})

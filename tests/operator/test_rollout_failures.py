@@ -13,6 +13,7 @@ from test_rollout import NOW, RULES, Fleet, members
 
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.portfolio_status import RolloutStatus
+from edgefolio_operator.revisions.wave import CONFIRMED_SECONDS
 from edgefolio_operator.status.conditions import left_behind
 
 
@@ -60,7 +61,7 @@ def test_bytes_that_stay_refused_fail_the_revision() -> None:
     fleet.step()
     fleet.members = [replace(member, failure_reason="RevisionRefused") for member in fleet.members]
     fleet.step(3)
-    fleet.step(80)
+    fleet.step(CONFIRMED_SECONDS)
     assert (fleet.phase, fleet.status.reason if fleet.status else "") == ("RolledBack", "RevisionRefused")
 
 
@@ -98,6 +99,24 @@ def test_the_stated_share_of_a_wave_fails_the_revision() -> None:
     assert strict.phase == "RolledBack"
 
 
+def test_small_waves_that_lose_one_each_fail_the_revision_together() -> None:
+    fleet = Fleet(members(8))  # waves of two
+    fleet.broken = {1, 3}
+    fleet.step()
+    fleet.step(1)
+    fleet.step(CONFIRMED_SECONDS)
+    assert behind(fleet) == ["e1 (LoadFailed)"]
+    fleet.step(10)
+    assert fleet.phase == "RolledBack"
+    assert fleet.status is not None
+    assert fleet.status.message == "Revision 2 could not be served by e3, e1."
+    # Of a hundred, two are few.
+    large = Fleet(members(100))
+    large.broken = {1, 99}
+    finished(large)
+    assert (large.phase, behind(large)) == ("Completed", ["e1 (LoadFailed)", "e99 (LoadFailed)"])
+
+
 def test_one_that_is_a_wave_of_its_own_is_asked_again() -> None:
     fleet = Fleet(members(3))
     fleet.broken = {0}
@@ -114,7 +133,7 @@ def test_a_wave_of_which_only_the_broken_one_can_be_reached_proves_nothing_good(
     fleet.step()
     fleet.change(1, reachable=False, active=1)
     fleet.step(1)
-    assert fleet.step(100) == [1] * 8
+    assert fleet.step(CONFIRMED_SECONDS) == [1] * 8
     assert fleet.phase == "RolledBack"
 
 

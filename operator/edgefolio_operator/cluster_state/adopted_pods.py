@@ -12,7 +12,7 @@ from functools import partial
 from edgefolio_operator.kube.cache import Change, ObjectCache
 from edgefolio_operator.kube.client import Api
 from edgefolio_operator.kube.informer import Informer
-from edgefolio_operator.kube.objects import Object, part_of
+from edgefolio_operator.kube.objects import Object, part_of, well_formed
 from edgefolio_operator.ownership import PortfolioKey, key_of
 
 
@@ -70,6 +70,7 @@ def selector_of(portfolio: Object) -> str | None:
 
 def slim_adopted(pod: Object) -> Object:
     """Cache transform of a pod that may be adopted."""
+    pod = well_formed(pod)
     spec = pod["spec"]
     metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
     status = pod.get("status", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import aiohttp
@@ -44,14 +45,16 @@ class Informers:
         on_adopted_pod: Callable[[PortfolioKey], None],
         on_reading: Callable[[], None],
         is_active: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
+        self._clock = clock
         self._namespaces = namespaces
         self._on_change = on_change
         self._on_adopted_pod = on_adopted_pod
         self._informers: list[Informer] = []
         self.portfolios = self._cache(API_VERSION, "modelportfolios")
-        self._reports = ReportClocks()
+        self._reports = ReportClocks(clock=clock)
         self.endpoints = self._cache(
             API_VERSION, "modelendpoints", on_change=self._endpoint_changed, transform=_with_written_time
         )
@@ -70,6 +73,7 @@ class Informers:
             reads_nodes=reads_nodes,
             poll_seconds=metrics_poll_seconds,
             changed=on_reading,
+            clock=clock,
         )
         self._progress = ProgressReader(
             api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
@@ -135,6 +139,7 @@ class Informers:
             service=next(iter(self._services.select(namespace=namespace, labels=own)), None),
             server_version=self._server_version,
             progress=self._progress.of(namespace),
+            api_clock_offset=self._api.clock_offset(self._clock()),
         )
 
     def _nodes_of(self, pods: Iterable[Object]) -> dict[str, Object] | None:

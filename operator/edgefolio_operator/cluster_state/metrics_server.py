@@ -76,13 +76,14 @@ class MetricsPoller:
         reads_nodes: bool,
         poll_seconds: float,
         changed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._namespaces = namespaces
         self._poll_seconds = poll_seconds
         self._changed = changed
         self.usage = Usage(nodes={} if reads_nodes else None)
-        self._clocks = SampleClocks()
+        self._clocks = SampleClocks(clock=clock)
 
     async def run(self) -> None:
         """Poll until cancelled."""

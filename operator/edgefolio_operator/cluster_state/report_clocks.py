@@ -57,13 +57,15 @@ class ReportClocks:
             return
         observed = readable_time(part_of(change.after, "status", "observation", "time"))
         before = None if change.before is None else part_of(change.before, "status", "observation", "time")
-        held = self._agents.get(key)
+        if part_of(change.after, "status") is None:
+            return
+        agent = self._agents.get(key)
+        if agent is None:
+            lead = self._first_lead(change.after, observed)
+            agent = self._agents[key] = _Agent(clock=RemoteClock(lead=lead, tolerance=TOLERANCE_SECONDS))
         if observed is not None and part_of(change.after, "status", "observation", "time") != before:
-            if held is None:
-                lead = self._first_lead(change.after, observed)
-                held = self._agents[key] = _Agent(clock=RemoteClock(lead=lead, tolerance=TOLERANCE_SECONDS))
-            held.clock.heard(observed, monotonic=self._monotonic(), is_new=not change.is_listed)
-        self._note_failure(change, key)
+            agent.clock.heard(observed, monotonic=self._monotonic(), is_new=not change.is_listed)
+        self._note_failure(change, agent)
 
     def of(self, key: ObjectKey) -> Hearing:
         """What is known of the agent of an endpoint."""
@@ -73,29 +75,26 @@ class ReportClocks:
         offset = held.clock.offset(monotonic=self._monotonic(), now=self._clock())
         return Hearing(clock_offset=offset, failed_at=held.failed_at)
 
-    def _first_lead(self, endpoint: Object, observed: float) -> float:
+    def _first_lead(self, endpoint: Object, observed: float | None) -> float:
         """The clock of an agent at the first report that is seen, which may be old: right, or the API server says."""
         lead = self._clock() - self._monotonic()
         written = readable_time(endpoint.get(WRITTEN_FIELD))
-        if written is not None and abs(observed - written) > TOLERANCE_SECONDS:
+        if observed is not None and written is not None and abs(observed - written) > TOLERANCE_SECONDS:
             lead += observed - written
         return lead
 
-    def _note_failure(self, change: Change, key: ObjectKey) -> None:
+    def _note_failure(self, change: Change, agent: _Agent) -> None:
         assert change.after is not None
         failure = part_of(change.after, "status", "lastFailure")
         before = None if change.before is None else part_of(change.before, "status", "lastFailure")
-        held = self._agents.get(key)
-        if failure is None or held is None:
-            return
-        if held.failed_at is not None and failure == before:
+        if failure is None or (agent.failed_at is not None and failure == before):
             return
         now = self._clock()
         said = readable_time(part_of(failure, "time"))
         if change.is_listed and said is not None:
-            held.failed_at = min(now, said - held.clock.offset(monotonic=self._monotonic(), now=now))
+            agent.failed_at = min(now, said - agent.clock.offset(monotonic=self._monotonic(), now=now))
         else:
-            held.failed_at = now
+            agent.failed_at = now
 
 
 def written_time(endpoint: Object) -> str | None:

@@ -17,9 +17,9 @@ class PortfolioSnapshot:
     """A portfolio and all objects that its reconciliation reads.
 
     ``nodes`` are those of its pods, ``None`` where they may not be read. ``hearings``, by endpoint, say what is known
-    of its agent's clock. ``lost_pods`` are pods that it selects and an older portfolio has, with that one;
-    ``occupied_pods`` are those whose endpoint is still another portfolio's. ``repository_owner`` is the older portfolio
-    that makes into this one's repository.
+    of its agent's clock, ``api_clock_offset`` how far the API server's is ahead of ours. ``lost_pods`` are pods that it
+    selects and an older portfolio has, with that one; ``occupied_pods`` are those whose endpoint is still another
+    portfolio's. ``repository_owner`` is the older portfolio that makes into this one's repository.
     """
 
     portfolio: Object
@@ -37,6 +37,7 @@ class PortfolioSnapshot:
     lost_pods: Mapping[str, PortfolioKey] = field(default_factory=dict)
     occupied_pods: frozenset[str] = frozenset()
     repository_owner: PortfolioKey | None = None
+    api_clock_offset: float = 0.0
 
     @property
     def namespace_is_ending(self) -> bool:

@@ -23,6 +23,9 @@ from edgefolio_operator.endpoints.observation import ClusterView, joined
 from edgefolio_operator.endpoints.override_annotations import is_paused, pinned_variant
 from edgefolio_operator.kube.objects import annotations_of
 
+#: No two switches of an endpoint are this close.
+SAME_SWITCH_SECONDS = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
@@ -126,7 +129,7 @@ def carried(memory: State | None, status: EndpointStatus) -> State:
     the agent made, asked or not, ends the timers of the variant it left.
     """
     reported = state_of(status.decision)
-    if memory is None or reported.last_switch_at != memory.last_switch_at:
+    if memory is None or not _is_same_switch(reported.last_switch_at, memory.last_switch_at):
         return reported
     return replace(
         reported,
@@ -140,6 +143,13 @@ def carried(memory: State | None, status: EndpointStatus) -> State:
         upgraded_at=memory.upgraded_at or reported.upgraded_at,
         upgrade_backoffs=memory.upgrade_backoffs or reported.upgrade_backoffs,
     )
+
+
+def _is_same_switch(reported: float | None, remembered: float | None) -> bool:
+    """Whether two times are of one switch: told in whole seconds, of a clock that is corrected all the time."""
+    if reported is None or remembered is None:
+        return reported is remembered
+    return abs(reported - remembered) <= SAME_SWITCH_SECONDS
 
 
 def _within_revision(status: EndpointStatus, revision: RevisionStatus, *, now: float) -> Observation:

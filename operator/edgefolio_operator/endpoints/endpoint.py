@@ -20,11 +20,15 @@ SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Pod, node and namespace of an endpoint; unreadable ones are ``None``."""
+    """Pod, node and namespace of an endpoint; unreadable ones are ``None``.
+
+    Times of a pod are of the API server's clock, which is ``api_clock_offset`` ahead of ours.
+    """
 
     pod: Object
     node: Object | None = None
     namespace: Object | None = None
+    api_clock_offset: float = 0.0
 
     @property
     def pod_name(self) -> str:
@@ -92,7 +96,8 @@ class Endpoint:
     def counts(self, *, now: float) -> bool:
         """Whether it is expected to serve: its node is Ready, and its pod has had its time to start."""
         created = readable_time(self.surroundings.pod["metadata"].get("creationTimestamp")) or 0.0
-        started = self.surroundings.pod_ready or now - created > STARTING_SECONDS
+        age = now + self.surroundings.api_clock_offset - created
+        started = self.surroundings.pod_ready or age > STARTING_SECONDS
         return self.surroundings.node_ready and started
 
     def available(self, *, now: float) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from edgefolio_operator.kube.objects import Object, ObjectKey, object_key, well_formed
+from edgefolio_operator.kube.objects import Object, ObjectKey, has_name, object_key, part_of, well_formed
 from edgefolio_operator.labels import GROUP
 
 #: Deleted objects whose version is remembered: an answer to a write is late by milliseconds, not by so many deletions.
@@ -70,22 +71,20 @@ class ObjectCache:
 
         The answer to a write may arrive after the watch reported the deletion; nothing would remove it again.
         """
-        found = well_formed(thing)
-        if found is None:
+        if not has_name(thing):
             return
-        key, version = object_key(found), _version(found)
+        key, version = object_key(thing), _version(thing)
         held = self._objects.get(key)
         if held is None and version and version <= self._deleted.get(key, 0):
             return
-        if held is None or _uid(held) != _uid(found) or _version(held) < version or not version:
-            self._set(key, self._transform(found))
+        if held is None or _uid(held) != _uid(thing) or _version(held) < version or not version:
+            self._set(key, self._read(thing))
 
     def delete(self, thing: Object) -> None:
         """Remove ``thing``, unless the cached one is newer: made again under the same name."""
-        found = well_formed(thing)
-        if found is None:
+        if not has_name(thing):
             return
-        key, version = object_key(found), _version(found)
+        key, version = object_key(thing), _version(thing)
         held = self._objects.get(key)
         self._note_deletion(key, version)
         if held is not None and (not version or _version(held) <= version):
@@ -96,7 +95,7 @@ class ObjectCache:
 
         Held objects that are newer than ``version``, that of the list, stay: they were written while it was read.
         """
-        listed = {object_key(found): found for thing in things if (found := well_formed(thing)) is not None}
+        listed = {object_key(thing): thing for thing in things if has_name(thing)}
         held = self._by_namespace.get((namespace,), ()) if namespace else self._objects
         newer = {key for key in held if version is not None and _version(self._objects[key]) > version}
         if version is None:
@@ -107,7 +106,7 @@ class ObjectCache:
         for key in listed.keys() - newer:
             known = self._objects.get(key)
             if known is None or _uid(known) != _uid(listed[key]) or _version(known) != _version(listed[key]):
-                self._set(key, self._transform(listed[key]), is_listed=True)
+                self._set(key, self._read(listed[key]), is_listed=True)
 
     def get(self, name: str, namespace: str = "") -> Object | None:
         """The object called ``name``."""
@@ -126,6 +125,10 @@ class ObjectCache:
 
     def __len__(self) -> int:
         return len(self._objects)
+
+    def _read(self, thing: Object) -> Object:
+        """``thing`` as it is kept; reduced first, since most of an object is not read."""
+        return well_formed(self._transform(thing))
 
     def _index(self, label: str) -> _Index:
         if label not in self._by_label:
@@ -164,27 +167,28 @@ class ObjectCache:
 
 
 def strip_unread_fields(thing: Object) -> Object:
-    """``thing`` without the fields that no reconciler reads."""
+    """``thing`` without the fields that no reconciler reads, whatever it holds."""
     metadata = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
     kept = {**thing, "metadata": metadata}
     if thing.get("kind") == "Pod":
-        kept["spec"] = {"nodeName": thing["spec"].get("nodeName")}
-        status = thing.get("status", {})
-        kept["status"] = {key: status[key] for key in ("phase", "conditions", "containerStatuses") if key in status}
+        kept["spec"] = {"nodeName": part_of(thing, "spec", "nodeName")}
+        kept["status"] = _only(part_of(thing, "status"), "phase", "conditions", "containerStatuses")
     elif thing.get("kind") == "Node":
         kept.pop("spec", None)
-        status = thing.get("status", {})
-        total = status.get("allocatable") or {}
         kept["status"] = {
-            "conditions": status.get("conditions", []),
-            "allocatable": {key: total[key] for key in ("cpu", "memory") if key in total},
+            "conditions": part_of(thing, "status", "conditions") or [],
+            "allocatable": _only(part_of(thing, "status", "allocatable"), "cpu", "memory"),
         }
     elif thing.get("kind") in ("DaemonSet", "Service"):
         kept.pop("spec", None)
         kept.pop("status", None)
     elif thing.get("kind") == "Job":
-        kept["spec"] = {"suspend": thing["spec"].get("suspend", False)}
+        kept["spec"] = {"suspend": part_of(thing, "spec", "suspend") or False}
     return kept
+
+
+def _only(part: Any, *keys: str) -> dict[str, Any]:
+    return {key: part[key] for key in keys if key in part} if isinstance(part, Mapping) else {}
 
 
 def _uid(thing: Object) -> str:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 
 import aiohttp
@@ -57,6 +58,7 @@ class Api:
         self.writes: Callable[[str], None] = lambda _kind: None
         self._silence_seconds = silence_seconds
         self._answered_at = time.monotonic()
+        self._server_lead: float | None = None
         self._requests: aiohttp.ClientSession | None = None
         self._watches: aiohttp.ClientSession | None = None
 
@@ -77,6 +79,13 @@ class Api:
     def silent_seconds(self) -> float:
         """Seconds since the API server's last answer."""
         return time.monotonic() - self._answered_at
+
+    def clock_offset(self, now: float) -> float:
+        """How far the API server's clock is ahead of ``now``; 0 where they differ by less than answers may take."""
+        if self._server_lead is None:
+            return 0.0
+        offset = self._server_lead + time.monotonic() - now
+        return offset if abs(offset) > _REQUEST_SECONDS else 0.0
 
     async def get(self, path: str, *, selector: str = "") -> Object:
         """The object or collection at ``path``, filtered by the labels of ``selector``."""
@@ -181,9 +190,17 @@ class Api:
         async with self._open(method, path, params, data=data, headers=headers) as answer:
             raw = await answer.read()
             self._answered_at = time.monotonic()
+            self._note_date(answer.headers.get("Date"))
             if answer.status >= 400:
                 raise _error(answer.status, raw)
             return _decoded(raw, status=answer.status)
+
+    def _note_date(self, text: str | None) -> None:
+        try:
+            said = parsedate_to_datetime(text or "").timestamp()
+        except (ValueError, OverflowError):
+            return
+        self._server_lead = said - self._answered_at
 
     def _open(
         self,

@@ -59,19 +59,24 @@ _FORMS: dict[str, Document] = {
 _OTHER: Document = {"spec": {}, "status": {}}
 
 
-def well_formed(thing: Any) -> Object | None:
-    """``thing`` without what is not of the type that Kubernetes says it has; ``None`` if it has no name.
+def has_name(thing: Any) -> bool:
+    """Whether ``thing`` is an object with a name, and a namespace if it has one."""
+    metadata = thing.get("metadata") if isinstance(thing, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        return False
+    name, namespace = metadata.get("name"), metadata.get("namespace")
+    return isinstance(name, str) and bool(name) and (namespace is None or isinstance(namespace, str))
+
+
+def well_formed(thing: Object) -> Object:
+    """``thing``, which has a name, without what is not of the type that Kubernetes says it has.
 
     Objects come from an API server that checks them, and still a definition that was replaced, or an extension API that
     checks nothing, can hold anything. One such object must not end what reads all of them.
     """
-    if not isinstance(thing, Mapping):
-        return None
     kind = thing.get("kind")
     form = _FORMS.get(kind, _OTHER) if isinstance(kind, str) else _OTHER
     found: Document = _fitted(thing, {"metadata": _METADATA, **form})
-    if not found.get("metadata", {}).get("name"):
-        return None
     if kind in ("ModelPortfolio", "ModelEndpoint", "Pod", "Job"):
         found.setdefault("spec", {})
     return found

@@ -77,6 +77,7 @@ class Controller:
             on_adopted_pod=self._adopted_pod_changed,
             on_reading=self._enqueue_all,
             is_active=self._leads,
+            clock=clock,
         )
         self._writer = PlanWriter(
             api,

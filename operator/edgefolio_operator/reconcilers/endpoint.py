@@ -54,7 +54,9 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
         status, unreadable = read_parts(EndpointStatus, entry.get("status"))
         found.append(
             Endpoint(
-                surroundings=Surroundings(pod=pod, node=node, namespace=snapshot.namespace),
+                surroundings=Surroundings(
+                    pod=pod, node=node, namespace=snapshot.namespace, api_clock_offset=snapshot.api_clock_offset
+                ),
                 spec=_stored_specification(entry.get("spec"), pod),
                 status=status or EndpointStatus(),
                 generation=part_of(entry, "metadata", "generation"),

@@ -13,14 +13,14 @@ from functools import partial
 from pydantic import ValidationError
 
 from edgefolio.decision.types import State
-from edgefolio.specification.conditions import ConditionValue, Failure, time_text, truncated
+from edgefolio.specification.conditions import ConditionValue, Failure, time_seconds, time_text, truncated
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.specification.tolerant import understood
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob, observed_jobs
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
-from edgefolio_operator.endpoints.assignment import Assignment
+from edgefolio_operator.endpoints.assignment import SAME_SWITCH_SECONDS, Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.endpoint_counts import tally
 from edgefolio_operator.endpoints.resource_view import ResourceView
@@ -183,7 +183,15 @@ def _making(
 ) -> MakingPlan:
     if snapshot.repository_owner is not None:
         return nothing_made(before.job, jobs)
-    plan = partial(plan_making, portfolio, request=request, jobs=jobs, now=now, progress=snapshot.progress)
+    plan = partial(
+        plan_making,
+        portfolio,
+        request=request,
+        jobs=jobs,
+        now=now,
+        progress=snapshot.progress,
+        api_clock_offset=snapshot.api_clock_offset,
+    )
     planned = plan(last=before.job)
     if not planned.create or before.job is not None:
         return planned
@@ -278,11 +286,16 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
         rollout=found.rollout.status,
         endpoints=figures.counts,
         address=Address(url=service_url(portfolio, stored=snapshot.daemon_set)) if managed else None,
-        last_switch_time=before.last_switch_time
-        if figures.last_switch_at is None
-        else time_text(figures.last_switch_at),
+        last_switch_time=_last_switch_time(before.last_switch_time, figures.last_switch_at),
         last_failure=before.last_failure if wrong is None else _failure(*wrong, before=before.last_failure, now=now),
     )
+
+
+def _last_switch_time(before: str | None, found: float | None) -> str | None:
+    """The time of the last switch; the stored one where only its last seconds differ, which is no news."""
+    if found is None or (before is not None and abs(time_seconds(before) - found) <= SAME_SWITCH_SECONDS):
+        return before
+    return time_text(found)
 
 
 def _failure(reason: str, message: str, *, before: Failure | None, now: float) -> Failure:

@@ -55,10 +55,12 @@ def plan_making(
     jobs: Sequence[ObservedJob],
     now: float,
     progress: Mapping[str, ProgressLine] | None = None,
+    api_clock_offset: float = 0.0,
 ) -> MakingPlan:
     """Which Job is created, deleted, suspended or kept. ``last`` is the stored ``status.job``.
 
-    ``progress``: the last progress line of each Job, by name.
+    ``progress``: the last progress line of each Job, by name. ``api_clock_offset``: how far the API server's clock, by
+    which pods are to end, is ahead of ours.
     """
     if portfolio.spec.source is None:
         return MakingPlan(delete=tuple(job.name for job in jobs))
@@ -88,7 +90,7 @@ def plan_making(
         )
         return MakingPlan(status=status, create=True, pieces=pieces, delete=others, key=key, request=request)
     status = _status_of(current, last if same else None, (progress or {}).get(current.name))
-    if (lost := _lost_pod(current, now=now)) is not None:
+    if (lost := _lost_pod(current, now=now + api_clock_offset)) is not None:
         return MakingPlan(status=status, delete=(*others, current.name), key=key, request=request, lost=lost)
     return MakingPlan(
         status=status,

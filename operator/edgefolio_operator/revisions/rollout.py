@@ -122,7 +122,7 @@ def _progress(rollout: _Rollout) -> RolloutPlan:
     wave = Wave(watched=watched, revision=target, size=size, began=began, analysed=analysed)
     failures = failures_now(wave, status.failures or (), now=now)
     status = _with(status, failures=failures or None)
-    found = failure_of_revision(wave, failures, settings, now=now)
+    found = failure_of_revision(wave, failures, settings, tried=len(sent) + len(left), now=now)
     if found is not None:
         return _failed(replace(rollout, status=status), *found)
     failing = {entry.endpoint for entry in failures if not entry.left_behind}

@@ -12,8 +12,9 @@ from edgefolio.specification.portfolio_status import FailedEndpoint
 from edgefolio_operator import reasons
 from edgefolio_operator.messages import listed
 
-#: An agent tries bytes that it refused again after 60 s, and then has to fetch them: what is still so is no accident.
-CONFIRMED_SECONDS = 75.0
+#: An agent tries bytes that it refused again after 60 s, and then has to fetch them.
+#: What is still so after two tries is no accident.
+CONFIRMED_SECONDS = 150.0
 _LONGEST_PAUSE_SECONDS = 86_400.0
 #: What an agent says of its last failure that speaks against the revision. Anything else may pass.
 _EVIDENCE = (reasons.LOAD_FAILED, reasons.REVISION_REFUSED, reasons.INSUFFICIENT_STORAGE)
@@ -93,9 +94,9 @@ def failures_now(
 
 
 def failure_of_revision(
-    wave: Wave, failures: Sequence[FailedEndpoint], settings: Rollout, *, now: float
+    wave: Wave, failures: Sequence[FailedEndpoint], settings: Rollout, *, tried: int, now: float
 ) -> tuple[str, str] | None:
-    """Reason and message if so much of the wave fails that the revision is at fault."""
+    """Reason and message if so much of the wave, or of all ``tried`` endpoints, fails that the revision is at fault."""
     new = [entry for entry in failures if not entry.left_behind]
     # Those that cannot be reached prove nothing, for or against it.
     serves = any(member.active == wave.revision for member in wave.watched)
@@ -105,8 +106,11 @@ def failure_of_revision(
         evident = [entry for entry in new if wave.is_confirmed(entry, now=now)]
     else:
         evident = [entry for entry in new if entry.reason in _INDEPENDENT or wave.is_confirmed(entry, now=now)]
-    needed = max(min(2, size), math.ceil(size * settings.failure_percent / 100))
-    if not evident or len(evident) < needed:
+    enough_of_wave = len(evident) >= max(min(2, size), math.ceil(size * settings.failure_percent / 100))
+    # Small waves of which each loses one, too.
+    evident += [entry for entry in failures if entry.left_behind] if evident else []
+    enough_of_all = len(evident) >= max(2, math.ceil(tried * settings.failure_percent / 100))
+    if not evident or not (enough_of_wave or enough_of_all):
         return None
     reason = evident[0].reason
     names = listed([entry.endpoint for entry in evident])

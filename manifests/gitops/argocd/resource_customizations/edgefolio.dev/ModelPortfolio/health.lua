@@ -43,6 +43,10 @@ end
 if not serves and obj.status.job ~= nil and obj.status.job.outcome == "Suspended" then
   return { status = "Suspended", message = "The making is suspended (spec.job.suspend)" }
 end
+-- spec.rollout.approval: Manual. A person must approve the revision.
+if reconciling.status == "True" and reconciling.reason == "WaitingForApproval" then
+  return { status = "Suspended", message = text(reconciling) }
+end
 if reconciling.status == "True" then
   return { status = "Progressing", message = text(reconciling) }
 end
@@ -50,7 +54,7 @@ end
 if degraded.status == "True" and degraded.reason == "RolloutPaused" then
   return { status = "Suspended", message = text(degraded) }
 end
--- The new revision broke the objectives, the old one serves: not what Git asks for, and nothing will change by itself.
+-- The new revision broke the objectives, the old one serves: not what Git asks for. It is tried again after hours.
 if degraded.status == "True" and degraded.reason == "RolloutRolledBack" then
   return { status = "Degraded", message = text(degraded) }
 end
