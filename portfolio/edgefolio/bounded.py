@@ -67,7 +67,10 @@ def require_bounded(document: Any) -> Any:
                 inner += value.keys()
                 inner += value.values()
             elif isinstance(value, list | tuple):
-                inner += value
+                if set(map(type, value)) != {float}:
+                    inner += value
+                elif not all(map(math.isfinite, value)):  # a probe holds millions of numbers
+                    raise ValueError("a number in it is too large")
             else:
                 _require_scalar(value)
         level = inner

@@ -147,10 +147,16 @@ ONNX_RUNTIME = Component(
     shipped="`constraints.txt` (1.32.0); NVIDIA's image brings its own",
     advisories=(
         Advisory(
-            mended="1.32.0",
+            mended="1.24.0",
             vulnerabilities=(),
-            effect="a model reads files outside its folder as weights: seen with 1.19.2 and 1.20.1, refused by 1.32.0, "
-            "not tried between. The agent refuses such models before any runtime opens them",
+            effect="a model reads files outside its folder as weights (tried: read by 1.19.2 to 1.23.2, refused by "
+            "1.24.4). The agent refuses such models before any runtime opens them",
+        ),
+        Advisory(
+            mended="1.27.0",
+            vulnerabilities=(),
+            effect="the same through sparse tensors (tried: read by 1.24.4 and 1.26.0, refused by 1.27.0); the agent "
+            "refuses all sparse tensors",
         ),
     ),
 )

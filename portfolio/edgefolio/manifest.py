@@ -393,7 +393,7 @@ class CurrentPointer(Record):
         """Parse a pointer. Raises :class:`IntegrityError`."""
         document = parse_json(raw, what="pointer", location=location)
         try:
-            return cls.model_validate(document)
+            return cls.model_validate(document, strict=True)
         except ValidationError as error:
             raise _broken("pointer", error, location=location) from error
 

@@ -49,7 +49,10 @@ def _status_of(error: BaseException | None) -> int | None:
     fsspec 2026.9 makes FileNotFoundError of every HTTP error, with the answer as its cause.
     """
     while error is not None:
-        status = getattr(error, "status", None)
+        status = getattr(error, "status", None)  # aiohttp's
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):  # botocore's
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if isinstance(status, int) and 400 <= status < 600:
             return status
         error = error.__cause__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +20,9 @@ import psutil
 from edgefolio.errors import TransientError, UserError
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_FILES = {
-    # Version 2, then 1: limit, usage, and the field of memory.stat with the page cache that is given back at once.
-    _CGROUPS: ("memory.max", "memory.current", "inactive_file"),
-    _CGROUPS / "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-}
+# Limit, usage, and the field of memory.stat with the page cache that is given back at once.
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _BLOCK = 16 << 20
 _REMEDY = "Give smaller or fewer samples, or more memory (in a cluster: spec.job.resources)."
 
@@ -36,11 +35,11 @@ class Memory:
     most: int
 
 
-def available_memory() -> Memory:
+def available_memory(*, cgroups: Path = _CGROUPS, processes: Path = Path("/proc")) -> Memory:
     """The least of what the machine, the process's cgroups and its own limit (``ulimit -v``) allow."""
     machine, own = psutil.virtual_memory(), psutil.Process().memory_info()
     bounds = [Memory(free=machine.available, most=machine.total - own.rss)]
-    bounds += [Memory(free=limit - used, most=limit - own.rss) for limit, used in _cgroup_bounds()]
+    bounds += [Memory(free=limit - used, most=limit - own.rss) for limit, used in _cgroup_bounds(cgroups, processes)]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         bounds.append(Memory(free=limit - own.vms, most=limit - own.vms))
@@ -69,13 +68,8 @@ def require_memory(needed: int, *, what: str, field: str, value: object) -> None
 
 def read_bounded(stream: Any, *, field: str, value: object) -> bytes:
     """All bytes of ``stream``, of a known or unknown length, as long as they fit into memory."""
-    size = getattr(stream, "size", None)
     try:
-        if isinstance(size, int) and size > 0:
-            require_memory(size, what="the file", field=field, value=value)
-            content: bytes = stream.read(size)
-            return content
-        # A stream, or a device.
+        require_memory(_size_of(stream), what="the file", field=field, value=value)
         blocks = io.BytesIO()
         while block := stream.read(_BLOCK):
             require_memory(2 * len(block), what="the file", field=field, value=value)
@@ -87,19 +81,30 @@ def read_bounded(stream: Any, *, field: str, value: object) -> bytes:
         ) from error
 
 
-def _cgroup_bounds() -> Iterator[tuple[int, int]]:
+def _size_of(stream: Any) -> int:
+    """Bytes of an open file; 0 where that is not known beforehand."""
+    size = getattr(stream, "size", None)
+    if isinstance(size, int):
+        return size
+    # A device or a pipe has the size 0. Streams from a store have no number.
+    with contextlib.suppress(AttributeError, OSError):
+        return os.fstat(stream.fileno()).st_size
+    return 0
+
+
+def _cgroup_bounds(root: Path, processes: Path) -> Iterator[tuple[int, int]]:
     """Limit and usage of each limited cgroup around this process."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in (processes / "self" / "cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "memory" not in controllers.split(","):
                 continue
-            root = _CGROUPS / "memory" if controllers else _CGROUPS
+            base, files = (root / "memory", _VERSION_1) if controllers else (root, _VERSION_2)
             # Limits of parents bind too. In a container the host's path does not exist: then the root is the group.
-            group = root / path.lstrip("/")
+            group = base / path.lstrip("/")
             for folder in (group, *group.parents):
-                if folder == root or root in folder.parents:
-                    yield from _cgroup_bound(folder, *_FILES[root])
+                if folder == base or base in folder.parents:
+                    yield from _cgroup_bound(folder, *files)
 
 
 def _cgroup_bound(folder: Path, limit_file: str, usage_file: str, cache_field: str) -> Iterator[tuple[int, int]]:

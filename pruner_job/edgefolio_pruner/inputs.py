@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from edgefolio.bounded import require_bounded
+from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture, ModelPortfolio, Normalization
+from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.training import check_model_fits_data, state_digest
+
+#: A manifest holds 16,384 characters.
+_LONGEST_DESCRIPTION = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,7 @@ class MakingSource:
     def description(self) -> str:
         """The architecture in one line: ``timm:resnet18(in_chans=1)``."""
         options = ", ".join(f"{name}={value}" for name, value in self.architecture.options.items())
-        return f"{self.architecture.library}:{self.architecture.name}({options})"
+        return shortened(f"{self.architecture.library}:{self.architecture.name}({options})", _LONGEST_DESCRIPTION)
 
     @property
     def record(self) -> dict[str, object]:
@@ -69,6 +75,15 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             field="spec.source",
             remedy="Add source and data, or use `edgefolio serve` and `edgefolio run`.",
         )
+    try:
+        # Before hours of work, not after them.
+        require_bounded(making_specification(spec))
+    except ValueError as error:
+        raise UserError(
+            f"a manifest cannot record it: {error}.",
+            field="spec",
+            remedy="Remove control characters and long texts from source, data and methods.",
+        ) from error
     module = build_architecture(spec.source.architecture, seed=spec.seed)
     state: dict[str, torch.Tensor] | None = None
     if spec.source.weights_uri is not None:

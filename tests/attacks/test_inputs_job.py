@@ -114,6 +114,7 @@ def factory(name: str, *, line: str = "pass") -> Callable[[Path], str]:
 ALIASES = "b0: &b0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"b{n}: &b{n} [{','.join([f'*b{n - 1}'] * 10)}]\n" for n in range(1, 10)
 )
+ESCAPES = {"library": "edgefolio", "name": "cnn", "options": {"in_channels": "\x1b[2J"}}
 # What is written for the Job, and the field that its report names.
 CASES: dict[str, tuple[Callable[[Path], str], str]] = {
     "aliases in the file": (lambda _: f"{ALIASES}apiVersion: edgefolio.dev/v1alpha1\nkind: *b9\n", "-f"),
@@ -142,6 +143,7 @@ CASES: dict[str, tuple[Callable[[Path], str], str]] = {
         ),
         "spec.source.architecture.options",
     ),
+    "escapes in an option": (lambda _: portfolio(source={"architecture": ESCAPES}), "spec"),
     "a callable that takes all memory": (factory("build_greedy"), "spec.source.architecture.options"),
     "a network that takes all memory": (factory("build", line="torch.empty(1 << 40)"), ""),
     "a network whose code takes all memory": (factory("build", line="bytearray(1 << 40)"), ""),
@@ -162,6 +164,7 @@ def test_the_job_ends_with_the_code_of_bad_input_and_a_report_that_can_be_read(t
         assert isinstance(report, FailureReport), (case, message)
         assert (Path(f"{path}.code").read_text(), report.kind) == (str(EXIT_BAD_INPUT), "BadInput"), (case, report)
         assert field in report.field, (case, report)
+        assert field != "spec" or "control characters" in report.problem, (case, report)
         assert report.remedy.endswith("."), (case, report)
         assert len(message) <= LARGEST_MESSAGE_BYTES, case
         assert report.one_line().isprintable(), case

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,14 @@ def test_a_file_of_a_stranger_is_refused_harmlessly(tmp_path: Path, capsys: pyte
         path.write_text(json.dumps({**document, key: value}))
         assert_harmless(commanded(["explain", "-f", str(path)], capsys), lines=3)
     assert_harmless(commanded(["explain", "-f", f"{tmp_path}/{HOSTILE}".replace("\ud800", "")], capsys), lines=3)
+
+
+def test_every_command_prints_by_the_one_console() -> None:
+    root = Path(__file__).parents[2]
+    found = [
+        str(path)
+        for room in ("portfolio", "pruner_job", "edge", "operator", "kubectl")
+        for path in (root / room).rglob("*.py")
+        if re.search(r"(?<![A-Za-z])(Console|rprint)\(", path.read_text())
+    ]
+    assert found == []

@@ -133,6 +133,21 @@ def test_the_bounds_are_exact() -> None:
         load_yaml(half + "b: *a\nc: *a\n")
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**60), 10**60) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES)
+def test_json_is_what_it_was(value: object) -> None:
+    # A Job reads what the operator wrote as JSON.
+    assert load_yaml(json.dumps(value)) == value
+    assert load_yaml(json.dumps(value, indent=2, sort_keys=True)) == value
+
+
 PIECES = st.sampled_from(
     [
         "&a ",

@@ -190,7 +190,7 @@ def test_a_text_that_costs_more_than_it_says_is_refused_as_manifest_and_pointer(
 
 @pytest.mark.parametrize(
     "change",
-    [{"revision": revision} for revision in (0, -1, 1.5, 2**70, 2**24 + 1, None, "x")]
+    [{"revision": revision} for revision in (0, -1, 1.5, 1.0, True, "2", 2**70, 2**24 + 1, None, "x")]
     + [{"model": "a\n"}, {"manifestSha256": "A" * 64}, {"manifestSha256": "a" * 64 + "\n"}, {"more": 1}],
     ids=str,
 )

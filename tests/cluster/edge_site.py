@@ -10,6 +10,7 @@ import importlib.util
 import math
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -96,6 +97,8 @@ class EdgeSite:
             *("upgrade", "--install", "edgefolio", str(CHART), "--namespace", SYSTEM, "--create-namespace"),
             *images,
             "--set=image.pullPolicy=Never",
+            # Nodes are this machine: what a test keeps on a node lies below.
+            f"--set=rbac.hostPaths={{{tempfile.gettempdir()}}}",
             *settings,
             "--wait",
             "--timeout=120s",

@@ -11,10 +11,13 @@ import pytest
 from faulty_server import Exchange, Fault, FaultyServer, drip, faulty_server, files_of, hang, only, status
 from triton_portfolios import MODEL, publish, revealing_model
 
+from edgefolio.errors import TransientError
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.repository import Repository
 from edgefolio.repository.remote import calls
+from edgefolio_edge.check import look
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.repository_audit import verify_repository
 from edgefolio_edge.models.synchronizer import Synchronizer
 
 Order = tuple[int, str]
@@ -117,3 +120,31 @@ def test_a_server_without_ranges_never_holds_up_a_rest(tmp_path: Path) -> None:
         (folder / f".model.onnx.{variant.sha256[:16]}.partial").write_bytes(whole[:100])
         site.ask(manifest)
         assert site.synchronizer.step().complete
+
+
+def test_a_server_without_listings_is_audited_by_name(tmp_path: Path) -> None:
+    with faulty_server(files_of(tmp_path / "portfolios", listings=False)) as server:
+        site = Site(tmp_path, server)
+        site.publish(1)
+        manifest = site.publish(2)
+        listed = verify_repository(Repository.open(str(tmp_path / "portfolios")), model=MODEL)
+        unlisted = verify_repository(Repository.open(server.url), model=MODEL)
+        assert [found.revision for found in listed.revisions] == [1, 2]
+        assert unlisted.revisions == (listed.revisions[1],)
+        assert unlisted.findings == listed.findings == ()
+        (tmp_path / "portfolios" / "revisions" / MODEL / f"{manifest.revision}.json").unlink()
+        assert (
+            "which has no manifest" in verify_repository(Repository.open(server.url), model=MODEL).findings[0].problem
+        )
+        server.fault = status(503)
+        with pytest.raises(TransientError):
+            verify_repository(Repository.open(server.url), model=MODEL)
+
+
+@pytest.mark.parametrize("digest", ["current", "older"])
+def test_a_digest_that_is_current_is_found_without_a_listing(tmp_path: Path, digest: str) -> None:
+    with faulty_server(files_of(tmp_path / "portfolios", listings=False)) as server:
+        site = Site(tmp_path, server)
+        older, current = (sha256_of(site.publish(tag).to_bytes()) for tag in (1, 2))
+        found = look(server.url, MODEL, manifest_digest=current if digest == "current" else older)
+        assert found.kind == ("Published" if digest == "current" else "Nothing")

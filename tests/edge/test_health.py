@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from triton_portfolios import MODEL
+from triton_portfolios import MODEL, draft, revealing_model
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
@@ -21,6 +21,7 @@ from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.switcher import Placement
 
 
 def told(folder: Path) -> set[str]:
@@ -124,7 +125,8 @@ def test_a_new_agent_leaves_the_word_of_the_last_one_until_it_knows_better(away:
 def test_a_server_that_is_gone_serves_nothing_and_the_next_one_neither(away: Away) -> None:
     away.answers = True
     assert away.server.runs()
-    away.server.verified()
+    manifest = draft([revealing_model(1)])
+    away.server.verified(Placement(manifest=manifest, variant=manifest.variants[0]))
     starts = away.server.starts
     assert away.server.ready_versions() is None, "nothing listens there"
     assert told(away.health) == set()
@@ -142,7 +144,8 @@ def test_a_server_that_ends_is_chance_and_one_that_ends_each_time_is_the_variant
     assert not away.server.ended_during("large")
     assert away.server.ended_during("large")
     assert not away.server.ended_during("large"), "blamed once, it is quarantined; the count begins anew"
-    away.server.verified()
+    manifest = draft([revealing_model(1)])
+    away.server.verified(Placement(manifest=manifest, variant=manifest.variants[0]))
     assert not away.server.ended_during("large")
 
 

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from faulty_server import FaultyServer, faulty_server, files_of, in_front_of, status
 
 from edgefolio.errors import TransientError, UserError
 from edgefolio.repository.storage import open_storage
+from edgefolio_pruner.data.image_folder import is_folder
 from edgefolio_pruner.uris import read_uri
 
 CONTENT = os.urandom(3_000_000)
@@ -83,3 +85,25 @@ def test_local_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nonsense_is_the_users_error(uri: str) -> None:
     with pytest.raises(UserError, match=FIELD):
         read_uri(uri, field=FIELD)
+
+
+def test_a_folder_of_a_store_in_trouble_is_no_missing_file(
+    s3_uri: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    open_storage(s3_uri, field="uri").write("pictures/cat/1.png", b"no picture")
+    uri = f"{s3_uri}/pictures"
+    with faulty_server(in_front_of(s3_endpoint)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        fsspec.config.conf["s3"] = {"skip_instance_cache": True, "use_listings_cache": False}
+        try:
+            assert is_folder(uri, field=FIELD)
+            assert not is_folder(f"{s3_uri}/absent", field=FIELD)
+            server.fault = status(500, "InternalError")
+            with pytest.raises(TransientError, match="cannot be listed"):
+                is_folder(uri, field=FIELD)
+            # Who may not list may still read a file by its name.
+            server.fault = status(403, "AccessDenied")
+            assert not is_folder(uri, field=FIELD)
+        finally:
+            del fsspec.config.conf["s3"]

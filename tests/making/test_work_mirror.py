@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faulty_server import Exchange, faulty_server, hang, in_front_of
 from work_mirrors import brought, content, objects, opened, write
 
 from edgefolio.errors import TransientError, UserError
 from edgefolio.repository.storage import open_storage
+from edgefolio_pruner.work import background_sync
 from edgefolio_pruner.work.background_sync import BackgroundSync
 from edgefolio_pruner.work.mirror import SupersededError, WorkMirror
 
@@ -205,3 +208,36 @@ def test_work_is_copied_while_it_goes_on_and_ends_when_it_is_taken_over(uri: str
     with pytest.raises(SupersededError):
         work()
     assert brought(uri, tmp_path / "c") == {"result": b"1"}
+
+
+@pytest.mark.parametrize("when", ["between", "at the end"])
+def test_a_store_that_hangs_does_not_keep_a_run_that_is_told_to_end(
+    s3_uri: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(background_sync, "_LAST_COPY_SECONDS", 0.5)
+    asked = threading.Event()
+
+    def hangs(exchange: Exchange) -> bool:
+        if exchange.method != "PUT":
+            return False
+        asked.set()
+        return hang(exchange)
+
+    with faulty_server(in_front_of(s3_endpoint)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        remote = opened(s3_uri, tmp_path / "a")
+        remote.take()
+        write(tmp_path / "a", result=b"1")
+        server.fault = hangs
+
+        def work() -> None:
+            with BackgroundSync(remote, seconds=0.01 if when == "between" else 3600.0):
+                assert when == "at the end" or asked.wait(30)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            work()
+        assert asked.is_set()
+        server.fault = None
+        remote.send(everything=True)
+        assert brought(s3_uri, tmp_path / "b") == {"result": b"1"}

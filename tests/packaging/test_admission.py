@@ -49,6 +49,7 @@ def test_the_examples_are_admitted(judge: Kubernetes) -> None:
     assert [line.split()[0] for line in said.splitlines()] == [
         "namespace/models",
         "secret/edgefolio-repository",
+        "secret/edgefolio-repository-read",
         "modelportfolio.edgefolio.dev/digits",
     ]
 

@@ -11,15 +11,17 @@ import re
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_site import wait_for
+from cluster_site import Operator, Site, wait_for
 from control_plane import Kubernetes, Refused, install_resources
 from job_site import JobControlPlane
 from kubernetes_bed import bed_programs
 from rendering import CHART, ROOT, SYSTEM, Chart, HelmError
+from test_operator_rights import entering_as, installed
 
 from edgefolio_operator.labels import FINALIZER
 
@@ -132,12 +134,34 @@ def test_a_namespace_that_waits_for_its_operator_is_released(controlled: Kuberne
     wait_for(lambda: FINALIZER in why())
     (release,) = commands("Portfolios and namespaces that wait for an operator that is gone")
     run(controlled, release)
+    wait_for(lambda: is_gone(controlled, "all-in-one"), seconds=60)
 
-    def is_gone() -> bool:
-        try:
-            controlled.request("GET", "/api/v1/namespaces/all-in-one")
-        except Refused as refusal:
-            return "not found" in str(refusal)
-        return False
 
-    wait_for(is_gone, seconds=60)
+@pytest.mark.timeout(300)
+def test_an_operator_of_all_namespaces_releases_its_own(
+    chart: Chart, controlled: Kubernetes, tmp_path: Path, unused_ports: Callable[[int], list[int]]
+) -> None:
+    """Its account goes with the namespace, its rights do not, and its token is believed for some seconds more."""
+    controlled.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "own"}})
+    inside = controlled.within("own")
+    installed(inside, chart, {})
+    first, second = unused_ports(2)
+    kubeconfig = entering_as(inside, "own-edgefolio-operator", tmp_path)
+    operator = Operator(kubeconfig, "own", tmp_path, identity="own", ports=(first, second), environment={})
+    try:
+        site = Site(inside, nodes=0)
+        site.portfolio(repository={"uri": "s3://bucket/portfolios", "reclaimPolicy": "Delete"})
+        wait_for(lambda: site.get()["metadata"].get("finalizers"))
+        controlled.kubectl("delete", "namespace", "own", "--wait=false")
+        wait_for(lambda: is_gone(controlled, "own"), seconds=150)
+    finally:
+        operator.end()
+        print(operator.log.read_text())
+
+
+def is_gone(kubernetes: Kubernetes, namespace: str) -> bool:
+    try:
+        kubernetes.request("GET", f"/api/v1/namespaces/{namespace}")
+    except Refused as refusal:
+        return "not found" in str(refusal)
+    return False

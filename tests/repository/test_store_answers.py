@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -129,14 +128,15 @@ def web(tmp_path: Path) -> Iterator[FaultyServer]:
         yield server
 
 
-def page(exchange: Exchange) -> bool:
-    exchange.send(Answer(200, [("Content-Type", "text/html; charset=utf-8")], b"<!doctype html><title>Log in</title>"))
-    return True
+PAGE = b"\n<!DOCTYPE html><title>Log in</title>"
 
 
 @pytest.mark.parametrize("part", [VARIANT, MANIFEST, POINTER])
-def test_the_page_of_a_login_is_no_damaged_file(web: FaultyServer, tmp_path: Path, part: str) -> None:
-    web.fault = only(part, page)
+@pytest.mark.parametrize("headers", [[("Content-Type", "text/html; charset=utf-8")], []])
+def test_the_page_of_a_login_is_no_damaged_file(
+    web: FaultyServer, tmp_path: Path, part: str, headers: list[tuple[str, str]]
+) -> None:
+    web.fault = only(part, lambda exchange: exchange.send(Answer(200, headers, PAGE)) is None)
     with pytest.raises(TransientError, match="web page"):
         fetch(Repository.open(web.url), tmp_path)
 
@@ -204,20 +204,12 @@ def test_listings_are_read_where_there_are_some(web: FaultyServer) -> None:
     assert repository.storage.names("models/digits") == ("101", "102")
 
 
-def test_credentials_go_to_the_host_they_are_for_over_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from yarl import URL
-
-    from edgefolio.repository.remote.http_storage import _credentials
-
-    monkeypatch.setenv("EDGEFOLIO_NETRC", "machine models.example login me password s3cr3t\ndefault login a password b")
-    found = _credentials(URL("https://models.example/portfolios"))
-    assert found == {"Authorization": "Basic " + base64.b64encode(b"me:s3cr3t").decode()}
-    assert _credentials(URL("https://other.example/portfolios")) == {}
-    assert _credentials(URL("http://models.example/portfolios")) == {}
-    monkeypatch.setenv("EDGEFOLIO_NETRC", "me:s3cr3t")
-    with pytest.raises(UserError, match="machine HOST login") as caught:
-        _credentials(URL("https://models.example/portfolios"))
-    assert "s3cr3t" not in str(caught.value)
+def test_no_credentials_go_over_plain_text(web: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFOLIO_NETRC", "machine 127.0.0.1 login me password s3cr3t")
+    sent: list[str | None] = []
+    web.fault = lambda exchange: sent.append(exchange.headers.get("Authorization")) is not None
+    assert Repository.open(web.url).current("digits") is not None
+    assert sent == [None]
 
 
 def test_damage_that_the_store_itself_finds_is_no_outage(store: Store, tmp_path: Path) -> None:

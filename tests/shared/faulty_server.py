@@ -6,6 +6,7 @@ import http.client
 import http.server
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,7 +73,7 @@ Fault = Callable[[Exchange], bool]
 class FaultyServer:
     """``behind`` answers, unless ``fault`` is set and has answered itself. ``seen`` lists method, path and range."""
 
-    def __init__(self, behind: Callable[[Exchange], Answer]) -> None:
+    def __init__(self, behind: Callable[[Exchange], Answer], *, tls: ssl.SSLContext | None = None) -> None:
         self.behind, self.fault = behind, None
         self.fault: Fault | None
         self.seen: list[tuple[str, str, str | None]] = []
@@ -105,7 +106,9 @@ class FaultyServer:
                 pass
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if tls is not None else ''}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -117,8 +120,8 @@ class FaultyServer:
 
 
 @contextmanager
-def faulty_server(behind: Callable[[Exchange], Answer]) -> Iterator[FaultyServer]:
-    server = FaultyServer(behind)
+def faulty_server(behind: Callable[[Exchange], Answer], *, tls: ssl.SSLContext | None = None) -> Iterator[FaultyServer]:
+    server = FaultyServer(behind, tls=tls)
     try:
         yield server
     finally:

@@ -73,6 +73,7 @@ def test_a_revision_of_which_no_variant_loads_is_refused_and_nobody_notices(tmp_
             eventually(lambda: place.status()["revision"] == 1)
             publish(place.repository, [revealing_model(6), revealing_model(7)])
             agent.wait_for("switch", version=302)
+            clients.wait_for(len(clients.requests()) + 20)
         assert failed(clients.requests()) == []
         assert {request.version for request in clients.requests()} == {102, 302}
         assert agent.stop() == 0

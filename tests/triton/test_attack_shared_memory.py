@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -79,23 +80,44 @@ def test_a_switch_without_room_leaves_the_old_variant_alone_and_blames_nobody(tm
     place = Place(tmp_path)
     with place.run(shared_memory="64m") as agent:
         serving = agent.wait_for("serving")
-        assert any("batches of up to" in line["message"] for line in agent.events("note"))
-        _ask(serving["grpc"], 40)
+        largest = agent.wait_for("bounded")["largestBatch"]
+        assert 4 <= largest <= 10
+        _ask(serving["grpc"], largest)
+        with pytest.raises(InferenceServerException, match=f"<= {largest}"):
+            _ask(serving["grpc"], largest + 1)
+        # Somebody else fills what is left: only its own mount shows it.
+        others = Path(f"/proc/{agent.process.pid}/root/dev/shm/others")
+        others.write_bytes(bytes(50 << 20))
         publish(place.repository, [revealing_model(2, width=2, layers=1, size=SIZE)], size=SIZE)
         shortage = agent.wait_for("shortage")
         assert "no room in shared memory" in shortage["message"]
         assert shortage["restored"] is True
-        # Batches that find no room fail, whichever variant serves: it is not quarantined for them.
-        for _ in range(24):
-            with pytest.raises(InferenceServerException, match="shared memory"):
-                _ask(serving["grpc"], 60)
-        time.sleep(2)
-        _ask(serving["grpc"], 40)
+        _ask(serving["grpc"], 1)
         status = json.loads((place.state / "status.json").read_text())
         assert (status["activeVariant"], status["quarantined"]) == ("variant-1 of revision 1", [])
+        others.unlink()
+        agent.wait_for("switch", version=201)
         assert not agent.events("failed")
         assert not agent.events("refused")
         assert len(agent.events("shortage")) == 1
+        assert agent.stop() == 0
+
+
+def test_batches_that_find_no_room_are_no_evidence_against_a_variant(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with place.run(shared_memory="64m") as agent:
+        serving = agent.wait_for("serving")
+        folder = Path(f"/proc/{agent.process.pid}/root/dev/shm")
+        others, size = folder / "others", os.statvfs(folder)
+        others.write_bytes(bytes(size.f_bavail * size.f_frsize))
+        for _ in range(24):
+            with pytest.raises(InferenceServerException, match="shared memory"):
+                _ask(serving["grpc"], 7)
+        time.sleep(2)
+        assert json.loads((place.state / "status.json").read_text())["quarantined"] == []
+        others.unlink()
+        _ask(serving["grpc"], 7)
+        assert not agent.events("failed")
         assert agent.stop() == 0
 
 

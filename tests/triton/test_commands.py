@@ -133,7 +133,7 @@ def test_an_agent_without_a_published_model_says_so_and_starts_nothing(tmp_path:
     command = Command("run", "-f", str(file), "--state-dir", str(tmp_path / "state"), "--json", *ANY_PORTS)
     assert command.wait() == 2
     assert "nothing is published" in command.errors
-    assert command.lines == []
+    assert {line["event"] for line in command.lines} <= {"note"}  # run as root, it says so
 
 
 def test_an_absent_triton_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from triton_portfolios import MODEL, images, publish, revealed_tag, revealing_model
 from triton_site import Site, open_site
 
+from edgefolio.manifest import PublishedManifest
 from edgefolio.repository import Repository
 from edgefolio_edge.triton.switcher import Placement
 
@@ -116,7 +117,7 @@ def _serve_and_forget_older(site: Site, placement: Placement, repository: Path) 
     """What an agent does with a new revision: fetch, switch, and remove the files of the revisions before."""
     store = site.store
     store.fetch(Repository.open(str(repository)), placement.manifest, placement.variant)
-    store.keep_manifest(placement.manifest, complete=True)
+    store.keep_manifest(PublishedManifest.of(placement.manifest), complete=True)
     outcome = site.switcher.switch(placement)
     assert outcome.succeeded, outcome.cause
     store.keep_only([placement.manifest.revision], served_versions=[placement.version])

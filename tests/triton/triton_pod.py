@@ -112,9 +112,7 @@ class Pod:
         """Stop both as a kubelet does, Triton first."""
         try:
             if self.triton is not None:
-                process = self.triton.identity.process()
-                if process is not None:
-                    process.resume()
+                self.triton.identity.send(signal.SIGCONT)
                 self.triton.stop()
             if self.agent is not None and self.agent.poll() is None:
                 self._signal(signal.SIGTERM)

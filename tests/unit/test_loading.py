@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,15 @@ def test_anchors_and_merges_are_still_allowed() -> None:
     first, second = parse_portfolio(merged).spec.objective_overrides
     assert (second.node_selector, second.objectives.max_memory) == (first.node_selector, "64Mi")
     assert (first.objectives.latency_p95_milliseconds, second.objectives.latency_p95_milliseconds) == (5, 9)
+
+
+def test_json_is_read_as_it_is_written() -> None:
+    for ascii_only in (False, True):
+        document = copy.deepcopy(GOOD)
+        document["spec"]["source"]["architecture"]["options"] = {"a": "🙂 é \t", "b": 10**18, "c": True, "d": None}
+        portfolio = parse_portfolio(json.dumps(document, ensure_ascii=ascii_only))
+        assert portfolio.spec.source is not None
+        assert portfolio.spec.source.architecture.options == {"a": "🙂 é \t", "b": 10**18, "c": True, "d": None}
 
 
 def test_dates_and_clock_times_stay_text() -> None:

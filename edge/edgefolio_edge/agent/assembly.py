@@ -27,7 +27,7 @@ from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
-from edgefolio_edge.triton.room import require_shared_memory
+from edgefolio_edge.triton.room import require_shared_memory, size_of_shared_memory
 from edgefolio_edge.triton.server_record import recorded_server
 
 
@@ -83,6 +83,7 @@ def run_agent(options: RunOptions) -> None:
             model=model,
             threads=specification.serving.threads,
             model_repository=options.triton.model_repository,
+            shared_memory_bytes=size_of_shared_memory() if options.triton.endpoint is None else None,
         )
         synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned, may_go_back=options.allow_rollback)
         if synchronizer.synced.manifest is None:
@@ -92,7 +93,7 @@ def run_agent(options: RunOptions) -> None:
         else:
             manifest = synchronizer.synced.manifest
         if options.triton.endpoint is None:
-            _require_shared_memory(manifest, state_directory, reporter)
+            _require_shared_memory(manifest, state_directory)
         metrics = AgentMetrics(model=model)
         port = metrics.serve(options.agent_metrics_port)
         stack.callback(metrics.close)
@@ -124,13 +125,11 @@ def run_agent(options: RunOptions) -> None:
         reporter.event("stopping", "Stopping what was started.")
 
 
-def _require_shared_memory(manifest: Manifest, state_directory: Path, reporter: Reporter) -> None:
+def _require_shared_memory(manifest: Manifest, state_directory: Path) -> None:
     """Raise :class:`UserError` if the server to start has too little of it; one that runs already has its own."""
     server = recorded_server(state_directory)
-    if server is not None and server.is_alive():
-        return
-    if (note := require_shared_memory(manifest)) is not None:
-        reporter.event("note", note)
+    if server is None or not server.is_alive():
+        require_shared_memory(manifest)
 
 
 def _log_first_decision(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 from edgefolio.decision.types import Decision
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
@@ -33,6 +36,16 @@ class ChangeLog:
             self._error = str(error)
             self._reporter.event("error", error.one_line())
 
+    def fault(self, error: Exception) -> None:
+        """Log a fault of the agent itself, with its place, if it differs from the last one."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._error:
+            self._error = text
+            places = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(places[-1].filename).name}:{places[-1].lineno}" if places else "unknown"
+            message = f"A fault of the agent; what serves goes on: {text[:500]}"
+            self._reporter.event("error", message, where=where)
+
     def waiting(self, error: UserError) -> None:
         """Log once why another's server cannot be used yet."""
         if str(error) != self._error:
@@ -49,8 +62,8 @@ class ChangeLog:
         self._reporter.event(
             "bounded",
             f"Requests of at most {largest} samples are served: the shared memory of "
-            f"{store.shared_memory_bytes // 2**20} MiB holds those of two variants. For {wanted} samples set "
-            f"serving.managed.sharedMemory to {needed}Mi.",
+            f"{store.shared_memory_bytes // 2**20} MiB holds those of two variants. For {wanted} samples "
+            f"{needed} MiB are needed (in a cluster serving.managed.sharedMemory, else the size of /dev/shm).",
             largestBatch=largest,
         )
 

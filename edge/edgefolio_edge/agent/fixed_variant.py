@@ -11,13 +11,14 @@ from pathlib import Path
 from edgefolio.errors import UserError
 from edgefolio.repository import Repository
 from edgefolio.repository.storage import checked_argument
+from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore, variant_named
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.room import require_shared_memory
+from edgefolio_edge.triton.room import require_shared_memory, size_of_shared_memory
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
 #: Interval of the checks of server and backend.
@@ -47,8 +48,8 @@ def serve_variant(options: ServeOptions) -> None:
     else:
         manifest = repository.manifest(options.model, options.revision)
     variant = manifest.variants[-1] if options.variant is None else variant_named(manifest, options.variant)
-    if options.triton.endpoint is None and (note := require_shared_memory(manifest)) is not None:
-        reporter.event("note", note)
+    if options.triton.endpoint is None:
+        require_shared_memory(manifest)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefolio-serve-")))
@@ -57,7 +58,9 @@ def serve_variant(options: ServeOptions) -> None:
             model=options.model,
             threads=options.threads,
             model_repository=options.triton.model_repository,
+            shared_memory_bytes=size_of_shared_memory() if options.triton.endpoint is None else None,
         )
+        ChangeLog(reporter).bounded(manifest, store)
         store.fetch(repository, manifest, variant)
         store.write_configuration(manifest)
         host = stack.enter_context(

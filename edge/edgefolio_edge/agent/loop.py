@@ -17,6 +17,7 @@ from edgefolio.manifest import Manifest
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult, ServedVersions
+from edgefolio_edge.agent.failures import SwitchFailures
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
 from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
@@ -29,11 +30,6 @@ from edgefolio_edge.triton.switcher import Placement, SwitchResult
 #: An endpoint that serves nothing waits this long for the whole revision, then serves what is there. Variants come
 #: smallest first, so that a slow link has something to serve soon.
 FIRST_SYNC_SECONDS = 3.0
-
-
-#: Longest pause between switches while a resource of the machine is short.
-LONGEST_SHORTAGE_SECONDS = 60.0
-SHORTAGE_SECONDS_WITHOUT_SERVICE = 5.0
 
 
 class Agent:
@@ -68,13 +64,7 @@ class Agent:
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
         self._serving: tuple[int, int] | None = None
-        #: After a shortage of the machine no switch is tried for a while.
-        self._not_before = float("-inf")
-        self._shortages = 0
-        #: What served when a switch failed: it comes back first if the server had to be restarted for it.
-        self._served_before: Placement | None = None
-        #: Variants of the current revision that failed, until one of them serves.
-        self._failed_variants: set[str] = set()
+        self._failures = SwitchFailures()
         self._available_since: float | None = None
         self._refusal: Refusal | None = None
         # Outcomes not yet in any result.
@@ -90,7 +80,7 @@ class Agent:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Run cycles until ``stop`` is set. A :class:`UserError`, as of a full disk, is logged, and serving goes on."""
+        """Run cycles until ``stop`` is set. An error, as of a full disk, is logged, and serving goes on."""
         self.synchronizer.start()
         try:
             while not stop.is_set():
@@ -100,6 +90,8 @@ class Agent:
                     self.cycle()
                 except UserError as error:
                     self._changes.error(error)
+                except Exception as error:  # a fault of ours must not end what serves; the next cycle may have none
+                    self._changes.fault(error)
                 self._pause(stop, until=started + float(self.portfolio.switching.observe_seconds))
         finally:
             self.synchronizer.stop()
@@ -131,7 +123,7 @@ class Agent:
         if served is None:
             self._end_cycle(synced)
             return
-        if not served.ready and self._served_before is not None and not self.dry_run:
+        if not served.ready and self._failures.served_before is not None and not self.dry_run:
             served = self._bring_back(served)
         if served.name is None and not synced.complete and self._waits_for_first_revision():
             return
@@ -163,7 +155,7 @@ class Agent:
         if observation.server is ServerState.SERVING and served.active is not None:
             self._verified(served.active)
         switches = decision.action is Action.SWITCH and decision.target is not None
-        if switches and not self.dry_run and time.monotonic() >= self._not_before:
+        if switches and not self.dry_run and self._failures.may_switch():
             served = self._act(decision, served, self._manifest)
         self._state_file.write(self.state, now=switches)
         self._end_cycle(synced, served=served, observation=observation, decision=decision)
@@ -211,7 +203,7 @@ class Agent:
             return
         self._manifest = synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
-        self._failed_variants = set()
+        self._failures.begin_revision()
         self._changes.bounded(synced.manifest, self.store)
         if self._serving is not None:
             # Failures of the old revision say nothing about the new one.
@@ -256,8 +248,7 @@ class Agent:
             self.state = state_after_switch(self.state, variant=outcome.variant, now=now)
             self.server.observer.switched(outcome.version)
             self._switched = True
-            self._served_before = None
-            self._shortages = 0
+            self._failures.succeeded()
             self.reporter.event(
                 "switch",
                 f"{served.name or 'nothing'} -> {outcome.variant} in {outcome.total_milliseconds:.0f} ms, verified.",
@@ -272,13 +263,13 @@ class Agent:
             self._verified(target)
             self.synchronizer.served_versions = (target.version, *served.ready)
             return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
-        self._served_before = served.active or self._served_before
+        self._failures.failed_beside(served.active)
         self._failed(outcome, target, served)
         return served
 
     def _bring_back(self, served: ServedVersions) -> ServedVersions:
         """After a restart: serve again what served before the switch that needed it. Then the next one is tried."""
-        before, self._served_before = self._served_before, None
+        before = self._failures.take_served_before()
         assert before is not None
         outcome = self.server.switcher.switch(before)
         if not outcome.succeeded:
@@ -319,30 +310,28 @@ class Agent:
             previous=served.name,
             restored=outcome.restored,
         )
-        self._reject_if_all_failed(target, before=served.active or self._served_before, cause=cause)
+        self._reject_if_all_failed(target, cause=cause)
         if outcome.stuck:
             self.reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
             self.server.restart_or_request("A load hangs.")
 
     def _short(self, outcome: SwitchResult, cause: str, served: ServedVersions) -> None:
         """A resource of the machine has run out: nobody is blamed, and the next try waits longer."""
-        longest = LONGEST_SHORTAGE_SECONDS if served.ready else SHORTAGE_SECONDS_WITHOUT_SERVICE
-        self._not_before = time.monotonic() + min(longest, 2.0**self._shortages)
-        self._shortages = min(self._shortages + 1, 10)
+        is_first = self._failures.short(serves=bool(served.ready))
         # No revision and no variant is named: any other one would fail the same way.
         message = f"A switch to {outcome.variant} is not possible now: {cause}"
         self._failure = CycleFailure(reason=reasons.INSUFFICIENT_RESOURCES, message=message)
-        if self._shortages == 1:
+        if is_first:
             self.reporter.event(
                 "shortage", message, variant=outcome.variant, previous=served.name, restored=outcome.restored
             )
 
-    def _reject_if_all_failed(self, target: Placement, *, before: Placement | None, cause: str) -> None:
+    def _reject_if_all_failed(self, target: Placement, *, cause: str) -> None:
         """Refuse a revision when each of its variants has failed and an older one can serve on."""
         manifest = target.manifest
-        self._failed_variants.add(target.variant.name)
-        if not self._failed_variants >= {variant.name for variant in manifest.variants}:
+        if not self._failures.have_all_failed(target):
             return
+        before = self._failures.served_before
         older = self.store.complete_before(manifest.revision) if before is None else before.manifest
         if older is not None and older.revision != manifest.revision:
             problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
@@ -371,8 +360,7 @@ class Agent:
     def _verified(self, active: Placement) -> None:
         """``active`` answered an inference; logged once per server start."""
         self.server.verified(active)
-        if self._manifest is not None and active.manifest.revision == self._manifest.revision:
-            self._failed_variants = set()
+        self._failures.verified(active, of=self._manifest)
         self.metrics.serving(active.variant.name, active.version)
         first = self._serving is None or self._serving[0] != self.server.starts
         self._serving = (self.server.starts, active.version)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from edgefolio.errors import IntegrityError, UserError
+from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.manifest import CurrentPointer, Manifest, TensorSignature, Variant
 from edgefolio.onnx_safety import OnnxSummary, check_onnx_file
 from edgefolio.repository import Repository, layout
@@ -94,19 +94,31 @@ def verify_repository(repository: Repository, *, model: str | None = None) -> Ve
     findings: list[Finding] = []
     found = 0
     for name in _names(repository) if model is None else (model,):
-        numbers = repository.revisions(name)
+        numbers = _revisions(repository, name)
         pointer, problem = _pointer(repository, name, numbers)
         if pointer is None and problem is None:
             continue  # neither a pointer nor a manifest
         found += 1
         if problem is not None:
             findings.append(problem)
+        elif pointer is not None and pointer.revision not in numbers:
+            numbers = (*numbers, pointer.revision)
         for number in numbers:
             sha256 = pointer.manifest_sha256 if pointer is not None and pointer.revision == number else None
             revisions.append(_verify_revision(repository, name, number, sha256))
     if not found:
         raise _nothing(repository, model)
     return Verification(uri=repository.uri, revisions=tuple(revisions), findings=tuple(findings))
+
+
+def _revisions(repository: Repository, model: str) -> tuple[int, ...]:
+    """The listed revisions; none where nothing may be listed: the current one is still read by its name."""
+    try:
+        return repository.revisions(model)
+    except TransientError:
+        raise
+    except UserError:
+        return ()
 
 
 def _pointer(
@@ -120,7 +132,8 @@ def _pointer(
         return None, Finding(location=error.location, problem=error.problem)
     if pointer is None and numbers:
         return None, Finding(location=location, problem="the pointer is missing: no revision is current.")
-    if pointer is not None and pointer.revision not in numbers:
+    unlisted = pointer is not None and pointer.revision not in numbers
+    if pointer is not None and unlisted and repository.digest_of_manifest(model, pointer.revision) is None:
         problem = f"it names revision {pointer.revision}, which has no manifest."
         return pointer, Finding(location=location, problem=problem)
     return pointer, None

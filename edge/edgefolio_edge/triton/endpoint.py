@@ -58,7 +58,10 @@ class TritonEndpoint:
         return self.has_our_backend and self.process is not None and is_short_of_shared_memory(manifest)
 
     def end_backend_of(self, version: int) -> bool:
-        """Kill the backend process of ``version``, which ends its load. Returns whether there was one to kill."""
+        """End the hung load of ``version`` by killing its backend process. Returns whether there was one.
+
+        A process that died while it was starting leaves a load that never ends (Triton 2.51; longer than 3 min).
+        """
         if not self.has_our_backend or self.process is None:
             return False
         stub = stub_of_version(self.process, version)

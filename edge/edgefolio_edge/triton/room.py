@@ -5,7 +5,6 @@ Such a failure is never a variant's fault: any other variant would fail the same
 
 from __future__ import annotations
 
-import bisect
 import os
 
 from edgefolio.errors import UserError
@@ -32,6 +31,15 @@ _REMEDY = "Make it larger: mount -o remount,size=..., or --shm-size of the conta
 def is_shortage(message: str) -> bool:
     """Whether ``message`` of Triton says that a resource of the machine has run out."""
     return any(part in message for part in _SHORTAGES)
+
+
+def size_of_shared_memory() -> int | None:
+    """Size of /dev/shm in bytes; ``None`` if there is none. It bounds the batches of a server that is started here."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    return found.f_blocks * found.f_frsize
 
 
 def free_shared_memory() -> int | None:
@@ -63,34 +71,19 @@ def lack_of_room(manifest: Manifest, server: ProcessIdentity) -> str | None:
     )
 
 
-def require_shared_memory(manifest: Manifest) -> str | None:
-    """Raise :class:`UserError` if two versions of ``manifest`` do not fit for the batch it was profiled with.
-
-    Returns a sentence that names the largest batch, if that is less than clients may send.
-    """
+def require_shared_memory(manifest: Manifest) -> None:
+    """Raise :class:`UserError` if two versions of ``manifest`` do not fit for the batch it was profiled with."""
     free, signature = free_shared_memory(), manifest.signature
-
-    def fits(batch: int) -> bool:
-        return free is None or shared_memory_bytes(signature=signature, batch=batch) <= free
-
     batch = min(manifest.request_batch_size, signature.max_batch_size)
-    if free is not None and not fits(batch):
+    needed = shared_memory_bytes(signature=signature, batch=batch)
+    if free is not None and free < needed:
         raise UserError(
-            f"there is not the shared memory to serve and to switch: batches of {batch} need "
-            f"{shared_memory_bytes(signature=signature, batch=batch) >> 20} MiB for two versions.",
+            f"there is not the shared memory to serve and to switch: batches of {batch} need {needed >> 20} MiB for "
+            "two versions.",
             field=str(SHARED_MEMORY),
             value=f"{free >> 20} MiB free",
             remedy=_REMEDY,
         )
-    if fits(signature.max_batch_size):
-        return None
-    largest = batch + bisect.bisect_left(
-        range(batch + 1, signature.max_batch_size + 1), True, key=lambda n: not fits(n)
-    )
-    return (
-        f"Shared memory ({SHARED_MEMORY}) has room for batches of up to {largest} while a variant is switched; clients "
-        f"may send {signature.max_batch_size}, and such requests would fail. {_REMEDY}"
-    )
 
 
 def is_short_of_shared_memory(manifest: Manifest) -> bool:

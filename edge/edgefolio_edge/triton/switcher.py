@@ -21,7 +21,7 @@ from edgefolio.manifest import Manifest, Variant
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
-from edgefolio_edge.triton.client import CALL_SECONDS, LOAD_SECONDS, Answer, ControlError, TritonControl
+from edgefolio_edge.triton.client import LOAD_SECONDS, Answer, ControlError, TritonControl
 from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
@@ -31,6 +31,8 @@ UNLOAD_SECONDS = 15.0
 LOAD_PATIENCE = 50.0
 #: ... this many seconds.
 LEAST_LOAD_SECONDS = 15.0
+#: For a server to give up a load whose backend process is gone.
+GIVE_UP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,8 +254,8 @@ class Switcher:
             if previous is None:
                 self.control.unload(self.store.model)
             else:
-                # It is loaded, so this takes milliseconds.
-                self._load([previous], seconds=CALL_SECONDS)
+                # It is loaded, so this takes milliseconds once the server takes loads.
+                self._load([previous], seconds=GIVE_UP_SECONDS)
         except ControlError as error:
             return not error.timed_out
         return True

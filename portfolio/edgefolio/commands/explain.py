@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import typer
@@ -23,6 +22,9 @@ from edgefolio.repository import Repository
 from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.validation_errors import bytes_option
+
+#: Of factors, rates and times; figures that follow from them stay finite.
+_LEAST, _MOST = 1e-6, 1e9
 
 
 def explain(
@@ -52,8 +54,10 @@ def explain(
     """
     portfolio = load_portfolio(file)
     for option, value in (("--cpu-factor", cpu_factor), ("--rate", rate), ("--transport", transport)):
-        if not 0 <= value < math.inf or (option == "--cpu-factor" and value == 0):
-            raise UserError("the number makes no sense.", field=option, value=value, remedy="Give a positive number.")
+        # NaN is in no range.
+        if not (_LEAST if option == "--cpu-factor" else 0) <= value <= _MOST:
+            remedy = f"Give a positive number up to {_MOST:g}."
+            raise UserError("the number makes no sense.", field=option, value=value, remedy=remedy)
     memory_bytes = None if memory is None else bytes_option(memory, field="--memory")
     uri = checked_argument(repository, field="--repository") if repository else portfolio.spec.repository.uri
     field = "--repository" if repository else "spec.repository.uri"

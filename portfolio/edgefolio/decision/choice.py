@@ -68,12 +68,13 @@ class Choice:
 
 def latency_budget(objectives: Objectives) -> float | None:
     """The server's share of the latency objective, in milliseconds; ``None``: no objective."""
-    asked = objectives.latency_p95_milliseconds
-    if asked is None or not math.isfinite(asked):
-        return None
-    network = objectives.network_latency_milliseconds
-    budget = asked - (network if math.isfinite(network) else 0.0)
-    return min(max(budget, -LARGEST_SENSIBLE), LARGEST_SENSIBLE)
+    asked = _finite(objectives.latency_p95_milliseconds)
+    return None if asked is None else asked - network_milliseconds(objectives)
+
+
+def network_milliseconds(objectives: Objectives) -> float:
+    """The part of the latency objective that the way to the client takes."""
+    return _finite(objectives.network_latency_milliseconds) or 0.0
 
 
 def assess(
@@ -93,8 +94,8 @@ def assess(
     allowed = None if budget is None else budget * (1 - margin_percent / 100)
     keeps_up = measured is not None or utilization is None or utilization <= UTILIZATION_CAP
     in_time = p95 is not None and (allowed is None or p95 <= allowed)
-    minimum = objectives.min_accuracy_percent
-    accurate = minimum is None or not math.isfinite(minimum) or profile.accuracy_percent >= minimum
+    minimum = _finite(objectives.min_accuracy_percent)
+    accurate = minimum is None or profile.accuracy_percent >= minimum
     needed = needed_bytes(profile)
     small = objectives.max_memory_bytes is None or needed <= objectives.max_memory_bytes
     alone = bounds.fits_alone(profile) or profile.name in bounds.resident
@@ -159,6 +160,13 @@ def speed(entry: Assessment) -> tuple[float, ...]:
     """Sort key, fastest first: predicted latency, else (nothing keeps up) the profile's."""
     p95 = entry.prediction.p95_milliseconds
     return (math.inf if p95 is None else p95, entry.profile.p95_milliseconds, -entry.profile.rank)
+
+
+def _finite(value: float | None) -> float | None:
+    """``value`` within what is sensible; ``None`` for NaN and infinities, which ask for nothing."""
+    if value is None or not -math.inf < value < math.inf:
+        return None
+    return float(min(max(value, -LARGEST_SENSIBLE), LARGEST_SENSIBLE))
 
 
 def _allowed_text(budget: float | None, margin_percent: float) -> str:

@@ -19,7 +19,6 @@ only says what they would do, but for serving nothing or a dead server.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from edgefolio.decision.context import Outcome, RuleContext
@@ -28,7 +27,7 @@ from edgefolio.decision.estimates.compute_factor import measure, update_estimate
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule
 from edgefolio.decision.rules import RULES, upgrade_rule
-from edgefolio.decision.state import sanitized
+from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.timers import update_timers
 from edgefolio.decision.types import (
     Action,
@@ -58,8 +57,8 @@ def decide(
     decides and does not raise. The caller carries a switch out and then calls
     :func:`~edgefolio.decision.state.state_after_switch` or :func:`~edgefolio.decision.state.state_after_failure`.
     """
-    if not math.isfinite(now):
-        message = f"The clock says {now}; nothing is decided without a time."
+    if not is_time(now):
+        message = "The clock gives no time that can be reckoned with; nothing is decided without one."
         hold = Decision(
             action=Action.HOLD, reason=Reason.MISSING_METRICS, target=None, message=message, objectives_met=None
         )

@@ -12,6 +12,7 @@ from edgefolio.decision.context import RuleContext
 from edgefolio.decision.core import context_of, with_measurement
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.remedies import remedies
+from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.types import (
     MemoryState,
     Objectives,
@@ -84,8 +85,12 @@ def explain_choice(
         objectives=objectives,
         profiles=tuple(sorted((entry for entry in profiles if is_usable(entry)), key=lambda entry: -entry.rank)),
         switching=switching,
-        state=State(
-            compute_factor=compute_factor, transport_milliseconds=transport_milliseconds, arrival_rate=arrival_rate
+        state=sanitized(
+            State(
+                compute_factor=compute_factor, transport_milliseconds=transport_milliseconds, arrival_rate=arrival_rate
+            ),
+            now=0.0,
+            switching=switching,
         ),
         now=0.0,
     )
@@ -103,7 +108,12 @@ def explain_observed(
 ) -> Explanation:
     """The steady choice for an endpoint as it reports itself; the arguments are those of the decision."""
     context = context_of(
-        observation=observation, objectives=objectives, profiles=profiles, switching=switching, state=state, now=now
+        observation=observation,
+        objectives=objectives,
+        profiles=profiles,
+        switching=switching,
+        state=state,
+        now=now if is_time(now) else 0.0,
     )
     problem = None
     if context.active is not None:

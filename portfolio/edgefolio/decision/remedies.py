@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgefolio.decision.choice import Assessment, latency_budget
+from edgefolio.decision.choice import Assessment, latency_budget, network_milliseconds
 from edgefolio.decision.context import RuleContext
 from edgefolio.decision.estimates.memory import memory_bounds, needed_bytes
 from edgefolio.decision.estimates.prediction import UTILIZATION_CAP, Conditions, expected_latency
@@ -54,7 +54,7 @@ def _latency(context: RuleContext, entry: Assessment) -> str:
     ways = []
     crowded = not is_active and utilization is not None and utilization > UTILIZATION_CAP
     if not crowded and p95 is not None and margin < 100:
-        asked = math.ceil(p95 / (1 - margin / 100) + context.objectives.network_latency_milliseconds)
+        asked = math.ceil(p95 / (1 - margin / 100) + network_milliseconds(context.objectives))
         ways.append(f"latencyP95Milliseconds of at least {asked}")
     conditions = context.conditions_for(entry.profile)
     factor = _largest_factor(entry, conditions, allowed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 
 from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE
@@ -18,14 +17,18 @@ LONGEST_BACKOFF_SECONDS = HOUR_SECONDS
 #: More switches in an hour than the largest budget allows are not counted.
 _REMEMBERED_SWITCHES = 3600
 _FIRST_RETRY_SECONDS = 10.0
+#: Thirty million years.
+_LARGEST_TIME = 1e15
 #: The end of the year 9999.
 _LATEST_TIME = 253_402_300_799.0
 
 
 def state_after_switch(state: State, *, variant: str, now: float) -> State:
     """``state`` once ``variant`` serves, verified: dwell and budget start, the violation ends."""
+    if not is_time(now):
+        return state
     kept = tuple(entry for entry in state.quarantined if entry.variant != variant or entry.until <= now)
-    recent = (*(time for time in state.recent_switches if now - time < HOUR_SECONDS), now)
+    recent = (*(time for time in state.recent_switches if time > now - HOUR_SECONDS), now)
     return replace(
         state,
         violation_since=None,
@@ -39,6 +42,8 @@ def state_after_switch(state: State, *, variant: str, now: float) -> State:
 
 def state_after_failure(state: State, *, variant: str, cause: str, now: float, switching: Switching) -> State:
     """``state`` after ``variant`` failed to load or to answer: quarantined, twice as long as the last time."""
+    if not is_time(now):
+        return state
     before = next((entry for entry in state.quarantined if entry.variant == variant), None)
     failures = (before.failures if before else 0) + 1
     record = Quarantine(
@@ -71,7 +76,7 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
     """``state`` with every number usable at ``now``: no time in the future, nothing infinite, old entries dropped."""
 
     def past(time: float | None) -> float | None:
-        return None if time is None or not math.isfinite(time) else min(time, now)
+        return None if time is None or not is_time(time) else min(time, now)
 
     def number(value: float, otherwise: float) -> float:
         return value if 0 <= value <= LARGEST_SENSIBLE else otherwise
@@ -80,14 +85,14 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
     quarantined = []
     for entry in state.quarantined:
         length = quarantine_seconds(max(1, entry.failures), switching)
-        until = min(entry.until, now + length) if not math.isnan(entry.until) else now + length
+        until = min(entry.until, now + length) if is_time(entry.until) or entry.until > now else now + length
         # An expired entry is kept as long again: a failure soon after doubles.
         if until + length > now:
             quarantined.append(replace(entry, until=until, failures=max(1, entry.failures)))
     backoffs = tuple(
         replace(entry, until=min(entry.until, now + LONGEST_BACKOFF_SECONDS))
         for entry in state.upgrade_backoffs
-        if not math.isnan(entry.until) and entry.until + LONGEST_BACKOFF_SECONDS > now
+        if entry.until > now - LONGEST_BACKOFF_SECONDS
     )
     rate = state.arrival_rate
     return replace(
@@ -120,7 +125,9 @@ def shifted(state: State, seconds: float) -> State:
     """``state`` with every time moved by ``seconds``, as for a reader with another clock."""
 
     def moved(time: float | None) -> float | None:
-        return None if time is None or math.isnan(time) else min(max(time + seconds, 0.0), _LATEST_TIME)
+        if time is None or time != time:
+            return None
+        return min(max(min(max(time, -_LARGEST_TIME), _LARGEST_TIME) + seconds, 0.0), _LATEST_TIME)
 
     def known(time: float) -> float:
         return moved(time) or 0.0
@@ -142,9 +149,18 @@ def shifted(state: State, seconds: float) -> State:
 
 
 def _comparable(before: TrafficBefore | None) -> TrafficBefore | None:
-    if before is None or not (0 < before.arrival_rate < math.inf and 0 < before.in_flight < math.inf):
+    if before is None or not (
+        0 < before.arrival_rate <= LARGEST_SENSIBLE
+        and 0 < before.in_flight <= LARGEST_SENSIBLE
+        and 0 <= before.utilization <= LARGEST_SENSIBLE
+    ):
         return None
     return before
+
+
+def is_time(time: float) -> bool:
+    """Whether ``time`` is one that can be reckoned with: no NaN, not infinite, within thirty million years."""
+    return -_LARGEST_TIME <= time <= _LARGEST_TIME
 
 
 def state_to_json(state: State) -> str:
@@ -154,4 +170,7 @@ def state_to_json(state: State) -> str:
 
 def state_from_json(text: str) -> State:
     """Read what :func:`state_to_json` wrote. Unknown fields are ignored; anything else wrong raises ValueError."""
-    return decoded(State, json.loads(text), ignore_unknown=True)
+    try:
+        return decoded(State, json.loads(text), ignore_unknown=True)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error

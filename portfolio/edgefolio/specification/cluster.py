@@ -102,8 +102,8 @@ class Storage(Specification):
     host_path: HostPath | None = None
     """A directory of the node instead of a volume of the pod: what is in it outlives the pod, so that the next one
     serves without the repository. It must hold two directories, models and state, that user 65532 can write to; each
-    portfolio needs one of its own, in a namespace whose pod security allows hostPath. sizeLimit is kept by the agent
-    alone."""
+    portfolio needs one of its own, in a namespace whose pod security allows hostPath, and below one that the chart's
+    rbac.hostPaths names. sizeLimit is kept by the agent alone."""
     max_bytes_per_second: Annotated[int, Field(ge=1024, le=2**40)] | None = None
     """Speed limit of fetching variants; absent: none."""
 

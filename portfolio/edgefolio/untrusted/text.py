@@ -15,6 +15,7 @@ LONGEST_VALUE = 300
 # str() refuses 4301 digits or more (CVE-2020-10735), and nobody reads a number of 100.
 _LONGEST_INTEGER_BITS = 333
 _BLANKS = "\n\t\r\u00a0\u2028\u2029"
+_SHOWN_BLANKS = str.maketrans({"\n": r"\n", "\t": r"\t", "\r": r"\r"})
 
 
 def printable(text: str) -> str:
@@ -31,7 +32,8 @@ def shortened(text: str, limit: int) -> str:
 def shown(value: object, *, limit: int = LONGEST_VALUE) -> str:
     """``value`` as a message shows it, whatever its size: text as it is, of a list or mapping the beginning."""
     if isinstance(value, str):
-        return shortened(value, limit)
+        # A line break at the end of a value is often what is wrong with it.
+        return shortened(value[: limit + 1].translate(_SHOWN_BLANKS), limit)
     if isinstance(value, bytes | bytearray | Mapping | list | tuple | AbstractSet):
         return shortened(_BOUNDED.repr(value), limit)
     if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:

@@ -112,6 +112,7 @@ class _Expansion:
 
     def _check_scalar(self, node: yaml.ScalarNode) -> None:
         if node.tag == _CORE + "str":
+            node.value = _whole(node)
             return
         # An explicit tag may be on any text, which PyYAML's constructors trip over: !!int without digits.
         read_as = self._resolver.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
@@ -136,9 +137,19 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode) or key.tag != _CORE + "str":
             shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             raise _fault(f"the key {shown} is no text; write it in quotes", key)
+        key.value = _whole(key)
         if key.value in seen:
             raise _fault(f"the field {key.value!r} is written twice", key)
         seen.add(key.value)
+
+
+def _whole(node: yaml.ScalarNode) -> str:
+    """The text with letters in one piece that JSON writes as two escapes: ``"\\ud83d\\ude42"``."""
+    text: str = node.value
+    try:
+        return text if text.isprintable() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise _fault("a text holds half of a surrogate pair", node) from None
 
 
 def _fault(problem: str, node: yaml.Node | None) -> yaml.YAMLError:

@@ -14,6 +14,7 @@ import fsspec
 import numpy as np
 
 from edgefolio.errors import UserError
+from edgefolio.transient_errors import is_lasting, unreachable
 from edgefolio_pruner.data.pictures import read_pictures
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
 
@@ -28,13 +29,19 @@ _PART_NAMES = {
 }
 
 
-def is_folder(uri: str) -> bool:
-    """Whether ``uri`` names a folder that can be listed."""
+def is_folder(uri: str, *, field: str) -> bool:
+    """Whether ``uri`` names a folder that can be listed.
+
+    Raises :class:`~edgefolio.errors.TransientError` for ``field`` if the store is in trouble: its folder would else
+    read as a file that is missing, for good.
+    """
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
         return bool(filesystem.isdir(path))
-    except Exception:  # the reader of the URI reports the error
-        return False
+    except Exception as error:  # every driver of fsspec raises its own kinds
+        if is_lasting(error):
+            return False  # the reader of the URI reports it
+        raise _unlisted(error, uri, field) from error
 
 
 def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawData:
@@ -47,7 +54,10 @@ def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawDat
     files: list[tuple[str, str, str]] = []
     parts_found = False
     base = PurePosixPath(str(root).rstrip("/"))
-    listed: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
+    try:
+        listed: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
+    except Exception as error:
+        raise _unlisted(error, uri, field) from error
     for path in sorted(listed):
         inner = PurePosixPath(path).relative_to(base).parts
         if PurePosixPath(path).suffix.lower() not in _SUFFIXES or len(inner) < 2:
@@ -79,4 +89,14 @@ def read_image_folder(uri: str, *, image_size: int | None, field: str) -> RawDat
         },
         class_names=class_names,
         scale=1 / 255,
+    )
+
+
+def _unlisted(error: Exception, uri: str, field: str) -> UserError:
+    return unreachable(
+        error,
+        f"the folder cannot be listed ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
+        field=field,
+        value=uri,
+        remedy="Check the address and the permission to list it.",
     )

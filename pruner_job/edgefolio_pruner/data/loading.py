@@ -110,7 +110,7 @@ def _read(uri: str, needed: str, *, image_size: int | None, field: str) -> RawDa
         raise UserError(
             "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
         )
-    if is_folder(uri):
+    if is_folder(uri, field=field):
         data = read_image_folder(uri, image_size=image_size, field=field)
         if needed not in data.parts and TRAIN not in data.parts:
             raise UserError(

@@ -19,6 +19,7 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 #: What a manifest can record, and a network can have as outputs.
 MOST_CLASSES, LONGEST_CLASS_NAME = 100_000, 253
 _MOST_CHANNELS = 4096
+_LARGEST_SAMPLE = 2**28
 #: Squares of larger values leave float32's range, in which models compute.
 _LARGEST_VALUE = 1e18
 #: Values in one step of a computation on all samples.
@@ -61,12 +62,12 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
             value=name,
             remedy="Give one label per sample.",
         )
-    if 0 in images.shape[1:] or images.shape[1] > _MOST_CHANNELS:
+    if not 0 < math.prod(images.shape[1:]) <= _LARGEST_SAMPLE or images.shape[1] > _MOST_CHANNELS:
         raise UserError(
             f"a sample has the shape {'x'.join(str(side) for side in images.shape[1:])}.",
             field=field,
             value=name,
-            remedy=f"Give samples with pixels, and at most {_MOST_CHANNELS} channels.",
+            remedy=f"Give samples of at most {_LARGEST_SAMPLE} values and {_MOST_CHANNELS} channels.",
         )
     if images.dtype.kind == "f" and not _all_usable(images):
         raise UserError(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from types import TracebackType
 
 from edgefolio.errors import EdgefolioError
+from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.work.mirror import SupersededError, WorkMirror
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_COPIES = 10.0
+#: A pod that is told to end has 30 s: a store that hangs must leave it time to say why it ended.
+_LAST_COPY_SECONDS = 20.0
 #: Profiling must not share the CPU with a transfer.
 _UNDISTURBED_STAGE = "profile"
 
@@ -20,7 +25,8 @@ _UNDISTURBED_STAGE = "profile"
 class BackgroundSync:
     """A context in which ``remote`` is brought up to date every few seconds, and once more at the end or a failure.
 
-    A store that does not answer in between delays nothing; more is then lost if the node is lost, too.
+    A store that does not answer in between delays nothing; more is then lost if the node is lost, too. After a failure
+    it is waited for a while only.
     """
 
     def __init__(self, remote: WorkMirror, *, seconds: float = SECONDS_BETWEEN_COPIES) -> None:
@@ -42,8 +48,10 @@ class BackgroundSync:
         self._thread.join()
         if self._superseded is not None:
             return
+        until = time.monotonic() + (math.inf if error is None else _LAST_COPY_SECONDS)
         try:
-            self.send(everything=True)
+            with interruptible(lambda: time.monotonic() < until):
+                self.send(everything=True)
         except EdgefolioError as problem:
             if error is None:
                 raise
@@ -86,7 +94,11 @@ class BackgroundSync:
 
     def _try(self) -> None:
         try:
-            self.send()
+            # The copy at the end takes over what this one has not sent.
+            with interruptible(lambda: not self._ending.is_set()):
+                self.send()
+        except TransferStopped:
+            return
         except SupersededError:
             logger.warning("another pod has taken over this work")
         except Exception as error:  # a failed copy must not end the work; the next one may succeed

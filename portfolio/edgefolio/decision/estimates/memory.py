@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from edgefolio.decision.estimates.prediction import LARGEST_BYTES
 from edgefolio.decision.types import MEMORY_PRESSURE, MemoryState, Observation, VariantProfile
 
 #: The node must keep this much after a variant was loaded, or the kubelet or the kernel starts to kill.
@@ -110,13 +110,9 @@ def exceeds_limit(memory: MemoryState | None, *, headroom_percent: float) -> boo
 
 def mebibytes(amount: float | None) -> str:
     """``amount`` bytes for people: "12.5 MiB"."""
-    return (
-        "unknown"
-        if amount is None or not math.isfinite(amount)
-        else f"{amount / 2**20:.1f} MiB"
-        if amount < 2**60
-        else f"{amount:.3g} B"
-    )
+    if amount is None or not -LARGEST_BYTES <= amount <= LARGEST_BYTES:
+        return "unknown"
+    return f"{amount / 2**20:.1f} MiB" if amount < 2**60 else f"{amount:.3g} B"
 
 
 def _largest_under_pressure(observation: Observation, profiles: tuple[VariantProfile, ...]) -> float | None:
@@ -128,4 +124,4 @@ def _largest_under_pressure(observation: Observation, profiles: tuple[VariantPro
 
 
 def _bytes(value: int | None) -> float | None:
-    return float(value) if value is not None and 0 <= value < math.inf else None
+    return float(value) if value is not None and 0 <= value <= LARGEST_BYTES else None

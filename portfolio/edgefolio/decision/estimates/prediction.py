@@ -30,6 +30,8 @@ from edgefolio.decision.types import VariantProfile
 UTILIZATION_CAP = 0.85
 #: A number beyond this (milliseconds, requests per second, ...: eleven days, a billion) is a fault.
 LARGEST_SENSIBLE = 1e9
+#: No machine has more memory.
+LARGEST_BYTES = 2**63
 #: The share of requests that may be slower than the latency in the objective.
 _TAIL = 0.05
 #: Standard normal 95th percentile.
@@ -67,7 +69,7 @@ def is_usable(profile: VariantProfile) -> bool:
     memory = (profile.memory_peak_bytes, profile.memory_steady_bytes)
     return (
         all(0 < value <= LARGEST_SENSIBLE for value in latencies)
-        and all(0 <= value < math.inf for value in memory)
+        and all(0 <= value <= LARGEST_BYTES for value in memory)
         and 0 <= profile.accuracy_percent <= 100
     )
 

@@ -13,13 +13,14 @@ import contextlib
 import os
 import re
 import ssl
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 import aiohttp
 import yarl
-from fsspec.asyn import get_loop
+from fsspec.asyn import iothread
 
 from edgefolio.errors import EdgefolioError, TransientError, UserError
 from edgefolio.repository.remote.calls import (
@@ -40,6 +41,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LARGEST_LISTING_BYTES = 4 << 20
 _LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"'?#]+)["']""", re.IGNORECASE)
 _BUFFER_BYTES = 64 << 10
+#: Enough to know a web page by.
+_PAGE_BYTES = 64
 _NETRC_ENTRY = re.compile(r"\bmachine\s+(\S+)\s+login\s+(\S+)\s+password\s+(\S+)")
 
 
@@ -110,18 +113,15 @@ class HttpStorage:
             if response.status == 206 and content_range.startswith(f"bytes {offset}-"):
                 return _Body(response), offset
             if response.status not in (206, 416):
-                return await self._whole(response), 0
+                return self._whole(response), 0
             response.close()  # another range than asked for, or none so far on: all of it again
-        return await self._whole(await self._get(url, {})), 0
+        return self._whole(await self._get(url, {})), 0
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> _Body:
+    def _whole(self, response: aiohttp.ClientResponse) -> _Body:
         if response.status == 206:
             response.close()
             raise aiohttp.ClientPayloadError("a part of the file came where all of it was asked for")
-        body = _Body(response)
-        if response.status == 200 and response.content_type == "text/html":
-            await body.refuse_web_page(listing=response.url.path.endswith("/"))
-        return body
+        return _Body(response, may_be_page=response.url.path.endswith("/"))
 
     async def _get(self, url: yarl.URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         session = await self._opened_session()
@@ -133,13 +133,16 @@ class HttpStorage:
             response.close()
             following = url.join(yarl.URL(target))
             if following.scheme not in ("http", "https") or (url.scheme, following.scheme) == ("https", "http"):
-                raise _RedirectError(f"it redirects to {following.scheme}://, which is not followed")
+                raise _UnexpectedError(f"it redirects to {following.scheme}://, which is not followed")
             url = following
-        raise _RedirectError(f"it redirects more than {_MOST_REDIRECTS} times")
+        raise _UnexpectedError(f"it redirects more than {_MOST_REDIRECTS} times")
 
     async def _opened_session(self) -> aiohttp.ClientSession:
         if self._session is None:
+            # aiohttp 3.14 reads the trusted certificates once, when it is imported; they may be replaced meanwhile.
+            connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
             self._session = aiohttp.ClientSession(
+                connector=connector,
                 # What is served is taken as it is: a compressed answer could unpack to any size.
                 auto_decompress=False,
                 headers={"Accept-Encoding": "identity", "User-Agent": "edgefolio"},
@@ -148,7 +151,7 @@ class HttpStorage:
                 read_bufsize=_BUFFER_BYTES,
                 trust_env=True,
             )
-            weakref.finalize(self, _close, asyncio.get_running_loop(), self._session).atexit = False
+            weakref.finalize(self, _close, asyncio.get_running_loop(), self._session)
         return self._session
 
     def _refuse(self, status: int, path: str) -> NoReturn:
@@ -175,7 +178,7 @@ class HttpStorage:
         except (EdgefolioError, FileNotFoundError):
             raise
         except Exception as error:  # aiohttp, ssl and the resolver raise their own kinds
-            what = str(error) if isinstance(error, SlowError | _RedirectError) else _in_words(error)
+            what = str(error) if isinstance(error, SlowError | _UnexpectedError) else _in_words(error)
             raise TransientError(
                 f"the server cannot be read{f' at {path}' if path else ''} ({what}).",
                 field=self.field,
@@ -184,19 +187,22 @@ class HttpStorage:
             ) from error
 
 
-class _RedirectError(Exception):
-    """A redirect that is not followed."""
+class _UnexpectedError(Exception):
+    """A redirect that is not followed, or a web page in place of a file."""
 
 
 class _Body:
-    """The body of one HTTP answer."""
+    """The body of one HTTP answer, which is no web page unless it ``may_be_page``: a login, or a hotel's network."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, may_be_page: bool = True) -> None:
         self.status = response.status
         self._response = response
+        self._looked_at = may_be_page
         self._ahead = b""
 
     async def read(self, size: int, /) -> bytes:
+        if not self._looked_at:
+            await self._refuse_page()
         if self._ahead:
             chunk, self._ahead = self._ahead[:size], self._ahead[size:]
             return chunk
@@ -205,14 +211,17 @@ class _Body:
     def close(self) -> None:
         self._response.close()
 
-    async def refuse_web_page(self, *, listing: bool) -> None:
-        """Raise an error for a page of HTML where a file was asked for: that of a login or of a hotel's network."""
-        if listing:
-            return
-        self._ahead = await self._response.content.read(64)
-        if self._ahead.lstrip().startswith(b"<"):
-            self._response.close()
-            raise _RedirectError("it sends a web page instead of the file; is that the page of a login or proxy?")
+    async def _refuse_page(self) -> None:
+        beginning = b""
+        while len(self._ahead) < _PAGE_BYTES and (chunk := await self._response.content.read(_PAGE_BYTES)):
+            self._ahead += chunk
+            beginning = self._ahead.lstrip().lower()
+            if beginning and not beginning.startswith(b"<"):
+                break  # neither JSON nor ONNX begins like a page
+        html = self._response.content_type == "text/html"
+        if beginning.startswith((b"<!doctype html", b"<html")) or (html and beginning.startswith(b"<")):
+            raise _UnexpectedError("it sends a web page instead of the file; is that the page of a login or proxy?")
+        self._looked_at = True
 
 
 def _child(folder: yarl.URL, link: str) -> str | None:
@@ -251,5 +260,9 @@ def _in_words(error: BaseException) -> str:
 
 
 def _close(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-    if loop.is_running() and loop is get_loop():
-        asyncio.run_coroutine_threadsafe(session.close(), loop)
+    if not loop.is_running():
+        return
+    closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+    if threading.current_thread() is not iothread[0]:  # the garbage collector runs in any thread
+        with contextlib.suppress(TimeoutError):
+            closing.result(timeout=1.0)
