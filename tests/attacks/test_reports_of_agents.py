@@ -16,11 +16,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
 
+from fake_api import FakeApi
 from reconciled_site import Site, published
 from test_controller import until
 from test_poisoned_objects import OURS, STATUS, Cluster, running
 
 from edgefolio.specification.conditions import time_seconds, time_text
+from edgefolio_operator.kube.event_recorder import Event, EventRecorder
 
 LIES: dict[str, Any] = {
     "time of the year 0": {"decision": {**STATUS["decision"], "lastSwitchTime": "0000-01-01T00:00:00Z"}},
@@ -66,6 +68,27 @@ def test_it_keeps_no_revision_off_the_others() -> None:
         site.endpoints["digits-edge-1"]["status"]["lastFailure"] = failure
     numbers = [entry["spec"]["revision"]["number"] for name, entry in sorted(site.endpoints.items())]
     assert numbers == [1] + [2] * 7
+
+
+def test_it_uses_up_no_events_of_others() -> None:
+    async def work() -> None:
+        api = FakeApi()
+        recorder = EventRecorder(api, clock=lambda: 0.0)
+        portfolio = {"apiVersion": "a/b", "kind": "ModelPortfolio", "metadata": {"name": "hit", "namespace": "models"}}
+        for number in range(100):
+            await recorder.record(
+                portfolio, Event(reason="InvalidReport", message=str(number), warning=True, is_of_agents=True)
+            )
+        flooded = len(api.objects)
+        await recorder.record(portfolio, Event(reason="RolloutCompleted", message=""))
+        assert len(api.objects) == flooded + 1
+        assert flooded < 100
+
+    asyncio.run(work())
+    site = Site(nodes=2).served()
+    site.endpoints["digits-edge-1"]["status"]["decision"]["lastSwitchTime"] = "0000-01-01T00:00:00Z"
+    told = {event.reason: event.is_of_agents for event in site.cycle().events}
+    assert told["InvalidReport"] is True
 
 
 def test_it_says_nothing_about_the_future() -> None:

@@ -27,7 +27,7 @@ def test_from_a_portfolio_to_switching_endpoints(namespace: Any, start: Callable
     wait_for(lambda: site.condition("Ready") == ("True", "Serving"))
     namespace.kubectl("wait", "--for=condition=Ready", "mpf/digits", "--timeout=5s")
     row = namespace.kubectl("get", "mpf").splitlines()[1].split()
-    assert row[:5] == ["digits", "True", "1", "2", "2/2"]
+    assert row[:6] == ["digits", "True", "1", "2", "2", "2/2"]
 
     # The portfolio's generation and the user's fields stay as they are, whatever is switched.
     before = site.get()

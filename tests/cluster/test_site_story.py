@@ -19,7 +19,7 @@ def test_from_helm_install_to_two_serving_nodes(edge_site: EdgeSite) -> None:
         return site.kubernetes.kubectl("get", "mpf", "digits").splitlines()[1].split()
 
     # Ready is what serves; whether objectives are met is known after the first probes.
-    wait_for(lambda: row()[4] == "2/2")
+    wait_for(lambda: row()[5] == "2/2")
     assert row()[:2] == ["digits", "True"]
     assert set(site.endpoints()) == {"edge-1", "edge-2"}
     pointer = json.loads((site.bucket / "site" / "revisions" / "digits" / "current.json").read_text())

@@ -49,7 +49,7 @@ def older_definitions(namespace: Any) -> Iterator[Any]:
     older = copy.deepcopy(crd)
     for version in older["spec"]["versions"]:
         _without_patterns(version["schema"])
-    older["metadata"].pop("managedFields")
+    older["metadata"].pop("managedFields", None)
     namespace.within("default").kubectl("replace", "-f", "-", stdin=older)
     try:
         yield namespace

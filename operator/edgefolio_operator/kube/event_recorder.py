@@ -33,13 +33,17 @@ _PRUNE_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A Kubernetes Event about the portfolio, its namespace, or the ``endpoint`` of that name."""
+    """A Kubernetes Event about the portfolio, its namespace, or the ``endpoint`` of that name.
+
+    ``is_of_agents``: what an agent says causes it, over and over if it likes; such Events use up none of the others.
+    """
 
     reason: str
     message: str
     warning: bool = False
     about_namespace: bool = False
     endpoint: str | None = None
+    is_of_agents: bool = False
 
 
 class EventRecorder:
@@ -58,7 +62,7 @@ class EventRecorder:
         own = metadata.get("namespace")
         namespace = own or "default"
         logger.info("%s/%s: %s: %s", namespace, metadata["name"], event.reason, event.message)
-        if not self._allowed((about["kind"], namespace, metadata["name"])):
+        if not self._allowed((about["kind"], namespace, metadata["name"], "agents" if event.is_of_agents else "")):
             return True
         now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         document = {

@@ -16,6 +16,7 @@ from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
 from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.revisions.pruning_job import MakingPlan
+from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS
 from edgefolio_operator.status.conditions import left_behind
 
 #: Reasons of a hold that produce no event (transient or healthy).
@@ -96,7 +97,12 @@ def events_of_making(making: MakingPlan) -> tuple[Event, ...]:
 def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Event]:
     old = {condition.type: condition for condition in before.conditions}
     return [
-        Event(reason=condition.reason, message=condition.message, warning=True)
+        Event(
+            reason=condition.reason,
+            message=condition.message,
+            warning=True,
+            is_of_agents=condition.type in AGENT_CONDITIONS,
+        )
         for condition in after.conditions
         if _TOLD_CONDITIONS.get(condition.type) == condition.status
         and (condition.type not in old or old[condition.type].message != condition.message)
