@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def largest_bytes(schema: dict[str, Any], place: str) -> int:
     # Without a type: options of an architecture, which are no lists and no mappings.
     if kind in ("string", None):
         assert "maxLength" in schema, f"{place} has any length: {schema}"
-        return LETTER_BYTES * schema["maxLength"] + 2
+        return schema["maxLength"] * (1 if of_plain_letters(schema) else LETTER_BYTES) + 2
     if kind in ("integer", "number", "boolean"):
         return NUMBER_BYTES
     if kind == "array":
@@ -38,6 +39,13 @@ def largest_bytes(schema: dict[str, Any], place: str) -> int:
         # Keys are labels, names of resources or options: at most a prefix, a slash and 63 characters.
         size += schema["maxProperties"] * (330 + largest_bytes(schema["additionalProperties"], f"{place}.*"))
     return size
+
+
+def of_plain_letters(schema: dict[str, Any]) -> bool:
+    """Whether a pattern names each letter that may stand there, all of them ASCII."""
+    pattern = schema.get("pattern", "")
+    bare = re.sub(r"\\.|\[[^\]]*\]", "", pattern)
+    return pattern[:1] == "^" and pattern[-1:] == "$" and pattern.isascii() and "." not in bare and "[^" not in pattern
 
 
 def schemas() -> dict[str, dict[str, Any]]:
