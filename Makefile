@@ -6,7 +6,7 @@ SOAK_MINUTES ?= 20
 unexport PYTHONWARNINGS PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test bed demo demo-cluster test test-faults soak audit lint test-base test-edge test-rooms format manifests test-cluster docs clean
+.PHONY: help install install-test bed demo demo-cluster test test-faults soak audit fuzz lint test-base test-edge test-rooms format manifests test-cluster docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -69,6 +69,11 @@ test-faults: bed ## The long ones: cut links, killed operators, lost nodes, atta
 audit: install ## List what the images hold (CycloneDX, build/audit), and ask for known vulnerabilities of it
 	@scripts/environment audit
 	.venv/bin/python scripts/audit.py
+
+FUZZ_MINUTES ?= 60
+fuzz: install ## Fuzz manifests, pointers, model files and states for FUZZ_MINUTES (60); atheris is installed for it alone
+	.venv/bin/python -m pip install --quiet --target build/atheris atheris==3.0.0
+	PYTHONPATH=build/atheris .venv/bin/python scripts/fuzz.py --minutes $(FUZZ_MINUTES)
 
 docs: install ## Write the references and the picture of the layers that are generated from code
 	.venv/bin/python scripts/generate_reference.py

@@ -1,10 +1,9 @@
 """Repository check: ``python -m edgefolio_edge.check REPOSITORY MODEL``.
 
 Run as a Job for a ModelPortfolio without a source, which serves what others publish. Pointer and manifest are
-verified, and every variant must have a file that a runtime may open (:mod:`edgefolio.onnx_safety`; weights are skipped
-over, not read). The files' digests are verified by the agents, which fetch them. The
-result goes into the container's termination message; the operator pins its digest in the portfolio's status. Exit
-codes: 0 found; 1 not.
+verified, and every variant must have a file that a runtime may open (:mod:`edgefolio.untrusted.model_file`, which skips
+weights). The files' digests are verified by the agents, which fetch them. The result goes into the container's
+termination message; the operator pins its digest in the portfolio's status. Exit codes: 0 found; 1 not.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import sys
 from edgefolio.contract.job_report import FailureReport, PublishedReport, write_termination_message
 from edgefolio.errors import EXIT_FAILURE, EXIT_OK, IntegrityError, UserError
 from edgefolio.manifest import Manifest
-from edgefolio.onnx_safety import check_onnx
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.signature import VerificationKey, parsed_key
 from edgefolio.repository.skipping import SkippingStream
+from edgefolio.untrusted.model_file import check_onnx
 
 _FIELD = "spec.repository.uri"
 #: How many of the newest revisions are searched for a digest.

@@ -203,6 +203,31 @@ def test_what_others_changed_in_its_objects_is_set_right(thief: Thief) -> None:
     assert template["metadata"]["labels"]["team"] == "edge"
 
 
+def test_it_may_look_at_what_others_made_of_its_objects(thief: Thief) -> None:
+    """A write that changes nothing is how the operator reads what it then sets right."""
+    documents = own(thief.kubernetes)
+    changes = {
+        "service": {"spec": {"selector": {"app": "web"}}, "metadata": {"ownerReferences": None}},
+        "daemon set": {"spec": {"template": {"spec": {"hostNetwork": True}}}},
+        "account": {"automountServiceAccountToken": True},
+        "binding": {"subjects": []},
+    }
+    for name, change in changes.items():
+        document = documents[name]
+        version, kind, called = document["apiVersion"], document["kind"], document["metadata"]["name"]
+        thief.apply(document)
+        kubernetes = thief.kubernetes
+        path = kubernetes.path(version, kind, called)
+        kubernetes.request("PATCH", path, change, content_type="application/merge-patch+json")
+        thief.merge(version, kind, called, {})
+        found = thief.apply(document)
+        assert found["metadata"]["name"] == called
+    # It cannot make more of what others made.
+    added = {"subjects": [{"kind": "User", "name": "x", "apiGroup": "rbac.authorization.k8s.io"}]}
+    with pytest.raises(Refused, match="binds the role"):
+        thief.merge("rbac.authorization.k8s.io/v1", "RoleBinding", "edgefolio-agent", added)
+
+
 # ---- what a thief would try
 
 Change = Callable[[Object], None]

@@ -88,7 +88,7 @@ def test_other_bytes_are_found(repository, edgefolio):
                 setattr(model.graph.node[0], "domain", "com.microsoft"),
                 model.opset_import.append(helper.make_opsetid("com.microsoft", 1)),
             ),
-            "outside the standard domain",
+            "outside the standard one",
         ),
         (lambda model: setattr(model.graph.output[0], "name", "other"), "outputs are"),
         (

@@ -22,10 +22,10 @@ from pathlib import Path
 from edgefolio.errors import EdgefolioError, IntegrityError, UserError
 from edgefolio.files import fsync_folder, make_folder, write_durably, writing
 from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, PublishedManifest, Variant
-from edgefolio.onnx_safety import check_onnx_file
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio.shared_memory import largest_batch
+from edgefolio.untrusted.model_file import check_onnx_file
 from edgefolio_edge.models.probe import backend_probe
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
@@ -137,7 +137,7 @@ class ModelStore:
     ) -> None:
         """Fetch one variant, unless it is on disk. Raises as :meth:`Repository.fetch` does.
 
-        A file that no runtime may open (:mod:`edgefolio.onnx_safety`) is an :class:`IntegrityError`, too.
+        A file that no runtime may open (:mod:`edgefolio.untrusted.model_file`) is an :class:`IntegrityError`, too.
         """
         if self.has(manifest, variant):
             return

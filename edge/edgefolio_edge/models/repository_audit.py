@@ -1,6 +1,7 @@
 """Audit of a repository: pointers, manifests, files, ONNX and probes.
 
-A file is given to the runtime only if its digest is right, :mod:`edgefolio.onnx_safety` and ONNX's checker accept it.
+A file is given to the runtime only if its digest is right, and both :mod:`edgefolio.untrusted.model_file` and ONNX's
+checker accept it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import onnx
 
 from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.manifest import CurrentPointer, Manifest, TensorSignature, Variant
-from edgefolio.onnx_safety import OnnxSummary, check_onnx_file
 from edgefolio.repository import Repository, layout
+from edgefolio.untrusted.model_file import OnnxSummary, check_onnx_file
 from edgefolio.untrusted.text import printable
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.rehearsal import require_usable

@@ -29,7 +29,7 @@ MAXIMUM_BYTES = (1 << 31) - 1
 MAXIMUM_NODES = 50_000
 MAXIMUM_TENSORS = 100_000
 #: Fields in all, without those inside weights: a few seconds of reading.
-MAXIMUM_FIELDS = 1_000_000
+MAXIMUM_FIELDS = 500_000
 MAXIMUM_DEPTH = 16
 #: Operator sets of the standard domain: from the oldest that ONNX Runtime supports to that of ONNX 1.23.
 OPSETS = range(7, 29)
@@ -302,7 +302,7 @@ class _Walk:
         if (message, number) == ("Node", 4) and name in _WITH_GRAPHS:
             raise _RefusedError(f"it needs the operator {name}, which runs graphs within the graph")
         if (message, number) == ("Node", 7) and name not in STANDARD_DOMAINS:
-            raise _RefusedError(f"it needs operators of the domain {name[:80]!r}, outside the standard one")
+            raise _RefusedError(f"it needs operators outside the standard domain: {name[:80]!r}")
         if message == "ModelMetadata" and name.lower().startswith(_RUNTIME_SETTINGS):
             raise _RefusedError(f"its metadata holds settings for the runtime ({name[:80]!r})")
         if message == "OperatorSet":

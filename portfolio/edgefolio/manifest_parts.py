@@ -1,0 +1,252 @@
+"""Records inside a manifest: signature, probe, measurements and one variant, each value within bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from edgefolio.untrusted.json_document import (
+    BatchSize,
+    Count,
+    Document,
+    FreeText,
+    Line,
+    Magnitude,
+    Milliseconds,
+    Percent,
+    Positive,
+)
+
+#: Triton version of a variant = revision * VERSIONS_PER_REVISION + rank, so that ranks of revisions never meet.
+VERSIONS_PER_REVISION = 100
+#: Numbers of revisions end here; versions made of them stay within 32 bits.
+LARGEST_REVISION = 2**24
+#: A probe repeated to the users' batch is computed at each load: 1 GiB of float32.
+LARGEST_BATCH_VALUES = 2**28
+_LARGEST_SIZE = 2**24
+#: The largest number of each type of floats.
+_FLOATS = {
+    "FP16": 65504.0,
+    "BF16": 3.3895313892515355e38,
+    "FP32": 3.4028234663852886e38,
+    "FP64": 1.7976931348623157e308,
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "BOOL": (0, 1),
+    **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+    **{name: (-largest, largest) for name, largest in _FLOATS.items()},
+}
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+#: One path segment; never a way out of its folder.
+Segment = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", max_length=63)]
+RevisionNumber = Annotated[int, Field(ge=1, le=LARGEST_REVISION)]
+TensorName = Annotated[Line, Field(min_length=1, max_length=253)]
+Factor = Annotated[float, Field(ge=-1e30, le=1e30)]
+
+
+class Record(BaseModel):
+    """Frozen, camelCase in JSON; unknown fields are refused, NaN and infinity too."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class TensorSignature(Record):
+    """Name, element type (KServe v2 names: FP32, INT64, ...) and shape without the batch axis; -1 is dynamic."""
+
+    name: TensorName
+    datatype: Annotated[str, Field(pattern=r"^(BOOL|U?INT(8|16|32|64)|FP(16|32|64)|BF16)$")]
+    shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=_LARGEST_SIZE)], ...], Field(max_length=8)]
+
+    @model_validator(mode="after")
+    def _is_of_a_size(self) -> TensorSignature:
+        if math.prod(abs(size) for size in self.shape) > LARGEST_BATCH_VALUES:
+            raise ValueError(f"tensor {self.name}: a sample has more than {LARGEST_BATCH_VALUES} values")
+        return self
+
+
+class Signature(Record):
+    """Inputs and outputs that all variants of the portfolio share."""
+
+    inputs: Annotated[tuple[TensorSignature, ...], Field(min_length=1, max_length=16)]
+    outputs: Annotated[tuple[TensorSignature, ...], Field(min_length=1, max_length=16)]
+    max_batch_size: BatchSize = 1024
+
+
+class Preprocessing(Record):
+    """What was done to raw samples before the model: value * scale, then (value - mean) / std per channel."""
+
+    scale: Factor = 1.0
+    mean: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
+    std: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
+    layout: Literal["NCHW"] = "NCHW"
+
+
+class Accuracy(Record):
+    """Top-1 accuracy in percent with its 95 % interval (Wilson) and the number of samples."""
+
+    percent: Percent
+    low_percent: Percent
+    high_percent: Percent
+    samples: Positive
+
+    @classmethod
+    def from_counts(cls, *, correct: int, samples: int) -> Accuracy:
+        """Wilson score interval at 95 % for ``correct`` out of ``samples``."""
+        z = 1.959963984540054
+        share = correct / samples
+        centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+        half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
+        return cls(
+            percent=100 * share,
+            low_percent=100 * max(0.0, centre - half),
+            high_percent=100 * min(1.0, centre + half),
+            samples=samples,
+        )
+
+
+class ParityProof(Record):
+    """How the published ONNX compares with the torch model it came from, on validation samples."""
+
+    max_absolute_difference: Magnitude
+    max_absolute_logit: Magnitude
+    top1_agreement_percent: Percent
+    samples: Positive
+
+
+class ExactnessProof(Record):
+    """How the spatially pruned model compares with its sparse parent: float64 (relative) and fp32 (absolute)."""
+
+    float64_relative_difference: Magnitude
+    float32_absolute_difference: Magnitude
+    float32_bound: Magnitude
+
+
+class LatencyProfile(Record):
+    """Latency of one batch in milliseconds; p99 only from at least 1,000 samples."""
+
+    batch_size: BatchSize
+    mean_milliseconds: Milliseconds
+    p50_milliseconds: Milliseconds
+    p95_milliseconds: Milliseconds
+    p99_milliseconds: Milliseconds | None = None
+    samples: Positive
+
+
+class Environment(Record):
+    """Where a profile was taken; profiles of different environments are not compared."""
+
+    cpu_model: Line
+    instruction_sets: Annotated[tuple[Line, ...], Field(max_length=256)] = ()
+    logical_cpus: Count
+    cpu_quota: Magnitude | None = None
+    threads: Positive
+    onnxruntime_version: Line
+    platform: Line
+
+
+class Profile(Record):
+    """What a variant costs in one environment. Memory in bytes above the empty runtime."""
+
+    environment: Environment
+    latencies: Annotated[tuple[LatencyProfile, ...], Field(min_length=1, max_length=8)]
+    load_milliseconds: Milliseconds
+    memory_peak_bytes: Count
+    memory_steady_bytes: Count
+
+    def latency(self, batch_size: int) -> LatencyProfile | None:
+        """The profile at this batch size, if it was measured."""
+        return next((entry for entry in self.latencies if entry.batch_size == batch_size), None)
+
+
+class Tensor(Record):
+    """A small tensor in full: shape (with the batch axis) and values in row-major order."""
+
+    name: TensorName
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=_LARGEST_SIZE)], ...], Field(min_length=1, max_length=9)]
+    values: Annotated[tuple[float, ...], Field(max_length=2**22)]
+
+    @model_validator(mode="after")
+    def _values_fill_the_shape(self) -> Tensor:
+        if math.prod(self.shape) != len(self.values):
+            raise ValueError(f"tensor {self.name}: {len(self.values)} values do not fill shape {self.shape}")
+        return self
+
+
+class Probe(Record):
+    """Inputs with the outputs that this variant must give within the tolerance, never bit by bit:
+
+    the same file gives different bits on another CPU or optimization level.
+    """
+
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=16)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=16)]
+    absolute_tolerance: Annotated[float, Field(gt=0, le=1e30)]
+
+
+class LayerKept(Record):
+    """Channels of one layer before and after."""
+
+    name: Line
+    before: Count
+    after: Count
+
+
+class Variant(Record):
+    """One deployable ONNX model of the portfolio. ``rank`` 1 is the least accurate on validation."""
+
+    name: Segment
+    rank: Annotated[int, Field(ge=1, lt=VERSIONS_PER_REVISION)]
+    file: Annotated[str, Field(pattern=r"^[0-9]{1,12}/model\.onnx$")]
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    parent: Line | None
+    method: Annotated[Line, Field(min_length=1, max_length=253)]
+    settings: Document = {}
+    opset: Count
+    ir_version: Count
+    parameters: Count
+    macs: Count
+    validation_accuracy: Accuracy
+    test_accuracy: Accuracy
+    parity: ParityProof
+    exactness: ExactnessProof | None
+    layers: Annotated[tuple[LayerKept, ...], Field(max_length=10_000)] = ()
+    profiles: Annotated[tuple[Profile, ...], Field(min_length=1, max_length=32)]
+    probe: Probe
+
+
+class RejectedCandidate(Record):
+    """A candidate that did not become a variant, and why."""
+
+    name: Line
+    reason: Annotated[FreeText, Field(max_length=500)]
+    validation_accuracy_percent: Percent | None = None
+    p50_milliseconds: Milliseconds | None = None
+    p95_milliseconds: Milliseconds | None = None
+
+
+class DataDigests(Record):
+    """What the model was made from: URIs and digests of the three disjoint parts, with their sizes."""
+
+    training_uri: FreeText
+    training_sha256: Digest
+    validation_sha256: Digest
+    test_sha256: Digest
+    training_samples: Count
+    validation_samples: Count
+    test_samples: Count
+
+
+def fits(values: tuple[float, ...], datatype: str) -> bool:
+    """Whether numbers can be of this element type: cast as they are, others would turn into something else."""
+    lowest, highest = _RANGES[datatype]
+    return all(lowest <= value <= highest for value in values) and (
+        datatype in _FLOATS or all(value == int(value) for value in values)
+    )
