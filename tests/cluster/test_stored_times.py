@@ -46,11 +46,11 @@ def older_definitions(namespace: Any) -> Iterator[Any]:
     """The definitions without patterns for times; those of today are put back at the end."""
     name = "modelendpoints.edgefolio.dev"
     crd = json.loads(namespace.within("default").kubectl("get", "crd", name, "-o", "json"))
-    older = copy.deepcopy(crd)
+    older = {key: copy.deepcopy(crd[key]) for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": name}}
     for version in older["spec"]["versions"]:
         _without_patterns(version["schema"])
-    older["metadata"].pop("managedFields", None)
-    namespace.within("default").kubectl("replace", "-f", "-", stdin=older)
+    # As install_resources does: another manager's fields would be a conflict.
+    namespace.within("default").kubectl("apply", "--server-side", "-f", "-", stdin=older)
     try:
         yield namespace
     finally:
