@@ -26,6 +26,9 @@ from edgefolio_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+#: Within the pod's grace period.
+_RELEASE_SECONDS = 10.0
+
 
 class Backoffs:
     """Endless backoff delays in seconds: kopf reads the API groups once, and stops the process if that fails."""
@@ -81,6 +84,12 @@ class App:
         self._task.add_done_callback(log_failure)
 
     async def _stop(self, **_: Any) -> None:
+        if self._controller is not None and self._task is not None and not self._task.done():
+            try:
+                async with asyncio.timeout(_RELEASE_SECONDS):
+                    await self._controller.release_portfolios()
+            except Exception:
+                logger.exception("the portfolios were not released")
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -26,6 +26,9 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 #: On a DaemonSet that serves HTTP because it did before there was a choice.
 HTTP_INHERITED_ANNOTATION = f"{GROUP}/http-inherited"
 HASH_ANNOTATION = f"{GROUP}/specification-hash"
+APPLIED_ANNOTATION = f"{GROUP}/applied-spec"
+"""On a DaemonSet: its spec as it was applied, to set right what somebody changes. Another version of the operator would
+write other pods, and that alone must not restart them."""
 REQUEST_ANNOTATION = f"{GROUP}/make-request"
 PIECES_ANNOTATION = f"{GROUP}/pieces"
 """On a Job whose pods make pieces of a revision: the number of pieces."""
@@ -43,6 +46,9 @@ JOB_COMPONENT = "pruner"
 CHECK_COMPONENT = "check"
 RECLAIM_COMPONENT = "reclaim"
 ENDPOINT_COMPONENT = "endpoint"
+
+AGENT_ACCOUNT = "edgefolio-agent"
+"""Service account of the agents in each namespace, and the ClusterRole that it is given."""
 
 
 def object_labels(portfolio: str, *, component: str) -> dict[str, str]:

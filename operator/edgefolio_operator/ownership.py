@@ -1,8 +1,11 @@
-"""Ownership of pods and repositories that several portfolios claim: the oldest claimant has it. Pure.
+"""Ownership of pods and repositories that several portfolios claim. Pure.
 
-A pod can be claimed by two selectors, or by a selector and the portfolio that made it; a repository and a model's name
-by two portfolios that make revisions. Older is the one that was created first; of two of the same second the one whose
-namespace and name sort first.
+A pod can be claimed by two selectors, or by a selector and the portfolio that made it: the oldest claimant has it.
+Older is the one that was created first; of two of the same second the one whose namespace and name sort first.
+
+A repository and a model's name can be claimed by two portfolios that make revisions, also of different namespaces. It
+belongs to the one that published there first: only a publication shows that a portfolio has the credentials. One that
+has published nothing bars nobody.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
+from edgefolio.specification.conditions import readable_time
 from edgefolio_operator import reasons
 from edgefolio_operator.kube.objects import Object
 
@@ -36,8 +40,29 @@ def seniority(portfolio: Object) -> Seniority:
     return (str(metadata.get("creationTimestamp") or ""), *key_of(portfolio), str(metadata.get("uid", "")))
 
 
+def proof(portfolio: Object) -> Seniority | None:
+    """Sorts portfolios by their first publication; ``None`` of one that has published nothing.
+
+    The status is the operator's alone. ``publishingSince`` is missing in one that the version before wrote; then the
+    oldest of its revisions that it made itself counts.
+    """
+    status = portfolio.get("status")
+    if not isinstance(status, Mapping):
+        return None
+    revisions = status.get("revisions")
+    made = [
+        readable_time(entry.get("publishedTime"))
+        for entry in (revisions if isinstance(revisions, list | tuple) else ())
+        if isinstance(entry, Mapping) and entry.get("specificationHash")
+    ]
+    first = min((time for time in made if time is not None), default=None)
+    since = readable_time(status.get("publishingSince"))
+    known = first if since is None else since
+    return None if known is None else (f"{known:020.3f}", *seniority(portfolio)[:3])
+
+
 class ClaimIndex(Generic[C]):
-    """Index of claims, updated portfolio by portfolio: the oldest claimant is the owner.
+    """Index of claims, updated portfolio by portfolio: the claimant that ranks first is the owner.
 
     One that is being deleted keeps what it claims until it is gone.
     """
@@ -46,20 +71,20 @@ class ClaimIndex(Generic[C]):
         self._claims: dict[PortfolioKey, tuple[Seniority, frozenset[C]]] = {}
         self._claimants: dict[C, set[PortfolioKey]] = {}
 
-    def update(self, portfolio: Object, claims: Iterable[C]) -> set[PortfolioKey]:
-        """``portfolio`` claims exactly this; returns the other portfolios whose losses that may change."""
-        return self._set(key_of(portfolio), (seniority(portfolio), frozenset(claims)))
+    def update(self, portfolio: Object, claims: Iterable[C], *, rank: Seniority | None = None) -> set[PortfolioKey]:
+        """``portfolio`` claims exactly this, ranked by age; returns the others whose losses that may change."""
+        return self._set(key_of(portfolio), (rank or seniority(portfolio), frozenset(claims)))
 
     def remove(self, key: PortfolioKey) -> set[PortfolioKey]:
         """A portfolio is gone; returns the others that claimed the same."""
         return self._set(key, None)
 
     def owner(self, claim: C) -> PortfolioKey | None:
-        """The oldest claimant."""
+        """The claimant that ranks first."""
         return min(self._claimants.get(claim, ()), key=lambda key: self._claims[key][0], default=None)
 
     def lost(self, key: PortfolioKey) -> dict[C, PortfolioKey]:
-        """Claims of a portfolio that an older one owns, with that owner."""
+        """Claims of a portfolio that another one owns, with that owner."""
         _, claims = self._claims.get(key, (None, ()))
         contested = [claim for claim in claims if len(self._claimants[claim]) > 1]
         return {claim: owner for claim in contested if (owner := self.owner(claim)) not in (None, key)}
@@ -90,21 +115,48 @@ def pods_claimed(pods: Iterable[Object]) -> frozenset[tuple[str, str]]:
     return frozenset((str(pod["metadata"].get("namespace", "")), str(pod["metadata"]["name"])) for pod in pods)
 
 
-def repositories_claimed(portfolio: Object) -> tuple[tuple[str, ...], ...]:
-    """Where a portfolio publishes; those that only follow a repository share it."""
-    place = _place(portfolio)
-    return () if place is None else (place,)
+class RepositoryIndex:
+    """Index of the repositories that portfolios publish to, by proof."""
+
+    def __init__(self) -> None:
+        self._index: ClaimIndex[tuple[str, ...]] = ClaimIndex()
+        self._proven: dict[PortfolioKey, bool] = {}
+
+    def update(self, portfolio: Object) -> set[PortfolioKey]:
+        """``portfolio`` is as it is now; returns the others that may gain or lose the repository."""
+        shown, place = proof(portfolio), place_of(portfolio)
+        self._proven[key_of(portfolio)] = shown is not None
+        # Behind all that have published, whose ranks begin with digits.
+        rank = shown or ("~", *seniority(portfolio)[:3])
+        return self._index.update(portfolio, () if place is None else (place,), rank=rank)
+
+    def remove(self, key: PortfolioKey) -> set[PortfolioKey]:
+        """A portfolio is gone."""
+        self._proven.pop(key, None)
+        return self._index.remove(key)
+
+    def owner(self, key: PortfolioKey) -> PortfolioKey | None:
+        """The other portfolio to which the repository of this one belongs."""
+        found = next(iter(self._index.lost(key).values()), None)
+        return found if found is not None and self._proven.get(found) else None
 
 
-def repository_owned(owner: PortfolioKey) -> tuple[str, str]:
-    """Reason and message of a portfolio that may not make because of ``owner``."""
+def repository_owned(owner: PortfolioKey, *, namespace: str) -> tuple[str, str]:
+    """Reason and message of a portfolio of ``namespace`` that may not make because of ``owner``."""
     return reasons.REPOSITORY_OWNED, (
-        f"The older ModelPortfolio {display_name(owner)} makes the same model into spec.repository.uri. "
+        f"{repository_owner_name(owner, namespace=namespace)} publishes the same model to spec.repository.uri. "
         "Make another ModelPortfolio with another uri or serving.modelName, or take spec.source away to follow."
     )
 
 
-def _place(portfolio: Object) -> tuple[str, ...] | None:
+def repository_owner_name(owner: PortfolioKey, *, namespace: str) -> str:
+    """``owner`` as a message in ``namespace`` may call it: names of other namespaces are not for everybody."""
+    if owner[0] == namespace:
+        return f"ModelPortfolio {owner[1]}"
+    return "A ModelPortfolio of another namespace"
+
+
+def place_of(portfolio: Object) -> tuple[str, ...] | None:
     """Where a portfolio publishes; ``None`` if it makes nothing, or is unreadable."""
     spec = portfolio.get("spec")
     if not isinstance(spec, Mapping) or not spec.get("source"):

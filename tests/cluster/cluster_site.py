@@ -99,11 +99,19 @@ class Operator:
             return str(answer.read().decode())
 
 
+def controller(api_version: str, owner: dict[str, Any]) -> dict[str, Any]:
+    """The reference by which Kubernetes' controllers know what is theirs."""
+    kind = {"batch/v1": "Job", "apps/v1": "DaemonSet"}[api_version]
+    identity = {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+    return {"apiVersion": api_version, "kind": kind, **identity, "controller": True, "blockOwnerDeletion": True}
+
+
 class Site:
     """A namespace with nodes, and what kubelet, Job controller and agents do there."""
 
     def __init__(self, kubernetes: Any, *, nodes: int = 2) -> None:
         self.kubernetes = kubernetes
+        self._controlled_by = ""
         self.nodes = [f"{kubernetes.namespace}-edge-{number}" for number in range(1, nodes + 1)]
         for node in self.nodes:
             kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
@@ -119,6 +127,24 @@ class Site:
         spec = {"nodeName": node, "containers": [container]}
         self.kubernetes.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         self.ready("Pod", metadata["name"])
+
+    def control_pods(self) -> None:
+        """What the DaemonSet controller does with pods of the DaemonSet's labels: it takes them over."""
+        items = self.kubernetes.request("GET", self.kubernetes.path("apps/v1", "DaemonSet"))["items"]
+        found = next((entry for entry in items if entry["metadata"]["name"] == "digits"), None)
+        if found is None or found["metadata"]["uid"] == self._controlled_by:
+            return
+        for node in self.nodes:
+            self.control(f"digits-{node}", found)
+        self._controlled_by = found["metadata"]["uid"]
+
+    def control(self, pod: str, daemon_set: dict[str, Any]) -> None:
+        self.kubernetes.request(
+            "PATCH",
+            self.kubernetes.path("v1", "Pod", pod),
+            {"metadata": {"ownerReferences": [controller("apps/v1", daemon_set)]}},
+            content_type="application/merge-patch+json",
+        )
 
     def press(self, node: str, *shortages: str) -> None:
         """The kubelet of ``node`` says that it is short of these."""
@@ -140,6 +166,7 @@ class Site:
         return self.kubernetes.request("GET", self.kubernetes.path("edgefolio.dev/v1alpha1", kind, name))
 
     def endpoint(self, number: int) -> dict[str, Any]:
+        self.control_pods()
         return self.get("ModelEndpoint", f"digits-{self.nodes[number]}")
 
     def target(self, number: int) -> str | None:
@@ -165,9 +192,8 @@ class Site:
         name = job["metadata"]["name"]
         labels = {**job["spec"]["template"]["metadata"]["labels"], "job-name": name}
         template = job["spec"]["template"]["spec"]
-        self.kubernetes.apply(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{name}-pod", "labels": labels}, "spec": template}
-        )
+        metadata = {"name": f"{name}-pod", "labels": labels, "ownerReferences": [controller("batch/v1", job)]}
+        self.kubernetes.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template})
         succeeded = isinstance(report, PublishedReport)
         terminated = {
             "exitCode": 0 if succeeded else 2,

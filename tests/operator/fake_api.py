@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -83,16 +84,31 @@ class FakeApi(Api):
             return self._read(place, selector)
         if self.hangs(path):
             await asyncio.Event().wait()
+        if method == "PATCH" and (params or {}).get("dryRun"):
+            return self._read(place, "")
+        if (params or {}).get("dryRun"):
+            return {}
         self.written.append(f"{method} {path}")
         if method == "DELETE":
+            wanted = ((body or {}).get("preconditions") or {}).get("uid")
             if place not in self.objects:
                 raise ApiError(404, "NotFound", path)
+            if wanted and self.objects[place]["metadata"]["uid"] != wanted:
+                raise ApiError(409, "Conflict", "the UID in the precondition does not match")
             self.remove(path)
             return {}
         assert body is not None
         if method == "POST":
-            return self.put(f"{path}/{body['metadata']['name']}", body)
-        before = copy.deepcopy(self.objects.get(place, {"metadata": {}}))
+            created = f"{path}/{body['metadata']['name']}"
+            if _place(created) in self.objects:
+                raise ApiError(409, "AlreadyExists", created)
+            return self.put(created, body)
+        if isinstance(body, list):
+            return self._read(place, "")
+        before = copy.deepcopy(self.objects.get(_place(path.removesuffix("/status")), {"metadata": {}}))
+        uid = body.get("metadata", {}).get("uid")
+        if uid and before["metadata"].get("uid") != uid:
+            raise ApiError(409, "Conflict", "the UID in the precondition does not match")
         if method == "PUT":
             return self.put(path, body)
         if path.endswith("/status"):
@@ -106,6 +122,7 @@ class FakeApi(Api):
             return copy.deepcopy(self.objects[place])
         items = [copy.deepcopy(thing) for at, thing in self.objects.items() if _is_in(at, thing, place, selector)]
         kinds = {"modelportfolios": "ModelPortfolio", "modelendpoints": "ModelEndpoint", "nodes": "Node"}
+        kinds |= {"daemonsets": "DaemonSet", "serviceaccounts": "ServiceAccount", "rolebindings": "RoleBinding"}
         kind = kinds.get(place[1], place[1].title().removesuffix("s"))
         version = "/".join(place[0].split("/")[2:])
         return {
@@ -136,7 +153,8 @@ def _place(path: str) -> Place:
 def _is_in(at: Place, thing: Object, where: Place, selector: str) -> bool:
     same = at[:2] == where[:2] and where[2] in ("", at[2])
     carried = thing["metadata"].get("labels") or {}
-    for term in filter(None, selector.replace(",c", "\nc").replace(",a", "\na").replace(",e", "\ne").split("\n")):
+    # Commas between parentheses separate values.
+    for term in filter(None, re.split(r",(?![^(]*\))", selector)):
         key, _, values = term.partition(" in ")
         name, equals, value = key.partition("=")
         if values:

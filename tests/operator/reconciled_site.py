@@ -15,6 +15,7 @@ from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_operator.cluster_state.report_clocks import Hearing
 from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample, Usage
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.cluster_state.warning_events import ObjectWarning
 from edgefolio_operator.endpoints.memory_reservations import Promise, Reservations
 from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.kube.server_version import ServerVersion
@@ -24,6 +25,20 @@ from edgefolio_operator.resources.pruning_job import Images
 
 NOW = 1_800_000_000.0
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
+
+
+#: Uid of the site's DaemonSet, which controls its pods.
+DAEMON_SET = "daemon-set"
+
+
+def control(kind: str, name: str, uid: str) -> dict[str, Any]:
+    """``metadata.ownerReferences`` of what a Job or DaemonSet made."""
+    return {"ownerReferences": [{"kind": kind, "name": name, "uid": uid, "controller": True}]}
+
+
+def stored(document: dict[str, Any], uid: str) -> dict[str, Any]:
+    """``document`` as the API server answers: with a uid."""
+    return {**document, "metadata": {**document["metadata"], "uid": uid}}
 
 
 def published(revision: int) -> PublishedReport:
@@ -69,6 +84,7 @@ class Site:
                     "uid": name,
                     "creationTimestamp": time_text(NOW - 60),
                     "annotations": {},
+                    **control("DaemonSet", "digits", DAEMON_SET),
                 },
                 "spec": {"nodeName": name},
                 "status": _ready(),
@@ -80,6 +96,7 @@ class Site:
         self.service: dict[str, Any] | None = None
         self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
+        self.warnings: dict[str, ObjectWarning] = {}
         #: Seconds that agents' clocks are ahead, by endpoint.
         self.clock_offsets: dict[str, float] = {}
         self.plan: ReconcilePlan | None = None
@@ -100,17 +117,18 @@ class Site:
             server_version=self.server_version,
             lost_pods=self.lost_pods,
             repository_owner=self.repository_owner,
+            warnings=self.warnings,
         )
         resources = ResourceView(usage=self.usage, reservations=Reservations.of(self.promises))
         plan = plan_portfolio(snapshot, resources=resources, images=IMAGES, states=self.states, epoch=1, now=self.now)
         for document in plan.apply:
             name = document["metadata"]["name"]
             if document["kind"] == "Job":
-                self.jobs[name] = {**document, "status": {"startTime": time_text(self.now)}}
+                self.jobs[name] = {**stored(document, name), "status": {"startTime": time_text(self.now)}}
             elif document["kind"] == "DaemonSet":
-                self.daemon_set = document
+                self.daemon_set = stored(document, DAEMON_SET)
             elif document["kind"] == "Service":
-                self.service = document
+                self.service = stored(document, "service")
             elif document["kind"] == "ModelEndpoint":
                 self.endpoints[name] = {**self.endpoints.get(name, {}), **document}
         if plan.delete_daemon_set is not None:
@@ -133,7 +151,8 @@ class Site:
         self.jobs[name]["status"]["conditions"] = conditions
         state = {"terminated": {"message": report.to_message()}}
         statuses = {"containerStatuses": [{"name": "pruner", "state": state}]}
-        self.job_pods.append({"metadata": {"labels": {"job-name": name}}, "status": statuses})
+        metadata = {"labels": {"job-name": name}, **control("Job", name, name)}
+        self.job_pods.append({"metadata": metadata, "status": statuses})
 
     def edit(self, **spec: Any) -> None:
         """The user changes the spec."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from edgefolio_operator.ownership import (
     ClaimIndex,
     PortfolioKey,
+    RepositoryIndex,
     key_of,
     pods_claimed,
-    repositories_claimed,
     seniority,
 )
 
@@ -49,10 +49,10 @@ def lost_pods(claims: Any) -> dict[PortfolioKey, dict[str, PortfolioKey]]:
 
 
 def repository_owners(portfolios: list[dict[str, Any]]) -> dict[PortfolioKey, PortfolioKey]:
-    index: ClaimIndex[tuple[str, ...]] = ClaimIndex()
+    index = RepositoryIndex()
     for entry in portfolios:
-        index.update(entry, repositories_claimed(entry))
-    return {key_of(entry): owner for entry in portfolios for owner in index.lost(key_of(entry)).values()}
+        index.update(entry)
+    return {key_of(entry): owner for entry in portfolios if (owner := index.owner(key_of(entry))) is not None}
 
 
 OLD = portfolio("zoo", "2026-01-01T00:00:00Z")
@@ -75,9 +75,51 @@ def test_pods_of_one_name_in_two_namespaces_are_two() -> None:
     assert lost_pods([(OLD, pods("a")), (elsewhere, pods("a", namespace="other"))]) == {}
 
 
-def test_an_older_portfolio_makes_into_a_repository_also_from_another_namespace() -> None:
+def published(entry: dict[str, Any], time: str, *, since: str | None = None) -> dict[str, Any]:
+    """``entry`` after a Job of its own published a revision."""
+    revision = {"number": 1, "publishedTime": time, "specificationHash": "0123"}
+    return {**entry, "status": {"revisions": [revision], **({"publishingSince": since} if since else {})}}
+
+
+def test_one_that_has_published_nothing_bars_nobody() -> None:
+    suspended = {**OLD, "spec": {**OLD["spec"], "job": {"suspend": True}}}
     elsewhere = portfolio("digits", "2026-01-02T00:00:00Z", namespace="other", uri="s3://bucket/portfolios/")
-    assert repository_owners([elsewhere, OLD]) == {("other", "digits"): ("models", "zoo")}
+    following = {**OLD, "status": {"revisions": [{"number": 1, "publishedTime": "2026-01-01T00:00:00Z"}]}}
+    unreadable = [7, {"specificationHash": "x", "publishedTime": {}}]
+    broken = {**OLD, "status": {"revisions": unreadable, "publishingSince": 1}}
+    odd = [
+        {**OLD, "status": status}
+        for status in ("x", {"revisions": 7}, {"revisions": {"a": 1}}, {"publishingSince": {}})
+    ]
+    for claimant in (OLD, suspended, following, broken, *odd):
+        assert repository_owners([elsewhere, claimant]) == {}, claimant
+
+
+def test_the_first_that_published_has_the_repository_whatever_the_ages_and_namespaces() -> None:
+    elsewhere = portfolio("digits", "2026-01-02T00:00:00Z", namespace="other", uri="s3://bucket/portfolios/")
+    made = published(elsewhere, "2026-01-03T00:00:00Z")
+    for order in itertools.permutations([made, OLD]):
+        assert repository_owners(list(order)) == {("models", "zoo"): ("other", "digits")}
+    both = [made, published(OLD, "2026-01-03T00:00:01Z")]
+    for order in itertools.permutations(both):
+        assert repository_owners(list(order)) == {("models", "zoo"): ("other", "digits")}
+
+
+def test_the_first_stays_the_first_when_its_first_revision_is_no_longer_kept() -> None:
+    first = published(YOUNG, "2026-03-01T00:00:00Z", since="2026-01-05T00:00:00Z")
+    second = published(OLD, "2026-02-01T00:00:00Z", since="2026-02-01T00:00:00+00:00")
+    assert repository_owners([first, second]) == {("models", "zoo"): ("models", "ant")}
+
+
+def test_an_index_names_those_who_gain_and_lose_a_repository() -> None:
+    index = RepositoryIndex()
+    index.update(OLD)
+    index.update(YOUNG)
+    assert index.owner(key_of(OLD)) is None
+    assert index.update(published(YOUNG, "2026-01-03T00:00:00Z")) == {key_of(OLD)}
+    assert index.owner(key_of(OLD)) == key_of(YOUNG)
+    assert index.remove(key_of(YOUNG)) == {key_of(OLD)}
+    assert index.owner(key_of(OLD)) is None
 
 
 @pytest.mark.parametrize(
@@ -89,11 +131,11 @@ def test_an_older_portfolio_makes_into_a_repository_also_from_another_namespace(
     ],
 )
 def test_another_model_another_place_or_only_following_is_no_conflict(other: dict[str, Any]) -> None:
-    assert repository_owners([OLD, other]) == {}
+    assert repository_owners([published(OLD, "2026-01-01T00:00:00Z"), other]) == {}
 
 
 def test_claims_of_one_name_in_two_namespaces_are_two_volumes() -> None:
-    here = portfolio("a", uri="pvc://portfolios/digits")
+    here = published(portfolio("a", uri="pvc://portfolios/digits"), "2026-01-01T00:00:00Z")
     there = portfolio("a", "2026-01-02T00:00:00Z", namespace="other", uri="pvc://portfolios/digits")
     assert repository_owners([here, there]) == {}
     beside = portfolio("b", "2026-01-02T00:00:00Z", uri="pvc://portfolios/digits")
@@ -102,7 +144,8 @@ def test_claims_of_one_name_in_two_namespaces_are_two_volumes() -> None:
 
 def test_one_that_is_being_deleted_owns_until_it_is_gone() -> None:
     ending = {**OLD, "metadata": {**OLD["metadata"], "deletionTimestamp": "2026-02-01T00:00:00Z"}}
-    assert repository_owners([ending, YOUNG]) == {("models", "ant"): ("models", "zoo")}
+    made = published(ending, "2026-01-01T00:00:00Z")
+    assert repository_owners([made, YOUNG]) == {("models", "ant"): ("models", "zoo")}
     assert lost_pods([(ending, pods("a")), (YOUNG, pods("a"))]) == {("models", "ant"): {"a": ("models", "zoo")}}
 
 

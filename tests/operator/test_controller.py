@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from fake_api import FakeApi, Object
 from prometheus_client import CollectorRegistry
-from reconciled_site import IMAGES, Site, published
+from reconciled_site import IMAGES, Site, control, published
 
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio_operator.kube.client import ApiError
@@ -53,10 +53,14 @@ class Cluster:
 
     def pod(self, name: str, labels: dict[str, str]) -> None:
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        made_by = labels.get("edgefolio.dev/portfolio")
+        # The server in memory takes the path for the uid.
+        uid = f"/apis/apps/v1/namespaces/models/daemonsets/{made_by}"
+        owner = control("DaemonSet", str(made_by), uid) if made_by else {}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"labels": {"edgefolio.dev/endpoint": "true", **labels}},
+            "metadata": {"labels": {"edgefolio.dev/endpoint": "true", **labels}, **owner},
             "spec": {"nodeName": "edge"},
             "status": ready,
         }

@@ -46,7 +46,8 @@ def test_what_is_logged_is_read(stage: str, percent: int, message: str) -> None:
 
 
 def pod(name: str, created: str, *, job: str = "a", phase: str = "Running", leaving: bool = False) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "models", "creationTimestamp": created, "labels": {"job-name": job}}
+    owner = {"kind": "Job", "name": job, "uid": job, "controller": True}
+    metadata = {"name": name, "namespace": "models", "creationTimestamp": created, "ownerReferences": [owner]}
     return {
         "metadata": {**metadata, **({"deletionTimestamp": "x"} if leaving else {})},
         "status": {"phase": phase},
@@ -61,7 +62,7 @@ def test_the_newest_running_pod_of_each_job_is_read() -> None:
         pod("a-4", "2026-01-04T00:00:00Z", leaving=True),
         pod("b-1", "2026-01-01T00:00:00Z", job="b"),
         pod("c-1", "2026-01-01T00:00:00Z", job="c", phase="Succeeded"),
-        {"metadata": {"name": "loose", "namespace": "models"}, "status": {"phase": "Running"}},
+        {"metadata": {"name": "x", "namespace": "models", "labels": {"job-name": "a"}}, "status": {"phase": "Running"}},
     ]
     found = {job: entry["metadata"]["name"] for (_, job), entry in newest_running(pods).items()}
     assert found == {"a": "a-2", "b": "b-1"}

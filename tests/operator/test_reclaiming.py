@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from reconciled_site import IMAGES, NOW, Site, published
+from reconciled_site import IMAGES, NOW, Site, control, published, stored
 
 from edgefolio.contract.job_report import FailureReport
 from edgefolio.specification.conditions import time_text
@@ -45,7 +45,8 @@ class Ending(Site):
         if plan is None:
             return None
         for document in plan.apply:
-            self.jobs[document["metadata"]["name"]] = {**document, "status": {}}
+            name = document["metadata"]["name"]
+            self.jobs[name] = {**stored(document, name), "status": {}}
         for name in plan.delete_jobs:
             self.jobs.pop(name, None)
         self.portfolio["status"] = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -64,6 +65,7 @@ class Ending(Site):
                 "metadata": {
                     "name": "digits-reclaim-x",
                     "labels": {"job-name": "digits-reclaim", "app.kubernetes.io/component": "reclaim"},
+                    **control("Job", "digits-reclaim", "digits-reclaim"),
                 },
                 "status": {"phase": "Failed", "containerStatuses": [{"name": "pruner", "state": state}]},
             }

@@ -23,9 +23,11 @@ def test_from_nothing_to_serving() -> None:
     first = site.cycle()
     workload = ["Service", "ServiceAccount", "RoleBinding", "DaemonSet"]
     making = ["ConfigMap", "Job"]
-    assert [document["kind"] for document in first.apply] == [*workload, *making, "ModelEndpoint", "ModelEndpoint"]
-    assert site.targets() == {"edge-1": None, "edge-2": None}
+    assert [document["kind"] for document in first.apply] == [*workload, *making]
     assert site.condition("Ready") == ("False", "Making")
+    # Pods are the portfolio's through its DaemonSet.
+    assert [document["kind"] for document in site.cycle().apply] == ["ModelEndpoint", "ModelEndpoint"]
+    assert site.targets() == {"edge-1": None, "edge-2": None}
     assert site.condition("Reconciling") == ("True", "FirstMaking")
     site.end_job(published(1))
     second = site.cycle()

@@ -153,7 +153,10 @@ def test_a_repository_of_an_older_portfolio_is_not_made_into() -> None:
     assert not [document for document in plan.apply if document["kind"] in ("Job", "ConfigMap")]
     assert site.condition("Stalled") == ("True", "RepositoryOwned")
     assert site.condition("Ready") == ("False", "RepositoryOwned")
-    assert "older ModelPortfolio other/older" in site.message("Stalled")
+    assert site.message("Stalled").startswith("A ModelPortfolio of another namespace publishes the same model")
+    site.repository_owner = ("models", "older")
+    site.cycle()
+    assert site.message("Stalled").startswith("ModelPortfolio older publishes the same model")
     site.repository_owner = None
     plan = site.cycle()
     assert [document["kind"] for document in plan.apply] == ["ConfigMap", "Job"]

@@ -12,14 +12,21 @@ import aiohttp
 from edgefolio.specification.resource import API_VERSION
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.adopted_pods import AdoptedPods, selector_of
+from edgefolio_operator.cluster_state.drift import DriftDetector
 from edgefolio_operator.cluster_state.job_progress import ProgressReader
 from edgefolio_operator.cluster_state.metrics_server import MetricsPoller
 from edgefolio_operator.cluster_state.report_clocks import WRITTEN_FIELD, ReportClocks, written_time
-from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.cluster_state.snapshot import (
+    PortfolioSnapshot,
+    adopts,
+    is_endpoint_of_ours,
+    managed_pods,
+)
+from edgefolio_operator.cluster_state.warning_events import WarningReader
 from edgefolio_operator.kube.cache import Change, ObjectCache, strip_unread_fields
 from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.informer import Informer
-from edgefolio_operator.kube.objects import Object, object_key, part_of
+from edgefolio_operator.kube.objects import Object, controller_of, is_controlled_by, object_key
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.ownership import PortfolioKey, key_of
 
@@ -28,6 +35,7 @@ logger = logging.getLogger(__name__)
 _MAKING = {labels.COMPONENT_LABEL: labels.JOB_COMPONENT}
 _JOBS = ",".join((labels.JOB_COMPONENT, labels.CHECK_COMPONENT, labels.RECLAIM_COMPONENT))
 _OUR_JOBS = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER},{labels.COMPONENT_LABEL} in ({_JOBS})"
+_SHARED = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER}"
 _SERVING = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER},{labels.COMPONENT_LABEL}={labels.ENDPOINT_COMPONENT}"
 
 
@@ -63,6 +71,19 @@ class Informers:
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
+        # Roles that a version before came with lack these two: then they are made, and not looked after.
+        self._accounts = self._cache("v1", "serviceaccounts", selector=_SHARED, is_optional=True)
+        self._bindings = self._cache("rbac.authorization.k8s.io/v1", "rolebindings", selector=_SHARED, is_optional=True)
+        #: Caches of the kinds that the operator writes.
+        self._written = {
+            "DaemonSet": self._daemon_sets,
+            "Job": self._jobs,
+            "ModelEndpoint": self.endpoints,
+            "RoleBinding": self._bindings,
+            "Service": self._services,
+            "ServiceAccount": self._accounts,
+        }
+        self.drift = DriftDetector()
         # An operator of single namespaces may read neither nodes nor namespaces, unless it is told so; it ignores
         # annotations there.
         self._nodes = self._cache("v1", "nodes", everywhere=True) if reads_nodes else None
@@ -75,9 +96,8 @@ class Informers:
             changed=on_reading,
             clock=clock,
         )
-        self._progress = ProgressReader(
-            api, pods=lambda: self._job_pods.select(labels=_MAKING), is_active=is_active, changed=on_reading
-        )
+        self._progress = ProgressReader(api, pods=self._pods_of_makings, is_active=is_active, changed=on_reading)
+        self.warnings = WarningReader(api, is_active=is_active, changed=on_reading)
         self._server_version = ServerVersion()
         self._adopted: AdoptedPods | None = None
 
@@ -87,6 +107,8 @@ class Informers:
         running = self._informers if self._adopted is None else [*self._informers, *self._adopted.informers]
         found: dict[str, float] = {}
         for informer in running:
+            if informer.is_refused:
+                continue
             found[informer.title] = max(found.get(informer.title, 0.0), informer.silent_seconds)
         return found
 
@@ -101,6 +123,7 @@ class Informers:
             tasks.create_task(informer.run())
         tasks.create_task(self.metrics.run())
         tasks.create_task(self._progress.run())
+        tasks.create_task(self.warnings.run())
         await asyncio.gather(*(informer.synced.wait() for informer in self._informers))
         self._server_version = await self._ask_version()
 
@@ -117,8 +140,13 @@ class Informers:
     def pods_of(self, portfolio: Object) -> list[Object] | None:
         """The pods that ``portfolio`` selects; ``None`` while they are not known yet."""
         namespace, name = key_of(portfolio)
-        if part_of(portfolio, "spec", "serving", "mode") != "Adopt":
-            return self._pods.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
+        if not adopts(portfolio):
+            own = {labels.PORTFOLIO_LABEL: name}
+            return managed_pods(
+                self._pods.select(namespace=namespace, labels=own),
+                daemon_set=self._owned(self._daemon_sets, portfolio),
+                endpoints=list(filter(is_endpoint_of_ours, self.endpoints.select(namespace=namespace, labels=own))),
+            )
         assert self._adopted is not None
         return self._adopted.of(portfolio) if selector_of(portfolio) is not None else []
 
@@ -126,6 +154,12 @@ class Informers:
         """Snapshot of ``portfolio`` from the caches."""
         namespace, name = key_of(portfolio)
         own = {labels.PORTFOLIO_LABEL: name}
+        daemon_set, service = self._owned(self._daemon_sets, portfolio), self._owned(self._services, portfolio)
+        access = {
+            kind: cache.get(labels.AGENT_ACCOUNT, namespace)
+            for kind, cache in (("ServiceAccount", self._accounts), ("RoleBinding", self._bindings))
+        }
+        refused = [informer.cache for informer in self._informers if informer.is_refused]
         return PortfolioSnapshot(
             portfolio=portfolio,
             jobs=self._jobs.select(namespace=namespace, labels=own),
@@ -135,12 +169,36 @@ class Informers:
             namespace=None if self._spaces is None else self._spaces.get(namespace),
             endpoints=endpoints,
             hearings={entry["metadata"]["name"]: self._reports.of(object_key(entry)) for entry in endpoints},
-            daemon_set=next(iter(self._daemon_sets.select(namespace=namespace, labels=own)), None),
-            service=next(iter(self._services.select(namespace=namespace, labels=own)), None),
+            daemon_set=daemon_set,
+            service=service,
+            missing_access=frozenset(
+                kind for kind, thing in access.items() if thing is None and self._written[kind] not in refused
+            ),
+            drifted=frozenset(
+                thing["kind"] for thing in (daemon_set, service, *access.values()) if thing and self.drift.is_due(thing)
+            ),
             server_version=self._server_version,
             progress=self._progress.of(namespace),
+            warnings=self.warnings.of((namespace, name)),
             api_clock_offset=self._api.clock_offset(self._clock()),
         )
+
+    @staticmethod
+    def _owned(cache: ObjectCache, portfolio: Object) -> Object | None:
+        """The object of the portfolio's name, if the portfolio controls it."""
+        namespace, name = key_of(portfolio)
+        found = cache.get(name, namespace)
+        return found if found is not None and is_controlled_by(found, portfolio) else None
+
+    def _pods_of_makings(self) -> list[Object]:
+        """Pods that a Job of a making controls; whoever only carries its labels is not read."""
+        found = []
+        for pod in self._job_pods.select(labels=_MAKING):
+            owner = controller_of(pod) or {}
+            job = self._jobs.get(str(owner.get("name", "")), pod["metadata"].get("namespace") or "")
+            if job is not None and is_controlled_by(pod, job):
+                found.append(pod)
+        return found
 
     def _nodes_of(self, pods: Iterable[Object]) -> dict[str, Object] | None:
         if self._nodes is None:
@@ -153,9 +211,16 @@ class Informers:
         known = None if self._spaces is None else self._spaces.get(name)
         return known or {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": ""}}
 
-    def put_job(self, job: Object) -> None:
-        """Cache a Job that was written: the next plan must not miss it."""
-        self._jobs.put(job)
+    def held(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object as it is in the cache, whoever owns it; ``None`` of kinds that are not watched."""
+        cache = self._written.get(kind)
+        return None if cache is None else cache.get(name, namespace)
+
+    def put(self, thing: Object) -> None:
+        """Cache an object that was written: the next plan must not miss it."""
+        cache = self._written.get(thing["kind"])
+        if cache is not None:
+            cache.put(thing)
 
     def drop_job(self, namespace: str, name: str) -> None:
         """Drop a Job that was deleted."""
@@ -183,6 +248,7 @@ class Informers:
         *,
         selector: str = "",
         everywhere: bool = False,
+        is_optional: bool = False,
         on_change: Callable[[Change], None] | None = None,
         transform: Callable[[Object], Object] | None = None,
     ) -> ObjectCache:
@@ -190,7 +256,15 @@ class Informers:
         cache = ObjectCache(on_change or self._on_change, transform=transform)
         namespaces = ("",) if everywhere or not self._namespaces else self._namespaces
         self._informers += [
-            Informer(self._api, cache, api_version=api_version, plural=plural, namespace=namespace, selector=selector)
+            Informer(
+                self._api,
+                cache,
+                api_version=api_version,
+                plural=plural,
+                namespace=namespace,
+                selector=selector,
+                is_optional=is_optional,
+            )
             for namespace in namespaces
         ]
         return cache

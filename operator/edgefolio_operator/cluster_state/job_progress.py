@@ -11,7 +11,7 @@ import aiohttp
 from edgefolio.contract.job_report import ProgressLine
 from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio_operator.kube.client import Api, ApiError, collection
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator.kube.objects import Object, controller_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,10 @@ def newest_running(pods: Sequence[Object]) -> dict[tuple[str, str], Object]:
     """The newest pod that runs of each Job, by namespace and name of the Job."""
     newest: dict[tuple[str, str], Object] = {}
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
-        job = (pod["metadata"].get("labels") or {}).get("job-name")
+        owner = controller_of(pod) or {}
         is_leaving = pod["metadata"].get("deletionTimestamp")
-        if job and pod.get("status", {}).get("phase") == "Running" and not is_leaving:
-            newest[pod["metadata"]["namespace"], job] = pod
+        if owner.get("kind") == "Job" and pod.get("status", {}).get("phase") == "Running" and not is_leaving:
+            newest[pod["metadata"]["namespace"], str(owner["name"])] = pod
     return newest
 
 

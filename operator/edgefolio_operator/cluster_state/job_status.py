@@ -9,7 +9,7 @@ from edgefolio.contract.job_report import FailureReport, PublishedReport, report
 from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio.specification.conditions import readable_time
 from edgefolio_operator import labels
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator.kube.objects import Object, is_controlled_by
 
 ENDED = ("Succeeded", "Failed")
 _STARTING = ("ContainerCreating", "PodInitializing")
@@ -21,6 +21,7 @@ class ObservedJob:
 
     ``pieces``: number that its pods make; 0 for a Job that makes all. ``waiting``: why no pod runs.
     ``died``: how its last pod ended without a report. ``overdue``: since when (seconds) which pod should have ended.
+    ``starting_since``: since when its newest pod is there without having started.
     """
 
     name: str
@@ -38,10 +39,14 @@ class ObservedJob:
     waiting: str = ""
     died: str = ""
     overdue: tuple[float, str] | None = None
+    starting_since: float | None = None
 
 
 def observed_jobs(jobs: Sequence[Object], pods: Sequence[Object], component: str) -> tuple[ObservedJob, ...]:
-    """Those of ``jobs`` that are for ``component``, with the reports of their ``pods``."""
+    """Those of ``jobs`` that are for ``component``, with the reports of their ``pods``.
+
+    A pod is heard if the Job controls it: its message is the digest that endpoints trust, and labels anybody can set.
+    """
     return tuple(
         observed_job(job, _pods_of(job, pods))
         for job in jobs
@@ -79,22 +84,14 @@ def observed_job(job: Object, pods: Sequence[Object]) -> ObservedJob:
         waiting="" if any(_runs(pod) for pod in pods) or not pods else _waiting(pods[-1]),
         died=_died(ends[-1]) if ends else "",
         overdue=min((entry for pod in pods if (entry := _overdue(pod)) is not None), default=None),
+        starting_since=_starting_since(pods),
     )
 
 
 def _pods_of(job: Object, pods: Sequence[Object]) -> list[Object]:
-    """The pods of ``job``, oldest first; without those of an earlier Job of the same name."""
-    own = [
-        pod
-        for pod in pods
-        if pod["metadata"].get("labels", {}).get("job-name") == job["metadata"]["name"] and _may_own(job, pod)
-    ]
+    """The pods that ``job`` controls, oldest first."""
+    own = [pod for pod in pods if is_controlled_by(pod, job)]
     return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-
-
-def _may_own(job: Object, pod: Object) -> bool:
-    owners = [owner.get("uid") for owner in pod["metadata"].get("ownerReferences", ())]
-    return not owners or job["metadata"].get("uid") in owners
 
 
 def _ends(pod: Object) -> list[Object]:
@@ -117,6 +114,13 @@ def _died(end: Object) -> str:
 
 def _runs(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+
+
+def _starting_since(pods: Sequence[Object]) -> float | None:
+    created = str(pods[-1].get("metadata", {}).get("creationTimestamp") or "") if pods else ""
+    if not created or pods[-1].get("status", {}).get("phase") not in (None, "Pending"):
+        return None
+    return readable_time(created)
 
 
 def _waiting(pod: Object) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio_operator.kube.objects import Object, ObjectKey, has_name, object_key, part_of, well_formed
-from edgefolio_operator.labels import GROUP
+from edgefolio_operator.labels import GROUP, MANAGER
 
 #: Deleted objects whose version is remembered: an answer to a write is late by milliseconds, not by so many deletions.
 DELETIONS = 4096
@@ -170,18 +170,27 @@ def strip_unread_fields(thing: Object) -> Object:
     """``thing`` without the fields that no reconciler reads, whatever it holds."""
     metadata = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
     kept = {**thing, "metadata": metadata}
+    if thing.get("kind") in ("DaemonSet", "RoleBinding", "Service", "ServiceAccount"):
+        metadata["managedFields"] = _created_fields(thing)
     if thing.get("kind") == "Pod":
         kept["spec"] = {"nodeName": part_of(thing, "spec", "nodeName")}
         kept["status"] = _only(part_of(thing, "status"), "phase", "conditions", "containerStatuses")
+        if first := _entries(part_of(thing, "status", "initContainerStatuses")):
+            kept["status"]["initContainerStatuses"] = [_state_only(entry) for entry in first]
     elif thing.get("kind") == "Node":
         kept.pop("spec", None)
         kept["status"] = {
             "conditions": part_of(thing, "status", "conditions") or [],
             "allocatable": _only(part_of(thing, "status", "allocatable"), "cpu", "memory"),
         }
-    elif thing.get("kind") in ("DaemonSet", "Service"):
+    elif thing.get("kind") == "Service":
         kept.pop("spec", None)
         kept.pop("status", None)
+    elif thing.get("kind") == "DaemonSet":
+        kept["spec"] = {"template": {"spec": _containers_only(thing)}}
+        kept["status"] = _only(part_of(thing, "status"), "desiredNumberScheduled", "observedGeneration")
+    elif thing.get("kind") in ("ServiceAccount", "RoleBinding"):
+        kept = {key: kept[key] for key in ("apiVersion", "kind", "metadata") if key in kept}
     elif thing.get("kind") == "Job":
         kept["spec"] = {"suspend": part_of(thing, "spec", "suspend") or False}
     return kept
@@ -189,6 +198,35 @@ def strip_unread_fields(thing: Object) -> Object:
 
 def _only(part: Any, *keys: str) -> dict[str, Any]:
     return {key: part[key] for key in keys if key in part} if isinstance(part, Mapping) else {}
+
+
+def _entries(part: Any) -> list[Object]:
+    return [entry for entry in part if isinstance(entry, Mapping)] if isinstance(part, list | tuple) else []
+
+
+def _state_only(container_status: Object) -> Object:
+    """Name and state of a container; of one that runs or ran only that it did."""
+    state = _only(container_status.get("state"), "waiting", "running", "terminated")
+    kept = {key: (value if key == "waiting" else {}) for key, value in state.items()}
+    return {"name": container_status.get("name"), "state": kept}
+
+
+def _containers_only(daemon_set: Object) -> Object:
+    """Names, images and ports of the containers of a DaemonSet: what an older version built shows there."""
+    return {
+        part: [
+            _only(entry, "name", "image", "ports")
+            for entry in _entries(part_of(daemon_set, "spec", "template", "spec", part))
+        ]
+        for part in ("initContainers", "containers")
+    }
+
+
+def _created_fields(thing: Object) -> list[Object]:
+    """Marks of what the operator created and does not yet apply, without the fields themselves."""
+    entries = _entries(part_of(thing, "metadata", "managedFields"))
+    marks = [{key: entry.get(key, "") for key in ("manager", "operation", "subresource")} for entry in entries]
+    return [mark for mark in marks if mark == {"manager": MANAGER, "operation": "Update", "subresource": ""}]
 
 
 def _uid(thing: Object) -> str:

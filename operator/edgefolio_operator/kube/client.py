@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -87,9 +87,10 @@ class Api:
         offset = self._server_lead + time.monotonic() - now
         return offset if abs(offset) > _REQUEST_SECONDS else 0.0
 
-    async def get(self, path: str, *, selector: str = "") -> Object:
-        """The object or collection at ``path``, filtered by the labels of ``selector``."""
-        return await self._request("GET", path, params={"labelSelector": selector} if selector else None)
+    async def get(self, path: str, *, selector: str = "", fields: str = "") -> Object:
+        """The object or collection at ``path``, filtered by the labels of ``selector`` and by ``fields``."""
+        chosen = {"labelSelector": selector, "fieldSelector": fields}
+        return await self._request("GET", path, params={key: value for key, value in chosen.items() if value} or None)
 
     async def text(self, path: str, params: dict[str, str], *, longest_seconds: float) -> str:
         """The plain text at ``path``, usually a log."""
@@ -101,9 +102,20 @@ class Api:
             return raw.decode(errors="replace")
 
     async def create(self, path: str, document: Object) -> Object:
-        """Create ``document`` in the collection ``path``."""
+        """Create ``document`` in the collection ``path``. Refused with 409 if there is one of its name."""
         self.writes(document["kind"])
-        return await self._request("POST", path, document)
+        return await self._request("POST", path, document, params={"fieldManager": MANAGER})
+
+    async def is_ending(self, namespace: str) -> bool:
+        """Whether ``namespace`` is being deleted, asked by a creation that is only tried: it needs no right to read."""
+        version = "coordination.k8s.io/v1"
+        probe = {"apiVersion": version, "kind": "Lease", "metadata": {"name": MANAGER, "namespace": namespace}}
+        try:
+            # The one kind that it may create in its own namespace, wherever that is.
+            await self._request("POST", collection(version, "leases", namespace), probe, params={"dryRun": "All"})
+        except ApiError as error:
+            return error.is_of_an_ending_namespace
+        return False
 
     async def replace(self, path: str, document: Object) -> Object:
         """Replace the object at ``path``; refused with 409 if its resourceVersion is not the stored one."""
@@ -123,18 +135,31 @@ class Api:
             params={"fieldManager": MANAGER, "force": "true"},
         )
 
-    async def merge(self, path: str, patch: Object) -> Object:
-        """Merge ``patch`` into the object at ``path``."""
-        self.writes("Patch")
-        return await self._request(
-            "PATCH", path, patch, content_type="application/merge-patch+json", params={"fieldManager": MANAGER}
-        )
+    async def merge(self, path: str, patch: Object, *, dry_run: bool = False) -> Object:
+        """Merge ``patch`` into the object at ``path``, or only try to."""
+        if not dry_run:
+            self.writes("Patch")
+        params = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
+        return await self._request("PATCH", path, patch, content_type="application/merge-patch+json", params=params)
 
-    async def delete(self, path: str) -> None:
-        """Delete the object at ``path`` and, in the background, what it owns; one that does not exist is no error."""
+    async def patch_fields(self, path: str, entries: Sequence[Object], *, version: str) -> Object:
+        """Replace ``metadata.managedFields`` of the object at ``path``, if it is still that of ``version``."""
+        self.writes("Patch")
+        patch: list[Object] = [
+            {"op": "replace", "path": "/metadata/managedFields", "value": entries},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        ]
+        return await self._request("PATCH", path, patch, content_type="application/json-patch+json")
+
+    async def delete(self, path: str, *, uid: str = "") -> None:
+        """Delete the object at ``path`` and, in the background, what it owns; one that does not exist is no error.
+
+        Refused with 409 if it is not the one of ``uid``.
+        """
         self.writes("Delete")
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         try:
-            await self._request("DELETE", path, params={"propagationPolicy": "Background"})
+            await self._request("DELETE", path, {**options, **({"preconditions": {"uid": uid}} if uid else {})})
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -180,7 +205,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: Object | Sequence[Object] | None = None,
         *,
         content_type: str = "application/json",
         params: dict[str, str] | None = None,

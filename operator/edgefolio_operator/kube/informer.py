@@ -21,13 +21,27 @@ logger = logging.getLogger(__name__)
 
 
 class Informer:
-    """Keeps in ``cache`` the objects of one kind, of one namespace or of all, that carry the labels of ``selector``."""
+    """Keeps in ``cache`` the objects of one kind, of one namespace or of all, that carry the labels of ``selector``.
+
+    An optional one is synced, too, when the operator may not read its collection.
+    """
 
     def __init__(
-        self, api: Api, cache: ObjectCache, *, api_version: str, plural: str, namespace: str = "", selector: str = ""
+        self,
+        api: Api,
+        cache: ObjectCache,
+        *,
+        api_version: str,
+        plural: str,
+        namespace: str = "",
+        selector: str = "",
+        is_optional: bool = False,
     ) -> None:
         self.cache = cache
         self.synced = asyncio.Event()
+        #: Whether the operator has not the right to read the collection, and does without.
+        self.is_refused = False
+        self._is_optional = is_optional
         self._api = api
         self._path = collection(api_version, plural, namespace)
         self._namespace = namespace
@@ -59,6 +73,9 @@ class Informer:
                 if isinstance(error, ApiError) and error.reason == "BadRequest":
                     # A selector that the API server does not understand selects nothing, and must hold up nobody.
                     self.synced.set()
+                if self._is_optional and isinstance(error, ApiError) and error.status == 403:
+                    self.is_refused = True
+                    self.synced.set()
             except Exception:
                 # Whatever was answered: the other informers go on, and this one lists anew.
                 expired = False
@@ -73,6 +90,7 @@ class Informer:
         is_restored = int(version or 0) < self._version
         self._version = int(version or 0)
         self.cache.replace(things, namespace=self._namespace, version=None if is_restored else self._version)
+        self.is_refused = False
         self.synced.set()
         while True:
             await self._watch()

@@ -131,6 +131,18 @@ def has_ended(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
+def controller_of(thing: Object) -> Object | None:
+    """Reference to the object that controls ``thing``; ``None`` of one that stands alone."""
+    references = thing["metadata"].get("ownerReferences") or ()
+    return next((reference for reference in references if reference.get("controller") is True), None)
+
+
+def is_controlled_by(thing: Object, owner: Object) -> bool:
+    """Whether ``owner`` controls ``thing``: by uid, which no namesake and no label can claim."""
+    reference, uid = controller_of(thing), owner["metadata"].get("uid")
+    return reference is not None and bool(uid) and reference.get("uid") == uid
+
+
 def owner_reference(owner: Object) -> Document:
     """Reference to ``owner`` as the controller of another object, which is garbage-collected with it."""
     return {

@@ -16,7 +16,7 @@ import aiohttp
 
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Informers
-from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, is_endpoint_of_ours, owned
 from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.epoch import SeenEpochs
@@ -24,9 +24,10 @@ from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
 from edgefolio_operator.kube.objects import Object, object_key
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.ownership import PortfolioKey, display_name, key_of
+from edgefolio_operator.ownership import PortfolioKey, display_name, key_of, proof
 from edgefolio_operator.reconcilers.endpoint import promises_before
 from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
+from edgefolio_operator.reconcilers.reclaim_policy import has_finalizer
 from edgefolio_operator.reconcilers.shared_resources import SharedResources
 from edgefolio_operator.reconcilers.work_queue import WorkQueue
 from edgefolio_operator.reconcilers.worker import PortfolioWorker
@@ -57,6 +58,7 @@ class Controller:
         self._recorder = MetricsRecorder(metrics)
         self._looked_at = time.monotonic()
         self._started = False
+        self._home = settings.lease_namespace or api.access.namespace
         self._epoch: int | None = None
         #: Portfolios whose pods changed since their claims were indexed.
         self._unindexed: set[PortfolioKey] = set()
@@ -92,6 +94,7 @@ class Controller:
             shared=self._shared,
             usage=lambda: self._informers.metrics.usage,
             enqueue=self._enqueue,
+            want_warnings=self._informers.warnings.want,
             planned=self._queue.planned,
             clock=clock,
         )
@@ -118,6 +121,20 @@ class Controller:
             self._enqueue_all()
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
+
+    async def release_portfolios(self) -> None:
+        """Take the operator's finalizer off all portfolios if its own namespace is being deleted, as an uninstall does.
+
+        It is told to end then, and that namespace and portfolios that are deleted later would wait for it for ever.
+        """
+        held = [portfolio for portfolio in self._informers.portfolios.select() if has_finalizer(portfolio)]
+        if not held or not self._leads() or not await self._api.is_ending(self._home):
+            return
+        for portfolio in held:
+            try:
+                await self._writer.release(portfolio)
+            except (ApiError, *_TRANSIENT) as error:
+                logger.warning("%s keeps its finalizer: %s", display_name(key_of(portfolio)), error)
 
     async def _work(self) -> None:
         while True:
@@ -197,7 +214,7 @@ class Controller:
         endpoints = self._informers.endpoints.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
         stored = (self._informers.endpoints.get(pod["metadata"]["name"], namespace) for pod in pods)
         snapshot = replace(
-            self._informers.snapshot(portfolio, pods=pods, endpoints=endpoints),
+            owned(self._informers.snapshot(portfolio, pods=pods, endpoints=endpoints)),
             lost_pods=self._shared.lost_pods(key),
             occupied_pods=frozenset(
                 endpoint["metadata"]["name"]
@@ -205,6 +222,7 @@ class Controller:
                 if endpoint is not None and _owner_of(endpoint) not in (None, key)
             ),
             repository_owner=self._shared.repository_owner(key),
+            conflicts=self._writer.conflicts(key),
         )
         if not self._shared.has_promises(key):
             self._shared.promise(key, promises_before(snapshot, now=self._clock()))
@@ -220,6 +238,7 @@ class Controller:
             namespace=namespace,
             labels={labels.MANAGED_BY_LABEL: labels.MANAGER, labels.PORTFOLIO_LABEL: name},
         )
+        left = [endpoint for endpoint in left if is_endpoint_of_ours(endpoint)]
         if left and not self._leads():
             return True
         for endpoint in left:
@@ -256,10 +275,10 @@ class Controller:
     def _portfolio_changed(self, change: Change) -> None:
         key = key_of(change.object)
         self._queue.add(key, urgent=change.is_by_user)
-        if change.is_by_user:
+        if change.is_by_user or _has_published(change):
             self._unindexed.add(key)
-            if self._started:
-                self._informers.watch_adopted_pods(self._informers.portfolios.select())
+        if change.is_by_user and self._started:
+            self._informers.watch_adopted_pods(self._informers.portfolios.select())
 
     def _endpoint_changed(self, change: Change) -> None:
         namespace, name = object_key(change.object)
@@ -278,17 +297,28 @@ class Controller:
             self._endpoint_changed(change)
         elif kind == "Node":
             self._enqueue(self._shared.on_node(name), urgent=False)
+        elif kind in ("ServiceAccount", "RoleBinding"):
+            # All portfolios of a namespace share them.
+            namespace = object_key(change.object)[0]
+            self._enqueue(map(key_of, self._informers.portfolios.select(namespace=namespace)), urgent=False)
         elif kind == "Namespace":
             self._enqueue(map(key_of, self._informers.portfolios.select(namespace=name)), urgent=False)
         else:
             keys = {key for key in _owners_of(change) if self._informers.portfolios.get(key[1], key[0]) is not None}
-            if kind == "Pod":
+            if kind in ("Pod", "DaemonSet"):
+                # A pod is a portfolio's through its DaemonSet.
                 self._unindexed |= keys
             self._enqueue(keys, urgent=False)
 
     def _adopted_pod_changed(self, key: PortfolioKey) -> None:
         self._unindexed.add(key)
         self._queue.add(key)
+
+
+def _has_published(change: Change) -> bool:
+    """Whether a portfolio's claim on its repository changed with its status."""
+    known = [proof(thing) for thing in (change.before, change.after) if thing is not None]
+    return len(set(known)) > 1
 
 
 def _owners_of(change: Change) -> set[PortfolioKey]:

@@ -28,7 +28,7 @@ from edgefolio_operator.endpoints.memory_reservations import (
 )
 from edgefolio_operator.endpoints.observation import ClusterView
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.objects import Document, Object, has_ended, owner_reference, part_of
+from edgefolio_operator.kube.objects import Document, Object, has_ended, is_controlled_by, owner_reference, part_of
 from edgefolio_operator.kube.stored import read_parts, read_stored
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
             continue
         node = None if snapshot.nodes is None else snapshot.nodes.get(node_name, {"metadata": {"name": node_name}})
         entry = stored.get(name, {})
+        if entry and not is_controlled_by(entry, pod):
+            entry = {}  # that of an earlier pod of this name
         status, unreadable = read_parts(EndpointStatus, entry.get("status"))
         found.append(
             Endpoint(
@@ -68,9 +70,17 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
 
 
 def stale_endpoints(snapshot: PortfolioSnapshot) -> tuple[str, ...]:
-    """Endpoints of pods that are no longer this portfolio's: of another selector, or of an older portfolio."""
-    selected = {str(pod["metadata"]["name"]) for pod in snapshot.pods} - snapshot.lost_pods.keys()
-    return tuple(sorted({str(entry["metadata"]["name"]) for entry in snapshot.endpoints} - selected))
+    """Endpoints of pods that are no longer this portfolio's: of another selector, of an older portfolio, or gone."""
+    selected = {str(pod["metadata"]["name"]): pod for pod in snapshot.pods}
+    return tuple(
+        sorted(
+            name
+            for entry in snapshot.endpoints
+            if (name := str(entry["metadata"]["name"])) in snapshot.lost_pods
+            or name not in selected
+            or not is_controlled_by(entry, selected[name])
+        )
+    )
 
 
 def assign_all(

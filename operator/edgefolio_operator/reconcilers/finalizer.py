@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,12 +13,12 @@ from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.specification.tolerant import understood
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ENDED, observed_jobs
-from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, owned
 from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.kube.stored import read_stored
-from edgefolio_operator.ownership import display_name
+from edgefolio_operator.ownership import repository_owner_name
 from edgefolio_operator.reconcilers.plan import ReconcilePlan
-from edgefolio_operator.reconcilers.reclaim_policy import has_finalizer, plan_reclaim
+from edgefolio_operator.reconcilers.reclaim_policy import blocked, has_finalizer, plan_reclaim
 from edgefolio_operator.resources.pruning_job import Images
 from edgefolio_operator.resources.repository_jobs import build_reclaim_job
 
@@ -31,6 +32,7 @@ def plan_deletion(
     """
     if not has_finalizer(snapshot.portfolio):
         return None
+    snapshot = owned(snapshot)
     before = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
     try:
         portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
@@ -43,11 +45,14 @@ def plan_deletion(
         )
         return ReconcilePlan(status=before, finalizer=False, events=(event,))
     if snapshot.repository_owner is not None:
-        owner = display_name(snapshot.repository_owner)
-        text = f"The older ModelPortfolio {owner} makes into the same repository: what was published stays."
+        namespace = str(snapshot.portfolio["metadata"].get("namespace", ""))
+        owner = repository_owner_name(snapshot.repository_owner, namespace=namespace)
+        text = f"{owner} publishes to the same repository: what was published stays."
         return ReconcilePlan(
             status=before, finalizer=False, events=(Event(reason=reasons.REPOSITORY_RETAINED, message=text),)
         )
+    if not _may_have_published(snapshot, before):
+        return ReconcilePlan(status=before, finalizer=False)
     ends = in_ending_namespace or snapshot.namespace_is_ending
     uid = str(snapshot.portfolio["metadata"]["uid"])
     reclaim = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.RECLAIM_COMPONENT)
@@ -68,6 +73,8 @@ def plan_deletion(
         namespace_ends=ends,
         now=now,
     )
+    if plan.create and snapshot.conflicts:
+        plan = replace(plan, status=blocked(plan.status, " ".join(snapshot.conflicts), now=now))
     events = []
     if plan.release:
         kept = plan.reason == reasons.REPOSITORY_RETAINED
@@ -83,6 +90,12 @@ def plan_deletion(
         finalizer=False if plan.release else None,
         events=tuple(events),
     )
+
+
+def _may_have_published(snapshot: PortfolioSnapshot, before: PortfolioStatus) -> bool:
+    """Whether a Job of this portfolio was ever made; without one there is nothing to delete."""
+    stored = (snapshot.portfolio.get("status") or {}).get("job")
+    return bool(stored or before.revisions or before.publishing_since or snapshot.jobs or snapshot.job_pods)
 
 
 def _may_publish(pod: Any) -> bool:

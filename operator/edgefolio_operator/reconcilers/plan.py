@@ -16,7 +16,8 @@ from edgefolio_operator.kube.objects import Document
 class ReconcilePlan:
     """The writes of one reconciliation, and the state for the portfolio's next one.
 
-    ``states`` and ``decisions`` are by endpoint; ``promises`` are all that its endpoints hold.
+    ``states`` and ``decisions`` are by endpoint; ``promises`` are all that its endpoints hold. ``suspects`` are uids of
+    objects that do not get on: the next plan wants to know what Kubernetes says of them.
     """
 
     status: PortfolioStatus
@@ -30,3 +31,4 @@ class ReconcilePlan:
     states: Mapping[str, State] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     promises: tuple[Promise, ...] = ()
+    suspects: tuple[str, ...] = ()

@@ -16,32 +16,28 @@ from edgefolio.decision.types import State
 from edgefolio.specification.conditions import ConditionValue, Failure, time_seconds, time_text, truncated
 from edgefolio.specification.portfolio_status import Address, PortfolioStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio.specification.tolerant import understood
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob, observed_jobs
-from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, owned
+from edgefolio_operator.cluster_state.workload_status import WorkloadStatus, status_of_pods
 from edgefolio_operator.endpoints.assignment import SAME_SWITCH_SECONDS, Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.endpoint_counts import tally
 from edgefolio_operator.endpoints.resource_view import ResourceView
-from edgefolio_operator.kube.objects import Document, annotations_of, owner_reference
-from edgefolio_operator.kube.stored import read_stored
+from edgefolio_operator.kube.objects import annotations_of, owner_reference
+from edgefolio_operator.kube.stored import invalid_spec, read_portfolio, read_stored
 from edgefolio_operator.ownership import repository_owned
 from edgefolio_operator.reconcilers.endpoint import assign_all, changed_documents, endpoints_of, stale_endpoints
 from edgefolio_operator.reconcilers.plan import ReconcilePlan
-from edgefolio_operator.reconcilers.reclaim_policy import wanted_finalizer
-from edgefolio_operator.resources.daemonset import (
-    build_access,
-    build_daemon_set,
-    build_service,
-    service_url,
-    serving_key,
-)
+from edgefolio_operator.reconcilers.reclaim_policy import kept_in_ending_namespace, wanted_finalizer
+from edgefolio_operator.resources.daemonset import service_url
 from edgefolio_operator.resources.pruning_job import Images, build_job, build_specification
 from edgefolio_operator.resources.repository_jobs import build_check_job
-from edgefolio_operator.revisions.history import current_revision, kept_revisions
+from edgefolio_operator.resources.workload import workload_documents
+from edgefolio_operator.revisions.history import current_revision, first_publication, kept_revisions
 from edgefolio_operator.revisions.pruning_job import (
     MakingPlan,
+    lacks_its_file,
     nothing_made,
     plan_making,
     terminal_error,
@@ -49,6 +45,7 @@ from edgefolio_operator.revisions.pruning_job import (
 )
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, plan_repository_check
 from edgefolio_operator.revisions.rollout import RolloutPlan, plan_rollout
+from edgefolio_operator.status import repository_condition
 from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS, agent_conditions
 from edgefolio_operator.status.conditions import Facts, conditions_of
 from edgefolio_operator.status.event_messages import events_of, events_of_making
@@ -74,17 +71,22 @@ def plan_portfolio(
 
     By endpoint: ``states`` are those of the last plan, ``refused_orders`` say why its orders were refused.
     """
+    snapshot = owned(snapshot)
     generation = int(snapshot.portfolio["metadata"].get("generation", 1))
     before = read_stored(PortfolioStatus, snapshot.portfolio.get("status")) or PortfolioStatus()
     try:
-        portfolio = understood(ModelPortfolio, {**snapshot.portfolio, "status": None})
+        portfolio, job_fault = read_portfolio(snapshot.portfolio)
     except ValidationError as error:
         # Admitted by the CRD's rules, rejected by the models, which check more.
         return replace(_refused(error, before, generation, now), delete_endpoints=stale_endpoints(snapshot))
     owner = owner_reference(snapshot.portfolio)
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
     request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
-    making = _making(portfolio, snapshot, before, jobs=jobs, request=request, now=now)
+    making = (
+        nothing_made(before.job, jobs)
+        if job_fault is not None
+        else _making(portfolio, snapshot, before, jobs=jobs, request=request, now=now)
+    )
     check = plan_repository_check(
         portfolio,
         uid=str(snapshot.portfolio["metadata"]["uid"]),
@@ -120,18 +122,39 @@ def plan_portfolio(
         members=members,
         assignments=assignments,
         resources=resources,
+        workload=status_of_pods(snapshot),
+        job_fault=job_fault,
         agents=agent_conditions(members, assignments, refused_orders=refused_orders or {}, epoch=epoch),
     )
     status = _status(findings, before, now=now)
-    documents = _workload(portfolio, snapshot, owner=owner, images=images)
+    documents = workload_documents(
+        portfolio,
+        owner=owner,
+        images=images,
+        server_version=snapshot.server_version,
+        service=snapshot.service,
+        daemon_set=snapshot.daemon_set,
+        missing=snapshot.missing_access,
+        drifted=snapshot.drifted,
+    )
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
         documents.append(
             build_job(portfolio, key=making.key, owner=owner, images=images, request=request, pieces=making.pieces)
         )
+    elif lacks_its_file(making, jobs, now=now + snapshot.api_clock_offset):
+        documents.append(build_specification(portfolio, key=making.key, owner=owner))
     if check.create:
         documents.append(build_check_job(portfolio, name=check.create, key=check.key, owner=owner, images=images))
     documents += changed_documents(snapshot.portfolio, members, assignments)
+    finalizer = wanted_finalizer(
+        snapshot.portfolio,
+        # Another portfolio's revisions are not this one's to delete.
+        portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
+        may_have_published=making.status is not None or status.publishing_since is not None,
+        namespace_ends=snapshot.namespace_is_ending,
+    )
+    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and snapshot.namespace_is_ending else []
     return ReconcilePlan(
         status=status,
         apply=tuple(documents),
@@ -141,16 +164,12 @@ def plan_portfolio(
         else portfolio.metadata.name,
         delete_endpoints=stale_endpoints(snapshot),
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
-        finalizer=wanted_finalizer(
-            snapshot.portfolio,
-            # Another portfolio's revisions are not this one's to delete.
-            portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
-            namespace_ends=snapshot.namespace_is_ending,
-        ),
-        events=(*events_of(before, status, members, assignments), *events_of_making(making)),
+        finalizer=finalizer,
+        events=(*events_of(before, status, members, assignments), *events_of_making(making), *kept),
         states={each.spec.pod_name: each.state for each in assignments},
         decisions={each.spec.pod_name: each.decision for each in assignments if each.decision is not None},
         promises=promises,
+        suspects=findings.workload.suspects,
     )
 
 
@@ -169,6 +188,8 @@ class _Findings:
     members: Sequence[Endpoint]
     assignments: Sequence[Assignment]
     resources: ResourceView
+    workload: WorkloadStatus
+    job_fault: tuple[str, str] | None
     agents: dict[str, ConditionValue]
 
 
@@ -200,22 +221,6 @@ def _making(
     return planned if last is None else plan(last=last)
 
 
-def _workload(
-    portfolio: ModelPortfolio, snapshot: PortfolioSnapshot, *, owner: Document, images: Images
-) -> list[Document]:
-    """DaemonSet, Service and access to apply, where they differ from the desired ones."""
-    if portfolio.spec.serving.mode != "Managed":
-        return []
-    documents: list[Document] = []
-    stored = snapshot.daemon_set
-    service = build_service(portfolio, owner=owner, server_version=snapshot.server_version, stored=stored)
-    if annotations_of(snapshot.service).get(labels.HASH_ANNOTATION) != annotations_of(service)[labels.HASH_ANNOTATION]:
-        documents.append(service)
-    if annotations_of(stored).get(labels.HASH_ANNOTATION) != serving_key(portfolio):
-        documents += [*build_access(portfolio), build_daemon_set(portfolio, owner=owner, images=images, stored=stored)]
-    return documents
-
-
 def _rollout(
     portfolio: ModelPortfolio,
     snapshot: PortfolioSnapshot,
@@ -243,9 +248,12 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
     snapshot, portfolio, making, revision = found.snapshot, found.portfolio, found.making, found.revision
     figures = tally(found.members, now=now)
     generation = int(snapshot.portfolio["metadata"].get("generation", 1))
-    terminal = terminal_error(portfolio, making, found.jobs, found.revisions, before)
+    terminal = found.job_fault or terminal_error(portfolio, making, found.jobs, found.revisions, before)
     if snapshot.repository_owner is not None:
-        terminal = repository_owned(snapshot.repository_owner)
+        terminal = repository_owned(snapshot.repository_owner, namespace=portfolio.metadata.namespace or "")
+    if snapshot.conflicts:
+        terminal = reasons.RESOURCE_CONFLICT, truncated(" ".join(snapshot.conflicts))
+    workload, absent = _absent(found, before, now=now)
     facts = Facts(
         generation=generation,
         making=making.status is not None and making.status.outcome in ("Running", "Suspended"),
@@ -255,7 +263,9 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
         repository=found.check.trouble,
         rollout=found.rollout.status,
         counts=figures.counts if revision is not None else None,
-        endpoints_settled=not figures.starting,
+        endpoints_settled=not figures.starting and not found.workload.missing,
+        absent=absent,
+        workload=workload,
         objectives_unknown=figures.unknown,
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_issues(found),
@@ -271,24 +281,42 @@ def _status(found: _Findings, before: PortfolioStatus, *, now: float) -> Portfol
             ),
             **security_conditions(portfolio, daemon_set=snapshot.daemon_set, members=found.members),
             **found.agents,
+            repository_condition.CONDITION: repository_condition.repository_readable(found.members),
         },
     )
-    wrong = terminal or found.check.trouble
-    managed = portfolio.spec.serving.mode == "Managed"
+    wrong = terminal or found.check.trouble or workload
     return PortfolioStatus(
         observed_generation=generation,
         conditions=conditions_of(facts, before=before.conditions, now=now),
         current_revision=facts.revision,
         variant_count=len(revision.variants) if revision is not None else 0,
         revisions=found.revisions,
+        publishing_since=before.publishing_since or first_publication(found.revisions),
         job=making.status,
         check=found.check.status,
         rollout=found.rollout.status,
         endpoints=figures.counts,
-        address=Address(url=service_url(portfolio, stored=snapshot.daemon_set)) if managed else None,
+        address=_address(portfolio, snapshot),
         last_switch_time=_last_switch_time(before.last_switch_time, figures.last_switch_at),
         last_failure=before.last_failure if wrong is None else _failure(*wrong, before=before.last_failure, now=now),
     )
+
+
+def _absent(found: _Findings, before: PortfolioStatus, *, now: float) -> tuple[tuple[str, str] | None, int]:
+    """Why pods are missing or blocked, and how many of them no endpoint stands for yet."""
+    waits = next((entry for entry in before.conditions if entry.type == "Reconciling"), None)
+    is_starting = waits is not None and (waits.status, waits.reason) == ("True", reasons.ENDPOINTS_STARTING)
+    return found.workload.absent(
+        counted={endpoint.surroundings.pod_name for endpoint in found.members if endpoint.counts(now=now)},
+        starting_seconds=now - time_seconds(waits.last_transition_time) if waits and is_starting else 0.0,
+    )
+
+
+def _address(portfolio: ModelPortfolio, snapshot: PortfolioSnapshot) -> Address | None:
+    """Where clients reach the model; not a Service of somebody else under the portfolio's name."""
+    is_taken = bool(snapshot.conflicts) and snapshot.service is None
+    url = service_url(portfolio, stored=snapshot.daemon_set or snapshot.service)
+    return Address(url=url) if portfolio.spec.serving.mode == "Managed" and not is_taken else None
 
 
 def _last_switch_time(before: str | None, found: float | None) -> str | None:
@@ -315,9 +343,7 @@ def _issues(found: _Findings) -> tuple[str, ...]:
 
 
 def _refused(error: ValidationError, before: PortfolioStatus, generation: int, now: float) -> ReconcilePlan:
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "spec"
-    terminal = reasons.INVALID_SPEC, truncated(f"{field}: {first['msg'].removeprefix('Value error, ')}")
+    terminal = invalid_spec(error)
     facts = Facts(
         generation=generation,
         revision=before.current_revision,
@@ -326,7 +352,8 @@ def _refused(error: ValidationError, before: PortfolioStatus, generation: int, n
         informational={
             entry.type: (entry.status, entry.reason, entry.message)
             for entry in before.conditions
-            if entry.type in (*INFORMATIONAL_CONDITIONS, *SECURITY_CONDITIONS, *AGENT_CONDITIONS)
+            if entry.type
+            in (*INFORMATIONAL_CONDITIONS, *SECURITY_CONDITIONS, *AGENT_CONDITIONS, repository_condition.CONDITION)
         },
     )
     conditions = conditions_of(facts, before=before.conditions, now=now)

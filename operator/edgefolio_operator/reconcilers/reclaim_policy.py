@@ -17,6 +17,7 @@ from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.uris import redacted
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ObservedJob
+from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.messages import listed
 
@@ -48,10 +49,24 @@ def has_finalizer(portfolio: Object) -> bool:
     return labels.FINALIZER in (portfolio["metadata"].get("finalizers") or ())
 
 
-def wanted_finalizer(portfolio: Object, spec_policy: str, *, namespace_ends: bool) -> bool | None:
-    """Whether to add (True) or remove (False) the finalizer; ``None``: no change."""
-    wanted = spec_policy == "Delete" and not (namespace_ends and not has_finalizer(portfolio))
+def wanted_finalizer(
+    portfolio: Object, spec_policy: str, *, may_have_published: bool, namespace_ends: bool
+) -> bool | None:
+    """Whether to add (True) or remove (False) the finalizer; ``None``: no change.
+
+    It goes as soon as the namespace is being deleted, not only with the portfolio: Kubernetes deletes pods first, the
+    operator's own among them if it lives there, and nobody would be left to take it off.
+    """
+    wanted = spec_policy == "Delete" and may_have_published and not namespace_ends
     return None if wanted == has_finalizer(portfolio) else wanted
+
+
+def kept_in_ending_namespace(portfolio: ModelPortfolio) -> Event:
+    """What is said when the revisions of ``portfolio`` stay because its namespace goes."""
+    uri, model = portfolio.spec.repository.uri, portfolio.spec.serving.model_name
+    text = f"The namespace is being deleted, where no Job can run: the revisions of {model!r} stay at {uri}."
+    named = f"ModelPortfolio {portfolio.metadata.name}: {text}"
+    return Event(reason=reasons.REPOSITORY_RETAINED, message=named, warning=True, about_namespace=True)
 
 
 def plan_reclaim(
@@ -99,6 +114,11 @@ def plan_reclaim(
     if reclaim.waiting:
         text += f" {_REMEDY}"
     return ReclaimPlan(status=_with_progress(before, reasons.DELETING_REVISIONS, text, now=now))
+
+
+def blocked(status: PortfolioStatus, message: str, *, now: float) -> PortfolioStatus:
+    """``status`` of a portfolio whose Job cannot be made, since somebody else has its name."""
+    return _with_progress(status, reasons.RESOURCE_CONFLICT, f"{message} {_REMEDY}", now=now, failed=True)
 
 
 def _why(job: ObservedJob) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edgefolio_operator.endpoints.memory_reservations import Promise, ReservationLedger, Reservations
 from edgefolio_operator.kube.objects import Object
-from edgefolio_operator.ownership import ClaimIndex, PortfolioKey, key_of, pods_claimed, repositories_claimed
+from edgefolio_operator.ownership import ClaimIndex, PortfolioKey, RepositoryIndex, key_of, pods_claimed
 
 
 class SharedResources:
@@ -14,14 +14,14 @@ class SharedResources:
 
     def __init__(self) -> None:
         self._pods: ClaimIndex[tuple[str, str]] = ClaimIndex()
-        self._repositories: ClaimIndex[tuple[str, ...]] = ClaimIndex()
+        self._repositories = RepositoryIndex()
         self._nodes: dict[PortfolioKey, frozenset[str]] = {}
         self._on_node: dict[str, set[PortfolioKey]] = {}
         self._ledger = ReservationLedger()
 
     def claim(self, portfolio: Object, pods: Sequence[Object] | None = None) -> set[PortfolioKey]:
         """``portfolio`` claims its repository and, where they are known, ``pods``."""
-        affected = self._repositories.update(portfolio, repositories_claimed(portfolio))
+        affected = self._repositories.update(portfolio)
         if pods is not None:
             affected |= self._pods.update(portfolio, pods_claimed(pods))
             nodes = (pod["spec"].get("nodeName") for pod in pods)
@@ -45,8 +45,8 @@ class SharedResources:
         return self._pods.owner((namespace, pod))
 
     def repository_owner(self, key: PortfolioKey) -> PortfolioKey | None:
-        """The older portfolio that makes into the repository of this one."""
-        return next(iter(self._repositories.lost(key).values()), None)
+        """The other portfolio that publishes to the repository of this one, and did so first."""
+        return self._repositories.owner(key)
 
     def on_node(self, node: str) -> frozenset[PortfolioKey]:
         """Portfolios with pods on a node."""

@@ -41,6 +41,7 @@ class PortfolioWorker:
         shared: SharedResources,
         usage: Callable[[], Usage],
         enqueue: Callable[[Iterable[PortfolioKey]], None],
+        want_warnings: Callable[[PortfolioKey, Iterable[str]], None],
         planned: Callable[[float], None],
         clock: Callable[[], float],
     ) -> None:
@@ -51,6 +52,7 @@ class PortfolioWorker:
         self._shared = shared
         self._usage = usage
         self._enqueue = enqueue
+        self._want_warnings = want_warnings
         self._planned = planned
         self._clock = clock
         self._states: dict[PortfolioKey, Mapping[str, State]] = {}
@@ -81,6 +83,7 @@ class PortfolioWorker:
         self._states.pop(key, None)
         self._refused.pop(key, None)
         self._writer.forget(key)
+        self._want_warnings(key, ())
         self._recorder.forget(key)
 
     async def _plan_and_write(self, key: PortfolioKey, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
@@ -107,6 +110,7 @@ class PortfolioWorker:
         # Only now: a switch that could not be written is decided again.
         self._remember(key, plan, refused, before=before)
         self._enqueue(neighbours)
+        self._want_warnings(key, plan.suspects)
         self._recorder.record(key, snapshot, plan, before=before.promises)
 
     def _remember(

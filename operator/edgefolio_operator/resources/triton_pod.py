@@ -16,6 +16,7 @@ from edgefolio.contract import pod
 from edgefolio.specification.base import bytes_of
 from edgefolio.specification.cluster import ManagedServing, Resources
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio_operator import labels
 from edgefolio_operator.kube.objects import Document
 from edgefolio_operator.resources.pruning_job import (
     Images,
@@ -32,7 +33,7 @@ from edgefolio_operator.resources.serving_volumes import (
     volumes,
 )
 
-SERVICE_ACCOUNT = "edgefolio-agent"
+SERVICE_ACCOUNT = labels.AGENT_ACCOUNT
 
 #: A client's gRPC connection ends after this long and begins anew at the nearest Triton. Without it clients keep one
 #: for hours: they would stay with a Triton that is about to end, and never come back to their own node's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
 
@@ -25,6 +26,12 @@ def kept_revisions(
 def current_revision(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:
     """The revision to serve: the user's choice, else the newest."""
     return _named(portfolio, revisions) or max(revisions, key=lambda entry: entry.number, default=None)
+
+
+def first_publication(revisions: Sequence[RevisionStatus]) -> str | None:
+    """When the oldest revision that was made here was published."""
+    made = [entry.published_time for entry in revisions if entry.specification_hash]
+    return min(made, key=time_seconds, default=None)
 
 
 def _named(portfolio: ModelPortfolio, revisions: Sequence[RevisionStatus]) -> RevisionStatus | None:

@@ -24,6 +24,8 @@ from edgefolio_operator.resources.pruning_job import pieces_to_make
 
 #: A terminating pod this long overdue is on a node that does not answer.
 LOST_POD_SECONDS = 30.0
+#: A pod of a Job starts within this time, or something keeps it from that.
+STARTING_SECONDS = 15.0
 PIECES_STAGE = "pieces"
 WAITING_STAGE = "waiting"
 
@@ -130,6 +132,14 @@ def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> MakingP
     return MakingPlan(
         status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
     )
+
+
+def lacks_its_file(making: MakingPlan, jobs: Sequence[ObservedJob], *, now: float) -> bool:
+    """Whether a pod of the making does not start, as without its ConfigMap; those are not watched, nor may be read."""
+    if making.status is None or making.status.outcome != "Running":
+        return False
+    since = next((job.starting_since for job in jobs if job.name == making.status.name), None)
+    return since is not None and now - since > STARTING_SECONDS
 
 
 def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:

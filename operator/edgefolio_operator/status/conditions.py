@@ -25,7 +25,8 @@ class Facts:
     ``counts`` is ``None`` until the endpoints were counted for the first time, ``endpoints_settled`` false while more
     of them are expected. ``terminal`` is reason and message of an error that the user must fix.
     ``objectives_unknown`` endpoints have not said whether they meet theirs. ``repository``: reason and message of what
-    is wrong with a repository that is followed; it may pass, and is looked at again.
+    is wrong with a repository that is followed; it may pass, and is looked at again. ``absent`` pods are wanted and
+    have no endpoint that could be counted; ``workload`` is reason and message why pods do not exist or do not start.
     """
 
     generation: int
@@ -40,6 +41,8 @@ class Facts:
     objectives_unknown: int = 0
     min_available_percent: int = 90
     issues: tuple[str, ...] = ()
+    absent: int = 0
+    workload: tuple[str, str] | None = None
     informational: Mapping[str, ConditionValue] = field(default_factory=dict)
 
 
@@ -85,9 +88,14 @@ def left_behind(rollout: RolloutStatus) -> list[str]:
 
 def _ready(facts: Facts) -> ConditionValue:
     counts = facts.counts
+    if facts.terminal and facts.terminal[0] == reasons.RESOURCE_CONFLICT:
+        # Whatever the pods say: clients are led to what somebody else made.
+        return _no(*facts.terminal)
     if not facts.revision:
         if facts.terminal:
             return _no(*facts.terminal)
+        if facts.workload and facts.workload[0] == reasons.SECRET_MISSING:
+            return _no(*facts.workload)
         if facts.making:
             return _no(reasons.MAKING, "The first revision is being made.")
         if facts.repository:
@@ -97,11 +105,13 @@ def _ready(facts: Facts) -> ConditionValue:
         return _no(reasons.NO_REVISION, "No revision is published yet.")
     if counts is None:
         return "Unknown", reasons.ENDPOINTS_UNKNOWN, "The endpoints were not counted yet."
-    needed = needed_endpoints(counts.total, facts.min_available_percent)
-    serving = f"{counts.available} of {counts.total} endpoints serve a verified variant"
+    total = counts.total + facts.absent
+    needed = needed_endpoints(total, facts.min_available_percent)
+    serving = f"{counts.available} of {total} endpoints serve a verified variant"
     if counts.available < needed:
-        return _no(reasons.ENDPOINTS_UNAVAILABLE, f"{serving}; {needed} are needed.")
-    if counts.total == 0:
+        reason, why = facts.workload or (reasons.ENDPOINTS_UNAVAILABLE, "")
+        return _no(reason, f"{serving}; {needed} are needed. {why}".strip())
+    if total == 0:
         if not facts.endpoints_settled:
             return _no(reasons.ENDPOINTS_STARTING, "The endpoints are starting.")
         return _yes(reasons.NO_ENDPOINTS, f"Revision {facts.revision} is published; no node is asked to serve it.")
@@ -147,6 +157,8 @@ def _degraded(facts: Facts) -> ConditionValue:
         return _yes(reasons.MAKING_FAILED, f"Revision {facts.revision} serves on. {facts.terminal[1]}")
     if facts.repository and facts.revision:
         return _yes(facts.repository[0], f"Revision {facts.revision} serves on. {facts.repository[1]}")
+    if facts.workload:
+        return _yes(*facts.workload)
     if rollout is not None and (left := left_behind(rollout)):
         text = (
             f"{listed(left)} could not serve revision {rollout.revision} and stay on the one before; the others go on."

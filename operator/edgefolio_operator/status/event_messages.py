@@ -43,6 +43,7 @@ _WARNINGS = frozenset(
 _TOLD_CONDITIONS = {
     "Conflicted": "True",
     "Compatible": "False",
+    "RepositoryReadable": "False",
     "KnownVulnerabilities": "True",
     "PublisherCredentialsOnNodes": "True",
     "ReportsAccepted": "False",

@@ -6,9 +6,10 @@ embedded pod template: a template's schema is hundreds of kilobytes, and its fie
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from edgefolio.specification.base import ByteQuantity, Specification
 from edgefolio.specification.cel import list_map, rules
@@ -163,24 +164,67 @@ class WorkDirectory(Specification):
         return self
 
 
+#: Mount paths that hide what the Job runs from or writes to: its files and home, its interpreter and system, a token of
+#: the API server; a folder above one of them; and ``.`` or ``..``, which lead anywhere. RE2 reads it, too.
+_PRODUCT_PATHS = (
+    r"^/+((bin|boot|claims|dev|etc|lib|lib32|lib64|libx32|models|proc|root|run|sbin|state|sys|tmp|usr|work)(/.*)?"
+    r"|opt/*|opt/+(edgefolio|tools|tritonserver)(/.*)?|var/*|var/+(run|tmp)(/.*)?)?$|/[.][.]?(/|$)"
+)
+_MOUNT_ELSEWHERE = (
+    "mountPath hides files of the product or of its system: mount at a folder of your own, such as /data or "
+    "/opt/libraries"
+)
+#: Variables by which the Job, its interpreter or its loader find what they run.
+_PRODUCT_VARIABLES = (
+    r"^(HOME|PATH|ENV|BASH_ENV|IFS|HOSTNAME|POD_NAME|POD_NAMESPACE|JOB_COMPLETION_INDEX|GCONV_PATH|LOCPATH"
+    r"|(EDGEFOLIO|PYTHON|LD|GLIBC|KUBERNETES)(_.*)?|PYTHON.+)$"
+)
+_VARIABLE_OF_OUR_OWN = (
+    "this variable is set by the product, or decides which code it runs: remove it (an image of your own, job.image, "
+    "can hold what it was for)"
+)
+
+
 class VolumeMount(Specification):
     """A PersistentVolumeClaim that the Job's container sees."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules((f"!self.mountPath.matches('{_PRODUCT_PATHS}')", _MOUNT_ELSEWHERE))
+    )
 
     claim_name: ObjectName
     """The PersistentVolumeClaim, in the same namespace."""
     mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]*$", max_length=255)]
-    """Where it appears in the container."""
+    """Where it appears in the container: not over the product's own files, and each path once."""
     read_only: bool = True
     """Whether writing is refused."""
+
+    @field_validator("mount_path")
+    @classmethod
+    def _hides_nothing(cls, path: str) -> str:
+        if re.search(_PRODUCT_PATHS, path):
+            raise ValueError(_MOUNT_ELSEWHERE)
+        return path
 
 
 class EnvironmentVariable(Specification):
     """One variable of the Job's container."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules((f"!self.name.matches('{_PRODUCT_VARIABLES}')", _VARIABLE_OF_OUR_OWN))
+    )
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
     """Its name."""
     value: Annotated[str, Field(max_length=1024)] = ""
     """Its value. Secrets belong into repository.secretRef, not here."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_user_s(cls, name: str) -> str:
+        if re.search(_PRODUCT_VARIABLES, name):
+            raise ValueError(_VARIABLE_OF_OUR_OWN)
+        return name
 
 
 class JobSpecification(PodSettings):
@@ -207,7 +251,17 @@ class JobSpecification(PodSettings):
     volumes: Annotated[tuple[VolumeMount, ...], Field(max_length=8, json_schema_extra=list_map("mountPath"))] = ()
     """More volumes; claims named by a pvc:// URI are mounted without being listed here."""
     env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
-    """More variables of its container."""
+    """More variables of its container; not those by which the product finds its files and its code."""
+
+    @model_validator(mode="after")
+    def _names_things_once(self) -> JobSpecification:
+        paths = [re.sub("/+", "/", entry.mount_path).rstrip("/") for entry in self.volumes]
+        names = [entry.name for entry in self.env]
+        if len(set(paths)) != len(paths):
+            raise ValueError("volumes holds a mountPath twice: name each path once")
+        if len(set(names)) != len(names):
+            raise ValueError("env holds a name twice: name each variable once")
+        return self
 
 
 class Rollout(Specification):

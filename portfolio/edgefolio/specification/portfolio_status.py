@@ -206,6 +206,9 @@ class PortfolioStatus(StatusRecord):
     """Its number of variants."""
     revisions: Annotated[tuple[RevisionStatus, ...], Field(max_length=20, json_schema_extra=list_map("number"))] = ()
     """The revisions that are kept."""
+    publishing_since: Time | None = None
+    """When a Job of this portfolio first published to its repository. Of several portfolios that publish the same model
+    to one place, the one that did first goes on."""
     job: JobStatus | None = None
     """The current or last making."""
     check: CheckStatus | None = None
