@@ -8,7 +8,7 @@ from typing import Any
 from edgefolio.decision.types import Decision, Observation, State
 from edgefolio.manifest import Manifest
 from edgefolio_edge.models.model_store import ModelStore, variant_of_version
-from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.models.sync_state import Synced
 from edgefolio_edge.triton.switcher import Placement
 
 

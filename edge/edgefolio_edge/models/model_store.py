@@ -126,6 +126,14 @@ class ModelStore:
         """The variants that can be loaded now, by rank."""
         return tuple(variant for variant in manifest.variants if self.has(manifest, variant))
 
+    def available_names(self, manifest: Manifest) -> tuple[str, ...]:
+        """The names of the variants that can be loaded now, by rank."""
+        return tuple(variant.name for variant in self.available(manifest))
+
+    def is_complete(self, manifest: Manifest) -> bool:
+        """Whether all variants of ``manifest`` can be loaded."""
+        return len(self.available(manifest)) == len(manifest.variants)
+
     def fetch(
         self,
         repository: Repository,
@@ -238,7 +246,7 @@ class ModelStore:
         numbers = (int(path.stem) for path in self._good_path.parent.glob("[0-9]*.json") if path.stem.isdecimal())
         for number in sorted((number for number in numbers if number < revision), reverse=True):
             manifest = self.manifest_of_version(number * VERSIONS_PER_REVISION)
-            if manifest is not None and len(self.available(manifest)) == len(manifest.variants):
+            if manifest is not None and self.is_complete(manifest):
                 return manifest
         return None
 

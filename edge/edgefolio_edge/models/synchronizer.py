@@ -18,6 +18,7 @@ from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore, by_size
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.room import InsufficientStorageError, disk_full, require_room
+from edgefolio_edge.models.sync_state import Refusal, Synced, SyncLimits
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
@@ -25,37 +26,6 @@ POLL_SECONDS = 2.0
 REJECTED_SECONDS = 3600.0
 #: A refused revision is tried again after this long (it may have been repaired in place), or when the pointer moves.
 REFUSED_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A refused revision: its bytes are not the manifest's, or it does not fit on this node."""
-
-    revision: int | None
-    problem: str
-    reason: str = reasons.REVISION_REFUSED
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synced:
-    """What is on disk. ``manifest`` is the revision to serve; ``available`` names its variants that can be loaded."""
-
-    manifest: Manifest | None = None
-    available: tuple[str, ...] = ()
-    complete: bool = False
-    refusal: Refusal | None = None
-    #: Why the repository could not be read at the last try, ``None`` if it was.
-    unreachable: str | None = None
-
-    @property
-    def refusal_message(self) -> str:
-        """The refused revision, why, and the one that serves instead; empty without a refusal."""
-        if self.refusal is None:
-            return ""
-        number = self.refusal.revision
-        what = "A published revision" if number is None else f"Revision {number}"
-        instead = "nothing serves yet" if self.manifest is None else f"revision {self.manifest.revision} serves on"
-        return f"{what} is refused, {instead}: {self.refusal.problem}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +37,6 @@ class _Rejection:
     instead: Manifest
     at: float
     wanted: tuple[int, str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyncLimits:
-    """Limits of a node. ``jitter_seconds`` spreads the fetches of a new revision over the nodes."""
-
-    storage_bytes: int | None = None
-    bytes_per_second: int | None = None
-    jitter_seconds: float = 0.0
 
 
 class Synchronizer:
@@ -265,7 +226,7 @@ class Synchronizer:
             published = self._store.kept(found.instead.revision) or PublishedManifest.of(found.instead)
             self._store.write_configuration(found.instead)
             self._store.keep_manifest(published, complete=True)
-            complete = len(_names(self._store, found.instead)) == len(found.instead.variants)
+            complete = self._store.is_complete(found.instead)
             self._take(published, complete=complete, refusal=refusal)
         return True
 
@@ -320,7 +281,7 @@ class Synchronizer:
         for variant in by_size(manifest):
             self._fetch(manifest, variant)
         self._store.write_configuration(manifest)
-        complete = len(_names(self._store, manifest)) == len(manifest.variants)
+        complete = self._store.is_complete(manifest)
         self._store.keep_manifest(published, complete=complete)
         self._take(published, complete=complete)
         if self.served_versions is not None:
@@ -349,7 +310,7 @@ class Synchronizer:
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
             self._take(published, complete=False)
-        complete = len(_names(self._store, manifest)) == len(manifest.variants)
+        complete = self._store.is_complete(manifest)
         if complete and not was_complete:
             self._store.keep_manifest(published, complete=True)
         self._take(published, complete=complete, refusal=problem or self.synced.refusal)
@@ -374,7 +335,7 @@ class Synchronizer:
 
     def _take(self, published: PublishedManifest, *, complete: bool, refusal: Refusal | None = None) -> None:
         self._published = published
-        available = _names(self._store, published.manifest)
+        available = self._store.available_names(published.manifest)
         self._update(Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal))
 
     def _update(self, synced: Synced) -> None:
@@ -405,13 +366,9 @@ class Synchronizer:
         if published is None or (self._pinned and published.manifest.revision != self._pinned):
             return Synced(refusal=refusal)
         self._published = published
-        available = _names(self._store, published.manifest)
+        available = self._store.available_names(published.manifest)
         complete = len(available) == len(published.manifest.variants)
         return Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal)
-
-
-def _names(store: ModelStore, manifest: Manifest) -> tuple[str, ...]:
-    return tuple(variant.name for variant in store.available(manifest))
 
 
 def _unforeseen(error: Exception) -> str:
