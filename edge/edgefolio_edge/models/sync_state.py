@@ -16,6 +16,16 @@ class Refusal:
     problem: str
     reason: str = reasons.REVISION_REFUSED
 
+    @classmethod
+    def of_rollback(cls, revision: int, *, served: int) -> Refusal:
+        """The refusal of a published ``revision`` that is older than the one ``served``."""
+        return cls(
+            revision=revision,
+            problem=f"The repository says revision {revision}, and revision {served} was served before. "
+            "Publish a new revision, set spec.pinnedRevision to go back, or start with --allow-rollback.",
+            reason=reasons.REVISION_WENT_BACK,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Synced:
