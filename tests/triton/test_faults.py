@@ -251,7 +251,7 @@ from edgefolio_edge.triton.command_line import ServerSettings
 from edgefolio_edge.triton.server import TritonServer
 
 store = ModelStore(Path(sys.argv[1]), model="revealing")
-manifest = store.manifest_of_version(101)
+manifest = store.manifests.of_version(101)
 server = TritonServer.start(
     ServerSettings(model_repository=store.model_repository, ports=Ports(http=0, grpc=0, metrics=0))
 )

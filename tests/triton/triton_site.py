@@ -44,7 +44,7 @@ def open_site(directory: Path, manifest: Manifest, repository: Path, *, ports: P
     store = ModelStore(directory / "state", model=MODEL)
     for variant in manifest.variants:
         store.fetch(Repository.open(str(repository)), manifest, variant)
-    store.keep_manifest(PublishedManifest.of(manifest), complete=True)
+    store.manifests.keep(PublishedManifest.of(manifest), complete=True)
     server = TritonServer.start(ServerSettings(model_repository=store.model_repository, ports=ports))
     control = server.control()
     try:

@@ -22,9 +22,10 @@ from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
 from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
 from edgefolio_edge.agent.supervisor import ServerSupervisor
-from edgefolio_edge.models.model_store import ModelStore, variant_of_version
+from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.sync_state import Refusal, Synced
 from edgefolio_edge.models.synchronizer import Synchronizer
+from edgefolio_edge.models.variants import variant_of_version
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.switcher import Placement, SwitchResult
 

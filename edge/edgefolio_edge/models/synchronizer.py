@@ -13,11 +13,12 @@ from edgefolio.repository import Repository, layout
 from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio.untrusted.text import printable
 from edgefolio_edge import reasons
-from edgefolio_edge.models.model_store import ModelStore, by_size
+from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.retry_times import RetryTimes, WantedRevision
 from edgefolio_edge.models.room import InsufficientStorageError, disk_full, require_room
 from edgefolio_edge.models.sync_state import Refusal, Synced, SyncLimits
+from edgefolio_edge.models.variants import by_size
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
@@ -188,9 +189,9 @@ class Synchronizer:
         if found is None:
             return False
         if self.synced.manifest != found.instead or self.synced.refusal != found.refusal:
-            published = self._store.kept(found.instead.revision) or PublishedManifest.of(found.instead)
+            published = self._store.manifests.of_revision(found.instead.revision) or PublishedManifest.of(found.instead)
             self._store.write_configuration(found.instead)
-            self._store.keep_manifest(published, complete=True)
+            self._store.manifests.keep(published, complete=True)
             complete = self._store.is_complete(found.instead)
             self._take(published, complete=complete, refusal=found.refusal)
         return True
@@ -216,11 +217,11 @@ class Synchronizer:
 
     def _restores_from_disk(self, revision: int, digest: str) -> bool:
         """Take a revision that is complete on disk, without the repository. Returns whether it was."""
-        kept = self._store.manifest_kept(revision, digest=digest)
+        kept = self._store.manifests.usable(revision, digest=digest)
         if kept is None or self._store.missing_bytes(kept.manifest):
             return False
         self._store.write_configuration(kept.manifest)
-        self._store.keep_manifest(kept, complete=True)
+        self._store.manifests.keep(kept, complete=True)
         self._take(kept, complete=True)
         return True
 
@@ -229,14 +230,14 @@ class Synchronizer:
         manifest, current = published.manifest, self.synced.manifest
         if current is None:
             self._store.write_configuration(manifest)
-            self._store.keep_manifest(published, complete=False)
+            self._store.manifests.keep(published, complete=False)
             self._complete(published)
             return
         for variant in by_size(manifest):
             self._fetch(manifest, variant)
         self._store.write_configuration(manifest)
         complete = self._store.is_complete(manifest)
-        self._store.keep_manifest(published, complete=complete)
+        self._store.manifests.keep(published, complete=complete)
         self._take(published, complete=complete)
         if self.served_versions is not None:
             # The previous revision stays on disk: a rollback must not need the network.
@@ -266,7 +267,7 @@ class Synchronizer:
             self._take(published, complete=False)
         complete = self._store.is_complete(manifest)
         if complete and not was_complete:
-            self._store.keep_manifest(published, complete=True)
+            self._store.manifests.keep(published, complete=True)
         self._take(published, complete=complete, refusal=problem or self.synced.refusal)
 
     def _fetch(self, manifest: Manifest, variant: Variant) -> None:
@@ -302,15 +303,15 @@ class Synchronizer:
         """The last complete revision on disk; else the partial ordered one. What cannot be used is dropped."""
         published, refusal = None, None
         try:
-            published = self._store.last_good()
+            published = self._store.manifests.last_good()
         except Exception as error:  # a fault of ours must not keep the agent from starting, for ever
             refusal = Refusal(
                 revision=None, problem=str(error) if isinstance(error, IntegrityError) else _unforeseen(error)
             )
-            self._store.forget_last_good()
+            self._store.manifests.forget_last_good()
         ordered = self._ordered() if self._ordered is not None else None
         if published is None and ordered is not None:
-            published = self._store.manifest_kept(ordered[0], digest=ordered[1])
+            published = self._store.manifests.usable(ordered[0], digest=ordered[1])
         if published is None or (self._pinned and published.manifest.revision != self._pinned):
             return Synced(refusal=refusal)
         self._published = published
