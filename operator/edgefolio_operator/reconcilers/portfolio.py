@@ -66,6 +66,58 @@ def plan_portfolio(
         # Admitted by the CRD's rules, rejected by the models, which check more.
         refused = refused_status(invalid_spec(error), before, generation=generation, now=now)
         return ReconcilePlan(status=refused, delete_endpoints=stale_endpoints(snapshot))
+    found = _findings(
+        portfolio,
+        snapshot,
+        before,
+        job_fault=job_fault,
+        resources=resources,
+        states=states,
+        refused_orders=refused_orders or {},
+        epoch=epoch,
+        now=now,
+    )
+    making, assignments = found.making, found.assignments
+    status = portfolio_status(found, before, now=now)
+    finalizer = wanted_finalizer(
+        snapshot.portfolio,
+        # Another portfolio's revisions are not this one's to delete.
+        portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
+        may_have_published=making.status is not None or status.publishing_since is not None,
+        namespace_ends=snapshot.namespace_is_ending,
+    )
+    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and snapshot.namespace_is_ending else []
+    return ReconcilePlan(
+        status=status,
+        apply=tuple(_documents(found, images=images, now=now)),
+        delete_jobs=(*making.delete, *found.check.delete),
+        delete_daemon_set=None
+        if portfolio.spec.serving.mode == "Managed" or snapshot.daemon_set is None
+        else portfolio.metadata.name,
+        delete_endpoints=stale_endpoints(snapshot),
+        suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
+        finalizer=finalizer,
+        events=(*events_of(before, status, found.members, assignments), *events_of_making(making), *kept),
+        states={each.spec.pod_name: each.state for each in assignments},
+        decisions={each.spec.pod_name: each.decision for each in assignments if each.decision is not None},
+        promises=found.promises,
+        suspects=found.workload.suspects,
+    )
+
+
+def _findings(
+    portfolio: ModelPortfolio,
+    snapshot: PortfolioSnapshot,
+    before: PortfolioStatus,
+    *,
+    job_fault: tuple[str, str] | None,
+    resources: ResourceView,
+    states: Mapping[str, State],
+    refused_orders: Mapping[str, str],
+    epoch: int,
+    now: float,
+) -> PortfolioFindings:
+    """What is made, rolled out and assigned now."""
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
     request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
     making = (
@@ -96,7 +148,7 @@ def plan_portfolio(
         epoch=epoch,
         now=now,
     )
-    findings = PortfolioFindings(
+    return PortfolioFindings(
         snapshot=snapshot,
         portfolio=portfolio,
         making=making,
@@ -110,36 +162,13 @@ def plan_portfolio(
         resources=resources,
         workload=status_of_pods(snapshot),
         job_fault=job_fault,
-        agents=agent_conditions(members, assignments, refused_orders=refused_orders or {}, epoch=epoch),
-    )
-    status = portfolio_status(findings, before, now=now)
-    finalizer = wanted_finalizer(
-        snapshot.portfolio,
-        # Another portfolio's revisions are not this one's to delete.
-        portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
-        may_have_published=making.status is not None or status.publishing_since is not None,
-        namespace_ends=snapshot.namespace_is_ending,
-    )
-    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and snapshot.namespace_is_ending else []
-    return ReconcilePlan(
-        status=status,
-        apply=tuple(_documents(findings, images=images, request=request, now=now)),
-        delete_jobs=(*making.delete, *check.delete),
-        delete_daemon_set=None
-        if portfolio.spec.serving.mode == "Managed" or snapshot.daemon_set is None
-        else portfolio.metadata.name,
-        delete_endpoints=stale_endpoints(snapshot),
-        suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
-        finalizer=finalizer,
-        events=(*events_of(before, status, members, assignments), *events_of_making(making), *kept),
-        states={each.spec.pod_name: each.state for each in assignments},
-        decisions={each.spec.pod_name: each.decision for each in assignments if each.decision is not None},
+        request=request,
         promises=promises,
-        suspects=findings.workload.suspects,
+        agents=agent_conditions(members, assignments, refused_orders=refused_orders, epoch=epoch),
     )
 
 
-def _documents(found: PortfolioFindings, *, images: Images, request: str, now: float) -> list[Document]:
+def _documents(found: PortfolioFindings, *, images: Images, now: float) -> list[Document]:
     """The owned objects to write."""
     snapshot, portfolio, making, check = found.snapshot, found.portfolio, found.making, found.check
     owner = owner_reference(snapshot.portfolio)
@@ -156,7 +185,9 @@ def _documents(found: PortfolioFindings, *, images: Images, request: str, now: f
     if making.create:
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
         documents.append(
-            build_job(portfolio, key=making.key, owner=owner, images=images, request=request, pieces=making.pieces)
+            build_job(
+                portfolio, key=making.key, owner=owner, images=images, request=found.request, pieces=making.pieces
+            )
         )
     elif lacks_its_file(making, found.jobs, now=now + snapshot.api_clock_offset):
         documents.append(build_specification(portfolio, key=making.key, owner=owner))

@@ -15,6 +15,7 @@ from edgefolio_operator.cluster_state.workload_status import WorkloadStatus
 from edgefolio_operator.endpoints.assignment import SAME_SWITCH_SECONDS, Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.endpoint_counts import tally
+from edgefolio_operator.endpoints.memory_reservations import Promise
 from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.ownership import repository_owned
 from edgefolio_operator.resources.daemonset import service_url
@@ -50,6 +51,9 @@ class PortfolioFindings:
     resources: ResourceView
     workload: WorkloadStatus
     job_fault: tuple[str, str] | None
+    request: str
+    """The annotation by which users ask for another making or check."""
+    promises: tuple[Promise, ...]
     agents: dict[str, ConditionValue]
 
 
