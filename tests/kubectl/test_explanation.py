@@ -62,6 +62,7 @@ def test_variants_of_another_revision_say_nothing_of_this_one(serving: Site) -> 
 def test_nothing_is_published_yet() -> None:
     site = Site(nodes=1)
     site.cycle()
+    site.cycle(0)  # its pods are of the DaemonSet now
     found = explained(site)
     assert found.explanation is None
     assert explanation_document(found)["variants"] == []

@@ -19,6 +19,7 @@ from edgefolio_kubectl.views import PortfolioView, portfolio_views
 def portfolios() -> tuple[PortfolioView, ...]:
     site = Site()
     site.cycle()
+    site.cycle(0)  # its pods are of the DaemonSet now
     return portfolio_views([site.portfolio], site.endpoints.values())
 
 

@@ -65,6 +65,7 @@ def test_before_the_operator_has_seen_it() -> None:
 def test_the_first_making_shows_its_job() -> None:
     site = Site()
     site.cycle()
+    site.cycle(0)  # its pods are of the DaemonSet now
     text = shown(site)
     assert "not Ready, Making: The first revision is being made." in text
     assert "Running, 0 %, begun 2 s ago" in text

@@ -231,7 +231,7 @@ def test_a_plan_of_an_earlier_epoch_is_not_written() -> None:
                 await writer.write(portfolio, plan, epoch=2)
         assert api.written == []
         await writer.write(portfolio, ReconcilePlan(status=PortfolioStatus(), apply=(job,)), epoch=3)
-        assert any("/jobs/make" in write for write in api.written)
+        assert any(write.endswith("/jobs") for write in api.written)
 
     asyncio.run(work())
 
