@@ -82,19 +82,25 @@ def plan_portfolio(
     owner = owner_reference(snapshot.portfolio)
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
     request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
+    # In a namespace that is being deleted nothing can be made any more, and what is asked for is refused.
+    ends = snapshot.namespace_is_ending
     making = (
         nothing_made(before.job, jobs)
-        if job_fault is not None
+        if job_fault is not None or ends
         else _making(portfolio, snapshot, before, jobs=jobs, request=request, now=now)
     )
-    check = plan_repository_check(
-        portfolio,
-        uid=str(snapshot.portfolio["metadata"]["uid"]),
-        request=request,
-        last=before.check,
-        jobs=observed_jobs(snapshot.jobs, snapshot.job_pods, labels.CHECK_COMPONENT),
-        revisions=before.revisions,
-        now=now,
+    check = (
+        RepositoryCheckPlan(status=before.check)
+        if ends
+        else plan_repository_check(
+            portfolio,
+            uid=str(snapshot.portfolio["metadata"]["uid"]),
+            request=request,
+            last=before.check,
+            jobs=observed_jobs(snapshot.jobs, snapshot.job_pods, labels.CHECK_COMPONENT),
+            revisions=before.revisions,
+            now=now,
+        )
     )
     revisions = kept_revisions(portfolio, before.revisions, making.revision or check.revision)
     revision = current_revision(portfolio, revisions)
@@ -152,12 +158,12 @@ def plan_portfolio(
         # Another portfolio's revisions are not this one's to delete.
         portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
         may_have_published=making.status is not None or status.publishing_since is not None,
-        namespace_ends=snapshot.namespace_is_ending,
+        namespace_ends=ends,
     )
-    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and snapshot.namespace_is_ending else []
+    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and ends else []
     return ReconcilePlan(
         status=status,
-        apply=tuple(documents),
+        apply=() if ends else tuple(documents),
         delete_jobs=(*making.delete, *check.delete),
         delete_daemon_set=None
         if portfolio.spec.serving.mode == "Managed" or snapshot.daemon_set is None
