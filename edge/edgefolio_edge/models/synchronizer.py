@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.files import is_disk_full
-from edgefolio.manifest import Manifest, PublishedManifest, Variant
+from edgefolio.manifest import VERSIONS_PER_REVISION, Manifest, PublishedManifest, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio.untrusted.text import printable
@@ -112,6 +112,7 @@ class Synchronizer:
         self._poll_seconds = poll_seconds
         self._refused: tuple[tuple[int, str], float] | None = None
         self._rejected: _Rejection | None = None
+        self._unservable: int | None = None
         self._not_before: tuple[tuple[int, str], float] | None = None
         self._damaged: dict[str, float] = {}
         self._published: PublishedManifest | None = None
@@ -149,10 +150,15 @@ class Synchronizer:
             self._unreachable(_unforeseen(error))
         return self.synced
 
-    def reject(self, revision: int, *, problem: str, instead: Manifest) -> None:
-        """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on."""
-        self._rejected = _Rejection(revision=revision, problem=problem, instead=instead, at=time.monotonic())
-        self._woken.set()
+    def reject(self, revision: int, *, problem: str, instead: Manifest | None) -> None:
+        """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on.
+
+        Where there is none, ``revision`` is tried on, and the pointer may go back from it.
+        """
+        self._unservable = revision
+        if instead is not None:
+            self._rejected = _Rejection(revision=revision, problem=problem, instead=instead, at=time.monotonic())
+            self._woken.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -170,6 +176,9 @@ class Synchronizer:
         return lambda: not self._stopping.is_set() and (self._ordered is None or self._ordered() == order)
 
     def _step(self) -> None:
+        current, rejected = self._published, self._rejected
+        if rejected is not None and current is not None and current.manifest.revision == rejected.revision:
+            self._serve_instead(rejected)  # the repository may be away
         wanted = self._wanted()
         if wanted is None:
             unreachable = None if self._ordered is not None else "nothing is published for this model yet"
@@ -208,12 +217,20 @@ class Synchronizer:
         """Why the pointer's ``revision``, older than ``current``, is not followed. Orders and pins may go back."""
         if revision >= current.revision or self._may_go_back or self._pinned or self._ordered is not None:
             return None
+        if not self._may_have_served(current):
+            return None
         return Refusal(
             revision=revision,
             problem=f"The repository says revision {revision}, and revision {current.revision} was served before. "
             "Publish a new revision, set spec.pinnedRevision to go back, or start with --allow-rollback.",
             reason=reasons.REVISION_WENT_BACK,
         )
+
+    def _may_have_served(self, manifest: Manifest) -> bool:
+        """Whether something of ``manifest`` serves or could: a way back from what cannot must stay open."""
+        if manifest.revision != self._unservable:
+            return bool(self.synced.available)
+        return any(version // VERSIONS_PER_REVISION == manifest.revision for version in self.served_versions or ())
 
     def _problem_of(self, revision: int, digest: str) -> Refusal | None:
         """Take a new revision; why it is refused, ``None`` if it is not. What a retry may solve is raised."""
@@ -251,7 +268,7 @@ class Synchronizer:
         return Refusal(revision=manifest.revision, problem=str(problem), reason=reasons.INSUFFICIENT_STORAGE)
 
     def _is_rejected(self, wanted: tuple[int, str]) -> bool:
-        """Whether the agent could not serve ``wanted``; the revision that serves instead is made the current one."""
+        """Whether the agent could not serve ``wanted``, so that another revision serves instead."""
         found = self._rejected
         if found is None:
             return False
@@ -260,6 +277,13 @@ class Synchronizer:
         if found.wanted != wanted or time.monotonic() - found.at >= REJECTED_SECONDS:
             self._rejected = None
             return False
+        self._serve_instead(found)
+        assert self._published is not None
+        self._complete(self._published)  # what serves on may be damaged meanwhile
+        return True
+
+    def _serve_instead(self, found: _Rejection) -> None:
+        """Make the revision that serves instead of a rejected one the current one."""
         refusal = Refusal(revision=found.revision, problem=found.problem)
         if self.synced.manifest != found.instead or self.synced.refusal != refusal:
             published = self._store.kept(found.instead.revision) or PublishedManifest.of(found.instead)
@@ -267,7 +291,6 @@ class Synchronizer:
             self._store.keep_manifest(published, complete=True)
             complete = len(_names(self._store, found.instead)) == len(found.instead.variants)
             self._take(published, complete=complete, refusal=refusal)
-        return True
 
     def _opened(self) -> Repository:
         if self._repository is None:
@@ -348,7 +371,7 @@ class Synchronizer:
                 problem = self._disk_full(manifest)
                 self._damaged[variant.sha256] = time.monotonic()
                 continue
-            self._take(published, complete=False)
+            self._take(published, complete=False, refusal=self.synced.refusal)
         complete = len(_names(self._store, manifest)) == len(manifest.variants)
         if complete and not was_complete:
             self._store.keep_manifest(published, complete=True)
