@@ -68,6 +68,8 @@ class ModelStore:
         self.threads = threads
         self.shared_memory_bytes = shared_memory_bytes
         self._verified: dict[Path, StoredFile] = {}
+        #: The last two manifests that were read, with size, time and inode of their files.
+        self._read: dict[int, tuple[tuple[int, int, int], PublishedManifest]] = {}
 
     def largest_batch(self, manifest: Manifest) -> int:
         """Samples of the largest request that is served: shared memory holds those of two variants, during a switch."""
@@ -246,9 +248,17 @@ class ModelStore:
         """The kept manifest of ``revision`` as it was published, if present and intact."""
         path = self._manifest_path(revision)
         try:
-            return PublishedManifest.from_bytes(path.read_bytes(), location=str(path))
+            status = path.stat()
+            signature = (status.st_size, status.st_mtime_ns, status.st_ino)
+            known = self._read.get(revision)
+            if known is not None and known[0] == signature:
+                return known[1]
+            published = PublishedManifest.from_bytes(path.read_bytes(), location=str(path))
         except (OSError, EdgefolioError):
             return None
+        # Megabytes of probes, and each cycle asks for that of an older revision while it serves.
+        self._read = {**dict(list(self._read.items())[-1:]), revision: (signature, published)}
+        return published
 
     def occupied_bytes(self) -> int:
         """Size of Triton's model repository on disk, without transfers under way."""
