@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from dataclasses import replace
 from functools import partial
@@ -81,7 +82,10 @@ def test_the_finalizer_goes_where_the_api_server_alone_says_that_the_namespace_e
         portfolio["metadata"]["annotations"] = {"edgefolio.dev/make-requested-at": "again"}
         api.put(f"{OURS}/modelportfolios/one", portfolio)
         await until(lambda: not api.find("modelportfolios", "one")["metadata"].get("finalizers"))
-        assert api.refused
+        refused = api.refused
+        assert refused
+        await asyncio.sleep(1.2)
+        assert (api.refused, api.find("modelportfolios", "one")["metadata"].get("finalizers")) == (refused, [])
 
     api = Ended()
     cluster = Cluster(api)
