@@ -87,8 +87,16 @@ def test_it_uses_up_no_events_of_others() -> None:
     asyncio.run(work())
     site = Site(nodes=2).served()
     site.endpoints["digits-edge-1"]["status"]["decision"]["lastSwitchTime"] = "0000-01-01T00:00:00Z"
+    for kind, status, reason in (
+        ("Synced", "False", "Unreachable"),
+        ("KnownVulnerabilities", "True", "OutdatedTriton"),
+    ):
+        said = {"type": kind, "status": status, "reason": reason, "message": "words of its own"}
+        site.endpoints["digits-edge-1"]["status"].setdefault("conditions", []).append(
+            {**said, "lastTransitionTime": time_text(site.now)}
+        )
     told = {event.reason: event.is_of_agents for event in site.cycle().events}
-    assert told["InvalidReport"] is True
+    assert {told[reason] for reason in ("InvalidReport", "RepositoryUnreachable", "OutdatedTriton")} == {True}
 
 
 def test_it_says_nothing_about_the_future() -> None:

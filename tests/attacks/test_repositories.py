@@ -105,6 +105,57 @@ def test_a_pointer_that_goes_back_is_refused_until_it_goes_on(
     assert synchronizer.step().manifest == fourth
 
 
+@pytest.mark.parametrize("served", [None, (), (101,), (201,)])
+def test_the_way_back_is_open_from_a_revision_that_cannot_be_served(
+    repository: Path, store: ModelStore, served: tuple[int, ...] | None
+) -> None:
+    first, second = (publish(repository, [revealing_model(tag)]) for tag in (1, 2))
+    synchronizer = follow(repository, store)
+    assert synchronizer.step().manifest == second
+    synchronizer.reject(2, problem="it cannot be loaded", instead=None)
+    assert synchronizer.step().manifest == second, "it is all there is"
+    synchronizer.served_versions = served
+    point(repository, 1)
+    assert synchronizer.step().manifest == (second if served == (201,) else first)
+
+
+def test_the_way_back_is_open_from_a_revision_without_files(repository: Path, store: ModelStore) -> None:
+    first, _ = (publish(repository, [revealing_model(tag)]) for tag in (1, 2))
+    shutil.rmtree(repository / "models" / MODEL / "201")
+    synchronizer = follow(repository, store)
+    assert synchronizer.step().available == ()
+    point(repository, 1)
+    assert (synchronizer.step().manifest, synchronizer.synced.complete) == (first, True)
+
+
+def test_what_serves_instead_of_a_rejected_revision_is_kept_whole(repository: Path, store: ModelStore) -> None:
+    first = publish(repository, [revealing_model(1)])
+    synchronizer = follow(repository, store)
+    synchronizer.step()
+    publish(repository, [revealing_model(2)])
+    synchronizer.step()
+    away = repository.rename(repository.with_name("away"))
+    synchronizer.reject(2, problem="it cannot be loaded", instead=first)
+    synced = synchronizer.step()
+    assert (synced.manifest, synced.complete) == (first, True), "though the repository cannot be read"
+    away.rename(repository)
+    shutil.rmtree(store.version_directory(101))
+    synced = synchronizer.step()
+    assert (synced.manifest, synced.complete) == (first, True)
+    assert synced.refusal is not None
+    assert synced.refusal.revision == 2
+
+
+def test_a_manifest_on_disk_is_parsed_once_until_it_changes(repository: Path, store: ModelStore) -> None:
+    publish(repository, [revealing_model(1)])
+    follow(repository, store).step()
+    kept = store.kept(1)
+    assert kept is not None
+    assert store.kept(1) is kept
+    (store.root / "revisions" / MODEL / "1.json").write_bytes(kept.raw[:-2])
+    assert store.kept(1) is None
+
+
 @pytest.mark.parametrize("options", [{"may_go_back": True}, {"pinned_revision": 1}])
 def test_a_person_may_go_back(repository: Path, store: ModelStore, options: dict[str, Any]) -> None:
     first = publish(repository, [revealing_model(1)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefolio.repository.remote.http_storage import NETRC_VARIABLE
 from edgefolio_edge.cluster.credentials import MountedCredentials
 
 
@@ -26,8 +27,28 @@ def test_a_rotated_secret_is_taken_and_what_is_gone_goes(tmp_path: Path) -> None
     assert environment == {"AWS_ACCESS_KEY_ID": "second", "PATH": "/bin"}
 
 
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", NETRC_VARIABLE, "NETRC"])
+def test_credentials_of_each_kind_of_store_are_taken(tmp_path: Path, name: str) -> None:
+    environment = {name: "of the start"}
+    put(tmp_path, **{name: "rotated"})
+    MountedCredentials(tmp_path, environment=environment).take()
+    assert environment == {name: "rotated"}
+
+
 @pytest.mark.parametrize(
-    "name", ["EDGEFOLIO_SIGNING_KEY", "POD_NAME", "PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "..data", "lower", "A=B"]
+    "name",
+    [
+        "EDGEFOLIO_SIGNING_KEY",
+        "EDGEFOLIO_NETRC_FILE",
+        "POD_NAME",
+        "PATH",
+        "HOME",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "..data",
+        "lower",
+        "A=B",
+    ],
 )
 def test_a_secret_changes_nothing_but_credentials(tmp_path: Path, name: str) -> None:
     environment = {"PATH": "/bin"}

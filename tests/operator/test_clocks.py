@@ -229,6 +229,13 @@ def test_samples_of_a_node_with_another_clock_are_used(offset: float) -> None:
     assert not again["edge-2"].is_fresh(now=ours.wall, stale_after=60)
 
 
+def test_the_clocks_of_nodes_that_are_gone_are_forgotten() -> None:
+    clocks = SampleClocks()
+    for number in range(3):
+        clocks.nodes({f"edge-{number}": Sample(cpu_cores=1.0, memory_bytes=1, time=1.0, window_seconds=15.0)})
+    assert list(clocks._sources) == ["edge-2"]
+
+
 def test_a_report_that_has_run_out_says_nothing_about_objectives() -> None:
     site = Site(nodes=2)
     site.cycle()

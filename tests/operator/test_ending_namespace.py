@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,6 +46,50 @@ def test_a_portfolio_of_which_nothing_was_made_has_no_finalizer_and_holds_nobody
     plan = site.step()
     assert plan is not None
     assert (site.is_released, plan.apply, plan.events) == (True, (), ())
+
+
+@pytest.mark.parametrize("source", [True, False])
+def test_nothing_is_planned_that_would_be_refused(source: bool) -> None:
+    site = Site(repository=DELETE) if source else Site(source=None, repository={"uri": "s3://bucket/portfolios"})
+    snapshot = PortfolioSnapshot(portfolio=copy.deepcopy(site.portfolio), pods=site.pods)
+    planned = partial(plan_portfolio, resources=ResourceView(), images=IMAGES, states={}, epoch=1, now=NOW)
+    assert "Job" in [document["kind"] for document in planned(snapshot).apply]
+    assert planned(replace(snapshot, namespace=ENDS)).apply == ()
+
+
+class Ended(FakeApi):
+    """An API server on which the namespace of the portfolios is being deleted, which the operator may not read."""
+
+    ends = False
+    refused = 0
+
+    async def _request(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        if self.ends and method == "POST" and "/namespaces/models/" in path:
+            self.refused += 1
+            raise ApiError(403, "Forbidden", "it is being terminated", causes=("NamespaceTerminating",))
+        return await super()._request(method, path, body, **options)
+
+
+def test_the_finalizer_goes_where_the_api_server_alone_says_that_the_namespace_ends() -> None:
+    async def work() -> None:
+        cluster.add("one")
+        await until(lambda: cluster.told("one") == 20)
+        api.ends = True
+        portfolio = copy.deepcopy(api.find("modelportfolios", "one"))
+        portfolio["spec"]["repository"]["reclaimPolicy"] = "Delete"
+        portfolio["metadata"]["finalizers"] = [FINALIZER]
+        # Another Job would be made.
+        portfolio["metadata"]["annotations"] = {"edgefolio.dev/make-requested-at": "again"}
+        api.put(f"{OURS}/modelportfolios/one", portfolio)
+        await until(lambda: not api.find("modelportfolios", "one")["metadata"].get("finalizers"))
+        refused = api.refused
+        assert refused
+        await asyncio.sleep(1.2)
+        assert (api.refused, api.find("modelportfolios", "one")["metadata"].get("finalizers")) == (refused, [])
+
+    api = Ended()
+    cluster = Cluster(api)
+    run(cluster, work)
 
 
 class Home(FakeApi):

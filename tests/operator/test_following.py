@@ -11,6 +11,7 @@ from played_reports import VARIANTS
 from reconciled_site import NOW, Site, published
 
 from edgefolio.contract.job_report import FailureReport, PublishedReport
+from edgefolio.repository.signature import new_key_pair
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
@@ -121,6 +122,12 @@ def test_a_request_and_a_changed_spec_are_looked_at_at_once() -> None:
     superseding = plan(job(running.create, ended=False), last=running.status, now=NOW + 3601, pinnedRevision=2)
     assert superseding.create not in ("", running.create)
     assert superseding.delete == (running.create,)
+
+
+def test_a_verification_key_is_asked_for_at_once() -> None:
+    last = CheckStatus(specification_hash=KEY, outcome="Found", time=time_text(NOW))
+    key = new_key_pair()[1].decode().splitlines()[-1]
+    assert plan(last=last, now=NOW + 1, repository={**REPOSITORY, "verificationKey": key}).create != ""
 
 
 UNREACHABLE = FailureReport(kind="Failed", field="spec.repository.uri", problem="the store cannot be reached.")

@@ -74,6 +74,20 @@ def test_one_liar_is_left_behind_and_the_others_go_on(count: int) -> None:
     assert (fleet.phase, behind(fleet)) == ("Completed", ["e1 (LoadFailed)"])
 
 
+def test_one_that_was_left_behind_and_is_gone_is_forgotten() -> None:
+    fleet = Fleet(members(8))
+    fleet.broken = {1}
+    fleet.step()
+    finished(fleet)
+    assert behind(fleet) == ["e1 (LoadFailed)"]
+    fleet.members[1] = replace(fleet.members[1], name="another", assigned=None, active=None)
+    fleet.broken = set()
+    fleet.step(10)
+    assert behind(fleet) == []
+    assert fleet.status is not None
+    assert fleet.status.failures is None
+
+
 def test_one_that_misses_its_objectives_is_left_behind_as_well() -> None:
     fleet = Fleet(members(8))
     fleet.change(1, objectives_met=False)

@@ -207,11 +207,12 @@ class Agent:
         self.metrics.refusing(refusal is not None)
         if synced.manifest is None or synced.manifest is self._manifest:
             return
-        self._manifest = synced.manifest
+        before_it, self._manifest = self._manifest, synced.manifest
         self._profiles = profiles_from_manifest(synced.manifest)
         self._switches.failures.begin_revision()
         self._changes.bounded(synced.manifest, self.store)
-        if self._switches.has_served:
+        is_another = before_it is not None and before_it.revision != synced.manifest.revision
+        if self._switches.has_served or is_another:
             # Failures of the old revision say nothing about the new one.
             self._switches.state = replace(self._switches.state, quarantined=())
 

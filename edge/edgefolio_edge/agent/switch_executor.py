@@ -151,15 +151,16 @@ class SwitchExecutor:
             )
 
     def _reject_if_all_failed(self, target: Placement, *, cause: str) -> None:
-        """Refuse a revision when each of its variants has failed and an older one can serve on."""
+        """Refuse a revision when each of its variants has failed; an older one serves on, if there is one."""
         manifest = target.manifest
         if not self.failures.have_all_failed(target):
             return
         before = self.failures.served_before
         older = self._store.complete_before(manifest.revision) if before is None else before.manifest
-        if older is not None and older.revision != manifest.revision:
-            problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
-            self._synchronizer.reject(manifest.revision, problem=problem, instead=older)
+        if older is not None and older.revision == manifest.revision:
+            older = None
+        problem = f"none of its variants can be served; the last one, {target.variant.name}: {cause}"
+        self._synchronizer.reject(manifest.revision, problem=problem, instead=older)
 
     def _repair(self, target: Placement) -> SwitchResult | None:
         """A backend died: load the variant again; where that does not help, restart the server.

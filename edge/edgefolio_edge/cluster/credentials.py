@@ -12,7 +12,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 #: Names that credentials have; the others change how this program runs.
-_VARIABLE = re.compile(r"^(?!EDGEFOLIO_|POD_|LD_|PYTHON|PATH$|HOME$)[A-Z][A-Z0-9_]{0,127}$")
+_VARIABLE = re.compile(r"^(?!EDGEFOLIO_(?!NETRC$)|POD_|LD_|PYTHON|PATH$|HOME$)[A-Z][A-Z0-9_]{0,127}$")
 _LARGEST_BYTES = 64 << 10
 
 

@@ -24,6 +24,8 @@ class KeptManifests:
     def __init__(self, directory: Path, *, model: str) -> None:
         self._directory = directory
         self._model = model
+        #: The last two manifests that were read, with size, time and inode of their files.
+        self._read: dict[int, tuple[tuple[int, int, int], PublishedManifest]] = {}
 
     def keep(self, published: PublishedManifest, *, complete: bool) -> None:
         """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
@@ -78,9 +80,17 @@ class KeptManifests:
         """The kept manifest of ``revision`` as it was published, if present and intact."""
         path = self._path(revision)
         try:
-            return PublishedManifest.from_bytes(path.read_bytes(), location=str(path))
+            status = path.stat()
+            signature = (status.st_size, status.st_mtime_ns, status.st_ino)
+            known = self._read.get(revision)
+            if known is not None and known[0] == signature:
+                return known[1]
+            published = PublishedManifest.from_bytes(path.read_bytes(), location=str(path))
         except (OSError, EdgefolioError):
             return None
+        # Megabytes of probes, and each cycle asks for that of an older revision while it serves.
+        self._read = {**dict(list(self._read.items())[-1:]), revision: (signature, published)}
+        return published
 
     def revisions(self) -> tuple[int, ...]:
         """The revisions that a manifest is kept of."""

@@ -61,6 +61,11 @@ class RetryTimes:
         """Note that the agent could serve no variant of ``revision``. Called from the agent's thread."""
         self._rejected = RejectedRevision(revision=revision, problem=problem, instead=instead, at=time.monotonic())
 
+    def rejection_of(self, revision: int) -> RejectedRevision | None:
+        """The rejection of ``revision``, whatever is wanted now."""
+        found = self._rejected
+        return found if found is not None and found.revision == revision else None
+
     def rejected(self, wanted: WantedRevision) -> RejectedRevision | None:
         """The rejection of ``wanted`` that still holds. It ends with its time, or once another revision is wanted."""
         found = self._rejected

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.files import is_disk_full
-from edgefolio.manifest import Manifest, PublishedManifest, Variant
+from edgefolio.manifest import VERSIONS_PER_REVISION, Manifest, PublishedManifest, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio.untrusted.text import printable
 from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.rehearsal import require_usable
-from edgefolio_edge.models.retry_times import RetryTimes, WantedRevision
+from edgefolio_edge.models.retry_times import RejectedRevision, RetryTimes, WantedRevision
 from edgefolio_edge.models.room import InsufficientStorageError, disk_full, require_room
 from edgefolio_edge.models.sync_state import Refusal, Synced, SyncLimits
 from edgefolio_edge.models.variants import by_size
@@ -57,6 +57,7 @@ class Synchronizer:
         self._limits = limits or SyncLimits()
         self._poll_seconds = poll_seconds
         self._retries = RetryTimes(jitter_seconds=self._limits.jitter_seconds)
+        self._unservable: int | None = None
         self._published: PublishedManifest | None = None
         self._stopping = threading.Event()
         self._woken = woken or threading.Event()
@@ -92,10 +93,15 @@ class Synchronizer:
             self._unreachable(_unforeseen(error))
         return self.synced
 
-    def reject(self, revision: int, *, problem: str, instead: Manifest) -> None:
-        """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on."""
-        self._retries.reject(revision, problem=problem, instead=instead)
-        self._woken.set()
+    def reject(self, revision: int, *, problem: str, instead: Manifest | None) -> None:
+        """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on.
+
+        Where there is none, ``revision`` is tried on, and the pointer may go back from it.
+        """
+        self._unservable = revision
+        if instead is not None:
+            self._retries.reject(revision, problem=problem, instead=instead)
+            self._woken.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -110,6 +116,10 @@ class Synchronizer:
         return lambda: not self._stopping.is_set() and (self._ordered is None or self._ordered() == order)
 
     def _step(self) -> None:
+        current = self._published
+        rejected = None if current is None else self._retries.rejection_of(current.manifest.revision)
+        if rejected is not None:
+            self._serve_instead(rejected)  # the repository may be away
         wanted = self._wanted()
         if wanted is None:
             unreachable = None if self._ordered is not None else "nothing is published for this model yet"
@@ -146,7 +156,15 @@ class Synchronizer:
         """Why the pointer's ``revision``, older than ``current``, is not followed. Orders and pins may go back."""
         if revision >= current.revision or self._may_go_back or self._pinned or self._ordered is not None:
             return None
+        if not self._may_have_served(current):
+            return None
         return Refusal.of_rollback(revision, served=current.revision)
+
+    def _may_have_served(self, manifest: Manifest) -> bool:
+        """Whether something of ``manifest`` serves or could: a way back from what cannot must stay open."""
+        if manifest.revision != self._unservable:
+            return bool(self.synced.available)
+        return any(version // VERSIONS_PER_REVISION == manifest.revision for version in self.served_versions or ())
 
     def _problem_of(self, revision: int, digest: str) -> Refusal | None:
         """Take a new revision; why it is refused, ``None`` if it is not. What a retry may solve is raised."""
@@ -184,17 +202,23 @@ class Synchronizer:
         return Refusal(revision=manifest.revision, problem=str(problem), reason=reasons.INSUFFICIENT_STORAGE)
 
     def _is_rejected(self, wanted: WantedRevision) -> bool:
-        """Whether the agent could not serve ``wanted``; the revision that serves instead is made the current one."""
+        """Whether the agent could not serve ``wanted``, so that another revision serves instead."""
         found = self._retries.rejected(wanted)
         if found is None:
             return False
+        self._serve_instead(found)
+        assert self._published is not None
+        self._complete(self._published)  # what serves on may be damaged meanwhile
+        return True
+
+    def _serve_instead(self, found: RejectedRevision) -> None:
+        """Make the revision that serves instead of a rejected one the current one."""
         if self.synced.manifest != found.instead or self.synced.refusal != found.refusal:
             published = self._store.manifests.of_revision(found.instead.revision) or PublishedManifest.of(found.instead)
             self._store.write_configuration(found.instead)
             self._store.manifests.keep(published, complete=True)
             complete = self._store.is_complete(found.instead)
             self._take(published, complete=complete, refusal=found.refusal)
-        return True
 
     def _opened(self) -> Repository:
         if self._repository is None:
@@ -264,7 +288,7 @@ class Synchronizer:
                 problem = self._disk_full(manifest)
                 self._retries.damage(variant.sha256)
                 continue
-            self._take(published, complete=False)
+            self._take(published, complete=False, refusal=self.synced.refusal)
         complete = self._store.is_complete(manifest)
         if complete and not was_complete:
             self._store.manifests.keep(published, complete=True)

@@ -44,7 +44,10 @@ class SampleClocks:
         self._sources: dict[Hashable, _Source] = {}
 
     def nodes(self, samples: Mapping[str, Sample]) -> dict[str, Sample]:
-        """Samples of nodes."""
+        """Samples of nodes; clocks of those that are gone are forgotten."""
+        self._sources = {
+            key: entry for key, entry in self._sources.items() if not isinstance(key, str) or key in samples
+        }
         return {name: self._on_our_clock(name, sample) for name, sample in samples.items()}
 
     def pods(self, samples: Mapping[tuple[str, str], PodSample]) -> dict[tuple[str, str], PodSample]:

@@ -54,6 +54,12 @@ class PortfolioSnapshot:
         return bool((self.namespace or {}).get("metadata", {}).get("deletionTimestamp"))
 
 
+def in_ending_namespace(snapshot: PortfolioSnapshot) -> PortfolioSnapshot:
+    """``snapshot`` as it is where the API server says that the namespace is being deleted."""
+    metadata = {**(snapshot.namespace or {}).get("metadata", {}), "deletionTimestamp": "1970-01-01T00:00:00Z"}
+    return replace(snapshot, namespace={**(snapshot.namespace or {}), "metadata": metadata})
+
+
 def owned(snapshot: PortfolioSnapshot) -> PortfolioSnapshot:
     """``snapshot`` without objects that carry the portfolio's labels and are not its own.
 

@@ -36,7 +36,7 @@ from edgefolio_operator.revisions.pruning_job import (
     plan_making,
     unreadable_job,
 )
-from edgefolio_operator.revisions.repository_check import plan_repository_check
+from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, plan_repository_check
 from edgefolio_operator.revisions.rollout import RolloutPlan, plan_rollout
 from edgefolio_operator.status.agent_conditions import agent_conditions
 from edgefolio_operator.status.event_messages import events_of, events_of_making
@@ -77,19 +77,19 @@ def plan_portfolio(
         epoch=epoch,
         now=now,
     )
-    making, assignments = found.making, found.assignments
+    making, assignments, ends = found.making, found.assignments, snapshot.namespace_is_ending
     status = portfolio_status(found, before, now=now)
     finalizer = wanted_finalizer(
         snapshot.portfolio,
         # Another portfolio's revisions are not this one's to delete.
         portfolio.spec.repository.reclaim_policy if snapshot.repository_owner is None else "Retain",
         may_have_published=making.status is not None or status.publishing_since is not None,
-        namespace_ends=snapshot.namespace_is_ending,
+        namespace_ends=ends,
     )
-    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and snapshot.namespace_is_ending else []
+    kept = [kept_in_ending_namespace(portfolio)] if finalizer is False and ends else []
     return ReconcilePlan(
         status=status,
-        apply=tuple(_documents(found, images=images, now=now)),
+        apply=() if ends else tuple(_documents(found, images=images, now=now)),
         delete_jobs=(*making.delete, *found.check.delete),
         delete_daemon_set=None
         if portfolio.spec.serving.mode == "Managed" or snapshot.daemon_set is None
@@ -120,19 +120,25 @@ def _findings(
     """What is made, rolled out and assigned now."""
     jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.JOB_COMPONENT)
     request = annotations_of(snapshot.portfolio).get(labels.MAKE_REQUESTED_ANNOTATION, "")[:128]
+    # In a namespace that is being deleted nothing can be made any more, and what is asked for is refused.
+    ends = snapshot.namespace_is_ending
     making = (
         nothing_made(before.job, jobs)
-        if job_fault is not None
+        if job_fault is not None or ends
         else _making(portfolio, snapshot, before, jobs=jobs, request=request, now=now)
     )
-    check = plan_repository_check(
-        portfolio,
-        uid=str(snapshot.portfolio["metadata"]["uid"]),
-        request=request,
-        last=before.check,
-        jobs=observed_jobs(snapshot.jobs, snapshot.job_pods, labels.CHECK_COMPONENT),
-        revisions=before.revisions,
-        now=now,
+    check = (
+        RepositoryCheckPlan(status=before.check)
+        if ends
+        else plan_repository_check(
+            portfolio,
+            uid=str(snapshot.portfolio["metadata"]["uid"]),
+            request=request,
+            last=before.check,
+            jobs=observed_jobs(snapshot.jobs, snapshot.job_pods, labels.CHECK_COMPONENT),
+            revisions=before.revisions,
+            now=now,
+        )
     )
     revisions = kept_revisions(portfolio, before.revisions, making.revision or check.revision)
     revision = current_revision(portfolio, revisions)

@@ -10,7 +10,7 @@ import aiohttp
 
 from edgefolio.decision.types import State
 from edgefolio_operator.cluster_state.resource_usage import Usage
-from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot
+from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, in_ending_namespace
 from edgefolio_operator.endpoints.memory_reservations import Reservations
 from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.kube.client import ApiError
@@ -57,6 +57,8 @@ class PortfolioWorker:
         self._clock = clock
         self._states: dict[PortfolioKey, Mapping[str, State]] = {}
         self._refused: dict[PortfolioKey, Mapping[str, str]] = {}
+        #: Uids of portfolios whose namespace is being deleted, as the API server said when it refused a write.
+        self._ending: dict[PortfolioKey, str] = {}
 
     async def reconcile(self, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
         """Plan from ``snapshot`` and write. Refusals of the API server are logged and reported, not raised.
@@ -69,7 +71,7 @@ class PortfolioWorker:
             if snapshot.portfolio["metadata"].get("deletionTimestamp"):
                 await self._delete(snapshot, epoch=epoch)
             else:
-                await self._plan_and_write(key, snapshot, epoch=epoch)
+                await self._keep(key, snapshot, epoch=epoch)
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
             self._metrics.reconcile_errors.inc()
             logger.warning("%s: %s: %s", display_name(key), type(error).__name__, error)
@@ -82,9 +84,23 @@ class PortfolioWorker:
         """A portfolio is gone."""
         self._states.pop(key, None)
         self._refused.pop(key, None)
+        self._ending.pop(key, None)
         self._writer.forget(key)
         self._want_warnings(key, ())
         self._recorder.forget(key)
+
+    async def _keep(self, key: PortfolioKey, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
+        """Plan and write; anew where the API server says that the namespace is being deleted, if that was not known."""
+        uid = str(snapshot.portfolio["metadata"]["uid"])
+        if self._ending.get(key) == uid:
+            snapshot = in_ending_namespace(snapshot)
+        try:
+            await self._plan_and_write(key, snapshot, epoch=epoch)
+        except ApiError as error:
+            if not error.is_of_an_ending_namespace or snapshot.namespace_is_ending:
+                raise
+            self._ending[key] = uid
+            await self._plan_and_write(key, in_ending_namespace(snapshot), epoch=epoch)
 
     async def _plan_and_write(self, key: PortfolioKey, snapshot: PortfolioSnapshot, *, epoch: int) -> None:
         began = time.monotonic()

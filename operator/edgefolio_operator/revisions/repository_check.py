@@ -58,6 +58,8 @@ def check_key(spec: PortfolioSpecification) -> str:
         spec.pinned_revision,
         spec.repository.manifest_digest,
     ]
+    if spec.repository.verification_key is not None:
+        document.append(spec.repository.verification_key)
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
 

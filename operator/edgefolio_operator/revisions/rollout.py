@@ -81,6 +81,7 @@ def plan_rollout(
     status = last if last is not None and last.revision == target else None
     if status is None:
         status = _begin(target, members, known_revisions, now, request=request)
+    status = _of_members(status, members)
     before = status.from_revision if status.from_revision in known_revisions else None
     if before is None:
         # There is no revision to go back to: no waves.
@@ -237,6 +238,13 @@ def _begin(target: int, members: Sequence[Member], known: frozenset[int], now: f
         wave_start_time=None if before is not None else time_text(now),
         request=request or None,
     )
+
+
+def _of_members(status: RolloutStatus, members: Sequence[Member]) -> RolloutStatus:
+    """``status`` without failures of endpoints that are gone: nothing will prove or mend them."""
+    names = {member.name for member in members}
+    kept = tuple(entry for entry in status.failures or () if entry.endpoint in names)
+    return status if len(kept) == len(status.failures or ()) else _with(status, failures=kept or None)
 
 
 def _left_behind(failures: Sequence[FailedEndpoint], *, now: float) -> tuple[FailedEndpoint, ...]:

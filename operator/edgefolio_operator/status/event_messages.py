@@ -18,6 +18,8 @@ from edgefolio_operator.kube.event_recorder import Event
 from edgefolio_operator.revisions.pruning_job import MakingPlan
 from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS
 from edgefolio_operator.status.conditions import left_behind
+from edgefolio_operator.status.repository_condition import CONDITION as REPOSITORY_READABLE
+from edgefolio_operator.status.security_conditions import KNOWN_VULNERABILITIES
 
 #: Reasons of a hold that produce no event (transient or healthy).
 _WITHOUT_EVENT = frozenset(
@@ -43,13 +45,15 @@ _WARNINGS = frozenset(
 _TOLD_CONDITIONS = {
     "Conflicted": "True",
     "Compatible": "False",
-    "RepositoryReadable": "False",
-    "KnownVulnerabilities": "True",
+    REPOSITORY_READABLE: "False",
+    KNOWN_VULNERABILITIES: "True",
     "PublisherCredentialsOnNodes": "True",
     "ReportsAccepted": "False",
     "ClocksAgree": "False",
     "OrdersAccepted": "False",
 }
+#: Conditions whose words, or their change, are an agent's.
+_OF_AGENTS = frozenset({*AGENT_CONDITIONS, REPOSITORY_READABLE, KNOWN_VULNERABILITIES})
 
 
 def events_of(
@@ -102,7 +106,7 @@ def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Even
             reason=condition.reason,
             message=condition.message,
             warning=True,
-            is_of_agents=condition.type in AGENT_CONDITIONS,
+            is_of_agents=condition.type in _OF_AGENTS,
         )
         for condition in after.conditions
         if _TOLD_CONDITIONS.get(condition.type) == condition.status

@@ -13,9 +13,10 @@ from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.messages import listed
 
+#: Of a portfolio, and of each of its endpoints.
+KNOWN_VULNERABILITIES = "KnownVulnerabilities"
 #: The conditions of this module.
-SECURITY_CONDITIONS = ("KnownVulnerabilities", "PublisherCredentialsOnNodes")
-_OF_ENDPOINT = "KnownVulnerabilities"
+SECURITY_CONDITIONS = (KNOWN_VULNERABILITIES, "PublisherCredentialsOnNodes")
 
 
 def security_conditions(
@@ -23,7 +24,7 @@ def security_conditions(
 ) -> dict[str, ConditionValue]:
     """The conditions by name; ``daemon_set`` is the stored one."""
     return {
-        "KnownVulnerabilities": known_vulnerabilities(daemon_set, members),
+        KNOWN_VULNERABILITIES: known_vulnerabilities(daemon_set, members),
         "PublisherCredentialsOnNodes": publisher_credentials_on_nodes(portfolio),
     }
 
@@ -52,7 +53,7 @@ def known_vulnerabilities(daemon_set: Object | None, members: Sequence[Endpoint]
         endpoint.surroundings.pod_name: condition.message
         for endpoint in members
         for condition in endpoint.status.conditions
-        if (condition.type, condition.status) == (_OF_ENDPOINT, "True")
+        if (condition.type, condition.status) == (KNOWN_VULNERABILITIES, "True")
     }
     if said:
         return "True", reasons.OUTDATED_TRITON, f"{listed(sorted(said))}: {next(iter(said.values()))}"
