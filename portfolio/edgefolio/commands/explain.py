@@ -57,7 +57,7 @@ def explain(
         # NaN is in no range.
         if not (_LEAST if option == "--cpu-factor" else 0) <= value <= _MOST:
             remedy = f"Give a positive number up to {_MOST:g}."
-            raise UserError("the number makes no sense.", field=option, value=value, remedy=remedy)
+            raise UserError("the number is out of range.", field=option, value=value, remedy=remedy)
     memory_bytes = None if memory is None else bytes_option(memory, field="--memory")
     uri = checked_argument(repository, field="--repository") if repository else portfolio.spec.repository.uri
     field = "--repository" if repository else "spec.repository.uri"
