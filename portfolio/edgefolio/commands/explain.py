@@ -23,7 +23,7 @@ from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.validation_errors import bytes_option
 
-#: Of factors, rates and times; figures that follow from them stay finite.
+#: Bounds of factors, rates and times, so that figures computed from them stay finite.
 _LEAST, _MOST = 1e-6, 1e9
 
 
