@@ -40,7 +40,7 @@ from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.endpoint_client import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
-from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.models.sync_state import Synced
 from edgefolio_edge.triton.switcher import Placement
 
 CYCLE_SECONDS = 1.0

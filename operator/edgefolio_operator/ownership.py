@@ -14,8 +14,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from edgefolio.specification.conditions import readable_time
-from edgefolio_operator import reasons
-from edgefolio_operator.kube.objects import Object
+from edgefolio_operator import labels, reasons
+from edgefolio_operator.kube.objects import Object, object_key
 
 #: Namespace and name of a ModelPortfolio.
 PortfolioKey = tuple[str, str]
@@ -26,6 +26,14 @@ C = TypeVar("C", bound=Hashable)
 def key_of(portfolio: Object) -> PortfolioKey:
     """Namespace and name."""
     return str(portfolio["metadata"].get("namespace", "")), str(portfolio["metadata"]["name"])
+
+
+def labelled_owner(thing: Object | None) -> PortfolioKey | None:
+    """The portfolio that an object is labelled with."""
+    if thing is None:
+        return None
+    name = (thing["metadata"].get("labels") or {}).get(labels.PORTFOLIO_LABEL)
+    return (object_key(thing)[0], str(name)) if name else None
 
 
 def display_name(key: PortfolioKey) -> str:

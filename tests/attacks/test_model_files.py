@@ -21,7 +21,8 @@ from edgefolio.contract.job_report import FailureReport
 from edgefolio.errors import IntegrityError
 from edgefolio.manifest import CurrentPointer, Manifest, sha256_of
 from edgefolio.repository import Repository
-from edgefolio.untrusted.model_file import _MESSAGES, check_onnx
+from edgefolio.untrusted.model_file import check_onnx
+from edgefolio.untrusted.onnx_fields import MESSAGES
 from edgefolio_edge.check import look
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.repository_audit import verify_repository
@@ -91,14 +92,14 @@ def test_every_field_of_onnx_is_allowed_or_refused_by_name() -> None:
         if name in seen:
             continue
         seen[name] = descriptor
-        assert set(_MESSAGES[name]) == {field.number for field in descriptor.fields}, name
+        assert set(MESSAGES[name]) == {field.number for field in descriptor.fields}, name
         for field in descriptor.fields:
-            allowed = _MESSAGES[name][field.number]
+            allowed = MESSAGES[name][field.number]
             if isinstance(allowed, frozenset):
                 assert allowed == {wires[field.type], *([2] if field.is_repeated else [])}, (name, field.name)
             elif not allowed.startswith("!"):
                 waiting.append((allowed, field.message_type))
-    assert set(seen) == set(_MESSAGES)
+    assert set(seen) == set(MESSAGES)
 
 
 @pytest.mark.parametrize("name", SOME)

@@ -18,7 +18,8 @@ from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.repository_audit import verify_repository
-from edgefolio_edge.models.synchronizer import Refusal, Synchronizer
+from edgefolio_edge.models.sync_state import Refusal
+from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.reasons import INSUFFICIENT_STORAGE, REVISION_WENT_BACK
 
 

@@ -22,7 +22,7 @@ from edgefolio_edge.cluster.status_writer import (
     VALID_SECONDS,
     StatusWriter,
 )
-from edgefolio_edge.models.synchronizer import Refusal, Synced
+from edgefolio_edge.models.sync_state import Refusal, Synced
 from edgefolio_edge.reasons import INSUFFICIENT_STORAGE
 from edgefolio_edge.triton.switcher import Placement
 

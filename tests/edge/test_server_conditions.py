@@ -17,7 +17,7 @@ from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.models.sync_state import Synced
 
 
 def condition(folder: Path, kind: str, **facts: Any) -> dict[str, str]:

@@ -13,8 +13,9 @@ from triton_portfolios import MODEL, publish, revealing_model
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.repository import Repository
-from edgefolio_edge.models.model_store import ModelStore, by_size, variant_named
+from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
+from edgefolio_edge.models.variants import by_size, variant_named
 from edgefolio_edge.process.directory_lock import only_writer_of_directory, only_writer_of_endpoint
 
 
@@ -110,12 +111,12 @@ def test_a_corrupt_new_revision_is_refused_and_a_good_one_taken(
     assert synced.manifest == third
     assert synced.refusal is None
     assert synced.complete
-    assert store.manifest_of_version(101) == manifest
+    assert store.manifests.of_version(101) == manifest
     assert store.keep_only({3}, served_versions=[102]) == (101, 201)
     assert store.version_directory(102).is_dir()
     assert store.keep_only({3}, served_versions=[301]) == (102,)
-    assert store.manifest_of_version(101) is None
-    assert store.last_good() == PublishedManifest.of(third)
+    assert store.manifests.of_version(101) is None
+    assert store.manifests.last_good() == PublishedManifest.of(third)
 
 
 def test_a_corrupt_variant_of_the_first_revision_stays_out_and_the_others_serve(
@@ -127,7 +128,7 @@ def test_a_corrupt_variant_of_the_first_revision_stays_out_and_the_others_serve(
     assert synced.available == ("variant-1",)
     assert not synced.complete
     assert synced.refusal is not None
-    assert store.last_good() is None
+    assert store.manifests.last_good() is None
 
 
 def test_a_pinned_revision_is_followed_instead_of_the_pointer(
@@ -144,7 +145,7 @@ def test_a_damaged_kept_manifest_is_not_believed(tmp_path: Path, repository: Pat
     path = tmp_path / "state" / "revisions" / MODEL / "1.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(IntegrityError, match=r"missing or damaged"):
-        store.last_good()
+        store.manifests.last_good()
     # An agent starts all the same, says why, and fetches it again.
     again = _follow(ModelStore(tmp_path / "state", model=MODEL), repository)
     assert again.synced.manifest is None

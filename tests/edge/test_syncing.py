@@ -15,7 +15,8 @@ from triton_portfolios import MODEL, publish, revealing_model
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.models.synchronizer import Synchronizer, SyncLimits
+from edgefolio_edge.models.sync_state import SyncLimits
+from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.reasons import INSUFFICIENT_STORAGE, REVISION_REFUSED
 
 

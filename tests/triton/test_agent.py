@@ -17,6 +17,7 @@ import pytest
 from triton_agent import Command, eventually, write_portfolio
 from triton_load import Clients, failed, wrong
 from triton_portfolios import MODEL, publish, revealing_model
+from triton_remains import remains_of
 
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, TritonControl
@@ -93,7 +94,7 @@ def test_objectives_are_followed_and_everything_is_removed_at_the_end(place: Pla
         ):
             assert name in metrics
         assert agent.stop() == 0
-    assert server.remains() == ()
+    assert remains_of(server) == ()
     assert not (place.state / "server.json").exists()
     replayed = subprocess.run(
         [sys.executable, "-m", "edgefolio.commands.main", "replay", str(place.trace), "--json"],
@@ -145,7 +146,7 @@ def test_a_killed_agent_finds_its_triton_again_and_users_notice_nothing(place: P
             assert second.stop(signal.SIGTERM) == 0
     assert failed(clients.requests()) == []
     assert wrong(clients.requests(), place.manifest, TAGS) == []
-    assert server.remains() == ()
+    assert remains_of(server) == ()
 
 
 def test_a_killed_triton_is_started_again(place: Place) -> None:
@@ -163,8 +164,8 @@ def test_a_killed_triton_is_started_again(place: Place) -> None:
         assert control.ready_versions(MODEL) == (104,)
         control.close()
         assert agent.stop() == 0
-    assert before.remains() == ()
-    assert after.remains() == ()
+    assert remains_of(before) == ()
+    assert remains_of(after) == ()
 
 
 def test_a_backend_that_is_stopped_for_a_while_is_survived(place: Place) -> None:
@@ -183,8 +184,8 @@ def test_a_backend_that_is_stopped_for_a_while_is_survived(place: Place) -> None
             eventually(lambda: clients.latest_good_run() >= 20)
         after = place.server()
         assert agent.stop() == 0
-    assert before.remains() == ()
-    assert after.remains() == ()
+    assert remains_of(before) == ()
+    assert remains_of(after) == ()
 
 
 def test_a_load_that_hangs_is_ended_or_the_server_with_it(place: Place) -> None:
@@ -210,7 +211,7 @@ def test_a_load_that_hangs_is_ended_or_the_server_with_it(place: Place) -> None:
         # The variant that hung is left alone for a while; of the others the one nearest to the objective serves.
         eventually(lambda: "variant-1" in json.loads((place.state / "status.json").read_text())["quarantined"])
         assert agent.stop() == 0
-    assert before.remains() == ()
+    assert remains_of(before) == ()
 
 
 def test_a_killed_backend_is_found_and_repaired_without_a_restart(place: Place) -> None:
@@ -324,7 +325,7 @@ def test_an_agent_attaches_to_a_triton_that_runs_anyway(place: Place, tmp_path: 
         assert watched.stop() == 0
     finally:
         server.stop()
-    assert server.remains() == ()
+    assert remains_of(server) == ()
 
 
 def test_a_dry_run_without_an_endpoint_says_the_first_decision_and_writes_nothing(place: Place) -> None:

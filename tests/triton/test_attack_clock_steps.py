@@ -9,6 +9,7 @@ from pathlib import Path
 from triton_agent import Command, write_portfolio
 from triton_load import Clients, failed
 from triton_portfolios import MODEL, publish, revealing_model
+from triton_remains import remains_of
 
 from edgefolio_edge.triton.server_record import recorded_server
 
@@ -80,5 +81,5 @@ def test_steps_of_seconds_and_of_years_change_nothing(tmp_path: Path) -> None:
             assert second.stop() == 0
     assert failed(clients.requests()) == []
     assert not {"died", "dead", "silent", "stuck", "error"} & {line["event"] for line in agent.lines + second.lines}
-    assert server.remains() == ()
+    assert remains_of(server) == ()
     assert json.loads((state / "decision.json").read_text())["clock"]["boot"] == server.identity.boot

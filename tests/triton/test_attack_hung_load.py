@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from triton_agent import Command, eventually, write_portfolio
 from triton_load import Clients, failed
 from triton_portfolios import MODEL, draft, publish, revealing_model
+from triton_remains import remains_of
 
 from edgefolio_edge.triton.processes import stub_of_version
 from edgefolio_edge.triton.server_record import recorded_server
@@ -77,7 +78,7 @@ def test_a_revision_of_which_no_variant_loads_is_refused_and_nobody_notices(tmp_
         assert failed(clients.requests()) == []
         assert {request.version for request in clients.requests()} == {102, 302}
         assert agent.stop() == 0
-    assert server.remains() == ()
+    assert remains_of(server) == ()
 
 
 def test_after_a_restart_what_served_comes_back_first(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_after_a_restart_what_served_comes_back_first(tmp_path: Path) -> None:
         assert versions == sorted(versions)
         assert {102, 202} <= set(versions)
         assert agent.stop() == 0
-    assert before.remains() == ()
+    assert remains_of(before) == ()
 
 
 def test_a_broken_revision_that_a_new_start_finds_on_disk_makes_room_for_the_one_before(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from triton_portfolios import MODEL
+from triton_remains import remains_of
 from triton_site import Site
 
 from edgefolio_edge.triton import secret_options
@@ -57,7 +58,7 @@ def started(site: Site) -> Iterator[TritonServer]:
         yield server
     finally:
         server.stop()
-    assert server.remains() == ()
+    assert remains_of(server) == ()
 
 
 def closed_but_for_the_key(server: TritonServer) -> bool:

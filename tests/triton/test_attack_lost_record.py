@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from triton_agent import Command, write_portfolio
 from triton_portfolios import MODEL, images, publish, revealed_tag, revealing_model
+from triton_remains import remains_of
 
 from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.processes import left_servers
@@ -76,7 +77,7 @@ def test_a_server_without_its_record_is_ended_before_another_starts_on_its_ports
         assert place.servers() == 1
         assert not server.is_alive()
         assert agent.stop() == 0
-    assert server.remains() == ()
+    assert remains_of(server) == ()
     assert place.servers() == 0
 
 
@@ -105,4 +106,4 @@ def test_a_record_of_the_version_before_is_believed_by_the_command_line_alone(tm
         assert revealed_tag(control.infer(MODEL, {"image": images()}).outputs["logits"]) == 1
         control.close()
         assert agent.stop() == 0
-    assert server.remains() == ()
+    assert remains_of(server) == ()

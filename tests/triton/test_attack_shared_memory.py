@@ -8,12 +8,13 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
-from triton_agent import Command, write_portfolio
+from triton_agent import Command, eventually, write_portfolio
 from triton_load import Clients, failed
 from triton_portfolios import MODEL, images, publish, revealing_model
 from tritonclient.utils import InferenceServerException
@@ -93,8 +94,13 @@ def test_a_switch_without_room_leaves_the_old_variant_alone_and_blames_nobody(tm
         assert "no room in shared memory" in shortage["message"]
         assert shortage["restored"] is True
         _ask(serving["grpc"], 1)
-        status = json.loads((place.state / "status.json").read_text())
-        assert (status["activeVariant"], status["quarantined"]) == ("variant-1 of revision 1", [])
+
+        def status() -> Any:
+            return json.loads((place.state / "status.json").read_text())
+
+        # It is written at the end of a cycle.
+        eventually(lambda: status()["activeVariant"] == "variant-1 of revision 1")
+        assert status()["quarantined"] == []
         others.unlink()
         agent.wait_for("switch", version=201)
         assert not agent.events("failed")

@@ -117,7 +117,7 @@ def _serve_and_forget_older(site: Site, placement: Placement, repository: Path) 
     """What an agent does with a new revision: fetch, switch, and remove the files of the revisions before."""
     store = site.store
     store.fetch(Repository.open(str(repository)), placement.manifest, placement.variant)
-    store.keep_manifest(PublishedManifest.of(placement.manifest), complete=True)
+    store.manifests.keep(PublishedManifest.of(placement.manifest), complete=True)
     outcome = site.switcher.switch(placement)
     assert outcome.succeeded, outcome.cause
     store.keep_only([placement.manifest.revision], served_versions=[placement.version])

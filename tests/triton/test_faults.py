@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from triton_load import Clients, failed, wrong
 from triton_portfolios import MODEL, images, revealed_tag, revealing_model
+from triton_remains import remains_of
 from triton_site import Site
 
 from edgefolio.decision.types import ServerState
@@ -246,10 +247,11 @@ from pathlib import Path
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.switcher import Placement, Switcher
 from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import ServerSettings, TritonServer
+from edgefolio_edge.triton.command_line import ServerSettings
+from edgefolio_edge.triton.server import TritonServer
 
 store = ModelStore(Path(sys.argv[1]), model="revealing")
-manifest = store.manifest_of_version(101)
+manifest = store.manifests.of_version(101)
 server = TritonServer.start(
     ServerSettings(model_repository=store.model_repository, ports=Ports(http=0, grpc=0, metrics=0))
 )
@@ -278,7 +280,7 @@ def test_a_killed_server_leaves_nothing_once_it_is_stopped(site: Site) -> None:
     second.identity.kill()
     assert not second.is_alive()
     second.stop()
-    assert second.remains() == ()
+    assert remains_of(second) == ()
     # The other server was not touched.
     assert site.server.is_alive()
     assert site.server.stubs()
@@ -295,4 +297,4 @@ def test_stopping_waits_for_a_request_in_flight(site: Site) -> None:
         time.sleep(0.1)
     answers = [request for request in clients.requests() if request.error is None]
     assert len(answers) >= 10
-    assert second.remains() == ()
+    assert remains_of(second) == ()

@@ -14,7 +14,7 @@ import tritonclient.http as triton_http
 from triton_portfolios import images, revealed_tag
 
 from edgefolio.manifest import Manifest
-from edgefolio_edge.models.model_store import variant_of_version
+from edgefolio_edge.models.variants import variant_of_version
 
 
 @dataclass(frozen=True, kw_only=True)

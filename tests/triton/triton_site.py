@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triton_portfolios import MODEL
+from triton_remains import remains_of
 
 from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.client import TritonControl
+from edgefolio_edge.triton.command_line import ServerSettings
 from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import ServerSettings, TritonServer
+from edgefolio_edge.triton.server import TritonServer
 from edgefolio_edge.triton.switcher import Placement, Switcher
 
 FREE_PORTS = Ports(http=0, grpc=0, metrics=0)
@@ -42,7 +44,7 @@ def open_site(directory: Path, manifest: Manifest, repository: Path, *, ports: P
     store = ModelStore(directory / "state", model=MODEL)
     for variant in manifest.variants:
         store.fetch(Repository.open(str(repository)), manifest, variant)
-    store.keep_manifest(PublishedManifest.of(manifest), complete=True)
+    store.manifests.keep(PublishedManifest.of(manifest), complete=True)
     server = TritonServer.start(ServerSettings(model_repository=store.model_repository, ports=ports))
     control = server.control()
     try:
@@ -56,4 +58,4 @@ def open_site(directory: Path, manifest: Manifest, repository: Path, *, ports: P
     finally:
         control.close()
         server.stop()
-        assert server.remains() == ()
+        assert remains_of(server) == ()

@@ -11,7 +11,7 @@ from edgefolio.manifest import Manifest
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.models.sync_state import Synced
 
 
 class ChangeLog:

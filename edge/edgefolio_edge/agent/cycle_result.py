@@ -7,8 +7,9 @@ from typing import Any
 
 from edgefolio.decision.types import Decision, Observation, State
 from edgefolio.manifest import Manifest
-from edgefolio_edge.models.model_store import ModelStore, variant_of_version
-from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.sync_state import Synced
+from edgefolio_edge.models.variants import variant_of_version
 from edgefolio_edge.triton.switcher import Placement
 
 
@@ -29,7 +30,7 @@ class ServedVersions:
         variant = variant_of_version(manifest, version)
         if variant is not None:
             return cls(ready=ready, active=Placement(manifest=manifest, variant=variant), name=variant.name)
-        older = store.manifest_of_version(version)
+        older = store.manifests.of_version(version)
         found = variant_of_version(older, version) if older is not None else None
         if older is None or found is None:
             return cls(ready=ready, active=None, name=f"version {version}")

@@ -14,7 +14,8 @@ from edgefolio.repository.storage import checked_argument
 from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.triton_options import TritonOptions
-from edgefolio_edge.models.model_store import ModelStore, variant_named
+from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.variants import variant_named
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host

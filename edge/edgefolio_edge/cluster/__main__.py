@@ -30,7 +30,8 @@ from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.models.synchronizer import Synchronizer, SyncLimits
+from edgefolio_edge.models.sync_state import SyncLimits
+from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals

@@ -23,7 +23,7 @@ from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
-from edgefolio_edge.models.synchronizer import Synced
+from edgefolio_edge.models.sync_state import Synced
 
 #: Validity of a report; the next one comes after about half of it.
 VALID_SECONDS = 60.0

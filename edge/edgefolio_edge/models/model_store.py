@@ -3,8 +3,7 @@
     <root>/models/<model>/config.pbtxt            generated from the manifest
     <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
     <root>/models/<model>/<version>/probe.json    what the backend compares while it loads
-    <root>/revisions/<model>/<revision>.json      the manifest of every revision that is kept
-    <root>/revisions/<model>/good.json            the last complete revision: it serves when the repository is away
+    <root>/revisions/<model>/                     the manifests (:mod:`.kept_manifests`)
     <root>/incoming/                              transfers that are under way or were interrupted
 
 A version's directory is immutable once named: Triton would take a changed file for a new model.
@@ -19,18 +18,17 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefolio.errors import EdgefolioError, IntegrityError, UserError
+from edgefolio.errors import IntegrityError
 from edgefolio.files import fsync_folder, make_folder, write_durably, writing
-from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Manifest, PublishedManifest, Variant
+from edgefolio.manifest import VERSIONS_PER_REVISION, Manifest, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio.shared_memory import largest_batch
 from edgefolio.untrusted.model_file import check_onnx_file
+from edgefolio_edge.models.kept_manifests import FIELD, KeptManifests
 from edgefolio_edge.models.probe import backend_probe
-from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
 
-FIELD = "--state-dir"
 _BLOCK_BYTES = 4096
 
 
@@ -67,6 +65,8 @@ class ModelStore:
         self.model = model
         self.threads = threads
         self.shared_memory_bytes = shared_memory_bytes
+        #: The manifests of the revisions on disk.
+        self.manifests = KeptManifests(root / "revisions" / model, model=model)
         self._verified: dict[Path, StoredFile] = {}
 
     def largest_batch(self, manifest: Manifest) -> int:
@@ -126,6 +126,14 @@ class ModelStore:
         """The variants that can be loaded now, by rank."""
         return tuple(variant for variant in manifest.variants if self.has(manifest, variant))
 
+    def available_names(self, manifest: Manifest) -> tuple[str, ...]:
+        """The names of the variants that can be loaded now, by rank."""
+        return tuple(variant.name for variant in self.available(manifest))
+
+    def is_complete(self, manifest: Manifest) -> bool:
+        """Whether all variants of ``manifest`` can be loaded."""
+        return len(self.available(manifest)) == len(manifest.variants)
+
     def fetch(
         self,
         repository: Repository,
@@ -184,71 +192,11 @@ class ModelStore:
                 return
         write_durably(path, as_text(configuration).encode(), field=FIELD)
 
-    def keep_manifest(self, published: PublishedManifest, *, complete: bool) -> None:
-        """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
-        manifest = published.manifest
-        path = self._manifest_path(manifest.revision)
-        if not path.is_file() or path.read_bytes() != published.raw:
-            write_durably(path, published.raw, field=FIELD)
-        if complete:
-            pointer = CurrentPointer(model=manifest.model, revision=manifest.revision, manifest_sha256=published.sha256)
-            write_durably(self._good_path, pointer.model_dump_json(by_alias=True).encode(), field=FIELD)
-
-    def last_good(self) -> PublishedManifest | None:
-        """The manifest of the last complete revision; ``None`` if there is none.
-
-        Raises :class:`IntegrityError` if what is on disk is damaged, or nothing that could be served from.
-        """
-        try:
-            pointer = CurrentPointer.from_bytes(self._good_path.read_bytes(), location=str(self._good_path))
-        except OSError:
-            return None
-        location, kept = str(self._manifest_path(pointer.revision)), self.kept(pointer.revision)
-        if kept is None or kept.sha256 != pointer.manifest_sha256 or kept.manifest.model != self.model:
-            raise IntegrityError(
-                "the manifest of the last good revision is missing or damaged.",
-                location=location,
-                remedy="It is fetched again while the repository can be reached.",
-            )
-        require_usable(kept.manifest, location=location)
-        return kept
-
-    def forget_last_good(self) -> None:
-        """Let no revision be the last good one."""
-        self._good_path.unlink(missing_ok=True)
-
-    def manifest_of_version(self, version: int) -> Manifest | None:
-        """The kept manifest of the revision of ``version``, if present and intact."""
-        kept = self.kept(version // VERSIONS_PER_REVISION)
-        return kept.manifest if kept is not None and kept.manifest.model == self.model else None
-
-    def manifest_kept(self, revision: int, *, digest: str) -> PublishedManifest | None:
-        """The kept manifest of ``revision``, if its bytes have this digest and can be worked with."""
-        kept = self.kept(revision)
-        if kept is None or kept.sha256 != digest:
-            return None
-        try:
-            require_usable(kept.manifest, location=str(self._manifest_path(revision)))
-        except IntegrityError:
-            return None
-        return kept
-
     def complete_before(self, revision: int) -> Manifest | None:
         """The newest kept revision before ``revision`` that is complete on disk."""
-        numbers = (int(path.stem) for path in self._good_path.parent.glob("[0-9]*.json") if path.stem.isdecimal())
-        for number in sorted((number for number in numbers if number < revision), reverse=True):
-            manifest = self.manifest_of_version(number * VERSIONS_PER_REVISION)
-            if manifest is not None and len(self.available(manifest)) == len(manifest.variants):
-                return manifest
-        return None
-
-    def kept(self, revision: int) -> PublishedManifest | None:
-        """The kept manifest of ``revision`` as it was published, if present and intact."""
-        path = self._manifest_path(revision)
-        try:
-            return PublishedManifest.from_bytes(path.read_bytes(), location=str(path))
-        except (OSError, EdgefolioError):
-            return None
+        older = sorted((number for number in self.manifests.revisions() if number < revision), reverse=True)
+        manifests = (self.manifests.of_version(number * VERSIONS_PER_REVISION) for number in older)
+        return next((found for found in manifests if found is not None and self.is_complete(found)), None)
 
     def occupied_bytes(self) -> int:
         """Size of Triton's model repository on disk, without transfers under way."""
@@ -285,9 +233,7 @@ class ModelStore:
             shutil.rmtree(doomed, ignore_errors=True)
             removed.append(version)
         kept = {*revisions, *(version // VERSIONS_PER_REVISION for version in served)}
-        for path in self._good_path.parent.glob("[0-9]*.json"):
-            if path.stem.isdecimal() and int(path.stem) not in kept:
-                path.unlink(missing_ok=True)
+        self.manifests.keep_only(kept)
         self.forget_transfers(kept)
         return tuple(removed)
 
@@ -304,38 +250,7 @@ class ModelStore:
             if version is None or version // VERSIONS_PER_REVISION not in revisions:
                 shutil.rmtree(directory, ignore_errors=True)
 
-    @property
-    def _good_path(self) -> Path:
-        return self.root / "revisions" / self.model / "good.json"
-
-    def _manifest_path(self, revision: int) -> Path:
-        return self.root / "revisions" / self.model / f"{revision}.json"
-
 
 def _in_blocks(size: int) -> int:
     """Size of a file on disk, in whole blocks."""
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
-
-
-def by_size(manifest: Manifest) -> tuple[Variant, ...]:
-    """The manifest's variants, smallest file first, so that a slow link has one to serve soonest."""
-    return tuple(sorted(manifest.variants, key=lambda variant: (variant.size_bytes, variant.rank)))
-
-
-def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
-    """The variant of ``manifest`` that Triton serves as ``version``."""
-    return next((variant for variant in manifest.variants if manifest.version_of(variant) == version), None)
-
-
-def variant_named(manifest: Manifest, name: str) -> Variant:
-    """The variant called ``name``. Raises :class:`UserError` that lists the known ones."""
-    try:
-        return manifest.variant(name)
-    except KeyError:
-        known = ", ".join(variant.name for variant in manifest.variants)
-        raise UserError(
-            f"revision {manifest.revision} of model {manifest.model!r} has no such variant.",
-            field="--variant",
-            value=name,
-            remedy=f"Name one of: {known}.",
-        ) from None

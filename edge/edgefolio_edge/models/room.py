@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from edgefolio.decision.estimates.memory import mebibytes
 from edgefolio.errors import EdgefolioError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.models.model_store import ModelStore
@@ -39,9 +40,9 @@ def require_room(
         store.keep_only(kept, served_versions=served_versions)
     occupied = _beyond_grant(store, missing, granted_bytes)
     if occupied is not None and granted_bytes is not None:
-        beside = f" beside the {_mebibytes(occupied)} that are in use" if occupied else ""
+        beside = f" beside the {mebibytes(occupied)} that are in use" if occupied else ""
         raise InsufficientStorageError(
-            f"revision {manifest.revision} needs {_mebibytes(missing)}{beside}; {_mebibytes(granted_bytes)} are "
+            f"revision {manifest.revision} needs {mebibytes(missing)}{beside}; {mebibytes(granted_bytes)} are "
             "granted. Raise spec.serving.managed.storage.sizeLimit, or make fewer or smaller variants."
         )
     if not fits():
@@ -51,8 +52,8 @@ def require_room(
 def disk_full(store: ModelStore, manifest: Manifest, missing: int) -> InsufficientStorageError:
     """The error of a revision that does not fit on the disk of this machine."""
     return InsufficientStorageError(
-        f"revision {manifest.revision} needs {_mebibytes(missing)} more; the disk of this machine has "
-        f"{_mebibytes(store.free_bytes())} left at {store.model_repository}. "
+        f"revision {manifest.revision} needs {mebibytes(missing)} more; the disk of this machine has "
+        f"{mebibytes(store.free_bytes())} left at {store.model_repository}. "
         "Free space there, or make fewer or smaller variants."
     )
 
@@ -67,7 +68,3 @@ def _beyond_grant(store: ModelStore, missing: int, granted_bytes: int | None) ->
 
 def _fits_disk(store: ModelStore, missing: int) -> bool:
     return not missing or missing + RESERVE_BYTES <= store.free_bytes()
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.files import is_disk_full
@@ -15,67 +13,15 @@ from edgefolio.repository import Repository, layout
 from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio.untrusted.text import printable
 from edgefolio_edge import reasons
-from edgefolio_edge.models.model_store import ModelStore, by_size
+from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.rehearsal import require_usable
+from edgefolio_edge.models.retry_times import RetryTimes, WantedRevision
 from edgefolio_edge.models.room import InsufficientStorageError, disk_full, require_room
+from edgefolio_edge.models.sync_state import Refusal, Synced, SyncLimits
+from edgefolio_edge.models.variants import by_size
 
 #: How often the repository's pointer is read.
 POLL_SECONDS = 2.0
-#: A revision that could not be served is tried again after this long, or when another one was wanted meanwhile.
-REJECTED_SECONDS = 3600.0
-#: A refused revision is tried again after this long (it may have been repaired in place), or when the pointer moves.
-REFUSED_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A refused revision: its bytes are not the manifest's, or it does not fit on this node."""
-
-    revision: int | None
-    problem: str
-    reason: str = reasons.REVISION_REFUSED
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synced:
-    """What is on disk. ``manifest`` is the revision to serve; ``available`` names its variants that can be loaded."""
-
-    manifest: Manifest | None = None
-    available: tuple[str, ...] = ()
-    complete: bool = False
-    refusal: Refusal | None = None
-    #: Why the repository could not be read at the last try, ``None`` if it was.
-    unreachable: str | None = None
-
-    @property
-    def refusal_message(self) -> str:
-        """The refused revision, why, and the one that serves instead; empty without a refusal."""
-        if self.refusal is None:
-            return ""
-        number = self.refusal.revision
-        what = "A published revision" if number is None else f"Revision {number}"
-        instead = "nothing serves yet" if self.manifest is None else f"revision {self.manifest.revision} serves on"
-        return f"{what} is refused, {instead}: {self.refusal.problem}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rejection:
-    """A revision that the agent could not serve, and the one that serves instead. ``wanted`` is as it was ordered."""
-
-    revision: int
-    problem: str
-    instead: Manifest
-    at: float
-    wanted: tuple[int, str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyncLimits:
-    """Limits of a node. ``jitter_seconds`` spreads the fetches of a new revision over the nodes."""
-
-    storage_bytes: int | None = None
-    bytes_per_second: int | None = None
-    jitter_seconds: float = 0.0
 
 
 class Synchronizer:
@@ -88,7 +34,7 @@ class Synchronizer:
         *,
         pinned_revision: int | None = None,
         may_go_back: bool = False,
-        ordered: Callable[[], tuple[int, str] | None] | None = None,
+        ordered: Callable[[], WantedRevision | None] | None = None,
         limits: SyncLimits | None = None,
         poll_seconds: float = POLL_SECONDS,
         woken: threading.Event | None = None,
@@ -110,10 +56,7 @@ class Synchronizer:
         self._ordered = ordered
         self._limits = limits or SyncLimits()
         self._poll_seconds = poll_seconds
-        self._refused: tuple[tuple[int, str], float] | None = None
-        self._rejected: _Rejection | None = None
-        self._not_before: tuple[tuple[int, str], float] | None = None
-        self._damaged: dict[str, float] = {}
+        self._retries = RetryTimes(jitter_seconds=self._limits.jitter_seconds)
         self._published: PublishedManifest | None = None
         self._stopping = threading.Event()
         self._woken = woken or threading.Event()
@@ -151,21 +94,18 @@ class Synchronizer:
 
     def reject(self, revision: int, *, problem: str, instead: Manifest) -> None:
         """Refuse ``revision``, none of whose variants could be served; ``instead``, which is on disk, serves on."""
-        self._rejected = _Rejection(revision=revision, problem=problem, instead=instead, at=time.monotonic())
+        self._retries.reject(revision, problem=problem, instead=instead)
         self._woken.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             with interruptible(self._unless_reordered()):
                 self.step()
-            seconds = self._poll_seconds
-            if self._not_before is not None:
-                seconds = min(seconds, max(0.05, self._not_before[1] - time.monotonic()))
-            self._woken.wait(seconds)
+            self._woken.wait(self._retries.next_poll(self._poll_seconds))
             self._woken.clear()
 
     def _unless_reordered(self) -> Callable[[], bool]:
-        """Whether the order is still the present one: another must not wait for a store that does not answer."""
+        """Whether the order is still the present one: another must not wait for a silent store or a slow transfer."""
         order = self._ordered() if self._ordered is not None else None
         return lambda: not self._stopping.is_set() and (self._ordered is None or self._ordered() == order)
 
@@ -193,27 +133,20 @@ class Synchronizer:
             return
         if self._restores_from_disk(revision, digest):
             return
-        if self._refused is not None and self._refused[0] == wanted:
-            if time.monotonic() - self._refused[1] < REFUSED_SECONDS:
-                return
-            self._refused = None
-        if self._is_too_early(wanted):
+        if self._retries.is_refused(wanted):
+            return
+        if self._retries.is_too_early(wanted, serves=self.synced.manifest is not None):
             return
         problem = self._problem_of(revision, digest)
         if problem is not None:
-            self._refused = (wanted, time.monotonic())
+            self._retries.refuse(wanted)
             self._refuse(problem)
 
     def _went_back(self, current: Manifest, revision: int) -> Refusal | None:
         """Why the pointer's ``revision``, older than ``current``, is not followed. Orders and pins may go back."""
         if revision >= current.revision or self._may_go_back or self._pinned or self._ordered is not None:
             return None
-        return Refusal(
-            revision=revision,
-            problem=f"The repository says revision {revision}, and revision {current.revision} was served before. "
-            "Publish a new revision, set spec.pinnedRevision to go back, or start with --allow-rollback.",
-            reason=reasons.REVISION_WENT_BACK,
-        )
+        return Refusal.of_rollback(revision, served=current.revision)
 
     def _problem_of(self, revision: int, digest: str) -> Refusal | None:
         """Take a new revision; why it is refused, ``None`` if it is not. What a retry may solve is raised."""
@@ -250,23 +183,17 @@ class Synchronizer:
         self._store.forget_transfers(())
         return Refusal(revision=manifest.revision, problem=str(problem), reason=reasons.INSUFFICIENT_STORAGE)
 
-    def _is_rejected(self, wanted: tuple[int, str]) -> bool:
+    def _is_rejected(self, wanted: WantedRevision) -> bool:
         """Whether the agent could not serve ``wanted``; the revision that serves instead is made the current one."""
-        found = self._rejected
+        found = self._retries.rejected(wanted)
         if found is None:
             return False
-        if found.wanted is None and found.revision == wanted[0]:
-            self._rejected = found = replace(found, wanted=wanted)
-        if found.wanted != wanted or time.monotonic() - found.at >= REJECTED_SECONDS:
-            self._rejected = None
-            return False
-        refusal = Refusal(revision=found.revision, problem=found.problem)
-        if self.synced.manifest != found.instead or self.synced.refusal != refusal:
-            published = self._store.kept(found.instead.revision) or PublishedManifest.of(found.instead)
+        if self.synced.manifest != found.instead or self.synced.refusal != found.refusal:
+            published = self._store.manifests.of_revision(found.instead.revision) or PublishedManifest.of(found.instead)
             self._store.write_configuration(found.instead)
-            self._store.keep_manifest(published, complete=True)
-            complete = len(_names(self._store, found.instead)) == len(found.instead.variants)
-            self._take(published, complete=complete, refusal=refusal)
+            self._store.manifests.keep(published, complete=True)
+            complete = self._store.is_complete(found.instead)
+            self._take(published, complete=complete, refusal=found.refusal)
         return True
 
     def _opened(self) -> Repository:
@@ -274,7 +201,7 @@ class Synchronizer:
             self._repository = self._open()
         return self._repository
 
-    def _wanted(self) -> tuple[int, str] | None:
+    def _wanted(self) -> WantedRevision | None:
         if self._ordered is not None:
             return self._ordered()
         current = self._published
@@ -288,24 +215,13 @@ class Synchronizer:
             return None
         return pointer.revision, pointer.manifest_sha256
 
-    def _is_too_early(self, wanted: tuple[int, str]) -> bool:
-        """Whether the jitter delays the fetch of ``wanted``. A node that serves nothing yet never waits."""
-        if self.synced.manifest is None or not self._limits.jitter_seconds:
-            return False
-        if self._not_before is None or self._not_before[0] != wanted:
-            self._not_before = (wanted, time.monotonic() + random.uniform(0, self._limits.jitter_seconds))
-        if time.monotonic() < self._not_before[1]:
-            return True
-        self._not_before = None
-        return False
-
     def _restores_from_disk(self, revision: int, digest: str) -> bool:
         """Take a revision that is complete on disk, without the repository. Returns whether it was."""
-        kept = self._store.manifest_kept(revision, digest=digest)
+        kept = self._store.manifests.usable(revision, digest=digest)
         if kept is None or self._store.missing_bytes(kept.manifest):
             return False
         self._store.write_configuration(kept.manifest)
-        self._store.keep_manifest(kept, complete=True)
+        self._store.manifests.keep(kept, complete=True)
         self._take(kept, complete=True)
         return True
 
@@ -314,14 +230,14 @@ class Synchronizer:
         manifest, current = published.manifest, self.synced.manifest
         if current is None:
             self._store.write_configuration(manifest)
-            self._store.keep_manifest(published, complete=False)
+            self._store.manifests.keep(published, complete=False)
             self._complete(published)
             return
         for variant in by_size(manifest):
             self._fetch(manifest, variant)
         self._store.write_configuration(manifest)
-        complete = len(_names(self._store, manifest)) == len(manifest.variants)
-        self._store.keep_manifest(published, complete=complete)
+        complete = self._store.is_complete(manifest)
+        self._store.manifests.keep(published, complete=complete)
         self._take(published, complete=complete)
         if self.served_versions is not None:
             # The previous revision stays on disk: a rollback must not need the network.
@@ -334,34 +250,28 @@ class Synchronizer:
         for variant in by_size(manifest):
             if self._store.has(manifest, variant):
                 continue
-            if time.monotonic() - self._damaged.get(variant.sha256, -REFUSED_SECONDS) < REFUSED_SECONDS:
+            if self._retries.is_damaged(variant.sha256):
                 continue
             try:
                 self._fetch(manifest, variant)
             except IntegrityError as error:
                 problem = Refusal(revision=manifest.revision, problem=str(error))
-                self._damaged[variant.sha256] = time.monotonic()
+                self._retries.damage(variant.sha256)
                 continue
             except (UserError, OSError) as error:
                 if not is_disk_full(error):
                     raise
                 problem = self._disk_full(manifest)
-                self._damaged[variant.sha256] = time.monotonic()
+                self._retries.damage(variant.sha256)
                 continue
             self._take(published, complete=False)
-        complete = len(_names(self._store, manifest)) == len(manifest.variants)
+        complete = self._store.is_complete(manifest)
         if complete and not was_complete:
-            self._store.keep_manifest(published, complete=True)
+            self._store.manifests.keep(published, complete=True)
         self._take(published, complete=complete, refusal=problem or self.synced.refusal)
 
     def _fetch(self, manifest: Manifest, variant: Variant) -> None:
-        began_with = self._ordered() if self._ordered is not None else None
-
-        def may_go_on() -> bool:
-            # A new order must not wait for the rest of a slow transfer.
-            same = self._ordered is None or self._ordered() == began_with
-            return same and not self._stopping.is_set()
-
+        may_go_on = self._unless_reordered()
         if not may_go_on():
             raise TransferStopped("the agent is stopping")
         self._store.fetch(
@@ -374,7 +284,7 @@ class Synchronizer:
 
     def _take(self, published: PublishedManifest, *, complete: bool, refusal: Refusal | None = None) -> None:
         self._published = published
-        available = _names(self._store, published.manifest)
+        available = self._store.available_names(published.manifest)
         self._update(Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal))
 
     def _update(self, synced: Synced) -> None:
@@ -393,25 +303,21 @@ class Synchronizer:
         """The last complete revision on disk; else the partial ordered one. What cannot be used is dropped."""
         published, refusal = None, None
         try:
-            published = self._store.last_good()
+            published = self._store.manifests.last_good()
         except Exception as error:  # a fault of ours must not keep the agent from starting, for ever
             refusal = Refusal(
                 revision=None, problem=str(error) if isinstance(error, IntegrityError) else _unforeseen(error)
             )
-            self._store.forget_last_good()
+            self._store.manifests.forget_last_good()
         ordered = self._ordered() if self._ordered is not None else None
         if published is None and ordered is not None:
-            published = self._store.manifest_kept(ordered[0], digest=ordered[1])
+            published = self._store.manifests.usable(ordered[0], digest=ordered[1])
         if published is None or (self._pinned and published.manifest.revision != self._pinned):
             return Synced(refusal=refusal)
         self._published = published
-        available = _names(self._store, published.manifest)
+        available = self._store.available_names(published.manifest)
         complete = len(available) == len(published.manifest.variants)
         return Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal)
-
-
-def _names(store: ModelStore, manifest: Manifest) -> tuple[str, ...]:
-    return tuple(variant.name for variant in store.available(manifest))
 
 
 def _unforeseen(error: Exception) -> str:

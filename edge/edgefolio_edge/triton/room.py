@@ -6,11 +6,12 @@ Such a failure is never a variant's fault: any other variant would fail the same
 from __future__ import annotations
 
 import os
+import resource
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.shared_memory import shared_memory_bytes
-from edgefolio_edge.triton.processes import SHARED_MEMORY, ProcessIdentity, prefix_in, shared_memory_of
+from edgefolio_edge.triton.processes import PROCESSES, SHARED_MEMORY, ProcessIdentity, prefix_in, shared_memory_of
 
 #: Parts of Triton's messages (2.51). It cannot poll its repository when it has no file descriptor left; a bad
 #: configuration would read the same, but ours are generated.
@@ -24,7 +25,8 @@ _SHORTAGES = (
     "Cannot allocate memory",
 )
 
-
+#: A load opens some twenty at a time: the repository, the model, pipes and shared memory of the new backend.
+_FILES_OF_A_LOAD = 64
 _REMEDY = "Make it larger: mount -o remount,size=..., or --shm-size of the container."
 
 
@@ -52,7 +54,27 @@ def free_shared_memory() -> int | None:
 
 
 def lack_of_room(manifest: Manifest, server: ProcessIdentity) -> str | None:
-    """Why one more version does not find room in shared memory beside those that ``server`` has loaded, if so.
+    """Why one more version does not find room beside those that ``server`` has loaded, if so."""
+    return _lack_of_files(server) or _lack_of_shared_memory(manifest, server)
+
+
+def _lack_of_files(server: ProcessIdentity) -> str | None:
+    """Why ``server`` cannot open what a load needs: it would lose the version that serves, and not find it again."""
+    try:
+        limit, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        taken = sum(1 for _ in (PROCESSES / str(server.pid) / "fd").iterdir())
+    except OSError:
+        return None
+    if limit == resource.RLIM_INFINITY or limit - taken >= _FILES_OF_A_LOAD:
+        return None
+    return (
+        f"there is no room for open files: {taken} of the {limit} that Triton may have are open, by clients that stay "
+        "connected as a rule. Raise the limit (ulimit -n), or close their connections."
+    )
+
+
+def _lack_of_shared_memory(manifest: Manifest, server: ProcessIdentity) -> str | None:
+    """Why shared memory does not hold one more version.
 
     It will be asked for the batches that the serving one was asked for, whose region has grown with them.
     """

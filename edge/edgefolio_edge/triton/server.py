@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,14 +19,13 @@ import psutil
 from edgefolio.errors import UserError
 from edgefolio_edge.triton import secret_options
 from edgefolio_edge.triton.client import AccessKey, TritonControl
+from edgefolio_edge.triton.command_line import EXIT_SECONDS, LOOPBACK, ServerSettings, arguments, secret_arguments
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.processes import (
     LeftServer,
     ProcessIdentity,
-    orphaned_stubs,
     remove_remains,
-    shared_memory_of,
     stubs_of,
     wait_until_gone,
 )
@@ -34,26 +33,12 @@ from edgefolio_edge.triton.wheel import TRITON_VERSION, environment_for, lay_out
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
-#: Time that the server gives requests to finish when it stops.
-EXIT_SECONDS = 5
 #: After this it is killed.
 STOP_SECONDS = EXIT_SECONDS + 2.0
 KEY_NAME = "edgefolio-key"
 LOG_NAME = "triton.log"
 _RUNTIME_PREFIX = "edgefolio-triton-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerSettings:
-    """Start settings of a server. ``threads`` are those of one model instance."""
-
-    model_repository: Path
-    ports: Ports = field(default_factory=Ports)
-    address: str = LOOPBACK
-    threads: int = 1
-    die_with_parent: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +72,12 @@ class TritonServer:
             settings.model_repository.mkdir(parents=True, exist_ok=True)
             command = [
                 str(wheel.server),
-                *_arguments(settings, ports=ports, backends=backends, shared_memory_prefix=prefix),
+                *arguments(settings, ports=ports, backends=backends, shared_memory_prefix=prefix),
             ]
             with (runtime / LOG_NAME).open("wb") as log:
                 process, is_hidden = secret_options.start(
                     command,
-                    _secret_arguments(key, ports=ports),
+                    secret_arguments(key, ports=ports),
                     environment=environment,
                     log=log.fileno(),
                     directory=runtime,
@@ -188,16 +173,6 @@ class TritonServer:
         remove_remains(self.shared_memory_prefix)
         shutil.rmtree(self.runtime, ignore_errors=True)
 
-    def remains(self) -> tuple[str, ...]:
-        """Remains of this server on the machine; empty after :meth:`stop`."""
-        left = [str(path) for path in shared_memory_of(self.shared_memory_prefix)]
-        left += [f"process {stub.pid}" for stub in orphaned_stubs(self.shared_memory_prefix)]
-        if self.is_alive():
-            left.append(f"process {self.identity.pid}")
-        if self.runtime.exists():
-            left.append(str(self.runtime))
-        return tuple(left)
-
     def _gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -291,42 +266,3 @@ def _listens(endpoint: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def _secret_arguments(key: AccessKey, *, ports: Ports) -> list[str]:
-    closed = ["grpc-restricted-protocol", *(["http-restricted-api"] if ports.http is not None else [])]
-    return [f"--{option}={key.restriction()}" for option in closed]
-
-
-def _arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_memory_prefix: str) -> list[str]:
-    options = {
-        "model-repository": settings.model_repository,
-        "backend-directory": backends,
-        "model-control-mode": "explicit",
-        # The strict form turns the whole server unready at each switch, and for good after a refused load.
-        "strict-readiness": "false",
-        "allow-http": str(ports.http is not None).lower(),
-        "grpc-address": settings.address,
-        "grpc-port": ports.grpc,
-        "metrics-address": settings.address,
-        "metrics-port": ports.metrics,
-        "allow-gpu-metrics": "false",
-        "exit-timeout-secs": EXIT_SECONDS,
-        "model-load-thread-count": 2,
-        "pinned-memory-pool-byte-size": 0,
-    }
-    if ports.http is not None:
-        options |= {
-            "http-address": settings.address,
-            "http-port": ports.http,
-            "http-thread-count": 4,
-        }
-    metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
-    return [
-        # Configurations are complete; trying a model to complete them costs a second at each load.
-        "--disable-auto-complete-config",
-        *(f"--{name}={value}" for name, value in options.items()),
-        *(f"--metrics-config={entry}" for entry in metrics),
-        # Prefix of our stubs' shared memory, which identifies remains of a crash as ours.
-        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
-    ]

@@ -10,25 +10,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import aiohttp
 
 from edgefolio_operator import labels
 from edgefolio_operator.cluster_state.informers import Informers
-from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, is_endpoint_of_ours, owned
+from edgefolio_operator.cluster_state.snapshot import is_endpoint_of_ours
 from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.client import Api, ApiError
 from edgefolio_operator.kube.epoch import SeenEpochs
 from edgefolio_operator.kube.leader_election import LeaderElection
 from edgefolio_operator.kube.liveness import Pulse
-from edgefolio_operator.kube.objects import Object, object_key
+from edgefolio_operator.kube.objects import object_key
 from edgefolio_operator.metrics import Metrics
-from edgefolio_operator.ownership import PortfolioKey, display_name, key_of, proof
-from edgefolio_operator.reconcilers.endpoint import promises_before
+from edgefolio_operator.ownership import PortfolioKey, display_name, key_of, labelled_owner, proof
 from edgefolio_operator.reconcilers.metrics_recorder import MetricsRecorder
 from edgefolio_operator.reconcilers.reclaim_policy import has_finalizer
 from edgefolio_operator.reconcilers.shared_resources import SharedResources
+from edgefolio_operator.reconcilers.snapshot_source import SnapshotSource
 from edgefolio_operator.reconcilers.work_queue import WorkQueue
 from edgefolio_operator.reconcilers.worker import PortfolioWorker
 from edgefolio_operator.reconcilers.writer import LeaseLostError, PlanWriter
@@ -60,8 +59,6 @@ class Controller:
         self._started = False
         self._home = settings.lease_namespace or api.access.namespace
         self._epoch: int | None = None
-        #: Portfolios whose pods changed since their claims were indexed.
-        self._unindexed: set[PortfolioKey] = set()
         self.lease = LeaderElection(
             api,
             name=labels.MANAGER,
@@ -85,6 +82,13 @@ class Controller:
             api,
             informers=self._informers,
             epoch=lambda: self.lease.epoch,
+        )
+        self._snapshots = SnapshotSource(
+            self._informers,
+            self._shared,
+            conflicts=self._writer.conflicts,
+            enqueue=self._enqueue,
+            clock=clock,
         )
         self._worker = PortfolioWorker(
             settings=settings,
@@ -170,70 +174,20 @@ class Controller:
             return True
         if epoch != self._epoch:
             self._epoch = epoch
-            self._index_all()
-        snapshot = self._snapshot(portfolio)
+            # All claims and promises, before the first plan.
+            self._snapshots.index_all()
+            self._enqueue_all()
+        snapshot = self._snapshots.of(portfolio)
         if snapshot is not None:
             await self._worker.reconcile(snapshot, epoch=epoch)
         return True
-
-    def _index_all(self) -> None:
-        """Index all claims and promises before the first plan."""
-        portfolios = self._informers.portfolios.select()
-        self._unindexed.update(key_of(portfolio) for portfolio in portfolios)
-        for portfolio in portfolios:
-            try:
-                self._snapshot(portfolio)
-            except Exception:
-                # Said with its own plan, which meets the same; the others are not held up.
-                logger.exception("%s: its objects cannot be read", display_name(key_of(portfolio)))
-        self._enqueue_all()
-
-    def _index_claims(self) -> None:
-        unknown: set[PortfolioKey] = set()
-        for key in self._unindexed:
-            portfolio = self._informers.portfolios.get(key[1], key[0])
-            if portfolio is None:
-                continue
-            try:
-                pods = self._informers.pods_of(portfolio)
-                if pods is None:
-                    # Asked again: a list without pods, after a selector was changed, is no change of any pod.
-                    unknown.add(key)
-                self._enqueue(self._shared.claim(portfolio, pods))
-            except Exception:
-                logger.exception("%s: its pods cannot be read", display_name(key))
-        self._unindexed = unknown
-
-    def _snapshot(self, portfolio: Object) -> PortfolioSnapshot | None:
-        """Snapshot of a portfolio; ``None`` while the pod claims of its namespace are not known."""
-        key = namespace, name = key_of(portfolio)
-        self._index_claims()
-        pods = self._informers.pods_of(portfolio)
-        if pods is None or namespace in self._informers.unknown_namespaces:
-            return None
-        endpoints = self._informers.endpoints.select(namespace=namespace, labels={labels.PORTFOLIO_LABEL: name})
-        stored = (self._informers.endpoints.get(pod["metadata"]["name"], namespace) for pod in pods)
-        snapshot = replace(
-            owned(self._informers.snapshot(portfolio, pods=pods, endpoints=endpoints)),
-            lost_pods=self._shared.lost_pods(key),
-            occupied_pods=frozenset(
-                endpoint["metadata"]["name"]
-                for endpoint in stored
-                if endpoint is not None and _owner_of(endpoint) not in (None, key)
-            ),
-            repository_owner=self._shared.repository_owner(key),
-            conflicts=self._writer.conflicts(key),
-        )
-        if not self._shared.has_promises(key):
-            self._shared.promise(key, promises_before(snapshot, now=self._clock()))
-        return snapshot
 
     async def _clean_up(self, key: PortfolioKey) -> bool:
         """Delete the orphaned endpoints of a deleted portfolio, and forget it."""
         namespace, name = key
         self._enqueue(self._shared.remove(key))
         self._worker.forget(key)
-        self._unindexed.discard(key)
+        self._snapshots.forget(key)
         left = self._informers.endpoints.select(
             namespace=namespace,
             labels={labels.MANAGED_BY_LABEL: labels.MANAGER, labels.PORTFOLIO_LABEL: name},
@@ -276,7 +230,7 @@ class Controller:
         key = key_of(change.object)
         self._queue.add(key, urgent=change.is_by_user)
         if change.is_by_user or _has_published(change):
-            self._unindexed.add(key)
+            self._snapshots.pods_changed({key})
         if change.is_by_user and self._started:
             self._informers.watch_adopted_pods(self._informers.portfolios.select())
 
@@ -307,11 +261,11 @@ class Controller:
             keys = {key for key in _owners_of(change) if self._informers.portfolios.get(key[1], key[0]) is not None}
             if kind in ("Pod", "DaemonSet"):
                 # A pod is a portfolio's through its DaemonSet.
-                self._unindexed |= keys
+                self._snapshots.pods_changed(keys)
             self._enqueue(keys, urgent=False)
 
     def _adopted_pod_changed(self, key: PortfolioKey) -> None:
-        self._unindexed.add(key)
+        self._snapshots.pods_changed({key})
         self._queue.add(key)
 
 
@@ -323,12 +277,4 @@ def _has_published(change: Change) -> bool:
 
 def _owners_of(change: Change) -> set[PortfolioKey]:
     """The portfolios of an object's old and new labels."""
-    return {key for thing in (change.before, change.after) if (key := _owner_of(thing)) is not None}
-
-
-def _owner_of(thing: Object | None) -> PortfolioKey | None:
-    """The portfolio that an object is labelled with."""
-    if thing is None:
-        return None
-    name = (thing["metadata"].get("labels") or {}).get(labels.PORTFOLIO_LABEL)
-    return (object_key(thing)[0], str(name)) if name else None
+    return {key for thing in (change.before, change.after) if (key := labelled_owner(thing)) is not None}

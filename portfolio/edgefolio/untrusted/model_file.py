@@ -17,12 +17,12 @@ It reads the wire format of protocol buffers from front to end, skips the weight
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from edgefolio.errors import IntegrityError
+from edgefolio.untrusted.onnx_fields import BYTES, MESSAGES, NAMES, OF_FUNCTIONS, OUTSIDE
 
 #: Protocol buffers hold no more.
 MAXIMUM_BYTES = (1 << 31) - 1
@@ -41,87 +41,6 @@ _WINDOW_BYTES = 1 << 16
 _OPERATOR = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _WITH_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _RUNTIME_SETTINGS = ("ort_config", "ort.", "session.", "ep.")
-
-#: Wire types: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes. Repeated numbers come packed or one by one.
-_INTEGER, _INTEGERS, _BYTES, _FLOAT, _FLOATS, _DOUBLES = (
-    frozenset(wires) for wires in ({0}, {0, 2}, {2}, {5}, {5, 2}, {1, 2})
-)
-_Field = frozenset[int] | str
-#: A name is the message inside; one that begins with an exclamation mark is why the field is refused.
-_OUTSIDE = "!its weights lie outside the file"
-_SPARSE = "!it holds a sparse tensor"
-_GRAPH_INSIDE = "!it holds a graph within the graph"
-_DEVICES = "!it is meant for several devices"
-_MESSAGES: Mapping[str, Mapping[int, _Field]] = {
-    "Model": {
-        **dict.fromkeys((1, 5), _INTEGER),
-        **dict.fromkeys((2, 3, 4, 6), _BYTES),
-        7: "Graph",
-        8: "OperatorSet",
-        14: "ModelMetadata",
-        20: "!it holds training information",
-        25: "!it defines functions",
-        26: _DEVICES,
-    },
-    "Graph": {
-        1: "Node",
-        **dict.fromkeys((2, 10), _BYTES),
-        5: "Tensor",
-        **dict.fromkeys((11, 12, 13), "ValueInfo"),
-        14: "Annotation",
-        15: _SPARSE,
-        16: "Entry",
-    },
-    "Node": {
-        **dict.fromkeys((1, 2, 3, 4, 6, 7, 8), _BYTES),
-        5: "Attribute",
-        9: "Entry",
-        10: _DEVICES,
-    },
-    "Attribute": {
-        **dict.fromkeys((1, 4, 9, 13, 21), _BYTES),
-        2: _FLOAT,
-        **dict.fromkeys((3, 20), _INTEGER),
-        **dict.fromkeys((5, 10), "Tensor"),
-        **dict.fromkeys((6, 11), _GRAPH_INSIDE),
-        7: _FLOATS,
-        8: _INTEGERS,
-        **dict.fromkeys((14, 15), "Type"),
-        **dict.fromkeys((22, 23), _SPARSE),
-    },
-    "Tensor": {
-        **dict.fromkeys((1, 5, 7, 11), _INTEGERS),
-        **dict.fromkeys((2, 14), _INTEGER),
-        3: "!it holds a tensor in segments",
-        4: _FLOATS,
-        **dict.fromkeys((6, 8, 9, 12), _BYTES),
-        10: _DOUBLES,
-        13: _OUTSIDE,
-        16: "Entry",
-    },
-    "ValueInfo": {1: _BYTES, 2: "Type", 3: _BYTES, 4: "Entry"},
-    "Annotation": {1: _BYTES, 2: "Entry"},
-    "Entry": {1: _BYTES, 2: _BYTES},
-    "ModelMetadata": {1: _BYTES, 2: _BYTES},
-    "OperatorSet": {1: _BYTES, 2: _INTEGER},
-    "Type": {
-        1: "TensorType",
-        **dict.fromkeys((4, 9), "ElementType"),
-        5: "MapType",
-        6: _BYTES,
-        7: "!it needs an opaque type",
-        8: "TensorType",
-    },
-    "TensorType": {1: _INTEGER, 2: "Shape"},
-    "ElementType": {1: "Type"},
-    "MapType": {1: _INTEGER, 2: "Type"},
-    "Shape": {1: "Dimension"},
-    "Dimension": {1: _INTEGER, 2: _BYTES, 3: _BYTES},
-}
-#: Fields whose value is looked at.
-_NAMES = frozenset({("Node", 4), ("Node", 7), ("OperatorSet", 1), ("ModelMetadata", 1)})
-#: Fields that only functions need; some exporters write them empty.
-_OF_FUNCTIONS = frozenset({("Node", 8), ("Attribute", 21)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,12 +167,12 @@ class _Walk:
             raise _RefusedError(f"it has more than {MAXIMUM_FIELDS} fields")
         tag = self._varint(end, longest=5)
         number, wire = tag >> 3, tag & 7
-        field = _MESSAGES[message].get(number)
+        field = MESSAGES[message].get(number)
         if field is None:
             raise _RefusedError(f"its {message} has a field {number}, which ONNX does not define")
         if isinstance(field, str) and field.startswith("!"):
             raise _RefusedError(field[1:])
-        if wire not in (field if isinstance(field, frozenset) else _BYTES):
+        if wire not in (field if isinstance(field, frozenset) else BYTES):
             raise _RefusedError(f"field {number} of its {message} has the wire type {wire}")
         if wire == 0:
             self._number(message, number, self._varint(end, longest=10))
@@ -266,9 +185,9 @@ class _Walk:
         if isinstance(field, str):
             self._begins(field)
             return field, self._position + length
-        if length and (message, number) in _OF_FUNCTIONS:
+        if length and (message, number) in OF_FUNCTIONS:
             raise _RefusedError("it calls a function")
-        if (message, number) in _NAMES:
+        if (message, number) in NAMES:
             self._name(message, number, length)
         self._position += length
         return None
@@ -285,7 +204,7 @@ class _Walk:
 
     def _number(self, message: str, number: int, value: int) -> None:
         if (message, number) == ("Tensor", 14) and value != 0:
-            raise _RefusedError(_OUTSIDE[1:])
+            raise _RefusedError(OUTSIDE[1:])
         if (message, number) == ("Model", 1):
             if value not in IR_VERSIONS:
                 raise _RefusedError(f"its IR version {value} is not in {IR_VERSIONS[0]} to {IR_VERSIONS[-1]}")

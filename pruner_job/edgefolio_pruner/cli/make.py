@@ -106,6 +106,8 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
 
 
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
+    from edgefolio_pruner.html_report.view import byte_count
+
     manifest = result.manifest
     console = Terminal(highlight=False)
     batch = manifest.request_batch_size
@@ -124,8 +126,8 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
             f"{variant.test_accuracy.percent:.2f} %",
             f"{latency.p50_milliseconds:.2f} ms",
             f"{latency.p95_milliseconds:.2f} ms",
-            _bytes(variant.size_bytes),
-            _bytes(variant.profiles[0].memory_steady_bytes),
+            byte_count(variant.size_bytes),
+            byte_count(variant.profiles[0].memory_steady_bytes),
         )
     console.print(table)
     for rejected in manifest.rejected:
@@ -140,7 +142,3 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     console.print(
         f"Next:      edgefolio run -f {file} --repository {result.repository_uri}", markup=False, soft_wrap=True
     )
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"

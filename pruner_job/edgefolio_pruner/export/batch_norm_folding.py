@@ -25,22 +25,21 @@ _CONVOLUTIONS = {
 }
 
 
-def fold_batch_norms(program: ExportedProgram) -> int:
-    """Fold, in place, every batch norm whose only input is a layer that nothing else reads; return how many.
+def fold_batch_norms(program: ExportedProgram) -> None:
+    """Fold, in place, every batch norm whose only input is a layer that nothing else reads.
 
     The program's own state dictionary is replaced entry by entry: the module it was captured from keeps its weights.
     A batch norm stays when its layer's output has another reader, when either one's parameters are used elsewhere
     (shared modules), or when it does not use running statistics.
     """
     tensors = _Tensors(program)
-    folded = 0
+    folded = False
     for node in list(program.graph.nodes):
         if node.op == "call_function" and node.target is _aten.batch_norm.default and _fold_one(node, tensors):
-            folded += 1
+            folded = True
     if folded:
         program.graph.eliminate_dead_code()
         program.graph_module.recompile()
-    return folded
 
 
 class _Tensors:

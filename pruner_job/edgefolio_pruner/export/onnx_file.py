@@ -42,8 +42,6 @@ class ExportedModel:
     ir_version: int
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
-    operators: tuple[str, ...]
-    folded_batch_norms: int
 
 
 def export_onnx(
@@ -77,7 +75,7 @@ def export_onnx(
         raise ValueError("export_onnx writes float32: call .float() on the module and the example inputs")
     try:
         with _quiet(), evaluating(module), torch.no_grad():
-            model, folded = _converted(module, example_inputs, input_names, output_names, dynamic_size, opset)
+            model = _converted(module, example_inputs, input_names, output_names, dynamic_size, opset)
     except UserError:
         raise
     except Exception as error:  # the exporter raises many types, all about the user's model
@@ -99,8 +97,6 @@ def export_onnx(
         ir_version=model.ir_version,
         input_names=tuple(value.name for value in model.graph.input),
         output_names=tuple(value.name for value in model.graph.output),
-        operators=tuple(sorted({node.op_type for node in model.graph.node})),
-        folded_batch_norms=folded,
     )
 
 
@@ -111,14 +107,14 @@ def _converted(
     output_names: Sequence[str],
     dynamic_size: bool,
     opset: int,
-) -> tuple[onnx.ModelProto, int]:
-    """The exporter's ONNX program, and the number of folded batch norms."""
+) -> onnx.ModelProto:
+    """The exporter's ONNX program, with batch norms folded."""
     program = torch.export.export(
         module,
         tuple(_batch_of_two(example) for example in example_inputs),
         dynamic_shapes=dynamic_shapes(module, example_inputs, free_size=[dynamic_size] * len(example_inputs)),
     )
-    folded = fold_batch_norms(program)
+    fold_batch_norms(program)
     onnx_program = torch.onnx.export(
         program,
         dynamo=True,
@@ -129,7 +125,7 @@ def _converted(
         verbose=False,
     )
     assert onnx_program is not None
-    return onnx_program.model_proto, folded
+    return onnx_program.model_proto
 
 
 def _batch_of_two(example: torch.Tensor) -> torch.Tensor:

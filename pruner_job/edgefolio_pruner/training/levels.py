@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgefolio.errors import UserError
 from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.model_loading import check_weights_fit
@@ -22,6 +21,7 @@ from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_json, read_tensors, remove_unfinished, write_json, write_tensors
 from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
 from edgefolio_pruner.training.evaluation import check_model_fits_data, evaluate
+from edgefolio_pruner.training.level_plan import LevelPlan, check_momentum
 from edgefolio_pruner.training.mask_groups import prune_by_group, with_first_names
 from edgefolio_pruner.training.masks import (
     Masks,
@@ -36,11 +36,7 @@ from edgefolio_pruner.training.masks import (
 from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_digest
 from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Position, part
 
-_FIELD = "spec.methods.sparseTraining"
 _FORMAT = 1
-
-# A trained network continues at a lower rate.
-_LEVEL_RATE_SHARE = 0.5
 
 
 def train_levels(
@@ -63,7 +59,7 @@ def train_levels(
     with other arguments it begins anew. Raises :class:`UserError` for a model without prunable layers, one that does
     not fit the data, settings that cannot work and training that diverges.
     """
-    _check(specification)
+    check_momentum(specification)
     with reproducible(threads=threads):
         run = _Run(
             specification=specification,
@@ -116,7 +112,8 @@ class _Run:
             seed=seed,
         )
         self._groups: tuple[ChannelGroup, ...] | None = None
-        self._check_rewinding()
+        self._plan = LevelPlan(specification, steps_per_epoch=self._batches.per_epoch, given=self._given)
+        self._plan.check_rewinding()
         self._precision = self._enter_folder(threads)
 
     def finished(self, level: int) -> TrainedLevel | None:
@@ -125,16 +122,14 @@ class _Run:
         state, masks = self._stored(level, "safetensors"), self._stored(level, "masks.safetensors")
         if record is None or state is None or masks is None or state_digest(state) != record["state_digest"]:
             return None
-        if level == 0 and self._records_rewinding and read_tensors(self._folder / "rewind.safetensors") is None:
+        if level == 0 and self._plan.records_rewinding and read_tensors(self._folder / "rewind.safetensors") is None:
             return None
         record["masks"] = tuple(MaskSummary(**entry) for entry in record["masks"])
-        return TrainedLevel(
-            **record, state_path=self._file(level, "safetensors"), masks_path=self._file(level, "masks.safetensors")
-        )
+        return TrainedLevel(**record, state_path=self._file(level, "safetensors"))
 
     def train(self, level: int, before: list[TrainedLevel]) -> TrainedLevel:
         """Train ``level`` from its checkpoint, or from the level before it."""
-        schedule = self._level_schedule(level)
+        schedule = self._plan.schedule(level)
         module = self._build()
         checkpoint = read_tensors(self._folder / "checkpoint.safetensors")
         if checkpoint is not None and checkpoint.record.get("level") == level:
@@ -148,7 +143,7 @@ class _Run:
             masks = self._begin(module, level, before)
             trainer = LevelTrainer(module, masks, self._specification, self._precision)
             position = Position(step=schedule.first_step, seconds=0.0, loss=0.0)
-        if level == 0 and self._records_rewinding and position.step <= self._specification.rewind_step:
+        if level == 0 and self._plan.records_rewinding and position.step <= self._specification.rewind_step:
             position = self._advance(trainer, schedule, position, until=self._specification.rewind_step)
             write_tensors(self._folder / "rewind.safetensors", module.state_dict())
         position = self._advance(trainer, schedule, position, until=schedule.steps)
@@ -194,7 +189,7 @@ class _Run:
             )
         else:
             masks = prune_by_magnitude(masks, prunable, target=target)
-        if self._rewinds:
+        if self._plan.rewinds:
             rewound = read_tensors(self._folder / "rewind.safetensors")
             # Given weights have no earlier step: levels rewind to them.
             module.load_state_dict(self._start if self._given or rewound is None else rewound.tensors)
@@ -217,7 +212,6 @@ class _Run:
             parent=before[-1].name if before else None,
             state_path=self._file(level, "safetensors"),
             state_digest=state_digest(state),
-            masks_path=self._file(level, "masks.safetensors"),
             kept_weights=kept_weights(complete, prunable),
             prunable_weights=sum(mask.numel() for mask in self._full.values()),
             masks=summary_of(masks),
@@ -230,47 +224,6 @@ class _Run:
         write_json(self._file(level, "json"), record)
         self._report(level, 1.0, f"validation accuracy {result.validation_accuracy_percent:.2f} %")
         return result
-
-    def _level_schedule(self, level: int) -> LevelSchedule:
-        specification, per_epoch = self._specification, self._batches.per_epoch
-        peak = float(specification.learning_rate)
-        if level == 0:
-            epochs = 0 if self._given else specification.dense_epochs
-            return LevelSchedule(level=0, first_step=0, steps=epochs * per_epoch, first_epoch=0, peak_rate=peak)
-        steps = specification.epochs_per_level * per_epoch
-        if self._rewinds:
-            # The schedule and the sample order are rewound with the weights.
-            first = min(specification.rewind_step, steps)
-            return LevelSchedule(level=level, first_step=first, steps=steps, first_epoch=0, peak_rate=peak)
-        if specification.level_learning_rate is not None:
-            peak = float(specification.level_learning_rate)
-        else:
-            peak *= _LEVEL_RATE_SHARE
-        epochs_before = specification.dense_epochs + (level - 1) * specification.epochs_per_level
-        return LevelSchedule(level=level, first_step=0, steps=steps, first_epoch=epochs_before, peak_rate=peak)
-
-    @property
-    def _rewinds(self) -> bool:
-        return self._specification.rewind_step > 0 and self._specification.levels > 0
-
-    @property
-    def _records_rewinding(self) -> bool:
-        return self._rewinds and not self._given
-
-    def _check_rewinding(self) -> None:
-        if not self._rewinds:
-            return
-        epochs = [self._specification.epochs_per_level]
-        if not self._given:
-            epochs.append(self._specification.dense_epochs)
-        steps = min(epochs) * self._batches.per_epoch
-        if self._specification.rewind_step >= steps:
-            raise UserError(
-                f"dense training or a level ends after {steps} steps, before the step to rewind to.",
-                field=f"{_FIELD}.rewindStep",
-                value=self._specification.rewind_step,
-                remedy=f"Take a step below {steps}, or train for more epochs.",
-            )
 
     def _channel_groups(self) -> tuple[ChannelGroup, ...]:
         if self._groups is None:
@@ -314,23 +267,9 @@ class _Run:
         return None if stored is None else stored.tensors
 
     def _report(self, level: int, done: float, message: str) -> None:
-        epochs = [0 if self._given else self._specification.dense_epochs]
-        epochs += [self._specification.epochs_per_level] * self._specification.levels
-        total = max(sum(epochs), 1)
-        fraction = (sum(epochs[:level]) + done * epochs[level]) / total
+        fraction = self._plan.fraction(level, done)
         self._progress(stage="training", fraction=min(fraction, 1.0), message=f"{_name(level)}: {message}")
 
 
 def _name(level: int) -> str:
     return "dense" if level == 0 else f"sparse-{level}"
-
-
-def _check(specification: SparseTraining) -> None:
-    """Raise :class:`UserError` for a momentum that no optimizer can work with."""
-    if float(specification.momentum) >= 1:
-        raise UserError(
-            "momentum must be below 1.",
-            field=f"{_FIELD}.momentum",
-            value=specification.momentum,
-            remedy="Take a number of at least 0 and below 1.",
-        )

@@ -25,8 +25,8 @@ class TrainedLevel:
     """One trained model: ``dense`` (level 0) or ``sparse-1``, ``sparse-2``, ...
 
     ``state_path`` is the state dict (safetensors; pruned weights are exact zeros) and ``state_digest`` its
-    :func:`state_digest`; ``masks_path`` holds the masks (uint8, by parameter name; empty for ``dense``).
-    ``kept_weights`` of ``prunable_weights`` are not masked. ``seconds`` is the time of its training, over all restarts.
+    :func:`state_digest`. ``kept_weights`` of ``prunable_weights`` are not masked. ``seconds`` is the time of its
+    training, over all restarts.
     """
 
     name: str
@@ -34,7 +34,6 @@ class TrainedLevel:
     parent: str | None
     state_path: Path
     state_digest: str
-    masks_path: Path
     kept_weights: int
     prunable_weights: int
     masks: tuple[MaskSummary, ...]

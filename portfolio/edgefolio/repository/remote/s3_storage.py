@@ -34,7 +34,6 @@ from edgefolio.repository.remote.s3_answers import (
     status_and_code,
 )
 
-SCHEMES = frozenset({"s3", "s3a"})
 _ATTEMPTS_TO_UPDATE = 50
 #: A client that starts on a busy board: it looks for credentials, and botocore reads its large tables.
 _CLIENT_SECONDS = 60.0

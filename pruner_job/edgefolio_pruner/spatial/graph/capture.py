@@ -54,11 +54,6 @@ class CapturedModel:
         return dict(self.graph_module.state_dict())
 
     @property
-    def operators(self) -> tuple[str, ...]:
-        """The distinct operators of the graph, sorted, such as ``aten.conv2d.default``."""
-        return tuple(sorted({str(node.target) for node in self.graph_module.graph.nodes if node.op == "call_function"}))
-
-    @property
     def dtype(self) -> torch.dtype:
         """The floating point type of the weights."""
         floating = [value for value in self.parameters.values() if value.is_floating_point()]
