@@ -1,4 +1,4 @@
-"""Threats and faults, and whether their tests hold: one table from one run.
+"""Runner of the tests of all threats and faults, which writes one table of whether they hold.
 
     python -m benchmarks.faults             # without a cluster, about 5 minutes
     python -m benchmarks.faults --cluster   # those that need a cluster as well (root; the test bed's programs)

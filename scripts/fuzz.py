@@ -1,4 +1,4 @@
-"""Fuzz what strangers write, with coverage (atheris, libFuzzer): ``scripts/fuzz.py --minutes 60 [TARGET ...]``.
+"""Coverage-guided fuzzer of untrusted inputs (atheris, libFuzzer): ``scripts/fuzz.py --minutes 60 [TARGET ...]``.
 
 Each target gets an equal share of the time in a process of its own, and its corpus in ``build/fuzz/TARGET`` grows from
 run to run. A target may refuse its bytes with the error that its callers expect; any other exception is a finding, kept

@@ -218,9 +218,9 @@ def _components() -> str:
     """What is shipped, and which versions of it are known to be vulnerable."""
     parts = [
         NOTE,
-        "# Components and their fixed versions\n\nThe software beneath Edgefolio whose vulnerabilities concern it. Of "
-        "an older Triton the condition `KnownVulnerabilities` of endpoints and portfolios warns, and the log of "
-        "`edgefolio run`. Read in November 2026 from NVIDIA's bulletins and the advisories of ONNX; parts that are "
+        "# Components and their fixed versions\n\nThe software beneath Edgefolio whose vulnerabilities concern it. "
+        "Condition `KnownVulnerabilities` of endpoints and portfolios, and the log of `edgefolio run`, warn of an "
+        "older Triton. Read in November 2026 from NVIDIA's bulletins and the advisories of ONNX; parts that are "
         "never used (DALI, MLflow, TensorRT) are left out.\n",
     ]
     for component in COMPONENTS:

@@ -1,4 +1,4 @@
-"""Random faults on a real cluster under load, and whether everything converges.
+"""Soak test: random faults on a real cluster under load, and whether everything converges.
 
     tests/cluster/bed/build.sh                 # once
     python -m benchmarks.soak --minutes 20     # root; `make soak` is the same, with SOAK_MINUTES=

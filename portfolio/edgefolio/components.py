@@ -1,4 +1,4 @@
-"""Known vulnerabilities of the software that Edgefolio runs, with the versions that mend them.
+"""Known vulnerabilities of the software that Edgefolio runs, with the versions that fix them.
 
 From the bulletins of NVIDIA (github.com/NVIDIA/product-security) and the advisories of ONNX, read in November 2026;
 those of parts that Edgefolio never uses (DALI, MLflow, TensorRT) are left out. The agent compares the Triton that it
@@ -38,7 +38,7 @@ class Component:
         return tuple(each for each in self.advisories if numbers < version_numbers(each.mended))
 
 
-#: The image that is served with, unless an installation or a portfolio names another one.
+#: Default image of Triton, unless an installation or a portfolio names another one.
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:26.10-py3"
 #: The Triton inside the wheel, which has had no release since August 2025.
 WHEEL_TRITON = "2.51.0"
@@ -186,7 +186,7 @@ def version_numbers(text: str) -> Version:
 
 
 def triton_release(version: str) -> str:
-    """NVIDIA's release of a Triton by the version that the server says: ``2.51.0`` is ``24.10``; empty if unknown."""
+    """NVIDIA's release of a Triton by the version that it reports: ``2.51.0`` is ``24.10``; empty if unknown."""
     numbers = version_numbers(version)
     if len(numbers) < 2 or numbers[0] != 2:
         return ""

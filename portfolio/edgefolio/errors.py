@@ -2,8 +2,8 @@
 
 Every room raises :class:`UserError` when the input, not the program, is at fault. It names the field, shows the value
 and states the remedy; the command line prints it in three lines and exits with 2, a Job writes it into its termination
-message. Anything else that escapes is a bug and keeps its traceback. Text of an error may be a stranger's: it is
-bounded and made printable here, once for all who show it.
+message. Anything else that escapes is a bug and keeps its traceback. Text of an error may come from untrusted
+input: it is shortened and made printable here, for every place that shows it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXIT_OBJECTIVE_NOT_MET = 3
 
 _SIGNS_OF_FULL_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")
 _LONGEST_PROBLEM, _LONGEST_PLACE, _LONGEST_REMEDY = 1000, 1000, 500
-#: Of a text that is searched for credentials, which takes the square of its length.
+#: Longest text that is searched for credentials; the time for that grows with the square of its length.
 _LONGEST_READ = 4096
 
 
@@ -64,7 +64,7 @@ class TransientError(UserError):
 
 
 def out_of_memory(error: BaseException) -> UserError | None:
-    """What a user sees of an allocation that failed; ``None`` for any other error."""
+    """The user's error for a failed allocation; ``None`` for any other error."""
     if isinstance(error, EdgefolioError):
         return None
     # torch's allocator and ONNX Runtime raise their own errors.

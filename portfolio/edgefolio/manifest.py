@@ -138,7 +138,7 @@ class Manifest(Record):
             for entry in variant.profiles[0].latencies:
                 # Scaled to the users' batch it must still be a number that a status holds.
                 if max(entry.mean_milliseconds, entry.p95_milliseconds) * batch / entry.batch_size >= 1e9:
-                    raise ValueError(f"variant {variant.name}: a batch takes longer than a number here holds")
+                    raise ValueError(f"variant {variant.name}: the latency of a batch is too large a number")
         return self
 
     def version_of(self, variant: Variant) -> int:
@@ -176,7 +176,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedManifest:
-    """A manifest with its bytes as they were published: others' are not canonical, and only these have the digest."""
+    """A manifest with its published bytes, which may not be canonical; only they have the digest."""
 
     manifest: Manifest
     raw: bytes

@@ -245,7 +245,7 @@ class DataDigests(Record):
 
 
 def fits(values: tuple[float, ...], datatype: str) -> bool:
-    """Whether numbers can be of this element type: cast as they are, others would turn into something else."""
+    """Whether the numbers fit this element type; a cast would turn others into something else."""
     lowest, highest = _RANGES[datatype]
     return all(lowest <= value <= highest for value in values) and (
         datatype in _FLOATS or all(value == int(value) for value in values)

@@ -77,7 +77,7 @@ def read_bounded(stream: Any, *, field: str, value: object) -> bytes:
         return blocks.getvalue()
     except MemoryError as error:
         raise UserError(
-            "the file is larger than the memory there is.", field=field, value=value, remedy=_REMEDY
+            "the file does not fit into the available memory.", field=field, value=value, remedy=_REMEDY
         ) from error
 
 

@@ -136,11 +136,11 @@ def test_verify_and_the_check_job_find_it(tmp_path: Path, name: str) -> None:
     repository = tmp_path / "portfolios"
     replace_files(repository, publish(repository, [revealing_model(1)]), THREATS[name][0])
     (finding,) = verify_repository(Repository.open(str(repository))).all_findings
-    assert "variant-1: the model is not opened" in finding.problem
+    assert "variant-1: the model is refused" in finding.problem
     report = look(str(repository), MODEL)
     assert isinstance(report, FailureReport)
     assert report.kind == "Refused"
-    assert "the model is not opened" in report.problem
+    assert "the model is refused" in report.problem
 
 
 def test_the_check_job_skips_weights(tmp_path: Path) -> None:

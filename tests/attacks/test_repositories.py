@@ -149,11 +149,11 @@ def test_what_serves_instead_of_a_rejected_revision_is_kept_whole(repository: Pa
 def test_a_manifest_on_disk_is_parsed_once_until_it_changes(repository: Path, store: ModelStore) -> None:
     publish(repository, [revealing_model(1)])
     follow(repository, store).step()
-    kept = store.kept(1)
+    kept = store.manifests.of_revision(1)
     assert kept is not None
-    assert store.kept(1) is kept
+    assert store.manifests.of_revision(1) is kept
     (store.root / "revisions" / MODEL / "1.json").write_bytes(kept.raw[:-2])
-    assert store.kept(1) is None
+    assert store.manifests.of_revision(1) is None
 
 
 @pytest.mark.parametrize("options", [{"may_go_back": True}, {"pinned_revision": 1}])

@@ -90,7 +90,7 @@ def test_a_named_pipe_in_a_repository_holds_up_nobody(tmp_path: Path) -> None:
     os.mkfifo(path)
     repository = Repository.open(str(tmp_path / "repository"))
     _, manifest = repository.current_manifest("digits")
-    with pytest.raises(UserError, match="no plain file"):
+    with pytest.raises(UserError, match="not a regular file"):
         repository.fetch(manifest, manifest.variants[0], tmp_path / "cache" / "model.onnx")
 
 

@@ -152,7 +152,7 @@ def test_silence_ends_a_transfer_and_what_came_is_kept(
     assert [found for _, path, found in server.seen if PATH in path] == [None, "bytes=1000-"]
     (tmp_path / "model.onnx").unlink()
     server.fault = only(PATH, hang_after(0))
-    with pytest.raises(TransientError, match="nothing came"):
+    with pytest.raises(TransientError, match="no data arrived"):
         fetch(storage, tmp_path)
 
 

@@ -210,13 +210,13 @@ def test_a_variant_that_breaks_its_schema_is_refused(path: tuple[str | int, ...]
     for part in path[:-1]:
         target = target[part]
     target[path[-1]] = value
-    with pytest.raises(IntegrityError, match=r"variants\.0|no number of JSON"):
+    with pytest.raises(IntegrityError, match=r"variants\.0|no JSON number"):
         parsed(document)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff", b"{", b"[" * 100_000, b"nonsense"])
 def test_what_is_not_json_is_refused(raw: bytes) -> None:
-    with pytest.raises(IntegrityError, match="not JSON"):
+    with pytest.raises(IntegrityError, match="JSON"):
         Manifest.from_bytes(raw, location="x")
 
 

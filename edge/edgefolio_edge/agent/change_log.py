@@ -43,7 +43,7 @@ class ChangeLog:
             self._error = text
             places = traceback.extract_tb(error.__traceback__)
             where = f"{Path(places[-1].filename).name}:{places[-1].lineno}" if places else "unknown"
-            message = f"A fault of the agent; what serves goes on: {text[:500]}"
+            message = f"An error in the agent itself; serving goes on: {text[:500]}"
             self._reporter.event("error", message, where=where)
 
     def waiting(self, error: UserError) -> None:

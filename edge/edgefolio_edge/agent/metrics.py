@@ -15,7 +15,7 @@ from edgefolio.errors import UserError
 
 #: Scrapes at a time; a thousand idle connections must not become a thousand threads.
 MOST_CONNECTIONS = 16
-#: For a client to send its request.
+#: Seconds for a client to send its request.
 REQUEST_SECONDS = 5.0
 
 

@@ -21,7 +21,7 @@ from edgefolio_edge.triton.switcher import Placement, Switcher
 SILENT_CYCLES_UNTIL_RESTART = 3
 #: After this many crashes in a row during loads of one variant, the variant is blamed.
 DEATHS_UNTIL_BLAMED = 2
-#: For one inference of a server that does not answer control calls.
+#: Seconds for one inference of a server that does not answer control calls.
 INFERENCE_SECONDS = 2.0
 #: A server with a hung load would use its whole grace period, while users wait for the next one.
 QUICK_STOP_SECONDS = 1.0

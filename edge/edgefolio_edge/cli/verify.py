@@ -23,7 +23,7 @@ def verify(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output."),
 ) -> int:
-    """Check a repository again: pointers, digests, schemas, ONNX, standard domains and probe outputs.
+    """Check a repository again: pointers, digests, schemas, ONNX, probe outputs and, with a key, signatures.
 
     Every revision is checked; each finding names its place.
 

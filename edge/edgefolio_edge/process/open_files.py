@@ -1,4 +1,4 @@
-"""The limit of open files: the usual soft one of 1024 lets a thousand idle connections take a server's last file."""
+"""Limit of open files: with the usual soft limit of 1024, a thousand idle connections take a server's last one."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def require_shared_memory(manifest: Manifest) -> None:
     needed = shared_memory_bytes(signature=signature, batch=batch)
     if free is not None and free < needed:
         raise UserError(
-            f"there is not the shared memory to serve and to switch: batches of {batch} need {needed >> 20} MiB for "
+            f"there is too little shared memory to serve and to switch: batches of {batch} need {needed >> 20} MiB for "
             "two versions.",
             field=str(SHARED_MEMORY),
             value=f"{free >> 20} MiB free",

@@ -31,7 +31,7 @@ UNLOAD_SECONDS = 15.0
 LOAD_PATIENCE = 50.0
 #: ... this many seconds.
 LEAST_LOAD_SECONDS = 15.0
-#: For a server to give up a load whose backend process is gone.
+#: Seconds for a server to give up a load whose backend process is gone.
 GIVE_UP_SECONDS = 5.0
 
 

@@ -71,7 +71,7 @@ class Informers:
         self._pods = self._cache("v1", "pods", selector=labels.ENDPOINT_LABEL)
         self._daemon_sets = self._cache("apps/v1", "daemonsets", selector=labels.ENDPOINT_LABEL)
         self._services = self._cache("v1", "services", selector=_SERVING)
-        # Roles that a version before came with lack these two: then they are made, and not looked after.
+        # Roles of the version before lack these two kinds: their objects are then created, but not watched.
         self._accounts = self._cache("v1", "serviceaccounts", selector=_SHARED, is_optional=True)
         self._bindings = self._cache("rbac.authorization.k8s.io/v1", "rolebindings", selector=_SHARED, is_optional=True)
         #: Caches of the kinds that the operator writes.

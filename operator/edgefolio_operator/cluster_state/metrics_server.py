@@ -64,7 +64,7 @@ class SampleClocks:
         clock.heard(sample.time, monotonic=monotonic, is_new=before is not None and sample.time != before.said)
         self._sources[key] = _Source(clock=clock, said=sample.time)
         offset = clock.offset(monotonic=monotonic, now=now)
-        # Late rather than early: what was loaded since the sample was taken must not count as seen.
+        # Too late rather than too early: what was loaded since the sample was taken must not count as seen.
         return replace(sample, time=sample.time - offset - (sample.window_seconds if offset else 0.0))
 
 

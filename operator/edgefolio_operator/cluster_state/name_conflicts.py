@@ -1,4 +1,4 @@
-"""Names that one portfolio's objects would have and that somebody else's objects have, and when to look again."""
+"""Name conflicts: names that a portfolio's objects need and somebody else's objects have, and when to try again."""
 
 from __future__ import annotations
 

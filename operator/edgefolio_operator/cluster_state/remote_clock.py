@@ -1,4 +1,4 @@
-"""The difference between a node's clock and ours, found from what arrives with times of that node. Pure."""
+"""Estimator of the difference between a node's clock and ours, from times in what the node sends. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class RemoteClock:
-    """A node's clock by ours that only runs (monotonic): ``lead`` is its time less that.
+    """Estimate of a node's clock: ``lead`` is its time minus our monotonic clock's.
 
-    What is late on its way seems to be of an earlier time, and nothing is early: the largest lead counts. One that
-    falls by more than ``tolerance`` is a clock that was set back, if what came was new.
+    A delay makes the lead look smaller, and nothing makes it look larger: so the largest counts. If it falls by more
+    than ``tolerance`` in something new, the clock was set back.
     """
 
     lead: float
     tolerance: float
 
     def heard(self, said: float, *, monotonic: float, is_new: bool) -> None:
-        """Something of the time ``said`` has come; ``is_new``: it was written just now, as far as can be known."""
+        """Something written at ``said`` has arrived; ``is_new``: it was written just now, as far as can be known."""
         lead = said - monotonic
         if lead > self.lead or (is_new and self.lead - lead > self.tolerance):
             self.lead = lead

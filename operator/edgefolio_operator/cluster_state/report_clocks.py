@@ -16,7 +16,7 @@ from edgefolio_operator.cluster_state.remote_clock import RemoteClock
 from edgefolio_operator.kube.cache import Change
 from edgefolio_operator.kube.objects import Object, ObjectKey, object_key, part_of
 
-#: Reports are on their way for seconds, also those of a busy node; a clock that differs by more is wrong.
+#: Reports take seconds to arrive, also from a busy node; a clock that differs by more is wrong.
 TOLERANCE_SECONDS = 30.0
 #: Field of a cached ModelEndpoint: when its status was written, by the API server's clock.
 WRITTEN_FIELD = "statusWrittenTime"
@@ -76,7 +76,7 @@ class ReportClocks:
         return Hearing(clock_offset=offset, failed_at=held.failed_at)
 
     def _first_lead(self, endpoint: Object, observed: float | None) -> float:
-        """The clock of an agent at the first report that is seen, which may be old: right, or the API server says."""
+        """An agent's clock at the first report, which may be old: assumed right unless the API server disagrees."""
         lead = self._clock() - self._monotonic()
         written = readable_time(endpoint.get(WRITTEN_FIELD))
         if observed is not None and written is not None and abs(observed - written) > TOLERANCE_SECONDS:

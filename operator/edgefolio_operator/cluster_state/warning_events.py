@@ -1,4 +1,4 @@
-"""Poller for warnings about objects that do not get on: Kubernetes says in Events alone why a DaemonSet has no pods.
+"""Poller of warning Events about objects that are stuck: only Events say why a DaemonSet has no pods.
 
 Only objects that somebody waits for are asked about, and not all of a large site's at once.
 """

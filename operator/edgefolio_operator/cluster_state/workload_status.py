@@ -1,4 +1,4 @@
-"""Why endpoints do not exist or do not start, in the words of Kubernetes. Pure.
+"""Diagnosis of pods that do not exist or do not start, in the words of Kubernetes. Pure.
 
 A DaemonSet says how many nodes it is for; pods that a quota or an admission policy refuses exist nowhere but in its
 Events. A pod that waits for an image, a Secret or a node says so itself.
@@ -16,7 +16,7 @@ from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, adopts
 from edgefolio_operator.cluster_state.warning_events import ObjectWarning
 from edgefolio_operator.kube.objects import Object, has_condition, has_ended, is_controlled_by, part_of
 
-#: A DaemonSet's controller makes a pod within this time, or something keeps it from that.
+#: A DaemonSet's controller makes a pod within this time, or something prevents it.
 MISSING_SECONDS = 60.0
 #: Reasons of waiting containers that pass by themselves.
 _STARTING = ("ContainerCreating", "PodInitializing")
@@ -39,7 +39,7 @@ class WorkloadStatus:
     def with_jobs(self, jobs: WorkloadStatus) -> WorkloadStatus:
         """This, and what is wrong with the pods of ``jobs`` where that is for somebody to mend.
 
-        What else keeps them waiting says the status of the Job.
+        The status of the Job says what else keeps them waiting.
         """
         is_secret = jobs.trouble is not None and jobs.trouble[0] == reasons.SECRET_MISSING
         trouble = jobs.trouble if is_secret and self.trouble is None else self.trouble

@@ -146,7 +146,7 @@ def carried(memory: State | None, status: EndpointStatus) -> State:
 
 
 def _is_same_switch(reported: float | None, remembered: float | None) -> bool:
-    """Whether two times are of one switch: told in whole seconds, of a clock that is corrected all the time."""
+    """Whether two times mean the same switch: they are whole seconds, of a clock that is corrected all the time."""
     if reported is None or remembered is None:
         return reported is remembered
     return abs(reported - remembered) <= SAME_SWITCH_SECONDS

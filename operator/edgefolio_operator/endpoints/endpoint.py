@@ -90,7 +90,7 @@ class Endpoint:
         return now + self.hearing.clock_offset
 
     def operator_time(self, text: str, *, now: float) -> float:
-        """The time on the operator's clock of an instant that the agent wrote; none is to come."""
+        """The time on the operator's clock of an instant that the agent wrote; never in the future."""
         return min(now, time_seconds(text) - self.hearing.clock_offset)
 
     def counts(self, *, now: float) -> bool:

@@ -11,9 +11,9 @@ from edgefolio_operator.labels import GROUP
 
 #: Annotation of the Lease: its ``leaseTransitions`` hold 32 bits only.
 EPOCH_ANNOTATION = f"{GROUP}/epoch"
-#: Half of what a ModelEndpoint may hold. One above is nobody's epoch, and must not leave room for no other.
+#: Half of what a ModelEndpoint may hold. A higher one is no operator's, and must not use all of them up.
 LARGEST_EPOCH = 2**52
-#: An agent's word is believed this far above what operators wrote: one that lies must not use all epochs up.
+#: How far above the operators' own epochs an agent's report is believed: a false one must not use all of them up.
 BELIEVED_ABOVE = 2**20
 
 

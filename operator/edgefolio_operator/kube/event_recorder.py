@@ -35,7 +35,7 @@ _PRUNE_SECONDS = 60.0
 class Event:
     """A Kubernetes Event about the portfolio, its namespace, or the ``endpoint`` of that name.
 
-    ``is_of_agents``: what an agent says causes it, over and over if it likes; such Events use up none of the others.
+    ``is_of_agents``: caused by what an agent reports, perhaps endlessly; such Events do not use up the others' quota.
     """
 
     reason: str

@@ -26,8 +26,8 @@ LEASE_SECONDS = 15
 RENEW_SECONDS = 5.0
 #: Another holder's own duration is believed up to here; nobody writes more than a minute.
 _LONGEST_LEASE_SECONDS = 120.0
-#: Each new epoch is written to every endpoint: because of what agents say, there is one after a minute, two, four, and
-#: so on up to an hour.
+#: Each new epoch is written to every endpoint. Agents can cause one only after a minute, then two, four, and so on up
+#: to an hour.
 _FIRST_RAISE_SECONDS = 60.0
 _LONGEST_RAISE_SECONDS = 3600.0
 _LARGEST_TRANSITIONS = 2**31 - 1

@@ -46,11 +46,11 @@ class ForeignObjectError(Exception):
 
 
 class PassingObjectError(Exception):
-    """An object of this name is on its way out; its name will be free."""
+    """An object of this name is being deleted; the name will become free."""
 
 
 class OwnedObjects:
-    """Creates, updates and deletes objects of which it is known whose they are."""
+    """Creates, updates and deletes objects whose owner is known."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -143,7 +143,7 @@ def path_of(document: Object) -> str:
 
 
 def foreign_owner(live: Object, document: Object) -> str | None:
-    """Whose ``live`` is, in words, if it is not that of whoever controls ``document``; ``None`` if it is."""
+    """The owner of ``live``, in words, unless it is the controller of ``document``; ``None`` if it is."""
     wanted, found = controller_of(document), controller_of(live)
     if found is not None:
         is_ours = wanted is not None and found.get("uid") == wanted.get("uid")

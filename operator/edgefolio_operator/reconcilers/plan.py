@@ -17,7 +17,7 @@ class ReconcilePlan:
     """The writes of one reconciliation, and the state for the portfolio's next one.
 
     ``states`` and ``decisions`` are by endpoint; ``promises`` are all that its endpoints hold. ``suspects`` are uids of
-    objects that do not get on: the next plan wants to know what Kubernetes says of them.
+    objects that are stuck: the next plan wants to know what Kubernetes says of them.
     """
 
     status: PortfolioStatus

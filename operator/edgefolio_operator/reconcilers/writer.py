@@ -207,7 +207,7 @@ class PlanWriter:
             return
         self._informers.drift.written(written)
         if held is not None and is_corrected(held, document, written):
-            text = f"{document['kind']} {name} was changed by somebody else and is as it was again."
+            text = f"{document['kind']} {name} was changed by somebody else; what the operator had set is restored."
             await self._events.record(portfolio, Event(reason=reasons.DRIFT_CORRECTED, message=text))
 
     def _is_due(self, document: Object) -> bool:

@@ -1,4 +1,4 @@
-"""What a portfolio in mode ``Managed`` needs besides its endpoints, where that is missing or was changed.
+"""Objects that a portfolio in mode ``Managed`` needs besides its endpoints, where they are missing or were changed.
 
 Settings that changed are written by this version. What somebody else changed is put back as it was applied: pods that
 this version would build otherwise must not restart for that.

@@ -24,7 +24,7 @@ from edgefolio_operator.resources.pruning_job import pieces_to_make
 
 #: A terminating pod this long overdue is on a node that does not answer.
 LOST_POD_SECONDS = 30.0
-#: A pod of a Job starts within this time, or something keeps it from that.
+#: A pod of a Job starts within this time, or something prevents it.
 STARTING_SECONDS = 15.0
 PIECES_STAGE = "pieces"
 WAITING_STAGE = "waiting"

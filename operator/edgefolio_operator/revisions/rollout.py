@@ -46,7 +46,7 @@ class RolloutPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rollout:
-    """What one plan looks at."""
+    """The inputs of one plan."""
 
     status: RolloutStatus
     members: Sequence[Member]

@@ -13,12 +13,12 @@ from edgefolio_operator import reasons
 from edgefolio_operator.messages import listed
 
 #: An agent tries bytes that it refused again after 60 s, and then has to fetch them.
-#: What is still so after two tries is no accident.
+#: A failure that is still there after two tries is no accident.
 CONFIRMED_SECONDS = 150.0
 _LONGEST_PAUSE_SECONDS = 86_400.0
-#: What an agent says of its last failure that speaks against the revision. Anything else may pass.
+#: Reasons of an agent's last failure that count against the revision. Any other may pass.
 _EVIDENCE = (reasons.LOAD_FAILED, reasons.REVISION_REFUSED, reasons.INSUFFICIENT_STORAGE)
-#: What several endpoints say at once without one cause outside of the revision: a store can refuse all of them.
+#: Of these, reasons that one cause outside the revision does not give to several endpoints at once, as a store can.
 _INDEPENDENT = (reasons.LOAD_FAILED, reasons.OBJECTIVES_NOT_MET)
 
 

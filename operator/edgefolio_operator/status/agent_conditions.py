@@ -35,8 +35,8 @@ def _reports_accepted(endpoints: Sequence[Endpoint], assignments: Sequence[Assig
     return (
         "False",
         reasons.INVALID_REPORT,
-        f"The reports of {listed(named)} hold what cannot be read, and it counts as absent. An agent of another "
-        "version wrote it, or the node is not to be trusted: upgrade the agent, or look at the node.",
+        f"The reports of {listed(named)} hold parts that cannot be read and count as absent. An agent of another "
+        "version wrote them, or the node is not to be trusted: upgrade the agent, or look at the node.",
     )
 
 
@@ -55,8 +55,8 @@ def _clocks_agree(endpoints: Sequence[Endpoint]) -> ConditionValue:
     return (
         "False",
         reasons.CLOCK_SKEW,
-        f"The clocks of nodes and operator differ: {listed(skewed)}. Nothing is decided by that, but the times that "
-        "people read are wrong: set up NTP there, or on the operator's node if all nodes are named.",
+        f"The clocks of nodes and operator differ: {listed(skewed)}. No decision depends on that, but the times "
+        "shown to people are wrong: set up NTP there, or on the operator's node if all nodes are named.",
     )
 
 
@@ -81,6 +81,6 @@ def _orders_accepted(endpoints: Sequence[Endpoint], refused: Mapping[str, str], 
     return (
         "False",
         reasons.ORDER_REFUSED,
-        f"Orders are refused, so that these endpoints stay as they are: {listed(named, separator='; ')}. "
-        "Orders of an epoch that is too low are given again with a higher one.",
+        f"Orders were refused, so these endpoints stay as they are: {listed(named, separator='; ')}. "
+        "Orders whose epoch is too low are repeated with a higher one.",
     )

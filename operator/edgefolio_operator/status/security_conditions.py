@@ -39,13 +39,13 @@ def publisher_credentials_on_nodes(portfolio: ModelPortfolio) -> ConditionValue:
     return (
         "True",
         reasons.SHARED_SECRET,
-        f"Each node holds the Secret {repository.secret_ref.name}, with which the Job publishes: whoever takes a node "
-        "can write to the repository. Name a Secret that only reads in repository.readSecretRef.",
+        f"Each node holds the Secret {repository.secret_ref.name}, with which the Job publishes: whoever takes over a "
+        "node can write to the repository. Name a Secret that only reads in repository.readSecretRef.",
     )
 
 
 def known_vulnerabilities(daemon_set: Object | None, members: Sequence[Endpoint]) -> ConditionValue:
-    """Whether Tritons run that are older than what mends known vulnerabilities.
+    """Whether a Triton runs that lacks the fixes of known vulnerabilities.
 
     Agents say it of the server that they control; those of older versions do not, so that the image counts, too.
     """

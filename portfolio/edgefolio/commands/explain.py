@@ -23,7 +23,7 @@ from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.validation_errors import bytes_option
 
-#: Of factors, rates and times; figures that follow from them stay finite.
+#: Bounds of factors, rates and times, so that figures computed from them stay finite.
 _LEAST, _MOST = 1e-6, 1e9
 
 
@@ -57,7 +57,7 @@ def explain(
         # NaN is in no range.
         if not (_LEAST if option == "--cpu-factor" else 0) <= value <= _MOST:
             remedy = f"Give a positive number up to {_MOST:g}."
-            raise UserError("the number makes no sense.", field=option, value=value, remedy=remedy)
+            raise UserError("the number is out of range.", field=option, value=value, remedy=remedy)
     memory_bytes = None if memory is None else bytes_option(memory, field="--memory")
     uri = checked_argument(repository, field="--repository") if repository else portfolio.spec.repository.uri
     field = "--repository" if repository else "spec.repository.uri"

@@ -1,4 +1,4 @@
-"""Output of the commands: a console and plain lines on which no text moves the cursor or begins a line of its own."""
+"""Safe output of the commands: no untrusted text on it moves the cursor or begins a line of its own."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
 def making_specification(spec: PortfolioSpecification) -> dict[str, Any]:
     """The making as a manifest records it, defaults included, so that any version can repeat it.
 
-    Without the credentials that URIs of objects from before their check may hold.
+    Credentials, which URIs of objects from before their check may hold, are left out.
     """
     document = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_none=True)
     found: dict[str, Any] = redacted_document(document)

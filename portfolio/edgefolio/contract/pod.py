@@ -12,7 +12,7 @@ import re
 AGENT_CONTAINER = "agent"
 TRITON_CONTAINER = "triton"
 KEY_CONTAINER = "key"
-#: Ends when there is something to serve: Triton starts after it.
+#: Init container that ends when there is something to serve: Triton starts after it.
 WAIT_CONTAINER = "wait"
 #: The only container of every Job.
 JOB_CONTAINER = "pruner"
@@ -48,7 +48,7 @@ SPECIFICATION_FILE = "portfolio.json"
 SERVING = "serving"
 #: Only a restart helps: Triton's liveness probe fails.
 RESTART = "restart"
-#: A verified variant is on disk for Triton to serve: the container that waits for it ends.
+#: File that exists once a verified variant is on disk: the container that waits for it ends.
 SYNCED = "synced"
 
 # Ports, by their names in the pod

@@ -92,7 +92,7 @@ def model_endpoint() -> Schema:
                 "Agent",
                 _condition("Autonomous", "reason"),
                 wide=True,
-                description="Connected: it does what is ordered. CutOff: it decides.",
+                description="Connected: the agent follows orders. CutOff: it decides alone.",
             ),
             _column("Age", ".metadata.creationTimestamp", kind="date"),
         ],

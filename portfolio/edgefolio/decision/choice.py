@@ -163,7 +163,7 @@ def speed(entry: Assessment) -> tuple[float, ...]:
 
 
 def _finite(value: float | None) -> float | None:
-    """``value`` within what is sensible; ``None`` for NaN and infinities, which ask for nothing."""
+    """``value`` clamped to a sensible range; ``None`` for NaN and infinities, which ask for nothing."""
     if value is None or not -math.inf < value < math.inf:
         return None
     return float(min(max(value, -LARGEST_SENSIBLE), LARGEST_SENSIBLE))

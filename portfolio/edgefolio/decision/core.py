@@ -58,7 +58,7 @@ def decide(
     :func:`~edgefolio.decision.state.state_after_switch` or :func:`~edgefolio.decision.state.state_after_failure`.
     """
     if not is_time(now):
-        message = "The clock gives no time that can be reckoned with; nothing is decided without one."
+        message = "The clock's time is not a usable number; nothing is decided without one."
         hold = Decision(
             action=Action.HOLD, reason=Reason.MISSING_METRICS, target=None, message=message, objectives_met=None
         )

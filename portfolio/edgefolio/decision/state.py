@@ -159,7 +159,7 @@ def _comparable(before: TrafficBefore | None) -> TrafficBefore | None:
 
 
 def is_time(time: float) -> bool:
-    """Whether ``time`` is one that can be reckoned with: no NaN, not infinite, within thirty million years."""
+    """Whether ``time`` can be computed with: neither NaN nor infinite, and within thirty million years."""
     return -_LARGEST_TIME <= time <= _LARGEST_TIME
 
 

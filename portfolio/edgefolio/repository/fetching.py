@@ -116,7 +116,7 @@ def _full(path: Path, size: int, free: int) -> DiskFullError:
         f"there is no space left: {size} bytes are needed, {free} are free.",
         field=_FIELD,
         value=path,
-        remedy="Free space on this disk; nothing of the file is left.",
+        remedy="Free space on this disk; the partial file was removed.",
     )
 
 

@@ -99,7 +99,7 @@ class LocalStorage:
             stream = os.fdopen(descriptor, "rb")
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 stream.close()
-                raise OSError(errno.EINVAL, "it is no plain file")
+                raise OSError(errno.EINVAL, "it is not a regular file")
             stream.seek(offset)
         except FileNotFoundError:
             raise

@@ -64,7 +64,7 @@ class VerificationKey:
             self._key.verify(manifest, minisign.Signature.from_bytes(signature))
         except minisign.Error as error:
             raise IntegrityError(
-                f"the manifest's signature is not one of the key {self.text} ({error}).",
+                f"the manifest's signature does not verify with the key {self.text} ({error}).",
                 location=location,
                 remedy=_REMEDY_FOR_READERS,
             ) from error

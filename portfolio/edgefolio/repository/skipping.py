@@ -1,4 +1,4 @@
-"""Forward reader of a stored object that skips what nobody looks at, by another request for the rest."""
+"""Forward-only reader of a stored object that skips unread parts by a new request for the rest."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from edgefolio.uris import problem_in_uri, secret_in_uri
 
 
 class Stream(Protocol):
-    """Bytes of one object, forwards. Reading raises :class:`UserError` if the place fails."""
+    """Forward-only stream of one object's bytes. Reading raises :class:`UserError` if the place fails."""
 
     #: Offset of the first byte: the one that was asked for, or 0 where the store knows no ranges.
     starts_at: int

@@ -272,7 +272,8 @@ class Rollout(Specification):
     analysis_seconds: Annotated[int, Field(ge=0, le=86_400)] = 120
     """How long a wave must hold its objectives before the next begins."""
     failure_percent: Annotated[int, Field(ge=1, le=100)] = 20
-    """Part of a wave that must fail to fail the revision: at least two endpoints, or in a wave of one that one again.
+    """Part of a wave that must fail before the revision is rolled back: at least two endpoints, or one that fails twice
+    in a wave of one.
     Fewer are left on the revision before, and the rollout goes on."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     """Rollback puts all endpoints back to the revision before, and tries the new one again after growing pauses; Pause

@@ -150,7 +150,7 @@ class FailedEndpoint(StatusRecord):
     attempts: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """How often it was sent to the revision."""
     left_behind: bool = False
-    """It is on the revision before, and is tried again later."""
+    """It stays on the revision before, and is tried again later."""
 
 
 class RolloutStatus(StatusRecord):

@@ -38,7 +38,7 @@ class RepositorySpecification(Specification):
     https EDGEFOLIO_NETRC, with lines "machine HOST login USER password PASSWORD"."""
     read_secret_ref: SecretReference | None = None
     """Credentials that only read, for the agents on the nodes and the Job that checks the repository. Absent:
-    secretRef, so that a stolen node can write to the repository."""
+    secretRef, which lets a compromised node write to the repository."""
     reclaim_policy: Literal["Retain", "Delete"] = "Retain"
     """What becomes of the published revisions when the resource is deleted."""
     check_interval_seconds: Annotated[int, Field(ge=30, le=86_400)] = 300

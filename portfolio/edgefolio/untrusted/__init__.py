@@ -1,1 +1,1 @@
-"""Text and documents from strangers: bounded before they are used, harmless where they are shown."""
+"""Readers of untrusted text and documents: bounded before they are used, harmless where they are shown."""

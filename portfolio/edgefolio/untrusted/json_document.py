@@ -1,7 +1,7 @@
 """Bounded JSON and bounded field types, for documents that strangers may have written.
 
 What :func:`parse_json` lets through can be printed, written again and walked through: no deep nesting, no number of
-four hundred digits, no half of a surrogate pair, no two values of one name.
+four hundred digits, no half of a surrogate pair, no duplicate key.
 """
 
 from __future__ import annotations
@@ -45,12 +45,10 @@ def parse_json(raw: bytes, *, what: str, location: str) -> Any:
     except UnicodeDecodeError as error:
         raise IntegrityError(f"the {what} is not JSON in UTF-8.", location=location) from error
     except RecursionError as error:
-        raise IntegrityError(
-            f"the {what} is not JSON that is read: it is nested too deep.", location=location
-        ) from error
+        raise IntegrityError(f"the {what} cannot be read as JSON: it is nested too deep.", location=location) from error
     except ValueError as error:
         raise IntegrityError(
-            f"the {what} is not JSON that is read: {printable(str(error))}.", location=location
+            f"the {what} cannot be read as JSON: {printable(str(error))}.", location=location
         ) from error
     return document
 
@@ -100,13 +98,13 @@ def _integer(text: str) -> int:
 
 
 def _constant(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is no JSON number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("an object in it has two values of one name")
+        raise ValueError("an object in it has a duplicate key")
     return found
 
 

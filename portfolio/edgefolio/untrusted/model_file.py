@@ -78,7 +78,7 @@ def check_onnx(stream: ForwardStream, *, size: int, location: str) -> OnnxSummar
     try:
         return _Walk(_Window(stream, size)).summary()
     except _RefusedError as error:
-        raise IntegrityError(f"the model is not opened: {error}.", location=location) from None
+        raise IntegrityError(f"the model is refused: {error}.", location=location) from None
 
 
 class _RefusedError(Exception):

@@ -92,7 +92,7 @@ class _Expansion:
         if id(node) in self._known:
             known = self._known[id(node)]
             if known is None:
-                raise _fault("an alias stands inside what it names", node)
+                raise _fault("an alias refers to what contains it", node)
             return known
         self._known[id(node)] = None
         if node.tag not in _TAGS:

@@ -36,7 +36,7 @@ def keygen(
                 remedy="Choose another name, or remove the old pair if nobody needs it.",
             ) from error
     key = VerificationKey.parse(public.decode(), field="NAME").text
-    typer.echo(f"secret key: {secret_file} (keep it, and keep it from others)")
+    typer.echo(f"secret key: {secret_file} (keep it, and keep it private)")
     typer.echo(f"public key: {public_file}")
     typer.echo("for whoever serves the model:")
     typer.echo(f"  spec.repository.verificationKey: {key}")

@@ -34,9 +34,9 @@ def shrink(
         8, min=2, max=65536, help="Random inputs on which the file is compared with the model."
     ),
     latency_samples: int = typer.Option(
-        30, min=0, max=65536, help="Runs of each model for the latency; 0 measures none."
+        30, min=0, max=65536, help="Runs of each model to measure its latency; 0 skips that."
     ),
-    threads: int = typer.Option(1, min=1, max=256, help="Threads for the latency."),
+    threads: int = typer.Option(1, min=1, max=256, help="Threads for measuring the latency."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
 ) -> None:
     """Make a sparse model small: remove every channel that provably does not matter, and write ONNX.

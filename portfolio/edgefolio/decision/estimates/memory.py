@@ -83,7 +83,7 @@ def memory_bounds(
             where = " on the node" + (f", {mebibytes(reserved)} are promised to other switches" if reserved else "")
         in_place = free + loaded
         alone = in_place if alone is None else min(alone, in_place)
-    # Old and new answer for a moment, each through shared memory of its own.
+    # Old and new answer at the same time for a moment, each through shared memory of its own.
     if extra is not None:
         extra -= _bytes(memory.shared_memory_bytes) or 0.0
     return MemoryBounds(

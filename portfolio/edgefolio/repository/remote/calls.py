@@ -1,4 +1,4 @@
-"""Calls to a store over a network: cancelled at once when asked to, ended when nothing moves.
+"""Calls to a store over a network: cancelled at once when asked to, ended when no data arrives.
 
 The coroutines run in fsspec's event loop, which is a thread of its own and where the client of s3fs lives. The caller
 waits for them in short steps, so it can ask in between whether it should wait on.
@@ -28,7 +28,7 @@ SILENT_SECONDS = 15.0
 #: Slower than this over the whole window, a transfer is given up: a variant of 1 MB would take a quarter of an hour.
 LEAST_BYTES_PER_SECOND = 1024
 SLOW_WINDOW_SECONDS = 60.0
-#: How often it is asked whether to wait on.
+#: Interval at which a waiting call asks whether to go on.
 _POLL_SECONDS = 0.2
 _CHUNK_BYTES = 1 << 20
 
@@ -86,7 +86,7 @@ def wait_for(call: Coroutine[Any, Any, T], *, seconds: float) -> T:
             if future.done():
                 return future.result()  # the call's own timeout, or it ended just now
             if left <= 0:
-                raise SlowError(f"nothing came for {seconds:.0f} s")
+                raise SlowError(f"no data arrived for {seconds:.0f} s")
             require_going_on()
     finally:
         future.cancel()
@@ -140,7 +140,7 @@ class RemoteStream:
         if self._waited < SLOW_WINDOW_SECONDS:
             return
         if self._gained < LEAST_BYTES_PER_SECOND * self._waited:
-            raise SlowError(f"only {self._gained} bytes came in {self._waited:.0f} s")
+            raise SlowError(f"only {self._gained} bytes arrived in {self._waited:.0f} s")
         self._waited, self._gained = 0.0, 0
 
 

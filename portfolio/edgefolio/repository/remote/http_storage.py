@@ -120,7 +120,7 @@ class HttpStorage:
     def _whole(self, response: aiohttp.ClientResponse) -> _Body:
         if response.status == 206:
             response.close()
-            raise aiohttp.ClientPayloadError("a part of the file came where all of it was asked for")
+            raise aiohttp.ClientPayloadError("part of the file was sent where all of it was requested")
         return _Body(response, may_be_page=response.url.path.endswith("/"))
 
     async def _get(self, url: yarl.URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
@@ -220,7 +220,7 @@ class _Body:
                 break  # neither JSON nor ONNX begins like a page
         html = self._response.content_type == "text/html"
         if beginning.startswith((b"<!doctype html", b"<html")) or (html and beginning.startswith(b"<")):
-            raise _UnexpectedError("it sends a web page instead of the file; is that the page of a login or proxy?")
+            raise _UnexpectedError("it sends a web page instead of the file, perhaps from a login or proxy")
         self._looked_at = True
 
 

@@ -85,7 +85,7 @@ def raise_translated(error: Exception, *, uri: str, field: str, path: str) -> No
     if any(kind.__name__.endswith("ChecksumError") for kind in type(error).__mro__):
         # S3 keeps a checksum with each object, and its client compares it before we could.
         raise IntegrityError(
-            "the store itself says that these are not the bytes that were written.", location=f"{uri}/{path}"
+            "the store reports that these are not the bytes that were written.", location=f"{uri}/{path}"
         ) from error
     what = str(error) if isinstance(error, SlowError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
     raise unreachable(
@@ -114,10 +114,10 @@ def _raise_answer(
         raise FileNotFoundError(path) from error
     if code in _CLOCK_CODES:
         raise TransientError(
-            f"the store refuses the request for its time ({said}): the clock here is wrong.",
+            f"the store refuses the request's time ({said}): this machine's clock is wrong.",
             field=field,
             value=uri,
-            remedy="Set the clock of this machine.",
+            remedy="Set the clock, for instance by NTP.",
         ) from error
     if status in FORBIDDEN_STATUSES or code in _FORBIDDEN_CODES:
         right = _RIGHTS.get(operation, _PUT)

@@ -45,7 +45,7 @@ _CONFIGURATION = {
     "read_timeout": _WRITE_SECONDS,
     "retries": {"max_attempts": 3, "mode": "standard"},
 }
-#: Places of which this process knows that conditions are kept there.
+#: Places that are known in this process to honour conditions.
 _KEEPS_CONDITIONS: set[tuple[str, str]] = set()
 
 
@@ -226,7 +226,7 @@ class S3Storage:
                     raise
 
     def _require_conditions(self) -> None:
-        """Raise :class:`UserError` if the store ignores conditions, on which nobody's publication being lost rests."""
+        """Raise :class:`UserError` if the store ignores conditions: publications could then be lost."""
         place = (str(wait_for(self._client(), seconds=_CLIENT_SECONDS).meta.endpoint_url), self.uri)
         if place in _KEEPS_CONDITIONS:
             return
