@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from played_reports import VARIANTS, holding_decision, steady_observation
 from prometheus_client import CollectorRegistry
-from reconciled_site import IMAGES, Site, published
+from reconciled_site import IMAGES, Site, control, published
 from test_controller import REVISION, until
 
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
@@ -135,7 +135,13 @@ class Cluster:
     def _pod(self, portfolio: str, name: str) -> None:
         labels = {"edgefolio.dev/endpoint": "true", "edgefolio.dev/portfolio": portfolio}
         status = {"phase": "Running", "conditions": READY, "containerStatuses": [{"name": "triton", "state": {}}]}
-        pod = {"metadata": {"labels": labels, "annotations": {}}, "spec": {"nodeName": "edge"}, "status": status}
+        # The server in memory takes the path for the uid.
+        owner = control("DaemonSet", portfolio, f"/apis/apps/v1/namespaces/models/daemonsets/{portfolio}")
+        pod = {
+            "metadata": {"labels": labels, "annotations": {}, **owner},
+            "spec": {"nodeName": "edge"},
+            "status": status,
+        }
         self._put(f"{PODS}/{name}", "Pod", pod)
 
     def _put(self, path: str, kind: str, thing: Object) -> None:
