@@ -11,7 +11,7 @@ import pytest
 
 from edgefolio.errors import EXIT_BAD_INPUT, UserError
 from edgefolio.manifest import sha256_of
-from edgefolio.repository import Publication, Repository, layout
+from edgefolio.repository import Publication, Repository, layout, publication
 from edgefolio.repository.publication import renumbered
 
 STEPS = ("reserved", "variant small", "variant large", "manifest", "pointer", "history")
@@ -204,3 +204,14 @@ def test_a_place_that_cannot_be_written_is_the_users_error(tmp_path, make_draft)
     with pytest.raises(UserError, match="--repository"):
         Publication.open(str(folder)).publish(draft.manifest, draft.files, history_limit=3)
     shutil.rmtree(folder)
+
+
+def test_a_manifest_that_no_reader_takes_is_not_published(tmp_path, make_draft, monkeypatch):
+    draft = make_draft()
+    length = len(draft.manifest.to_bytes())
+    monkeypatch.setattr(publication, "MAXIMUM_MANIFEST_BYTES", length)
+    uri = str(tmp_path / "repository")
+    with pytest.raises(UserError, match="readers take") as refused:
+        Publication.open(uri).publish(draft.manifest, draft.files, history_limit=3)
+    assert refused.value.field == "spec.selection.maxVariants"
+    assert Repository.open(uri).current("digits") is None

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: How many of the newest reservations are searched for the same content.
 _RESERVATIONS_SEARCHED = 64
 _ATTEMPTS_TO_RESERVE = 1000
+#: Bytes by which the numbers of a revision may make its manifest longer than the first one's.
+_LONGEST_NUMBERS = 4096
 
 
 class Reservation(Record):
@@ -117,7 +119,16 @@ class Publication:
         """
         done = on_step if on_step is not None else _ignore
         _require_files(draft, files)
-        content_sha256 = sha256_of(renumbered(draft, 1).to_bytes())
+        content = renumbered(draft, 1).to_bytes()
+        # Numbers of revisions and versions differ in length.
+        if len(content) > MAXIMUM_MANIFEST_BYTES - _LONGEST_NUMBERS:
+            raise UserError(
+                f"the manifest would have {len(content)} bytes, and readers take {MAXIMUM_MANIFEST_BYTES}.",
+                field="spec.selection.maxVariants",
+                value=len(draft.variants),
+                remedy="Publish fewer variants: each brings inputs to try it with, as large as the model's.",
+            )
+        content_sha256 = sha256_of(content)
         before = self._pointer_revision(draft.model)
         revision = self.reserve(draft.model, content_sha256=content_sha256)
         done("reserved")
