@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import stat
 
+import minisign
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -115,9 +116,19 @@ def test_no_changed_byte_of_manifest_or_signature_passes(keys, data):
     first = 0 if of == "manifest" else signature.index(b"\n") + 1
     position = data.draw(st.integers(first, len(raw) - 2))
     raw[position] ^= data.draw(st.integers(1, 255))
+    # Another kind of line break, or a bit of base64 that stands for nothing: the signature is the same.
+    assume(of == "manifest" or not _is_same(bytes(raw), signature))
     changed = (bytes(raw), signature) if of == "manifest" else (manifest, bytes(raw))
     with pytest.raises(IntegrityError):
         keys[1].require(changed[0], changed[1], location="here")
+
+
+def _is_same(changed: bytes, signature: bytes) -> bool:
+    try:
+        found = minisign.Signature.from_bytes(changed)
+    except minisign.Error:
+        return False
+    return bytes(found).splitlines()[1:] == signature.splitlines()[1:]
 
 
 @given(st.one_of(st.text(max_size=100), st.from_regex(r"RW[A-Za-z0-9+/]{54}", fullmatch=True)))
@@ -195,8 +206,6 @@ def test_a_making_signs_with_the_key_that_readers_ask_for(tmp_path, monkeypatch,
 
 
 def test_an_encrypted_key_needs_its_password_and_no_error_shows_the_key(tmp_path, monkeypatch):
-    import minisign
-
     pair = minisign.KeyPair.generate()
     public = pair.public_key.to_base64().decode()
     pair.secret_key.encrypt("right", opslimit=minisign.OPSLIMIT // 32, memlimit=minisign.MEMLIMIT // 32)
