@@ -22,9 +22,11 @@ from edgefolio_operator.resources.triton_pod import agent_container
 class AgentContainer:
     """The agent's container without a container: its command, with a program in the agent's place."""
 
-    def __init__(self, folder: Path, agent: str) -> None:
+    def __init__(self, folder: Path, agent: str, *, synced: bool = False) -> None:
         self.health, self.log = folder / "health", folder / "log"
         self.health.mkdir()
+        if synced:
+            (self.health / "synced").touch()
         program = folder / "bin" / "python3"
         program.parent.mkdir()
         program.write_text(f"#!/bin/sh\necho start $$ >> {self.log}\n{agent}\n")
@@ -57,8 +59,7 @@ def test_an_agent_that_never_synced_ends_its_container_with_its_own_code(tmp_pat
 
 
 def test_an_agent_that_dies_later_is_started_again_inside_its_container(tmp_path: Path) -> None:
-    container = AgentContainer(tmp_path, "exec sleep 600")
-    (container.health / "synced").touch()
+    container = AgentContainer(tmp_path, "exec sleep 600", synced=True)
     container.wait_for_starts(1)
     os.kill(container.starts()[0], signal.SIGKILL)
     container.wait_for_starts(2)
@@ -83,8 +84,7 @@ def test_the_end_of_the_container_waits_for_the_agent(tmp_path: Path) -> None:
 
 
 def test_the_pause_doubles(tmp_path: Path) -> None:
-    container = AgentContainer(tmp_path, "exit 3")
-    (container.health / "synced").touch()
+    container = AgentContainer(tmp_path, "exit 3", synced=True)
     container.wait_for_starts(3)
     container.process.terminate()
     said, _ = container.process.communicate(timeout=30)
