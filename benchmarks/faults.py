@@ -60,7 +60,9 @@ def _run(path: Path) -> dict[str, Any]:
         command = [ROOT / environment / "bin" / "python", "-m", "pytest", "-q", name, f"--junitxml={report.name}"]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
         cases = list(ElementTree.parse(report.name).iter("testcase"))
-    failed = sorted({str(case.get("name")) for case in cases if case.find("failure") is not None or _broke(case)})
+    failed = sorted(
+        {str(case.get("name")) for case in cases if case.find("failure") is not None or case.find("error") is not None}
+    )
     skipped = sum(case.find("skipped") is not None for case in cases)
     return {
         "file": str(name),
@@ -71,10 +73,6 @@ def _run(path: Path) -> dict[str, Any]:
         "skipped": skipped,
         "failed": failed,
     }
-
-
-def _broke(case: ElementTree.Element) -> bool:
-    return case.find("error") is not None
 
 
 def _claim(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -9,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from endpoint_orders import ENDPOINTS, endpoint_spec
 from fake_api_server import Account, FakeApiServer, Watches, make_authorities
 
 from edgefolio.kubernetes.access import Access
@@ -21,20 +22,7 @@ from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Orders
 
-ENDPOINTS = "/apis/edgefolio.dev/v1alpha1/namespaces/models/modelendpoints"
-
-
-def spec(variant: str) -> dict[str, Any]:
-    return {
-        "portfolioRef": {"name": "digits"},
-        "podName": "digits-1",
-        "nodeName": "edge-1",
-        "modelName": "digits",
-        "repositoryURI": "s3://bucket/digits",
-        "revision": {"number": 1, "manifestDigest": "0" * 64},
-        "targetVariant": variant,
-        "switching": {"autonomyAfterSeconds": 6},
-    }
+spec = functools.partial(endpoint_spec, autonomy_after_seconds=6)
 
 
 class Watched:

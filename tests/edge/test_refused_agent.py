@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint_orders import ENDPOINTS, endpoint_spec
 from fake_api_server import FakeApiServer
 
 from edgefolio.kubernetes.sync_client import SyncClient
@@ -19,7 +21,7 @@ from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Orders
 
-ENDPOINTS = "/apis/edgefolio.dev/v1alpha1/namespaces/models/modelendpoints"
+spec = functools.partial(endpoint_spec, autonomy_after_seconds=3)
 
 
 class Refusing(FakeApiServer):
@@ -54,26 +56,13 @@ def _agent(server: Refusing, folder: Path) -> Iterator[tuple[Orders, io.StringIO
     orders = Orders(folder)
     client = EndpointClient(SyncClient(server.access, timeout=2.0), namespace="models", name="digits-1")
     watcher = EndpointWatcher(client, orders, Reporter(as_json=True, stream=log))
-    server.put(ENDPOINTS, "digits-1", spec=_spec("dense"))
+    server.put(ENDPOINTS, "digits-1", spec=spec("dense"))
     watcher.start()
     try:
         _await(orders, lambda: orders.order is not None)
         yield orders, log
     finally:
         watcher.stop()
-
-
-def _spec(variant: str) -> dict[str, Any]:
-    return {
-        "portfolioRef": {"name": "digits"},
-        "podName": "digits-1",
-        "nodeName": "edge-1",
-        "modelName": "digits",
-        "repositoryURI": "s3://bucket/digits",
-        "revision": {"number": 1, "manifestDigest": "0" * 64},
-        "targetVariant": variant,
-        "switching": {"autonomyAfterSeconds": 3},
-    }
 
 
 def _await(orders: Orders, happens: Any) -> None:
@@ -95,7 +84,7 @@ def test_a_refused_agent_decides_alone_and_obeys_again(server: Refusing, tmp_pat
         assert orders.objectives.pinned_variant is None
         assert len(server.requests_answered) - before <= 6
         server.status = None
-        server.put(ENDPOINTS, "digits-1", spec=_spec("small"), told=False)
+        server.put(ENDPOINTS, "digits-1", spec=spec("small"), told=False)
         _await(orders, lambda: not orders.is_autonomous)
         _await(orders, lambda: orders.objectives.pinned_variant == "small")
 
@@ -109,7 +98,7 @@ def test_answers_that_are_none_end_nothing(server: Refusing, tmp_path: Path) -> 
             _await(orders, lambda before=before: len(server.requests_answered) > before)  # type: ignore[misc]
         assert '"unheard"' in log.getvalue()
         server.nonsense = None
-        server.put(ENDPOINTS, "digits-1", spec=_spec("small"), told=False)
+        server.put(ENDPOINTS, "digits-1", spec=spec("small"), told=False)
         _await(orders, lambda: orders.order is not None and orders.order.spec.target_variant == "small")
 
 
@@ -122,6 +111,6 @@ def test_a_damaged_order_on_disk_counts_as_none(tmp_path: Path, text: str) -> No
 
 
 def test_what_a_killed_agent_was_writing_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".orders.json.0123456789abcdef.partial").write_text(json.dumps(_spec("dense")))
+    (tmp_path / ".orders.json.0123456789abcdef.partial").write_text(json.dumps(spec("dense")))
     assert Orders(tmp_path).order is None
     assert list(tmp_path.iterdir()) == []

@@ -250,19 +250,24 @@ def test_a_report_that_has_run_out_says_nothing_about_objectives() -> None:
     assert site.condition("ObjectivesMet") == ("Unknown", "MissingMetrics")
 
 
+async def reported(cluster: Cluster, *, clock_offset: float = 0.0) -> None:
+    """The agent of the endpoint ``one-pod`` reports twice, by a clock that is off by so many seconds."""
+    site = Site(nodes=1)
+    site.endpoints["digits-edge-1"] = {"spec": {"targetVariant": "small", "revision": {"number": 1}}}
+    path = "/apis/edgefolio.dev/v1alpha1/namespaces/models/modelendpoints/one-pod"
+    for _ in range(2):
+        site.now = time.time()
+        site.report("edge-1")
+        status = of_clock(clock_offset, site.endpoints["digits-edge-1"]["status"])
+        cluster.api.put(path, {**cluster.api.find("modelendpoints", "one-pod"), "status": status})
+        await asyncio.sleep(1.1)
+
+
 def test_the_controller_says_which_node_has_another_clock() -> None:
     async def work() -> None:
         cluster.add("one")
         await until(lambda: cluster.told("one") == 20)
-        site = Site(nodes=1)
-        site.endpoints["digits-edge-1"] = {"spec": {"targetVariant": "small", "revision": {"number": 1}}}
-        path = "/apis/edgefolio.dev/v1alpha1/namespaces/models/modelendpoints/one-pod"
-        for _ in range(2):
-            site.now = time.time()
-            site.report("edge-1")
-            status = of_clock(-600, site.endpoints["digits-edge-1"]["status"])
-            cluster.api.put(path, {**cluster.api.find("modelendpoints", "one-pod"), "status": status})
-            await asyncio.sleep(1.1)
+        await reported(cluster, clock_offset=-600)
         await until(lambda: bool(events(cluster)))
         counts = cluster.api.find("modelportfolios", "one")["status"]["endpoints"]
         assert (counts["available"], counts["meetingObjectives"]) == (1, 1)
@@ -301,15 +306,7 @@ def test_the_controller_works_with_a_clock_of_its_own(ahead: float) -> None:
     async def work() -> None:
         cluster.add("one")
         await until(lambda: cluster.told("one") == 20)
-        site = Site(nodes=1)
-        site.endpoints["digits-edge-1"] = {"spec": {"targetVariant": "small", "revision": {"number": 1}}}
-        path = "/apis/edgefolio.dev/v1alpha1/namespaces/models/modelendpoints/one-pod"
-        for _ in range(2):
-            site.now = time.time()
-            site.report("edge-1")
-            status = site.endpoints["digits-edge-1"]["status"]
-            cluster.api.put(path, {**cluster.api.find("modelendpoints", "one-pod"), "status": status})
-            await asyncio.sleep(1.1)
+        await reported(cluster)
         await until(lambda: bool(events(cluster)))
         await until(lambda: counts(cluster).get("meetingObjectives") == 1)
 

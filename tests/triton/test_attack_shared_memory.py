@@ -19,6 +19,8 @@ from triton_load import Clients, failed
 from triton_portfolios import MODEL, images, publish, revealing_model
 from tritonclient.utils import InferenceServerException
 
+from edgefolio_edge.triton.processes import PROCESSES, SHARED_MEMORY
+
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 #: One sample is 1 MiB.
 SIZE = 512
@@ -77,6 +79,11 @@ def test_too_little_is_said_before_anything_starts(tmp_path: Path) -> None:
     assert "/dev/shm" in serve.errors
 
 
+def _shared_memory_of(agent: Command) -> Path:
+    """Shared memory as the agent sees it, in a mount of its own."""
+    return PROCESSES / str(agent.process.pid) / "root" / SHARED_MEMORY.relative_to("/")
+
+
 def test_a_switch_without_room_leaves_the_old_variant_alone_and_blames_nobody(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.run(shared_memory="64m") as agent:
@@ -87,7 +94,7 @@ def test_a_switch_without_room_leaves_the_old_variant_alone_and_blames_nobody(tm
         with pytest.raises(InferenceServerException, match=f"<= {largest}"):
             _ask(serving["grpc"], largest + 1)
         # Somebody else fills what is left: only its own mount shows it.
-        others = Path(f"/proc/{agent.process.pid}/root/dev/shm/others")
+        others = _shared_memory_of(agent) / "others"
         others.write_bytes(bytes(50 << 20))
         publish(place.repository, [revealing_model(2, width=2, layers=1, size=SIZE)], size=SIZE)
         shortage = agent.wait_for("shortage")
@@ -113,7 +120,7 @@ def test_batches_that_find_no_room_are_no_evidence_against_a_variant(tmp_path: P
     place = Place(tmp_path)
     with place.run(shared_memory="64m") as agent:
         serving = agent.wait_for("serving")
-        folder = Path(f"/proc/{agent.process.pid}/root/dev/shm")
+        folder = _shared_memory_of(agent)
         others, size = folder / "others", os.statvfs(folder)
         others.write_bytes(bytes(size.f_bavail * size.f_frsize))
         for _ in range(24):
