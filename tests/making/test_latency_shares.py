@@ -24,14 +24,14 @@ def by_time(document, folder: Path, percents: list[int]) -> None:
     document["spec"]["methods"] = {"oneShot": {"macsPercent": [], "latencyPercent": percents}}
 
 
-def run(portfolio, work: Path, said: list[str]) -> tuple[CandidateWeights, ...]:
+def run(portfolio, work: Path, said: list[str], piece: str = "oneshot-latency") -> tuple[CandidateWeights, ...]:
     def progress(*, stage: str, fraction: float, message: str) -> None:
         said.append(message)
 
     bench = Workbench(
         source=load_source(portfolio, progress=no_progress), work=WorkDirectory(work), threads=1, progress=progress
     )
-    return make_piece(asked_for(portfolio), "oneshot-latency", bench)
+    return make_piece(asked_for(portfolio), piece, bench)
 
 
 def digests(work: Path) -> dict[str, str]:
@@ -87,3 +87,17 @@ def test_a_share_that_saves_no_time_is_told_and_gives_no_candidate(portfolio_fil
 def test_a_share_asked_for_twice_is_one_candidate(portfolio_file, tmp_path):
     portfolio = load_portfolio(portfolio_file(lambda document: by_time(document, tmp_path, [60, 60])))
     assert len(run(portfolio, tmp_path / "work", [])) == 1
+
+
+def test_more_left_than_asked_for_is_a_line_of_progress_and_a_note(portfolio_file, tmp_path):
+    def change(document) -> None:
+        by_time(document, tmp_path, [60])
+        document["spec"]["methods"] = {"oneShot": {"macsPercent": [5]}}
+
+    portfolio = load_portfolio(portfolio_file(change))
+    for _ in range(2):
+        said: list[str] = []
+        (made,) = run(portfolio, tmp_path / "work", said, piece="oneshot-5")
+        assert made.settings["macsPercentReached"] > 5
+        (note,) = (note for note in made.settings["notes"] if "5 % of the multiply-accumulates were asked for" in note)
+        assert f"oneshot-5: {note}" in said

@@ -93,8 +93,8 @@ class OneShotMethod(Method):
             )
             for result in results:
                 records[result.percent] = shelves[result.percent].keep(result, {"macsPercent": result.percent})
-            _tell(bench, results)
         made += [shelves[percent].weights(record, dense) for percent, record in records.items() if record is not None]
+        _tell(bench, made)
         return tuple(made)
 
     def _by_latency(
@@ -125,7 +125,6 @@ class OneShotMethod(Method):
                 records[result.percent] = shelves[result.percent].keep(result, asked)
             for percent, reason in found.not_offered.items():
                 records[percent] = shelves[percent].keep_reason(reason)
-            _tell(bench, found.results)
         for percent, record in records.items():
             if record is not None and "notOffered" in record:
                 message = f"latencyPercent {percent} gives no variant: {record['notOffered']}"
@@ -167,11 +166,11 @@ def _read(table: Mapping[str, Any]) -> dict[str, LayerTimes]:
     }
 
 
-def _tell(bench: Workbench, results: Sequence[OneShotResult]) -> None:
-    """One line of progress for each variant that keeps more than was asked for."""
-    for result in results:
-        if not result.reached:
-            bench.progress(stage=OneShotMethod.stage, fraction=1.0, message=result.notes[-1])
+def _tell(bench: Workbench, made: Sequence[CandidateWeights]) -> None:
+    """A line of progress for each note: less is left than was asked for, or less was looked at."""
+    for candidate in made:
+        for note in candidate.settings["notes"]:
+            bench.progress(stage=OneShotMethod.stage, fraction=1.0, message=f"{candidate.name}: {note}")
 
 
 class _Shelf:
