@@ -72,15 +72,18 @@ def refusing_store() -> Iterator[None]:
 
     server = subprocess.Popen(
         [*inside, "setpriv", "--pdeathsig", "KILL", sys.executable, _BED / "unavailable.py", str(_REFUSING_PORT)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     try:
+        assert server.stdout is not None
+        assert server.stdout.readline(), "the server that refuses did not start"
         change("-A", check=True)
         yield
     finally:
         change("-D", check=False)
         server.kill()
-        server.wait()
+        server.communicate()
 
 
 def rotate_authority(machine: Machine, *, announced: Callable[[str], bool] | None) -> None:

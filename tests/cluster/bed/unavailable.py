@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Answers 503 to every request on the port of its argument, as an S3 store that is overloaded does."""
+"""Answers 503 to every request on the port of its argument, as an S3 store that is overloaded does; says when."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,4 +25,6 @@ class Unavailable(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer(("", int(sys.argv[1])), Unavailable).serve_forever()
+server = ThreadingHTTPServer(("", int(sys.argv[1])), Unavailable)
+print("ready", flush=True)
+server.serve_forever()
