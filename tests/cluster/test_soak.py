@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,13 @@ from benchmarks.soak.faults import KINDS, Kind
 from benchmarks.soak.memory import Sample, growth
 from benchmarks.soak.report import is_sound, markdown, summary
 from benchmarks.soak.turns import Struck, Turn, strike, turns
+from drafts import publish_draft
 from edge_client import Request
+from edge_revisions import POISONED, publish_again, publish_poisoned
+
+from edgefolio.errors import IntegrityError
+from edgefolio.repository import Repository
+from edgefolio.untrusted.model_file import check_onnx_file
 
 NODES = ("edge-1", "edge-2")
 QUIET = Kind(name="nothing", strike=lambda *_: nullcontext())
@@ -107,3 +114,55 @@ def test_growth_is_that_of_the_process_that_lived_longest() -> None:
         "longestLivedSeconds": 100,
         "longestLivedGrewMebibytes": 2,
     }
+
+
+class Following:
+    """A bucket that a site follows, and what it serves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bucket = folder
+        self.kubernetes = self
+        self.asked = 0
+        self.serve(publish_draft(str(folder / "site"), folder / "files").revision)
+
+    def serve(self, revision: int) -> None:
+        self.served = revision
+
+    def endpoints(self) -> dict[str, Any]:
+        return {"edge-1": {"status": {"activeRevision": self.served}}, "edge-2": {}}
+
+    def kubectl(self, *_arguments: str) -> str:
+        self.asked += 1
+        return ""
+
+
+@pytest.mark.parametrize("poison", POISONED)
+def test_a_poisoned_revision_is_poisoned_and_the_next_is_good(tmp_path: Path, poison: str) -> None:
+    place = Following(tmp_path)
+    site: Any = place
+    repository = Repository.open(str(tmp_path / "site"))
+    first = repository.manifest("digits", 1)
+
+    def faults(revision: int) -> set[str]:
+        found = set()
+        pointer, manifest = repository.current_manifest("digits")
+        assert pointer.revision == revision
+        for variant, before in zip(manifest.variants, first.variants, strict=True):
+            if variant.probe != before.probe:
+                found.add(POISONED[1])
+            try:
+                path = repository.fetch(manifest, variant, tmp_path / f"{revision}-{variant.name}.onnx")
+            except IntegrityError:
+                found.add(POISONED[0])
+                continue
+            try:
+                check_onnx_file(path)
+            except IntegrityError:
+                found.add(POISONED[2])
+        return found
+
+    assert publish_poisoned(site, poison).revision == 2
+    assert faults(2) == {poison}
+    assert publish_again(site).revision == 3
+    assert faults(3) == set()
+    assert place.asked == 2
