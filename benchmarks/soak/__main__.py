@@ -30,6 +30,7 @@ sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "cluster")
 
 from bed_machine import bed_run, cpusets  # noqa: E402
 from benchmarks.scale.__main__ import commit, machine  # noqa: E402
+from benchmarks.soak.faults import KINDS  # noqa: E402
 from benchmarks.soak.report import is_sound, markdown  # noqa: E402
 from benchmarks.soak.running import NODES, Soak  # noqa: E402
 from control_plane import Kubernetes, NotBuilt, bed_cache, programs  # noqa: E402
@@ -39,7 +40,7 @@ from edge_site import EdgeSite  # noqa: E402
 #: and Kubernetes would route to none of them.
 NODE_LOST_AFTER = "50s"
 #: Of each node's disk for its pods' volumes.
-NODE_DISK_MIB = "768"
+NODE_DISK_MIB = "512"
 
 
 def main() -> int:
@@ -52,6 +53,10 @@ def main() -> int:
     parser.add_argument("--only", metavar="FAULT", help="faults whose name holds this, and no others")
     parser.add_argument("--output", type=Path, default=RESULTS / "soak.json", help="where the results go, as JSON")
     arguments = parser.parse_args()
+    if arguments.only and not any(arguments.only in kind.name for kind in KINDS):
+        parser.error(
+            f"--only: no fault is called {arguments.only!r}; there are {', '.join(kind.name for kind in KINDS)}"
+        )
     # What is started here is ended here, whatever ends this: by default these would end it at once.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("ended by a signal"))

@@ -81,7 +81,8 @@ class Soak:
         if found.converged_at is None:
             with contextlib.suppress(*TROUBLE):
                 print(self._site.kubernetes.kubectl("get", "mpf,mep,pods", "-o", "wide"), file=sys.stderr, flush=True)
-        self._look_at_memory()
+        else:
+            self._look_at_memory()
         self._written(ended_by="it still runs", converged=found.converged_at is not None)
 
     def _renew_clients(self) -> None:

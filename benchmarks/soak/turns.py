@@ -13,8 +13,19 @@ import psutil
 from benchmarks.soak.faults import KINDS, Kind
 from edge_site import EdgeSite
 
+from edgefolio.errors import EdgefolioError
+
 #: What a command or a look at a cluster in trouble raises.
-TROUBLE = (AssertionError, OSError, subprocess.SubprocessError, StopIteration, ValueError, LookupError, psutil.Error)
+TROUBLE = (
+    AssertionError,
+    OSError,
+    subprocess.SubprocessError,
+    StopIteration,
+    ValueError,
+    LookupError,
+    EdgefolioError,
+    psutil.Error,
+)
 #: What is killed is seen to be gone only after a while.
 _NOTICED_SECONDS = 3.0
 

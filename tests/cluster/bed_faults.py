@@ -43,9 +43,13 @@ def _write_shift(file: Path, seconds: float) -> None:
 @contextmanager
 def full_disk(machine: Machine, node: str) -> Iterator[None]:
     """The disk of ``node`` that holds its pods' volumes is full, for all but root."""
-    filler = machine.run / node / "disk" / "others" / "filler"
-    # Byte by byte at its end: the last free block is taken as well.
-    fill = f"dd if=/dev/zero of={filler} bs=1M; dd if=/dev/zero of={filler}.rest bs=512; true"
+    folder = machine.run / node / "disk" / "others"
+    filler = folder / "filler"
+    # What others write meanwhile is met by the second file, in small pieces: the last free block is taken as well.
+    fill = (
+        f'fallocate --length "$(df --output=avail --block-size=1 {folder} | tail -n 1)" {filler}; '
+        f"dd if=/dev/zero of={filler}.rest bs=512; true"
+    )
     namespace = f"--mount={machine.run}/ns/{node}.mnt"
     user = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
     try:
