@@ -101,7 +101,7 @@ class Orders:
         asked = objectives_from_specification(order.spec.objectives)
         if self.is_autonomous and not order.spec.pinned:
             return asked
-        return replace(asked, pinned_variant=order.spec.target_variant)
+        return replace(asked, pinned_variant=order.spec.target_variant, pin_is_order=not order.spec.pinned)
 
     @property
     def switching(self) -> Switching:
