@@ -254,6 +254,7 @@ def kills(site: Site, *, count: int, seed: int, think: float) -> list[dict[str, 
             "serverStarted": site.server().identity != server.identity,
             "secondsUntilServed": round(time.monotonic() - began, 2),
             "requests": client.summary(),
+            "agentSaid": [event for event in events if event != "decision"],
             "leftByOldServer": list(remains_of(server)) if site.server().identity != server.identity else [],
         }
         say(f"kill {len(rows) + 1}: {row}")
