@@ -27,7 +27,7 @@ class Serving(Specification):
     model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$", max_length=63)]
     """Name under which clients ask for the model."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of the runtime on each endpoint."""
+    """Threads of the runtime on each endpoint, at most one for each core that Triton may use."""
     mode: Literal["Managed", "Adopt"] = "Managed"
     """Managed: Edgefolio runs Triton; Adopt: it joins Triton servers that run already."""
     http: Literal["Enabled", "Disabled"] | None = None
