@@ -17,14 +17,14 @@ import torch
 
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
-from edgefolio.manifest import Accuracy, Manifest, Profile
+from edgefolio.manifest import Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
 from edgefolio.uris import redacted
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
-from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.accuracy import Measured, measure
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
@@ -203,7 +203,7 @@ class _PruningRun:
 
         def draft() -> dict[str, Any]:
             measured = [candidate for candidate in candidates if candidate.name not in duplicates]
-            choice = choose(measured, profiles, self._portfolio)
+            choice = choose(measured, profiles, self._portfolio, class_names=self._source.data.class_names)
             manifest = draft_manifest(
                 portfolio=self._portfolio,
                 source=self._source,
@@ -211,7 +211,7 @@ class _PruningRun:
                 profiles=profiles,
                 choice=choice,
                 duplicates=duplicates,
-                test_accuracies=self._test_accuracies(choice.chosen, files),
+                tested=self._tested(choice.chosen, files),
             )
             return manifest.model_dump(mode="json", by_alias=True)
 
@@ -219,13 +219,13 @@ class _PruningRun:
         self._progress(stage="test", fraction=1.0, message=f"{len(manifest.variants)} of {len(candidates)} chosen")
         return manifest
 
-    def _test_accuracies(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Accuracy]:
-        test = self._source.data.test
-        accuracies = {}
+    def _tested(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Measured]:
+        test, classes = self._source.data.test, len(self._source.data.class_names)
+        tested = {}
         for position, name in enumerate(names):
             self._progress(stage="test", fraction=position / len(names), message=name)
-            accuracies[name] = measure_accuracy(files[name], test.images, test.labels, threads=self._threads)
-        return accuracies
+            tested[name] = measure(files[name], test.images, test.labels, classes=classes, threads=self._threads)
+        return tested
 
 
 def _described(source: MakingSource) -> str:

@@ -207,10 +207,12 @@ class Methods(Specification):
 
 
 class Selection(Specification):
-    """Which candidates become the portfolio: a Pareto front thinned to what makes a difference.
+    """Which candidates become the portfolio: a Pareto front without ties, spread over the latencies.
 
     A candidate is dropped if another one is at least as good within ``accuracyEpsilonPoints`` and
-    ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``.
+    ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``; or if another one is faster, takes no more memory, and the
+    95 % intervals of their accuracies overlap (at most 1 point apart; not with ``accuracyEpsilonPoints: "0"``). Of more
+    than ``maxVariants`` those are taken that leave the narrowest gaps in latency and lose the least accuracy in them.
     """
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
@@ -219,6 +221,8 @@ class Selection(Specification):
     """Largest loss against the dense model, in points."""
     min_accuracy_percent: PercentDecimal | None = None
     """Smallest validation accuracy of a variant."""
+    min_class_recall_percent: PercentDecimal | None = None
+    """Smallest validation recall of a variant's weakest class: the share of its samples that are recognized."""
     accuracy_epsilon_points: NonNegativeDecimal = "0.3"
     """Smaller differences of accuracy make no difference."""
     latency_epsilon_percent: NonNegativeDecimal = "5"
