@@ -120,22 +120,23 @@ class NodeProfile(Record):
     def require_of(self, manifest: Manifest, *, manifest_sha256: str, location: str) -> None:
         """Raise :class:`IntegrityError` unless it is of exactly this revision and of all its variants."""
         if (self.model, self.revision) != (manifest.model, manifest.revision):
-            raise IntegrityError(f"it is the profile of {self.model!r}, revision {self.revision}.", location=location)
+            raise refused(f"it is the profile of {self.model!r}, revision {self.revision}.", location=location)
         if self.manifest_sha256 != manifest_sha256:
-            raise IntegrityError(
-                f"it is the profile of another manifest ({self.manifest_sha256[:12]}...).", location=location
-            )
+            raise refused(f"it is the profile of another manifest ({self.manifest_sha256[:12]}...).", location=location)
         measured = {(variant.name, variant.sha256) for variant in self.variants}
         if measured != {(variant.name, variant.sha256) for variant in manifest.variants}:
-            raise IntegrityError("it is not of the variants of its revision.", location=location)
+            raise refused("it is not of the variants of its revision.", location=location)
         batch = manifest.request_batch_size
         for variant in self.variants:
             for entry in variant.latencies:
                 largest = max(entry.mean_milliseconds, entry.p95_milliseconds) * batch / entry.batch_size
                 if largest >= _LARGEST_MILLISECONDS:
-                    raise IntegrityError(
-                        f"the latency of a batch of {variant.name} is too large a number.", location=location
-                    )
+                    raise refused(f"the latency of a batch of {variant.name} is too large a number.", location=location)
+
+
+def refused(problem: str, *, location: str) -> IntegrityError:
+    """The error of a profile that is not used."""
+    return IntegrityError(problem, location=location, remedy="Measure it again: edgefolio profile --again.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,15 +160,15 @@ class PublishedProfile:
     def from_bytes(cls, raw: bytes, *, location: str, sha256: str | None = None) -> PublishedProfile:
         """Parse ``raw``, which must have the digest ``sha256`` where one is given. Raises :class:`IntegrityError`."""
         if len(raw) > MAXIMUM_PROFILE_BYTES:
-            raise IntegrityError(f"the profile is larger than {MAXIMUM_PROFILE_BYTES} bytes.", location=location)
+            raise refused(f"the profile is larger than {MAXIMUM_PROFILE_BYTES} bytes.", location=location)
         if sha256 is not None and sha256_of(raw) != sha256:
-            raise IntegrityError(f"the profile's digest is {sha256_of(raw)}, expected {sha256}.", location=location)
+            raise refused(f"the profile's digest is {sha256_of(raw)}, expected {sha256}.", location=location)
         document = parse_json(raw, what="profile", location=location)
         try:
             return cls(profile=NodeProfile.model_validate(document), raw=raw)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:200] or "profile"
-            raise IntegrityError(
+            raise refused(
                 f"the profile breaks its schema at {where}: {first['msg'][:300]}.", location=location
             ) from error

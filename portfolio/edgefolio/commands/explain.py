@@ -16,6 +16,7 @@ from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
 from edgefolio.decision.explain import Explanation, explain_choice
 from edgefolio.decision.profiles import (
     Measured,
+    choose_profile,
     objectives_from_specification,
     profiles_from_manifest,
     stated,

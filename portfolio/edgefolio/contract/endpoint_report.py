@@ -60,6 +60,8 @@ DECISION = StatusMapper(
         "transport_milliseconds",
         "arrival_rate",
         "rate_is_censored",
+        # The operator orders it, in spec.profile.
+        "profile",
     ),
 )
 STATE = StatusMapper(

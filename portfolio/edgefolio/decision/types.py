@@ -202,6 +202,8 @@ class Decision:
     transport_milliseconds: float | None = None
     arrival_rate: float | None = None
     rate_is_censored: bool = False
+    #: Which profile the predictions rest on, in one sentence; the caller knows, the rules do not.
+    profile: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

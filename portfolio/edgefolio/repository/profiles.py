@@ -14,6 +14,7 @@ from edgefolio.decision.profiles import Measured, ProfileChoice, choose_profile
 from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.manifest import Manifest
 from edgefolio.node_profile import MAXIMUM_PROFILE_BYTES, NodeProfile, PublishedProfile
+from edgefolio.node_profile import refused as refusal
 from edgefolio.processor_class import Processor
 from edgefolio.repository import layout
 from edgefolio.repository.reading import MAXIMUM_SIGNATURE_BYTES, Repository
@@ -49,6 +50,10 @@ def fitting_profile(
             return published_profile(repository, manifest, class_name, manifest_sha256=manifest_sha256)
         except IntegrityError as error:
             refused.append(str(error))
+        except TransientError:
+            raise
+        except UserError:
+            pass  # a store that lets nobody list answers so where there is nothing
         return None
 
     of_manifest = Measured.of_manifest(manifest)
@@ -101,7 +106,7 @@ def published_profile(
         repository.verification_key.require(raw, signature, location=location, what="profile")
     found = PublishedProfile.from_bytes(raw, location=location, sha256=sha256)
     if found.profile.class_name != class_name:
-        raise IntegrityError(f"it is the profile of class {found.profile.class_name}.", location=location)
+        raise refusal(f"it is the profile of class {found.profile.class_name}.", location=location)
     found.profile.require_of(manifest, manifest_sha256=manifest_sha256, location=location)
     return found
 

@@ -31,6 +31,8 @@ from edgefolio.specification.portfolio_status import Bytes
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
 
+#: A class of processors, as :func:`edgefolio.processor_class.class_of` names it.
+CLASS_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 #: A mean over requests; NaN, for no requests, is stored as 0.
 MeanDecimal = Annotated[DecimalString, "mean"]
 #: A factor in percent: 1.25 is 125.
@@ -54,6 +56,21 @@ class RevisionReference(Specification):
     """Its number."""
     manifest_digest: Sha256
     """sha256 of its manifest; bytes that it does not vouch for are never served."""
+
+
+class ProfileOrder(Specification):
+    """The profile that operator and agent predict with."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(("has(self.name) == has(self.digest)", "name and digest go together"))
+    )
+
+    name: Annotated[str, Field(pattern=CLASS_PATTERN, max_length=63)] | None = None
+    """The class of processors that it was measured on; absent: the manifest's own profile."""
+    digest: Sha256 | None = None
+    """sha256 of the profile; the agent decides with no other bytes, but with the manifest's own profile."""
+    evidence: Message = ""
+    """Why this one, and what it does not know of the node, for people."""
 
 
 class EndpointSpecification(Specification):
@@ -85,6 +102,8 @@ class EndpointSpecification(Specification):
     """The variant to serve; absent: the agent begins with the smallest."""
     pinned: bool = False
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    profile: ProfileOrder | None = None
+    """The profile to predict with, once the agent has reported its processor; absent: the manifest's own."""
     reason: ReasonWord | None = None
     """Why this variant, or why no other, in one word."""
     message: Message = ""
@@ -238,6 +257,15 @@ class DecisionReport(StatusRecord):
     """Variants that are not taken on the way up for now."""
 
 
+class ProcessorReport(StatusRecord):
+    """The processor of the agent's node: name and instruction sets are its class."""
+
+    model: Annotated[str, Field(max_length=200)]
+    """Its name; on ARM the part numbers of its cores."""
+    instruction_sets: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32)] = ()
+    """Those that change how fast a network runs, and that all of its cores have."""
+
+
 class EndpointStatus(StatusRecord):
     """What the agent reports of its server."""
 
@@ -253,6 +281,10 @@ class EndpointStatus(StatusRecord):
     """Its revision."""
     resident_variants: Annotated[tuple[VariantName, ...], Field(max_length=8)] = ()
     """Variants in memory."""
+    processor: ProcessorReport | None = None
+    """The processor of its node; absent: an agent of before does not say."""
+    profile_digest: Sha256 | None = None
+    """The profile that it has and predicts with; absent: the manifest's own."""
     observation: ObservationReport | None = None
     """What it observed."""
     decision: DecisionReport | None = None
