@@ -38,6 +38,7 @@ RELEVANT_FLAGS = (
 )
 #: Those that multiply 8-bit integers: without them an int8 variant can be slower than its float parent.
 INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+_ARM_FLAGS = frozenset({"neon", "asimd", "sve"})
 _LONGEST_SLUG = 44
 
 
@@ -72,6 +73,11 @@ class Processor:
     def instruction_sets(self) -> tuple[str, ...]:
         """The relevant ones of its flags, in one order everywhere."""
         return tuple(name for name in RELEVANT_FLAGS if name in self.flags)
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether its instruction sets are ARM's."""
+        return bool(_ARM_FLAGS & self.flags)
 
     @property
     def class_name(self) -> str:

@@ -16,13 +16,14 @@ from typing import Any
 
 from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.contract.node_profiles import processor_report
 from edgefolio.decision.state import shifted
 from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
 from edgefolio.processor import this_processor
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
-from edgefolio.specification.endpoint import EndpointStatus, ProcessorReport
-from edgefolio.untrusted.text import printable
+from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio.specification.portfolio_status import ProcessorReport
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
@@ -189,7 +190,7 @@ class StatusWriter:
 def _processor() -> ProcessorReport:
     """The processor of this node, within the bounds of a status."""
     found = this_processor()
-    return ProcessorReport(model=printable(found.model)[:200], instruction_sets=found.instruction_sets)
+    return processor_report(found.model, found.flags)
 
 
 def _digest(synced: Synced) -> str | None:

@@ -58,9 +58,9 @@ class ProfileChoice:
 def choose_profile(node: Processor | None, candidates: Iterable[Measured]) -> ProfileChoice:
     """The profile for a ``node`` (``None``: its processor is not known) among ``candidates``, the manifest's first.
 
-    That of the node's own class; else the nearest: the fewest instruction sets for 8-bit integers that only one of the
-    two has, then the fewest others, then the same name. The compute factor scales a nearest one, by one number for all
-    variants: what the node lacks for int8 it cannot know, so the evidence says it.
+    That of the node's own class; else the nearest: of the same architecture, with the fewest instruction sets for
+    8-bit integers that only one of the two has, then the fewest others, then the same name. The compute factor scales
+    it by one number for all variants: what the node lacks for int8 it cannot know, so the evidence says it.
     """
     known = tuple(candidates)
     if node is None:
@@ -153,9 +153,10 @@ def _nearest(profile: Profile, batch: int) -> LatencyProfile:
     return min(profile.latencies, key=lambda entry: max(entry.batch_size, batch) / min(entry.batch_size, batch))
 
 
-def _distance(node: Processor, entry: Measured) -> tuple[int, int, bool]:
+def _distance(node: Processor, entry: Measured) -> tuple[bool, int, int, bool]:
     different = (frozenset(node.instruction_sets) ^ frozenset(entry.instruction_sets)) & frozenset(RELEVANT_FLAGS)
-    return len(different & INT8_FLAGS), len(different), entry.model != node.model
+    other = Processor(model=entry.model, flags=frozenset(entry.instruction_sets))
+    return other.is_arm != node.is_arm, len(different & INT8_FLAGS), len(different), entry.model != node.model
 
 
 def _shown(measured: Measured) -> str:

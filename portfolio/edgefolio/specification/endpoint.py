@@ -27,12 +27,10 @@ from edgefolio.specification.conditions import (
 )
 from edgefolio.specification.making import Uri
 from edgefolio.specification.objectives import ObjectivesSpecification
-from edgefolio.specification.portfolio_status import Bytes
+from edgefolio.specification.portfolio_status import Bytes, ClassName, ProcessorReport
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
 
-#: A class of processors, as :func:`edgefolio.processor_class.class_of` names it.
-CLASS_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 #: A mean over requests; NaN, for no requests, is stored as 0.
 MeanDecimal = Annotated[DecimalString, "mean"]
 #: A factor in percent: 1.25 is 125.
@@ -65,7 +63,7 @@ class ProfileOrder(Specification):
         json_schema_extra=rules(("has(self.name) == has(self.digest)", "name and digest go together"))
     )
 
-    name: Annotated[str, Field(pattern=CLASS_PATTERN, max_length=63)] | None = None
+    name: ClassName | None = None
     """The class of processors that it was measured on; absent: the manifest's own profile."""
     digest: Sha256 | None = None
     """sha256 of the profile; the agent decides with no other bytes, but with the manifest's own profile."""
@@ -255,15 +253,6 @@ class DecisionReport(StatusRecord):
         tuple[UpgradeBackoffReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
     """Variants that are not taken on the way up for now."""
-
-
-class ProcessorReport(StatusRecord):
-    """The processor of the agent's node: name and instruction sets are its class."""
-
-    model: Annotated[str, Field(max_length=200)]
-    """Its name; on ARM the part numbers of its cores."""
-    instruction_sets: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32)] = ()
-    """Those that change how fast a network runs, and that all of its cores have."""
 
 
 class EndpointStatus(StatusRecord):

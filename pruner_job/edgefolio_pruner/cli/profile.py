@@ -72,6 +72,7 @@ def profile(
         profile_revision,
         profile_there,
         require_idle,
+        require_publishable,
     )
 
     console = Terminal(stderr=True, highlight=False)
@@ -89,7 +90,6 @@ def profile(
     key = signing_key(sign, field="--sign")
     count = threads or wanted.threads
     if output is None:
-        _require_writable(place, repository)
         found, problem = profile_there(place, wanted, threads=count)
         if problem is not None:
             console.print(f"note: {problem}", markup=False, soft_wrap=True)
@@ -97,12 +97,7 @@ def profile(
             path = place.location(layout.profile_path(name, wanted.manifest.revision, found.profile.class_name))
             _show(found, wanted.manifest, where=path, was_there=True, as_json=as_json)
             return EXIT_OK
-        if key is None and _is_signed(place, wanted.manifest):
-            raise UserError(
-                "the revision is signed: those who read with its key would not take a profile without a signature.",
-                field="--sign",
-                remedy="Name the secret key that signs the revisions, or write the profile to a file with --output.",
-            )
+        require_publishable(place, wanted.manifest, signing_key=key)
     busy = busy_percent()
     if not allow_busy:
         require_idle(busy)
@@ -138,24 +133,6 @@ def _only_model(repository: Repository, uri: str) -> str:
             remedy=f"Name one: {', '.join(known)}." if known else "Name it, or publish one with `edgefolio make`.",
         )
     return known[0]
-
-
-def _require_writable(repository: Repository, uri: str) -> None:
-    if not repository.storage.can_publish:
-        raise UserError(
-            "profiles can be read from here, but not written to it.",
-            field="REPOSITORY",
-            value=uri,
-            remedy="Write it to a file with --output, and put that beside the manifest where the place is written.",
-        )
-
-
-def _is_signed(repository: Repository, manifest: Manifest) -> bool:
-    from edgefolio.repository import layout
-    from edgefolio.repository.reading import MAXIMUM_SIGNATURE_BYTES
-
-    path = layout.signature_path(manifest.model, manifest.revision)
-    return repository.storage.read(path, maximum_bytes=MAXIMUM_SIGNATURE_BYTES) is not None
 
 
 def _cache(digest: str) -> Path:

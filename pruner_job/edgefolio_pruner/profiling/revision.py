@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnxruntime
 import psutil
@@ -28,10 +29,14 @@ from edgefolio.node_profile import (
 from edgefolio.processor import this_processor
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.profiles import published_profile
+from edgefolio.repository.reading import MAXIMUM_SIGNATURE_BYTES
 from edgefolio.untrusted.model_file import check_onnx_file
 from edgefolio_pruner.profiling.environment import describe_environment
 from edgefolio_pruner.profiling.measure import MeasuredProfile, measure_variants
 from edgefolio_pruner.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from edgefolio.repository.signature import SigningKey
 
 #: A machine whose processors others use more than this is refused.
 MOST_BUSY_PERCENT = 20.0
@@ -86,6 +91,25 @@ def profile_there(
     if found.profile.environment.threads != threads:
         return None, f"the profile that is there was taken with {found.profile.environment.threads} threads."
     return found, None
+
+
+def require_publishable(repository: Repository, manifest: Manifest, *, signing_key: SigningKey | None) -> None:
+    """Raise :class:`UserError` unless a profile of ``manifest`` can be written there, and those who read take it."""
+    if not repository.storage.can_publish:
+        raise UserError(
+            "profiles can be read from here, but not written to it.",
+            field=repository.storage.field,
+            value=repository.uri,
+            remedy="Write it to a file with --output, and put that beside the manifest where the place is written.",
+        )
+    path = layout.signature_path(manifest.model, manifest.revision)
+    if signing_key is None and repository.storage.read(path, maximum_bytes=MAXIMUM_SIGNATURE_BYTES) is not None:
+        raise UserError(
+            "the revision is signed: those who read with its key would not take a profile without a signature.",
+            field="--sign",
+            remedy="Name the secret key that signs the revisions (in a cluster EDGEFOLIO_SIGNING_KEY of secretRef), "
+            "or write the profile to a file with --output.",
+        )
 
 
 def was_busy(profile: NodeProfile) -> bool:
