@@ -102,7 +102,10 @@ class RevisionStatus(StatusRecord):
     """Its variants by rank."""
     measured_on: ProcessorReport | None = None
     """The processor that the manifest's own profiles were measured on; absent: a Job of before did not say."""
-    profiles: Annotated[tuple[ProfileStatus, ...], Field(max_length=8, json_schema_extra=list_map("name"))] = ()
+    profiles: Annotated[
+        tuple[ProfileStatus, ...],
+        Field(max_length=8, exclude_if=lambda value: not value, json_schema_extra=list_map("name")),
+    ] = ()
     """Profiles of its variants on other classes of processors."""
 
 
