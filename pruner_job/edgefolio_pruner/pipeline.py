@@ -163,7 +163,7 @@ class _PruningRun:
         environment = describe_environment(threads=settings.threads, onnxruntime_version=str(onnxruntime.__version__))
         key: dict[str, Any] = {
             "files": {name: digests[name] for name in files},
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"node_selectors"}),
             "environment": environment.model_dump(mode="json"),
         }
         if self._making:

@@ -16,7 +16,7 @@ from pathlib import Path
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
 from edgefolio.files import write_durably
-from edgefolio.specification.endpoint import EndpointSpecification
+from edgefolio.specification.endpoint import EndpointSpecification, ProfileOrder
 from edgefolio.specification.serving import Switching
 from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
@@ -76,6 +76,12 @@ class Orders:
         if order is None or order.spec.revision is None:
             return None
         return order.spec.revision.number, order.spec.revision.manifest_digest
+
+    @property
+    def profile(self) -> ProfileOrder | None:
+        """The profile to predict with; ``None``: the manifest's own."""
+        order = self._order
+        return None if order is None else order.spec.profile
 
     @property
     def heard_at(self) -> float | None:

@@ -11,15 +11,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.contract.node_profiles import processor_report
 from edgefolio.decision.state import shifted
 from edgefolio.decision.types import Decision, Observation, Reason, ServerState, TrafficWindow
+from edgefolio.processor import this_processor
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
 from edgefolio.specification.endpoint import DecisionReport, EndpointStatus, SwitchReport
+from edgefolio.specification.portfolio_status import ProcessorReport
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
@@ -127,6 +131,7 @@ class StatusWriter:
             cycle.synced.available,
             cycle.synced.refusal,
             cycle.synced.unreachable is None,
+            _digest(cycle.synced),
             cycle.trouble is None,
             self._orders.is_autonomous,
             self._failure,
@@ -156,6 +161,8 @@ class StatusWriter:
             active_variant=active.variant.name if active is not None else None,
             active_revision=active.manifest.revision if active is not None else None,
             resident_variants=observation.resident_variants[:8] if observation is not None else (),
+            processor=_processor(),
+            profile_digest=_digest(cycle.synced),
             observation=None
             if observation is None
             else report_of_observation(observation, now=now, valid_seconds=VALID_SECONDS),
@@ -195,6 +202,17 @@ class StatusWriter:
         if decision is None or decision.objectives_met is None:
             return "Unknown", reasons.NOT_KNOWN, ""
         return ("True", reasons.MET, "") if decision.objectives_met else ("False", *self._told(decision))
+
+
+@cache
+def _processor() -> ProcessorReport:
+    """The processor of this node, within the bounds of a status."""
+    found = this_processor()
+    return processor_report(found.model, found.flags)
+
+
+def _digest(synced: Synced) -> str | None:
+    return None if synced.profile is None else synced.profile.digest
 
 
 def _shared_memory_sufficient(cycle: CycleResult) -> ConditionValue:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from edgefolio.contract.endpoint_report import observation_of, profile_of, state_of
+from edgefolio.contract.node_profiles import profile_order, variants_for
 from edgefolio.contract.order_reason import OrderReason
 from edgefolio.decision import decide, objectives_from_specification
 from edgefolio.decision.types import Action, Decision, Observation, State
@@ -72,6 +73,7 @@ def assign(
     decision: Decision | None = None
     reference = current.revision if current is not None else None
     target = current.target_variant if current is not None else None
+    profile = current.profile if current is not None else None
     if revision is not None and (revision.variants or reference is None):
         observation = joined(
             _within_revision(status, revision, now=agent_now),
@@ -85,12 +87,14 @@ def assign(
         decision, state = decide(
             observation=observation,
             objectives=replace(objectives_from_specification(resolved.objectives), pinned_variant=pinned),
-            profiles=tuple(profile_of(variant) for variant in revision.variants),
+            profiles=tuple(profile_of(variant) for variant in variants_for(revision, status)),
             switching=switching,
             state=state,
             now=agent_now,
         )
         reference = RevisionReference(number=revision.number, manifest_digest=revision.manifest_digest)
+        profile = profile_order(revision, status)
+        decision = replace(decision, profile=profile.evidence if profile is not None else "")
         target = _target(decision, observation, revision, current=current, status=status, state=state, now=agent_now)
     spec = EndpointSpecification(
         portfolio_ref=PortfolioReference(name=portfolio.metadata.name),
@@ -101,6 +105,7 @@ def assign(
         revision=reference,
         target_variant=target,
         pinned=pinned is not None,
+        profile=profile,
         objectives=resolved.objectives,
         switching=switching,
         epoch=epoch,

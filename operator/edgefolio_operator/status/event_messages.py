@@ -15,6 +15,7 @@ from edgefolio_operator.endpoints.assignment import Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
 from edgefolio_operator.kube.event_recorder import Event
+from edgefolio_operator.revisions.profiling import CONDITION as PROFILES_MEASURED
 from edgefolio_operator.revisions.pruning_job import PruningJobPlan
 from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS
 from edgefolio_operator.status.conditions import left_behind
@@ -48,6 +49,7 @@ _TOLD_CONDITIONS = {
     REPOSITORY_READABLE: "False",
     KNOWN_VULNERABILITIES: "True",
     "PublisherCredentialsOnNodes": "True",
+    PROFILES_MEASURED: "False",
     "ReportsAccepted": "False",
     "ClocksAgree": "False",
     "OrdersAccepted": "False",

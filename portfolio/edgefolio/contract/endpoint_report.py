@@ -61,6 +61,8 @@ DECISION = StatusMapper(
         "arrival_rate",
         "rate_is_censored",
         "standby",
+        # The operator orders it, in spec.profile.
+        "profile",
     ),
 )
 STATE = StatusMapper(

@@ -227,6 +227,8 @@ class Decision:
     rate_is_censored: bool = False
     #: What is to be resident beside the served variant once this is carried out; ``None``: leave it as it is.
     standby: Standby | None = None
+    #: Which profile the predictions rest on, in one sentence; the caller knows, the rules do not.
+    profile: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from edgefolio.specification.making import (
     Methods,
     Normalization,
     OneShot,
-    Profiling,
     Selection,
     Source,
     SparseTraining,
 )
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
+from edgefolio.specification.profiling import Profiling
 from edgefolio.specification.resource import (
     API_VERSION,
     ModelPortfolio,

@@ -1,4 +1,4 @@
-"""Models of a pruning run: source, data, methods, selection and profiling."""
+"""Models of a pruning run: source, data, methods and selection."""
 
 from __future__ import annotations
 
@@ -229,32 +229,3 @@ class Selection(Specification):
     """Smaller differences of latency make no difference."""
     memory_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of memory make no difference."""
-
-
-class Profiling(Specification):
-    """How variants are measured: threads, batches (the last is the request batch) and samples per variant and batch."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                # The API server validates the default of `profiling`, which is empty, before it fills it.
-                "!has(self.batchSizes) || self.batchSizes.all(b, self.batchSizes.exists_one(c, c == b))",
-                "batchSizes holds a number twice",
-            ),
-        )
-    )
-
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of the runtime while measuring."""
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=4)] = (1,)
-    """Batches that are measured; the last is the request batch."""
-    samples: Annotated[int, Field(ge=20, le=100_000)] = 200
-    """Measurements per variant and batch."""
-    rounds: Annotated[int, Field(ge=2, le=100)] = 5
-    """Interleaved rounds they are spread over."""
-
-    @model_validator(mode="after")
-    def _batches_are_distinct(self) -> Profiling:
-        if len(set(self.batch_sizes)) != len(self.batch_sizes):
-            raise ValueError("batchSizes holds a number twice")
-        return self
