@@ -79,7 +79,7 @@ class TwinMaker:
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
         }
-        path = self._work.folder(f"candidate-{name}", key) / "model.onnx"
+        path = self._work.folder(f"twin-{name}", key) / "model.onnx"
 
         def usable(value: Any) -> bool:
             return "refused" in value or (path.is_file() and digest_of_file(path) == value["sha256"])
@@ -98,7 +98,7 @@ class TwinMaker:
                 return {"refused": twin.reason}
             return self._record(twin, parent, parent_path, path).model_dump(mode="json", by_alias=True)
 
-        value = self._work.result(f"candidate-{name}", key, build, usable=usable)
+        value = self._work.result(f"twin-{name}", key, build, usable=usable)
         return value["refused"] if "refused" in value else (CandidateRecord.model_validate(value), path)
 
     def _record(self, twin: Twin, parent: CandidateRecord, parent_path: Path, path: Path) -> CandidateRecord:
