@@ -22,15 +22,20 @@ class Net:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
         self.value, self.channels = "input", 1
+        self._sizes: npt.NDArray[np.float64] = np.ones(1)
 
     def conv(self, channels: int, *, kernel: int = 3, depthwise: bool = False, spread: float = 1.0) -> Net:
-        """A convolution; ``spread`` > 1 makes its output channels differ in size by up to this factor."""
+        """A convolution; its output channels are smaller by up to ``spread``, which the next convolution takes back."""
         inputs = 1 if depthwise else self.channels
         weights = self._random.normal(size=(channels, inputs, kernel, kernel)) / np.sqrt(inputs * kernel**2 / 2)
-        weights *= np.geomspace(1 / spread, 1, channels).reshape(-1, 1, 1, 1)
+        weights /= self._sizes.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1))
+        self._sizes = self._random.permutation(np.geomspace(1 / spread, 1, channels))
         return self._add(
             "Conv",
-            {"weight": weights, "bias": self._random.normal(size=channels) * 0.1},
+            {
+                "weight": weights * self._sizes.reshape(-1, 1, 1, 1),
+                "bias": self._random.normal(size=channels) * 0.1 * self._sizes,
+            },
             channels,
             group=channels if depthwise else 1,
             pads=[kernel // 2] * 4,
