@@ -1,7 +1,7 @@
 """A control plane with played nodes, a portfolio whose revision is published, and the real operator as a process.
 
 No pod of a Job can run on nodes that exist in the API only. The portfolio's status is therefore written once as the
-operator would have left it after the Job: the published revision, and how the making ended. The operator starts after
+operator would have left it after the Job: the published revision, and how the run ended. The operator starts after
 that, and keeps both, as it does after every restart. The DaemonSet and its pods are made by operator and controllers.
 """
 

@@ -63,7 +63,7 @@ def object_labels(portfolio: str, *, component: str) -> dict[str, str]:
 
 
 def job_name(portfolio: str, key: str) -> str:
-    """Name of the Job of the making ``key`` (hexadecimal); at most 62 letters."""
+    """Name of the Job of the pruning run ``key`` (hexadecimal); at most 62 letters."""
     return f"{portfolio}-make-{key[:8]}"
 
 

@@ -162,7 +162,7 @@ ONNX_RUNTIME = Component(
 )
 ONNX = Component(
     name="onnx",
-    shipped="`constraints.txt` (1.23.2); only the making and `edgefolio verify` use it",
+    shipped="`constraints.txt` (1.23.2); only the pruning run and `edgefolio verify` use it",
     advisories=(
         Advisory(
             mended="1.21.0",

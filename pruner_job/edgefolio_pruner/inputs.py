@@ -1,4 +1,4 @@
-"""Inputs of a making: the data and a model builder, checked before anything is written."""
+"""Inputs of a pruning run: the data and a model builder, checked before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A making as a Kubernetes Job: ``python -m edgefolio_pruner.job FILE WORK_DIRECTORY``.
+"""A pruning run as a Kubernetes Job: ``python -m edgefolio_pruner.job FILE WORK_DIRECTORY``.
 
 The same pipeline as ``edgefolio make``. Progress and warnings go to standard output as one JSON object per line; the
 termination message of the container reports what was published or what must be fixed. Exit codes: 0
@@ -59,7 +59,7 @@ class LoggedProgress:
 
 
 class Task:
-    """Work of one pod: a whole making, or one of its pieces."""
+    """Work of one pod: a whole pruning run, or one of its pieces."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work_directory: Path = arguments.work_directory
@@ -76,7 +76,7 @@ class Task:
         index = os.environ.get(INDEX_VARIABLE, "")
         if len(pieces) != self._pieces or not index.isdecimal() or int(index) >= len(pieces):
             raise UserError(
-                f"this making has {len(pieces)} pieces, not {self._pieces}.",
+                f"this pruning run has {len(pieces)} pieces, not {self._pieces}.",
                 field=INDEX_VARIABLE,
                 value=index,
                 remedy="Run the pruner of the operator's own version.",
@@ -98,7 +98,7 @@ def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | 
     except Exception as error:
         report = FailureReport.of(error)
         if report.kind == "Failed":
-            logger.exception("the making failed")
+            logger.exception("the pruning run failed")
         return (EXIT_BAD_INPUT if report.kind == "BadInput" else EXIT_FAILURE), report
 
 
@@ -161,7 +161,7 @@ def _work_directory(task: Task, *, slot: str) -> Iterator[_Work]:
     with BackgroundSync(remote, seconds=task.copy_seconds) as sync:
 
         def tidy(names: frozenset[str]) -> None:
-            """Keep what this making uses; remove results of other settings and the pieces' slots."""
+            """Keep what this pruning run uses; remove results of other settings and the pieces' slots."""
             for path in task.work_directory.iterdir():
                 if path.name not in names:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -37,7 +37,7 @@ from edgefolio_pruner.work.draft_store import DraftStore
 
 @dataclass(frozen=True, kw_only=True)
 class MakeResult:
-    """Outcome of a making: the manifest, its place, and the work directory."""
+    """Outcome of a pruning run: the manifest, its place, and the work directory."""
 
     manifest: Manifest
     published: Published
@@ -70,7 +70,7 @@ def make_portfolio(
     training and pruning; profiles have their own in the specification) are all that this process may use. The manifest
     is signed with the key in ``signing_key_file`` or the environment, see
     :func:`~edgefolio.repository.signature.signing_key`. ``making``
-    names one making over all its runs: the draft that one of them has kept, the next one publishes, also on a
+    names one pruning run over all its attempts: the draft that one of them has kept, the next one publishes, also on a
     machine that measures otherwise. ``before_publishing`` is called when the draft is kept. Raises
     :class:`~edgefolio.errors.UserError` for bad input, before anything is written.
     """
@@ -89,7 +89,7 @@ def make_portfolio(
         if kept is None:
             threads = threads if threads is not None else available_threads()
             methods = asked_for(portfolio, known_methods)
-            run = _Making(portfolio, source, methods, work, threads, progress, making=making)
+            run = _PruningRun(portfolio, source, methods, work, threads, progress, making=making)
             draft, files = run.run()
             if drafts is not None:
                 drafts.keep(draft, files)
@@ -121,7 +121,7 @@ def available_threads() -> int:
     return max(1, min(torch.get_num_threads(), math.ceil(quota) if quota is not None else 1 << 16))
 
 
-class _Making:
+class _PruningRun:
     """One call of :func:`make_portfolio`, up to the draft."""
 
     def __init__(
@@ -167,7 +167,7 @@ class _Making:
             "environment": environment.model_dump(mode="json"),
         }
         if self._making:
-            # Training is resumed; profiles are measured anew for each requested making.
+            # Training is resumed; profiles are measured anew for each requested pruning run.
             key["making"] = self._making
 
         def measure() -> dict[str, Any]:

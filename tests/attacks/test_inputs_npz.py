@@ -108,7 +108,7 @@ def nested(levels: int) -> str:
 
 
 LONG_HEADER = b"\x93NUMPY\x02\x00" + struct.pack("<I", 200 << 20) + bytes(200 << 20)
-# What a making must refuse whatever memory there is: name, bytes, a word of the problem.
+# What a pruning run must refuse whatever memory there is: name, bytes, a word of the problem.
 FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "one GiB of zeros in one MiB": (lambda: zeros(GIB, shape=(64, 1, 4096, 4096)), "of memory"),
     "a size that no machine has": (

@@ -101,6 +101,6 @@ def edge_site(cluster: Kubernetes) -> EdgeSite:
 
 @pytest.fixture
 def site(edge_site: EdgeSite) -> EdgeSite:
-    """The site, calm: as after its first making, whatever the test before did to it."""
+    """The site, calm: as after its first pruning run, whatever the test before did to it."""
     edge_site.calm()
     return edge_site

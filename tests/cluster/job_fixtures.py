@@ -13,13 +13,13 @@ from control_plane import Kubernetes, install_resources
 from job_site import JobControlPlane, JobSite
 from kubernetes_bed import bed_programs
 
-#: What asks for a first making.
+#: What asks for a first pruning run.
 MAKING: dict[str, Any] = {
     "source": {"architecture": {"library": "edgefolio", "name": "cnn"}},
     "data": {"trainingURI": "builtin:digits"},
     "methods": {"sparseTraining": {}},
 }
-#: The annotation that asks for another making, or another look.
+#: The annotation that asks for another pruning run, or another look.
 REQUEST = "edgefolio.dev/make-requested-at"
 _numbers = itertools.count(1)
 

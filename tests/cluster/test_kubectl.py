@@ -156,7 +156,7 @@ def test_a_paused_endpoint_is_left_as_it_is(site: Site, plugin: Plugin) -> None:
 
 def test_another_making_is_asked_for(site: Site, plugin: Plugin) -> None:
     before = {job["metadata"]["name"] for job in site.jobs()}
-    assert "a making is asked for (edgefolio.dev/make-requested-at=2" in plugin.shown("make", "digits")
+    assert "a pruning run is asked for (edgefolio.dev/make-requested-at=2" in plugin.shown("make", "digits")
     wait_for(lambda: {job["metadata"]["name"] for job in site.jobs()} - before)
     wait_for(lambda: site.condition("Making")[0] == "True")
     assert "Making, JobRunning" in plugin.shown("status", "digits")

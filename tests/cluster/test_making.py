@@ -1,4 +1,4 @@
-"""Makings with a real API server and Kubernetes' own Job controller. The test is the kubelet."""
+"""Pruning runs with a real API server and Kubernetes' own Job controller. The test is the kubelet."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_deletion_takes_the_revisions_along(site: JobSite, s3_uri: str, tmp_path
     publish_draft(s3_uri, tmp_path / "files", "one", model="letters")
     site.portfolio(**MAKING, repository={"uri": s3_uri, "reclaimPolicy": "Delete"})
     wait_for(lambda: site.jobs("pruner"))
-    assert site.get()["metadata"]["finalizers"] == [FINALIZER], "before the first making"
+    assert site.get()["metadata"]["finalizers"] == [FINALIZER], "before the first pruning run"
     making = site.start("pruner")
     site.kubernetes.kubectl("delete", "mpf", "digits", "--wait=false")
     wait_for(lambda: site.condition("Reclaiming") == ("True", "StoppingJobs"))

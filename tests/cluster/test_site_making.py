@@ -1,4 +1,4 @@
-"""Makings that are disturbed: a killed pod, a lost node, bad input through the resource."""
+"""Pruning runs that are disturbed: a killed pod, a lost node, bad input through the resource."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def job_pods(site: EdgeSite, portfolio: str) -> list[dict[str, Any]]:
-    """Pods of the portfolio's makings, newest last."""
+    """Pods of the portfolio's pruning runs, newest last."""
     selector = f"edgefolio.dev/portfolio={portfolio},app.kubernetes.io/component=pruner"
     return sorted(site.pods(selector), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 

@@ -1,4 +1,4 @@
-"""Memory that a making may still take, by the tightest bound there is."""
+"""Memory that a pruning run may still take, by the tightest bound there is."""
 
 from __future__ import annotations
 

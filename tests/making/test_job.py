@@ -1,4 +1,4 @@
-"""A making as a Job with its work directory in an object store: killed anywhere, it goes on in an empty directory."""
+"""A Job with its work directory in an object store: killed anywhere, it goes on in an empty directory."""
 
 from __future__ import annotations
 

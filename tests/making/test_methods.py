@@ -100,7 +100,7 @@ def test_a_third_method_is_made_proven_published_and_reported_by_one_class(portf
 
     known = (*METHODS, HalvingMethod)
     HalvingMethod.runs = 0
-    # One piece in a run of its own, as in a pod; the whole making finds it done.
+    # One piece in a run of its own, as in a pod; the whole pruning run finds it done.
     assert make_piece(
         portfolio, "halved-3", work_directory=tmp_path / "work", threads=1, progress=no_progress, known_methods=known
     ) == ("halved-3",)

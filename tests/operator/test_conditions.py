@@ -49,7 +49,9 @@ BAD = ("BadInput", "spec.data.trainingURI: it cannot be read. Correct it.")
         pytest.param(facts(counts=counts(4, 3, 3)), "False", "EndpointsUnavailable", "InProgress", id="1 of 4 down"),
         pytest.param(facts(counts=counts(10, 9, 9)), "True", "Serving", "Current", id="1 of 10 down"),
         pytest.param(facts(making=True), "True", "Serving", "Current", id="remake while the old one serves"),
-        pytest.param(facts(revision=0, counts=None, making=True), "False", "Making", "InProgress", id="first making"),
+        pytest.param(
+            facts(revision=0, counts=None, making=True), "False", "Making", "InProgress", id="first pruning run"
+        ),
         pytest.param(facts(revision=0, counts=None), "False", "NoRevision", "InProgress", id="first sight"),
         pytest.param(
             facts(revision=0, counts=None, waits_for_others=True),

@@ -216,7 +216,7 @@ def test_pieces_are_an_indexed_job() -> None:
     assert "backoffLimit" not in spec
     assert built["metadata"]["annotations"]["edgefolio.dev/pieces"] == "3"
     assert container(built)["args"][-2:] == ["--pieces", "3"]
-    # It reads the file of the making that it is a part of.
+    # It reads the file of the pruning run that it is a part of.
     volumes = {volume["name"]: volume for volume in spec["template"]["spec"]["volumes"]}
     assert volumes["specification"] == {"name": "specification", "configMap": {"name": "digits-make-01234567"}}
 

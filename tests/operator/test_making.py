@@ -13,7 +13,7 @@ from edgefolio.specification.portfolio_status import JobStatus, VariantStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.cluster_state.job_status import observed_job
 from edgefolio_operator.labels import pieces_job_name
-from edgefolio_operator.revisions.pruning_job import MakingPlan, failure_of, plan_making
+from edgefolio_operator.revisions.pruning_job import PruningJobPlan, failure_of, plan_pruning_job
 
 NOW = 1_800_000_000.0
 SPEC = {
@@ -92,8 +92,8 @@ def plan(
     now: float = NOW,
     progress: dict[str, ProgressLine] | None = None,
     **spec: Any,
-) -> MakingPlan:
-    return plan_making(portfolio(**spec), request=request, last=last, jobs=jobs, now=now, progress=progress)
+) -> PruningJobPlan:
+    return plan_pruning_job(portfolio(**spec), request=request, last=last, jobs=jobs, now=now, progress=progress)
 
 
 def test_a_new_portfolio_gets_its_job() -> None:

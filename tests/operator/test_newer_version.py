@@ -122,7 +122,7 @@ def test_a_making_is_not_run_again_because_its_outcome_is_not_understood(change:
     assert status.current_revision == 1
     site.edit(seed=8)
     site.cycle()
-    assert len(site.jobs) == 1, "another making is run"
+    assert len(site.jobs) == 1, "another pruning run begins"
 
 
 def test_a_making_without_a_revision_whose_outcome_is_not_understood_waits_for_the_user() -> None:

@@ -1,4 +1,4 @@
-"""What a log tells of a making, whatever else stands in it."""
+"""What a log tells of a pruning run, whatever else stands in it."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_missing_secret_that_is_mounted_is_in_events_alone() -> None:
     message = 'MountVolume.SetUp failed for volume "credentials" : secret "s3" not found'
     site.warnings = {"edge-1": ObjectWarning(reason="FailedMount", message=message)}
     site.cycle()
-    assert site.condition("Ready") == ("False", "SecretMissing"), "though the first making runs"
+    assert site.condition("Ready") == ("False", "SecretMissing"), "though the first pruning run runs"
     for pod in site.pods:
         pod["status"] = {"initContainerStatuses": [{"name": "agent", "state": {"running": {}}}]}
     plan = site.cycle()

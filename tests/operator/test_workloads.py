@@ -212,7 +212,7 @@ def test_probes_look_for_what_the_agent_writes_and_need_no_agent() -> None:
     assert command(triton["livenessProbe"]) == "[ ! -e /run/edgefolio-health/restart ]"
     assert triton["startupProbe"]["grpc"] == {"port": 8001}, "whether or not HTTP is served"
     wait = containers(spec)["wait"]["command"][-1]
-    assert "until [ -e /run/edgefolio-health/synced ]" in wait, "a first making takes hours"
+    assert "until [ -e /run/edgefolio-health/synced ]" in wait, "a first pruning run takes hours"
     assert list(containers(spec)) == ["key", "agent", "wait", "triton"]
     assert triton["command"][-1].startswith("rm -f /run/edgefolio-health/serving /run/edgefolio-health/restart\n")
     probes = {"livenessProbe", "readinessProbe", "startupProbe"}

@@ -1,4 +1,4 @@
-"""Keys and recorded digests of makings are those of the version before: nothing is made anew by an upgrade."""
+"""Keys and recorded digests of pruning runs are those of the version before: nothing is made anew by an upgrade."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def make(
     portfolio = portfolio_called(name, views, namespace=cluster.namespace)
     now = datetime.fromtimestamp(cluster.now(), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     cluster.annotate_portfolio(name, {MAKE_REQUESTED: now})
-    asked = "a making" if portfolio.spec.get("source") else "a look into its repository"
+    asked = "a pruning run" if portfolio.spec.get("source") else "a look into its repository"
     say(f"{name}: {asked} is asked for ({MAKE_REQUESTED}={now}).")
     say(f"Look: kubectl edgefolio status {name} --watch")
 

@@ -96,7 +96,7 @@ class Informers:
             changed=on_reading,
             clock=clock,
         )
-        self._progress = ProgressReader(api, pods=self._pods_of_makings, is_active=is_active, changed=on_reading)
+        self._progress = ProgressReader(api, pods=self._pods_of_pruning_jobs, is_active=is_active, changed=on_reading)
         self.warnings = WarningReader(api, is_active=is_active, changed=on_reading)
         self._server_version = ServerVersion()
         self._adopted: AdoptedPods | None = None
@@ -190,8 +190,8 @@ class Informers:
         found = cache.get(name, namespace)
         return found if found is not None and is_controlled_by(found, portfolio) else None
 
-    def _pods_of_makings(self) -> list[Object]:
-        """Pods that a Job of a making controls; whoever only carries its labels is not read."""
+    def _pods_of_pruning_jobs(self) -> list[Object]:
+        """Pods that a Job of a pruning run controls; whoever only carries its labels is not read."""
         found = []
         for pod in self._job_pods.select(labels=_MAKING):
             owner = controller_of(pod) or {}

@@ -99,6 +99,6 @@ def _may_have_published(snapshot: PortfolioSnapshot, before: PortfolioStatus) ->
 
 
 def _may_publish(pod: Any) -> bool:
-    """Whether a pod of a making has not ended."""
+    """Whether a pod of a pruning run has not ended."""
     component = (pod["metadata"].get("labels") or {}).get(labels.COMPONENT_LABEL)
     return component == labels.JOB_COMPONENT and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")

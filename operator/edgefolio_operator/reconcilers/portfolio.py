@@ -30,16 +30,16 @@ from edgefolio_operator.resources.repository_jobs import build_check_job
 from edgefolio_operator.resources.workload import workload_documents
 from edgefolio_operator.revisions.history import current_revision, kept_revisions
 from edgefolio_operator.revisions.pruning_job import (
-    MakingPlan,
+    PruningJobPlan,
     lacks_its_file,
     nothing_made,
-    plan_making,
+    plan_pruning_job,
     unreadable_job,
 )
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan, plan_repository_check
 from edgefolio_operator.revisions.rollout import RolloutPlan, plan_rollout
 from edgefolio_operator.status.agent_conditions import agent_conditions
-from edgefolio_operator.status.event_messages import events_of, events_of_making
+from edgefolio_operator.status.event_messages import events_of, events_of_pruning_job
 from edgefolio_operator.status.portfolio_status import PortfolioFindings, portfolio_status, refused_status
 
 
@@ -97,7 +97,7 @@ def plan_portfolio(
         delete_endpoints=stale_endpoints(snapshot),
         suspend_job=(making.status.name, making.suspend) if making.status and making.suspend is not None else None,
         finalizer=finalizer,
-        events=(*events_of(before, status, found.members, assignments), *events_of_making(making), *kept),
+        events=(*events_of(before, status, found.members, assignments), *events_of_pruning_job(making), *kept),
         states={each.spec.pod_name: each.state for each in assignments},
         decisions={each.spec.pod_name: each.decision for each in assignments if each.decision is not None},
         promises=found.promises,
@@ -210,11 +210,11 @@ def _making(
     jobs: Sequence[ObservedJob],
     request: str,
     now: float,
-) -> MakingPlan:
+) -> PruningJobPlan:
     if snapshot.repository_owner is not None:
         return nothing_made(before.job, jobs)
     plan = partial(
-        plan_making,
+        plan_pruning_job,
         portfolio,
         request=request,
         jobs=jobs,

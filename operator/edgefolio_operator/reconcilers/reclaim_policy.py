@@ -22,7 +22,7 @@ from edgefolio_operator.kube.objects import Object
 from edgefolio_operator.messages import listed
 
 CONDITION = "Reclaiming"
-#: Pods of makings get this long to end, so that none publishes after what was published is deleted.
+#: Pods of pruning runs get this long to end, so that none publishes after what was published is deleted.
 STOPPING_SECONDS = 90.0
 #: Pause after a failed attempt, whose cause may be fixed meanwhile.
 RETRY_SECONDS = 120.0

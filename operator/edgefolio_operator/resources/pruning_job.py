@@ -61,7 +61,7 @@ def build_specification(portfolio: ModelPortfolio, *, key: str, owner: Document)
 def build_job(
     portfolio: ModelPortfolio, *, key: str, owner: Document, images: Images, request: str = "", pieces: int = 0
 ) -> Document:
-    """The Job of the making ``key``; with ``pieces``, the Indexed Job whose pods make that many parts of it."""
+    """The Job of the pruning run ``key``; with ``pieces``, the Indexed Job whose pods make that many parts of it."""
     settings = portfolio.spec.job
     metadata = _metadata(portfolio, key=key, owner=owner)
     metadata["annotations"] = {labels.HASH_ANNOTATION: key, **({labels.REQUEST_ANNOTATION: request} if request else {})}

@@ -146,7 +146,7 @@ def key_container(settings: ManagedServing, *, image: str) -> Document:
 def wait_container(settings: ManagedServing, *, image: str) -> Document:
     """The init container, after the agent, that ends when a variant is on disk: Triton starts with something to serve.
 
-    The first making takes hours.
+    The first pruning run takes hours.
     """
     return {
         "name": pod.WAIT_CONTAINER,

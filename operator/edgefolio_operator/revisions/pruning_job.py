@@ -1,6 +1,6 @@
 """Lifecycle of the Job that makes a revision. Pure: status and Jobs in, plan out.
 
-A making is identified by its key (what it is made from, and the user's request). The outcome is kept in the
+A pruning run is identified by its key (what it is made from, and the user's request). The outcome is kept in the
 status under that key: a Job that its time to live removed is not run again, one that was deleted before its end is.
 
 With ``job.parallelism`` there are two Jobs for a key: the pods of the first make pieces and leave them in the work
@@ -31,7 +31,7 @@ WAITING_STAGE = "waiting"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakingPlan:
+class PruningJobPlan:
     """The next step; ``status`` is the new ``status.job``, ``revision`` what was just found published.
 
     ``create``: the Job that makes ``pieces`` of it, or all (0). ``lost``: a pod whose node does not answer, so that the
@@ -49,7 +49,7 @@ class MakingPlan:
     lost: str = ""
 
 
-def plan_making(
+def plan_pruning_job(
     portfolio: ModelPortfolio,
     *,
     request: str,
@@ -58,25 +58,25 @@ def plan_making(
     now: float,
     progress: Mapping[str, ProgressLine] | None = None,
     api_clock_offset: float = 0.0,
-) -> MakingPlan:
+) -> PruningJobPlan:
     """Which Job is created, deleted, suspended or kept. ``last`` is the stored ``status.job``.
 
     ``progress``: the last progress line of each Job, by name. ``api_clock_offset``: how far the API server's clock, by
     which pods are to end, is ahead of ours.
     """
     if portfolio.spec.source is None:
-        return MakingPlan(delete=tuple(job.name for job in jobs))
+        return PruningJobPlan(delete=tuple(job.name for job in jobs))
     key = making_key(portfolio.spec, request=request)
     pieces = pieces_to_make(portfolio.spec)
     others = tuple(job.name for job in jobs if job.key != key or (job.pieces and job.pieces != pieces))
     same = last is not None and last.specification_hash == key
     if last is not None and same and last.outcome in ENDED:
-        return MakingPlan(status=last, delete=others, key=key, request=request)
+        return PruningJobPlan(status=last, delete=others, key=key, request=request)
     mine = {bool(job.pieces): job for job in jobs if job.key == key and job.name not in others}
     current = mine.get(False) or mine.get(True)
     if current is not None and current.is_leaving:
         # Deleted by hand; its name is free once it is gone.
-        return MakingPlan(
+        return PruningJobPlan(
             status=_status_of(current, last if same else None, None), delete=others, key=key, request=request
         )
     if current is None or (current.pieces and current.outcome == "Succeeded"):
@@ -90,11 +90,11 @@ def plan_making(
             attempt=max(1, earlier) if current is not None else earlier + 1,
             start_time=time_text(now),
         )
-        return MakingPlan(status=status, create=True, pieces=pieces, delete=others, key=key, request=request)
+        return PruningJobPlan(status=status, create=True, pieces=pieces, delete=others, key=key, request=request)
     status = _status_of(current, last if same else None, (progress or {}).get(current.name))
     if (lost := _lost_pod(current, now=now + api_clock_offset)) is not None:
-        return MakingPlan(status=status, delete=(*others, current.name), key=key, request=request, lost=lost)
-    return MakingPlan(
+        return PruningJobPlan(status=status, delete=(*others, current.name), key=key, request=request, lost=lost)
+    return PruningJobPlan(
         status=status,
         delete=others,
         suspend=_wanted_suspension(current, portfolio.spec.job.suspend),
@@ -104,10 +104,10 @@ def plan_making(
     )
 
 
-def unreadable_job(stored: Any, planned: MakingPlan, revisions: Sequence[RevisionStatus]) -> JobStatus | None:
+def unreadable_job(stored: Any, planned: PruningJobPlan, revisions: Sequence[RevisionStatus]) -> JobStatus | None:
     """What takes the place of a ``status.job`` that only another version can read, where a Job would be created.
 
-    A making is never run again because its outcome is not understood. ``None`` if the entry is about another making.
+    A run is never repeated because its outcome is not understood. ``None`` if the entry is about another run.
     """
     found = stored.get("specificationHash") if isinstance(stored, Mapping) else None
     if not stored or planned.status is None or (isinstance(found, str) and found != planned.key):
@@ -127,15 +127,15 @@ def unreadable_job(stored: Any, planned: MakingPlan, revisions: Sequence[Revisio
     )
 
 
-def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> MakingPlan:
+def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> PruningJobPlan:
     """The plan of a portfolio that may not make: no Job; the outcome of the last one is kept."""
-    return MakingPlan(
+    return PruningJobPlan(
         status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
     )
 
 
-def lacks_its_file(making: MakingPlan, jobs: Sequence[ObservedJob], *, now: float) -> bool:
-    """Whether a pod of the making does not start, as without its ConfigMap; those are not watched, nor may be read."""
+def lacks_its_file(making: PruningJobPlan, jobs: Sequence[ObservedJob], *, now: float) -> bool:
+    """Whether a pod of the run does not start, as without its ConfigMap; those are not watched, nor may be read."""
     if making.status is None or making.status.outcome != "Running":
         return False
     since = next((job.starting_since for job in jobs if job.name == making.status.name), None)
@@ -143,7 +143,7 @@ def lacks_its_file(making: MakingPlan, jobs: Sequence[ObservedJob], *, now: floa
 
 
 def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
-    """Reason and message of a failed making; for bad input they are those of the command line."""
+    """Reason and message of a failed pruning run; for bad input they are those of the command line."""
     if job is None or job.outcome != "Failed":
         return None
     if isinstance(job.report, FailureReport):
@@ -156,7 +156,7 @@ def failure_of(job: ObservedJob | None) -> tuple[str, str] | None:
 
 def terminal_error(
     portfolio: ModelPortfolio,
-    making: MakingPlan,
+    making: PruningJobPlan,
     jobs: Sequence[ObservedJob],
     revisions: Sequence[RevisionStatus],
     before: PortfolioStatus,

@@ -1,9 +1,9 @@
 """The conditions of a ModelPortfolio, as kstatus reads them.
 
-``Ready`` is the summary. ``Reconciling`` is true for the first making and a rollout; not for a switch, nor for a remake
-while an older revision serves (that is ``Making``). ``Stalled`` is an error that waits for the user. ``ObjectivesMet``,
-``ObjectivesAccepted`` and ``Degraded`` inform and change nothing, like those of :mod:`.informational_conditions`. All
-are there from the first reconciliation on.
+``Ready`` is the summary. ``Reconciling`` is true for the first pruning run and a rollout; not for a switch, nor for a
+remake while an older revision serves (that is ``Making``). ``Stalled`` is an error that waits for the user.
+``ObjectivesMet``, ``ObjectivesAccepted`` and ``Degraded`` inform and change nothing, like those of
+:mod:`.informational_conditions`. All are there from the first reconciliation on.
 """
 
 from __future__ import annotations

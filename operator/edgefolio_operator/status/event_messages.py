@@ -15,7 +15,7 @@ from edgefolio_operator.endpoints.assignment import Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
 from edgefolio_operator.kube.event_recorder import Event
-from edgefolio_operator.revisions.pruning_job import MakingPlan
+from edgefolio_operator.revisions.pruning_job import PruningJobPlan
 from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS
 from edgefolio_operator.status.conditions import left_behind
 from edgefolio_operator.status.repository_condition import CONDITION as REPOSITORY_READABLE
@@ -91,8 +91,8 @@ def events_of(
     return tuple(events)
 
 
-def events_of_making(making: MakingPlan) -> tuple[Event, ...]:
-    """Events of a making's Jobs."""
+def events_of_pruning_job(making: PruningJobPlan) -> tuple[Event, ...]:
+    """Events of a pruning run's Jobs."""
     if not making.lost:
         return ()
     text = f"The node of pod {making.lost} does not answer; the Job is run again, and goes on where its work is kept."

@@ -20,7 +20,7 @@ from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.ownership import repository_owned
 from edgefolio_operator.resources.daemonset import service_url
 from edgefolio_operator.revisions.history import first_publication
-from edgefolio_operator.revisions.pruning_job import MakingPlan, terminal_error
+from edgefolio_operator.revisions.pruning_job import PruningJobPlan, terminal_error
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan
 from edgefolio_operator.revisions.rollout import RolloutPlan
 from edgefolio_operator.status import repository_condition
@@ -40,7 +40,7 @@ class PortfolioFindings:
 
     snapshot: PortfolioSnapshot
     portfolio: ModelPortfolio
-    making: MakingPlan
+    making: PruningJobPlan
     check: RepositoryCheckPlan
     jobs: Sequence[ObservedJob]
     revisions: tuple[RevisionStatus, ...]
@@ -52,7 +52,7 @@ class PortfolioFindings:
     workload: WorkloadStatus
     job_fault: tuple[str, str] | None
     request: str
-    """The annotation by which users ask for another making or check."""
+    """The annotation by which users ask for another pruning run or check."""
     promises: tuple[Promise, ...]
     agents: dict[str, ConditionValue]
 

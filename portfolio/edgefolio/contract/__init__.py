@@ -1,1 +1,1 @@
-"""The contract between operator, agent and Jobs: pod names, reports, keys, pieces of a making."""
+"""The contract between operator, agent and Jobs: pod names, reports, keys, pieces of a pruning run."""

@@ -85,7 +85,7 @@ class FailureReport(_Message):
 
     @classmethod
     def of(cls, error: BaseException) -> FailureReport:
-        """The report of a making's error."""
+        """The report of a pruning run's error."""
         # Memory that is too small once is so again: the kernel ends a container that is over its limit otherwise.
         error = out_of_memory(error) or error
         if isinstance(error, UserError):

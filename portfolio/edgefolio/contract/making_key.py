@@ -1,4 +1,4 @@
-"""Digests of a making: the fields that a revision is made from, and two digests of them.
+"""Digests of a pruning run: the fields that a revision is made from, and two digests of them.
 
 Neither covers how a revision is served or where it is published.
 """
@@ -16,7 +16,7 @@ _MADE_FROM = {"source", "data", "methods", "selection", "profiling", "seed"}
 
 
 def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
-    """The operator's key of a making, 16 hexadecimal digits; ``request`` is the user's request to remake it.
+    """The operator's key of a pruning run, 16 hexadecimal digits; ``request`` is the user's request to remake it.
 
     Fields at their default are left out, so that a field that a later version adds does not make every portfolio
     anew. The price: within one API version no default may change.
@@ -26,7 +26,7 @@ def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
 
 
 def making_specification(spec: PortfolioSpecification) -> dict[str, Any]:
-    """The making as a manifest records it, defaults included, so that any version can repeat it.
+    """The pruning run as a manifest records it, defaults included, so that any version can repeat it.
 
     Credentials, which URIs of objects from before their check may hold, are left out.
     """

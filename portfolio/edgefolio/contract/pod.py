@@ -90,7 +90,7 @@ BYTES_PER_SECOND_VARIABLE = "EDGEFOLIO_BYTES_PER_SECOND"
 METRICS_PORT_VARIABLE = "EDGEFOLIO_METRICS_PORT"
 
 # Environment of Jobs
-#: Identifies one making over all its pods.
+#: Identifies one pruning run over all its pods.
 MAKING_VARIABLE = "EDGEFOLIO_MAKING"
 #: Number of the pod in an Indexed Job; Kubernetes sets it.
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"

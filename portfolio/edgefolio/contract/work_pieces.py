@@ -1,4 +1,4 @@
-"""Independent parts of a making, by name: the operator runs one pod for each, the pruner makes one."""
+"""Independent parts of a pruning run, by name: the operator runs one pod for each, the pruner makes one."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def signing_key(path: Path | None, *, field: str) -> SigningKey | None:
 
 
 def publisher_key(path: Path | None, *, verification_key: str | None) -> SigningKey | None:
-    """The key that a making signs with, see :func:`signing_key`; it must be the one that readers ask for.
+    """The key that a pruning run signs with, see :func:`signing_key`; it must be the one that readers ask for.
 
     Raises :class:`UserError` if it is missing or another than ``spec.repository.verificationKey``.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: On a ModelPortfolio: any new value asks for another making of the same specification.
+#: On a ModelPortfolio: any new value asks for another pruning run of the same specification.
 MAKE_REQUESTED = "edgefolio.dev/make-requested-at"
 #: On a ModelPortfolio: any new value tries a revision again that was rolled back or paused, and endpoints left behind.
 ROLLOUT_REQUESTED = "edgefolio.dev/rollout-requested-at"

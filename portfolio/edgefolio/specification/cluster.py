@@ -147,7 +147,7 @@ _ONE_PLACE = "workDirectory needs either claimName or uri"
 
 
 class WorkDirectory(Specification):
-    """Where an interrupted making finds its checkpoints again: on a volume, or in an object store."""
+    """Where an interrupted pruning run finds its checkpoints again: on a volume, or in an object store."""
 
     model_config = ConfigDict(json_schema_extra=rules(("has(self.claimName) != has(self.uri)", _ONE_PLACE)))
 
@@ -243,7 +243,7 @@ class JobSpecification(PodSettings):
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
     """Failures of the infrastructure that are retried; bad input fails at once."""
     active_deadline_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
-    """Longest time a making may take; absent: any."""
+    """Longest time a pruning run may take; absent: any."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
     """How long a finished Job stays to be looked at, at least a minute. Its outcome is kept in the status."""
     work_directory: WorkDirectory | None = None

@@ -1,4 +1,4 @@
-"""Models of a making: source, data, methods, selection and profiling."""
+"""Models of a pruning run: source, data, methods, selection and profiling."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class VariantStatus(StatusRecord):
 
 
 class RevisionStatus(StatusRecord):
-    """One published making."""
+    """One published pruning run."""
 
     number: RevisionNumber
     """Its number; never used again for anything else."""
@@ -67,7 +67,7 @@ class RevisionStatus(StatusRecord):
 
 
 class JobStatus(StatusRecord):
-    """The current or last making. It outlives the Job, so that a Job removed by its time to live is not run again."""
+    """The current or last run. It outlives the Job, so that a Job removed by its time to live is not run again."""
 
     name: Annotated[str, Field(max_length=253)]
     """Name of the Job."""
@@ -82,7 +82,7 @@ class JobStatus(StatusRecord):
     progress_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Progress of the stage, in percent."""
     attempt: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Makings of this specification so far."""
+    """Pruning runs of this specification so far."""
     start_time: Time | None = None
     """When it began."""
     completion_time: Time | None = None
@@ -210,7 +210,7 @@ class PortfolioStatus(StatusRecord):
     """When a Job of this portfolio first published to its repository. Of several portfolios that publish the same model
     to one place, the one that did first goes on."""
     job: JobStatus | None = None
-    """The current or last making."""
+    """The current or last pruning run."""
     check: CheckStatus | None = None
     """Without source: the last look into the repository."""
     rollout: RolloutStatus | None = None

@@ -140,7 +140,7 @@ class PortfolioSpecification(Specification):
         return self
 
     @model_validator(mode="after")
-    def _making_is_complete(self) -> PortfolioSpecification:
+    def _run_is_complete(self) -> PortfolioSpecification:
         if self.source is None:
             if self.repository.reclaim_policy == "Delete":
                 raise ValueError(_NOTHING_OF_OTHERS)

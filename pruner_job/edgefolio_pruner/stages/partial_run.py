@@ -1,4 +1,4 @@
-"""Run of one piece of a making: the run that merges the pieces finds its candidates done."""
+"""Run of one piece of a pruning run: the pod that merges the pieces finds its candidates done."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_piece(
 ) -> tuple[str, ...]:
     """Make the candidates of ``piece`` and leave them in the work directory; their names.
 
-    Each is the same, bit by bit, as in a making of one run with the same processor, torch and number of threads. Raises
+    Each is the same, bit by bit, as in an undivided run with the same processor, torch and number of threads. Raises
     :class:`~edgefolio.errors.UserError` for bad input.
     """
     source = load_source(portfolio, progress=progress)
@@ -36,7 +36,7 @@ def make_piece(
     Publication.check(portfolio.spec.repository.uri, field="spec.repository.uri")
     if source.initial_state is None:
         raise UserError(
-            "this making has no pieces that need nothing of each other.",
+            "this pruning run has no pieces that need nothing of each other.",
             field="spec.job.parallelism",
             value=portfolio.spec.job.parallelism,
             remedy="Give weights (source.weightsURI) and methods.oneShot, or leave parallelism out.",

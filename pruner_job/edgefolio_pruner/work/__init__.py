@@ -1,1 +1,1 @@
-"""The work directory of a making: results by key, its copy in an object store, the draft that is published."""
+"""The work directory of a pruning run: results by key, its copy in an object store, the draft that is published."""

@@ -49,7 +49,7 @@ class WorkDirectory:
 
     @property
     def used(self) -> frozenset[str]:
-        """Names that this run used; all others belong to makings of other settings."""
+        """Names that this run used; all others belong to runs with other settings."""
         return frozenset(self._used)
 
     @contextlib.contextmanager

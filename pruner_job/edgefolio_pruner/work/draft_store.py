@@ -1,4 +1,4 @@
-"""The draft of a manifest, kept before it is published: from then on every run of the making publishes the same."""
+"""The draft of a manifest, kept before it is published: from then on every attempt publishes the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STAGE = "decided"
 
 
 class DraftStore:
-    """The draft that the making called ``making`` publishes as ``model``, and where its files lie."""
+    """The draft that the pruning run called ``making`` publishes as ``model``, and where its files lie."""
 
     def __init__(self, work: WorkDirectory, *, making: str, model: str) -> None:
         self._work = work

@@ -139,7 +139,7 @@ class WorkMirror:
             return own
 
     def other_slots(self) -> tuple[str, ...]:
-        """Slots of other runs at this URI: pieces of this making, or of an earlier one."""
+        """Slots of other runs at this URI: pieces of this pruning run, or of an earlier one."""
         names = self._storage.names("")
         return tuple(name for name in names if name not in (self._slot, _THREADS))
 

@@ -41,7 +41,7 @@ if stalled.status == "True" then
 end
 -- The user holds the first making (spec.job.suspend). A held remake is no news: the old revision serves.
 if not serves and obj.status.job ~= nil and obj.status.job.outcome == "Suspended" then
-  return { status = "Suspended", message = "The making is suspended (spec.job.suspend)" }
+  return { status = "Suspended", message = "The pruning run is suspended (spec.job.suspend)" }
 end
 -- spec.rollout.approval: Manual. A person must approve the revision.
 if reconciling.status == "True" and reconciling.reason == "WaitingForApproval" then
