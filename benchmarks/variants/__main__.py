@@ -1,8 +1,12 @@
 """Variants against dense, Torch-Pruning and ONNX Runtime's quantizer, on networks trained to a standstill.
 
     nice -n 19 python -m benchmarks.variants train
+    nice -n 19 python -m benchmarks.variants
 
-trains what is not in the user's cache: five networks, three seeds, each until its validation accuracy stands still.
+The first trains what is not in the user's cache: five networks, three seeds, each until its validation accuracy stands
+still; hours of one core, once, and it resumes after every epoch. The second measures the claims on what is trained and
+writes ``benchmarks/results/variants.json`` and ``variants.md``; finished stages are kept in ``benchmarks/work``.
+Needs the extra ``benchmarks``.
 """
 
 from __future__ import annotations
@@ -10,11 +14,10 @@ from __future__ import annotations
 import argparse
 
 import torch
-from benchmarks.over_seeds import say
-from benchmarks.variants.data import data_of
+from benchmarks.variants.claims import MEASURES
 from benchmarks.variants.nets import NETS
-from benchmarks.variants.stopping import Standing
-from benchmarks.variants.training import train, trained
+from benchmarks.variants.running import measure_all, train_all, write_page
+from benchmarks.variants.tables.results import Results
 
 SEEDS = (0, 1, 2)
 
@@ -22,27 +25,18 @@ SEEDS = (0, 1, 2)
 def main() -> None:
     """Read the command line and do what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train"])
+    parser.add_argument("command", nargs="?", choices=["measure", "train", "page"], default="measure")
+    parser.add_argument("--claims", nargs="+", choices=list(MEASURES), default=list(MEASURES))
     parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train_all(arguments.nets, arguments.seeds)
-
-
-def train_all(nets: list[str], seeds: list[int]) -> None:
-    """Train what is missing: the convolutional networks seed by seed, the slow transformer last."""
-    order = sorted(((name, seed) for name in nets for seed in seeds), key=lambda pair: (pair[0] == "vit", pair[1]))
-    for name, seed in order:
-        if trained(name, NETS[name], seed) is not None:
-            say(f"{name}, seed {seed}: trained before")
-            continue
-
-        def report(standing: Standing, accuracy: float, last: bool, name: str = name, seed: int = seed) -> None:
-            state = "done" if last else f"rate stage {standing.stage + 1}"
-            say(f"{name}, seed {seed}: epoch {standing.epoch}, {accuracy:.2f} %, best {standing.best:.2f} %, {state}")
-
-        train(name, NETS[name], seed, data_of(seed), report=report)
+    if arguments.command == "train":
+        train_all(arguments.nets, arguments.seeds)
+    elif arguments.command == "page":
+        write_page(Results())
+    else:
+        measure_all(arguments.claims, arguments.nets, arguments.seeds)
 
 
 if __name__ == "__main__":

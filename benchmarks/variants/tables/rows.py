@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.variants.goals import Goal
+from benchmarks.variants.tables.goals import Goal
 from scipy import stats
 
 LEAST_SEEDS = 3
@@ -78,9 +78,7 @@ class Cell:
 def cell(rows: Iterable[Row], goal: Goal, net: str) -> Cell | None:
     """The values of ``goal`` on ``net``, by seed; None if it was not measured."""
     found = sorted(
-        (row.seed, row.value)
-        for row in rows
-        if (row.claim, row.measure, row.net) == (goal.claim, goal.measure, net)
+        (row.seed, row.value) for row in rows if (row.claim, row.measure, row.net) == (goal.claim, goal.measure, net)
     )
     if not found:
         return None

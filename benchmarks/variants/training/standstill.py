@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from benchmarks.variants.data import SPECIFICATION, TRAINING_SAMPLES
 from benchmarks.variants.nets import Net
-from benchmarks.variants.stopping import Rule, Standing
+from benchmarks.variants.training.stopping import Rule, Standing
 from platformdirs import user_cache_path
 from torch import nn
 
@@ -19,9 +19,10 @@ from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.model_loading import build_architecture
 from edgefolio_pruner.training.batches import Batches
-from edgefolio_pruner.training.checkpoint import read_tensors, write_json, write_tensors
+from edgefolio_pruner.training.checkpoint import read_tensors, write_tensors
 from edgefolio_pruner.training.determinism import reproducible
 from edgefolio_pruner.training.evaluation import evaluate
+from edgefolio_pruner.training.result import state_digest
 from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Position
 
 RULE = Rule()
@@ -39,6 +40,11 @@ class Trained:
     state: dict[str, torch.Tensor]
     record: Json
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of the weights."""
+        return state_digest(self.state)
+
 
 def cache_folder() -> Path:
     """Where trained weights are kept, on Linux ``$XDG_CACHE_HOME/edgefolio/variants``."""
@@ -52,8 +58,13 @@ def folder_of(name: str, seed: int, root: Path | None = None) -> Path:
 
 def trained(name: str, net: Net, seed: int, *, root: Path | None = None) -> Trained | None:
     """The finished training of this recipe, or None."""
-    held = read_tensors(folder_of(name, seed, root) / "trained.safetensors")
-    if held is None or held.record["recipe"] != recipe(net, seed):
+    return finished(folder_of(name, seed, root), recipe(net, seed))
+
+
+def finished(folder: Path, key: Json) -> Trained | None:
+    """What a training in ``folder`` by the recipe ``key`` ended with, or None."""
+    held = read_tensors(folder / "trained.safetensors")
+    if held is None or held.record["recipe"] != key:
         return None
     return Trained(state=held.tensors, record=held.record)
 
@@ -93,50 +104,69 @@ def settings_of(net: Net) -> SparseTraining:
 def train(
     name: str, net: Net, seed: int, data: DataBundle, *, report: Report, root: Path | None = None, rule: Rule = RULE
 ) -> Trained:
-    """Train until :class:`Rule` says stop, from the checkpoint if there is one; the weights of the best epoch.
+    """Train until :class:`Rule` says stop, from the checkpoint if there is one; the weights of the best epoch."""
+    return to_standstill(
+        build_architecture(net.architecture, seed=seed),
+        net,
+        data,
+        seed=seed,
+        folder=folder_of(name, seed, root),
+        key=recipe(net, seed, samples=data.train.samples, rule=rule),
+        report=report,
+        rule=rule,
+    )
 
-    The first epochs are validated as the last: all validation samples, in the precision of the training.
+
+def to_standstill(
+    module: nn.Module,
+    net: Net,
+    data: DataBundle,
+    *,
+    seed: int,
+    folder: Path,
+    key: Json,
+    report: Report,
+    rule: Rule = RULE,
+    enough: float = float("inf"),
+) -> Trained:
+    """Train ``module`` by the recipe of ``net``; with ``enough`` no longer than until validation reaches it.
+
+    ``folder`` holds the checkpoint, and at last ``trained.safetensors``; both are of ``key`` or not used. All
+    validation samples are looked at after each epoch, in the precision of the training.
     """
-    folder = folder_of(name, seed, root)
-    key = recipe(net, seed, samples=data.train.samples, rule=rule)
-    settings = settings_of(net)
     with reproducible(threads=1):
-        module = build_architecture(net.architecture, seed=seed)
         batches = Batches(data.train, batch_size=BATCH, augmentation=net.augmentation, seed=seed)
-        trainer = LevelTrainer(module, {}, settings, net.precision)
-        standing, seconds, history = Standing(), 0.0, []
+        trainer = LevelTrainer(module, {}, settings_of(net), net.precision)
+        record: Json = {"recipe": key, "seconds": 0.0, "history": [], "standing": asdict(Standing())}
         held = read_tensors(folder / "checkpoint.safetensors")
         if held is not None and held.record["recipe"] == key:
             trainer.restore(held.tensors)
-            standing = Standing(**held.record["standing"])
-            seconds, history = held.record["seconds"], held.record["history"]
-        while not standing.finished(rule):
+            record = held.record
+        standing = Standing(**record["standing"])
+        while not standing.finished(rule) and standing.best < enough:
             rate = net.rate * standing.rate_factor(rule)
             cpu = time.thread_time()
             loss = _epoch(trainer, batches, epoch=standing.epoch, rate=rate, seed=seed)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=net.precision == "bfloat16"):
                 accuracy = 100 * evaluate(module, data.validation) / data.validation.samples
-            seconds += time.thread_time() - cpu
-            history.append({"rate": rate, "loss": round(loss, 4), "validation": round(accuracy, 3)})
             standing = standing.after(accuracy, rule)
-            record = {"recipe": key, "seconds": seconds, "history": history, "standing": asdict(standing)}
+            line = {"rate": rate, "loss": round(loss, 4), "validation": round(accuracy, 3)}
+            record = {
+                "recipe": key,
+                "seconds": record["seconds"] + time.thread_time() - cpu,
+                "history": [*record["history"], line],
+                "standing": asdict(standing),
+            }
             if standing.best_epoch == standing.epoch - 1:
                 write_tensors(folder / "best.safetensors", module.state_dict(), record)
             write_tensors(folder / "checkpoint.safetensors", trainer.tensors(), record)
             report(standing, accuracy, standing.finished(rule))
     best = read_tensors(folder / "best.safetensors")
     assert best is not None
-    record = {
-        "recipe": key,
-        "seconds": seconds,
-        "history": history,
-        "standing": asdict(standing),
-        "torch": torch.__version__,
-    }
+    record |= {"torch": torch.__version__}
     write_tensors(folder / "trained.safetensors", best.tensors, record)
-    write_json(folder / "trained.json", record)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    (folder / "best.safetensors").unlink(missing_ok=True)
+    for name in ("checkpoint", "best"):
+        (folder / f"{name}.safetensors").unlink(missing_ok=True)
     return Trained(state=best.tensors, record=record)
 
 
@@ -154,5 +184,3 @@ def _epoch(trainer: LevelTrainer, batches: Batches, *, epoch: int, rate: float, 
         checkpoint_seconds=float("inf"),
     )
     return reached.loss
-
-

@@ -10,7 +10,7 @@ CNNS = ("resnet20", "resnet8", "vgg11", "mobilenetv2")
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """One measure of a claim. ``must`` and ``aim`` hold a bound for each network, an upper one where ``lower`` is set."""
+    """One measure of a claim. ``must`` and ``aim`` hold a bound per network, an upper one if ``lower``."""
 
     claim: str
     measure: str

@@ -1,4 +1,4 @@
-"""When training stops: the rate falls where the validation accuracy stands still, and at the last rate training ends."""
+"""When training stops: the rate falls where the validation accuracy stands still; at the last one training ends."""
 
 from __future__ import annotations
 
