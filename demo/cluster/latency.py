@@ -47,7 +47,8 @@ def last_slow_answer(requests: Sequence[Request], *, onset: float, objective: fl
         window = [later for later in following if later.due <= request.due + CALM_SECONDS]
         is_whole = after[-1].due >= request.due + CALM_SECONDS
         if is_whole and 20 * sum(_is_slow(later, objective) for later in window) <= len(window):
-            return request.due - onset
+            seconds: float = request.due - onset
+            return seconds
     return None
 
 
