@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _GOOD_WHEN_TRUE = frozenset(
     {
         *("Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"),
-        *("SharedMemorySufficient", "RepositoryReadable"),
+        *("SharedMemorySufficient", "RepositoryReadable", "ProfilesMeasured"),
         *("ReportsAccepted", "ClocksAgree", "OrdersAccepted"),
     }
 )

@@ -144,6 +144,16 @@ def test_the_command_measures_and_the_next_call_finds_it(capsys: pytest.CaptureF
     assert "--profile" in err
 
 
+def test_verify_looks_at_profiles(capsys: pytest.CaptureFixture[str], place: Place) -> None:
+    edgefolio(capsys, "profile", place.uri, *QUICK)
+    _, out, _ = edgefolio(capsys, "verify", place.uri)
+    assert place.path.name not in out.replace("\n", "")
+    place.path.write_bytes(place.path.read_bytes().replace(b'"revision": 1', b'"revision": 2'))
+    code, out, _ = edgefolio(capsys, "verify", place.uri)
+    assert code != 0
+    assert "it is the profile of 'toy', revision 2" in " ".join(out.split())
+
+
 def test_other_threads_are_another_measurement(capsys: pytest.CaptureFixture[str], place: Place) -> None:
     edgefolio(capsys, "profile", place.uri, *QUICK)
     code, out, err = edgefolio(capsys, "profile", place.uri, "--json", "--threads", "2", *QUICK)

@@ -6,13 +6,13 @@ byte that is served. A repository that is read with a verification key takes onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgefolio.decision.profiles import Measured, ProfileChoice, choose_profile
 from edgefolio.errors import IntegrityError, TransientError, UserError
-from edgefolio.manifest import Manifest
+from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.node_profile import MAXIMUM_PROFILE_BYTES, NodeProfile, PublishedProfile
 from edgefolio.node_profile import refused as refusal
 from edgefolio.processor_class import Processor
@@ -109,6 +109,16 @@ def published_profile(
         raise refusal(f"it is the profile of class {found.profile.class_name}.", location=location)
     found.profile.require_of(manifest, manifest_sha256=manifest_sha256, location=location)
     return found
+
+
+def wrong_profiles(repository: Repository, published: PublishedManifest) -> Iterator[IntegrityError]:
+    """What is wrong with the profiles of a revision, as far as they can be listed: readers take none of these."""
+    manifest = published.manifest
+    for name in _listed(repository, manifest):
+        try:
+            published_profile(repository, manifest, name, manifest_sha256=published.sha256)
+        except IntegrityError as error:
+            yield error
 
 
 def publish_profile(
