@@ -23,7 +23,7 @@ def net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)))
 
 
-#: What was compiled twice is no module any more (torch 2.13).
+#: What was compiled twice is no module any more (torch 2.15).
 NESTS = [nest for nest in itertools.product(WRAPPERS, repeat=3) if nest[:2] != ("compiled", "compiled")]
 
 
