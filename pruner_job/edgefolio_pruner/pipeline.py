@@ -33,6 +33,7 @@ from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, Candi
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
+from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import DraftStore
 
@@ -149,10 +150,23 @@ class _PruningRun:
         for note in first.notes:
             self._progress(stage="note", fraction=1.0, message=note)
         self._first = first
+        quantization = quantization_of(self._portfolio)
+        twin_maker = (
+            None
+            if quantization is None
+            else TwinMaker(self._source, quantization, work=self._work, threads=self._threads, batch=first.batch)
+        )
         maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads, batch=first.batch)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
         made = maker.make(make_all(self._methods, bench), progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
+        refused: dict[str, str] = {}
+        if twin_maker is not None:
+            # Of candidates with the same file one is enough.
+            different = {record.sha256: (record, path) for record, path in reversed(made)}
+            twins = twin_maker.make(list(reversed(different.values())), progress=self._progress)
+            made, refused = [*made, *twins.made], twins.refused
+            self._progress(stage="quantization", fraction=1.0, message=f"{len(twins.made)} quantized twins")
         first_with: dict[str, str] = {}
         duplicates: dict[str, str] = {}
         for record, _ in made:
@@ -161,7 +175,7 @@ class _PruningRun:
                 duplicates[record.name] = holder
         files = {record.name: path for record, path in made if record.name not in duplicates}
         profiles = self._profiles(files, {record.name: record.sha256 for record, _ in made})
-        draft = self._draft([record for record, _ in made], profiles, duplicates, files)
+        draft = self._draft([record for record, _ in made], profiles, duplicates, refused, files)
         return draft, {variant.name: files[variant.name] for variant in draft.variants}
 
     def _profiles(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Profile]:
@@ -169,7 +183,7 @@ class _PruningRun:
         environment = describe_environment(threads=settings.threads, onnxruntime_version=str(onnxruntime.__version__))
         key: dict[str, Any] = {
             "files": {name: digests[name] for name in files},
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"node_selectors"}),
             "environment": environment.model_dump(mode="json"),
         }
         if self._making:
@@ -197,6 +211,7 @@ class _PruningRun:
         candidates: Sequence[CandidateRecord],
         profiles: Mapping[str, Profile],
         duplicates: Mapping[str, str],
+        refused: Mapping[str, str],
         files: Mapping[str, Path],
     ) -> Manifest:
         key: dict[str, Any] = {
@@ -209,6 +224,8 @@ class _PruningRun:
 
         def draft() -> dict[str, Any]:
             measured = [candidate for candidate in candidates if candidate.name not in duplicates]
+            slower = slower_twins(measured, profiles, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+            measured = [candidate for candidate in measured if candidate.name not in slower]
             choice = choose(measured, profiles, self._portfolio, class_names=self._source.data.class_names)
             manifest = draft_manifest(
                 portfolio=self._portfolio,
@@ -217,6 +234,7 @@ class _PruningRun:
                 profiles=profiles,
                 choice=choice,
                 duplicates=duplicates,
+                left_out={**refused, **slower},
                 tested=self._tested(choice.chosen, files),
                 notes=self._first.notes,
             )

@@ -1,11 +1,11 @@
-"""Models of a pruning run: source, data, methods, selection and profiling."""
+"""Models of a pruning run: source, data, methods and selection."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from edgefolio.specification.base import (
     DecimalString,
@@ -209,6 +209,27 @@ class OneShot(Specification):
     """Part of the dense model's multiply-accumulates that a variant may keep; one variant each."""
 
 
+class Quantization(Specification):
+    """A quantized twin of every candidate, dense, sparse or one-shot, called ``<candidate>-int8``.
+
+    Weights and activations are bytes, with ranges from unlabelled training samples. Layers whose quantization changes
+    the model's answers most stay float, until a twin's validation accuracy is within ``maxAccuracyLossPoints`` of its
+    float parent's. A twin that loses more whatever stays float, or is slower than its parent on the machine that
+    makes it, is not published; the manifest says so.
+    """
+
+    precision: Literal["Int8"]
+    """Int8: 8-bit integers, weights of 7 bits of them (for processors without VNNI)."""
+    calibration_samples: Annotated[int, Field(ge=32, le=65536)] = 512
+    """Unlabelled training samples that give the ranges."""
+    max_accuracy_loss_points: NonNegativeDecimal = "0.3"
+    """Most that a twin may lose against its float parent, in points of validation accuracy."""
+
+
+def _form(value: Any) -> str:
+    return "Disabled" if isinstance(value, str) else "Quantization"
+
+
 class Methods(Specification):
     """The routes to variants; at least one. The dense model is always a candidate."""
 
@@ -216,8 +237,11 @@ class Methods(Specification):
     """Train, prune, train on."""
     one_shot: OneShot | None = None
     """Prune and refit without training."""
-    quantization: Literal["Disabled"] = "Disabled"
-    """Only Disabled so far."""
+    quantization: Annotated[
+        Annotated[Literal["Disabled"], Tag("Disabled")] | Annotated[Quantization, Tag("Quantization")],
+        Discriminator(_form),
+    ] = "Disabled"
+    """Disabled, or how candidates are quantized: ``{precision: Int8}``."""
 
 
 class Selection(Specification):
@@ -243,32 +267,3 @@ class Selection(Specification):
     """Smaller differences of latency make no difference."""
     memory_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of memory make no difference."""
-
-
-class Profiling(Specification):
-    """How variants are measured: threads, batches (the last is the request batch) and samples per variant and batch."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                # The API server validates the default of `profiling`, which is empty, before it fills it.
-                "!has(self.batchSizes) || self.batchSizes.all(b, self.batchSizes.exists_one(c, c == b))",
-                "batchSizes holds a number twice",
-            ),
-        )
-    )
-
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of the runtime while measuring."""
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=4)] = (1,)
-    """Batches that are measured; the last is the request batch."""
-    samples: Annotated[int, Field(ge=20, le=100_000)] = 200
-    """Measurements per variant and batch."""
-    rounds: Annotated[int, Field(ge=2, le=100)] = 5
-    """Interleaved rounds they are spread over."""
-
-    @model_validator(mode="after")
-    def _batches_are_distinct(self) -> Profiling:
-        if len(set(self.batch_sizes)) != len(self.batch_sizes):
-            raise ValueError("batchSizes holds a number twice")
-        return self

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,16 @@ import torch
 
 from edgefolio import __version__
 from edgefolio.errors import EdgefolioError
-from edgefolio.manifest import Accuracy, ClassFigures, ExactnessProof, LayerKept, ParityProof, Probe, Record
+from edgefolio.manifest import (
+    Accuracy,
+    ClassFigures,
+    ExactnessProof,
+    LayerKept,
+    ParityProof,
+    Probe,
+    QuantizationRecord,
+    Record,
+)
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
@@ -35,7 +43,7 @@ _EXACTNESS_SAMPLES = 128
 PARITY_RELATIVE_BOUND = 1e-3
 PARITY_LEAST_AGREEMENT_PERCENT = 99.0
 #: Raised with each field that a stored candidate gains: one without it is made again.
-_RECORD = 2
+STORED_RECORD = 2
 _STAGE = "candidates"
 
 
@@ -59,6 +67,8 @@ class CandidateRecord(Record):
     parity: ParityProof
     exactness: ExactnessProof | None
     layers: tuple[LayerKept, ...]
+    precision: Literal["Float32", "Int8"] = "Float32"
+    quantization: QuantizationRecord | None = None
     probe: Probe
 
 
@@ -90,7 +100,7 @@ class CandidateMaker:
             "edgefolio": __version__,
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
-            "record": _RECORD,
+            "record": STORED_RECORD,
             "batch": self._batch,
         }
         path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
@@ -183,7 +193,7 @@ class CandidateMaker:
         return compressed.module, exactness.record(), layers, compressed.report.macs_after
 
     def _prove_parity(self, name: str, module: torch.nn.Module, path: Path) -> ParityProof:
-        found = parity(module, path, self._parity_samples, batch=64, threads=self._threads)
+        found = parity(module, path, parity_samples(self._source), batch=64, threads=self._threads)
         agreement = 100 * found.top1_agreement
         # Written so that a NaN breaks the bound.
         if not (found.relative_difference <= PARITY_RELATIVE_BOUND and agreement >= PARITY_LEAST_AGREEMENT_PERCENT):
@@ -199,11 +209,11 @@ class CandidateMaker:
             samples=found.samples,
         )
 
-    @cached_property
-    def _parity_samples(self) -> npt.NDArray[np.float32]:
-        """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
-        samples = self._source.data.validation.images[:PARITY_SAMPLES]
-        return np.concatenate([samples, self._source.data.train.images[: PARITY_SAMPLES - len(samples)]])
+
+def parity_samples(source: MakingSource) -> npt.NDArray[np.float32]:
+    """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
+    samples = source.data.validation.images[:PARITY_SAMPLES]
+    return np.concatenate([samples, source.data.train.images[: PARITY_SAMPLES - len(samples)]])
 
 
 def _stored_numbers(module: torch.nn.Module) -> int:

@@ -65,10 +65,14 @@ def draft_manifest(
     profiles: Mapping[str, Profile],
     choice: SelectionResult,
     duplicates: Mapping[str, str],
+    left_out: Mapping[str, str],
     tested: Mapping[str, Measured],
     notes: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest, as revision 1; publishing gives it a number. ``duplicates`` names candidates with the same file."""
+    """The manifest, as revision 1; publishing gives it a number.
+
+    ``duplicates`` names candidates with the same file, ``left_out`` those that were no choice, with the reason.
+    """
     by_name = {candidate.name: candidate for candidate in candidates}
     batch = portfolio.spec.profiling.batch_sizes[-1]
     # Equal accuracies are ordered by work and name, so that the ranks are the same each time.
@@ -82,6 +86,7 @@ def draft_manifest(
     )
     rejected = [(rejection.name, rejection.reason) for rejection in choice.rejected]
     rejected += [(name, f"its file is the same as that of {other}") for name, other in duplicates.items()]
+    rejected += left_out.items()
     specification = making_specification(portfolio.spec)
     classes = by_name[choice.chosen[0]].outputs
     return Manifest(
@@ -133,6 +138,8 @@ def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Meas
         parity=candidate.parity,
         exactness=candidate.exactness,
         layers=candidate.layers,
+        precision=candidate.precision,
+        quantization=candidate.quantization,
         profiles=(profile,),
         probe=candidate.probe,
     )
@@ -145,7 +152,7 @@ def _rejected(
     return RejectedCandidate(
         name=name,
         reason=reason,
-        validation_accuracy_percent=by_name[name].validation_accuracy.percent,
+        validation_accuracy_percent=by_name[name].validation_accuracy.percent if name in by_name else None,
         p50_milliseconds=None if latency is None else latency.p50_milliseconds,
         p95_milliseconds=None if latency is None else latency.p95_milliseconds,
     )
