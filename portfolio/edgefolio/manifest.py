@@ -118,6 +118,11 @@ class Manifest(Record):
     rejected: Annotated[tuple[RejectedCandidate, ...], Field(max_length=1000)] = ()
     accuracy_floor_met: bool = True
     reproduce: FreeText = ""
+    #: What a reader of the figures must know, one sentence each.
+    notes: Annotated[
+        tuple[Annotated[FreeText, Field(max_length=1000)], ...],
+        Field(max_length=64, exclude_if=lambda value: not value),
+    ] = ()
 
     @model_validator(mode="after")
     def _variants_are_ordered(self) -> Manifest:

@@ -22,6 +22,7 @@ from edgefolio.repository import Publication, Published
 from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
 from edgefolio.uris import redacted
+from edgefolio_pruner.data.class_table import class_table
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.accuracy import Measured, measure
@@ -29,6 +30,7 @@ from edgefolio_pruner.profiling.environment import cpu_quota, describe_environme
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
@@ -79,6 +81,7 @@ def make_portfolio(
     uri = repository_uri if repository_uri is not None else spec.repository.uri
     source = load_source(portfolio, progress=progress)
     progress(stage="data", fraction=1.0, message=_described(source))
+    progress(stage="classes", fraction=1.0, message=class_table(source.data))
     # Fail on an unwritable repository before hours of training.
     field = "--repository" if repository_uri is not None else "spec.repository.uri"
     Publication.check(uri, field=field)
@@ -143,14 +146,17 @@ class _PruningRun:
         """The draft of the manifest, and the file of each variant."""
         graphs = GraphCache(self._source)
         # Fail before hours of training; once per source.
-        self._work.result("prunable-groups", self._source.record, graphs.require_prunable)
+        first = look_first(self._source, graphs, work=self._work, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+        for note in first.notes:
+            self._progress(stage="note", fraction=1.0, message=note)
+        self._first = first
         quantization = quantization_of(self._portfolio)
         twin_maker = (
             None
             if quantization is None
-            else TwinMaker(self._source, quantization, work=self._work, threads=self._threads)
+            else TwinMaker(self._source, quantization, work=self._work, threads=self._threads, batch=first.batch)
         )
-        maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads)
+        maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads, batch=first.batch)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
         made = maker.make(make_all(self._methods, bench), progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
@@ -230,6 +236,7 @@ class _PruningRun:
                 duplicates=duplicates,
                 left_out={**refused, **slower},
                 tested=self._tested(choice.chosen, files),
+                notes=self._first.notes,
             )
             return manifest.model_dump(mode="json", by_alias=True)
 
@@ -242,7 +249,14 @@ class _PruningRun:
         tested = {}
         for position, name in enumerate(names):
             self._progress(stage="test", fraction=position / len(names), message=name)
-            tested[name] = measure(files[name], test.images, test.labels, classes=classes, threads=self._threads)
+            tested[name] = measure(
+                files[name],
+                test.images,
+                test.labels,
+                classes=classes,
+                threads=self._threads,
+                batch=self._first.batch,
+            )
         return tested
 
 

@@ -103,6 +103,10 @@ class Normalization(Specification):
         return self
 
 
+#: A class of the data, as its folder or file calls it.
+ClassName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
 class DataSpecification(Specification):
     """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, an ``.npz`` file.
 
@@ -137,8 +141,18 @@ class DataSpecification(Specification):
     """Unlabelled samples that the one-shot route looks at."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Height and width that pictures are scaled to; absent: as they are."""
+    class_names: Annotated[tuple[ClassName, ...] | None, Field(min_length=2, max_length=10_000)] = None
+    """All classes in the order of the network's outputs; absent: as the model names them, else ``classOrder``."""
+    class_order: Literal["Text", "Natural"] = "Text"
+    """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
+
+    @model_validator(mode="after")
+    def _class_names_differ(self) -> DataSpecification:
+        if self.class_names is not None and len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("classNames holds a name twice")
+        return self
 
 
 class SparseTraining(Specification):

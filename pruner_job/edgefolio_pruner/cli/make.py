@@ -50,20 +50,23 @@ def make(
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
     from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
     if repository is not None:
         checked_argument(repository, field="--repository")
-    with shown_progress(console) as progress:
-        result = make_portfolio(
-            portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
-        )
-    written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
-    if as_json:
-        typer.echo(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
-    else:
+    # The network's own code may print.
+    with output_kept_for_json(active=as_json) as print_document:
+        with shown_progress(console) as progress:
+            result = make_portfolio(
+                portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
+            )
+        written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
+        if as_json:
+            print_document(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
+    if not as_json:
         _print_result(result, report=written, file=file)
     return result.exit_code
 
@@ -105,6 +108,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
         "requestBatchSize": batch,
         "variants": variants,
         "rejected": [rejected.model_dump(mode="json", by_alias=True) for rejected in manifest.rejected],
+        "notes": list(manifest.notes),
         "ignoredFields": list(ignored),
         "workDirectory": str(result.work_directory),
         "report": str(report),
@@ -171,6 +175,8 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     console.print(table)
     for line in _lost_classes(manifest):
         console.print(line, markup=False, soft_wrap=True)
+    for note in manifest.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     for rejected in manifest.rejected:
         console.print(f"left out: {rejected.name}: {rejected.reason}", markup=False, soft_wrap=True)
     if not manifest.accuracy_floor_met:

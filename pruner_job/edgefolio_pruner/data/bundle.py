@@ -33,7 +33,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
-    """Train, validation and test data of one model; ``name`` is the training URI."""
+    """Train, validation and test data of one model; ``name`` is the training URI, ``notes`` what is to be told of it.
+
+    ``test_is_held_out`` says that the test part was taken from the training data.
+    """
 
     name: str
     train: Split
@@ -41,6 +44,8 @@ class DataBundle:
     test: Split
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    test_is_held_out: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:

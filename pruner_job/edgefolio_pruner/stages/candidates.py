@@ -43,7 +43,7 @@ _EXACTNESS_SAMPLES = 128
 PARITY_RELATIVE_BOUND = 1e-3
 PARITY_LEAST_AGREEMENT_PERCENT = 99.0
 #: Raised with each field that a stored candidate gains: one without it is made again.
-_RECORD = 2
+STORED_RECORD = 2
 _STAGE = "candidates"
 
 
@@ -75,8 +75,12 @@ class CandidateRecord(Record):
 class CandidateMaker:
     """Makes candidates of one source."""
 
-    def __init__(self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int) -> None:
+    def __init__(
+        self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int, batch: int = 256
+    ) -> None:
+        """``batch`` is the size of batches in which accuracy is measured."""
         self._source, self._graphs, self._work, self._threads = source, graphs, work, threads
+        self._batch = batch
 
     def make(self, weights: Sequence[CandidateWeights], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
         """The candidate of each of ``weights`` with its ONNX file. Raises if one fails its proof or parity."""
@@ -96,7 +100,8 @@ class CandidateMaker:
             "edgefolio": __version__,
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
-            "record": _RECORD,
+            "record": STORED_RECORD,
+            "batch": self._batch,
         }
         path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
 
@@ -140,7 +145,12 @@ class CandidateMaker:
             torch.set_num_threads(before)
         validation = source.data.validation
         measured = measure(
-            path, validation.images, validation.labels, classes=len(source.data.class_names), threads=self._threads
+            path,
+            validation.images,
+            validation.labels,
+            classes=len(source.data.class_names),
+            threads=self._threads,
+            batch=self._batch,
         )
         return CandidateRecord(
             name=given.name,

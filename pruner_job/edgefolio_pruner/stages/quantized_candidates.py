@@ -13,16 +13,22 @@ import onnx
 import onnxruntime
 
 from edgefolio import __version__
-from edgefolio.manifest import Accuracy, FloatLayer, Profile, QuantizationRecord
+from edgefolio.manifest import FloatLayer, Profile, QuantizationRecord
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio.specification import ModelPortfolio, Quantization
 from edgefolio_pruner.export.onnx_file import write_atomically
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.accuracy import Measured, measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.quantization import Refusal, Twin, compare_files, make_twin, require_calibration
 from edgefolio_pruner.quantization.calibration import Samples
-from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord, parity_samples
+from edgefolio_pruner.stages.candidates import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    STORED_RECORD,
+    CandidateRecord,
+    parity_samples,
+)
 from edgefolio_pruner.stages.probe import make_int8_probe
 from edgefolio_pruner.work.directory import WorkDirectory
 
@@ -49,8 +55,12 @@ def twin_name(parent: str) -> str:
 class TwinMaker:
     """Makes the twins of one source's candidates. Raises :class:`UserError` if the data cannot calibrate any."""
 
-    def __init__(self, source: MakingSource, settings: Quantization, *, work: WorkDirectory, threads: int) -> None:
+    def __init__(
+        self, source: MakingSource, settings: Quantization, *, work: WorkDirectory, threads: int, batch: int
+    ) -> None:
+        """``batch`` is the size of batches in which accuracy is measured."""
         self._source, self._settings, self._work, self._threads = source, settings, work, threads
+        self._batch = batch
         require_calibration(self._calibration)
 
     def make(self, parents: Sequence[tuple[CandidateRecord, Path]], *, progress: Progress) -> Twins:
@@ -75,6 +85,8 @@ class TwinMaker:
             "name": name,
             "settings": self._settings.model_dump(mode="json"),
             "threads": self._threads,
+            "batch": self._batch,
+            "record": STORED_RECORD,
             "edgefolio": __version__,
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
@@ -89,7 +101,7 @@ class TwinMaker:
             twin = make_twin(
                 parent_path.read_bytes(),
                 calibration=self._calibration,
-                accuracy_percent=lambda content: self._accuracy(content).percent,
+                accuracy_percent=lambda content: self._measured(content).accuracy.percent,
                 max_loss_points=float(self._settings.max_accuracy_loss_points),
                 threads=self._threads,
                 progress=progress,
@@ -103,7 +115,7 @@ class TwinMaker:
 
     def _record(self, twin: Twin, parent: CandidateRecord, parent_path: Path, path: Path) -> CandidateRecord:
         write_atomically(path, twin.content)
-        validation = self._source.data.validation
+        validation, measured = self._source.data.validation, self._measured(twin.content)
         return CandidateRecord(
             name=twin_name(parent.name),
             parent=parent.name,
@@ -117,7 +129,8 @@ class TwinMaker:
             parameters=parent.parameters,
             macs=parent.macs,
             outputs=parent.outputs,
-            validation_accuracy=self._accuracy(twin.content),
+            validation_accuracy=measured.accuracy,
+            validation_classes=measured.classes,
             parity=compare_files(parent_path, path, parity_samples(self._source), threads=self._threads),
             exactness=None,
             layers=parent.layers,
@@ -144,12 +157,19 @@ class TwinMaker:
     def _calibration(self) -> Samples:
         return self._source.data.calibration(self._settings.calibration_samples, seed=self._source.seed)
 
-    def _accuracy(self, content: bytes) -> Accuracy:
-        validation = self._source.data.validation
+    def _measured(self, content: bytes) -> Measured:
+        validation, classes = self._source.data.validation, len(self._source.data.class_names)
         with tempfile.TemporaryDirectory(prefix="edgefolio-quantize-") as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(content)
-            return measure_accuracy(path, validation.images, validation.labels, threads=self._threads)
+            return measure(
+                path,
+                validation.images,
+                validation.labels,
+                classes=classes,
+                threads=self._threads,
+                batch=self._batch,
+            )
 
 
 def slower_twins(
