@@ -20,8 +20,11 @@ from edgefolio.errors import IntegrityError
 from edgefolio.manifest_parts import (
     LARGEST_BATCH_VALUES,
     LARGEST_REVISION,
+    MOST_LISTED_CLASSES,
     VERSIONS_PER_REVISION,
     Accuracy,
+    ClassFigures,
+    ClassSamples,
     DataDigests,
     Digest,
     Environment,
@@ -57,9 +60,12 @@ SCHEMA_VERSION = "edgefolio.dev/manifest/v1"
 
 __all__ = [
     "LARGEST_REVISION",
+    "MOST_LISTED_CLASSES",
     "SCHEMA_VERSION",
     "VERSIONS_PER_REVISION",
     "Accuracy",
+    "ClassFigures",
+    "ClassSamples",
     "CurrentPointer",
     "DataDigests",
     "Digest",
@@ -103,6 +109,7 @@ class Manifest(Record):
     source_sha256: Digest | None = None
     data: DataDigests
     labels: Annotated[tuple[FreeText, ...], Field(max_length=100_000)]
+    class_samples: Annotated[ClassSamples | None, Field(exclude_if=lambda value: value is None)] = None
     preprocessing: Preprocessing
     signature: Signature
     software: Annotated[dict[Line, Line], Field(max_length=256)]
@@ -121,6 +128,20 @@ class Manifest(Record):
         for variant in self.variants:
             if variant.file != f"{self.version_of(variant)}/model.onnx":
                 raise ValueError(f"variant {variant.name}: file must be {self.version_of(variant)}/model.onnx")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_are_those_of_the_labels(self) -> Manifest:
+        classes = len(self.labels)
+        counted = self.class_samples
+        if counted is not None and {len(counted.training), len(counted.validation), len(counted.test)} != {classes}:
+            raise ValueError("classSamples must count the samples of every label")
+        for variant in self.variants:
+            figures = variant.test_classes
+            if figures is not None and (
+                figures.lowest_class >= classes or len(figures.recall_percents) not in (0, classes)
+            ):
+                raise ValueError(f"variant {variant.name}: testClasses must hold the recall of every label")
         return self
 
     @model_validator(mode="after")

@@ -17,14 +17,14 @@ import torch
 
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
-from edgefolio.manifest import Accuracy, Manifest, Profile
+from edgefolio.manifest import Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
 from edgefolio.uris import redacted
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
-from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.accuracy import Measured, measure
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
@@ -177,7 +177,7 @@ class _PruningRun:
         environment = describe_environment(threads=settings.threads, onnxruntime_version=str(onnxruntime.__version__))
         key: dict[str, Any] = {
             "files": {name: digests[name] for name in files},
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"node_selectors"}),
             "environment": environment.model_dump(mode="json"),
         }
         if self._making:
@@ -220,7 +220,7 @@ class _PruningRun:
             measured = [candidate for candidate in candidates if candidate.name not in duplicates]
             slower = slower_twins(measured, profiles, batch=self._portfolio.spec.profiling.batch_sizes[-1])
             measured = [candidate for candidate in measured if candidate.name not in slower]
-            choice = choose(measured, profiles, self._portfolio)
+            choice = choose(measured, profiles, self._portfolio, class_names=self._source.data.class_names)
             manifest = draft_manifest(
                 portfolio=self._portfolio,
                 source=self._source,
@@ -229,7 +229,7 @@ class _PruningRun:
                 choice=choice,
                 duplicates=duplicates,
                 left_out={**refused, **slower},
-                test_accuracies=self._test_accuracies(choice.chosen, files),
+                tested=self._tested(choice.chosen, files),
             )
             return manifest.model_dump(mode="json", by_alias=True)
 
@@ -237,13 +237,13 @@ class _PruningRun:
         self._progress(stage="test", fraction=1.0, message=f"{len(manifest.variants)} of {len(candidates)} chosen")
         return manifest
 
-    def _test_accuracies(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Accuracy]:
-        test = self._source.data.test
-        accuracies = {}
+    def _tested(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Measured]:
+        test, classes = self._source.data.test, len(self._source.data.class_names)
+        tested = {}
         for position, name in enumerate(names):
             self._progress(stage="test", fraction=position / len(names), message=name)
-            accuracies[name] = measure_accuracy(files[name], test.images, test.labels, threads=self._threads)
-        return accuracies
+            tested[name] = measure(files[name], test.images, test.labels, classes=classes, threads=self._threads)
+        return tested
 
 
 def _described(source: MakingSource) -> str:

@@ -1,4 +1,4 @@
-"""Models of a pruning run: source, data, methods, selection and profiling."""
+"""Models of a pruning run: source, data, methods and selection."""
 
 from __future__ import annotations
 
@@ -231,10 +231,12 @@ class Methods(Specification):
 
 
 class Selection(Specification):
-    """Which candidates become the portfolio: a Pareto front thinned to what makes a difference.
+    """Which candidates become the portfolio: a Pareto front without ties, spread over the latencies.
 
     A candidate is dropped if another one is at least as good within ``accuracyEpsilonPoints`` and
-    ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``.
+    ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``; or if another one is faster, takes no more memory, and the
+    95 % intervals of their accuracies overlap (at most 1 point apart; not with ``accuracyEpsilonPoints: "0"``). Of more
+    than ``maxVariants`` those are taken that leave the narrowest gaps in latency and lose the least accuracy in them.
     """
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
@@ -243,38 +245,11 @@ class Selection(Specification):
     """Largest loss against the dense model, in points."""
     min_accuracy_percent: PercentDecimal | None = None
     """Smallest validation accuracy of a variant."""
+    min_class_recall_percent: PercentDecimal | None = None
+    """Smallest validation recall of a variant's weakest class: the share of its samples that are recognized."""
     accuracy_epsilon_points: NonNegativeDecimal = "0.3"
     """Smaller differences of accuracy make no difference."""
     latency_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of latency make no difference."""
     memory_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of memory make no difference."""
-
-
-class Profiling(Specification):
-    """How variants are measured: threads, batches (the last is the request batch) and samples per variant and batch."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                # The API server validates the default of `profiling`, which is empty, before it fills it.
-                "!has(self.batchSizes) || self.batchSizes.all(b, self.batchSizes.exists_one(c, c == b))",
-                "batchSizes holds a number twice",
-            ),
-        )
-    )
-
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of the runtime while measuring."""
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=4)] = (1,)
-    """Batches that are measured; the last is the request batch."""
-    samples: Annotated[int, Field(ge=20, le=100_000)] = 200
-    """Measurements per variant and batch."""
-    rounds: Annotated[int, Field(ge=2, le=100)] = 5
-    """Interleaved rounds they are spread over."""
-
-    @model_validator(mode="after")
-    def _batches_are_distinct(self) -> Profiling:
-        if len(set(self.batch_sizes)) != len(self.batch_sizes):
-            raise ValueError("batchSizes holds a number twice")
-        return self

@@ -11,9 +11,14 @@ from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
+from edgefolio.untrusted.text import shortened
 
 if TYPE_CHECKING:
+    from edgefolio.manifest import Manifest, Variant
     from edgefolio_pruner.pipeline import MakeResult
+
+#: Points of recall that a class has lost when it is worth a line.
+_LOST_POINTS = 10.0
 
 
 def make(
@@ -82,6 +87,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
                 "macs": variant.macs,
                 "validationAccuracyPercent": variant.validation_accuracy.percent,
                 "testAccuracyPercent": variant.test_accuracy.percent,
+                **_class_figures(manifest, variant),
                 "p50Milliseconds": latency.p50_milliseconds,
                 "p95Milliseconds": latency.p95_milliseconds,
                 "memorySteadyBytes": variant.profiles[0].memory_steady_bytes,
@@ -103,6 +109,39 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
         "workDirectory": str(result.work_directory),
         "report": str(report),
     }
+
+
+def _class_figures(manifest: Manifest, variant: Variant) -> dict[str, Any]:
+    figures = variant.test_classes
+    if figures is None:
+        return {}
+    return {
+        "balancedAccuracyPercent": figures.balanced_accuracy_percent,
+        "weakestClass": manifest.labels[figures.lowest_class],
+        "weakestClassRecallPercent": figures.lowest_recall_percent,
+    }
+
+
+def _lost_classes(manifest: Manifest) -> list[str]:
+    """A line for each variant that lost a class against the most accurate one, which top-1 does not show."""
+    best = manifest.variants[-1].test_classes
+    lines = []
+    for variant in manifest.variants[:-1]:
+        figures = variant.test_classes
+        if best is None or figures is None:
+            continue
+        losses = [
+            (before - after, number, before, after)
+            for number, (before, after) in enumerate(zip(best.recall_percents, figures.recall_percents, strict=True))
+            if before is not None and after is not None
+        ]
+        lost, number, before, after = max(losses, default=(0.0, 0, 0.0, 0.0))
+        if lost >= _LOST_POINTS:
+            lines.append(
+                f"note: {variant.name} recognizes {after:.1f} % of class {shortened(manifest.labels[number], 40)!r}, "
+                f"{manifest.variants[-1].name} {before:.1f} %; selection.minClassRecallPercent bounds it"
+            )
+    return lines
 
 
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
@@ -130,6 +169,8 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
             byte_count(variant.profiles[0].memory_steady_bytes),
         )
     console.print(table)
+    for line in _lost_classes(manifest):
+        console.print(line, markup=False, soft_wrap=True)
     for rejected in manifest.rejected:
         console.print(f"left out: {rejected.name}: {rejected.reason}", markup=False, soft_wrap=True)
     if not manifest.accuracy_floor_met:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgefolio.manifest import DataDigests, Preprocessing
+from edgefolio.manifest import MOST_LISTED_CLASSES, ClassSamples, DataDigests, Preprocessing
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -60,6 +60,18 @@ class DataBundle:
             validation_samples=self.validation.samples,
             test_samples=self.test.samples,
         )
+
+    @property
+    def class_samples(self) -> ClassSamples | None:
+        """The manifest's table of classes; ``None`` of more than it lists."""
+        classes = len(self.class_names)
+        if classes > MOST_LISTED_CLASSES:
+            return None
+        training, validation, test = (
+            tuple(np.bincount(part.labels, minlength=classes).tolist())
+            for part in (self.train, self.validation, self.test)
+        )
+        return ClassSamples(training=training, validation=validation, test=test)
 
     def calibration(self, samples: int, *, seed: int) -> Images:
         """``[min(samples, all), C, H, W]`` unlabelled training samples, chosen by ``seed``."""

@@ -13,13 +13,22 @@ import torch
 
 from edgefolio import __version__
 from edgefolio.errors import EdgefolioError
-from edgefolio.manifest import Accuracy, ExactnessProof, LayerKept, ParityProof, Probe, QuantizationRecord, Record
+from edgefolio.manifest import (
+    Accuracy,
+    ClassFigures,
+    ExactnessProof,
+    LayerKept,
+    ParityProof,
+    Probe,
+    QuantizationRecord,
+    Record,
+)
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE, CandidateWeights
-from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.accuracy import measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import GraphCache
@@ -33,6 +42,8 @@ _EXACTNESS_SAMPLES = 128
 #: An exported file may differ by this part of the largest logit, and must agree on nearly every sample.
 PARITY_RELATIVE_BOUND = 1e-3
 PARITY_LEAST_AGREEMENT_PERCENT = 99.0
+#: Raised with each field that a stored candidate gains: one without it is made again.
+_RECORD = 2
 _STAGE = "candidates"
 
 
@@ -52,6 +63,7 @@ class CandidateRecord(Record):
     macs: int
     outputs: int
     validation_accuracy: Accuracy
+    validation_classes: ClassFigures
     parity: ParityProof
     exactness: ExactnessProof | None
     layers: tuple[LayerKept, ...]
@@ -84,6 +96,7 @@ class CandidateMaker:
             "edgefolio": __version__,
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
+            "record": _RECORD,
         }
         path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
 
@@ -126,6 +139,9 @@ class CandidateMaker:
         finally:
             torch.set_num_threads(before)
         validation = source.data.validation
+        measured = measure(
+            path, validation.images, validation.labels, classes=len(source.data.class_names), threads=self._threads
+        )
         return CandidateRecord(
             name=given.name,
             parent=given.parent,
@@ -139,7 +155,8 @@ class CandidateMaker:
             parameters=_stored_numbers(module),
             macs=macs,
             outputs=outputs,
-            validation_accuracy=measure_accuracy(path, validation.images, validation.labels, threads=self._threads),
+            validation_accuracy=measured.accuracy,
+            validation_classes=measured.classes,
             parity=proof,
             exactness=exactness,
             layers=layers,

@@ -11,7 +11,6 @@ from edgefolio import __version__
 from edgefolio.contract.making_key import making_specification, specification_sha256
 from edgefolio.manifest import (
     VERSIONS_PER_REVISION,
-    Accuracy,
     Manifest,
     Profile,
     RejectedCandidate,
@@ -22,6 +21,7 @@ from edgefolio.manifest import (
 from edgefolio.specification import ModelPortfolio, Selection
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
+from edgefolio_pruner.profiling.accuracy import Measured
 from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
 from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
 
@@ -29,7 +29,11 @@ _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "sc
 
 
 def choose(
-    candidates: Sequence[CandidateRecord], profiles: Mapping[str, Profile], portfolio: ModelPortfolio
+    candidates: Sequence[CandidateRecord],
+    profiles: Mapping[str, Profile],
+    portfolio: ModelPortfolio,
+    *,
+    class_names: Sequence[str],
 ) -> SelectionResult:
     """Select by validation accuracy, median latency of the request batch, and memory while serving."""
     batch = portfolio.spec.profiling.batch_sizes[-1]
@@ -37,10 +41,14 @@ def choose(
     for candidate in candidates:
         latency = profiles[candidate.name].latency(batch)
         assert latency is not None
+        accuracy, classes = candidate.validation_accuracy, candidate.validation_classes
         measured.append(
             Candidate(
                 name=candidate.name,
-                accuracy_percent=candidate.validation_accuracy.percent,
+                accuracy_percent=accuracy.percent,
+                accuracy_interval=(accuracy.low_percent, accuracy.high_percent),
+                lowest_recall_percent=classes.lowest_recall_percent,
+                lowest_class=class_names[classes.lowest_class],
                 latency_milliseconds=latency.p50_milliseconds,
                 memory_bytes=profiles[candidate.name].memory_steady_bytes,
             )
@@ -57,7 +65,7 @@ def draft_manifest(
     choice: SelectionResult,
     duplicates: Mapping[str, str],
     left_out: Mapping[str, str],
-    test_accuracies: Mapping[str, Accuracy],
+    tested: Mapping[str, Measured],
 ) -> Manifest:
     """The manifest, as revision 1; publishing gives it a number.
 
@@ -71,7 +79,7 @@ def draft_manifest(
         key=lambda candidate: (candidate.validation_accuracy.percent, candidate.macs, candidate.name),
     )
     variants = tuple(
-        _variant(candidate, rank, profiles[candidate.name], test_accuracies[candidate.name])
+        _variant(candidate, rank, profiles[candidate.name], tested[candidate.name])
         for rank, candidate in enumerate(ranked, start=1)
     )
     rejected = [(rejection.name, rejection.reason) for rejection in choice.rejected]
@@ -91,6 +99,7 @@ def draft_manifest(
         source_sha256=source.initial_digest,
         data=source.data.digests,
         labels=source.data.class_names,
+        class_samples=source.data.class_samples,
         preprocessing=source.data.preprocessing,
         signature=Signature(
             inputs=(TensorSignature(name=INPUT_NAME, datatype="FP32", shape=source.data.sample_shape),),
@@ -106,7 +115,7 @@ def draft_manifest(
     )
 
 
-def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Accuracy) -> Variant:
+def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Measured) -> Variant:
     return Variant(
         name=candidate.name,
         rank=rank,
@@ -121,7 +130,8 @@ def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Accu
         parameters=candidate.parameters,
         macs=candidate.macs,
         validation_accuracy=candidate.validation_accuracy,
-        test_accuracy=test,
+        test_accuracy=test.accuracy,
+        test_classes=test.classes,
         parity=candidate.parity,
         exactness=candidate.exactness,
         layers=candidate.layers,
@@ -153,6 +163,7 @@ def _rules(selection: Selection) -> Rules:
         max_variants=selection.max_variants,
         min_accuracy_percent=number(selection.min_accuracy_percent),
         max_accuracy_loss_points=number(selection.max_accuracy_loss_points),
+        min_class_recall_percent=number(selection.min_class_recall_percent),
         accuracy_epsilon_points=float(selection.accuracy_epsilon_points),
         latency_epsilon_percent=float(selection.latency_epsilon_percent),
         memory_epsilon_percent=float(selection.memory_epsilon_percent),
