@@ -57,7 +57,9 @@ def weighted_layers(model: onnx.ModelProto) -> frozenset[str]:
     )
 
 
-def quantized(model: onnx.ModelProto, ranges: Ranges, *, float_layers: Collection[str] = ()) -> bytes:
+def quantized(
+    model: onnx.ModelProto, ranges: Ranges, *, float_layers: Collection[str] = (), seven_bits: bool = True
+) -> bytes:
     """The quantized file of ``model``; the nodes named by ``float_layers`` stay float.
 
     Equal inputs give equal bytes. Raises :class:`NotQuantizableError`.
@@ -74,7 +76,7 @@ def quantized(model: onnx.ModelProto, ranges: Ranges, *, float_layers: Collectio
         quantizer = QDQQuantizer(
             copy.deepcopy(model),
             True,  # per channel
-            True,  # 7 bits
+            seven_bits,  # "reduce_range"
             QuantType.QInt8,
             QuantType.QUInt8,
             TensorsData(CalibrationMethod.MinMax, whole),
