@@ -79,6 +79,7 @@ class CycleResult:
             "revision": None if synced.manifest is None else synced.manifest.revision,
             "activeVariant": None if served is None else served.name,
             "residentVersions": [] if served is None else list(served.ready),
+            "profile": None if synced.profile is None else synced.profile.evidence,
             "endpoint": {"grpc": grpc, "http": http},
             "conditions": {
                 "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,

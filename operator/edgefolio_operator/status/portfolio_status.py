@@ -19,7 +19,9 @@ from edgefolio_operator.endpoints.memory_reservations import Promise
 from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.ownership import repository_owned
 from edgefolio_operator.resources.daemonset import service_url
+from edgefolio_operator.revisions import profiling
 from edgefolio_operator.revisions.history import first_publication
+from edgefolio_operator.revisions.profiling import ProfilingPlan
 from edgefolio_operator.revisions.pruning_job import PruningJobPlan, terminal_error
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan
 from edgefolio_operator.revisions.rollout import RolloutPlan
@@ -45,6 +47,7 @@ class PortfolioFindings:
     jobs: Sequence[ObservedJob]
     revisions: tuple[RevisionStatus, ...]
     revision: RevisionStatus | None
+    profiling: ProfilingPlan
     rollout: RolloutPlan
     members: Sequence[Endpoint]
     assignments: Sequence[Assignment]
@@ -96,6 +99,7 @@ def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: 
             **security_conditions(portfolio, daemon_set=snapshot.daemon_set, members=found.members),
             **found.agents,
             repository_condition.CONDITION: repository_condition.repository_readable(found.members),
+            profiling.CONDITION: profiling.profiles_measured(portfolio, revision),
         },
     )
     wrong = terminal or found.check.trouble or workload
@@ -169,7 +173,13 @@ def refused_status(
             entry.type: (entry.status, entry.reason, entry.message)
             for entry in before.conditions
             if entry.type
-            in (*INFORMATIONAL_CONDITIONS, *SECURITY_CONDITIONS, *AGENT_CONDITIONS, repository_condition.CONDITION)
+            in (
+                *INFORMATIONAL_CONDITIONS,
+                *SECURITY_CONDITIONS,
+                *AGENT_CONDITIONS,
+                repository_condition.CONDITION,
+                profiling.CONDITION,
+            )
         },
     )
     conditions = conditions_of(facts, before=before.conditions, now=now)
