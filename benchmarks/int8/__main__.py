@@ -108,11 +108,11 @@ def _as_markdown(document: dict[str, Any]) -> str:
     lines = [
         "# Quantized forms by kind of processor",
         "",
-        f"{document['network']}, {document['data']}, {document['samples']} test samples, batch {document['batch']}, one "
-        f"thread, {document['processor']}, ONNX Runtime {document['onnxruntime']}. The kernels of other processors are "
-        "forced by hiding instruction sets from ONNX Runtime (`benchmarks/int8/kernels.py`); *difference* is the largest "
-        "one of a logit from this processor's own kernels. Forcing shows which kernels run and what they answer; the "
-        "clock, caches and units of such a processor it does not show.",
+        f"{document['network']}, {document['data']}, {document['samples']} test samples, batch {document['batch']}, "
+        f"one thread, {document['processor']}, ONNX Runtime {document['onnxruntime']}. The kernels of other processors "
+        "are forced by hiding instruction sets from ONNX Runtime (`benchmarks/int8/kernels.py`); *difference* is the "
+        "largest one of a logit from this processor's own kernels. Forcing shows which kernels run and what they "
+        "answer; the clock, caches and units of such a processor it does not show.",
         "",
         f"Made with `{document['command']}`.",
         "",
