@@ -71,8 +71,8 @@ audit: install ## List what the images hold (CycloneDX, build/audit), and ask fo
 	.venv/bin/python scripts/audit.py
 
 FUZZ_MINUTES ?= 60
-fuzz: install ## Fuzz manifests, pointers, model files and states for FUZZ_MINUTES (60); atheris is installed for it alone
-	.venv/bin/python -m pip install --quiet --target build/atheris atheris==3.0.0
+fuzz: install ## Fuzz whatever reads untrusted bytes for FUZZ_MINUTES (60); atheris is installed for it alone
+	@[ -d build/atheris/atheris ] || .venv/bin/python -m pip install --quiet --no-deps --target build/atheris atheris==3.0.0
 	PYTHONPATH=build/atheris .venv/bin/python scripts/fuzz.py --minutes $(FUZZ_MINUTES)
 
 docs: install ## Write the references and the picture of the layers that are generated from code

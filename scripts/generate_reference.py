@@ -142,8 +142,9 @@ def _type_of(field: dict[str, Any]) -> str:
     if "$ref" in field:
         title = field["$ref"].rpartition("/")[2]
         return f"[{title}](#{title.lower()})"
-    if "anyOf" in field:
-        return " or ".join(_type_of(part) for part in field["anyOf"] if part.get("type") != "null")
+    if "anyOf" in field or "oneOf" in field:
+        choices = field.get("anyOf") or field["oneOf"]
+        return " or ".join(_type_of(part) for part in choices if part.get("type") != "null")
     if "enum" in field:
         return ", ".join(f"`{choice}`" for choice in field["enum"])
     if "const" in field:

@@ -21,6 +21,7 @@ from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.uris import read_uri
+from edgefolio_pruner.wrappers import unwrapped
 
 _ARCHITECTURE_FIELD = "spec.source.architecture"
 _WEIGHTS_FIELD = "spec.source.weightsURI"
@@ -62,7 +63,7 @@ def build_architecture(architecture: Architecture, *, seed: int = 0, field: str 
             value=architecture.name,
             remedy="Let the callable return the module.",
         )
-    return module.train()
+    return unwrapped(module, field=field, name=architecture.name).train()
 
 
 def parse_architecture(

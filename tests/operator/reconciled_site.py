@@ -215,6 +215,12 @@ class Site:
         (found,) = (entry for entry in self.portfolio["status"]["conditions"] if entry["type"] == kind)
         return found["status"], found["reason"]
 
+    def reason(self, node: str, part: str = "reason") -> str | None:
+        """Why the endpoint on ``node`` is to serve its variant, in a word, or in a sentence: its ``message``."""
+        annotations = self.endpoints[f"digits-{node}"]["metadata"].get("annotations", {})
+        told: str | None = annotations.get(f"edgefolio.dev/decision-{part}")
+        return told
+
     def targets(self) -> dict[str, str | None]:
         return {entry["spec"]["nodeName"]: entry["spec"].get("targetVariant") for entry in self.endpoints.values()}
 

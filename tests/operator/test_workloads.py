@@ -188,6 +188,19 @@ def test_threads_reach_the_agent_and_make_pods_anew() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cpu", "threads"), [("1", "1"), ("500m", "1"), ("1500m", "2"), ("2.5", "3"), ("4", "4"), ("64", "4"), (None, "4")]
+)
+def test_a_limit_bounds_threads(cpu: str | None, threads: str) -> None:
+    document = portfolio().model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["spec"]["serving"]["threads"] = 4
+    if cpu is not None:
+        document["spec"]["serving"]["managed"]["resources"]["limits"] = {"cpu": cpu}
+    given = ModelPortfolio.model_validate(document)
+    spec = build_daemon_set(given, owner=OWNER, images=IMAGES)["spec"]["template"]["spec"]
+    assert environment(spec)["EDGEFOLIO_THREADS"] == threads
+
+
+@pytest.mark.parametrize(
     ("version", "traffic"),
     [
         pytest.param({"major": "1", "minor": "34"}, {"internalTrafficPolicy": "Local"}, id="1.34"),

@@ -169,6 +169,8 @@ class Agent:
         switches = decision.action is Action.SWITCH and decision.target is not None
         if switches and not self.dry_run and self._switches.failures.may_switch():
             served = self._switches.carry_out(decision, served, self._manifest)
+        elif not switches and not self.dry_run and observation.server is ServerState.SERVING:
+            served = self._switches.keep_standby(decision, served, self._manifest)
         self._state_file.write(self._switches.state, now=switches)
         self._end_cycle(synced, served=served, observation=observation, decision=decision)
 

@@ -29,6 +29,7 @@ from edgefolio_edge.cluster.orders import Order, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.cluster.switch_history import SwitchHistory
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.node_profiles import NodeProfiles
@@ -122,7 +123,9 @@ class _Pod:
             host = stack.enter_context(
                 Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)
             )
-            reports = ReportThread(orders, StatusWriter(orders, _Reports(self).send, clock=time.time))
+            history = SwitchHistory(settings.state, orders)
+            writer = StatusWriter(orders, _Reports(self).send, clock=time.time, switches=lambda: history.switches)
+            reports = ReportThread(orders, writer, history)
             stack.callback(reports.stop)
             agent = Agent(
                 host,

@@ -18,11 +18,11 @@ from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.contract.node_profiles import processor_report
 from edgefolio.decision.state import shifted
-from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
+from edgefolio.decision.types import Decision, Observation, Reason, ServerState, TrafficWindow
 from edgefolio.processor import this_processor
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
-from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio.specification.endpoint import DecisionReport, EndpointStatus, SwitchReport
 from edgefolio.specification.portfolio_status import ProcessorReport
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
@@ -51,11 +51,13 @@ class StatusWriter:
         *,
         clock: Callable[[], float],
         elapsed: Callable[[], float] = time.monotonic,
+        switches: Callable[[], tuple[SwitchReport, ...]] = lambda: (),
     ) -> None:
         """``write`` returns whether the report arrived. ``clock`` gives the seconds since the epoch that people read,
         ``elapsed`` those of a clock that nobody sets: it says when a report is due."""
         self._orders = orders
         self._write = write
+        self._switches = switches
         self._clock = clock
         self._elapsed = elapsed
         self._failure: Failure | None = None
@@ -164,18 +166,29 @@ class StatusWriter:
             observation=None
             if observation is None
             else report_of_observation(observation, now=now, valid_seconds=VALID_SECONDS),
-            decision=None
-            if decision is None
-            else report_of_decision(decision, shifted(cycle.state, cycle.clock_offset), decided_by_agent=alone),
+            decision=None if decision is None else self._decision(decision, cycle, alone=alone),
+            switches=self._switches(),
             last_failure=self._failure,
             conditions=self._conditions,
         )
+
+    def _decision(self, decision: Decision, cycle: CycleResult, *, alone: bool) -> DecisionReport:
+        report = report_of_decision(decision, shifted(cycle.state, cycle.clock_offset), decided_by_agent=alone)
+        reason, message = self._told(decision)
+        return report.model_copy(update={"reason": reason, "message": message})
+
+    def _told(self, decision: Decision) -> tuple[str, str]:
+        """Reason and message of ``decision`` for people: to the core every order is a pin, to them a person's alone."""
+        order = self._orders.order
+        if decision.reason is not Reason.PINNED or order is None or order.spec.pinned:
+            return decision.reason.value, truncated(decision.message)
+        return reasons.ORDERED, truncated(decision.message.replace(" is pinned", " is ordered", 1))
 
     def _conditions_now(self, cycle: CycleResult, now: float, *, alone: bool) -> tuple[Condition, ...]:
         found: dict[str, ConditionValue] = {
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
-            "ObjectivesMet": _objectives_met(cycle.decision),
+            "ObjectivesMet": self._objectives_met(cycle.decision),
             "Autonomous": _autonomous(alone),
             "SharedMemorySufficient": _shared_memory_sufficient(cycle),
             "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
@@ -184,6 +197,11 @@ class StatusWriter:
         for kind, (status, reason, message) in found.items():
             conditions = with_condition(conditions, type=kind, status=status, reason=reason, message=message, now=now)
         return conditions
+
+    def _objectives_met(self, decision: Decision | None) -> ConditionValue:
+        if decision is None or decision.objectives_met is None:
+            return "Unknown", reasons.NOT_KNOWN, ""
+        return ("True", reasons.MET, "") if decision.objectives_met else ("False", *self._told(decision))
 
 
 @cache
@@ -255,12 +273,6 @@ def _synced(synced: Synced, wanted: tuple[int, str] | None) -> ConditionValue:
         return "False", reasons.UNREACHABLE, synced.unreachable
     count = f"{len(synced.available)} of {len(manifest.variants)} variants" if is_wanted and manifest else "Nothing"
     return "False", reasons.FETCHING, f"{count} of revision {wanted[0]} can be loaded so far."
-
-
-def _objectives_met(decision: Decision | None) -> ConditionValue:
-    if decision is None or decision.objectives_met is None:
-        return "Unknown", reasons.NOT_KNOWN, ""
-    return ("True", reasons.MET, "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
 
 
 def _differs(new: float, old: float) -> bool:

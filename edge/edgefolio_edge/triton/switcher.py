@@ -103,22 +103,38 @@ class Switcher:
         self._lack_of_room = lack_of_room
 
     def switch(
-        self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
+        self,
+        target: Placement,
+        *,
+        previous: Placement | None = None,
+        standby: Sequence[Placement] = (),
+        is_resident: bool = False,
     ) -> SwitchResult:
         """Make ``target`` serve; on any failure make ``previous`` serve again.
 
         ``standby`` variants stay loaded beside it. They must have a lower version: unversioned requests go to the
-        highest. Leaving a variant for a loaded standby is an unload, which takes milliseconds.
+        highest. A target that ``is_resident`` below ``previous`` is asked for its probe first; then leaving the other
+        is an unload, which takes milliseconds.
         """
-        if any(placement.version > target.version for placement in standby):
-            raise ValueError("a standby of a higher version would take the target's requests")
+        _require_lower(standby, than=target)
         started = time.perf_counter()
         loaded = 0.0
         cause: str | None = None
         unreachable = stuck = damaged = False
         try:
-            self.store.require(target.manifest, target.variant)
-            lack = None if previous is None else self._lack_of_room(target.manifest)
+            if is_resident and (cause := self.canary(target, versions=(target.version,))) is not None:
+                # Nothing was touched: the previous variant serves on.
+                return SwitchResult(
+                    variant=target.variant.name,
+                    version=target.version,
+                    cause=cause,
+                    load_milliseconds=0.0,
+                    total_milliseconds=1e3 * (time.perf_counter() - started),
+                    restored=None if previous is None else True,
+                )
+            if not is_resident:
+                self.store.require(target.manifest, target.variant)
+            lack = None if previous is None or is_resident else self._lack_of_room(target.manifest)
             if lack is not None:
                 # Nothing was touched: the previous variant serves on.
                 return SwitchResult(
@@ -145,7 +161,7 @@ class Switcher:
         restored = None
         if cause is not None and previous is not None and not unreachable:
             # A load behind a hung one waits for ever; the previous version still serves.
-            restored = self.canary(previous) is None if stuck else self._restore(previous)
+            restored = self.canary(previous) is None if stuck else self._restore(previous, standby=standby)
             if shortage and not restored:
                 # The new version takes the room that the previous one needs.
                 restored = self.repair(previous).succeeded
@@ -162,11 +178,60 @@ class Switcher:
             shortage=shortage,
         )
 
-    def canary(self, placement: Placement) -> str | None:
-        """Send the probe by version, and unversioned as clients do. ``None`` if the answers are right, else why not."""
+    def load_standby(self, standby: Placement, *, active: Placement) -> SwitchResult:
+        """Load ``standby`` beside ``active`` and ask it for its probe; if it fails, ``active`` alone stays loaded."""
+        _require_lower([standby], than=active)
+        started = time.perf_counter()
+        loaded = 0.0
+        cause: str | None = None
+        unreachable = stuck = damaged = shortage = False
+        try:
+            self.store.require(standby.manifest, standby.variant)
+            cause = self._lack_of_room(standby.manifest)
+            shortage = cause is not None
+            if cause is None:
+                loaded = self._load([standby, active], seconds=load_seconds(standby.variant))
+                cause = self.canary(standby, versions=(standby.version,))
+        except IntegrityError as error:
+            cause, damaged = str(error), True
+        except ControlError as error:
+            cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        if stuck and self._end_load(standby.version):
+            cause = f"the load did not end within {load_seconds(standby.variant):.0f} s and was ended"
+            stuck = not self._takes_loads(active)
+        restored = None
+        if cause is not None and not shortage and not stuck:
+            unreachable = unreachable or self._is_gone()
+            restored = None if unreachable else self._restore(active)
+        return SwitchResult(
+            variant=standby.variant.name,
+            version=standby.version,
+            cause=cause,
+            load_milliseconds=loaded,
+            total_milliseconds=1e3 * (time.perf_counter() - started),
+            restored=restored,
+            unreachable=unreachable,
+            stuck=stuck,
+            damaged=damaged,
+            shortage=shortage or (cause is not None and is_shortage(cause)),
+        )
+
+    def release_standby(self, active: Placement) -> bool:
+        """Unload everything but ``active``. Returns whether the server did; it serves on either way."""
+        try:
+            self._load([active], seconds=UNLOAD_SECONDS)
+        except ControlError:
+            return False
+        return True
+
+    def canary(self, placement: Placement, *, versions: Sequence[int | None] | None = None) -> str | None:
+        """Send the probe by version, and unversioned as clients do. ``None`` if the answers are right, else why not.
+
+        ``versions`` asks those instead; a standby is never asked unversioned.
+        """
         probe = placement.variant.probe
         inputs = probe_inputs(placement.manifest, probe)
-        for version in (placement.version, None):
+        for version in (placement.version, None) if versions is None else versions:
             try:
                 answer = self._answer(placement.manifest, inputs, version=version)
             except ControlError as error:
@@ -240,10 +305,10 @@ class Switcher:
         self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))
         return 1e3 * (time.perf_counter() - started)
 
-    def _restore(self, previous: Placement) -> bool:
-        """Restore the previous version, which as a rule is still loaded."""
+    def _restore(self, previous: Placement, *, standby: Sequence[Placement] = ()) -> bool:
+        """Restore the previous version, which as a rule is still loaded, and of ``standby`` those below it."""
         try:
-            self._load([previous])
+            self._load([*(entry for entry in standby if entry.version < previous.version), previous])
             return self.canary(previous) is None
         except ControlError:
             return False
@@ -272,3 +337,8 @@ class Switcher:
         deadline = time.monotonic() + UNLOAD_SECONDS
         while self.control.ready_versions(self.store.model) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def _require_lower(standby: Sequence[Placement], *, than: Placement) -> None:
+    if any(placement.version >= than.version for placement in standby):
+        raise ValueError("a standby of a higher version would take the target's requests")

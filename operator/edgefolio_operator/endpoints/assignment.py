@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgefolio.contract.endpoint_report import observation_of, profile_of, state_of
 from edgefolio.contract.node_profiles import profile_order, variants_for
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.decision import decide, objectives_from_specification
 from edgefolio.decision.types import Action, Decision, Observation, State
 from edgefolio.specification.conditions import time_seconds, truncated
@@ -30,12 +31,13 @@ SAME_SWITCH_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """One endpoint's order with its reason, and the state for its next decision.
+    """One endpoint's order, its reason ``told``, and the state for its next decision.
 
     ``report_is_unusable``: its report could not be decided on, and counted as absent.
     """
 
     spec: EndpointSpecification
+    told: OrderReason
     decision: Decision | None
     state: State
     issues: tuple[Issue, ...]
@@ -104,13 +106,14 @@ def assign(
         target_variant=target,
         pinned=pinned is not None,
         profile=profile,
-        reason=decision.reason.value if decision else None,
-        message=truncated(decision.message) if decision else "",
         objectives=resolved.objectives,
         switching=switching,
         epoch=epoch,
     )
-    return Assignment(spec=_without_new_figures(spec, current), decision=decision, state=state, issues=tuple(issues))
+    told = OrderReason() if decision is None else _told(decision)
+    if spec == current and told.reason == endpoint.told.reason:
+        told = endpoint.told  # only the figures differ: those change every second
+    return Assignment(spec=spec, told=told, decision=decision, state=state, issues=tuple(issues))
 
 
 def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:
@@ -197,9 +200,5 @@ def _target(
     return observation.active_variant
 
 
-def _without_new_figures(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:
-    """``spec``, or ``current`` if only the figures in the message differ: those change every second."""
-    if current is None:
-        return spec
-    same = spec.model_copy(update={"message": current.message})
-    return current if same == current else spec
+def _told(decision: Decision) -> OrderReason:
+    return OrderReason(reason=decision.reason.value, message=truncated(decision.message))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.specification.conditions import readable_time, time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio_operator.cluster_state.report_clocks import Hearing
@@ -60,7 +61,8 @@ class Surroundings:
 class Endpoint:
     """One endpoint: its surroundings, its stored spec, its status.
 
-    ``generation`` is that of the stored spec; ``None`` if it is not known. ``unreadable`` names the parts of its status
+    ``spec`` is without its reason, which is ``told``. ``generation`` is that of the stored spec; ``None`` if it is not
+    known. ``unreadable`` names the parts of its status
     that were left out. ``hearing`` is what is known of its agent's clock: times in the status are of that one, and only
     :meth:`agent_time` may be compared with them.
     """
@@ -69,6 +71,7 @@ class Endpoint:
     spec: EndpointSpecification | None
     status: EndpointStatus
     generation: int | None = None
+    told: OrderReason = field(default_factory=OrderReason)
     unreadable: tuple[str, ...] = ()
     hearing: Hearing = field(default_factory=Hearing)
 

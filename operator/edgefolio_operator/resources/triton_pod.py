@@ -11,9 +11,10 @@ agent that is dead or in a crash loop does not affect a Triton that serves.
 from __future__ import annotations
 
 import importlib.resources
+import math
 
 from edgefolio.contract import pod
-from edgefolio.specification.base import bytes_of
+from edgefolio.specification.base import bytes_of, quantity
 from edgefolio.specification.cluster import ManagedServing, Resources
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
@@ -265,7 +266,7 @@ def _environment(settings: ManagedServing, *, threads: int) -> list[Document]:
         pod.HEALTH_VARIABLE: pod.HEALTH_MOUNT,
         pod.KEY_FILE_VARIABLE: pod.KEY_FILE,
         pod.METRICS_PORT_VARIABLE: str(pod.AGENT_METRICS_PORT),
-        pod.THREADS_VARIABLE: str(threads),
+        pod.THREADS_VARIABLE: str(_bounded(threads, settings)),
         pod.MEMORY_LIMIT_VARIABLE: None if limit is None else str(bytes_of(limit)),
         pod.STORAGE_LIMIT_VARIABLE: str(bytes_of(storage.size_limit)),
         pod.BYTES_PER_SECOND_VARIABLE: None
@@ -278,6 +279,15 @@ def _environment(settings: ManagedServing, *, threads: int) -> list[Document]:
         {"name": pod.POD_NAMESPACE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         *({"name": name, "value": value} for name, value in values.items() if value is not None),
     ]
+
+
+def _bounded(threads: int, settings: ManagedServing) -> int:
+    """No more threads than Triton's limit has cores, which is what the kubelet's static CPU manager gives it.
+
+    Our own backend looks at what it was given; the C++ one of NVIDIA's image takes the number as it is.
+    """
+    cores = quantity(settings.resources.limits.get("cpu"))
+    return threads if cores is None else min(threads, max(1, math.ceil(cores)))
 
 
 def _agent_resources(settings: Resources) -> Document:

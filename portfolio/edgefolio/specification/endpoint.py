@@ -102,10 +102,11 @@ class EndpointSpecification(Specification):
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
     profile: ProfileOrder | None = None
     """The profile to predict with, once the agent has reported its processor; absent: the manifest's own."""
+    # Kept for stored objects: a reason changes more often than an order, and here each change was a new generation.
     reason: ReasonWord | None = None
-    """Why this variant, or why no other, in one word."""
+    """No longer written: the annotation edgefolio.dev/decision-reason says why this variant, or why no other."""
     message: Message = ""
-    """Why, for people, with the figures."""
+    """No longer written: see the annotation edgefolio.dev/decision-message."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
     """Effective objectives, merged from all levels."""
     switching: Switching = Switching()
@@ -255,6 +256,25 @@ class DecisionReport(StatusRecord):
     """Variants that are not taken on the way up for now."""
 
 
+class SwitchReport(StatusRecord):
+    """One change of the variant that serves."""
+
+    time: Time
+    """When the agent saw the new variant serve."""
+    from_variant: VariantName | None = None
+    """The variant before; absent: none served before."""
+    from_revision: RevisionNumber | None = None
+    """Its revision."""
+    to_variant: VariantName
+    """The variant that serves since."""
+    to_revision: RevisionNumber
+    """Its revision."""
+    reason: ReasonWord
+    """Why, in one word: the reason of the order, or of the agent's own decision."""
+    decided_by: Literal["Operator", "Agent"]
+    """Who decided: the agent does while it is cut off."""
+
+
 class EndpointStatus(StatusRecord):
     """What the agent reports of its server."""
 
@@ -278,6 +298,8 @@ class EndpointStatus(StatusRecord):
     """What it observed."""
     decision: DecisionReport | None = None
     """What was decided last, and what is remembered."""
+    switches: Annotated[tuple[SwitchReport, ...], Field(max_length=16)] = ()
+    """The last changes of the variant that serves, oldest first; they outlive restarts of the agent and of Triton."""
     last_failure: Failure | None = None
     """The last thing that went wrong."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()

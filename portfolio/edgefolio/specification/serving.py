@@ -27,7 +27,7 @@ class Serving(Specification):
     model_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$", max_length=63)]
     """Name under which clients ask for the model."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of the runtime on each endpoint."""
+    """Threads of the runtime on each endpoint, at most one for each core that Triton may use."""
     mode: Literal["Managed", "Adopt"] = "Managed"
     """Managed: Edgefolio runs Triton; Adopt: it joins Triton servers that run already."""
     http: Literal["Enabled", "Disabled"] | None = None
@@ -65,8 +65,9 @@ class Switching(Specification):
     """An agent that hears nothing from the cluster for this long decides for itself."""
     annotation_policy: Literal["Override", "TightenOnly", "Ignore"] = "Override"
     """Whether annotations may change objectives, only tighten them, or neither."""
-    standby: Literal["None"] = "None"
-    """Further variants kept in memory."""
+    standby: Literal["Auto", "None"] = "Auto"
+    """A further variant kept in memory, for the way down. ``Auto``: the one that would be taken if the node became much
+    slower, where memory allows; ``None``: only the variant that serves."""
     up_margin_percent: Percent = 15
     """A more accurate variant must be predicted this far below the objective (dead band)."""
     down_margin_percent: Percent = 5

@@ -19,6 +19,7 @@ import gc
 import importlib.machinery
 import importlib.util
 import json
+import math
 import os
 import sys
 import threading
@@ -130,7 +131,7 @@ class TritonPythonModel:
         directory = Path(pb_utils.get_model_dir())
         self.inputs = tuple(tensor["name"] for tensor in configuration["input"])
         self.outputs = tuple(tensor["name"] for tensor in configuration["output"])
-        threads = int(_parameter(configuration, "intra_op_thread_count", "1"))
+        threads = _bounded(int(_parameter(configuration, "intra_op_thread_count", "1")))
 
         def open_session() -> None:
             self.session = _open_session(directory / "model.onnx", threads=threads)
@@ -197,6 +198,41 @@ def _close_shared_memory() -> None:
         with contextlib.suppress(OSError):
             if "/" not in name and (region := Path("/dev/shm", name)).is_file():
                 region.chmod(0o600)
+
+
+def _bounded(threads: int) -> int:
+    """At most one thread for each core that this process may use: more would take turns on them, and answer later.
+
+    The kubelet's static CPU manager, and limits, bind at each load anew: both may change while the server runs.
+    """
+    return max(1, math.ceil(min(threads, len(os.sched_getaffinity(0)), _quota())))
+
+
+def _quota() -> float:
+    """Cores that the tightest of the cgroups around this process grants; infinite where none has a limit."""
+    root, found = Path("/sys/fs/cgroup"), math.inf
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number == "0" and not controllers:
+                folder, names = root, "cpu.max"
+            elif "cpu" in controllers.split(","):
+                folder, names = root / "cpu", "cpu.cfs_quota_us cpu.cfs_period_us"
+            else:
+                continue
+            # In a container the path of the host may not exist: then the root is its group.
+            group = folder / path.lstrip("/")
+            for place in (group, *group.parents[: len(group.relative_to(folder).parts)]):
+                found = min(found, _granted(place, names))
+    return found
+
+
+def _granted(group: Path, names: str) -> float:
+    try:
+        quota, period = " ".join((group / name).read_text() for name in names.split()).split()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):
+        return math.inf  # "max" means no limit
 
 
 def _open_session(path: Path, *, threads: int) -> Any:
