@@ -60,6 +60,18 @@ def test_what_a_node_lacks_for_int8_is_said(name: str) -> None:
     assert truncated(choice.evidence) == choice.evidence
 
 
+def test_the_int8_variants_are_named_where_they_are_known() -> None:
+    node, made_on = NODES["amd-epyc-7763"], of_manifest(NODES["intel-xeon-platinum-8481c"])
+    named = choose_profile(node, [made_on], int8=("a-int8", "b-int8")).evidence
+    assert "a-int8, b-int8 may be much slower here than predicted" in named
+    # Without any nothing is said of them.
+    plain = choose_profile(node, [made_on], int8=()).evidence
+    assert "int8 variants" not in plain
+    assert "variants may be slower here than predicted" in plain
+    many = choose_profile(node, [made_on], int8=[f"v{number}" for number in range(16)]).evidence
+    assert "v0, v1, v2 and 13 more" in many
+
+
 def test_a_faster_node_is_said_to_be_one() -> None:
     choice = choose_profile(NODES["graviton-3"], [of_manifest(NODES["raspberry-pi-4"])])
     assert "has asimddp, i8mm, which that machine lacks: int8 variants may be faster" in choice.evidence

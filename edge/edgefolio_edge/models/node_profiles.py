@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgefolio.decision.profiles import Measured, choose_profile
+from edgefolio.decision.profiles import Measured, choose_profile, int8_variants
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.files import write_durably
 from edgefolio.manifest import PublishedManifest
@@ -148,14 +148,16 @@ class NodeProfiles:
             evidence = order.evidence
         else:
             candidates = (Measured.of_manifest(published.manifest), Measured.of(found.profile))
-            choice = choose_profile(self._node, candidates)
+            choice = choose_profile(self._node, candidates, int8=int8_variants(published.manifest))
             if choice.measured.name is None:
                 return None
             evidence = choice.evidence
         return HeldProfile(evidence=evidence, profile=found.profile, digest=found.sha256)
 
     def _of_manifest(self, published: PublishedManifest) -> HeldProfile:
-        return HeldProfile(evidence=choose_profile(self._node, (Measured.of_manifest(published.manifest),)).evidence)
+        manifest = published.manifest
+        choice = choose_profile(self._node, (Measured.of_manifest(manifest),), int8=int8_variants(manifest))
+        return HeldProfile(evidence=choice.evidence)
 
     def _may_stay(self, published: PublishedManifest, held: HeldProfile) -> bool:
         """Whether ``held`` is the ordered one, or the manifest's own until that is fetched."""
