@@ -79,7 +79,9 @@ def choose_profile(
     concerned = "int8 variants" if int8 is None else _some(tuple(int8))
     have, had = frozenset(node.instruction_sets), frozenset(nearest.instruction_sets)
     evidence = f"{_shown(nearest)}, scaled by the compute factor: none was measured on {_text(node.model)}."
-    if lacking := _listed(had - have):
+    if _processor(nearest).is_arm != node.is_arm:
+        evidence += f" That is another architecture: {concerned or 'variants'} may be much slower here than predicted."
+    elif lacking := _listed(had - have):
         concerns_int8 = concerned and (had - have) & INT8_FLAGS
         slow = f"{concerned} may be much slower" if concerns_int8 else "variants may be slower"
         evidence += f" This node lacks {lacking}, which that machine has: {slow} here than predicted."
@@ -163,8 +165,16 @@ def _nearest(profile: Profile, batch: int) -> LatencyProfile:
 
 def _distance(node: Processor, entry: Measured) -> tuple[bool, int, int, bool]:
     different = (frozenset(node.instruction_sets) ^ frozenset(entry.instruction_sets)) & frozenset(RELEVANT_FLAGS)
-    other = Processor(model=entry.model, flags=frozenset(entry.instruction_sets))
-    return other.is_arm != node.is_arm, len(different & INT8_FLAGS), len(different), entry.model != node.model
+    return (
+        _processor(entry).is_arm != node.is_arm,
+        len(different & INT8_FLAGS),
+        len(different),
+        entry.model != node.model,
+    )
+
+
+def _processor(measured: Measured) -> Processor:
+    return Processor(model=measured.model, flags=frozenset(measured.instruction_sets))
 
 
 def _shown(measured: Measured) -> str:
