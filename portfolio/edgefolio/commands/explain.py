@@ -17,6 +17,7 @@ from edgefolio.decision.explain import Explanation, explain_choice
 from edgefolio.decision.profiles import (
     Measured,
     choose_profile,
+    int8_variants,
     objectives_from_specification,
     profiles_from_manifest,
     stated,
@@ -144,7 +145,7 @@ def _fitting(
                 value=wanted,
                 remedy=remedy,
             )
-        choice = choose_profile(this_processor(), (Measured.of_manifest(manifest),))
+        choice = choose_profile(this_processor(), (Measured.of_manifest(manifest),), int8=int8_variants(manifest))
         return FittingProfile(choice=choice, refused=(f"signed profiles are not read. {remedy}",))
     if wanted is None:
         return fitting_profile(repository, manifest, this_processor(), manifest_sha256=manifest_sha256)
