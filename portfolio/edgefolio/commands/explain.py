@@ -118,6 +118,8 @@ def explain(
         console.print(Text(f"Refused: {problem}"))
     console.print(_table(explanation))
     console.print(Text(_conclusion(explanation), style="bold"))
+    if explanation.standby is not None:
+        console.print(Text(f"Standby: {explanation.standby.message}"))
 
 
 def _trusted(repository: Repository, verification_key: str | None) -> Repository | None:
@@ -215,6 +217,9 @@ def _document(explanation: Explanation, manifest: Manifest, fitting: FittingProf
         },
         "chosen": explanation.chosen,
         "objectivesMet": explanation.objectives_met,
+        "standby": None
+        if explanation.standby is None
+        else {"variant": explanation.standby.variant, "why": explanation.standby.message},
         "variants": [
             {
                 **variant_document(entry),
