@@ -6,9 +6,6 @@
 On the test bed (three nodes on this machine): the chart's installation, from a portfolio to its first serving, a busy
 neighbour to the switch, and each fault of ``faults.py`` to the instant when it is over. Each is measured once a round;
 the table has the median and the range. What does not converge is said so, and the exit code is 1.
-
-A rotated certificate authority is not among them: the bed's control plane cannot change its own while it runs. Clients
-that read theirs anew are tested in ``tests/unit/test_access.py`` and ``tests/edge/test_endpoint_watcher.py``.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bed_faults import rotate_authority
 from bed_machine import container_id
 from control_plane import Refused
 from edge_site import SYSTEM, EdgeSite
@@ -81,6 +82,17 @@ def _replace_pods(site: EdgeSite) -> None:
     """Tokens of an account that was made anew are void, and the kubelet asks for others within an hour only."""
     site.kubernetes.kubectl("delete", "pod", "-l", "edgefolio.dev/endpoint", "--wait=true")
     until(lambda: _serves_again(site), seconds=LONGEST_SECONDS)
+
+
+def _rotate_authority(site: EdgeSite) -> None:
+    """At once, as after the loss of a key: whoever was told of the old one alone is cut off."""
+    rotate_authority(site.machine, announced=None)
+    until(lambda: _pinned(site), seconds=LONGEST_SECONDS)
+
+
+def _pinned(site: EdgeSite) -> bool:
+    _pin(site, site.fastest)
+    return True
 
 
 def _edit_selector(site: EdgeSite) -> None:
@@ -239,6 +251,11 @@ FAULTS: tuple[Fault, ...] = (
         make=_refuse_agents,
         converged=_answered_by_another,
         undo=_calm,
+    ),
+    Fault(
+        name="API server's authority replaced at once, a variant pinned: it serves",
+        make=_rotate_authority,
+        converged=_serves_the_pinned,
     ),
     _with_another_triton("kubelet restarted and Triton killed: it serves", _restart_kubelet),
     Fault(name="node drained and its pod deleted: it serves", make=_drain, converged=_serves_again),

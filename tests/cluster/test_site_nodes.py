@@ -132,8 +132,8 @@ def test_two_portfolios_on_a_node_share_its_memory(site: EdgeSite) -> None:
     try:
         site.kubernetes.apply({**document, "metadata": {"name": "second"}, "spec": spec})
         site.wait_ready(name="second", seconds=180)
-        steady = [float(entry["memorySteadyBytes"]) for entry in site.variants()]
-        tight = f"{int((steady[0] + steady[-1]) / 2)}"
+        peak = {str(entry["name"]): int(entry["memoryPeakBytes"]) for entry in site.variants()}
+        tight = (peak[site.fastest] + peak[site.most_accurate]) // 2
         # Both are asked at once for less than the most accurate variant takes.
         node.kubectl("annotate", "--overwrite", "node", "edge-1", f"slo.edgefolio.dev/max-memory={tight}")
         wait_for(lambda: set(_served(site, "edge-1")) == {"digits", "second"}, seconds=60)
@@ -147,6 +147,7 @@ def test_two_portfolios_on_a_node_share_its_memory(site: EdgeSite) -> None:
     finally:
         site.kubernetes.kubectl("delete", "mpf", "second", "--ignore-not-found", "--timeout=120s")
         node.kubectl("label", "node", "edge-1", f"{SERVE_LABEL}-2-")
+        wait_for(lambda: set(_served(site, "edge-1")) <= {"digits"}, seconds=120)
     assert not [request for request in client.stop() if request.error]
 
 
