@@ -222,6 +222,13 @@ def test_a_signed_revision_takes_only_a_signed_profile(
     assert code == 2
     assert "field:  --sign" in err
     assert edgefolio(capsys, "profile", signed.uri, "--sign", file, *QUICK)[0] == 0
+    # A writer that was stopped before it had signed: the next one does.
+    signature = signed.path.with_name(signed.path.name + layout.SIGNATURE_SUFFIX)
+    signature.unlink()
+    code, _, err = edgefolio(capsys, "profile", signed.uri, "--sign", file, *QUICK)
+    assert code == 0
+    assert "not signed" in err
+    assert signature.is_file()
     key = VerificationKey.parse(public.decode(), field="key")
     manifest, digest = signed.published.manifest, signed.published.pointer.manifest_sha256
     trusting = Repository.open(signed.uri, verification_key=key)
