@@ -197,9 +197,9 @@ def _refuse_permutation(
     )
     raise UserError(
         f"a permutation of the classes explains the errors of these weights: {shown}"
-        f"{', ...' if len(moved) > 3 else ''}. As the classes are numbered {accuracy.percent:.1f} % of "
-        f"{accuracy.samples} samples are right; so assigned, {as_assigned.percent:.1f} % of those of "
-        f"{len(moved)} classes that are {as_given.percent:.1f} % now.",
+        f"{', ...' if len(moved) > 3 else ''}. As the classes are numbered, {accuracy.percent:.1f} % of "
+        f"{accuracy.samples} samples are right (of the {len(moved)} classes at fault {as_given.percent:.1f} %); in the "
+        f"other order, {as_assigned.percent:.1f} % of these.",
         field="spec.data.classNames",
         value=", ".join(shortened(name, 30) for name in class_names[:_NAMES_SHOWN]),
         remedy=_ordering_remedy(assigned, seen, outputs=outputs, class_names=class_names),
