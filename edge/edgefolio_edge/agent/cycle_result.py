@@ -85,6 +85,7 @@ class CycleResult:
                 "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,
                 "RepositoryUnreachable": synced.unreachable,
                 "ObjectivesMet": None if decision is None else decision.objectives_met,
+                "Standby": None if decision is None or decision.standby is None else decision.standby.message,
             },
             "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > now],
         }

@@ -138,6 +138,7 @@ class ServerSupervisor:
             warm_up=not endpoint.has_our_backend,
             end_load=endpoint.end_backend_of,
             lack_of_room=endpoint.lack_of_room,
+            is_loading=endpoint.is_loading,
         )
         self.observer = Observer(
             endpoint,

@@ -115,6 +115,16 @@ class Endpoint:
             and self.agent_time(now) - time_seconds(report.valid_until) <= SILENCE_SECONDS
         )
 
+    def silent(self, *, now: float) -> bool:
+        """Whether its agent is no longer heard although its pod is Ready: it may serve on, and nobody knows what."""
+        report = self.status.observation
+        return (
+            self.surroundings.pod_ready
+            and self.surroundings.node_ready
+            and report is not None
+            and self.agent_time(now) - time_seconds(report.valid_until) > SILENCE_SECONDS
+        )
+
     def objectives_met(self, *, now: float) -> bool | None:
         """Whether it meets its objectives; ``None`` while it is not known to serve, or its report has run out."""
         decision, report = self.status.decision, self.status.observation

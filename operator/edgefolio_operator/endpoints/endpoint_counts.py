@@ -14,10 +14,12 @@ _MOST_COUNTED = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Counts for the status; ``unknown`` endpoints did not report whether they meet their objectives."""
+    """Counts for the status; ``unknown`` endpoints did not report whether they meet their objectives, and ``silent``
+    ones do not report at all any more."""
 
     counts: EndpointCounts
     unknown: int
+    silent: int
     starting: int
     last_switch_at: float | None
 
@@ -49,6 +51,7 @@ def tally(endpoints: Sequence[Endpoint], *, now: float) -> Tally:
             by_variant=by_variant[:_MOST_COUNTED],
         ),
         unknown=met.count(None),
+        silent=sum(endpoint.silent(now=now) for endpoint in counted),
         starting=len(endpoints) - len(counted),
         last_switch_at=max(switches, default=None),
     )

@@ -24,9 +24,10 @@ class Facts:
 
     ``counts`` is ``None`` until the endpoints were counted for the first time, ``endpoints_settled`` false while more
     of them are expected. ``terminal`` is reason and message of an error that the user must fix.
-    ``objectives_unknown`` endpoints have not said whether they meet theirs. ``repository``: reason and message of what
-    is wrong with a repository that is followed; it may pass, and is looked at again. ``absent`` pods are wanted and
-    have no endpoint that could be counted; ``workload`` is reason and message why pods do not exist or do not start.
+    ``objectives_unknown`` endpoints have not said whether they meet theirs; ``silent`` ones say nothing any more.
+    ``repository``: reason and message of what is wrong with a repository that is followed; it may pass, and is looked
+    at again. ``absent`` pods are wanted and have no endpoint that could be counted; ``workload`` is reason and message
+    why pods do not exist or do not start.
     """
 
     generation: int
@@ -39,6 +40,7 @@ class Facts:
     counts: EndpointCounts | None = None
     endpoints_settled: bool = True
     objectives_unknown: int = 0
+    silent: int = 0
     min_available_percent: int = 90
     issues: tuple[str, ...] = ()
     absent: int = 0
@@ -109,7 +111,7 @@ def _ready(facts: Facts) -> ConditionValue:
     needed = needed_endpoints(total, facts.min_available_percent)
     serving = f"{counts.available} of {total} endpoints serve a verified variant"
     if counts.available < needed:
-        reason, why = facts.workload or (reasons.ENDPOINTS_UNAVAILABLE, "")
+        reason, why = facts.workload or (reasons.ENDPOINTS_UNAVAILABLE, _silence(facts.silent))
         return _no(reason, f"{serving}; {needed} are needed. {why}".strip())
     if total == 0:
         if not facts.endpoints_settled:
@@ -167,9 +169,19 @@ def _degraded(facts: Facts) -> ConditionValue:
     if counts is not None and counts.available < counts.total:
         return _yes(
             reasons.ENDPOINTS_UNAVAILABLE,
-            f"{counts.total - counts.available} of {counts.total} endpoints do not serve.",
+            f"{counts.total - counts.available} of {counts.total} endpoints do not serve. "
+            f"{_silence(facts.silent)}".strip(),
         )
     return _quiet(reasons.AS_EXPECTED)
+
+
+def _silence(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f"Of {count} of them the pod is ready and the agent is not heard any more, so they may serve on: look at the "
+        "node's link, and at the agent's token and role."
+    )
 
 
 def _yes(reason: str, message: str) -> ConditionValue:

@@ -84,6 +84,7 @@ def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: 
         absent=absent,
         workload=workload,
         objectives_unknown=figures.unknown,
+        silent=figures.silent,
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_issues(found),
         informational={
