@@ -31,6 +31,8 @@ UNLOAD_SECONDS = 15.0
 LOAD_PATIENCE = 50.0
 #: ... this many seconds.
 LEAST_LOAD_SECONDS = 15.0
+#: Part of the load timeout that the process of a late load may have had of a processor: more, and it is not just slow.
+LATE_LOAD_SHARE = 1 / 3
 #: Seconds for a server to give up a load whose backend process is gone.
 GIVE_UP_SECONDS = 5.0
 
@@ -325,7 +327,7 @@ class Switcher:
         while time.monotonic() < deadline:
             if self.control.ready_versions(self.store.model) == wanted:
                 return True
-            if not self._is_loading(target.version, load_seconds(target.variant)):
+            if not self._is_loading(target.version, LATE_LOAD_SHARE * load_seconds(target.variant)):
                 # It may have ended in between.
                 return self.control.ready_versions(self.store.model) == wanted
         return False
