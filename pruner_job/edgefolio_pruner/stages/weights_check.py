@@ -274,7 +274,11 @@ def _other_inputs(
     if source.normalization is not None:
         train = source.data.train.images[:4096] * deviation + mean
         axes = (0, 2, 3)
-        add("with the training data's own", train.mean(axis=axes).tolist(), (train.std(axis=axes) + 1e-6).tolist())
+        add(
+            "with the training data's own mean and deviation",
+            train.mean(axis=axes).tolist(),
+            (train.std(axis=axes) + 1e-6).tolist(),
+        )
     if channels == 3:
         add("with ImageNet's mean and deviation", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     add("with values from 0 to 1", [0.0] * channels, [1.0] * channels)
