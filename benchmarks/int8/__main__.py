@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from benchmarks.int8.kernels import KERNELS, prepare
+from platformdirs import user_cache_path
 
 from edgefolio.processor import this_processor
 from edgefolio.specification.loading import load_portfolio
@@ -25,9 +26,10 @@ from edgefolio_pruner.inputs import load_source
 from edgefolio_pruner.progress import no_progress
 from edgefolio_pruner.quantization.calibration import activation_ranges
 from edgefolio_pruner.quantization.qdq import load_float, quantized
-from edgefolio_pruner.stages.candidates import CandidateRecord
 
 RESULTS = Path(__file__).parents[1] / "results"
+#: Disassembling ONNX Runtime takes a while.
+KERNELS_FOLDER = user_cache_path("edgefolio") / f"kernels-{onnxruntime.__version__}"
 SAMPLES = 2000
 
 
@@ -44,12 +46,12 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="edgefolio-int8-") as folder:
         place = Path(folder)
-        prepare(place / "kernels")
+        prepare(KERNELS_FOLDER)
         np.save(place / "inputs.npy", images)
         for record in sorted(arguments.work.glob("candidate-*.json")):
-            candidate = CandidateRecord.model_validate(json.loads(record.read_text())["value"])
-            files = _forms(record.with_suffix("") / "model.onnx", calibration, place / candidate.name)
-            rows += _measured(candidate.name, files, labels, place, batch=arguments.batch)
+            name = json.loads(record.read_text())["value"]["name"]
+            files = _forms(record.with_suffix("") / "model.onnx", calibration, place / name)
+            rows += _measured(name, files, labels, place, batch=arguments.batch)
             print(json.dumps(rows[-1]), flush=True)
     document = {
         "command": f"python -m benchmarks.int8 portfolio.yaml work --batch {arguments.batch}",
@@ -83,7 +85,7 @@ def _measured(name: str, files: dict[str, Path], labels: Any, place: Path, *, ba
     rows = []
     for kernels, lacks in KERNELS.items():
         out = place / "out.npy"
-        worker = [sys.executable, str(Path(__file__).with_name("worker.py")), str(place / "kernels"), str(lacks)]
+        worker = [sys.executable, str(Path(__file__).with_name("worker.py")), str(KERNELS_FOLDER), str(lacks)]
         worker += [str(place / "inputs.npy"), str(out), str(batch), *map(str, files.values())]
         times = json.loads(subprocess.run(worker, check=True, capture_output=True, text=True).stdout)
         answers = np.load(out)
@@ -108,11 +110,11 @@ def _as_markdown(document: dict[str, Any]) -> str:
     lines = [
         "# Quantized forms by kind of processor",
         "",
-        f"{document['network']}, {document['data']}, {document['samples']} test samples, batch {document['batch']}, one "
-        f"thread, {document['processor']}, ONNX Runtime {document['onnxruntime']}. The kernels of other processors are "
-        "forced by hiding instruction sets from ONNX Runtime (`benchmarks/int8/kernels.py`); *difference* is the largest "
-        "one of a logit from this processor's own kernels. Forcing shows which kernels run and what they answer; the "
-        "clock, caches and units of such a processor it does not show.",
+        f"{document['network']}, {document['data']}, {document['samples']} test samples, batch {document['batch']}, "
+        f"one thread, {document['processor']}, ONNX Runtime {document['onnxruntime']}. The kernels of other processors "
+        "are forced by hiding instruction sets from ONNX Runtime (`benchmarks/int8/kernels.py`); *difference* is the "
+        "largest one of a logit from this processor's own kernels. Forcing shows which kernels run and what they "
+        "answer; the clock, caches and units of such a processor it does not show.",
         "",
         f"Made with `{document['command']}`.",
         "",

@@ -1,8 +1,8 @@
 """ONNX Runtime with the kernels of other processors than this one.
 
-ONNX Runtime has no setting for it: it asks the processor with CPUID. In a copy of it every CPUID instruction is replaced
-by UD2, which raises SIGILL; the handler executes CPUID and hides what the wanted processor lacks. ``objdump`` and a C
-compiler are needed, and x86-64.
+ONNX Runtime has no setting for it: it asks the processor with CPUID. In a copy of it every CPUID instruction is
+replaced by UD2, which raises SIGILL; the handler executes CPUID and hides what the wanted processor lacks. ``objdump``
+and a C compiler are needed, and x86-64.
 """
 
 from __future__ import annotations

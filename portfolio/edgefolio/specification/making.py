@@ -143,7 +143,8 @@ class DataSpecification(Specification):
     """Height and width that pictures are scaled to; absent: as they are."""
     class_names: Annotated[tuple[ClassName, ...] | None, Field(min_length=2, max_length=10_000)] = None
     """All classes in the order of the network's outputs; absent: as the model names them, else ``classOrder``."""
-    class_order: Literal["Text", "Natural"] = "Text"
+    # Left out of a manifest where it is the default, whose digest is that of before.
+    class_order: Annotated[Literal["Text", "Natural"], Field(exclude_if=lambda value: value == "Text")] = "Text"
     """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
