@@ -1,10 +1,12 @@
 """Runner of the tests of all threats and faults, which writes one table of whether they hold.
 
     python -m benchmarks.faults             # without a cluster, about 5 minutes
+    python -m benchmarks.faults --only under_load --cluster   # some, by their files; the others' results are kept
     python -m benchmarks.faults --cluster   # those that need a cluster as well (root; the test bed's programs)
 
 Each file of tests/attacks, and each ``test_attack_*.py`` elsewhere, is one threat: the first line of its docstring says
-which, the tests what must hold. The table is ``benchmarks/results/faults.md``, with ``faults.json`` beside it.
+which, the tests what must hold. Tests that send requests meanwhile record how many, and how many failed. The table is
+``benchmarks/results/faults.md``, with ``faults.json`` beside it.
 """
 
 from __future__ import annotations
@@ -32,10 +34,18 @@ def main() -> int:
     """Run the tests and write the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cluster", action="store_true", help="also run those that need a cluster")
+    parser.add_argument("--only", default="", help="files whose path holds this; results of others are kept")
     arguments = parser.parse_args()
-    threats = [_run(path) for path in _files(with_cluster=arguments.cluster)]
+    chosen = [path for path in _files(with_cluster=arguments.cluster) if arguments.only in str(path.relative_to(ROOT))]
+    threats = [_run(path) for path in chosen]
+    if arguments.only:
+        ran = {threat["file"] for threat in threats}
+        kept = json.loads((RESULTS / "faults.json").read_text())["threats"]
+        threats = sorted(
+            [*threats, *(threat for threat in kept if threat["file"] not in ran)], key=lambda threat: threat["file"]
+        )
     content = {
-        "command": "python -m benchmarks.faults" + (" --cluster" if arguments.cluster else ""),
+        "command": "python -m benchmarks.faults" + (" --cluster" if any(map(_needs_cluster, threats)) else ""),
         "commit": commit(),
         "machine": machine(),
         "threats": threats,
@@ -50,6 +60,10 @@ def _files(*, with_cluster: bool) -> Iterator[Path]:
     for path in sorted((ROOT / "tests").glob("*/test_attack_*.py")):
         if with_cluster or path.parent.name != "cluster":
             yield path
+
+
+def _needs_cluster(threat: dict[str, Any]) -> bool:
+    return str(threat["file"]).startswith("tests/cluster/")
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -72,7 +86,19 @@ def _run(path: Path) -> dict[str, Any]:
         "passed": len(cases) - len(failed) - skipped,
         "skipped": skipped,
         "failed": failed,
+        "commit": commit(),
+        "underLoad": [_load(case) for case in cases if _property(case, "requests") is not None],
     }
+
+
+def _load(case: ElementTree.Element) -> dict[str, Any]:
+    counted = {name: int(_property(case, name) or 0) for name in ("requests", "failed")}
+    return {"test": str(case.get("name")), "seconds": round(float(case.get("time", 0))), **counted}
+
+
+def _property(case: ElementTree.Element, name: str) -> str | None:
+    """What the test recorded under ``name``."""
+    return next((entry.get("value") for entry in case.iter("property") if entry.get("name") == name), None)
 
 
 def _claim(name: str) -> str:
@@ -81,10 +107,11 @@ def _claim(name: str) -> str:
 
 
 def _markdown(content: dict[str, Any]) -> str:
+    commits = ", ".join(sorted({threat.get("commit", content["commit"]) for threat in content["threats"]}))
     lines = [
         "# Threats and faults",
         "",
-        f"`{content['command']}` at {content['commit']}. One line is one threat; tests are named after what must hold.",
+        f"`{content['command']}` at {commits}. One line is one threat; tests are named after what must hold.",
         "",
         "| threat | what holds | tests | passed | skipped |",
         "|---|---|---|---|---|",
@@ -95,6 +122,21 @@ def _markdown(content: dict[str, Any]) -> str:
             f"| {threat['threat']} (`{threat['file']}`) | {holds} | {threat['tests']} | {threat['passed']} "
             f"| {threat['skipped']} |"
         )
+    loads = [(threat, load) for threat in content["threats"] for load in threat.get("underLoad", ())]
+    if loads:
+        lines += [
+            "",
+            "## Under load",
+            "",
+            "Clients ask all the time. On a cluster there is one on each of two nodes, which asks the Service; what is "
+            "not answered within 20 s has failed.",
+            "",
+            "| what happens meanwhile | requests | failed |",
+            "|---|---|---|",
+        ]
+        for threat, load in loads:
+            name = load["test"].removeprefix("test_").replace("_", " ")
+            lines.append(f"| {name} (`{threat['file']}`) | {load['requests']:,} | {load['failed']} |")
     return "\n".join(lines) + "\n"
 
 

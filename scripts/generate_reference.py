@@ -23,6 +23,7 @@ from edgefolio.contract.pod import AGENT_METRICS_PORT, AGENT_METRICS_PORT_NAME
 from edgefolio.crd.schema import plain
 from edgefolio.decision import types as decision_types
 from edgefolio.manifest import manifest_schema
+from edgefolio.node_profile import profile_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_edge.agent.metrics import AgentMetrics
@@ -54,6 +55,7 @@ def pages() -> dict[str, str]:
         "rights.md": _rights(),
         "components.md": _components(),
         "manifest.schema.json": json.dumps(manifest_schema(), indent=2, sort_keys=True) + "\n",
+        "profile.schema.json": json.dumps(profile_schema(), indent=2, sort_keys=True) + "\n",
     }
 
 
@@ -140,8 +142,9 @@ def _type_of(field: dict[str, Any]) -> str:
     if "$ref" in field:
         title = field["$ref"].rpartition("/")[2]
         return f"[{title}](#{title.lower()})"
-    if "anyOf" in field:
-        return " or ".join(_type_of(part) for part in field["anyOf"] if part.get("type") != "null")
+    if "anyOf" in field or "oneOf" in field:
+        choices = field.get("anyOf") or field["oneOf"]
+        return " or ".join(_type_of(part) for part in choices if part.get("type") != "null")
     if "enum" in field:
         return ", ".join(f"`{choice}`" for choice in field["enum"])
     if "const" in field:

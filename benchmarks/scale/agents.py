@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 from benchmarks.scale import settings
 
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.decision.types import (
     Action,
     Decision,
@@ -41,7 +42,7 @@ from edgefolio_edge.cluster.endpoint_client import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.models.sync_state import Synced
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 CYCLE_SECONDS = 1.0
 LOAD_SECONDS = 0.2
@@ -61,6 +62,7 @@ class Told:
     at: float
     spec: EndpointSpecification
     generation: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +134,12 @@ class SimulatedAgent:
 
     def _take(self, found: dict[str, Any]) -> None:
         generation = int(found["metadata"]["generation"])
-        if self.told and self.told[-1].generation == generation:
-            return
         spec = EndpointSpecification.model_validate(found["spec"])
-        self._orders.take(spec, generation=generation)
-        self.told.append(Told(at=time.monotonic(), spec=spec, generation=generation))
+        reason = OrderReason.of(found["metadata"], spec).reason
+        if self.told and (self.told[-1].generation, self.told[-1].reason) == (generation, reason):
+            return
+        self._orders.take(spec, generation=generation, reason=reason)
+        self.told.append(Told(at=time.monotonic(), spec=spec, generation=generation, reason=reason))
 
     async def _cycles(self) -> None:
         await asyncio.sleep(random.uniform(0, CYCLE_SECONDS))

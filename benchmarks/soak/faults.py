@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from bed_faults import YEAR, full_disk, refusing_store, rotate_authority, stepped_clock
+from edge_revisions import POISONED, publish_again, publish_poisoned
 from edge_site import SYSTEM, EdgeSite
 
 #: A fault lasts while the block does. ``node`` is the one it strikes, if it strikes one.
@@ -24,11 +25,14 @@ POISONS: tuple[bytes, ...] = (
     b'{"revision": ' + b"9" * 400 + b"}",
     bytes(range(256)) * 64,
 )
+#: Corrections by a time server, and what a board without a battery makes of the year.
+CLOCK_STEPS = (10.0, -30.0, 3600.0, -86_400.0, 20.0 * YEAR, -20.0 * YEAR)
+_STEP_SECONDS = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of fault. It lasts for ``seconds``; one of 0 is over at once.
+    """One kind of fault. It lasts for ``seconds`` once it is made; one of 0 is over at once.
 
     ``ends_triton`` says that requests on its node may fail: the server that they ask is killed.
     """
@@ -76,25 +80,73 @@ def _neighbour(site: EdgeSite, node: str, _choice: random.Random) -> Iterator[No
         site.delete_pod(name)
 
 
+def _delete_pod(site: EdgeSite, node: str) -> None:
+    site.kubernetes.kubectl("delete", "pod", site.pod_on(node)["metadata"]["name"], "--wait=false")
+
+
 @contextmanager
 def _deleted_pod(site: EdgeSite, node: str, _choice: random.Random) -> Iterator[None]:
-    site.kubernetes.kubectl("delete", "pod", site.pod_on(node)["metadata"]["name"], "--wait=false")
+    _delete_pod(site, node)
     yield
 
 
 @contextmanager
-def _poisoned(site: EdgeSite, node: str, choice: random.Random) -> Iterator[None]:
+def _poisoned_repository(site: EdgeSite, node: str, choice: random.Random) -> Iterator[None]:
     """Pointer, manifests and model files are exchanged, while a new pod on ``node`` needs them."""
     files = [path for path in sorted(site.bucket.rglob("*")) if path.suffix in (".json", ".onnx")]
     before = {path: path.read_bytes() for path in files}
     for path in files:
         path.write_bytes(choice.choice(POISONS))
     try:
-        site.kubernetes.kubectl("delete", "pod", site.pod_on(node)["metadata"]["name"], "--wait=false")
+        _delete_pod(site, node)
         yield
     finally:
         for path, content in before.items():
             path.write_bytes(content)
+
+
+@contextmanager
+def _poisoned_revision(site: EdgeSite, _node: str, choice: random.Random) -> Iterator[None]:
+    """A new revision that nobody may serve, and then a good one."""
+    publish_poisoned(site, choice.choice(POISONED))
+    try:
+        yield
+    finally:
+        publish_again(site)
+
+
+@contextmanager
+def _clock_steps(site: EdgeSite, node: str, choice: random.Random) -> Iterator[None]:
+    steps = choice.sample(CLOCK_STEPS, 3)
+    with stepped_clock(site.machine, node, steps, seconds=_STEP_SECONDS):
+        yield
+
+
+@contextmanager
+def _full_disk(site: EdgeSite, node: str, choice: random.Random) -> Iterator[None]:
+    """No room is left on ``node`` while its agent starts again, or a new pod has to fetch everything."""
+    with full_disk(site.machine, node):
+        if choice.random() < 0.5:
+            site.kill(node, "agent")
+        else:
+            _delete_pod(site, node)
+        yield
+
+
+@contextmanager
+def _refusing_store(site: EdgeSite, node: str, _choice: random.Random) -> Iterator[None]:
+    """The store answers 503, while a new pod on ``node`` needs it."""
+    with refusing_store():
+        _delete_pod(site, node)
+        yield
+
+
+@contextmanager
+def _rotated_authority(site: EdgeSite, _node: str, choice: random.Random) -> Iterator[None]:
+    """Announced, as an administrator does it, or all at once."""
+    announced = None if choice.random() < 0.5 else site.trusts
+    rotate_authority(site.machine, announced=announced)
+    yield
 
 
 @contextmanager
@@ -129,53 +181,17 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="kubelet restarted", strike=_program("kubelet")),
     Kind(name="containerd restarted", strike=_program("containerd")),
     Kind(name="API server frozen", strike=_frozen("kube-apiserver"), seconds=25),
+    Kind(name="authority of the API server rotated", strike=_rotated_authority),
     Kind(name="object store frozen", strike=_frozen("s3"), seconds=25),
+    Kind(name="object store answers 503", strike=_refusing_store, seconds=20),
     Kind(name="metrics-server frozen", strike=_frozen("metrics-server"), seconds=25),
-    Kind(name="node cut off", strike=_cut_off, seconds=50),
+    Kind(name="node cut off", strike=_cut_off, seconds=25),
+    Kind(name="node lost", strike=_cut_off, seconds=70),
+    Kind(name="clock of a node stepped", strike=_clock_steps, seconds=_STEP_SECONDS),
+    Kind(name="disk of a node full", strike=_full_disk, seconds=25),
     Kind(name="busy neighbour", strike=_neighbour, seconds=30),
     Kind(name="pod deleted", strike=_deleted_pod),
-    Kind(name="repository poisoned", strike=_poisoned, seconds=20),
+    Kind(name="repository poisoned", strike=_poisoned_repository, seconds=20),
+    Kind(name="revision poisoned", strike=_poisoned_revision, seconds=40),
     Kind(name="variant pinned", strike=_pinned, seconds=15),
 )
-
-
-_NOTICED_SECONDS = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Struck:
-    """One fault that was made; times in seconds since the epoch, ``converged_at`` ``None`` if it did not."""
-
-    kind: Kind
-    node: str
-    began: float
-    ended: float
-    converged_at: float | None
-
-    def document(self, *, since: float) -> Mapping[str, object]:
-        """As it stands in the results; ``since`` is the start of the soak."""
-        return {
-            "fault": self.kind.name,
-            "node": self.node,
-            "atSeconds": round(self.began - since, 1),
-            "lastedSeconds": round(self.ended - self.began, 1),
-            "toConvergeSeconds": None if self.converged_at is None else round(self.converged_at - self.ended, 1),
-        }
-
-
-def strike(
-    kind: Kind, site: EdgeSite, node: str, choice: random.Random, *, converged: Callable[[], bool], longest: float
-) -> Struck:
-    """Make a fault, end it, and wait until ``converged``, for at most ``longest`` seconds."""
-    began = time.time()
-    with kind.strike(site, node, choice):
-        time.sleep(kind.seconds)
-    ended = time.time()
-    # What is killed is seen to be gone only after a while.
-    time.sleep(_NOTICED_SECONDS)
-    while time.time() < ended + longest:
-        with contextlib.suppress(AssertionError, OSError):  # an API server that was just frozen
-            if converged():
-                return Struck(kind=kind, node=node, began=began, ended=ended, converged_at=time.time())
-        time.sleep(0.5)
-    return Struck(kind=kind, node=node, began=began, ended=ended, converged_at=None)

@@ -7,13 +7,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.soak.faults import Struck
+from benchmarks.soak.memory import Sample, growth
+from benchmarks.soak.turns import Struck
 from edge_client import Request
 
 #: Requests on the node of a killed Triton may fail this long after the kill: it starts, loads, becomes ready.
 EXCUSED_SECONDS = 30.0
 #: Answers of one version to the same input may differ by this part: another batch, another processor.
 RELATIVE_TOLERANCE = 1e-3
+
+#: A request, and the node of the client that sent it.
+Sent = tuple[str, Request]
 
 
 def excused(request: Request, node: str, struck: Sequence[Struck]) -> bool:
@@ -26,31 +30,33 @@ def excused(request: Request, node: str, struck: Sequence[Struck]) -> bool:
     )
 
 
-def wrong_answers(requests: Sequence[Request]) -> int:
-    """Answers that differ from what the same version said to the same input before."""
-    by_version: dict[int, list[float]] = defaultdict(list)
-    for request in requests:
+def wrong_answers(sent: Sequence[Sent]) -> list[Sent]:
+    """Those whose answer differs from what the same version said to the same input before."""
+    by_version: dict[int, list[Sent]] = defaultdict(list)
+    for node, request in sent:
         if request.version is not None and request.answer is not None:
-            by_version[request.version].append(request.answer)
-    wrong = 0
+            by_version[request.version].append((node, request))
+    wrong = []
     for answers in by_version.values():
-        usual = statistics.median(answers)
-        wrong += sum(abs(answer - usual) > RELATIVE_TOLERANCE * max(1.0, abs(usual)) for answer in answers)
+        usual = statistics.median(request.answer or 0.0 for _, request in answers)
+        allowed = RELATIVE_TOLERANCE * max(1.0, abs(usual))
+        wrong += [(node, request) for node, request in answers if abs((request.answer or 0.0) - usual) > allowed]
     return wrong
 
 
 def summary(
     requests: Mapping[str, Sequence[Request]],
     struck: Sequence[Struck],
-    memory: Mapping[str, tuple[int, int]],
+    memory: Sequence[Sample],
     *,
     began: float,
     seconds: float,
 ) -> dict[str, Any]:
-    """The results as JSON. ``memory`` holds bytes before and after by process."""
+    """The results as JSON."""
     every = [(node, request) for node, recorded in requests.items() for request in recorded]
     failed = [(node, request) for node, request in every if request.error is not None]
     inexcusable = [(node, request) for node, request in failed if not excused(request, node, struck)]
+    wrong = wrong_answers(every)
     kinds: dict[str, list[Struck]] = defaultdict(list)
     for fault in struck:
         kinds[fault.kind.name].append(fault)
@@ -59,19 +65,36 @@ def summary(
         "requests": len(every),
         "failedAtNodesThatWereUp": len(inexcusable),
         "failedWhereTritonWasKilled": len(failed) - len(inexcusable),
-        "countedAs": f"a failure is excused on the node of a killed Triton, until {EXCUSED_SECONDS:.0f} s after it",
-        "wrongAnswers": wrong_answers([request for _, request in every]),
-        "faults": [{"fault": name, **_times(found)} for name, found in sorted(kinds.items())],
-        "memory": {
-            name: {"beforeMebibytes": before >> 20, "afterMebibytes": after >> 20}
-            for name, (before, after) in sorted(memory.items())
-        },
+        "countedAs": "each client asks on its own node, and every request of it counts, those of a node that is cut "
+        "off or restarts its kubelet as well; a failure is excused on the node of a killed Triton alone, until "
+        f"{EXCUSED_SECONDS:.0f} s after it",
+        "wrongAnswers": len(wrong),
+        "convergedMeans": "the portfolio is Ready, every node serves the most accurate variant of the newest "
+        "published revision, all pods of agents and operator are ready, and the Service routes to each node",
+        "faults": [
+            {
+                "fault": name,
+                "requests": len(_during(found, every)),
+                "failed": len(_during(found, inexcusable)),
+                "excused": len(_during(found, failed)) - len(_during(found, inexcusable)),
+                "wrongAnswers": len(_during(found, wrong)),
+                **_times(found),
+            }
+            for name, found in sorted(kinds.items())
+        ],
+        "memory": growth(memory),
         "failures": [
             {"node": node, "atSeconds": round(request.due - began, 1), "error": request.error}
             for node, request in inexcusable[:50]
         ],
         "struck": [fault.document(since=began) for fault in struck],
     }
+
+
+def _during(found: Sequence[Struck], sent: Sequence[Sent]) -> list[Sent]:
+    """What was sent from the beginning of one of these faults until everything had converged, or was given up."""
+    spans = [(fault.began, fault.given_up_at if fault.converged_at is None else fault.converged_at) for fault in found]
+    return [entry for entry in sent if any(began <= entry[1].due <= end for began, end in spans)]
 
 
 def _times(found: Sequence[Struck]) -> dict[str, Any]:
@@ -84,31 +107,74 @@ def _times(found: Sequence[Struck]) -> dict[str, Any]:
     }
 
 
+def is_sound(content: Mapping[str, Any]) -> bool:
+    """Whether nothing failed that should not, and everything converged."""
+    return (
+        not content["failedAtNodesThatWereUp"]
+        and not content["wrongAnswers"]
+        and not content.get("endedBy")
+        and bool(content.get("convergedAtEnd"))
+        and all(entry["converged"] == entry["times"] for entry in content["faults"])
+        and not any(entry.get("trouble") for entry in content["struck"])
+    )
+
+
 def markdown(content: Mapping[str, Any]) -> str:
     """The results as a page."""
     lines = [
         "# Soak",
         "",
         f"`{content['command']}`, {content['seconds'] / 60:.0f} minutes, seed {content['seed']}, "
-        f"commit {content['commit']}.",
+        f"commit {content['commit']}, {content['nodes']} nodes on one machine of "
+        f"{content['machine']['logicalCpus']} processors.",
         "",
         f"- requests: {content['requests']:,}",
         f"- failed at nodes that were up: {content['failedAtNodesThatWereUp']} ({content['countedAs']})",
         f"- failed where Triton was killed: {content['failedWhereTritonWasKilled']}",
         f"- wrong answers: {content['wrongAnswers']}",
+        f"- converged means: {content['convergedMeans']}",
+    ]
+    if content.get("endedBy"):
+        lines.append(f"- **the soak ended before its time: {content['endedBy']}**")
+    lines += _failures(content)
+    lines += [
         "",
-        "| fault | times | converged | p50, s | p95, s |",
-        "|---|---|---|---|---|",
+        "Requests are those of all nodes from the beginning of a fault until everything had converged; times count "
+        "from its end.",
+        "",
+        "| fault | times | converged | p50, s | p95, s | requests | failed | excused | wrong |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in content["faults"]:
         lines.append(
             f"| {entry['fault']} | {entry['times']} | {entry['converged']} | {_shown(entry['p50Seconds'])} "
-            f"| {_shown(entry['p95Seconds'])} |"
+            f"| {_shown(entry['p95Seconds'])} | {entry['requests']:,} | {entry['failed']} | {entry['excused']} "
+            f"| {entry['wrongAnswers']} |"
         )
-    lines += ["", "| process | memory before, MiB | after, MiB |", "|---|---|---|"]
+    lines += [
+        "",
+        "Resident memory in MiB, looked at whenever everything had converged. What was killed began anew: the last two "
+        "columns are those of the process that lived longest.",
+        "",
+        "| process | first | last | most | processes | longest lived, s | grew |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, entry in content["memory"].items():
-        lines.append(f"| {name} | {entry['beforeMebibytes']} | {entry['afterMebibytes']} |")
+        lines.append(
+            f"| {name} | {entry['firstMebibytes']} | {entry['lastMebibytes']} | {entry['mostMebibytes']} "
+            f"| {entry['processes']} | {entry['longestLivedSeconds']} | {entry['longestLivedGrewMebibytes']} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def _failures(content: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"- at {entry['atSeconds']:.0f} s {entry['fault']} ({entry['node']}): "
+        + (entry.get("trouble") or "did not converge")
+        for entry in content["struck"]
+        if entry.get("trouble") or entry["toConvergeSeconds"] is None
+    ]
+    return ["", "What went wrong:", "", *found] if found else []
 
 
 def _shown(value: float | None) -> str:

@@ -34,6 +34,9 @@ BATCH_BOUNDED = "BatchBounded"
 OUTDATED_TRITON = "OutdatedTriton"
 NONE_KNOWN = "NoneKnown"
 
+# decision
+ORDERED = "Ordered"
+
 # lastFailure
 LOAD_FAILED = "LoadFailed"
 RESTART_NEEDED = "RestartNeeded"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefolio.contract.endpoint_report import profile_of, state_of
+from edgefolio.contract.node_profiles import variants_for
 from edgefolio.decision.explain import Explanation, explain_observed
 from edgefolio.decision.profiles import objectives_from_specification
 from edgefolio.decision.state import HOUR_SECONDS
@@ -23,7 +24,8 @@ from edgefolio_kubectl.views import CurrentDecision, EndpointView, LastObservati
 class EndpointExplanation:
     """One endpoint: its last observation, the decision in force, the core's choice, and its timers.
 
-    ``explanation`` is ``None`` while no revision is published; ``timers`` are clauses for people.
+    ``explanation`` is ``None`` while no revision is published; ``timers`` are clauses for people. ``profile`` says
+    which profile the figures rest on; empty for an agent that does not say what its processor is.
     """
 
     endpoint: EndpointView
@@ -32,6 +34,7 @@ class EndpointExplanation:
     current_decision: CurrentDecision | None
     explanation: Explanation | None
     timers: tuple[str, ...]
+    profile: str = ""
 
 
 def explain_endpoint(
@@ -39,7 +42,7 @@ def explain_endpoint(
 ) -> EndpointExplanation:
     """The explanation at ``now``; ``spec`` is the endpoint's."""
     revision = portfolio.revision(endpoint.revision)
-    variants = revision.variants if revision is not None else ()
+    variants = variants_for(revision, endpoint.status) if revision is not None else ()
     explanation = None
     if variants:
         explanation = explain_observed(
@@ -58,7 +61,17 @@ def explain_endpoint(
         current_decision=endpoint.current_decision,
         explanation=explanation,
         timers=tuple(timers(state, spec.switching, now=now)),
+        profile=_profile(endpoint, spec),
     )
+
+
+def _profile(endpoint: EndpointView, spec: EndpointSpecification) -> str:
+    order = spec.profile
+    if order is None:
+        return ""
+    if order.digest == endpoint.status.profile_digest:
+        return order.evidence
+    return f"{order.evidence} Its agent has not fetched it yet; until then the profile in the manifest counts."
 
 
 def timers(state: State, switching: Switching, *, now: float) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from edgefolio.commands.program import guarded, new_program, write_by_lines
 from edgefolio.errors import EXIT_FAILURE
 
-COMMANDS = ("status", "explain", "pin", "unpin", "pause", "resume", "make")
+COMMANDS = ("status", "explain", "history", "pin", "unpin", "pause", "resume", "make")
 
 HELP = """See what Edgefolio does in a cluster, and why; and the few orders that people give.
 
@@ -19,6 +19,8 @@ A first round:
   kubectl edgefolio status             # what serves where, and why
 
   kubectl edgefolio explain edge-1     # why not another variant there
+
+  kubectl edgefolio history edge-1     # what it served before, and why it changed
 
   kubectl edgefolio pin edge-1 dense   # this one, whatever the figures say
 
@@ -33,10 +35,10 @@ Exit codes: 0 done, 1 the API server is unreachable or refuses, 2 bad input (the
 def build_app() -> typer.Typer:
     """The Typer application with all commands."""
 
-    from edgefolio_kubectl.commands import explain, orders, status
+    from edgefolio_kubectl.commands import explain, history, orders, status
 
     app = new_program("kubectl edgefolio", help_text=HELP)
-    functions = {**vars(status), **vars(explain), **vars(orders)}
+    functions = {**vars(status), **vars(explain), **vars(history), **vars(orders)}
     for name in COMMANDS:
         app.command(name)(guarded(functions[name]))
     return app

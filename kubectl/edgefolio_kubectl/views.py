@@ -6,12 +6,13 @@ Unreadable fields count as absent, so that the rest is still shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from edgefolio.contract.endpoint_report import observation_of, profile_of
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.decision.estimates.compute_factor import measure
 from edgefolio.decision.types import Action, Observation
 from edgefolio.specification.conditions import Condition, time_seconds
@@ -26,7 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _GOOD_WHEN_TRUE = frozenset(
     {
         *("Ready", "ObjectivesMet", "ObjectivesAccepted", "Compatible", "NodeMetricsAvailable", "Synced"),
-        *("SharedMemorySufficient", "RepositoryReadable"),
+        *("SharedMemorySufficient", "RepositoryReadable", "ProfilesMeasured"),
         *("ReportsAccepted", "ClocksAgree", "OrdersAccepted"),
     }
 )
@@ -70,6 +71,7 @@ class EndpointView:
     portfolio: str
     spec: EndpointSpecification | None
     status: EndpointStatus
+    told: OrderReason = field(default_factory=OrderReason)
     created: str | None = None
 
     @property
@@ -114,15 +116,15 @@ class EndpointView:
                 by="Agent",
                 target=self.status.active_variant,
             )
-        if spec is None or spec.reason is None:
+        if spec is None or self.told.reason is None:
             return None
         moves = spec.target_variant is not None and (
             spec.target_variant != self.status.active_variant or self.revision != self.status.active_revision
         )
         return CurrentDecision(
             action=Action.SWITCH if moves else Action.HOLD,
-            reason=spec.reason,
-            message=spec.message,
+            reason=self.told.reason,
+            message=self.told.message,
             by="Operator",
             target=spec.target_variant,
         )
@@ -208,6 +210,9 @@ class PortfolioView:
 
 def is_expected(condition: Condition) -> bool:
     """Whether a condition holds its normal value."""
+    if condition.type == "StandbyResident":
+        # Most reasons to have none are as they should be.
+        return condition.reason != "InsufficientStandbyMemory"
     if condition.type in _GOOD_WHEN_TRUE:
         return condition.status == "True" or (condition.status == "Unknown" and not condition.message)
     return condition.status == "False"
@@ -250,11 +255,13 @@ def portfolio_views(portfolios: Iterable[Object], endpoints: Iterable[Object]) -
 def endpoint_view(document: Object) -> EndpointView:
     """One ModelEndpoint as the API server holds it."""
     metadata, spec = document["metadata"], document.get("spec") or {}
+    parsed = _parsed(EndpointSpecification, spec)
     return EndpointView(
         name=str(metadata["name"]),
         namespace=str(metadata.get("namespace", "")),
         portfolio=str((spec.get("portfolioRef") or {}).get("name", "")),
-        spec=_parsed(EndpointSpecification, spec),
+        spec=parsed,
+        told=OrderReason.of(metadata, parsed),
         status=_parsed(EndpointStatus, document.get("status")) or EndpointStatus(),
         created=metadata.get("creationTimestamp"),
     )

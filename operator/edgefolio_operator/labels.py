@@ -41,10 +41,11 @@ PIN_VARIANT_ANNOTATION = of_users.PIN_VARIANT
 PAUSED_ANNOTATION = of_users.PAUSED
 OBJECTIVE_PREFIX = of_users.OBJECTIVE_PREFIX
 
-# Components of Jobs: make a revision, check what others published, delete what was published.
+# Components of Jobs: make a revision, check what others published, delete what was published, measure it elsewhere.
 JOB_COMPONENT = "pruner"
 CHECK_COMPONENT = "check"
 RECLAIM_COMPONENT = "reclaim"
+PROFILE_COMPONENT = "profile"
 ENDPOINT_COMPONENT = "endpoint"
 
 AGENT_ACCOUNT = "edgefolio-agent"
@@ -81,3 +82,8 @@ def check_job_name(portfolio: str, look: str) -> str:
 def reclaim_job_name(portfolio: str) -> str:
     """Name of the Job that deletes what was published."""
     return f"{portfolio}-reclaim"
+
+
+def profile_job_name(portfolio: str, measurement: str) -> str:
+    """Name of the Job of one measurement; at most 63 letters."""
+    return f"{portfolio[:45]}-profile-{hashlib.sha256(f'{portfolio} {measurement}'.encode()).hexdigest()[:8]}"

@@ -89,6 +89,12 @@ REVISION_REFUSED = "RevisionRefused"
 REVISION_CHANGED = "RevisionChanged"
 REVISION_WENT_BACK = "RevisionWentBack"
 
+# ProfilesMeasured
+PROFILED = "Profiled"
+PROFILING = "Profiling"
+PROFILING_FAILED = "ProfilingFailed"
+NOT_ASKED = "NotAsked"
+
 # Rollouts: their failures, and their phases as events
 LOAD_FAILED = "LoadFailed"
 INSUFFICIENT_STORAGE = "InsufficientStorage"

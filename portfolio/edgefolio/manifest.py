@@ -20,18 +20,23 @@ from edgefolio.errors import IntegrityError
 from edgefolio.manifest_parts import (
     LARGEST_BATCH_VALUES,
     LARGEST_REVISION,
+    MOST_LISTED_CLASSES,
     VERSIONS_PER_REVISION,
     Accuracy,
+    ClassFigures,
+    ClassSamples,
     DataDigests,
     Digest,
     Environment,
     ExactnessProof,
+    FloatLayer,
     LatencyProfile,
     LayerKept,
     ParityProof,
     Preprocessing,
     Probe,
     Profile,
+    QuantizationRecord,
     Record,
     RejectedCandidate,
     RevisionNumber,
@@ -55,14 +60,18 @@ SCHEMA_VERSION = "edgefolio.dev/manifest/v1"
 
 __all__ = [
     "LARGEST_REVISION",
+    "MOST_LISTED_CLASSES",
     "SCHEMA_VERSION",
     "VERSIONS_PER_REVISION",
     "Accuracy",
+    "ClassFigures",
+    "ClassSamples",
     "CurrentPointer",
     "DataDigests",
     "Digest",
     "Environment",
     "ExactnessProof",
+    "FloatLayer",
     "LatencyProfile",
     "LayerKept",
     "Manifest",
@@ -71,6 +80,7 @@ __all__ = [
     "Probe",
     "Profile",
     "PublishedManifest",
+    "QuantizationRecord",
     "Record",
     "RejectedCandidate",
     "RevisionNumber",
@@ -99,6 +109,7 @@ class Manifest(Record):
     source_sha256: Digest | None = None
     data: DataDigests
     labels: Annotated[tuple[FreeText, ...], Field(max_length=100_000)]
+    class_samples: Annotated[ClassSamples | None, Field(exclude_if=lambda value: value is None)] = None
     preprocessing: Preprocessing
     signature: Signature
     software: Annotated[dict[Line, Line], Field(max_length=256)]
@@ -107,6 +118,11 @@ class Manifest(Record):
     rejected: Annotated[tuple[RejectedCandidate, ...], Field(max_length=1000)] = ()
     accuracy_floor_met: bool = True
     reproduce: FreeText = ""
+    #: What a reader of the figures must know, one sentence each.
+    notes: Annotated[
+        tuple[Annotated[FreeText, Field(max_length=1000)], ...],
+        Field(max_length=64, exclude_if=lambda value: not value),
+    ] = ()
 
     @model_validator(mode="after")
     def _variants_are_ordered(self) -> Manifest:
@@ -117,6 +133,20 @@ class Manifest(Record):
         for variant in self.variants:
             if variant.file != f"{self.version_of(variant)}/model.onnx":
                 raise ValueError(f"variant {variant.name}: file must be {self.version_of(variant)}/model.onnx")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_are_those_of_the_labels(self) -> Manifest:
+        classes = len(self.labels)
+        counted = self.class_samples
+        if counted is not None and {len(counted.training), len(counted.validation), len(counted.test)} != {classes}:
+            raise ValueError("classSamples must count the samples of every label")
+        for variant in self.variants:
+            figures = variant.test_classes
+            if figures is not None and (
+                figures.lowest_class >= classes or len(figures.recall_percents) not in (0, classes)
+            ):
+                raise ValueError(f"variant {variant.name}: testClasses must hold the recall of every label")
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,8 @@ LARGEST_REVISION = 2**24
 #: A probe repeated to the users' batch is computed at each load: 1 GiB of float32.
 LARGEST_BATCH_VALUES = 2**28
 _LARGEST_SIZE = 2**24
+#: Classes are listed one by one up to this number.
+MOST_LISTED_CLASSES = 1000
 #: The largest number of each type of floats.
 _FLOATS = {
     "FP16": 65504.0,
@@ -103,16 +106,55 @@ class Accuracy(Record):
         share = correct / samples
         centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
         half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
+        percent = 100 * share
+        # At 0 and 100 % an end of the interval is the share itself, and rounding would put it on its wrong side.
         return cls(
-            percent=100 * share,
-            low_percent=100 * max(0.0, centre - half),
-            high_percent=100 * min(1.0, centre + half),
+            percent=percent,
+            low_percent=min(percent, 100 * max(0.0, centre - half)),
+            high_percent=max(percent, 100 * min(1.0, centre + half)),
             samples=samples,
         )
 
 
+class ClassFigures(Record):
+    """How well each class is recognized: its recall, the share of its samples that are given its label.
+
+    ``recall_percents`` are in the order of the manifest's labels, ``None`` for a class without samples; of more than
+    :data:`MOST_LISTED_CLASSES` classes none is listed. Balanced accuracy is the mean of all recalls.
+    """
+
+    balanced_accuracy_percent: Percent
+    lowest_recall_percent: Percent
+    lowest_class: Count
+    recall_percents: Annotated[tuple[Percent | None, ...], Field(max_length=MOST_LISTED_CLASSES)] = ()
+
+    @classmethod
+    def from_counts(cls, *, correct: Sequence[int], samples: Sequence[int]) -> ClassFigures:
+        """The figures of ``correct`` out of ``samples``, both by class; one class at least has samples."""
+        recalls = [100 * right / count if count else None for right, count in zip(correct, samples, strict=True)]
+        known = [(recall, number) for number, recall in enumerate(recalls) if recall is not None]
+        lowest, number = min(known)
+        return cls(
+            balanced_accuracy_percent=min(100.0, math.fsum(recall for recall, _ in known) / len(known)),
+            lowest_recall_percent=lowest,
+            lowest_class=number,
+            recall_percents=tuple(recalls) if len(recalls) <= MOST_LISTED_CLASSES else (),
+        )
+
+
+class ClassSamples(Record):
+    """Samples of each class in the three parts, in the order of the manifest's labels."""
+
+    training: Annotated[tuple[Count, ...], Field(max_length=MOST_LISTED_CLASSES)]
+    validation: Annotated[tuple[Count, ...], Field(max_length=MOST_LISTED_CLASSES)]
+    test: Annotated[tuple[Count, ...], Field(max_length=MOST_LISTED_CLASSES)]
+
+
 class ParityProof(Record):
-    """How the published ONNX compares with the torch model it came from, on validation samples."""
+    """How the published ONNX compares on validation samples: with the torch model it came from, or, if it is quantized,
+
+    with its float parent's file.
+    """
 
     max_absolute_difference: Magnitude
     max_absolute_logit: Magnitude
@@ -190,6 +232,28 @@ class Probe(Record):
     absolute_tolerance: Annotated[float, Field(gt=0, le=1e30)]
 
 
+class FloatLayer(Record):
+    """A layer of a quantized variant that stays float: what quantizing it alone changes in the model's answers,
+
+    as a part of their variance over the calibration samples.
+    """
+
+    name: Line
+    residual: Magnitude
+
+
+class QuantizationRecord(Record):
+    """How a variant was quantized. How far it is from ``float_parent`` stands in the variant's ``parity``."""
+
+    float_parent: Segment
+    calibration_samples: Positive
+    accuracy_loss_points: Annotated[float, Field(ge=-100, le=100)]
+    max_accuracy_loss_points: Magnitude
+    int8_layers: Count
+    float_layers: Annotated[tuple[FloatLayer, ...], Field(max_length=10_000)] = ()
+    equalized: bool = False
+
+
 class LayerKept(Record):
     """Channels of one layer before and after."""
 
@@ -215,11 +279,22 @@ class Variant(Record):
     macs: Count
     validation_accuracy: Accuracy
     test_accuracy: Accuracy
+    #: Left out of manifests from before it was measured, so that their bytes stay.
+    test_classes: Annotated[ClassFigures | None, Field(exclude_if=lambda value: value is None)] = None
     parity: ParityProof
     exactness: ExactnessProof | None
     layers: Annotated[tuple[LayerKept, ...], Field(max_length=10_000)] = ()
+    # Left out of float variants: readers from before these fields refuse manifests that have them, and only those.
+    precision: Annotated[Literal["Float32", "Int8"], Field(exclude_if=lambda value: value == "Float32")] = "Float32"
+    quantization: Annotated[QuantizationRecord | None, Field(exclude_if=lambda value: value is None)] = None
     profiles: Annotated[tuple[Profile, ...], Field(min_length=1, max_length=32)]
     probe: Probe
+
+    @model_validator(mode="after")
+    def _quantized_ones_say_how(self) -> Variant:
+        if (self.precision == "Int8") != (self.quantization is not None):
+            raise ValueError(f"variant {self.name}: precision Int8 and quantization belong together")
+        return self
 
 
 class RejectedCandidate(Record):

@@ -14,9 +14,11 @@ from edgefolio.specification import Architecture, ModelPortfolio, Normalization
 from edgefolio.untrusted.json_document import require_bounded
 from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.data import DataBundle, load_data
+from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.training import check_model_fits_data, state_digest
+from edgefolio_pruner.wrappers import without_wrapper_names
 
 #: A manifest holds 16,384 characters.
 _LONGEST_DESCRIPTION = 4096
@@ -35,6 +37,8 @@ class MakingSource:
     initial_state: Mapping[str, torch.Tensor] | None
     initial_digest: str | None
     normalization: Normalization | None = None
+    notes: tuple[str, ...] = ()
+    """What is to be told of model and data."""
 
     def build(self) -> nn.Module:
         """The freshly initialised module, the same each time."""
@@ -87,13 +91,22 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
     module = build_architecture(spec.source.architecture, seed=spec.seed)
     state: dict[str, torch.Tensor] | None = None
     if spec.source.weights_uri is not None:
-        state = read_weights(spec.source.weights_uri)
+        state = without_wrapper_names(read_weights(spec.source.weights_uri), module.state_dict())
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)
         # With names that the file may omit (tied weights, counters): the whole state.
         state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    data = load_data(spec.data, seed=spec.seed, progress=progress)
+    own_names = class_names_of_model(module)
+    data = load_data(spec.data, seed=spec.seed, model_class_names=own_names, progress=progress)
     check_model_fits_data(module, data)
+    notes = list(data.notes)
+    if spec.data.class_names is None and own_names and data.class_names == own_names:
+        notes.append("the classes are in the order of the model's own configuration")
+    if state is not None and data.test_is_held_out:
+        notes.append(
+            "the test part is held out of data.trainingURI, which may have trained the given weights: accuracies may "
+            "be too high; name samples that they have not seen in data.testURI"
+        )
     return MakingSource(
         architecture=spec.source.architecture,
         seed=spec.seed,
@@ -101,4 +114,5 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
         initial_state=state,
         initial_digest=None if state is None else state_digest(state),
         normalization=spec.data.normalization,
+        notes=tuple(notes),
     )

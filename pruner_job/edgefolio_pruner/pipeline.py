@@ -17,20 +17,23 @@ import torch
 
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK
-from edgefolio.manifest import Accuracy, Manifest, Profile
+from edgefolio.manifest import Manifest, Profile
 from edgefolio.repository import Publication, Published
 from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
 from edgefolio.uris import redacted
+from edgefolio_pruner.data.class_table import class_table
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
-from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.accuracy import Measured, measure
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
+from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import DraftStore
 
@@ -78,6 +81,7 @@ def make_portfolio(
     uri = repository_uri if repository_uri is not None else spec.repository.uri
     source = load_source(portfolio, progress=progress)
     progress(stage="data", fraction=1.0, message=_described(source))
+    progress(stage="classes", fraction=1.0, message=class_table(source.data))
     # Fail on an unwritable repository before hours of training.
     field = "--repository" if repository_uri is not None else "spec.repository.uri"
     Publication.check(uri, field=field)
@@ -142,11 +146,27 @@ class _PruningRun:
         """The draft of the manifest, and the file of each variant."""
         graphs = GraphCache(self._source)
         # Fail before hours of training; once per source.
-        self._work.result("prunable-groups", self._source.record, graphs.require_prunable)
-        maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads)
+        first = look_first(self._source, graphs, work=self._work, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+        for note in first.notes:
+            self._progress(stage="note", fraction=1.0, message=note)
+        self._first = first
+        quantization = quantization_of(self._portfolio)
+        twin_maker = (
+            None
+            if quantization is None
+            else TwinMaker(self._source, quantization, work=self._work, threads=self._threads, batch=first.batch)
+        )
+        maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads, batch=first.batch)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
         made = maker.make(make_all(self._methods, bench), progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
+        refused: dict[str, str] = {}
+        if twin_maker is not None:
+            # Of candidates with the same file one is enough.
+            different = {record.sha256: (record, path) for record, path in reversed(made)}
+            twins = twin_maker.make(list(reversed(different.values())), progress=self._progress)
+            made, refused = [*made, *twins.made], twins.refused
+            self._progress(stage="quantization", fraction=1.0, message=f"{len(twins.made)} quantized twins")
         first_with: dict[str, str] = {}
         duplicates: dict[str, str] = {}
         for record, _ in made:
@@ -155,7 +175,7 @@ class _PruningRun:
                 duplicates[record.name] = holder
         files = {record.name: path for record, path in made if record.name not in duplicates}
         profiles = self._profiles(files, {record.name: record.sha256 for record, _ in made})
-        draft = self._draft([record for record, _ in made], profiles, duplicates, files)
+        draft = self._draft([record for record, _ in made], profiles, duplicates, refused, files)
         return draft, {variant.name: files[variant.name] for variant in draft.variants}
 
     def _profiles(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Profile]:
@@ -163,7 +183,7 @@ class _PruningRun:
         environment = describe_environment(threads=settings.threads, onnxruntime_version=str(onnxruntime.__version__))
         key: dict[str, Any] = {
             "files": {name: digests[name] for name in files},
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"node_selectors"}),
             "environment": environment.model_dump(mode="json"),
         }
         if self._making:
@@ -191,6 +211,7 @@ class _PruningRun:
         candidates: Sequence[CandidateRecord],
         profiles: Mapping[str, Profile],
         duplicates: Mapping[str, str],
+        refused: Mapping[str, str],
         files: Mapping[str, Path],
     ) -> Manifest:
         key: dict[str, Any] = {
@@ -203,7 +224,9 @@ class _PruningRun:
 
         def draft() -> dict[str, Any]:
             measured = [candidate for candidate in candidates if candidate.name not in duplicates]
-            choice = choose(measured, profiles, self._portfolio)
+            slower = slower_twins(measured, profiles, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+            measured = [candidate for candidate in measured if candidate.name not in slower]
+            choice = choose(measured, profiles, self._portfolio, class_names=self._source.data.class_names)
             manifest = draft_manifest(
                 portfolio=self._portfolio,
                 source=self._source,
@@ -211,7 +234,9 @@ class _PruningRun:
                 profiles=profiles,
                 choice=choice,
                 duplicates=duplicates,
-                test_accuracies=self._test_accuracies(choice.chosen, files),
+                left_out={**refused, **slower},
+                tested=self._tested(choice.chosen, files),
+                notes=self._first.notes,
             )
             return manifest.model_dump(mode="json", by_alias=True)
 
@@ -219,13 +244,20 @@ class _PruningRun:
         self._progress(stage="test", fraction=1.0, message=f"{len(manifest.variants)} of {len(candidates)} chosen")
         return manifest
 
-    def _test_accuracies(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Accuracy]:
-        test = self._source.data.test
-        accuracies = {}
+    def _tested(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Measured]:
+        test, classes = self._source.data.test, len(self._source.data.class_names)
+        tested = {}
         for position, name in enumerate(names):
             self._progress(stage="test", fraction=position / len(names), message=name)
-            accuracies[name] = measure_accuracy(files[name], test.images, test.labels, threads=self._threads)
-        return accuracies
+            tested[name] = measure(
+                files[name],
+                test.images,
+                test.labels,
+                classes=classes,
+                threads=self._threads,
+                batch=self._first.batch,
+            )
+        return tested
 
 
 def _described(source: MakingSource) -> str:

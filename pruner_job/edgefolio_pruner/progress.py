@@ -9,7 +9,10 @@ class Progress(Protocol):
     """Called by long work a few times per second at most."""
 
     def __call__(self, *, stage: str, fraction: float, message: str) -> None:
-        """``stage`` names the work, ``fraction`` of it is done (0..1), ``message`` is one line with numbers."""
+        """``stage`` names the work, ``fraction`` of it is done (0..1), ``message`` is one line with numbers.
+
+        A stage that is done at once may tell more in further lines.
+        """
 
 
 def no_progress(*, stage: str, fraction: float, message: str) -> None:

@@ -35,6 +35,11 @@ class Machine:
         script = Path(__file__).parent / "bed" / "restart.sh"
         subprocess.run([script, node, program], check=True, timeout=30, env={**os.environ, "BED_RUN": str(self.run)})
 
+    def reboot(self, node: str) -> None:
+        """End all that runs on ``node`` at once, forget what lives in its memory, and start it again."""
+        script = Path(__file__).parent / "bed" / "reboot.sh"
+        subprocess.run([script, node], check=True, timeout=90, env={**os.environ, "BED_RUN": str(self.run)})
+
     def ctr(self, node: str, *arguments: str) -> str:
         """What containerd's own client prints on ``node``."""
         command = [self.binaries / "ctr", "-a", self.run / node / "containerd.sock", "-n", "k8s.io"]

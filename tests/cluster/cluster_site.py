@@ -169,6 +169,12 @@ class Site:
         self.control_pods()
         return self.get("ModelEndpoint", f"digits-{self.nodes[number]}")
 
+    def reason(self, number: int, part: str = "reason") -> str | None:
+        """The operator's reason for what it asks of the endpoint, or its ``message``."""
+        annotations = self.endpoint(number)["metadata"].get("annotations", {})
+        told: str | None = annotations.get(f"edgefolio.dev/decision-{part}")
+        return told
+
     def target(self, number: int) -> str | None:
         target: str | None = self.endpoint(number)["spec"].get("targetVariant")
         return target

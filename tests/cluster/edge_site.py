@@ -255,6 +255,18 @@ class EdgeSite:
             if entry["conditions"].get("ready") and (entry.get("hints") or {}).get("forNodes")
         }
 
+    def trusts(self, certificate: str) -> bool:
+        """Whether agents and operator have been given this certificate of an authority of the API server."""
+        operator = EdgeSite(self.kubernetes, self.machine.run, namespace=SYSTEM)
+        pods = [(pod, "agent") for pod in self.pods("edgefolio.dev/endpoint")]
+        pods += [(pod, "operator") for pod in operator.pods("app.kubernetes.io/component=operator")]
+        for pod, container in pods:
+            process = self.machine.process_of(pod["spec"]["nodeName"], container_id(pod, container))
+            file = Path(f"/proc/{process}/root/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+            if certificate.strip() not in file.read_text():
+                return False
+        return True
+
     # ---- pods
 
     def start_pod(self, name: str, node: str, image: str, *command: str, script: str, cpu: str = "100m") -> None:

@@ -143,7 +143,7 @@ def test_a_paused_endpoint_is_left_as_it_is(site: Site, plugin: Plugin) -> None:
     name = f"digits-{site.nodes[0]}"
     plugin.shown("pause", name)
     assert plugin.pod_annotations(name) == {"edgefolio.dev/paused": "true"}
-    wait_for(lambda: site.endpoint(0)["spec"]["reason"] == "Paused")
+    wait_for(lambda: site.reason(0) == "Paused")
     site.report(0, slowdown=4.0)
     assert "Hold Paused" in plugin.shown("status")
     assert "Fits: small; but the endpoint is paused" in plugin.shown("explain", name)

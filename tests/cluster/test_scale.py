@@ -38,8 +38,8 @@ async def serve_and_follow(installation: Installation) -> None:
     ) as fleet:
         await fleet.wait_for(lambda agents: len(agents) == 2 and all(agent.serves for agent in agents), seconds=60)
         assert {agent.told[-1].spec.target_variant for agent in fleet.agents.values()} == {"v5"}
-        # Until the first figures have come, the reason changes, and each change is an order.
-        await fleet.wait_for(lambda agents: all(agent.told[-1].spec.reason == SETTLED for agent in agents), seconds=60)
+        # Until the first figures have come, the reason changes, and each change is a write.
+        await fleet.wait_for(lambda agents: all(agent.told[-1].reason == SETTLED for agent in agents), seconds=60)
         before, told = sample(installation), {agent: len(agent.told) for agent in fleet.agents.values()}
         await asyncio.to_thread(installation.ask, 19)
         await fleet.wait_for(lambda agents: all(reported_at(agent, 19) for agent in agents), seconds=60)
@@ -48,9 +48,9 @@ async def serve_and_follow(installation: Installation) -> None:
         writes = found["operatorWrites"]["ModelEndpoint"]
         await fleet.wait_for(lambda _: sum(len(agent.told) - told[agent] for agent in told) >= writes, seconds=10)
         for agent, known in told.items():
-            orders = [order.spec for order in agent.told[known - 1 :]]
-            assert all(one != other for one, other in pairwise(orders))
-            asked = [spec.objectives.latency_p95_milliseconds for spec in orders]
+            orders = agent.told[known - 1 :]
+            assert all((one.spec, one.reason) != (other.spec, other.reason) for one, other in pairwise(orders))
+            asked = [order.spec.objectives.latency_p95_milliseconds for order in orders]
             assert sum(one != other for one, other in pairwise(asked)) == 1
         assert writes == 2
         assert found["errors"] == 0

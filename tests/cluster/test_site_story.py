@@ -42,7 +42,7 @@ def test_a_busy_neighbour_moves_one_node_and_no_request_fails(site: EdgeSite) ->
     hog = site.start_hog("edge-2")
     faster = wait_for(lambda: _another(site, "edge-2", than=site.most_accurate), seconds=60)
     left_at = time.time()
-    reason = site.endpoints()["edge-2"]["spec"]["reason"]
+    reason = site.endpoints()["edge-2"]["metadata"]["annotations"]["edgefolio.dev/decision-reason"]
     time.sleep(5)
     assert site.active("edge-1") == site.most_accurate
     site.delete_pod(hog)

@@ -40,7 +40,8 @@ def test_a_resident_variant_needs_no_memory_to_be_taken() -> None:
     seen = observation(
         "large", resident_variants=("large", "tiny"), memory=memory(limit=1000, used=995), traffic=traffic("large")
     )
-    decision, _ = decided(seen)
+    pinned = Objectives(latency_p95_milliseconds=30.0, pinned_variant="tiny")
+    decision, _ = decided(seen, objectives=pinned)
     assert (decision.action, decision.target) == (Action.SWITCH, "tiny")
 
 

@@ -96,7 +96,12 @@ def test_a_switch_is_never_too_soon_nor_to_what_must_not_be_taken(seen, objectiv
     assert switching.policy == "Auto" or decision.reason in (Reason.INITIAL, Reason.SERVER_DEAD)
     if decision.reason not in EMERGENCIES:
         last = state.last_switch_at
-        assert last is None or NOW - last >= switching.min_dwell_seconds
+        # A resident variant need not dwell on the way down: nothing is loaded for it.
+        descends = target.name in seen.resident_variants and decision.reason in (
+            Reason.LATENCY_VIOLATED,
+            Reason.SATURATED,
+        )
+        assert last is None or descends or NOW - last >= switching.min_dwell_seconds
         recent = [time for time in state.recent_switches if NOW - time < 3600]
         assert len(recent) < switching.max_switches_per_hour
         assert seen.traffic is not None
@@ -107,7 +112,11 @@ def test_a_switch_is_never_too_soon_nor_to_what_must_not_be_taken(seen, objectiv
             for entry in state.quarantined
         )
     if not dead:
-        assert fits_beside(target, seen)
+        assert decision.standby is not None
+        standbys = [profile for profile in profiles if profile.name in seen.resident_variants]
+        released = [profile for profile in standbys if seen.active_variant not in (None, profile.name)]
+        freed = 0 if decision.standby.variant else sum(profile.memory_steady_bytes for profile in released)
+        assert fits_beside(target, seen, freed=freed)
     if decision.reason is Reason.MORE_ACCURATE_FITS:
         active = next(profile for profile in profiles if profile.name == seen.active_variant)
         assert target.rank > active.rank
@@ -119,11 +128,11 @@ def test_a_switch_is_never_too_soon_nor_to_what_must_not_be_taken(seen, objectiv
         assert switching.down_after_seconds == 0 or state.violation_since is not None
 
 
-def fits_beside(target: VariantProfile, seen: Observation) -> bool:
-    """The bound of the physical memory, without any headroom, worked out on its own."""
+def fits_beside(target: VariantProfile, seen: Observation, *, freed: int = 0) -> bool:
+    """The bound of the physical memory, without any headroom, worked out on its own; a standby leaves ``freed``."""
     if seen.memory is None or target.name in (*seen.resident_variants, seen.active_variant):
         return True
-    needed = needed_bytes(target) + max(0, seen.memory.shared_memory_bytes or 0)
+    needed = needed_bytes(target) + max(0, seen.memory.shared_memory_bytes or 0) - freed
     limit, used, node = seen.memory.limit_bytes, seen.memory.working_set_bytes, seen.memory.node_available_bytes
     reserved = seen.node.reserved_bytes if seen.node is not None else 0
     return (limit is None or (used or 0) + needed <= limit) and (node is None or reserved + needed <= node)

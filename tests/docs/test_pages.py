@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 
+from edgefolio.contract.order_reason import MESSAGE_ANNOTATION, REASON_ANNOTATION
 from edgefolio.decision.types import Reason
 from edgefolio.specification import annotations
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
@@ -178,6 +179,7 @@ def test_fields_that_are_named_are_the_resources(page: Path) -> None:
 def test_annotations_that_are_named_are_read(page: Path) -> None:
     read = {annotations.MAKE_REQUESTED, annotations.PIN_VARIANT, annotations.PAUSED, "edgefolio.dev/adopt"}
     read |= {annotations.ROLLOUT_REQUESTED, annotations.APPROVE_REVISION}
+    read |= {REASON_ANNOTATION, MESSAGE_ANNOTATION}
     read |= {annotations.OBJECTIVE_PREFIX + key for key in objectives.ANNOTATIONS}
     versions = {"edgefolio.dev/v1alpha1", labels.FINALIZER}
     policy = (ROOT / "manifests" / "base" / "operator-policy.yaml").read_text()

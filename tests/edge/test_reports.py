@@ -11,6 +11,7 @@ from triton_portfolios import draft, revealing_model
 
 from edgefolio.decision.types import Action, Decision, Observation, Reason, ServerState, State
 from edgefolio.errors import UserError
+from edgefolio.processor import this_processor
 from edgefolio.specification.conditions import time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
@@ -22,9 +23,10 @@ from edgefolio_edge.cluster.status_writer import (
     VALID_SECONDS,
     StatusWriter,
 )
+from edgefolio_edge.models.node_profiles import HeldProfile
 from edgefolio_edge.models.sync_state import Refusal, Synced
 from edgefolio_edge.reasons import INSUFFICIENT_STORAGE
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 MANIFEST = draft([revealing_model(1), revealing_model(2)])
 VERIFIED = Synced(manifest=MANIFEST, available=("variant-1", "variant-2"), complete=True)
@@ -217,6 +219,18 @@ def test_the_first_word_from_the_hub_is_answered_at_once(hub: Hub) -> None:
     hub.orders.heard()
     hub.writer.after_cycle(SERVING)
     assert len(hub.reports) == 1
+
+
+def test_the_processor_and_the_profile_that_is_held_are_reported(hub: Hub) -> None:
+    hub.order()
+    (first,) = hub.cycles(SERVING, seconds=1)
+    assert first["processor"]["model"] == this_processor().model[:120]
+    assert set(first["processor"]["instructionSets"]) == set(this_processor().instruction_sets)
+    assert "profileDigest" not in first
+    # Fetched: the operator waits for this before it predicts with it.
+    held = HeldProfile(evidence="as ordered", digest="b" * 64)
+    reports = hub.cycles(replace(SERVING, synced=replace(VERIFIED, profile=held)), seconds=5)
+    assert [report.get("profileDigest") for report in reports] == ["b" * 64]
 
 
 @pytest.mark.parametrize("step", [-50 * YEAR, -600.0, 10.0, 20 * YEAR])

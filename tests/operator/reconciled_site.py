@@ -94,6 +94,7 @@ class Site:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.daemon_set: dict[str, Any] | None = None
         self.service: dict[str, Any] | None = None
+        self.account: dict[str, Any] | None = None
         self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
         self.warnings: dict[str, ObjectWarning] = {}
@@ -114,6 +115,7 @@ class Site:
             hearings={name: Hearing(clock_offset=offset) for name, offset in self.clock_offsets.items()},
             daemon_set=self.daemon_set,
             service=self.service,
+            account=self.account,
             server_version=self.server_version,
             lost_pods=self.lost_pods,
             repository_owner=self.repository_owner,
@@ -214,6 +216,12 @@ class Site:
     def condition(self, kind: str) -> tuple[str, str]:
         (found,) = (entry for entry in self.portfolio["status"]["conditions"] if entry["type"] == kind)
         return found["status"], found["reason"]
+
+    def reason(self, node: str, part: str = "reason") -> str | None:
+        """Why the endpoint on ``node`` is to serve its variant, in a word, or in a sentence: its ``message``."""
+        annotations = self.endpoints[f"digits-{node}"]["metadata"].get("annotations", {})
+        told: str | None = annotations.get(f"edgefolio.dev/decision-{part}")
+        return told
 
     def targets(self) -> dict[str, str | None]:
         return {entry["spec"]["nodeName"]: entry["spec"].get("targetVariant") for entry in self.endpoints.values()}

@@ -108,7 +108,7 @@ def test_silence_holds() -> None:
     for _ in range(30):
         site.cycle(60)
     assert site.targets()["edge-1"] == "dense"
-    assert site.endpoints["digits-edge-1"]["spec"]["reason"] == "StaleMetrics"
+    assert site.reason("edge-1") == "StaleMetrics"
 
 
 def test_an_operator_that_restarts_goes_on() -> None:
@@ -156,7 +156,7 @@ def test_pin_and_pause() -> None:
         site.cycle()
     assert site.targets() == {"edge-1": "small", "edge-2": "dense"}
     assert site.endpoints["digits-edge-1"]["spec"]["pinned"] is True
-    assert site.endpoints["digits-edge-2"]["spec"]["reason"] == "Paused"
+    assert site.reason("edge-2") == "Paused"
     site.pods[0]["metadata"]["annotations"]["edgefolio.dev/pin-variant"] = "absent"
     site.cycle()
     assert site.condition("ObjectivesAccepted") == ("False", "ObjectiveIgnored")

@@ -193,8 +193,8 @@ def test_the_second_of_two_upgrades_waits_and_says_why() -> None:
         reservations = Reservations.of(made)
         if second == 1:
             assert [decided.spec.target_variant for decided in kept] == ["dense", "small"]
-            assert kept[1].spec.reason == "InsufficientSwitchMemory"
-            assert "120.0 MiB are promised to other switches" in kept[1].spec.message
+            assert kept[1].told.reason == "InsufficientSwitchMemory"
+            assert "120.0 MiB are promised to other switches" in kept[1].told.message
             members[0] = endpoint("pod-0", kept[0].spec, fleet[0].status)
     # And in the next cycle as well, while the first is not done.
-    assert kept[1].spec.reason == "InsufficientSwitchMemory"
+    assert kept[1].told.reason == "InsufficientSwitchMemory"

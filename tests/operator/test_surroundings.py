@@ -25,7 +25,7 @@ def settled(site: Site, seconds: int, *, slow: str | None = None) -> list[str]:
 
 
 def reason(site: Site, node: str = "edge-1") -> str:
-    return str(site.endpoints[f"digits-{node}"]["spec"].get("reason"))
+    return str(site.reason(node))
 
 
 # Nodes.
@@ -40,9 +40,7 @@ def test_a_busy_node_keeps_the_smaller_variant_until_others_leave_it() -> None:
         settled(site, 20)
     assert site.targets() == {"edge-1": "small", "edge-2": "dense"}
     assert reason(site) == "NodeBusy"
-    assert (
-        "others use 95 % of the node's processors (at most 85 %)" in site.endpoints["digits-edge-1"]["spec"]["message"]
-    )
+    assert "others use 95 % of the node's processors (at most 85 %)" in str(site.reason("edge-1", "message"))
     assert site.condition("NodeMetricsAvailable") == ("True", "MetricsFresh")
     site.measure(cores=1.0)
     settled(site, 3)

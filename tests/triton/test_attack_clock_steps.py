@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from triton_agent import Command, write_portfolio
@@ -36,7 +37,9 @@ psutil._psplatform.boot_time = psutil.boot_time = lambda: _boot_time() + _shift(
 """
 
 
-def test_steps_of_seconds_and_of_years_change_nothing(tmp_path: Path) -> None:
+def test_steps_of_seconds_and_of_years_change_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     repository, state, file = tmp_path / "portfolios", tmp_path / "state", tmp_path / "portfolio.json"
     publish(repository, [revealing_model(tag, width=4 * tag) for tag in (1, 2)])
     write_portfolio(file, repository=repository, model=MODEL)
@@ -79,6 +82,8 @@ def test_steps_of_seconds_and_of_years_change_nothing(tmp_path: Path) -> None:
             clients.wait_for(len(clients.requests()) + 20)
             clients.__exit__()
             assert second.stop() == 0
+    record_property("requests", len(clients.requests()))
+    record_property("failed", len(failed(clients.requests())))
     assert failed(clients.requests()) == []
     assert not {"died", "dead", "silent", "stuck", "error"} & {line["event"] for line in agent.lines + second.lines}
     assert remains_of(server) == ()

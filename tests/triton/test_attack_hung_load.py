@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,9 @@ class Place:
         return found
 
 
-def test_a_revision_of_which_no_variant_loads_is_refused_and_nobody_notices(tmp_path: Path) -> None:
+def test_a_revision_of_which_no_variant_loads_is_refused_and_nobody_notices(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     place = Place(tmp_path)
     with place.run() as agent:
         serving = agent.wait_for("serving")
@@ -76,6 +79,8 @@ def test_a_revision_of_which_no_variant_loads_is_refused_and_nobody_notices(tmp_
             publish(place.repository, [revealing_model(6), revealing_model(7)])
             agent.wait_for("switch", version=302)
             clients.wait_for(len(clients.requests()) + 20)
+        record_property("requests", len(clients.requests()))
+        record_property("failed", len(failed(clients.requests())))
         assert failed(clients.requests()) == []
         assert {request.version for request in clients.requests()} == {102, 302}
         assert agent.stop() == 0

@@ -23,6 +23,7 @@ from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.cluster.orders import HANDOVER_SECONDS, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.cluster.switch_history import SwitchHistory
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.triton.command_line import ServerSettings
@@ -53,7 +54,8 @@ class PodAgent:
         self.synchronizer = Synchronizer(
             lambda: Repository.open(str(self.repository)), store, ordered=lambda: self.orders.revision
         )
-        self.reports = ReportThread(self.orders, StatusWriter(self.orders, self._report, clock=lambda: 1e9 + self.now))
+        writer = StatusWriter(self.orders, self._report, clock=lambda: 1e9 + self.now)
+        self.reports = ReportThread(self.orders, writer, SwitchHistory(state, self.orders))
         self.agent = Agent(
             Host(server.endpoint()),
             store,

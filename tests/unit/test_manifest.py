@@ -232,8 +232,13 @@ def test_another_schema_version_is_named(raw: bytes) -> None:
 def test_the_wilson_interval_holds_the_share(samples: int, data: st.DataObject) -> None:
     correct = data.draw(st.integers(0, samples))
     found = Accuracy.from_counts(correct=correct, samples=samples)
-    assert 0 <= found.low_percent <= found.percent + 1e-9
-    assert found.percent - 1e-9 <= found.high_percent <= 100
+    assert 0 <= found.low_percent <= found.percent <= found.high_percent <= 100
+
+
+@pytest.mark.parametrize("samples", [1, 10, 13, 25, 48, 2000, 19_999])
+def test_the_wilson_interval_ends_at_a_share_of_nothing_and_of_all(samples: int) -> None:
+    assert Accuracy.from_counts(correct=0, samples=samples).low_percent == 0
+    assert Accuracy.from_counts(correct=samples, samples=samples).high_percent == 100
 
 
 def test_the_wilson_interval_is_the_one_in_the_books() -> None:
@@ -265,9 +270,15 @@ def test_the_published_schema_is_not_stale() -> None:
 
 def test_the_published_schema_names_every_field_of_a_manifest() -> None:
     schema = manifest_schema()
-    written = json.loads(parsed(manifest()).to_bytes())
+    figures = {"balancedAccuracyPercent": 90.0, "lowestRecallPercent": 80.0, "lowestClass": 1}
+    document = manifest(classSamples={"training": [5, 5], "validation": [5, 5], "test": [5, 5]}, notes=["One line."])
+    document["variants"][0]["testClasses"] = figures | {"recallPercents": [100.0, 80.0]}
+    written = json.loads(parsed(document).to_bytes())
     assert set(written) == set(schema["properties"])
     assert {"model", "revision", "variants", "specificationSha256"} <= set(schema["required"])
     assert schema["additionalProperties"] is False
     inner = schema["$defs"]["Variant"]
-    assert set(written["variants"][0]) == set(inner["properties"])
+    # What float variants leave out, so that older readers take their manifests.
+    assert set(inner["properties"]) - set(written["variants"][0]) == {"precision", "quantization"}
+    assert set(written["variants"][0]) <= set(inner["properties"])
+    assert not {"precision", "quantization"} & set(inner["required"])

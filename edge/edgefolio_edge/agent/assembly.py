@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.types import Observation, ServerState
 from edgefolio.manifest import Manifest
+from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
+from edgefolio.repository.profiles import fitting_profile
 from edgefolio.repository.signature import parsed_key
 from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import ignored_on_one_machine
@@ -23,6 +25,7 @@ from edgefolio_edge.agent.portfolio_file import PortfolioFile
 from edgefolio_edge.agent.state_files import StateFile, default_state_directory
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.node_profiles import NodeProfiles
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.open_files import raise_open_files_limit
@@ -85,7 +88,13 @@ def run_agent(options: RunOptions) -> None:
             model_repository=options.triton.model_repository,
             shared_memory_bytes=size_of_shared_memory() if options.triton.endpoint is None else None,
         )
-        synchronizer = Synchronizer(open_repository, store, pinned_revision=pinned, may_go_back=options.allow_rollback)
+        synchronizer = Synchronizer(
+            open_repository,
+            store,
+            pinned_revision=pinned,
+            may_go_back=options.allow_rollback,
+            node_profiles=NodeProfiles(store.manifests.directory, this_processor()),
+        )
         if synchronizer.synced.manifest is None:
             # Nothing is on disk yet: an unreadable repository is an error now, later it is a condition.
             repository = open_repository()
@@ -141,18 +150,26 @@ def _log_first_decision(
     reporter: Reporter,
 ) -> None:
     """Log the first decision of an agent; starts and writes nothing."""
-    manifest = repository.manifest(model, pinned) if pinned else repository.current_manifest(model)[1]
+    sha256 = None
+    if not pinned:
+        pointer, _ = repository.current_manifest(model)
+        pinned, sha256 = pointer.revision, pointer.manifest_sha256
+    published = repository.published_manifest(model, pinned, sha256=sha256)
+    fitting = fitting_profile(repository, published.manifest, this_processor(), manifest_sha256=published.sha256)
     state_file = StateFile(state_directory)
     state = state_file.read()
     decision, _ = decide(
         observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),
         objectives=portfolio.objectives,
-        profiles=profiles_from_manifest(manifest),
+        profiles=profiles_from_manifest(
+            published.manifest, measured=None if fitting.published is None else fitting.published.profile
+        ),
         switching=portfolio.switching,
         state=state,
         now=state_file.clock.now(),
     )
-    reporter.decision(decision, active=None, dry_run=True)
+    reporter.event("profile", fitting.choice.evidence)
+    reporter.decision(replace(decision, profile=fitting.choice.evidence), active=None, dry_run=True)
 
 
 def _memory_limit(quantity: str | None) -> int | None:

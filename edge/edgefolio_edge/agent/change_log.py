@@ -11,6 +11,7 @@ from edgefolio.manifest import Manifest
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.node_profiles import HeldProfile
 from edgefolio_edge.models.sync_state import Synced
 
 
@@ -66,6 +67,14 @@ class ChangeLog:
             f"{needed} MiB are needed (in a cluster serving.managed.sharedMemory, else the size of /dev/shm).",
             largestBatch=largest,
         )
+
+    def profile(self, held: HeldProfile | None) -> None:
+        """Log which profile predictions rest on, and why another was refused."""
+        if held is None:
+            return
+        if held.problem is not None:
+            self._reporter.event("profile", f"A profile is not used: {held.problem}")
+        self._reporter.event("profile", held.evidence, digest=held.digest)
 
     def synced(self, synced: Synced) -> None:
         """Log a repository change: a refused revision, a complete one, or why it cannot be read."""

@@ -61,6 +61,7 @@ class Reporter:
             transportMilliseconds=_rounded(decision.transport_milliseconds),
             arrivalRate=_rounded(decision.arrival_rate),
             rateIsCensored=decision.rate_is_censored or None,
+            profile=decision.profile or None,
             predictions=[_prediction(entry) for entry in decision.predictions] or None,
             dryRun=dry_run or None,
         )

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 from edgefolio.decision import decide, profiles_from_manifest
+from edgefolio.decision.profiles import rescaled
 from edgefolio.decision.types import Action, Decision, Observation, ServerState, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
@@ -22,6 +23,7 @@ from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.agent.switch_executor import SwitchExecutor
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.node_profiles import HeldProfile
 from edgefolio_edge.models.sync_state import Refusal, Synced
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.models.variants import variant_of_version
@@ -62,8 +64,10 @@ class Agent:
         # Once the state is read: its clock goes on where the stored one stood.
         self._clock = self._state_file.clock
         self._manifest: Manifest | None = None
+        self._profile: HeldProfile | None = None
         self._profiles: tuple[VariantProfile, ...] = ()
         self._changes = ChangeLog(outputs.reporter)
+        self._active_name: str | None = None
         self._available_since: float | None = None
         self._refusal: Refusal | None = None
         self.server = ServerSupervisor(
@@ -136,6 +140,7 @@ class Agent:
         observation = self._observe(served)
         if not served.ready or observation.server is ServerState.DEAD:
             self.server.health.fails()
+        self._active_name = served.name
         now, before = self._clock.now(), self._switches.state
         profiles = tuple(profile for profile in self._profiles if profile.name in synced.available)
         decision, self._switches.state = decide(
@@ -146,6 +151,7 @@ class Agent:
             state=before,
             now=now,
         )
+        decision = replace(decision, profile="" if self._profile is None else self._profile.evidence)
         self._recorder.cycle(
             profiles=profiles,
             switching=self.portfolio.switching,
@@ -163,6 +169,8 @@ class Agent:
         switches = decision.action is Action.SWITCH and decision.target is not None
         if switches and not self.dry_run and self._switches.failures.may_switch():
             served = self._switches.carry_out(decision, served, self._manifest)
+        elif not switches and not self.dry_run and observation.server is ServerState.SERVING:
+            served = self._switches.keep_standby(decision, served, self._manifest)
         self._state_file.write(self._switches.state, now=switches)
         self._end_cycle(synced, served=served, observation=observation, decision=decision)
 
@@ -205,16 +213,32 @@ class Agent:
                 reason=refusal.reason, message=synced.refusal_message, revision=refusal.revision
             )
         self.metrics.refusing(refusal is not None)
-        if synced.manifest is None or synced.manifest is self._manifest:
+        if synced.manifest is None:
+            return
+        if synced.manifest is self._manifest:
+            self._take_profile(synced)
             return
         before_it, self._manifest = self._manifest, synced.manifest
-        self._profiles = profiles_from_manifest(synced.manifest)
+        self._profile, self._profiles = synced.profile, _profiles_of(synced)
+        self._changes.profile(synced.profile)
         self._switches.failures.begin_revision()
         self._changes.bounded(synced.manifest, self.store)
         is_another = before_it is not None and before_it.revision != synced.manifest.revision
         if self._switches.has_served or is_another:
             # Failures of the old revision say nothing about the new one.
             self._switches.state = replace(self._switches.state, quarantined=())
+
+    def _take_profile(self, synced: Synced) -> None:
+        """Take another profile of the same revision; the compute factor is brought to it."""
+        if synced.profile == self._profile:
+            return
+        before, profiles = self._profiles, _profiles_of(synced)
+        self._profile, self._profiles = synced.profile, profiles
+        self._changes.profile(synced.profile)
+        if profiles != before:
+            self._switches.state = rescaled(
+                self._switches.state, before=before, after=profiles, active=self._active_name
+            )
 
     def _waits_for_first_revision(self) -> bool:
         """Whether the rest of the first revision may still arrive in time."""
@@ -236,3 +260,9 @@ class Agent:
         resident = tuple(variant.name for variant in known if variant is not None)
         observation = self.server.observer.observe(served.active, resident=resident)
         return replace(observation, active_variant=served.name)
+
+
+def _profiles_of(synced: Synced) -> tuple[VariantProfile, ...]:
+    """The profiles that decisions rest on: measured on such a node where there are any, else the manifest's."""
+    assert synced.manifest is not None
+    return profiles_from_manifest(synced.manifest, measured=None if synced.profile is None else synced.profile.profile)

@@ -10,12 +10,14 @@ from edgefolio_edge.agent.cycle_result import CycleFailure, ServedVersions
 from edgefolio_edge.agent.failures import SwitchFailures
 from edgefolio_edge.agent.options import AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
+from edgefolio_edge.agent.standby_keeper import StandbyKeeper
 from edgefolio_edge.agent.state_files import Recorder
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
+from edgefolio_edge.models.variants import variant_of_version
 from edgefolio_edge.process.steady_clock import SteadyClock
-from edgefolio_edge.triton.switcher import Placement, SwitchResult
+from edgefolio_edge.triton.placement import Placement, SwitchResult
 
 
 class SwitchExecutor:
@@ -43,6 +45,7 @@ class SwitchExecutor:
         self._clock = clock
         self._serving: tuple[int, int] | None = None
         self.failures = SwitchFailures()
+        self.standby = StandbyKeeper(server, outputs=outputs)
         #: The state of the decision core.
         self.state = state
         #: Outcomes not yet in any result.
@@ -63,7 +66,7 @@ class SwitchExecutor:
             outcome = self._repair(target)
         else:
             previous = served.active if served.active is not None and served.active.version != target.version else None
-            outcome = self._server.switcher.switch(target, previous=previous)
+            outcome = self._switch(decision, target, previous, served, manifest)
         if outcome is None:
             return served
         now = self._clock.now()
@@ -85,11 +88,59 @@ class SwitchExecutor:
             )
             self._recorder.outcome(now=now, variant=outcome.variant, cause=None)
             self.verified(target, manifest)
+            self.standby.switched()
             self._synchronizer.served_versions = (target.version, *served.ready)
-            return ServedVersions(ready=(target.version,), active=target, name=outcome.variant)
+            kept = tuple(
+                version for version in served.ready if version < target.version and _stays(version, decision, manifest)
+            )
+            return ServedVersions(ready=(*kept, target.version), active=target, name=outcome.variant)
         self.failures.failed_beside(served.active)
         self._failed(outcome, target, served)
         return served
+
+    def keep_standby(self, decision: Decision, served: ServedVersions, manifest: Manifest) -> ServedVersions:
+        """Load, verify or unload the standby of a decision that holds. Returns the versions served then."""
+        served, failed = self.standby.keep(decision, served, manifest)
+        if failed is None:
+            return served
+        if failed.shortage or (failed.unreachable and not self._server.ended_during(failed.variant)):
+            self._reporter.event(
+                "standby-none", f"{failed.variant} is no standby now: {failed.cause}", variant=failed.variant
+            )
+            return served
+        now, cause = self._clock.now(), failed.cause or "unknown"
+        self.state = state_after_failure(
+            self.state, variant=failed.variant, cause=cause, now=now, switching=self._portfolio.switching
+        )
+        self._recorder.outcome(now=now, variant=failed.variant, cause=cause)
+        self._reporter.event(
+            "failed",
+            f"{failed.variant} is no standby: {cause}",
+            variant=failed.variant,
+            version=failed.version,
+            restored=failed.restored,
+        )
+        if failed.stuck:
+            self._reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
+            self._server.restart_or_request("A load hangs.")
+        return served
+
+    def _switch(
+        self,
+        decision: Decision,
+        target: Placement,
+        previous: Placement | None,
+        served: ServedVersions,
+        manifest: Manifest,
+    ) -> SwitchResult:
+        switcher = self._server.switcher
+        below = self.standby.placements(served, manifest, below=target)
+        kept = [placement for placement in below if _stays(placement.version, decision, manifest)]
+        is_resident = previous is not None and target.version in served.ready
+        if previous is not None and not is_resident and not kept and len(served.ready) > 1:
+            # Its memory is needed for the load.
+            switcher.release_standby(previous)
+        return switcher.switch(target, previous=previous, standby=kept, is_resident=is_resident)
 
     def bring_back(self, served: ServedVersions, manifest: Manifest | None) -> ServedVersions:
         """After a restart: serve again what served before the switch that needed it. Then the next one is tried."""
@@ -202,3 +253,9 @@ class SwitchExecutor:
                 metrics=endpoint.metrics,
                 adopted=self._server.host.adopted or None,
             )
+
+
+def _stays(version: int, decision: Decision, manifest: Manifest) -> bool:
+    """Whether ``decision`` keeps ``version`` resident."""
+    found = variant_of_version(manifest, version)
+    return found is not None and decision.standby is not None and decision.standby.variant == found.name

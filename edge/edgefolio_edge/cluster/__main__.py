@@ -16,6 +16,7 @@ from edgefolio.errors import UserError
 from edgefolio.files import make_folder
 from edgefolio.kubernetes.access import Access
 from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, SyncClient
+from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
 from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
@@ -28,8 +29,10 @@ from edgefolio_edge.cluster.orders import Order, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.settings import Settings
 from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.cluster.switch_history import SwitchHistory
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.node_profiles import NodeProfiles
 from edgefolio_edge.models.sync_state import SyncLimits
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
@@ -109,6 +112,7 @@ class _Pod:
                 bytes_per_second=settings.bytes_per_second,
                 jitter_seconds=JITTER_SECONDS,
             ),
+            node_profiles=NodeProfiles(store.manifests.directory, this_processor(), ordered=lambda: orders.profile),
             woken=self.synchronizer_woken,
             changed=self.agent_woken.set,
         )
@@ -119,7 +123,9 @@ class _Pod:
             host = stack.enter_context(
                 Host.awaited(settings.triton, key_file=settings.key_file, metrics=settings.triton_metrics)
             )
-            reports = ReportThread(orders, StatusWriter(orders, _Reports(self).send, clock=time.time))
+            history = SwitchHistory(settings.state, orders)
+            writer = StatusWriter(orders, _Reports(self).send, clock=time.time, switches=lambda: history.switches)
+            reports = ReportThread(orders, writer, history)
             stack.callback(reports.stop)
             agent = Agent(
                 host,

@@ -6,6 +6,7 @@ import threading
 
 from pydantic import ValidationError
 
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.errors import UserError
 from edgefolio.kubernetes.backoff import Backoff
 from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, Object
@@ -90,5 +91,7 @@ class EndpointWatcher:
         except ValidationError as error:
             self._reporter.event("misunderstood", f"The order is not understood, the last one stands: {error}"[:500])
             return
-        if not self._orders.take(spec, generation=int(found["metadata"].get("generation", 0))):
+        metadata = found["metadata"]
+        reason = OrderReason.of(metadata, spec).reason
+        if not self._orders.take(spec, generation=int(metadata.get("generation", 0)), reason=reason):
             self._reporter.event("ignored", "The order is of an operator that was replaced.")

@@ -20,6 +20,7 @@ from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
 from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.models.node_profiles import OrderedProfile
 from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 
 ORDERS_FILE = "orders.json"
@@ -30,10 +31,11 @@ HANDOVER_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """An order: the spec of the endpoint and its generation."""
+    """An order: the spec of the endpoint and its generation; ``reason`` is the operator's for what it asks for."""
 
     spec: EndpointSpecification
     generation: int
+    reason: str | None = None
 
     @property
     def asked(self) -> tuple[object, ...]:
@@ -77,6 +79,14 @@ class Orders:
         return order.spec.revision.number, order.spec.revision.manifest_digest
 
     @property
+    def profile(self) -> OrderedProfile | None:
+        """The profile to predict with for the ordered revision; ``None`` before the first order."""
+        order = self._order
+        if order is None or order.spec.revision is None:
+            return None
+        return OrderedProfile(manifest_sha256=order.spec.revision.manifest_digest, order=order.spec.profile)
+
+    @property
     def heard_at(self) -> float | None:
         """When the API server last answered, on a monotonic clock; ``None`` if never."""
         return self._heard_at
@@ -101,7 +111,7 @@ class Orders:
         asked = objectives_from_specification(order.spec.objectives)
         if self.is_autonomous and not order.spec.pinned:
             return asked
-        return replace(asked, pinned_variant=order.spec.target_variant)
+        return replace(asked, pinned_variant=order.spec.target_variant, pin_is_order=not order.spec.pinned)
 
     @property
     def switching(self) -> Switching:
@@ -141,8 +151,11 @@ class Orders:
             self._acted_under = order.asked if order is not None else None
             self._returned_at = None
 
-    def take(self, spec: EndpointSpecification, *, generation: int) -> bool:
-        """Take an order, unless a replaced operator gave it (lower epoch). Returns whether it was taken."""
+    def take(self, spec: EndpointSpecification, *, generation: int, reason: str | None = None) -> bool:
+        """Take an order, unless a replaced operator gave it (lower epoch). Returns whether it was taken.
+
+        An order that asks for the same keeps its first ``reason``: later ones say why nothing changes.
+        """
         with self._lock:
             before = self._order
             if before is not None and spec.epoch < before.spec.epoch:
@@ -151,7 +164,10 @@ class Orders:
             if is_new:
                 text = spec.model_dump_json(by_alias=True, exclude_none=True)
                 write_durably(self._path, text.encode(), field="--state-dir")
-            self._order = Order(spec=spec, generation=generation)
+            order = Order(spec=spec, generation=generation, reason=reason)
+            if before is not None and before.reason is not None and before.asked == order.asked:
+                order = replace(order, reason=before.reason)
+            self._order = order
         if is_new:
             self._changed()
         return True

@@ -8,6 +8,7 @@ import threading
 from edgefolio_edge.agent.cycle_result import CycleResult
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
+from edgefolio_edge.cluster.switch_history import SwitchHistory
 
 logger = logging.getLogger(__name__)
 
@@ -15,8 +16,9 @@ logger = logging.getLogger(__name__)
 class ReportThread:
     """Hands cycles to a status writer; a hanging link does not block the agent's cycle."""
 
-    def __init__(self, orders: Orders, writer: StatusWriter) -> None:
+    def __init__(self, orders: Orders, writer: StatusWriter, history: SwitchHistory) -> None:
         self._orders = orders
+        self._history = history
         self._writer = writer
         self._result: CycleResult | None = None
         self._condition = threading.Condition()
@@ -30,6 +32,7 @@ class ReportThread:
             self._writer.failed(result.failure)
         if result.switched and self._orders.is_autonomous:
             self._orders.acted()
+        self._history.note(result)
         with self._condition:
             self._result = result
             self._condition.notify()

@@ -11,15 +11,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
+from edgefolio.contract.node_profiles import processor_report
 from edgefolio.decision.state import shifted
-from edgefolio.decision.types import Decision, Observation, ServerState, TrafficWindow
+from edgefolio.decision.types import Decision, Observation, Reason, ServerState, StandbyReason, TrafficWindow
+from edgefolio.processor import this_processor
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
-from edgefolio.specification.endpoint import EndpointStatus
+from edgefolio.specification.endpoint import DecisionReport, EndpointStatus, SwitchReport
+from edgefolio.specification.portfolio_status import ProcessorReport
 from edgefolio_edge import reasons
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult
 from edgefolio_edge.cluster.orders import Orders
@@ -47,11 +51,13 @@ class StatusWriter:
         *,
         clock: Callable[[], float],
         elapsed: Callable[[], float] = time.monotonic,
+        switches: Callable[[], tuple[SwitchReport, ...]] = lambda: (),
     ) -> None:
         """``write`` returns whether the report arrived. ``clock`` gives the seconds since the epoch that people read,
         ``elapsed`` those of a clock that nobody sets: it says when a report is due."""
         self._orders = orders
         self._write = write
+        self._switches = switches
         self._clock = clock
         self._elapsed = elapsed
         self._failure: Failure | None = None
@@ -121,10 +127,12 @@ class StatusWriter:
             decision.objectives_met if decision is not None else None,
             decision.reason if decision is not None and self._orders.is_autonomous else None,
             cycle.state.last_switch_at,
+            decision.standby.reason if decision is not None and decision.standby is not None else None,
             cycle.state.quarantined,
             cycle.synced.available,
             cycle.synced.refusal,
             cycle.synced.unreachable is None,
+            _digest(cycle.synced),
             cycle.trouble is None,
             self._orders.is_autonomous,
             self._failure,
@@ -154,22 +162,36 @@ class StatusWriter:
             active_variant=active.variant.name if active is not None else None,
             active_revision=active.manifest.revision if active is not None else None,
             resident_variants=observation.resident_variants[:8] if observation is not None else (),
+            processor=_processor(),
+            profile_digest=_digest(cycle.synced),
             observation=None
             if observation is None
             else report_of_observation(observation, now=now, valid_seconds=VALID_SECONDS),
-            decision=None
-            if decision is None
-            else report_of_decision(decision, shifted(cycle.state, cycle.clock_offset), decided_by_agent=alone),
+            decision=None if decision is None else self._decision(decision, cycle, alone=alone),
+            switches=self._switches(),
             last_failure=self._failure,
             conditions=self._conditions,
         )
+
+    def _decision(self, decision: Decision, cycle: CycleResult, *, alone: bool) -> DecisionReport:
+        report = report_of_decision(decision, shifted(cycle.state, cycle.clock_offset), decided_by_agent=alone)
+        reason, message = self._told(decision)
+        return report.model_copy(update={"reason": reason, "message": message})
+
+    def _told(self, decision: Decision) -> tuple[str, str]:
+        """Reason and message of ``decision`` for people: to the core every order is a pin, to them a person's alone."""
+        order = self._orders.order
+        if decision.reason is not Reason.PINNED or order is None or order.spec.pinned:
+            return decision.reason.value, truncated(decision.message)
+        return reasons.ORDERED, truncated(decision.message.replace(" is pinned", " is ordered", 1))
 
     def _conditions_now(self, cycle: CycleResult, now: float, *, alone: bool) -> tuple[Condition, ...]:
         found: dict[str, ConditionValue] = {
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
-            "ObjectivesMet": _objectives_met(cycle.decision),
+            "ObjectivesMet": self._objectives_met(cycle.decision),
             "Autonomous": _autonomous(alone),
+            "StandbyResident": _standby_resident(cycle),
             "SharedMemorySufficient": _shared_memory_sufficient(cycle),
             "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
         }
@@ -177,6 +199,30 @@ class StatusWriter:
         for kind, (status, reason, message) in found.items():
             conditions = with_condition(conditions, type=kind, status=status, reason=reason, message=message, now=now)
         return conditions
+
+    def _objectives_met(self, decision: Decision | None) -> ConditionValue:
+        if decision is None or decision.objectives_met is None:
+            return "Unknown", reasons.NOT_KNOWN, ""
+        return ("True", reasons.MET, "") if decision.objectives_met else ("False", *self._told(decision))
+
+
+@cache
+def _processor() -> ProcessorReport:
+    """The processor of this node, within the bounds of a status."""
+    found = this_processor()
+    return processor_report(found.model, found.flags)
+
+
+def _standby_resident(cycle: CycleResult) -> ConditionValue:
+    """Condition StandbyResident: whether a further variant is loaded for the way down, or why none is."""
+    found = None if cycle.decision is None else cycle.decision.standby
+    if found is None:
+        return "Unknown", reasons.NOT_KNOWN, ""
+    return "True" if found.reason is StandbyReason.RESIDENT else "False", found.reason.value, truncated(found.message)
+
+
+def _digest(synced: Synced) -> str | None:
+    return None if synced.profile is None else synced.profile.digest
 
 
 def _shared_memory_sufficient(cycle: CycleResult) -> ConditionValue:
@@ -237,12 +283,6 @@ def _synced(synced: Synced, wanted: tuple[int, str] | None) -> ConditionValue:
         return "False", reasons.UNREACHABLE, synced.unreachable
     count = f"{len(synced.available)} of {len(manifest.variants)} variants" if is_wanted and manifest else "Nothing"
     return "False", reasons.FETCHING, f"{count} of revision {wanted[0]} can be loaded so far."
-
-
-def _objectives_met(decision: Decision | None) -> ConditionValue:
-    if decision is None or decision.objectives_met is None:
-        return "Unknown", reasons.NOT_KNOWN, ""
-    return ("True", reasons.MET, "") if decision.objectives_met else ("False", decision.reason.value, decision.message)
 
 
 def _differs(new: float, old: float) -> bool:

@@ -27,6 +27,11 @@ class KeptManifests:
         #: The last two manifests that were read, with size, time and inode of their files.
         self._read: dict[int, tuple[tuple[int, int, int], PublishedManifest]] = {}
 
+    @property
+    def directory(self) -> Path:
+        """Where they are kept."""
+        return self._directory
+
     def keep(self, published: PublishedManifest, *, complete: bool) -> None:
         """Keep the manifest; a ``complete`` revision becomes the one that serves when the repository is away."""
         manifest = published.manifest

@@ -1,4 +1,4 @@
-"""Audit of a repository: pointers, manifests, files, ONNX and probes.
+"""Audit of a repository: pointers, manifests, files, ONNX, probes and profiles.
 
 A file is given to the runtime only if its digest is right, and both :mod:`edgefolio.untrusted.model_file` and ONNX's
 checker accept it.
@@ -16,6 +16,7 @@ import onnx
 from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.manifest import CurrentPointer, Manifest, TensorSignature, Variant
 from edgefolio.repository import Repository, layout
+from edgefolio.repository.profiles import wrong_profiles
 from edgefolio.untrusted.model_file import OnnxSummary, check_onnx_file
 from edgefolio.untrusted.text import printable
 from edgefolio_edge.models.probe import mismatch, probe_inputs
@@ -169,7 +170,8 @@ def _verify_revision(repository: Repository, model: str, revision: int, sha256: 
     findings: list[Finding] = []
     passed: list[str] = []
     try:
-        manifest = repository.manifest(model, revision, sha256=sha256)
+        published = repository.published_manifest(model, revision, sha256=sha256)
+        manifest = published.manifest
         require_usable(manifest, location=repository.location(layout.manifest_path(model, revision)))
     except IntegrityError as error:
         findings.append(Finding(location=error.location, problem=error.problem))
@@ -180,6 +182,9 @@ def _verify_revision(repository: Repository, model: str, revision: int, sha256: 
             findings += [Finding(location=location, problem=f"variant {variant.name}: {text}") for text in problems]
             if not problems:
                 passed.append(variant.name)
+        findings += [
+            Finding(location=error.location, problem=error.problem) for error in wrong_profiles(repository, published)
+        ]
     return VerifiedRevision(
         model=model,
         revision=revision,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgefolio.manifest import Manifest
 from edgefolio_edge import reasons
+from edgefolio_edge.models.node_profiles import HeldProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Synced:
     refusal: Refusal | None = None
     #: Why the repository could not be read at the last try, ``None`` if it was.
     unreachable: str | None = None
+    #: The profile of ``manifest`` that predictions rest on; ``None`` where nobody looks for one.
+    profile: HeldProfile | None = None
 
     @property
     def refusal_message(self) -> str:

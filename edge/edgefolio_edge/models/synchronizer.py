@@ -14,6 +14,7 @@ from edgefolio.repository.remote.calls import TransferStopped, interruptible
 from edgefolio.untrusted.text import printable
 from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore
+from edgefolio_edge.models.node_profiles import HeldProfile, NodeProfiles
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.retry_times import RejectedRevision, RetryTimes, WantedRevision
 from edgefolio_edge.models.room import InsufficientStorageError, disk_full, require_room
@@ -36,6 +37,7 @@ class Synchronizer:
         may_go_back: bool = False,
         ordered: Callable[[], WantedRevision | None] | None = None,
         limits: SyncLimits | None = None,
+        node_profiles: NodeProfiles | None = None,
         poll_seconds: float = POLL_SECONDS,
         woken: threading.Event | None = None,
         changed: Callable[[], None] = lambda: None,
@@ -45,8 +47,9 @@ class Synchronizer:
         A pointer that names an older revision than the last good one is refused unless it ``may_go_back``: whoever
         can write the repository could bring back a revision that was replaced for a reason.
         ``ordered`` names the revision and its manifest's digest from outside the repository, which is then asked
-        only for files not on disk. Setting ``woken`` makes it poll at once. ``changed`` is called after each change
-        of ``synced``, in the synchronizer's thread.
+        only for files not on disk. ``node_profiles`` hold the profile for this node.
+        Setting ``woken`` makes it poll at once. ``changed`` is called after each change of ``synced``, in the
+        synchronizer's thread.
         """
         self._open = open_repository
         self._repository: Repository | None = None
@@ -55,6 +58,7 @@ class Synchronizer:
         self._may_go_back = may_go_back
         self._ordered = ordered
         self._limits = limits or SyncLimits()
+        self._node_profiles = node_profiles
         self._poll_seconds = poll_seconds
         self._retries = RetryTimes(jitter_seconds=self._limits.jitter_seconds)
         self._unservable: int | None = None
@@ -83,6 +87,7 @@ class Synchronizer:
         """Poll once, and fetch missing files. Raises nothing: the thread must go on whatever it finds."""
         try:
             self._step()
+            self._look_for_profile()
         except TransferStopped:
             pass
         except IntegrityError as error:
@@ -151,6 +156,14 @@ class Synchronizer:
         if problem is not None:
             self._retries.refuse(wanted)
             self._refuse(problem)
+
+    def _look_for_profile(self) -> None:
+        """Look for the node's profile once there is something to serve; it can wait, and delays nothing."""
+        published = self._published
+        if self._node_profiles is None or published is None or not self.synced.complete:
+            return
+        held = self._node_profiles.refresh(published, self._opened)
+        self._update(replace(self.synced, profile=held))
 
     def _went_back(self, current: Manifest, revision: int) -> Refusal | None:
         """Why the pointer's ``revision``, older than ``current``, is not followed. Orders and pins may go back."""
@@ -309,7 +322,18 @@ class Synchronizer:
     def _take(self, published: PublishedManifest, *, complete: bool, refusal: Refusal | None = None) -> None:
         self._published = published
         available = self._store.available_names(published.manifest)
-        self._update(Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal))
+        self._update(
+            Synced(
+                manifest=published.manifest,
+                available=available,
+                complete=complete,
+                refusal=refusal,
+                profile=self._held_profile(published),
+            )
+        )
+
+    def _held_profile(self, published: PublishedManifest) -> HeldProfile | None:
+        return None if self._node_profiles is None else self._node_profiles.of(published)
 
     def _update(self, synced: Synced) -> None:
         if synced != self.synced:
@@ -341,7 +365,13 @@ class Synchronizer:
         self._published = published
         available = self._store.available_names(published.manifest)
         complete = len(available) == len(published.manifest.variants)
-        return Synced(manifest=published.manifest, available=available, complete=complete, refusal=refusal)
+        return Synced(
+            manifest=published.manifest,
+            available=available,
+            complete=complete,
+            refusal=refusal,
+            profile=self._held_profile(published),
+        )
 
 
 def _unforeseen(error: Exception) -> str:

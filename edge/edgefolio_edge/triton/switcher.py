@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.triton.client import LOAD_SECONDS, Answer, ControlError, TritonControl
+from edgefolio_edge.triton.placement import Placement, SwitchResult
 from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
@@ -35,47 +36,6 @@ LEAST_LOAD_SECONDS = 15.0
 LATE_LOAD_SHARE = 1 / 3
 #: Seconds for a server to give up a load whose backend process is gone.
 GIVE_UP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """A variant of a revision, served or to be served."""
-
-    manifest: Manifest
-    variant: Variant
-
-    @property
-    def version(self) -> int:
-        """The Triton version."""
-        return self.manifest.version_of(self.variant)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SwitchResult:
-    """Result of a switch.
-
-    ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
-    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
-    did not end in time and could not be ended; this Triton then takes no further load until it is restarted.
-    ``damaged``: the local copy is, so the server is not to blame. ``shortage``: a resource of the machine has run out
-    (shared memory, open files), so the variant is not to blame.
-    """
-
-    variant: str
-    version: int
-    cause: str | None
-    load_milliseconds: float
-    total_milliseconds: float
-    restored: bool | None = None
-    unreachable: bool = False
-    stuck: bool = False
-    damaged: bool = False
-    shortage: bool = False
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the variant serves and answered its probe."""
-        return self.cause is None
 
 
 def load_seconds(variant: Variant) -> float:
@@ -108,22 +68,38 @@ class Switcher:
         self._is_loading = is_loading
 
     def switch(
-        self, target: Placement, *, previous: Placement | None = None, standby: Sequence[Placement] = ()
+        self,
+        target: Placement,
+        *,
+        previous: Placement | None = None,
+        standby: Sequence[Placement] = (),
+        is_resident: bool = False,
     ) -> SwitchResult:
         """Make ``target`` serve; on any failure make ``previous`` serve again.
 
         ``standby`` variants stay loaded beside it. They must have a lower version: unversioned requests go to the
-        highest. Leaving a variant for a loaded standby is an unload, which takes milliseconds.
+        highest. A target that ``is_resident`` below ``previous`` is asked for its probe first; then leaving the other
+        is an unload, which takes milliseconds.
         """
-        if any(placement.version > target.version for placement in standby):
-            raise ValueError("a standby of a higher version would take the target's requests")
+        _require_lower(standby, than=target)
         started = time.perf_counter()
         loaded = 0.0
         cause: str | None = None
         unreachable = stuck = damaged = False
         try:
-            self.store.require(target.manifest, target.variant)
-            lack = None if previous is None else self._lack_of_room(target.manifest)
+            if is_resident and (cause := self.canary(target, versions=(target.version,))) is not None:
+                # Nothing was touched: the previous variant serves on.
+                return SwitchResult(
+                    variant=target.variant.name,
+                    version=target.version,
+                    cause=cause,
+                    load_milliseconds=0.0,
+                    total_milliseconds=1e3 * (time.perf_counter() - started),
+                    restored=None if previous is None else True,
+                )
+            if not is_resident:
+                self.store.require(target.manifest, target.variant)
+            lack = None if previous is None or is_resident else self._lack_of_room(target.manifest)
             if lack is not None:
                 # Nothing was touched: the previous variant serves on.
                 return SwitchResult(
@@ -150,7 +126,7 @@ class Switcher:
         restored = None
         if cause is not None and previous is not None and not unreachable:
             # A load behind a hung one waits for ever; the previous version still serves.
-            restored = self.canary(previous) is None if stuck else self._restore(previous)
+            restored = self.canary(previous) is None if stuck else self._restore(previous, standby=standby)
             if shortage and not restored:
                 # The new version takes the room that the previous one needs.
                 restored = self.repair(previous).succeeded
@@ -167,11 +143,60 @@ class Switcher:
             shortage=shortage,
         )
 
-    def canary(self, placement: Placement) -> str | None:
-        """Send the probe by version, and unversioned as clients do. ``None`` if the answers are right, else why not."""
+    def load_standby(self, standby: Placement, *, active: Placement) -> SwitchResult:
+        """Load ``standby`` beside ``active`` and ask it for its probe; if it fails, ``active`` alone stays loaded."""
+        _require_lower([standby], than=active)
+        started = time.perf_counter()
+        loaded = 0.0
+        cause: str | None = None
+        unreachable = stuck = damaged = shortage = False
+        try:
+            self.store.require(standby.manifest, standby.variant)
+            cause = self._lack_of_room(standby.manifest)
+            shortage = cause is not None
+            if cause is None:
+                loaded = self._load([standby, active], missing=standby)
+                cause = self.canary(standby, versions=(standby.version,))
+        except IntegrityError as error:
+            cause, damaged = str(error), True
+        except ControlError as error:
+            cause, unreachable, stuck = str(error), error.unreachable, error.timed_out
+        if stuck and self._end_load(standby.version):
+            cause = f"the load did not end within {load_seconds(standby.variant):.0f} s and was ended"
+            stuck = not self._takes_loads(active)
+        restored = None
+        if cause is not None and not shortage and not stuck:
+            unreachable = unreachable or self._is_gone()
+            restored = None if unreachable else self._restore(active)
+        return SwitchResult(
+            variant=standby.variant.name,
+            version=standby.version,
+            cause=cause,
+            load_milliseconds=loaded,
+            total_milliseconds=1e3 * (time.perf_counter() - started),
+            restored=restored,
+            unreachable=unreachable,
+            stuck=stuck,
+            damaged=damaged,
+            shortage=shortage or (cause is not None and is_shortage(cause)),
+        )
+
+    def release_standby(self, active: Placement) -> bool:
+        """Unload everything but ``active``. Returns whether the server did; it serves on either way."""
+        try:
+            self._load([active], seconds=UNLOAD_SECONDS)
+        except ControlError:
+            return False
+        return True
+
+    def canary(self, placement: Placement, *, versions: Sequence[int | None] | None = None) -> str | None:
+        """Send the probe by version, and unversioned as clients do. ``None`` if the answers are right, else why not.
+
+        ``versions`` asks those instead; a standby is never asked unversioned.
+        """
         probe = placement.variant.probe
         inputs = probe_inputs(placement.manifest, probe)
-        for version in (placement.version, None):
+        for version in (placement.version, None) if versions is None else versions:
             try:
                 answer = self._answer(placement.manifest, inputs, version=version)
             except ControlError as error:
@@ -231,8 +256,11 @@ class Switcher:
             shortage=cause is not None and is_shortage(cause),
         )
 
-    def _load(self, placements: Sequence[Placement], *, seconds: float | None = None) -> float:
-        target = placements[-1]
+    def _load(
+        self, placements: Sequence[Placement], *, seconds: float | None = None, missing: Placement | None = None
+    ) -> float:
+        """Have exactly ``placements`` loaded; ``missing`` is the one that is to be loaded, the last one by default."""
+        target = missing or placements[-1]
         configuration = configuration_of(
             target.manifest,
             model_name=self.store.model,
@@ -245,16 +273,16 @@ class Switcher:
         try:
             self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))
         except ControlError as error:
-            if seconds is not None or not error.timed_out or not self._ends_late(placements):
+            if seconds is not None or not error.timed_out or not self._ends_late(placements, target):
                 raise
         return 1e3 * (time.perf_counter() - started)
 
-    def _ends_late(self, placements: Sequence[Placement]) -> bool:
+    def _ends_late(self, placements: Sequence[Placement], target: Placement) -> bool:
         """Whether a load ends well after its time: where others keep the processors busy, it is slow and does not hang.
 
         Seen at a load of 30 on two processors: 15 s were too short, and Triton was restarted for nothing.
         """
-        target, wanted = placements[-1], tuple(sorted(placement.version for placement in placements))
+        wanted = tuple(sorted(placement.version for placement in placements))
         deadline = time.monotonic() + LOAD_SECONDS
         while time.monotonic() < deadline:
             if self.control.ready_versions(self.store.model) == wanted:
@@ -264,10 +292,10 @@ class Switcher:
                 return self.control.ready_versions(self.store.model) == wanted
         return False
 
-    def _restore(self, previous: Placement) -> bool:
-        """Restore the previous version, which as a rule is still loaded."""
+    def _restore(self, previous: Placement, *, standby: Sequence[Placement] = ()) -> bool:
+        """Restore the previous version, which as a rule is still loaded, and of ``standby`` those below it."""
         try:
-            self._load([previous])
+            self._load([*(entry for entry in standby if entry.version < previous.version), previous])
             return self.canary(previous) is None
         except ControlError:
             return False
@@ -296,3 +324,8 @@ class Switcher:
         deadline = time.monotonic() + UNLOAD_SECONDS
         while self.control.ready_versions(self.store.model) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def _require_lower(standby: Sequence[Placement], *, than: Placement) -> None:
+    if any(placement.version >= than.version for placement in standby):
+        raise ValueError("a standby of a higher version would take the target's requests")

@@ -71,6 +71,8 @@ def show(explained: EndpointExplanation, out: Console) -> None:
     if explanation.distrust is not None:
         out.print(Text(f"Nothing is decided on its figures now: {explanation.distrust}", style="yellow"))
     out.print(Text(_conditions(explanation)))
+    if explained.profile:
+        out.print(Text(explained.profile))
     out.print(_table(explanation))
     out.print(Text(_conclusion(explained, explanation), style="bold"))
     for line in explained.timers:
@@ -93,6 +95,7 @@ def explanation_document(explained: EndpointExplanation) -> dict[str, Any]:
         if current is None
         else {"action": current.action.value, "reason": current.reason, "message": current.message, "by": current.by},
         "observationAgeSeconds": None if explained.observation is None else round(explained.observation.age_seconds, 1),
+        "profile": explained.profile or None,
         "distrust": None if explanation is None else explanation.distrust,
         "computeFactor": None if explanation is None else explanation.state.compute_factor,
         "arrivalRate": None if explanation is None else explanation.state.arrival_rate,

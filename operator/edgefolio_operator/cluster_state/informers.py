@@ -33,7 +33,7 @@ from edgefolio_operator.ownership import PortfolioKey, key_of
 logger = logging.getLogger(__name__)
 
 _MAKING = {labels.COMPONENT_LABEL: labels.JOB_COMPONENT}
-_JOBS = ",".join((labels.JOB_COMPONENT, labels.CHECK_COMPONENT, labels.RECLAIM_COMPONENT))
+_JOBS = ",".join((labels.JOB_COMPONENT, labels.CHECK_COMPONENT, labels.RECLAIM_COMPONENT, labels.PROFILE_COMPONENT))
 _OUR_JOBS = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER},{labels.COMPONENT_LABEL} in ({_JOBS})"
 _SHARED = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER}"
 _SERVING = f"{labels.MANAGED_BY_LABEL}={labels.MANAGER},{labels.COMPONENT_LABEL}={labels.ENDPOINT_COMPONENT}"
@@ -171,6 +171,7 @@ class Informers:
             hearings={entry["metadata"]["name"]: self._reports.of(object_key(entry)) for entry in endpoints},
             daemon_set=daemon_set,
             service=service,
+            account=access["ServiceAccount"],
             missing_access=frozenset(
                 kind for kind, thing in access.items() if thing is None and self._written[kind] not in refused
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgefolio.contract.job_report import FailureReport, PublishedReport, report_of_message
+from edgefolio.contract.job_report import JobReport, report_of_message
 from edgefolio.contract.pod import JOB_CONTAINER
 from edgefolio.specification.conditions import readable_time
 from edgefolio_operator import labels
@@ -31,7 +31,7 @@ class ObservedJob:
     suspend: bool
     start_time: str | None
     completion_time: str | None
-    report: PublishedReport | FailureReport | None
+    report: JobReport | None
     message: str
     pieces: int = 0
     pieces_made: int = 0

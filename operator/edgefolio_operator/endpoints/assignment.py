@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from edgefolio.contract.endpoint_report import observation_of, profile_of, state_of
+from edgefolio.contract.node_profiles import profile_order, variants_for
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.decision import decide, objectives_from_specification
 from edgefolio.decision.types import Action, Decision, Observation, State
 from edgefolio.specification.conditions import time_seconds, truncated
@@ -29,12 +31,13 @@ SAME_SWITCH_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """One endpoint's order with its reason, and the state for its next decision.
+    """One endpoint's order, its reason ``told``, and the state for its next decision.
 
     ``report_is_unusable``: its report could not be decided on, and counted as absent.
     """
 
     spec: EndpointSpecification
+    told: OrderReason
     decision: Decision | None
     state: State
     issues: tuple[Issue, ...]
@@ -70,6 +73,7 @@ def assign(
     decision: Decision | None = None
     reference = current.revision if current is not None else None
     target = current.target_variant if current is not None else None
+    profile = current.profile if current is not None else None
     if revision is not None and (revision.variants or reference is None):
         observation = joined(
             _within_revision(status, revision, now=agent_now),
@@ -83,12 +87,14 @@ def assign(
         decision, state = decide(
             observation=observation,
             objectives=replace(objectives_from_specification(resolved.objectives), pinned_variant=pinned),
-            profiles=tuple(profile_of(variant) for variant in revision.variants),
+            profiles=tuple(profile_of(variant) for variant in variants_for(revision, status)),
             switching=switching,
             state=state,
             now=agent_now,
         )
         reference = RevisionReference(number=revision.number, manifest_digest=revision.manifest_digest)
+        profile = profile_order(revision, status)
+        decision = replace(decision, profile=profile.evidence if profile is not None else "")
         target = _target(decision, observation, revision, current=current, status=status, state=state, now=agent_now)
     spec = EndpointSpecification(
         portfolio_ref=PortfolioReference(name=portfolio.metadata.name),
@@ -99,13 +105,15 @@ def assign(
         revision=reference,
         target_variant=target,
         pinned=pinned is not None,
-        reason=decision.reason.value if decision else None,
-        message=truncated(decision.message) if decision else "",
+        profile=profile,
         objectives=resolved.objectives,
         switching=switching,
         epoch=epoch,
     )
-    return Assignment(spec=_without_new_figures(spec, current), decision=decision, state=state, issues=tuple(issues))
+    told = OrderReason() if decision is None else _told(decision)
+    if spec == current and told.reason == endpoint.told.reason:
+        told = endpoint.told  # only the figures differ: those change every second
+    return Assignment(spec=spec, told=told, decision=decision, state=state, issues=tuple(issues))
 
 
 def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:
@@ -192,9 +200,5 @@ def _target(
     return observation.active_variant
 
 
-def _without_new_figures(spec: EndpointSpecification, current: EndpointSpecification | None) -> EndpointSpecification:
-    """``spec``, or ``current`` if only the figures in the message differ: those change every second."""
-    if current is None:
-        return spec
-    same = spec.model_copy(update={"message": current.message})
-    return current if same == current else spec
+def _told(decision: Decision) -> OrderReason:
+    return OrderReason(reason=decision.reason.value, message=truncated(decision.message))

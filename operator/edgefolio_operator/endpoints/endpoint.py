@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgefolio.contract.order_reason import OrderReason
 from edgefolio.specification.conditions import readable_time, time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio_operator.cluster_state.report_clocks import Hearing
@@ -36,6 +37,11 @@ class Surroundings:
         return str(self.pod["metadata"]["name"])
 
     @property
+    def pod_created_at(self) -> float:
+        """When the pod was created, on the API server's clock; 0 if that cannot be read."""
+        return readable_time(self.pod["metadata"].get("creationTimestamp")) or 0.0
+
+    @property
     def node_name(self) -> str:
         """Name of the node."""
         return str(self.pod["spec"]["nodeName"])
@@ -60,7 +66,8 @@ class Surroundings:
 class Endpoint:
     """One endpoint: its surroundings, its stored spec, its status.
 
-    ``generation`` is that of the stored spec; ``None`` if it is not known. ``unreadable`` names the parts of its status
+    ``spec`` is without its reason, which is ``told``. ``generation`` is that of the stored spec; ``None`` if it is not
+    known. ``unreadable`` names the parts of its status
     that were left out. ``hearing`` is what is known of its agent's clock: times in the status are of that one, and only
     :meth:`agent_time` may be compared with them.
     """
@@ -69,6 +76,7 @@ class Endpoint:
     spec: EndpointSpecification | None
     status: EndpointStatus
     generation: int | None = None
+    told: OrderReason = field(default_factory=OrderReason)
     unreadable: tuple[str, ...] = ()
     hearing: Hearing = field(default_factory=Hearing)
 
@@ -95,8 +103,7 @@ class Endpoint:
 
     def counts(self, *, now: float) -> bool:
         """Whether it is expected to serve: its node is Ready, and its pod has had its time to start."""
-        created = readable_time(self.surroundings.pod["metadata"].get("creationTimestamp")) or 0.0
-        age = now + self.surroundings.api_clock_offset - created
+        age = now + self.surroundings.api_clock_offset - self.surroundings.pod_created_at
         started = self.surroundings.pod_ready or age > STARTING_SECONDS
         return self.surroundings.node_ready and started
 
@@ -110,6 +117,16 @@ class Endpoint:
             and report is not None
             and report.server == "Serving"
             and self.agent_time(now) - time_seconds(report.valid_until) <= SILENCE_SECONDS
+        )
+
+    def silent(self, *, now: float) -> bool:
+        """Whether its agent is no longer heard although its pod is Ready: it may serve on, and nobody knows what."""
+        report = self.status.observation
+        return (
+            self.surroundings.pod_ready
+            and self.surroundings.node_ready
+            and report is not None
+            and self.agent_time(now) - time_seconds(report.valid_until) > SILENCE_SECONDS
         )
 
     def objectives_met(self, *, now: float) -> bool | None:

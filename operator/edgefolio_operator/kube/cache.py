@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgefolio.contract.order_reason import MESSAGE_ANNOTATION, REASON_ANNOTATION
 from edgefolio_operator.kube.objects import Object, ObjectKey, has_name, object_key, part_of, well_formed
 from edgefolio_operator.labels import GROUP, MANAGER
 
@@ -245,6 +246,10 @@ def _labels(thing: Object) -> Mapping[str, str]:
 
 def _user_input(thing: Object) -> tuple[object, ...]:
     metadata = thing["metadata"]
-    # slo.edgefolio.dev/ as well; annotations of other tools are no input of ours.
-    ours = {key: value for key, value in (metadata.get("annotations") or {}).items() if f"{GROUP}/" in key}
+    # slo.edgefolio.dev/ as well; annotations of other tools, and the reasons that we write, are no input of ours.
+    ours = {
+        key: value
+        for key, value in (metadata.get("annotations") or {}).items()
+        if f"{GROUP}/" in key and key not in (REASON_ANNOTATION, MESSAGE_ANNOTATION)
+    }
     return (*(metadata.get(key) for key in ("uid", "generation", "deletionTimestamp")), ours)

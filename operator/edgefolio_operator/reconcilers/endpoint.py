@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
+from edgefolio.contract.order_reason import OrderReason, without_reason
 from edgefolio.decision.types import State
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus
@@ -54,12 +55,14 @@ def endpoints_of(snapshot: PortfolioSnapshot, *, adopts: bool) -> list[Endpoint]
         if entry and not is_controlled_by(entry, pod):
             entry = {}  # that of an earlier pod of this name
         status, unreadable = read_parts(EndpointStatus, entry.get("status"))
+        spec = _stored_specification(entry.get("spec"), pod)
         found.append(
             Endpoint(
                 surroundings=Surroundings(
                     pod=pod, node=node, namespace=snapshot.namespace, api_clock_offset=snapshot.api_clock_offset
                 ),
-                spec=_stored_specification(entry.get("spec"), pod),
+                spec=None if spec is None else without_reason(spec),
+                told=OrderReason.of(entry.get("metadata"), spec),
                 status=status or EndpointStatus(),
                 generation=part_of(entry, "metadata", "generation"),
                 unreadable=unreadable,
@@ -187,7 +190,7 @@ def standing_promises(
 def changed_documents(
     portfolio: Object, members: Iterable[Endpoint], assignments: Iterable[Assignment]
 ) -> list[Document]:
-    """The ModelEndpoints whose spec differs from the stored one; each is deleted with its pod."""
+    """The ModelEndpoints whose spec or reason differs from the stored one; each is deleted with its pod."""
     return [
         {
             "apiVersion": API_VERSION,
@@ -196,12 +199,16 @@ def changed_documents(
                 "name": endpoint.surroundings.pod_name,
                 "namespace": portfolio["metadata"]["namespace"],
                 "labels": labels.object_labels(portfolio["metadata"]["name"], component=labels.ENDPOINT_COMPONENT),
+                "annotations": assignment.told.annotations(),
                 "ownerReferences": [owner_reference({"apiVersion": "v1", "kind": "Pod", **endpoint.surroundings.pod})],
             },
-            "spec": assignment.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+            # Without what is kept for stored objects alone.
+            "spec": assignment.spec.model_dump(
+                mode="json", by_alias=True, exclude_none=True, exclude={"reason", "message"}
+            ),
         }
         for endpoint, assignment in zip(members, assignments, strict=True)
-        if assignment.spec != endpoint.spec
+        if assignment.spec != endpoint.spec or assignment.told != endpoint.told
     ]
 
 

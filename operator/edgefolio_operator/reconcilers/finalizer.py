@@ -58,7 +58,7 @@ def plan_deletion(
     reclaim = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.RECLAIM_COMPONENT)
     others = [
         job.name
-        for component in (labels.JOB_COMPONENT, labels.CHECK_COMPONENT)
+        for component in (labels.JOB_COMPONENT, labels.CHECK_COMPONENT, labels.PROFILE_COMPONENT)
         for job in observed_jobs(snapshot.jobs, snapshot.job_pods, component)
         if job.outcome not in ENDED and not job.is_leaving
     ]
@@ -99,6 +99,7 @@ def _may_have_published(snapshot: PortfolioSnapshot, before: PortfolioStatus) ->
 
 
 def _may_publish(pod: Any) -> bool:
-    """Whether a pod of a pruning run has not ended."""
+    """Whether a pod that may publish has not ended."""
     component = (pod["metadata"].get("labels") or {}).get(labels.COMPONENT_LABEL)
-    return component == labels.JOB_COMPONENT and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    publishes = component in (labels.JOB_COMPONENT, labels.PROFILE_COMPONENT)
+    return publishes and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")

@@ -25,10 +25,12 @@ from edgefolio_operator.kube.stored import invalid_spec, read_portfolio, read_st
 from edgefolio_operator.reconcilers.endpoint import assign_all, changed_documents, endpoints_of, stale_endpoints
 from edgefolio_operator.reconcilers.plan import ReconcilePlan
 from edgefolio_operator.reconcilers.reclaim_policy import kept_in_ending_namespace, wanted_finalizer
+from edgefolio_operator.resources.profile_job import build_profile_job
 from edgefolio_operator.resources.pruning_job import Images, build_job, build_specification
 from edgefolio_operator.resources.repository_jobs import build_check_job
 from edgefolio_operator.resources.workload import workload_documents
 from edgefolio_operator.revisions.history import current_revision, kept_revisions
+from edgefolio_operator.revisions.profiling import ProfilingPlan, plan_profiling, replaced
 from edgefolio_operator.revisions.pruning_job import (
     PruningJobPlan,
     lacks_its_file,
@@ -90,7 +92,7 @@ def plan_portfolio(
     return ReconcilePlan(
         status=status,
         apply=() if ends else tuple(_documents(found, images=images, now=now)),
-        delete_jobs=(*making.delete, *found.check.delete),
+        delete_jobs=(*making.delete, *found.check.delete, *found.profiling.delete),
         delete_daemon_set=None
         if portfolio.spec.serving.mode == "Managed" or snapshot.daemon_set is None
         else portfolio.metadata.name,
@@ -142,6 +144,8 @@ def _findings(
     )
     revisions = kept_revisions(portfolio, before.revisions, making.revision or check.revision)
     revision = current_revision(portfolio, revisions)
+    profiling = _profiling(portfolio, snapshot, revision, now=now)
+    revisions, revision = replaced(revisions, profiling), profiling.revision or revision
     members = endpoints_of(snapshot, adopts=portfolio.spec.serving.mode == "Adopt")
     rollout = _rollout(portfolio, snapshot, revision, revisions, members, before, now)
     assignments, promises = assign_all(
@@ -162,6 +166,7 @@ def _findings(
         jobs=jobs,
         revisions=revisions,
         revision=revision,
+        profiling=profiling,
         rollout=rollout,
         members=members,
         assignments=assignments,
@@ -199,6 +204,11 @@ def _documents(found: PortfolioFindings, *, images: Images, now: float) -> list[
         documents.append(build_specification(portfolio, key=making.key, owner=owner))
     if check.create:
         documents.append(build_check_job(portfolio, name=check.create, key=check.key, owner=owner, images=images))
+    if found.revision is not None:
+        documents += [
+            build_profile_job(portfolio, each, revision=found.revision, owner=owner, images=images)
+            for each in found.profiling.create
+        ]
     return documents + changed_documents(snapshot.portfolio, found.members, found.assignments)
 
 
@@ -228,6 +238,15 @@ def _making(
     stored = (snapshot.portfolio.get("status") or {}).get("job")
     last = unreadable_job(stored, planned, before.revisions)
     return planned if last is None else plan(last=last)
+
+
+def _profiling(
+    portfolio: ModelPortfolio, snapshot: PortfolioSnapshot, revision: RevisionStatus | None, *, now: float
+) -> ProfilingPlan:
+    if snapshot.namespace_is_ending or snapshot.repository_owner is not None:
+        return ProfilingPlan(revision=revision)
+    jobs = observed_jobs(snapshot.jobs, snapshot.job_pods, labels.PROFILE_COMPONENT)
+    return plan_profiling(portfolio, revision=revision, jobs=jobs, now=now)
 
 
 def _rollout(

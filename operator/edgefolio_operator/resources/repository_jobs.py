@@ -38,7 +38,7 @@ def build_check_job(portfolio: ModelPortfolio, *, name: str, key: str, owner: Do
         arguments += ["--revision", str(spec.pinned_revision)]
     if spec.repository.verification_key is not None:
         arguments += ["--verification-key", spec.repository.verification_key]
-    job = _job(
+    job = repository_job(
         portfolio,
         managed,
         name=name,
@@ -60,7 +60,7 @@ def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) ->
     It has no owner, but the ``uid`` of one: owned objects may be collected before the portfolio is gone.
     """
     settings = portfolio.spec.job
-    job = _job(
+    job = repository_job(
         portfolio,
         settings,
         name=labels.reclaim_job_name(portfolio.metadata.name),
@@ -81,7 +81,7 @@ def build_reclaim_job(portfolio: ModelPortfolio, *, uid: str, images: Images) ->
     return job
 
 
-def _job(
+def repository_job(
     portfolio: ModelPortfolio,
     settings: PodSettings,
     *,
@@ -92,7 +92,9 @@ def _job(
     longest_seconds: int,
     attempts: int,
     read_only: bool,
+    granted: Document | None = None,
 ) -> Document:
+    """A Job with the portfolio's credentials and claims; ``granted`` are its resources, if other than a check's."""
     job_labels = labels.object_labels(portfolio.metadata.name, component=component)
     repository = portfolio.spec.repository
     secret = repository.reading_secret if read_only else repository.secret_ref
@@ -103,7 +105,7 @@ def _job(
         "imagePullPolicy": settings.image_pull_policy,
         "command": command,
         "env": [{"name": "HOME", "value": pod.TEMPORARY_MOUNT}],
-        "resources": _RESOURCES,
+        "resources": _RESOURCES if granted is None else granted,
         "securityContext": container_security(),
         "terminationMessagePolicy": "File",
         "volumeMounts": [

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgefolio.contract.job_report import FailureReport, PublishedReport
+from edgefolio.contract.job_report import FailureReport, ProfiledReport, PublishedReport
 from edgefolio.specification.conditions import time_seconds, time_text, truncated
 from edgefolio.specification.portfolio_status import CheckStatus, RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
@@ -115,7 +115,7 @@ def _judged(
     job: ObservedJob, revisions: Sequence[RevisionStatus], spec: PortfolioSpecification, *, now: float
 ) -> _Found:
     report = job.report
-    if report is None:
+    if report is None or isinstance(report, ProfiledReport):
         why = job.message or job.waiting or (f"Its pod ended: {job.died}." if job.died else "It said nothing.")
         return _Found(outcome="Unreachable", reason=reasons.CHECK_FAILED, message=f"The Job that looks failed. {why}")
     if isinstance(report, FailureReport):
@@ -155,6 +155,7 @@ def _accepted(
         manifest_digest=report.manifest_digest,
         published_time=time_text(now),
         variants=report.variants,
+        measured_on=report.measured_on,
     )
     return _Found(outcome="Found", revision=revision)
 

@@ -15,6 +15,7 @@ from edgefolio_operator.endpoints.assignment import Assignment
 from edgefolio_operator.endpoints.endpoint import Endpoint
 from edgefolio_operator.endpoints.objectives import Issue
 from edgefolio_operator.kube.event_recorder import Event
+from edgefolio_operator.revisions.profiling import CONDITION as PROFILES_MEASURED
 from edgefolio_operator.revisions.pruning_job import PruningJobPlan
 from edgefolio_operator.status.agent_conditions import AGENT_CONDITIONS
 from edgefolio_operator.status.conditions import left_behind
@@ -48,6 +49,7 @@ _TOLD_CONDITIONS = {
     REPOSITORY_READABLE: "False",
     KNOWN_VULNERABILITIES: "True",
     "PublisherCredentialsOnNodes": "True",
+    PROFILES_MEASURED: "False",
     "ReportsAccepted": "False",
     "ClocksAgree": "False",
     "OrdersAccepted": "False",
@@ -116,20 +118,18 @@ def _of_conditions(before: PortfolioStatus, after: PortfolioStatus) -> list[Even
 
 def _of_decision(endpoint: Endpoint, assignment: Assignment) -> list[Event]:
     """Events of a new target, on portfolio and endpoint, or of a new hold, on the endpoint alone."""
-    spec, told = assignment.spec, endpoint.spec
-    before = told.target_variant if told is not None else None
+    spec, why, stored = assignment.spec, assignment.told, endpoint.spec
+    before = stored.target_variant if stored is not None else None
     if spec.target_variant not in (None, before):
-        reason = spec.reason or reasons.SWITCH
+        reason = why.reason or reasons.SWITCH
         step = f"{before} -> {spec.target_variant}" if before is not None else f"{spec.target_variant} is to serve"
-        events = [Event(reason=reason, message=truncated(f"{step}. {spec.message}"), endpoint=spec.pod_name)]
+        events = [Event(reason=reason, message=truncated(f"{step}. {why.message}"), endpoint=spec.pod_name)]
         if before is not None:
-            events.append(Event(reason=reason, message=truncated(f"{spec.pod_name}: {step}. {spec.message}")))
+            events.append(Event(reason=reason, message=truncated(f"{spec.pod_name}: {step}. {why.message}")))
         return events
-    if told is None or spec.reason in (None, told.reason) or spec.reason in _WITHOUT_EVENT:
+    if stored is None or why.reason in (None, endpoint.told.reason) or why.reason in _WITHOUT_EVENT:
         return []
-    return [
-        Event(reason=str(spec.reason), message=spec.message, warning=spec.reason in _WARNINGS, endpoint=spec.pod_name)
-    ]
+    return [Event(reason=str(why.reason), message=why.message, warning=why.reason in _WARNINGS, endpoint=spec.pod_name)]
 
 
 def _new_issues(

@@ -19,7 +19,9 @@ from edgefolio_operator.endpoints.memory_reservations import Promise
 from edgefolio_operator.endpoints.resource_view import ResourceView
 from edgefolio_operator.ownership import repository_owned
 from edgefolio_operator.resources.daemonset import service_url
+from edgefolio_operator.revisions import profiling
 from edgefolio_operator.revisions.history import first_publication
+from edgefolio_operator.revisions.profiling import ProfilingPlan
 from edgefolio_operator.revisions.pruning_job import PruningJobPlan, terminal_error
 from edgefolio_operator.revisions.repository_check import RepositoryCheckPlan
 from edgefolio_operator.revisions.rollout import RolloutPlan
@@ -45,6 +47,7 @@ class PortfolioFindings:
     jobs: Sequence[ObservedJob]
     revisions: tuple[RevisionStatus, ...]
     revision: RevisionStatus | None
+    profiling: ProfilingPlan
     rollout: RolloutPlan
     members: Sequence[Endpoint]
     assignments: Sequence[Assignment]
@@ -60,7 +63,7 @@ class PortfolioFindings:
 def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: float) -> PortfolioStatus:
     """The status of a portfolio whose specification is valid."""
     snapshot, portfolio, making, revision = found.snapshot, found.portfolio, found.making, found.revision
-    figures = tally(found.members, now=now)
+    figures = tally(found.members, account=snapshot.account, now=now)
     generation = int(snapshot.portfolio["metadata"].get("generation", 1))
     terminal = found.job_fault or terminal_error(portfolio, making, found.jobs, found.revisions, before)
     if snapshot.repository_owner is not None:
@@ -81,6 +84,8 @@ def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: 
         absent=absent,
         workload=workload,
         objectives_unknown=figures.unknown,
+        silent=figures.silent,
+        unknown_to_api=figures.unknown_to_api,
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_issues(found),
         informational={
@@ -96,6 +101,7 @@ def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: 
             **security_conditions(portfolio, daemon_set=snapshot.daemon_set, members=found.members),
             **found.agents,
             repository_condition.CONDITION: repository_condition.repository_readable(found.members),
+            profiling.CONDITION: profiling.profiles_measured(portfolio, revision),
         },
     )
     wrong = terminal or found.check.trouble or workload
@@ -169,7 +175,13 @@ def refused_status(
             entry.type: (entry.status, entry.reason, entry.message)
             for entry in before.conditions
             if entry.type
-            in (*INFORMATIONAL_CONDITIONS, *SECURITY_CONDITIONS, *AGENT_CONDITIONS, repository_condition.CONDITION)
+            in (
+                *INFORMATIONAL_CONDITIONS,
+                *SECURITY_CONDITIONS,
+                *AGENT_CONDITIONS,
+                repository_condition.CONDITION,
+                profiling.CONDITION,
+            )
         },
     )
     conditions = conditions_of(facts, before=before.conditions, now=now)

@@ -14,17 +14,27 @@ from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
 from edgefolio.decision.explain import Explanation, explain_choice
-from edgefolio.decision.profiles import objectives_from_specification, profiles_from_manifest
+from edgefolio.decision.profiles import (
+    Measured,
+    choose_profile,
+    int8_variants,
+    objectives_from_specification,
+    profiles_from_manifest,
+    stated,
+)
 from edgefolio.decision.types import Objectives, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
+from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
+from edgefolio.repository.profiles import FittingProfile, fitting_profile, profile_classes, published_profile
 from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.validation_errors import bytes_option
 
 #: Bounds of factors, rates and times, so that figures computed from them stay finite.
 _LEAST, _MOST = 1e-6, 1e9
+_OF_MANIFEST = "manifest"
 
 
 def explain(
@@ -42,13 +52,19 @@ def explain(
     transport: float = typer.Option(
         0.0, "--transport", help="Milliseconds that a request spends in the server outside queue and compute."
     ),
+    profile: str | None = typer.Option(
+        None,
+        "--profile",
+        help="A class of processors, as `edgefolio profile` names it, or `manifest`; default: as an agent on this "
+        "machine would decide.",
+    ),
     active: str | None = typer.Option(None, "--active", help="The variant that serves now; default: nothing does."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say which variant would be chosen under stated conditions, and why not the others. Needs no server.
 
     The profiles come from the current revision in the repository, the objectives from the file; the choice is what the
-    agent would settle on once nothing has to be waited for.
+    agent would settle on once nothing has to be waited for. Which profile is used, and where it was measured, is said.
 
       edgefolio explain -f examples/digits.yaml --cpu-factor 2.5 --rate 40 --memory 64Mi
     """
@@ -61,7 +77,9 @@ def explain(
     memory_bytes = None if memory is None else bytes_option(memory, field="--memory")
     uri = checked_argument(repository, field="--repository") if repository else portfolio.spec.repository.uri
     field = "--repository" if repository else "spec.repository.uri"
-    _, manifest = Repository.open(uri, field=field).current_manifest(portfolio.spec.serving.model_name)
+    opened = Repository.open(uri, field=field)
+    pointer, manifest = opened.current_manifest(portfolio.spec.serving.model_name)
+    trusted = _trusted(opened, portfolio.spec.repository.verification_key)
     names = [variant.name for variant in manifest.variants]
     if active is not None and active not in names:
         raise UserError(
@@ -71,8 +89,11 @@ def explain(
             remedy=f"Name one of: {', '.join(names)}.",
         )
     objectives = objectives_from_specification(portfolio.spec.objectives)
+    fitting = _fitting(trusted, manifest, profile, manifest_sha256=pointer.manifest_sha256)
     explanation = explain_choice(
-        profiles=profiles_from_manifest(manifest),
+        profiles=profiles_from_manifest(
+            manifest, measured=None if fitting.published is None else fitting.published.profile
+        ),
         objectives=objectives,
         switching=portfolio.spec.switching,
         compute_factor=cpu_factor,
@@ -82,7 +103,7 @@ def explain(
         active=active,
     )
     if as_json:
-        typer.echo(json.dumps(_document(explanation, manifest), indent=2))
+        typer.echo(json.dumps(_document(explanation, manifest, fitting), indent=2))
         return
     console = Terminal(highlight=False)
     conditions = f"compute {cpu_factor:g}x slower than profiled, {rate:g} requests/s"
@@ -92,8 +113,57 @@ def explain(
         conditions += f", {active} serves now"
     console.print(Text(f"{manifest.model}, revision {manifest.revision}: {conditions}."))
     console.print(Text(f"Asked: {_asked(objectives)}."))
+    console.print(Text(fitting.choice.evidence))
+    for problem in fitting.refused:
+        console.print(Text(f"Refused: {problem}"))
     console.print(_table(explanation))
     console.print(Text(_conclusion(explanation), style="bold"))
+    if explanation.standby is not None:
+        console.print(Text(f"Standby: {explanation.standby.message}"))
+
+
+def _trusted(repository: Repository, verification_key: str | None) -> Repository | None:
+    """The repository as profiles are read from it; ``None`` where their signatures cannot be verified."""
+    if verification_key is None:
+        return repository
+    try:
+        from edgefolio.repository.signature import parsed_key
+    except ModuleNotFoundError:
+        return None
+    key = parsed_key(verification_key, field="spec.repository.verificationKey")
+    return Repository(repository.storage, verification_key=key)
+
+
+def _fitting(
+    repository: Repository | None, manifest: Manifest, wanted: str | None, *, manifest_sha256: str
+) -> FittingProfile:
+    """The profile that was asked for; by default that of this machine."""
+    if repository is None:
+        remedy = "Run: pip install 'edgefolio[edge]'"
+        if wanted not in (None, _OF_MANIFEST):
+            raise UserError(
+                "the package that verifies signed profiles is not installed.",
+                field="--profile",
+                value=wanted,
+                remedy=remedy,
+            )
+        choice = choose_profile(this_processor(), (Measured.of_manifest(manifest),), int8=int8_variants(manifest))
+        return FittingProfile(choice=choice, refused=(f"signed profiles are not read. {remedy}",))
+    if wanted is None:
+        return fitting_profile(repository, manifest, this_processor(), manifest_sha256=manifest_sha256)
+    of_manifest = FittingProfile(choice=stated(Measured.of_manifest(manifest)))
+    if wanted == _OF_MANIFEST:
+        return of_manifest
+    found = published_profile(repository, manifest, wanted, manifest_sha256=manifest_sha256)
+    if found is None:
+        known = ", ".join((_OF_MANIFEST, *profile_classes(repository, manifest.model, manifest.revision)))
+        raise UserError(
+            "the current revision has no profile of this class.",
+            field="--profile",
+            value=wanted,
+            remedy=f"Name one of: {known}; or add it with `edgefolio profile` on such a machine.",
+        )
+    return FittingProfile(choice=stated(Measured.of(found.profile)), published=found)
 
 
 def _asked(objectives: Objectives) -> str:
@@ -133,12 +203,23 @@ def _conclusion(explanation: Explanation) -> str:
     return f"Chosen: {explanation.chosen}, though no variant meets all objectives (ObjectivesNotMet)."
 
 
-def _document(explanation: Explanation, manifest: Manifest) -> dict[str, object]:
+def _document(explanation: Explanation, manifest: Manifest, fitting: FittingProfile) -> dict[str, object]:
+    choice = fitting.choice
     return {
         "model": manifest.model,
         "revision": manifest.revision,
+        "profile": {
+            "class": choice.measured.class_name,
+            "ofManifest": choice.measured.name is None,
+            "isOfThisNode": choice.is_own,
+            "evidence": choice.evidence,
+            "refused": list(fitting.refused),
+        },
         "chosen": explanation.chosen,
         "objectivesMet": explanation.objectives_met,
+        "standby": None
+        if explanation.standby is None
+        else {"variant": explanation.standby.variant, "why": explanation.standby.message},
         "variants": [
             {
                 **variant_document(entry),

@@ -15,7 +15,7 @@ from edgefolio.errors import EXIT_FAILURE, EdgefolioError, UserError
 
 COMMAND_GROUP = "edgefolio.commands"
 #: In the order of the workflow, as in ``--help``.
-COMMAND_ORDER = ("make", "shrink", "verify", "serve", "run", "explain", "replay", "report", "keygen")
+COMMAND_ORDER = ("make", "shrink", "profile", "verify", "serve", "run", "explain", "replay", "report", "keygen")
 #: The extra that a room needs, by its package.
 EXTRA_OF_PACKAGE = {"edgefolio_pruner": "pruner", "edgefolio_edge": "edge", "edgefolio_operator": "operator"}
 

@@ -60,6 +60,9 @@ DECISION = StatusMapper(
         "transport_milliseconds",
         "arrival_rate",
         "rate_is_censored",
+        "standby",
+        # The operator orders it, in spec.profile.
+        "profile",
     ),
 )
 STATE = StatusMapper(
@@ -74,7 +77,9 @@ STATE = StatusMapper(
     # Violation and fit timers restart with each reader.
     unreported=(
         *("factor_updated_at", "saturated_at", "before_switch", "closed_loop", "observed_at"),
-        *("violation_since", "violation_requests", "failing_since", "fitting"),
+        *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
+        # The agent alone keeps a standby; what it left for one is of no use to another reader.
+        *("slowest_factor", "slowest_updated_at", "standby_released_at", "descent"),
     ),
     parts=(StatusMapper(Quarantine, QuarantineReport), StatusMapper(UpgradeBackoff, UpgradeBackoffReport)),
 )

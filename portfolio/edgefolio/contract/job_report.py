@@ -16,13 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefolio.contract.endpoint_report import variant_status_of
 from edgefolio.contract.log_format import printable_json
+from edgefolio.contract.node_profiles import processor_report
 from edgefolio.contract.pod import TERMINATION_MESSAGE, TERMINATION_MESSAGE_VARIABLE
 from edgefolio.decision.profiles import profiles_from_manifest
 from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError, out_of_memory
 from edgefolio.manifest import Manifest
+from edgefolio.node_profile import PublishedProfile
 from edgefolio.specification.base import resource_name
 from edgefolio.specification.conditions import RevisionNumber, Sha256
-from edgefolio.specification.portfolio_status import VariantStatus
+from edgefolio.specification.portfolio_status import ClassName, ProcessorReport, VariantStatus
 from edgefolio.untrusted.text import printable
 from edgefolio.uris import redacted
 
@@ -50,20 +52,60 @@ class PublishedReport(_Message):
     manifest_digest: Sha256
     accuracy_floor_met: bool = True
     variants: Annotated[tuple[VariantStatus, ...], Field(min_length=1, max_length=16)]
+    measured_on: ProcessorReport | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, *, digest: str) -> PublishedReport:
         """The report of the published ``manifest``, whose bytes have the sha256 ``digest``."""
+        environment = manifest.variants[0].profiles[0].environment
         return cls(
             revision=manifest.revision,
             manifest_digest=digest,
             accuracy_floor_met=manifest.accuracy_floor_met,
             variants=tuple(variant_status_of(profile) for profile in profiles_from_manifest(manifest)),
+            measured_on=processor_report(environment.cpu_model, environment.instruction_sets),
         )
 
     def _document(self) -> dict[str, Any]:
-        rows = [[getattr(variant, field) for field in _ROW] for variant in self.variants]
-        return {**self.model_dump(by_alias=True, mode="json", exclude={"variants"}), "variants": rows}
+        return _with_rows(self, self.variants)
+
+
+class ProfiledReport(_Message):
+    """A published revision was measured on the Job's node, or had been on such a node before.
+
+    ``note`` says that the machine was busy.
+    """
+
+    kind: Literal["Profiled"] = "Profiled"
+    revision: RevisionNumber
+    manifest_digest: Sha256
+    class_name: ClassName
+    digest: Sha256
+    processor: ProcessorReport
+    note: Annotated[str, Field(max_length=200)] = ""
+    variants: Annotated[tuple[VariantStatus, ...], Field(min_length=1, max_length=16)]
+
+    @classmethod
+    def of(cls, manifest: Manifest, published: PublishedProfile, *, note: str = "") -> ProfiledReport:
+        """The report of the profile ``published`` of ``manifest``."""
+        profile = published.profile
+        return cls(
+            revision=profile.revision,
+            manifest_digest=profile.manifest_sha256,
+            class_name=profile.class_name,
+            digest=published.sha256,
+            processor=processor_report(profile.environment.cpu_model, profile.environment.instruction_sets),
+            note=note,
+            variants=tuple(variant_status_of(entry) for entry in profiles_from_manifest(manifest, measured=profile)),
+        )
+
+    def _document(self) -> dict[str, Any]:
+        return _with_rows(self, self.variants)
+
+
+def _with_rows(report: PublishedReport | ProfiledReport, variants: tuple[VariantStatus, ...]) -> dict[str, Any]:
+    rows = [[getattr(variant, field) for field in _ROW] for variant in variants]
+    return {**report.model_dump(by_alias=True, mode="json", exclude={"variants"}, exclude_none=True), "variants": rows}
 
 
 class FailureReport(_Message):
@@ -131,19 +173,28 @@ class ProgressLine(_Message):
         return None
 
 
-def report_of_message(text: str) -> PublishedReport | FailureReport | None:
+#: What a Job says at its end.
+JobReport = PublishedReport | ProfiledReport | FailureReport
+_WITH_ROWS: dict[str, type[PublishedReport] | type[ProfiledReport]] = {
+    "Published": PublishedReport,
+    "Profiled": ProfiledReport,
+}
+
+
+def report_of_message(text: str) -> JobReport | None:
     """Parse a termination message; ``None`` if it is not one of ours (a killed container leaves none)."""
     try:
         document = json.loads(text)
-        if document["kind"] != "Published":
+        kind = _WITH_ROWS.get(document["kind"])
+        if kind is None:
             return FailureReport.model_validate(document)
         rows = [dict(zip(_ROW, row, strict=True)) for row in document["variants"]]
-        return PublishedReport.model_validate({**document, "variants": rows})
+        return kind.model_validate({**document, "variants": rows})
     except (ValueError, TypeError, LookupError, RecursionError, ValidationError):
         return None
 
 
-def write_termination_message(report: PublishedReport | FailureReport) -> None:
+def write_termination_message(report: JobReport) -> None:
     """Print ``report``, and write it where Kubernetes reads the container's termination message."""
     message = report.to_message()
     print(message, flush=True)

@@ -21,7 +21,7 @@ def making_key(spec: PortfolioSpecification, *, request: str = "") -> str:
     Fields at their default are left out, so that a field that a later version adds does not make every portfolio
     anew. The price: within one API version no default may change.
     """
-    document = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_defaults=True)
+    document = _made_from(spec).model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_defaults=True)
     return _sha256([document, request], ensure_ascii=False)[:16]
 
 
@@ -30,7 +30,7 @@ def making_specification(spec: PortfolioSpecification) -> dict[str, Any]:
 
     Credentials, which URIs of objects from before their check may hold, are left out.
     """
-    document = spec.model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_none=True)
+    document = _made_from(spec).model_dump(mode="json", by_alias=True, include=_MADE_FROM, exclude_none=True)
     found: dict[str, Any] = redacted_document(document)
     return found
 
@@ -38,6 +38,11 @@ def making_specification(spec: PortfolioSpecification) -> dict[str, Any]:
 def specification_sha256(document: dict[str, Any]) -> str:
     """The digest that a manifest records of its :func:`making_specification`."""
     return _sha256(document, ensure_ascii=True)
+
+
+def _made_from(spec: PortfolioSpecification) -> PortfolioSpecification:
+    """``spec`` without the nodes on which a published revision is measured once more: they change nothing of it."""
+    return spec.model_copy(update={"profiling": spec.profiling.model_copy(update={"node_selectors": ()})})
 
 
 def _sha256(document: Any, *, ensure_ascii: bool) -> str:

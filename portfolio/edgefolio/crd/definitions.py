@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from edgefolio.contract.order_reason import REASON_ANNOTATION
 from edgefolio.crd.schema import Schema, structural_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus, ModelEndpoint
 from edgefolio.specification.portfolio_status import PortfolioStatus
@@ -23,6 +24,11 @@ _NOTE = "# Generated from the specification by `make manifests`; do not edit.\n"
 
 def _condition(kind: str, part: str) -> str:
     return f'.status.conditions[?(@.type=="{kind}")].{part}'
+
+
+def _annotation(key: str) -> str:
+    escaped = key.replace(".", "\\.")
+    return f".metadata.annotations.{escaped}"
 
 
 def _column(name: str, path: str, *, kind: str = "string", wide: bool = False, description: str = "") -> Schema:
@@ -87,7 +93,7 @@ def model_endpoint() -> Schema:
             _column("P95", ".status.observation.traffic.p95Milliseconds", description="In milliseconds."),
             _column("Objective", ".spec.objectives.latencyP95Milliseconds", kind="integer"),
             # To the agent every order is a pin; the operator gives the reason.
-            _column("Reason", ".spec.reason", description="Why this variant, or why no other."),
+            _column("Reason", _annotation(REASON_ANNOTATION), description="Why this variant, or why no other."),
             _column(
                 "Agent",
                 _condition("Autonomous", "reason"),

@@ -47,6 +47,8 @@ class _Converter:
             node = {**node, "enum": [node["const"]]}
         if "anyOf" in node:
             result.update(_scalar_of_any_type(node, path=path))
+        if "oneOf" in node:
+            return result | self._constant_or_object(node, path=path)
         result.update({key: node[key] for key in _KEPT if key in node})
         if result.get("default", 0) is None:
             del result["default"]
@@ -80,6 +82,22 @@ class _Converter:
         if node.get("required"):
             result["required"] = sorted(node["required"])
         return result
+
+    def _constant_or_object(self, node: Schema, *, path: str) -> Schema:
+        """A string that must be one constant, or an object: no type, but each bound applies to its own kind."""
+        constants = [choice["const"] for choice in node["oneOf"] if "const" in choice]
+        objects = [self._resolved(choice) for choice in node["oneOf"] if "const" not in choice]
+        if len(constants) != 1 or len(objects) != 1 or "properties" not in objects[0]:
+            raise SchemaError(f"{path}: a structural schema knows a choice of one constant and one object only")
+        described = [text for text in (node.get("description"), objects[0].get("description")) if text]
+        return {
+            "description": "\n".join(plain(text) for text in described),
+            "x-kubernetes-preserve-unknown-fields": True,
+            **({"default": node["default"]} if "default" in node else {}),
+            "pattern": f"^{constants[0]}$",
+            "maxItems": 0,
+            **self._object(objects[0], path=path),
+        }
 
     def _map_value(self, given: Schema, *, path: str) -> Schema:
         value = self.converted(given, path=path)

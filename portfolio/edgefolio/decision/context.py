@@ -70,6 +70,24 @@ class RuleContext:
             return None
         return found.within_memory_objective and found.prediction.meets_accuracy and not self.violates_latency
 
+    @cached_property
+    def standbys(self) -> tuple[VariantProfile, ...]:
+        """Profiles of the variants that are resident beside the active one."""
+        active, resident = self.observation.active_variant, self.observation.resident_variants
+        return tuple(profile for profile in self.profiles if profile.name in resident and profile.name != active)
+
+    @cached_property
+    def node_busy(self) -> str | None:
+        """Why the node should get no more load; ``None`` if it may, or is unknown."""
+        node, most = self.observation.node, self.switching.node_busy_percent
+        if node is None:
+            return None
+        if node.pressures:
+            return f"the node reports {', '.join(node.pressures)}"
+        if node.others_cpu_percent is not None and node.others_cpu_percent > most:
+            return f"others use {node.others_cpu_percent:.0f} % of the node's processors (at most {most} %)"
+        return None
+
     @property
     def since_switch(self) -> float | None:
         """Seconds since the last switch."""

@@ -5,7 +5,8 @@ The rules run in this order; the first that applies decides:
 1. serving nothing, or a dead server: serve the right one (in every policy); an active variant that no profile knows is
    replaced too;
 2. policy ``Paused``; a variant that a person pinned;
-3. memory exceeded (the objective, the headroom under the server's limit, or the node's): a smaller one, at once;
+3. memory exceeded (the objective, the headroom under the server's limit, or the node's): the standby goes; without one,
+   a smaller variant is taken at once;
 4. metrics missing, stale, or taken while a switch settles: hold;
 5. most requests fail, for ``downAfterSeconds``: another variant, once; the failing one is quarantined;
 6. accuracy below the minimum: the right one above it;
@@ -25,8 +26,9 @@ from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
 from edgefolio.decision.estimates.compute_factor import measure, update_estimates
 from edgefolio.decision.estimates.prediction import is_usable
-from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule
+from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
 from edgefolio.decision.rules import RULES, upgrade_rule
+from edgefolio.decision.standby import plan_standby, remember_slowest, shortage
 from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.timers import update_timers
 from edgefolio.decision.types import (
@@ -69,9 +71,13 @@ def decide(
     if not context.profiles:
         return context.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), context.state
     if (decision := serve_something_rule(context)) is not None:
-        return _under_policy(decision, context.state, context)
+        decision, after = _under_policy(decision, context.state, context)
+        return replace(decision, standby=plan_standby(context, decision)), after
     problem, context = with_measurement(context)
     decision, after = _under_policy(*_by_rules(context, problem), context)
+    decision = replace(decision, standby=plan_standby(context, decision))
+    if decision.action is Action.HOLD and shortage(context) is not None:
+        after = replace(after, standby_released_at=context.now)
     if decision.action is Action.SWITCH:
         after = replace(after, before_switch=traffic_before(context.measurement, switching))
     return decision, after
@@ -120,7 +126,7 @@ def _under_policy(decision: Decision, after: State, context: RuleContext) -> Out
 
 
 def _by_rules(context: RuleContext, problem: tuple[Reason, str] | None) -> Outcome:
-    for rule in (pin_rule, memory_rule):
+    for rule in (pin_rule, standby_memory_rule, memory_rule):
         if (outcome := rule(context)) is not None:
             return outcome
     if problem is not None:
@@ -172,7 +178,9 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     longest = max(float(switching.stale_after_seconds), 3 * float(switching.observe_seconds))
     elapsed = 0.0 if state.observed_at is None else context.now - state.observed_at
     if state.observed_at is None or elapsed > longest:
-        state = replace(state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=())
+        state = replace(
+            state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=(), calm_since=None
+        )
     state = update_estimates(
         replace(state, observed_at=context.now),
         measurement=measurement,
@@ -184,5 +192,6 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     state = update_arrivals(
         state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )
+    state = remember_slowest(state, now=context.now)
     context = replace(context, state=state, measurement=measurement)
     return None, replace(context, state=update_timers(context, elapsed=elapsed))

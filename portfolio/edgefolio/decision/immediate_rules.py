@@ -10,6 +10,7 @@ from dataclasses import replace
 from edgefolio.decision.choice import choose, speed
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
+from edgefolio.decision.standby import shortage
 from edgefolio.decision.state import retry_at
 from edgefolio.decision.timers import record_bounce
 from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState
@@ -56,6 +57,16 @@ def pin_rule(context: RuleContext) -> Outcome | None:
     if not found.servable:
         return context.short_of_memory(found), context.state
     return context.switch(Reason.PINNED, f"{pinned} is pinned.", target=pinned), context.state
+
+
+def standby_memory_rule(context: RuleContext) -> Outcome | None:
+    """Memory is short while a standby is resident: it goes before the variant that serves."""
+    why = shortage(context)
+    if why is None:
+        return None
+    names = ", ".join(profile.name for profile in context.standbys)
+    message = f"The standby {names} is unloaded: {why}."
+    return context.hold(Reason.STANDBY_RELEASED, message), context.state
 
 
 def memory_rule(context: RuleContext) -> Outcome | None:

@@ -6,6 +6,7 @@ order stands in :mod:`edgefolio.decision.core`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -13,9 +14,12 @@ from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.state import state_after_failure
 from edgefolio.decision.timers import record_bounce, waiting_backoffs
-from edgefolio.decision.types import Decision, Reason
+from edgefolio.decision.types import Decision, Descent, Reason
+from edgefolio.specification.serving import Switching
 
 FAILURE_CAUSE = "most requests failed"
+#: The shortest violation that is acted on: one cycle, so that a single sample never decides.
+_LEAST_PATIENCE_SECONDS = 1.0
 
 
 def failures_rule(context: RuleContext) -> Outcome | None:
@@ -72,27 +76,41 @@ def latency_rule(context: RuleContext) -> Outcome | None:
     if found is None or budget is None or p95 is None or since is None or not context.violates_latency:
         return None
     age, seen = context.now - since, state.violation_requests
+    faster = [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
+    standbys = {profile.name for profile in context.standbys}
+    resident = choose([entry for entry in faster if entry.profile.name in standbys and entry.meets_all])
+    patience = _patience(switching, ratio=p95 / budget if budget > 0 else math.inf, cheap=resident is not None)
     what = f"p95 of {active.name} is {p95:.1f} ms of {budget:.1f} ms"
     if found.saturated:
         what += f", {found.in_flight:.1f} requests are in a saturated server"
-    if age < switching.down_after_seconds or seen < switching.min_requests:
-        message = (
-            f"{what}, for {age:.1f} s of {switching.down_after_seconds} s and {seen:.0f} of "
-            f"{switching.min_requests} requests."
-        )
+    if age < patience or seen < switching.min_requests:
+        message = f"{what}, for {age:.1f} s of {patience:.3g} s and {seen:.0f} of {switching.min_requests} requests."
         return context.hold(Reason.VIOLATION_TOO_SHORT, message), state
-    faster = [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
-    choice = context.choice([active.name, *(entry.profile.name for entry in faster)])
+    choice = resident or context.choice([active.name, *(entry.profile.name for entry in faster)])
     if choice is None or choice.name == active.name:
         blocked = _blocked_by_memory(faster)
         if blocked is not None:
             return context.short_of_memory(blocked), context.state
         return context.hold(Reason.OBJECTIVES_NOT_MET, f"{what}, and no faster variant can be taken."), state
-    if (limited := _limited(context, choice.name)) is not None:
+    if (limited := _limited(context, choice.name, dwells=resident is None)) is not None:
         return limited
     reason = Reason.SATURATED if found.saturated else Reason.LATENCY_VIOLATED
-    message = f"{what}, for {age:.0f} s; {context.clause(choice)}."
-    return context.switch(reason, message, target=choice.name), record_bounce(context)
+    after = record_bounce(context)
+    if resident is None:
+        return context.switch(reason, f"{what}, for {age:.0f} s; {context.clause(choice)}.", target=choice.name), after
+    message = f"{what}, for {age:.1f} s; {choice.name} is resident and meets the objectives."
+    after = replace(after, descent=Descent(variant=active.name, at=context.now))
+    return context.switch(reason, message, target=choice.name), after
+
+
+def _patience(switching: Switching, *, ratio: float, cheap: bool) -> float:
+    """Seconds that a violation must last: ``downAfterSeconds``, less the more severe it is where leaving is cheap.
+
+    With a resident variant to go to, a mistake costs milliseconds and is mended in calm: then it is
+    ``downAfterSeconds / ratio²`` with the ratio of p95 to the budget, and never less than a second.
+    """
+    longest = float(switching.down_after_seconds)
+    return max(min(longest, _LEAST_PATIENCE_SECONDS), longest / max(1.0, ratio) ** 2) if cheap else longest
 
 
 #: In this order, once the metrics are believed; :func:`upgrade_rule` comes last and always decides.
@@ -104,20 +122,21 @@ def upgrade_rule(context: RuleContext) -> Outcome:
     active, state, switching = context.known_active, context.state, context.switching
     if not state.fitting:
         return _no_upgrade_due(context), state
-    ready = [entry for entry in state.fitting if context.now - entry.since >= switching.up_after_seconds]
+    ready = [entry for entry in state.fitting if context.now - entry.since >= _up_after(context, entry.variant)]
     front = max(state.fitting, key=lambda entry: _rank(context, entry.variant))
-    due = front.since + switching.up_after_seconds - context.now
+    due = front.since + _up_after(context, front.variant) - context.now
     # Taking a lesser one now would block the best one for a dwell time: if it is due within that, wait for it.
     if not ready or 0 < due <= switching.min_dwell_seconds:
         age = context.now - front.since
-        message = f"{front.variant} has fitted for {age:.0f} s of {switching.up_after_seconds} s; {active.name} serves."
+        needed = _up_after(context, front.variant)
+        message = f"{front.variant} has fitted for {age:.0f} s of {needed:g} s; {active.name} serves."
         return context.hold(Reason.CALM_TOO_SHORT, message, target=front.variant), state
     best = max(ready, key=lambda entry: _rank(context, entry.variant))
     age = context.now - best.since
     # The last switch of the budget is kept for the way down: an upgrade that bounces must not be stuck.
     if (limited := _limited(context, best.variant, reserve=min(1, switching.max_switches_per_hour - 1))) is not None:
         return limited
-    if (busy := _node_busy(context)) is not None:
+    if (busy := context.node_busy) is not None:
         message = f"{best.variant} has fitted for {age:.0f} s, but {busy}; {active.name} serves."
         return context.hold(Reason.NODE_BUSY, message, target=best.variant), state
     chosen = context.assessment(best.variant)
@@ -126,19 +145,21 @@ def upgrade_rule(context: RuleContext) -> Outcome:
         f"{best.variant} has fitted for {age:.0f} s; {context.clause(Choice(assessment=chosen, objectives_met=True))}."
     )
     decision = context.switch(Reason.MORE_ACCURATE_FITS, message, target=best.variant)
-    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now)
+    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now, descent=None)
 
 
-def _node_busy(context: RuleContext) -> str | None:
-    """Why the node should get no more load; ``None`` if it may, or is unknown."""
-    node, most = context.observation.node, context.switching.node_busy_percent
-    if node is None:
-        return None
-    if node.pressures:
-        return f"the node reports {', '.join(node.pressures)}"
-    if node.others_cpu_percent is not None and node.others_cpu_percent > most:
-        return f"others use {node.others_cpu_percent:.0f} % of the node's processors (at most {most} %)"
-    return None
+def _up_after(context: RuleContext, variant: str) -> float:
+    """Seconds for which ``variant`` must fit: ``upAfterSeconds``, less where it corrects a descent.
+
+    The way down took what was resident, not what fits best. A variant faster than the one that was left may be taken
+    as soon as dwell time and ``downAfterSeconds`` allow.
+    """
+    switching, descent = context.switching, context.state.descent
+    longest = float(switching.up_after_seconds)
+    left, chosen = context.profile(None if descent is None else descent.variant), context.profile(variant)
+    if left is None or chosen is None or chosen.mean_milliseconds >= left.mean_milliseconds:
+        return longest
+    return min(longest, float(max(switching.min_dwell_seconds, switching.down_after_seconds)))
 
 
 def _no_upgrade_due(context: RuleContext) -> Decision:
@@ -180,10 +201,13 @@ def _no_upgrade_due(context: RuleContext) -> Decision:
     return context.hold(Reason.OBJECTIVES_MET, f"{active.name} serves{shown}; {rest}.")
 
 
-def _limited(context: RuleContext, target: str, *, reserve: int = 0) -> Outcome | None:
-    """A hold by dwell time or budget (less ``reserve``), which bind every switch but emergencies."""
+def _limited(context: RuleContext, target: str, *, reserve: int = 0, dwells: bool = True) -> Outcome | None:
+    """A hold by dwell time or budget (less ``reserve``), which bind every switch but emergencies.
+
+    A switch to a resident variant need not dwell: it starts nothing, and the budget still bounds it.
+    """
     switching, since = context.switching, context.since_switch
-    if since is not None and since < switching.min_dwell_seconds:
+    if dwells and since is not None and since < switching.min_dwell_seconds:
         message = (
             f"{target} is due, but the last switch was {since:.1f} s ago, of at least {switching.min_dwell_seconds} s."
         )

@@ -33,6 +33,7 @@ def state_after_switch(state: State, *, variant: str, now: float) -> State:
         state,
         violation_since=None,
         violation_requests=0.0,
+        calm_since=None,
         fitting=tuple(entry for entry in state.fitting if entry.variant != variant),
         last_switch_at=now,
         recent_switches=recent[-_REMEMBERED_SWITCHES:],
@@ -118,6 +119,13 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
         quarantined=tuple(quarantined),
         upgraded_at=past(state.upgraded_at),
         upgrade_backoffs=backoffs,
+        calm_since=past(state.calm_since),
+        slowest_factor=number(state.slowest_factor, 1.0) or 1.0,
+        slowest_updated_at=past(state.slowest_updated_at),
+        standby_released_at=past(state.standby_released_at),
+        descent=None
+        if state.descent is None or (descended := past(state.descent.at)) is None or now - descended >= HOUR_SECONDS
+        else replace(state.descent, at=descended),
     )
 
 
@@ -141,6 +149,10 @@ def shifted(state: State, seconds: float) -> State:
         failing_since=moved(state.failing_since),
         last_switch_at=moved(state.last_switch_at),
         upgraded_at=moved(state.upgraded_at),
+        calm_since=moved(state.calm_since),
+        slowest_updated_at=moved(state.slowest_updated_at),
+        standby_released_at=moved(state.standby_released_at),
+        descent=state.descent and replace(state.descent, at=known(state.descent.at)),
         fitting=tuple(replace(entry, since=known(entry.since)) for entry in state.fitting),
         recent_switches=tuple(known(time) for time in state.recent_switches),
         quarantined=tuple(replace(entry, until=known(entry.until)) for entry in state.quarantined),

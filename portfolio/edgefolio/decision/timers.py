@@ -28,9 +28,11 @@ def update_timers(context: RuleContext, *, elapsed: float) -> State:
         # Successes clear the suspicion; silence does not.
         failing_since = None
     if not context.violates_latency:
-        state = replace(state, violation_since=None, violation_requests=0.0, fitting=_fitting(context))
+        calm = context.now if state.calm_since is None else state.calm_since
+        state = replace(state, violation_since=None, violation_requests=0.0, fitting=_fitting(context), calm_since=calm)
     elif state.violation_since is None:
         state = replace(state, violation_since=context.now, violation_requests=float(found.requests), fitting=())
+        state = replace(state, calm_since=None)
     else:
         # Windows overlap: only what arrived since the last cycle is new evidence.
         seen = state.violation_requests + min(float(found.requests), found.arrival_rate * elapsed)

@@ -33,6 +33,8 @@ class Objectives:
     max_memory_bytes: int | None = None
     #: The variant that a user pinned.
     pinned_variant: str | None = None
+    #: The pin is an order of the operator, which decides again: a standby is kept as for any choice.
+    pin_is_order: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,7 @@ class Reason(StrEnum):
     ALL_QUARANTINED = "AllQuarantined"  # every other variant failed lately
     DEAD_BAND = "DeadBand"  # a more accurate one fits, but not with the margin
     NODE_BUSY = "NodeBusy"  # a more accurate one fits, but others use the node; nodeBusyPercent
+    STANDBY_RELEASED = "StandbyReleased"  # memory is short: the standby is unloaded before the active one is given up
     # Switch
     INITIAL = "Initial"  # nothing was served
     LATENCY_VIOLATED = "LatencyViolated"  # p95 outside the objective
@@ -184,6 +187,26 @@ class Prediction:
     verdict: str
 
 
+class StandbyReason(StrEnum):
+    """Why a further variant stays resident beside the active one, or why none does."""
+
+    RESIDENT = "Resident"  # it is loaded, and right
+    LOAD = "Load"  # it is right, fits, and the endpoint is calm
+    NOT_CALM = "NotCalm"  # loading would disturb: a violation, a switch, a busy node or missing metrics
+    INSUFFICIENT_STANDBY_MEMORY = "InsufficientStandbyMemory"  # it does not fit beside the active one
+    NOTHING_FASTER = "NothingFaster"  # no faster variant could be taken
+    NOT_ASKED = "NotAsked"  # standby None, no latency objective, a pin, or the policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standby:
+    """The variant that is to be resident beside the one that serves; ``None``: none, and what is there is unloaded."""
+
+    variant: str | None
+    reason: StandbyReason
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """Hold or switch, with the reason and the evidence that was used.
@@ -202,6 +225,10 @@ class Decision:
     transport_milliseconds: float | None = None
     arrival_rate: float | None = None
     rate_is_censored: bool = False
+    #: What is to be resident beside the served variant once this is carried out; ``None``: leave it as it is.
+    standby: Standby | None = None
+    #: Which profile the predictions rest on, in one sentence; the caller knows, the rules do not.
+    profile: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +268,14 @@ class TrafficBefore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Descent:
+    """A switch down to what was resident, and the variant that was left for it: something between may fit better."""
+
+    variant: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """State carried from one decision to the next; part of it survives restarts.
 
@@ -275,3 +310,11 @@ class State:
     upgraded_variant: str | None = None
     upgraded_at: float | None = None
     upgrade_backoffs: tuple[UpgradeBackoff, ...] = ()
+    #: Since when nothing was violated, without a break.
+    calm_since: float | None = None
+    #: The largest compute factor met, halved towards the present one every six hours.
+    slowest_factor: float = 1.0
+    slowest_updated_at: float | None = None
+    #: When a standby had to go for want of memory.
+    standby_released_at: float | None = None
+    descent: Descent | None = None

@@ -12,8 +12,11 @@ POINTER = "current.json"
 RESERVED_SUFFIX = ".reserved"
 MANIFEST_SUFFIX = ".json"
 SIGNATURE_SUFFIX = ".minisig"
+PROFILES_SUFFIX = ".profiles"
+PROFILE_SUFFIX = ".json"
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_CLASS = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 
 
@@ -57,6 +60,34 @@ def signature_path(model: str, revision: int) -> str:
 def reservation_path(model: str, revision: int) -> str:
     """The reservation of one revision number."""
     return f"{revisions_folder(model)}/{revision}{RESERVED_SUFFIX}"
+
+
+def profiles_folder(model: str, revision: int) -> str:
+    """The folder of one revision's profiles, a file for each class of processors."""
+    return f"{revisions_folder(model)}/{revision}{PROFILES_SUFFIX}"
+
+
+def profile_path(model: str, revision: int, class_name: str) -> str:
+    """The profile of one revision on one class of processors. Raises :class:`UserError`."""
+    if not _CLASS.fullmatch(class_name):
+        raise UserError(
+            "this cannot be the name of a class of processors.",
+            field="--profile",
+            value=class_name,
+            remedy="Name one as `edgefolio profile` prints it.",
+        )
+    return f"{profiles_folder(model, revision)}/{class_name}{PROFILE_SUFFIX}"
+
+
+def profile_signature_path(model: str, revision: int, class_name: str) -> str:
+    """The signature of one profile."""
+    return f"{profile_path(model, revision, class_name)}{SIGNATURE_SUFFIX}"
+
+
+def class_in(name: str) -> str | None:
+    """The class in the file name ``<class>.json``; ``None`` for any other name."""
+    stem = name.removesuffix(PROFILE_SUFFIX)
+    return stem if stem != name and _CLASS.fullmatch(stem) else None
 
 
 def variant_path(model: str, file: str) -> str:

@@ -26,7 +26,7 @@ class Repository:
 
     def __init__(self, storage: Storage, *, verification_key: VerificationKey | None = None) -> None:
         self.storage = storage
-        self._verification_key = verification_key
+        self.verification_key = verification_key
 
     @classmethod
     def open(
@@ -102,9 +102,9 @@ class Repository:
                 f"the manifest's digest is {sha256_of(raw)}, expected {sha256}.",
                 location=location,
             )
-        if self._verification_key is not None:
+        if self.verification_key is not None:
             signature = self.storage.read(layout.signature_path(model, revision), maximum_bytes=MAXIMUM_SIGNATURE_BYTES)
-            self._verification_key.require(raw, signature, location=location)
+            self.verification_key.require(raw, signature, location=location)
         published = PublishedManifest.from_bytes(raw, location=location)
         manifest = published.manifest
         if manifest.model != model or manifest.revision != revision:

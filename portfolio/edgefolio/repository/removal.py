@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgefolio.repository import layout
+from edgefolio.repository.profiles import delete_profiles
 from edgefolio.repository.reading import Repository
 
 
@@ -25,6 +26,8 @@ def remove_model(
         storage.delete(layout.manifest_path(model, number))
         storage.delete(layout.signature_path(model, number))
     on_step("manifests")
+    delete_profiles(repository, model)
+    on_step("profiles")
     for name in storage.names(layout.versions_folder(model)):
         if layout.number_of(name) is not None:
             storage.delete(layout.version_path(model, name))

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from edgefolio.manifest import VERSIONS_PER_REVISION
 from edgefolio.repository import layout
+from edgefolio.repository.profiles import delete_profiles
 from edgefolio.repository.reading import Repository
 
 
@@ -25,11 +26,13 @@ def remove_old_revisions(
     for number in removed:
         storage.delete(layout.manifest_path(model, number))
         storage.delete(layout.signature_path(model, number))
+
+    def is_gone(number: int) -> bool:
+        return number in removed or (number < oldest_kept and number not in complete)
+
+    delete_profiles(repository, model, of=is_gone)
     for name in storage.names(layout.versions_folder(model)):
         version = layout.number_of(name)
-        if version is None:
-            continue
-        number = version // VERSIONS_PER_REVISION
-        if number in removed or (number < oldest_kept and number not in complete):
+        if version is not None and is_gone(version // VERSIONS_PER_REVISION):
             storage.delete(layout.version_path(model, name))
     return removed

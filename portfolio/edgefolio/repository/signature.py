@@ -54,17 +54,17 @@ class VerificationKey:
         """The key as one line of base64."""
         return str(self._key.to_base64().decode("ascii"))
 
-    def require(self, manifest: bytes, signature: bytes | None, *, location: str) -> None:
-        """Raise :class:`IntegrityError` unless ``signature`` is this key's over the bytes of ``manifest``."""
+    def require(self, content: bytes, signature: bytes | None, *, location: str, what: str = "manifest") -> None:
+        """Raise :class:`IntegrityError` unless ``signature`` is this key's over the bytes ``content``."""
         if signature is None:
-            raise IntegrityError("the manifest is not signed.", location=location, remedy=_REMEDY_FOR_READERS)
+            raise IntegrityError(f"the {what} is not signed.", location=location, remedy=_REMEDY_FOR_READERS)
         try:
             if len(signature) > MAXIMUM_SIGNATURE_BYTES:
                 raise minisign.ParseError(f"larger than {MAXIMUM_SIGNATURE_BYTES} bytes")
-            self._key.verify(manifest, minisign.Signature.from_bytes(signature))
+            self._key.verify(content, minisign.Signature.from_bytes(signature))
         except minisign.Error as error:
             raise IntegrityError(
-                f"the manifest's signature does not verify with the key {self.text} ({error}).",
+                f"the {what}'s signature does not verify with the key {self.text} ({error}).",
                 location=location,
                 remedy=_REMEDY_FOR_READERS,
             ) from error

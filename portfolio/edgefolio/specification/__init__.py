@@ -12,12 +12,13 @@ from edgefolio.specification.making import (
     Methods,
     Normalization,
     OneShot,
-    Profiling,
+    Quantization,
     Selection,
     Source,
     SparseTraining,
 )
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
+from edgefolio.specification.profiling import Profiling
 from edgefolio.specification.resource import (
     API_VERSION,
     ModelPortfolio,
@@ -40,6 +41,7 @@ __all__ = [
     "OneShot",
     "PortfolioSpecification",
     "Profiling",
+    "Quantization",
     "RepositorySpecification",
     "Selection",
     "Serving",

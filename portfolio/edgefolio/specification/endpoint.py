@@ -27,7 +27,7 @@ from edgefolio.specification.conditions import (
 )
 from edgefolio.specification.making import Uri
 from edgefolio.specification.objectives import ObjectivesSpecification
-from edgefolio.specification.portfolio_status import Bytes
+from edgefolio.specification.portfolio_status import Bytes, ClassName, ProcessorReport
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
 
@@ -54,6 +54,21 @@ class RevisionReference(Specification):
     """Its number."""
     manifest_digest: Sha256
     """sha256 of its manifest; bytes that it does not vouch for are never served."""
+
+
+class ProfileOrder(Specification):
+    """The profile that operator and agent predict with."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(("has(self.name) == has(self.digest)", "name and digest go together"))
+    )
+
+    name: ClassName | None = None
+    """The class of processors that it was measured on; absent: the manifest's own profile."""
+    digest: Sha256 | None = None
+    """sha256 of the profile; the agent decides with no other bytes, but with the manifest's own profile."""
+    evidence: Message = ""
+    """Why this one, and what it does not know of the node, for people."""
 
 
 class EndpointSpecification(Specification):
@@ -85,10 +100,13 @@ class EndpointSpecification(Specification):
     """The variant to serve; absent: the agent begins with the smallest."""
     pinned: bool = False
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    profile: ProfileOrder | None = None
+    """The profile to predict with, once the agent has reported its processor; absent: the manifest's own."""
+    # Kept for stored objects: a reason changes more often than an order, and here each change was a new generation.
     reason: ReasonWord | None = None
-    """Why this variant, or why no other, in one word."""
+    """No longer written: the annotation edgefolio.dev/decision-reason says why this variant, or why no other."""
     message: Message = ""
-    """Why, for people, with the figures."""
+    """No longer written: see the annotation edgefolio.dev/decision-message."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
     """Effective objectives, merged from all levels."""
     switching: Switching = Switching()
@@ -238,6 +256,25 @@ class DecisionReport(StatusRecord):
     """Variants that are not taken on the way up for now."""
 
 
+class SwitchReport(StatusRecord):
+    """One change of the variant that serves."""
+
+    time: Time
+    """When the agent saw the new variant serve."""
+    from_variant: VariantName | None = None
+    """The variant before; absent: none served before."""
+    from_revision: RevisionNumber | None = None
+    """Its revision."""
+    to_variant: VariantName
+    """The variant that serves since."""
+    to_revision: RevisionNumber
+    """Its revision."""
+    reason: ReasonWord
+    """Why, in one word: the reason of the order, or of the agent's own decision."""
+    decided_by: Literal["Operator", "Agent"]
+    """Who decided: the agent does while it is cut off."""
+
+
 class EndpointStatus(StatusRecord):
     """What the agent reports of its server."""
 
@@ -253,10 +290,16 @@ class EndpointStatus(StatusRecord):
     """Its revision."""
     resident_variants: Annotated[tuple[VariantName, ...], Field(max_length=8)] = ()
     """Variants in memory."""
+    processor: ProcessorReport | None = None
+    """The processor of its node; absent: an agent of before does not say."""
+    profile_digest: Sha256 | None = None
+    """The profile that it has and predicts with; absent: the manifest's own."""
     observation: ObservationReport | None = None
     """What it observed."""
     decision: DecisionReport | None = None
     """What was decided last, and what is remembered."""
+    switches: Annotated[tuple[SwitchReport, ...], Field(max_length=16)] = ()
+    """The last changes of the variant that serves, oldest first; they outlive restarts of the agent and of Triton."""
     last_failure: Failure | None = None
     """The last thing that went wrong."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))] = ()

@@ -20,6 +20,7 @@ CLUSTER_FIELDS = (
     "job",
     "rollout",
     "objectiveOverrides",
+    "profiling.nodeSelectors",
     "serving.http",
     "serving.managed",
     "serving.adopt",

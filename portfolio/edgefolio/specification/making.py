@@ -1,11 +1,11 @@
-"""Models of a pruning run: source, data, methods, selection and profiling."""
+"""Models of a pruning run: source, data, methods and selection."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from edgefolio.specification.base import (
     DecimalString,
@@ -14,7 +14,7 @@ from edgefolio.specification.base import (
     PositiveDecimal,
     Specification,
 )
-from edgefolio.specification.cel import rules
+from edgefolio.specification.cel import rules, without_default
 from edgefolio.uris import SECRET_NAME
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -103,6 +103,10 @@ class Normalization(Specification):
         return self
 
 
+#: A class of the data, as its folder or file calls it.
+ClassName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
 class DataSpecification(Specification):
     """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, an ``.npz`` file.
 
@@ -137,8 +141,19 @@ class DataSpecification(Specification):
     """Unlabelled samples that the one-shot route looks at."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Height and width that pictures are scaled to; absent: as they are."""
+    class_names: Annotated[tuple[ClassName, ...] | None, Field(min_length=2, max_length=10_000)] = None
+    """All classes in the order of the network's outputs; absent: as the model names them, else ``classOrder``."""
+    # Left out of a manifest where it is the default, whose digest is that of before.
+    class_order: Annotated[Literal["Text", "Natural"], Field(exclude_if=lambda value: value == "Text")] = "Text"
+    """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
+
+    @model_validator(mode="after")
+    def _class_names_differ(self) -> DataSpecification:
+        if self.class_names is not None and len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("classNames holds a name twice")
+        return self
 
 
 class SparseTraining(Specification):
@@ -180,19 +195,62 @@ class SparseTraining(Specification):
     """What is done to training samples."""
 
 
+_A_SHARE = "oneShot needs an entry in macsPercent or latencyPercent"
+
+
 class OneShot(Specification):
     """Prune and refit a trained model on unlabelled samples, without training; one variant per entry.
 
-    ``macsPercent`` is the part of the dense model's multiply-accumulates that a variant may keep.
+    ``macsPercent`` is the part of the dense model's multiply-accumulates that a variant may keep, ``latencyPercent``
+    that of its time on the machine of the Job, by a table of onnxruntime's times per layer and width that is measured
+    first. An entry of it that makes the model no faster gives no variant.
     """
 
-    macs_percent: Annotated[tuple[Annotated[int, Field(ge=5, le=99)], ...], Field(min_length=1, max_length=16)] = (
-        75,
-        50,
-        35,
-        25,
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.macsPercent) || size(self.macsPercent) > 0"
+                " || (has(self.latencyPercent) && size(self.latencyPercent) > 0)",
+                _A_SHARE,
+            )
+        )
     )
-    """Part of the dense model's multiply-accumulates that a variant may keep; one variant each."""
+
+    macs_percent: Annotated[tuple[Annotated[int, Field(ge=5, le=99)], ...], Field(max_length=16)] = (75, 50, 35, 25)
+    """Part of the dense model's multiply-accumulates that a variant may keep; one variant each. ``[]`` with
+    latencyPercent alone."""
+    latency_percent: Annotated[
+        tuple[Annotated[int, Field(ge=5, le=95)], ...],
+        Field(max_length=16, exclude_if=lambda value: not value, json_schema_extra=without_default),
+    ] = ()
+    """Part of the dense model's time that a variant may keep; one variant each."""
+
+    @model_validator(mode="after")
+    def _a_share_is_given(self) -> OneShot:
+        if not self.macs_percent and not self.latency_percent:
+            raise ValueError(_A_SHARE)
+        return self
+
+
+class Quantization(Specification):
+    """A quantized twin of every candidate, dense, sparse or one-shot, called ``<candidate>-int8``.
+
+    Weights and activations are bytes, with ranges from unlabelled training samples. Layers whose quantization changes
+    the model's answers most stay float, until a twin's validation accuracy is within ``maxAccuracyLossPoints`` of its
+    float parent's. A twin that loses more whatever stays float, or is slower than its parent on the machine that
+    makes it, is not published; the manifest says so.
+    """
+
+    precision: Literal["Int8"]
+    """Int8: 8-bit integers, weights of 7 bits of them (for processors without VNNI)."""
+    calibration_samples: Annotated[int, Field(ge=32, le=65536)] = 512
+    """Unlabelled training samples that give the ranges."""
+    max_accuracy_loss_points: NonNegativeDecimal = "0.3"
+    """Most that a twin may lose against its float parent, in points of validation accuracy."""
+
+
+def _form(value: Any) -> str:
+    return "Disabled" if isinstance(value, str) else "Quantization"
 
 
 class Methods(Specification):
@@ -202,15 +260,20 @@ class Methods(Specification):
     """Train, prune, train on."""
     one_shot: OneShot | None = None
     """Prune and refit without training."""
-    quantization: Literal["Disabled"] = "Disabled"
-    """Only Disabled so far."""
+    quantization: Annotated[
+        Annotated[Literal["Disabled"], Tag("Disabled")] | Annotated[Quantization, Tag("Quantization")],
+        Discriminator(_form),
+    ] = "Disabled"
+    """Disabled, or how candidates are quantized: ``{precision: Int8}``."""
 
 
 class Selection(Specification):
-    """Which candidates become the portfolio: a Pareto front thinned to what makes a difference.
+    """Which candidates become the portfolio: a Pareto front without ties, spread over the latencies.
 
     A candidate is dropped if another one is at least as good within ``accuracyEpsilonPoints`` and
-    ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``.
+    ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``; or if another one is faster, takes no more memory, and the
+    95 % intervals of their accuracies overlap (at most 1 point apart; not with ``accuracyEpsilonPoints: "0"``). Of more
+    than ``maxVariants`` those are taken that leave the narrowest gaps in latency and lose the least accuracy in them.
     """
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
@@ -219,38 +282,11 @@ class Selection(Specification):
     """Largest loss against the dense model, in points."""
     min_accuracy_percent: PercentDecimal | None = None
     """Smallest validation accuracy of a variant."""
+    min_class_recall_percent: PercentDecimal | None = None
+    """Smallest validation recall of a variant's weakest class: the share of its samples that are recognized."""
     accuracy_epsilon_points: NonNegativeDecimal = "0.3"
     """Smaller differences of accuracy make no difference."""
     latency_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of latency make no difference."""
     memory_epsilon_percent: NonNegativeDecimal = "5"
     """Smaller differences of memory make no difference."""
-
-
-class Profiling(Specification):
-    """How variants are measured: threads, batches (the last is the request batch) and samples per variant and batch."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                # The API server validates the default of `profiling`, which is empty, before it fills it.
-                "!has(self.batchSizes) || self.batchSizes.all(b, self.batchSizes.exists_one(c, c == b))",
-                "batchSizes holds a number twice",
-            ),
-        )
-    )
-
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of the runtime while measuring."""
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=4)] = (1,)
-    """Batches that are measured; the last is the request batch."""
-    samples: Annotated[int, Field(ge=20, le=100_000)] = 200
-    """Measurements per variant and batch."""
-    rounds: Annotated[int, Field(ge=2, le=100)] = 5
-    """Interleaved rounds they are spread over."""
-
-    @model_validator(mode="after")
-    def _batches_are_distinct(self) -> Profiling:
-        if len(set(self.batch_sizes)) != len(self.batch_sizes):
-            raise ValueError("batchSizes holds a number twice")
-        return self

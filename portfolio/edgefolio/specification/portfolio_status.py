@@ -28,6 +28,8 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 #: The largest whole number that every reader of JSON holds exactly.
 LARGEST_BYTES = 2**53
 Bytes = Annotated[int, Field(ge=0, le=LARGEST_BYTES)]
+#: A class of processors, as :func:`edgefolio.processor_class.class_of` names it.
+ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", max_length=63)]
 
 
 class VariantStatus(StatusRecord):
@@ -51,6 +53,40 @@ class VariantStatus(StatusRecord):
     """Memory while serving, above the empty server."""
 
 
+class ProcessorReport(StatusRecord):
+    """A processor; its name and instruction sets are its class."""
+
+    model: Annotated[str, Field(max_length=200)]
+    """Its name; on ARM the part numbers of its cores."""
+    instruction_sets: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32)] = ()
+    """Those that change how fast a network runs, and that all of its cores have."""
+
+
+class ProfileStatus(StatusRecord):
+    """One of ``profiling.nodeSelectors`` for a revision: the Job, and what it measured."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the entry."""
+    key: Annotated[str, Field(max_length=16)]
+    """What its Job was asked for, in short: another selector is measured anew."""
+    job: Annotated[str, Field(max_length=253)]
+    """Name of the Job."""
+    outcome: Literal["Running", "Measured", "Failed"]
+    """Running, or how it ended."""
+    message: Message = ""
+    """Why it failed or waits, or that the machine was busy, for people."""
+    time: Time
+    """When it began or ended."""
+    class_name: ClassName | None = None
+    """The class of processors that was measured."""
+    digest: Sha256 | None = None
+    """sha256 of the profile in the repository."""
+    processor: ProcessorReport | None = None
+    """The processor that was measured."""
+    variants: Annotated[tuple[VariantStatus, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = ()
+    """What the variants cost there."""
+
+
 class RevisionStatus(StatusRecord):
     """One published pruning run."""
 
@@ -64,6 +100,13 @@ class RevisionStatus(StatusRecord):
     """When it was published."""
     variants: Annotated[tuple[VariantStatus, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = ()
     """Its variants by rank."""
+    measured_on: ProcessorReport | None = None
+    """The processor that the manifest's own profiles were measured on; absent: a Job of before did not say."""
+    profiles: Annotated[
+        tuple[ProfileStatus, ...],
+        Field(max_length=8, exclude_if=lambda value: not value, json_schema_extra=list_map("name")),
+    ] = ()
+    """Profiles of its variants on other classes of processors."""
 
 
 class JobStatus(StatusRecord):

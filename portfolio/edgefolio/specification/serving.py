@@ -65,8 +65,9 @@ class Switching(Specification):
     """An agent that hears nothing from the cluster for this long decides for itself."""
     annotation_policy: Literal["Override", "TightenOnly", "Ignore"] = "Override"
     """Whether annotations may change objectives, only tighten them, or neither."""
-    standby: Literal["None"] = "None"
-    """Further variants kept in memory."""
+    standby: Literal["Auto", "None"] = "Auto"
+    """A further variant kept in memory, for the way down. ``Auto``: the one that would be taken if the node became much
+    slower, where memory allows; ``None``: only the variant that serves."""
     up_margin_percent: Percent = 15
     """A more accurate variant must be predicted this far below the objective (dead band)."""
     down_margin_percent: Percent = 5

@@ -26,8 +26,8 @@ def understood(model: type[Model], document: Any) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        unknown = [fault["loc"] for fault in _faults(error) if fault["type"] == "extra_forbidden"]
         try:
+            unknown = [_path(document, fault) for fault in _faults(error) if fault["type"] == "extra_forbidden"]
             known = _without(document, unknown)
         except (KeyError, IndexError, TypeError):  # a place that is not one in the document
             raise error from None
@@ -57,6 +57,17 @@ def salvaged(model: type[Model], document: Any) -> tuple[Model | None, tuple[Loc
 
 def _faults(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False, include_context=False, include_input=False)
+
+
+def _path(document: Any, fault: ErrorDetails) -> Location:
+    """The path of an unknown field in ``document``; pydantic's also holds names of union members."""
+    path: list[int | str] = []
+    for step in fault["loc"]:
+        if isinstance(document, dict) and step not in document:
+            continue
+        path.append(step)
+        document = document[step]
+    return tuple(path)
 
 
 def _culprit(document: Any, fault: ErrorDetails) -> Location:

@@ -64,8 +64,10 @@ def _problem(mistake: ErrorDetails) -> str:
 def _place(mistake: ErrorDetails, document: Any) -> tuple[str | int, ...]:
     """The path in the document; pydantic's also holds names of union members."""
     place: list[str | int] = []
-    for part in mistake["loc"]:
+    for position, part in enumerate(mistake["loc"]):
         if isinstance(document, Mapping):
+            if part not in document and position < len(mistake["loc"]) - 1:
+                continue  # the member of a union that the mapping was taken for
             place.append(part)
             document = document.get(part)
         elif isinstance(document, list) and isinstance(part, int):

@@ -11,9 +11,14 @@ from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
+from edgefolio.untrusted.text import shortened
 
 if TYPE_CHECKING:
+    from edgefolio.manifest import Manifest, Variant
     from edgefolio_pruner.pipeline import MakeResult
+
+#: Points of recall that a class has lost when it is worth a line.
+_LOST_POINTS = 10.0
 
 
 def make(
@@ -45,20 +50,23 @@ def make(
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
     from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
     if repository is not None:
         checked_argument(repository, field="--repository")
-    with shown_progress(console) as progress:
-        result = make_portfolio(
-            portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
-        )
-    written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
-    if as_json:
-        typer.echo(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
-    else:
+    # The network's own code may print.
+    with output_kept_for_json(active=as_json) as print_document:
+        with shown_progress(console) as progress:
+            result = make_portfolio(
+                portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
+            )
+        written = write_report(result.manifest, report if report is not None else result.work_directory / "report.html")
+        if as_json:
+            print_document(json.dumps(_document(result, report=written, ignored=ignored), indent=2))
+    if not as_json:
         _print_result(result, report=written, file=file)
     return result.exit_code
 
@@ -82,6 +90,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
                 "macs": variant.macs,
                 "validationAccuracyPercent": variant.validation_accuracy.percent,
                 "testAccuracyPercent": variant.test_accuracy.percent,
+                **_class_figures(manifest, variant),
                 "p50Milliseconds": latency.p50_milliseconds,
                 "p95Milliseconds": latency.p95_milliseconds,
                 "memorySteadyBytes": variant.profiles[0].memory_steady_bytes,
@@ -99,10 +108,44 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
         "requestBatchSize": batch,
         "variants": variants,
         "rejected": [rejected.model_dump(mode="json", by_alias=True) for rejected in manifest.rejected],
+        "notes": list(manifest.notes),
         "ignoredFields": list(ignored),
         "workDirectory": str(result.work_directory),
         "report": str(report),
     }
+
+
+def _class_figures(manifest: Manifest, variant: Variant) -> dict[str, Any]:
+    figures = variant.test_classes
+    if figures is None:
+        return {}
+    return {
+        "balancedAccuracyPercent": figures.balanced_accuracy_percent,
+        "weakestClass": manifest.labels[figures.lowest_class],
+        "weakestClassRecallPercent": figures.lowest_recall_percent,
+    }
+
+
+def _lost_classes(manifest: Manifest) -> list[str]:
+    """A line for each variant that lost a class against the most accurate one, which top-1 does not show."""
+    best = manifest.variants[-1].test_classes
+    lines = []
+    for variant in manifest.variants[:-1]:
+        figures = variant.test_classes
+        if best is None or figures is None:
+            continue
+        losses = [
+            (before - after, number, before, after)
+            for number, (before, after) in enumerate(zip(best.recall_percents, figures.recall_percents, strict=True))
+            if before is not None and after is not None
+        ]
+        lost, number, before, after = max(losses, default=(0.0, 0, 0.0, 0.0))
+        if lost >= _LOST_POINTS:
+            lines.append(
+                f"note: {variant.name} recognizes {after:.1f} % of class {shortened(manifest.labels[number], 40)!r}, "
+                f"{manifest.variants[-1].name} {before:.1f} %; selection.minClassRecallPercent bounds it"
+            )
+    return lines
 
 
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
@@ -130,6 +173,10 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
             byte_count(variant.profiles[0].memory_steady_bytes),
         )
     console.print(table)
+    for line in _lost_classes(manifest):
+        console.print(line, markup=False, soft_wrap=True)
+    for note in manifest.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     for rejected in manifest.rejected:
         console.print(f"left out: {rejected.name}: {rejected.reason}", markup=False, soft_wrap=True)
     if not manifest.accuracy_floor_met:

@@ -15,6 +15,8 @@ from edgefolio_pruner.progress import Progress, no_progress
 
 #: Interval of progress lines in a log.
 _SECONDS_BETWEEN_LINES = 10.0
+#: Stages that tell something and take no time.
+_TOLD = frozenset({"classes", "note"})
 
 
 @contextmanager
@@ -34,17 +36,22 @@ def shown_progress(console: Console, *, quiet: bool = False) -> Iterator[Progres
             console=console,
             expand=True,
         ) as bars:
-            yield _BarPerStage(bars)
+            yield _BarPerStage(bars, console)
     else:
         yield _Lines(console)
 
 
 class _BarPerStage:
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
+    def __init__(self, bars: Bars, console: Console) -> None:
+        self._bars, self._console = bars, console
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, *, stage: str, fraction: float, message: str) -> None:
+        if stage in _TOLD:
+            # Above the bars, where it stays.
+            for line in message.split("\n"):
+                self._console.print(line, markup=False, soft_wrap=True)
+            return
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=1.0, message="")
         # Square brackets would be taken for rich's markup.
@@ -64,6 +71,9 @@ class _Lines:
         if not is_due:
             return
         self._stage, self._last = stage, now
+        first, *others = message.split("\n")
         self._console.print(
-            f"{now - self._started:6.1f} s  {stage:<10} {fraction:4.0%}  {message}", markup=False, soft_wrap=True
+            f"{now - self._started:6.1f} s  {stage:<10} {fraction:4.0%}  {first}", markup=False, soft_wrap=True
         )
+        for line in others:
+            self._console.print(f"{'':10}{line}", markup=False, soft_wrap=True)

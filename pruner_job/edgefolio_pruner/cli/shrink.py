@@ -58,6 +58,7 @@ def shrink(
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
     from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.available_memory import require_memory
+    from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
     from edgefolio_pruner.shrinking import shrink_model
@@ -65,22 +66,24 @@ def shrink(
     require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=input_shape)
     named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
     described = parse_architecture(named, option, field=field)
-    module = build_architecture(described, field=field)
-    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
-    with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
-        result = shrink_model(
-            module,
-            input_shape=shape,
-            output=output,
-            dynamic_size=dynamic_size,
-            samples=samples,
-            latency_samples=latency_samples,
-            threads=threads,
-            progress=progress,
-        )
-    if as_json:
-        typer.echo(json.dumps(_document(result), indent=2))
-    else:
+    # The network's own code may print.
+    with output_kept_for_json(active=as_json) as print_document:
+        module = build_architecture(described, field=field)
+        load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+        with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
+            result = shrink_model(
+                module,
+                input_shape=shape,
+                output=output,
+                dynamic_size=dynamic_size,
+                samples=samples,
+                latency_samples=latency_samples,
+                threads=threads,
+                progress=progress,
+            )
+        if as_json:
+            print_document(json.dumps(_document(result), indent=2))
+    if not as_json:
         _print(result)
 
 

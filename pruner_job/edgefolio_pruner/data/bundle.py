@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgefolio.manifest import DataDigests, Preprocessing
+from edgefolio.manifest import MOST_LISTED_CLASSES, ClassSamples, DataDigests, Preprocessing
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -33,7 +33,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
-    """Train, validation and test data of one model; ``name`` is the training URI."""
+    """Train, validation and test data of one model; ``name`` is the training URI, ``notes`` what is to be told of it.
+
+    ``test_is_held_out`` says that the test part was taken from the training data.
+    """
 
     name: str
     train: Split
@@ -41,6 +44,8 @@ class DataBundle:
     test: Split
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    test_is_held_out: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -60,6 +65,18 @@ class DataBundle:
             validation_samples=self.validation.samples,
             test_samples=self.test.samples,
         )
+
+    @property
+    def class_samples(self) -> ClassSamples | None:
+        """The manifest's table of classes; ``None`` of more than it lists."""
+        classes = len(self.class_names)
+        if classes > MOST_LISTED_CLASSES:
+            return None
+        training, validation, test = (
+            tuple(np.bincount(part.labels, minlength=classes).tolist())
+            for part in (self.train, self.validation, self.test)
+        )
+        return ClassSamples(training=training, validation=validation, test=test)
 
     def calibration(self, samples: int, *, seed: int) -> Images:
         """``[min(samples, all), C, H, W]`` unlabelled training samples, chosen by ``seed``."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
 from edgefolio.specification import DataSpecification, Normalization
+from edgefolio.untrusted.text import shortened
 from edgefolio.uris import redacted
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
+from edgefolio_pruner.data.class_order import ClassOrder, in_order
 from edgefolio_pruner.data.digits import read_digits
 from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
 from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
@@ -27,6 +30,7 @@ from edgefolio_pruner.data.raw import (
     check_split,
     slices,
 )
+from edgefolio_pruner.data.shared_samples import shared_samples
 from edgefolio_pruner.data.splitting import hold_out
 from edgefolio_pruner.progress import Progress, no_progress
 
@@ -37,25 +41,36 @@ _SMALLEST_DEVIATION = 1e-3
 
 
 def load_data(
-    specification: DataSpecification, *, seed: int, field: str = "spec.data", progress: Progress = no_progress
+    specification: DataSpecification,
+    *,
+    seed: int,
+    field: str = "spec.data",
+    model_class_names: tuple[str, ...] = (),
+    progress: Progress = no_progress,
 ) -> DataBundle:
     """The data that ``specification`` names, in three disjoint parts.
 
     Given splits are used; missing ones are held out of the training data, stratified by class and drawn by
     ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
-    over the training part.
-    Raises :class:`UserError` for the field that is at fault.
+    over the training part. The classes are in the order of ``specification``, else of ``model_class_names`` if these
+    are all there. Raises :class:`UserError` for the field that is at fault.
     """
+    order = ClassOrder(
+        names=specification.class_names or (), by=specification.class_order, model_names=model_class_names
+    )
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
-    data = _read(specification.training_uri, TRAIN, image_size=specification.image_size, field=fields[TRAIN])
+    read = partial(_read_in_order, image_size=specification.image_size, order=order, order_field=field)
+    data = read(specification.training_uri, TRAIN, field=fields[TRAIN])
+    notes = list(data.notes)
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
     for part, uri in ((VALIDATION, specification.validation_uri), (TEST, specification.test_uri)):
         if uri is None:
             continue
         progress(stage="data", fraction=0.3, message=f"reading {redacted(uri)}")
-        other = _read(uri, part, image_size=specification.image_size, field=fields[part])
+        other = read(uri, part, field=fields[part])
+        notes += [f"{redacted(uri)}: {note}" for note in other.notes]
         parts[part] = _only_part(other, part)
         names[part] = uri
         if other.scale != data.scale or not set(other.class_names) <= set(data.class_names):
@@ -67,12 +82,22 @@ def load_data(
             )
         parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
     check_class_names(data.class_names, field=fields[TRAIN], name=names.get(TRAIN, specification.training_uri))
+    if len(data.class_names) < 2:
+        raise UserError(
+            f"there is one class only, {data.class_names[0]!r}: nothing is to be told apart.",
+            field=fields[TRAIN],
+            value=specification.training_uri,
+            remedy="Give data of two classes or more.",
+        )
     for part, split in parts.items():
         check_split(split, classes=len(data.class_names), field=fields[part], name=names[part])
     progress(stage="data", fraction=0.6, message="splitting and normalising")
+    notes += shared_samples(parts, fields=fields, names=names)
+    test_is_held_out = TEST not in parts
     for part, percent in ((TEST, specification.test_percent), (VALIDATION, specification.validation_percent)):
         if part not in parts:
             parts[TRAIN], parts[part] = _split_off(parts[TRAIN], part, percent, seed, specification, fields[TRAIN])
+    notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
     if specification.image_size is not None:
         parts = {
             part: _resized(split, specification.image_size, field=fields[part], name=names.get(part))
@@ -98,10 +123,41 @@ def load_data(
         test=_normalised(parts[TEST], preprocessing),
         class_names=data.class_names,
         preprocessing=preprocessing,
+        test_is_held_out=test_is_held_out,
+        notes=tuple(notes),
     )
 
 
-def _read(uri: str, needed: str, *, image_size: int | None, field: str) -> RawData:
+def _untrained(
+    split: RawSplit, class_names: tuple[str, ...], specification: DataSpecification, *, field: str
+) -> list[str]:
+    """A note of classes without training samples, which only a list of all classes may have."""
+    missing = np.flatnonzero(np.bincount(split.labels, minlength=len(class_names)) == 0)
+    if missing.size == 0:
+        return []
+    shown = ", ".join(repr(shortened(class_names[number], 60)) for number in missing[:5])
+    if missing.size > 5:
+        shown += f" and {missing.size - 5} more"
+    if specification.class_names is None:
+        raise UserError(
+            f"there are no training samples of these classes: {shown}.",
+            field=field,
+            value=specification.training_uri,
+            remedy="Give every class samples for training, or name all classes in data.classNames if that is meant.",
+        )
+    return [f"{missing.size} of the {len(class_names)} classes have no training samples: {shown}"]
+
+
+def _read_in_order(
+    uri: str, needed: str, *, image_size: int | None, order: ClassOrder, order_field: str, field: str
+) -> RawData:
+    data = _read(uri, needed, image_size=image_size, class_names=order.names, field=field)
+    for split in data.parts.values():
+        check_split(split, classes=len(data.class_names), field=field, name=uri)
+    return in_order(data, order, field=order_field, uri=uri)
+
+
+def _read(uri: str, needed: str, *, image_size: int | None, class_names: tuple[str, ...], field: str) -> RawData:
     if uri.startswith("builtin:"):
         if uri == "builtin:digits":
             return read_digits()
@@ -111,7 +167,7 @@ def _read(uri: str, needed: str, *, image_size: int | None, field: str) -> RawDa
             "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
         )
     if is_folder(uri, field=field):
-        data = read_image_folder(uri, image_size=image_size, field=field)
+        data = read_image_folder(uri, image_size=image_size, class_names=class_names, field=field)
         if needed not in data.parts and TRAIN not in data.parts:
             raise UserError(
                 f"the folder has parts, but none for {needed}.",

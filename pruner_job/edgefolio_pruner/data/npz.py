@@ -59,7 +59,12 @@ def _read(archive: NpzArchive, *, needed: str, field: str, uri: str) -> RawData:
     if len(kinds) != 1:
         raise _bad("some parts hold uint8 and others floating values.", field, uri, "Give all parts one element type.")
     class_names = _class_names(archive, parts, field=field, uri=uri)
-    return RawData(parts=parts, class_names=class_names, scale=1 / 255 if kinds == {"u"} else 1.0)
+    return RawData(
+        parts=parts,
+        class_names=class_names,
+        scale=1 / 255 if kinds == {"u"} else 1.0,
+        has_names="class_names" in archive,
+    )
 
 
 def _keys(archive: NpzArchive, *, needed: str, field: str, uri: str) -> dict[str, tuple[str, str]]:

@@ -42,12 +42,15 @@ class RawSplit:
 class RawData:
     """Contents of one URI: ``train`` (or the only split), optionally validation and test.
 
-    ``scale`` brings raw values into about 0..1.
+    ``scale`` brings raw values into about 0..1. ``has_names`` is false where the classes are only numbered, ``notes``
+    is what is to be told of the reading.
     """
 
     parts: dict[str, RawSplit]
     class_names: tuple[str, ...]
     scale: float
+    has_names: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None:

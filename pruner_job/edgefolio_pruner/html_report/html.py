@@ -10,7 +10,7 @@ from markupsafe import Markup
 from edgefolio.files import write_durably
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.uris import redacted
-from edgefolio_pruner.html_report import view
+from edgefolio_pruner.html_report import classes, layers, view
 from edgefolio_pruner.html_report.drawing import colour_of
 from edgefolio_pruner.html_report.pareto import draw_pareto
 from edgefolio_pruner.html_report.timeline import RunTimeline
@@ -36,7 +36,8 @@ def render_report(manifest: Manifest, *, timeline: RunTimeline | None = None) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    layer_variants, layers = view.layer_rows(manifest)
+    layer_variants, layer_rows = layers.layer_rows(manifest)
+    class_variants, class_rows = classes.class_rows(manifest)
     names = [variant.name for variant in manifest.variants]
     loads = [] if timeline is None else list(timeline.loads)
     return environment.get_template("report.html.jinja").render(
@@ -49,7 +50,11 @@ def render_report(manifest: Manifest, *, timeline: RunTimeline | None = None) ->
         proofs=view.proof_rows(manifest),
         lineage=view.lineage(manifest),
         layer_variants=layer_variants,
-        layers=layers,
+        layers=layer_rows,
+        strips=layers.layer_strips(manifest),
+        class_variants=class_variants,
+        class_rows=class_rows,
+        shown_at_once=classes.SHOWN_AT_ONCE,
         colour_of=colour_of,
         training_uri=redacted(manifest.data.training_uri),
         specification=view.specification_text(manifest),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -11,11 +12,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from edgefolio.manifest import Manifest, Variant
 from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.html_report.drawing import ALERT, INK, MUTED, colour_of, figure, quiet_axes, to_svg
+from edgefolio_pruner.html_report.layers import precision_of
 
 #: Height of a line of text, in points.
 _LABEL_HEIGHT = 13.0
 #: Of a candidate; a longer one leaves no room for the plot.
 _LONGEST_NAME = 63
+#: Shape of a variant's point by its precision.
+_MARKERS = {"float32": "o", "int8": "D"}
+#: A step between neighbours by at least this factor of latency is marked as a gap.
+_GAP_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class _Point:
 def draw_pareto(manifest: Manifest) -> str:
     """Test accuracy (with its 95 % interval) over the median latency of a request batch; the area is the file's size.
 
-    Crosses are candidates that were left out, at their validation accuracy.
+    The shape tells the precision. Crosses are candidates that were left out, at their validation accuracy; brackets
+    below mark gaps between neighbours.
     """
     batch = manifest.request_batch_size
     points = []
@@ -47,6 +54,8 @@ def draw_pareto(manifest: Manifest) -> str:
         values = [point.milliseconds for point in points]
         values += [milliseconds for _, milliseconds, _ in _measured_rejected(manifest)]
         axes.set_xlim(min(values) / 1.35, max(values) * 1.6)
+        _draw_gaps(axes, points)
+        _draw_legend(axes, points)
         axes.set_xlabel(f"median latency of a batch of {batch}, ms (logarithmic)")
         axes.set_ylabel("accuracy, %")
         return to_svg(drawn, name="pareto", description="Accuracy over latency of every variant")
@@ -71,14 +80,27 @@ def _draw_variants(axes: Any, points: list[_Point]) -> None:
         axes.errorbar(
             point.milliseconds,
             accuracy.percent,
-            yerr=[[accuracy.percent - accuracy.low_percent], [accuracy.high_percent - accuracy.percent]],
+            # Rounding put an end on the wrong side in manifests of before.
+            yerr=[
+                [max(0.0, accuracy.percent - accuracy.low_percent)],
+                [max(0.0, accuracy.high_percent - accuracy.percent)],
+            ],
             color=colour,
             elinewidth=1.4,
             capsize=3,
             zorder=2,
         )
         area = 40 + 520 * point.variant.size_bytes / largest
-        axes.scatter(point.milliseconds, accuracy.percent, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
+        axes.scatter(
+            point.milliseconds,
+            accuracy.percent,
+            s=area,
+            marker=_MARKERS.get(precision_of(point.variant), "o"),
+            color=colour,
+            alpha=0.75,
+            linewidth=0,
+            zorder=3,
+        )
         radius = math.sqrt(area) / 2
         axes.annotate(
             point.variant.name,
@@ -89,6 +111,51 @@ def _draw_variants(axes: Any, points: list[_Point]) -> None:
             fontweight="bold",
             zorder=4,
         )
+
+
+def _draw_gaps(axes: Any, points: list[_Point]) -> None:
+    """A bracket along the bottom for each gap: its factor of latency, and the accuracy between its ends."""
+    by_latency = sorted(points, key=lambda point: point.milliseconds)
+    gaps = [(fast, slow) for fast, slow in pairwise(by_latency) if slow.milliseconds >= _GAP_FACTOR * fast.milliseconds]
+    if not gaps:
+        return
+    # Room below the points; the brackets stand at a fixed height of the axes.
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.14 * (high - low), high)
+    left, right = axes.get_xlim()
+    for fast, slow in gaps:
+        factor = slow.milliseconds / fast.milliseconds
+        axes.annotate(
+            "",
+            (fast.milliseconds, 0.03),
+            (slow.milliseconds, 0.03),
+            xycoords=("data", "axes fraction"),
+            arrowprops={"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": MUTED, "linewidth": 1},
+        )
+        points_apart = slow.variant.test_accuracy.percent - fast.variant.test_accuracy.percent
+        is_wide = math.log(factor) > 0.16 * math.log(right / left)
+        axes.text(
+            math.sqrt(fast.milliseconds * slow.milliseconds),
+            0.05,
+            f"{factor:.1f}\N{MULTIPLICATION SIGN}" + (f", {points_apart:.1f} points" if is_wide else ""),
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            color=MUTED,
+            fontsize=8.5,
+        )
+
+
+def _draw_legend(axes: Any, points: list[_Point]) -> None:
+    """What the shapes mean, where there are two."""
+    found = {precision_of(point.variant) for point in points}
+    if len(found) < 2:
+        return
+    handles = [
+        axes.scatter([], [], marker=marker, color=MUTED, linewidth=0, label=precision)
+        for precision, marker in _MARKERS.items()
+        if precision in found
+    ]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 0.1))
 
 
 def _measured_rejected(manifest: Manifest) -> list[tuple[str, float, float]]:
@@ -106,8 +173,10 @@ def _draw_rejected(axes: Any, manifest: Manifest) -> None:
         axes.annotate(
             shortened(name, _LONGEST_NAME),
             (milliseconds, percent),
-            xytext=(6, 3),
+            # Names of variants stand to the right of their points.
+            xytext=(-6, -3),
             textcoords="offset points",
+            ha="right",
             color=MUTED,
             fontsize=9,
         )

@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from edgefolio.manifest import Manifest, Variant
+from edgefolio.untrusted.text import shortened
 from edgefolio.uris import redacted_document
 from edgefolio_pruner.html_report.drawing import colour_of
+from edgefolio_pruner.html_report.layers import precision_of
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -24,9 +26,12 @@ class VariantRow:
 
     name: str
     colour: str
+    precision: str
     method: str
     accuracy: str
     interval: str
+    balanced: str
+    weakest: str
     validation: str
     p50: str
     p95: str
@@ -66,24 +71,6 @@ class LineageNode:
     children: tuple[LineageNode, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerCell:
-    """Channels of one layer in one variant; ``share`` in percent of the channels before."""
-
-    after: int | None
-    share: float
-    colour: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerRow:
-    """One layer over all variants."""
-
-    name: str
-    before: int
-    cells: tuple[LayerCell, ...]
-
-
 def variant_rows(manifest: Manifest) -> list[VariantRow]:
     """Most accurate first; speed is against the slowest variant."""
     batch = manifest.request_batch_size
@@ -92,14 +79,19 @@ def variant_rows(manifest: Manifest) -> list[VariantRow]:
     rows = []
     for variant in reversed(manifest.variants):
         latency = variant.profiles[0].latency(batch) or variant.profiles[0].latencies[-1]
-        profile, accuracy = variant.profiles[0], variant.test_accuracy
+        profile, accuracy, classes = variant.profiles[0], variant.test_accuracy, variant.test_classes
         rows.append(
             VariantRow(
                 name=variant.name,
                 colour=colour_of(variant.rank - 1),
+                precision=precision_of(variant),
                 method=variant.method,
                 accuracy=f"{accuracy.percent:.2f}",
                 interval=f"{accuracy.low_percent:.2f}{DASH}{accuracy.high_percent:.2f}",
+                balanced=DASH if classes is None else f"{classes.balanced_accuracy_percent:.2f} %",
+                weakest=""
+                if classes is None
+                else f"{shortened(manifest.labels[classes.lowest_class], 24)} {classes.lowest_recall_percent:.1f} %",
                 validation=f"{variant.validation_accuracy.percent:.2f}",
                 p50=_milliseconds(latency.p50_milliseconds),
                 p95=_milliseconds(latency.p95_milliseconds),
@@ -158,34 +150,6 @@ def lineage(manifest: Manifest) -> list[LineageNode]:
         )
 
     return [node(name) for name in (*children.get(None, []), *unpublished)]
-
-
-def layer_rows(manifest: Manifest) -> tuple[list[Variant], list[LayerRow]]:
-    """The variants whose channels are known, most accurate first, and every layer that lost channels in one of them."""
-    variants = [variant for variant in reversed(manifest.variants) if variant.layers]
-    names = list(dict.fromkeys(layer.name for variant in variants for layer in variant.layers))
-    found = {variant.name: {layer.name: layer for layer in variant.layers} for variant in variants}
-    rows = []
-    for name in names:
-        layers = [found[variant.name].get(name) for variant in variants]
-        before = max(layer.before for layer in layers if layer is not None)
-        if all(layer is None or layer.after == layer.before for layer in layers):
-            continue
-        rows.append(
-            LayerRow(
-                name=name,
-                before=before,
-                cells=tuple(
-                    LayerCell(
-                        after=None if layer is None else layer.after,
-                        share=0.0 if layer is None or before == 0 else 100 * layer.after / before,
-                        colour=colour_of(variant.rank - 1),
-                    )
-                    for variant, layer in zip(variants, layers, strict=True)
-                ),
-            )
-        )
-    return variants, rows
 
 
 def headline(manifest: Manifest) -> list[tuple[str, str]]:

@@ -10,32 +10,6 @@ from edgefolio.manifest import Environment
 from edgefolio.processor import this_processor
 
 _CGROUP = Path("/sys/fs/cgroup")
-#: Instruction sets that change how fast a network runs (x86 and ARM names as the kernel gives them).
-_RELEVANT = (
-    "sse4_2",
-    "avx",
-    "f16c",
-    "fma",
-    "avx2",
-    "avx512f",
-    "avx512bw",
-    "avx512vl",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "avx_vnni",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-    "neon",
-    "asimd",
-    "asimdhp",
-    "asimddp",
-    "sve",
-    "sve2",
-    "i8mm",
-    "bf16",
-)
 
 
 def describe_environment(*, threads: int, onnxruntime_version: str) -> Environment:
@@ -43,7 +17,7 @@ def describe_environment(*, threads: int, onnxruntime_version: str) -> Environme
     processor = this_processor()
     return Environment(
         cpu_model=processor.model,
-        instruction_sets=tuple(name for name in _RELEVANT if name in processor.flags),
+        instruction_sets=processor.instruction_sets,
         logical_cpus=len(os.sched_getaffinity(0)),
         cpu_quota=cpu_quota(),
         threads=threads,

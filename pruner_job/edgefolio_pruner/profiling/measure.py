@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ _WARM_UP = 3
 _STAGE = "profile"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredProfile:
+    """A profile, and how far the slowest of its rounds was above the fastest, in percent of the median latency."""
+
+    profile: Profile
+    spread_percent: float
+
+
 def profile_variants(
     models: Mapping[str, Path],
     *,
@@ -39,6 +48,29 @@ def profile_variants(
     rounds: int,
     progress: Progress = no_progress,
 ) -> dict[str, Profile]:
+    """The profiles of :func:`measure_variants` alone."""
+    measured = measure_variants(
+        models,
+        input_shapes=input_shapes,
+        batch_sizes=batch_sizes,
+        threads=threads,
+        samples=samples,
+        rounds=rounds,
+        progress=progress,
+    )
+    return {name: entry.profile for name, entry in measured.items()}
+
+
+def measure_variants(
+    models: Mapping[str, Path],
+    *,
+    input_shapes: Mapping[str, Sequence[int]],
+    batch_sizes: Sequence[int],
+    threads: int,
+    samples: int,
+    rounds: int,
+    progress: Progress = no_progress,
+) -> dict[str, MeasuredProfile]:
     """The profile of each ONNX file in ``models`` (by name) in this environment.
 
     ``input_shapes`` are by input name, without the batch axis; inputs are float32. Every batch of ``batch_sizes`` is
@@ -48,6 +80,7 @@ def profile_variants(
     per_round = -(-samples // rounds)
     names = list(models)
     latencies: dict[tuple[str, int], list[float]] = {(name, batch): [] for name in names for batch in batch_sizes}
+    medians: dict[tuple[str, int], list[float]] = {key: [] for key in latencies}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefolio-profile-")))
         empty = _write_empty_model(folder / "empty.onnx")
@@ -72,18 +105,27 @@ def profile_variants(
                 for batch in batch_sizes:
                     answer = runners[name].ask(command="run", batch=batch, samples=per_round, warm_up=_WARM_UP)
                     latencies[name, batch] += answer["latencies"]
+                    medians[name, batch].append(float(np.median(answer["latencies"])))
     return {
-        name: Profile(
-            environment=describe_environment(
-                threads=threads, onnxruntime_version=str(loads[name]["onnxruntime_version"])
+        name: MeasuredProfile(
+            profile=Profile(
+                environment=describe_environment(
+                    threads=threads, onnxruntime_version=str(loads[name]["onnxruntime_version"])
+                ),
+                latencies=tuple(summarise_latencies(latencies[name, batch], batch_size=batch) for batch in batch_sizes),
+                load_milliseconds=loads[name]["load_milliseconds"],
+                memory_peak_bytes=loads[name]["memory_peak_bytes"],
+                memory_steady_bytes=loads[name]["memory_steady_bytes"],
             ),
-            latencies=tuple(summarise_latencies(latencies[name, batch], batch_size=batch) for batch in batch_sizes),
-            load_milliseconds=loads[name]["load_milliseconds"],
-            memory_peak_bytes=loads[name]["memory_peak_bytes"],
-            memory_steady_bytes=loads[name]["memory_steady_bytes"],
+            spread_percent=max(spread_of(medians[name, batch]) for batch in batch_sizes),
         )
         for name in names
     }
+
+
+def spread_of(medians: Sequence[float]) -> float:
+    """How far the largest of ``medians`` is above the smallest, in percent."""
+    return 100 * (max(medians) / min(medians) - 1)
 
 
 def summarise_latencies(milliseconds: Sequence[float], *, batch_size: int) -> LatencyProfile:

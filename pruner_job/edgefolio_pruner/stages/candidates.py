@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,22 @@ import torch
 
 from edgefolio import __version__
 from edgefolio.errors import EdgefolioError
-from edgefolio.manifest import Accuracy, ExactnessProof, LayerKept, ParityProof, Probe, Record
+from edgefolio.manifest import (
+    Accuracy,
+    ClassFigures,
+    ExactnessProof,
+    LayerKept,
+    ParityProof,
+    Probe,
+    QuantizationRecord,
+    Record,
+)
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE, CandidateWeights
-from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.profiling.accuracy import FAST_BATCH, measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import GraphCache
@@ -34,6 +42,8 @@ _EXACTNESS_SAMPLES = 128
 #: An exported file may differ by this part of the largest logit, and must agree on nearly every sample.
 PARITY_RELATIVE_BOUND = 1e-3
 PARITY_LEAST_AGREEMENT_PERCENT = 99.0
+#: Raised with each field that a stored candidate gains: one without it is made again.
+STORED_RECORD = 2
 _STAGE = "candidates"
 
 
@@ -53,17 +63,24 @@ class CandidateRecord(Record):
     macs: int
     outputs: int
     validation_accuracy: Accuracy
+    validation_classes: ClassFigures
     parity: ParityProof
     exactness: ExactnessProof | None
     layers: tuple[LayerKept, ...]
+    precision: Literal["Float32", "Int8"] = "Float32"
+    quantization: QuantizationRecord | None = None
     probe: Probe
 
 
 class CandidateMaker:
     """Makes candidates of one source."""
 
-    def __init__(self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int) -> None:
+    def __init__(
+        self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int, batch: int = FAST_BATCH
+    ) -> None:
+        """``batch`` is the size of batches in which accuracy is measured."""
         self._source, self._graphs, self._work, self._threads = source, graphs, work, threads
+        self._batch = batch
 
     def make(self, weights: Sequence[CandidateWeights], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
         """The candidate of each of ``weights`` with its ONNX file. Raises if one fails its proof or parity."""
@@ -83,6 +100,8 @@ class CandidateMaker:
             "edgefolio": __version__,
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
+            "record": STORED_RECORD,
+            **({} if self._batch == FAST_BATCH else {"batch": self._batch}),
         }
         path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
 
@@ -125,6 +144,14 @@ class CandidateMaker:
         finally:
             torch.set_num_threads(before)
         validation = source.data.validation
+        measured = measure(
+            path,
+            validation.images,
+            validation.labels,
+            classes=len(source.data.class_names),
+            threads=self._threads,
+            batch=self._batch,
+        )
         return CandidateRecord(
             name=given.name,
             parent=given.parent,
@@ -138,7 +165,8 @@ class CandidateMaker:
             parameters=_stored_numbers(module),
             macs=macs,
             outputs=outputs,
-            validation_accuracy=measure_accuracy(path, validation.images, validation.labels, threads=self._threads),
+            validation_accuracy=measured.accuracy,
+            validation_classes=measured.classes,
             parity=proof,
             exactness=exactness,
             layers=layers,
@@ -165,7 +193,7 @@ class CandidateMaker:
         return compressed.module, exactness.record(), layers, compressed.report.macs_after
 
     def _prove_parity(self, name: str, module: torch.nn.Module, path: Path) -> ParityProof:
-        found = parity(module, path, self._parity_samples, batch=64, threads=self._threads)
+        found = parity(module, path, parity_samples(self._source), batch=64, threads=self._threads)
         agreement = 100 * found.top1_agreement
         # Written so that a NaN breaks the bound.
         if not (found.relative_difference <= PARITY_RELATIVE_BOUND and agreement >= PARITY_LEAST_AGREEMENT_PERCENT):
@@ -181,11 +209,11 @@ class CandidateMaker:
             samples=found.samples,
         )
 
-    @cached_property
-    def _parity_samples(self) -> npt.NDArray[np.float32]:
-        """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
-        samples = self._source.data.validation.images[:PARITY_SAMPLES]
-        return np.concatenate([samples, self._source.data.train.images[: PARITY_SAMPLES - len(samples)]])
+
+def parity_samples(source: MakingSource) -> npt.NDArray[np.float32]:
+    """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
+    samples = source.data.validation.images[:PARITY_SAMPLES]
+    return np.concatenate([samples, source.data.train.images[: PARITY_SAMPLES - len(samples)]])
 
 
 def _stored_numbers(module: torch.nn.Module) -> int:

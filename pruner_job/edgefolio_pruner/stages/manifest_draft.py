@@ -11,7 +11,6 @@ from edgefolio import __version__
 from edgefolio.contract.making_key import making_specification, specification_sha256
 from edgefolio.manifest import (
     VERSIONS_PER_REVISION,
-    Accuracy,
     Manifest,
     Profile,
     RejectedCandidate,
@@ -20,8 +19,10 @@ from edgefolio.manifest import (
     Variant,
 )
 from edgefolio.specification import ModelPortfolio, Selection
+from edgefolio.untrusted.text import printable, shortened
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
+from edgefolio_pruner.profiling.accuracy import Measured
 from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
 from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
 
@@ -29,7 +30,11 @@ _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "sc
 
 
 def choose(
-    candidates: Sequence[CandidateRecord], profiles: Mapping[str, Profile], portfolio: ModelPortfolio
+    candidates: Sequence[CandidateRecord],
+    profiles: Mapping[str, Profile],
+    portfolio: ModelPortfolio,
+    *,
+    class_names: Sequence[str],
 ) -> SelectionResult:
     """Select by validation accuracy, median latency of the request batch, and memory while serving."""
     batch = portfolio.spec.profiling.batch_sizes[-1]
@@ -37,10 +42,14 @@ def choose(
     for candidate in candidates:
         latency = profiles[candidate.name].latency(batch)
         assert latency is not None
+        accuracy, classes = candidate.validation_accuracy, candidate.validation_classes
         measured.append(
             Candidate(
                 name=candidate.name,
-                accuracy_percent=candidate.validation_accuracy.percent,
+                accuracy_percent=accuracy.percent,
+                accuracy_interval=(accuracy.low_percent, accuracy.high_percent),
+                lowest_recall_percent=classes.lowest_recall_percent,
+                lowest_class=class_names[classes.lowest_class],
                 latency_milliseconds=latency.p50_milliseconds,
                 memory_bytes=profiles[candidate.name].memory_steady_bytes,
             )
@@ -56,9 +65,14 @@ def draft_manifest(
     profiles: Mapping[str, Profile],
     choice: SelectionResult,
     duplicates: Mapping[str, str],
-    test_accuracies: Mapping[str, Accuracy],
+    left_out: Mapping[str, str],
+    tested: Mapping[str, Measured],
+    notes: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest, as revision 1; publishing gives it a number. ``duplicates`` names candidates with the same file."""
+    """The manifest, as revision 1; publishing gives it a number.
+
+    ``duplicates`` names candidates with the same file, ``left_out`` those that were no choice, with the reason.
+    """
     by_name = {candidate.name: candidate for candidate in candidates}
     batch = portfolio.spec.profiling.batch_sizes[-1]
     # Equal accuracies are ordered by work and name, so that the ranks are the same each time.
@@ -67,11 +81,12 @@ def draft_manifest(
         key=lambda candidate: (candidate.validation_accuracy.percent, candidate.macs, candidate.name),
     )
     variants = tuple(
-        _variant(candidate, rank, profiles[candidate.name], test_accuracies[candidate.name])
+        _variant(candidate, rank, profiles[candidate.name], tested[candidate.name])
         for rank, candidate in enumerate(ranked, start=1)
     )
     rejected = [(rejection.name, rejection.reason) for rejection in choice.rejected]
     rejected += [(name, f"its file is the same as that of {other}") for name, other in duplicates.items()]
+    rejected += left_out.items()
     specification = making_specification(portfolio.spec)
     classes = by_name[choice.chosen[0]].outputs
     return Manifest(
@@ -86,6 +101,7 @@ def draft_manifest(
         source_sha256=source.initial_digest,
         data=source.data.digests,
         labels=source.data.class_names,
+        class_samples=source.data.class_samples,
         preprocessing=source.data.preprocessing,
         signature=Signature(
             inputs=(TensorSignature(name=INPUT_NAME, datatype="FP32", shape=source.data.sample_shape),),
@@ -98,10 +114,11 @@ def draft_manifest(
         accuracy_floor_met=choice.accuracy_floor_met,
         reproduce="edgefolio make -f portfolio.yaml, with this manifest's specification as spec (and a repository and "
         "serving.modelName), on the same CPU model with the same software",
+        notes=tuple(shortened(printable(note), 1000) for note in notes),
     )
 
 
-def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Accuracy) -> Variant:
+def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Measured) -> Variant:
     return Variant(
         name=candidate.name,
         rank=rank,
@@ -116,10 +133,13 @@ def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Accu
         parameters=candidate.parameters,
         macs=candidate.macs,
         validation_accuracy=candidate.validation_accuracy,
-        test_accuracy=test,
+        test_accuracy=test.accuracy,
+        test_classes=test.classes,
         parity=candidate.parity,
         exactness=candidate.exactness,
         layers=candidate.layers,
+        precision=candidate.precision,
+        quantization=candidate.quantization,
         profiles=(profile,),
         probe=candidate.probe,
     )
@@ -132,7 +152,7 @@ def _rejected(
     return RejectedCandidate(
         name=name,
         reason=reason,
-        validation_accuracy_percent=by_name[name].validation_accuracy.percent,
+        validation_accuracy_percent=by_name[name].validation_accuracy.percent if name in by_name else None,
         p50_milliseconds=None if latency is None else latency.p50_milliseconds,
         p95_milliseconds=None if latency is None else latency.p95_milliseconds,
     )
@@ -146,6 +166,7 @@ def _rules(selection: Selection) -> Rules:
         max_variants=selection.max_variants,
         min_accuracy_percent=number(selection.min_accuracy_percent),
         max_accuracy_loss_points=number(selection.max_accuracy_loss_points),
+        min_class_recall_percent=number(selection.min_class_recall_percent),
         accuracy_epsilon_points=float(selection.accuracy_epsilon_points),
         latency_epsilon_percent=float(selection.latency_epsilon_percent),
         memory_epsilon_percent=float(selection.memory_epsilon_percent),

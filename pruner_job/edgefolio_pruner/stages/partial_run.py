@@ -13,6 +13,7 @@ from edgefolio_pruner.inputs import load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
+from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
@@ -44,10 +45,13 @@ def make_piece(
     work = WorkDirectory(work_directory)
     with work.occupied(), no_space_left(work.path):
         graphs = GraphCache(source)
-        work.result("prunable-groups", source.record, graphs.require_prunable)
+        batch = portfolio.spec.profiling.batch_sizes[-1]
+        first = look_first(source, graphs, work=work, batch=batch)
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
         weights = methods.make_piece(methods.asked_for(portfolio, known_methods), piece, bench)
-        made = CandidateMaker(source, graphs, work=work, threads=threads).make(weights, progress=progress)
+        made = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch).make(
+            weights, progress=progress
+        )
     names = tuple(record.name for record, _ in made)
     progress(stage="candidates", fraction=1.0, message=f"{', '.join(names)}: proven and exported")
     return names

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgefolio.manifest import Probe, Tensor
 from edgefolio_pruner.profiling.session import open_session
+from edgefolio_pruner.quantization import outputs_of
 
 #: Outputs may differ by this part of the largest one: far above what another processor or optimization level changes
 #: (about 1e-5), far below the distance between two variants.
@@ -16,12 +17,17 @@ RELATIVE_TOLERANCE = 1e-3
 _SMALLEST_TOLERANCE = 1e-5
 #: Samples by the number of values of one: a manifest holds them as text, for every variant.
 _SAMPLES = ((1 << 10, 4), (1 << 14, 2))
+#: Of so many samples the steadiest are the probe of a quantized file. They are shaken by more than a hundred times what
+#: float operators differ on other processors (1e-7 to 1e-6).
+_POOL = 64
+_SHAKES = 4
+_SHAKE = np.float32(1e-4)
 
 
-def probe_samples(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The first samples of ``images`` [N, ...], 4, 2 or 1 by their size, rounded to two decimals."""
+def probe_samples(images: npt.NDArray[np.float32], *, most: int | None = None) -> npt.NDArray[np.float32]:
+    """The first samples of ``images`` [N, ...], 4, 2 or 1 by their size (or ``most``), rounded to two decimals."""
     values = int(np.prod(images.shape[1:]))
-    count = next((count for most, count in _SAMPLES if values <= most), 1)
+    count = most or next((count for largest, count in _SAMPLES if values <= largest), 1)
     return np.round(images[:count].astype(np.float64), 2).astype(np.float32)
 
 
@@ -35,6 +41,31 @@ def make_probe(
         inputs=(_tensor(input_name, samples, decimals=2),),
         outputs=tuple(_tensor(name, output, decimals=6) for name, output in zip(output_names, outputs, strict=True)),
         absolute_tolerance=max(_SMALLEST_TOLERANCE, RELATIVE_TOLERANCE * largest),
+    )
+
+
+def make_int8_probe(
+    path: Path, images: npt.NDArray[np.float32], *, input_name: str, output_names: tuple[str, ...], threads: int
+) -> Probe:
+    """The probe of a quantized file: samples that no rounding decides, so that its tolerance can be as small.
+
+    With weights of 7 bits every processor computes the same integers, but what little its float operators differ can
+    move an activation over the edge between two steps, which moves the answer by far more. Samples far from such edges
+    answer alike on every processor; for others the tolerance would have to be so wide that a wrong weight hides in it.
+    """
+    pool = probe_samples(images[:_POOL], most=_POOL)
+    found = outputs_of(path.read_bytes(), pool, threads=threads)
+    literal = outputs_of(path.read_bytes(), pool, threads=threads, literal=True)
+    moved = np.abs(found - literal).max(axis=1)
+    generator = np.random.default_rng(0)
+    for _ in range(_SHAKES):
+        shaken = pool * (1 + _SHAKE * generator.uniform(-1, 1, pool.shape).astype(np.float32))
+        moved = np.maximum(moved, np.abs(found - outputs_of(path.read_bytes(), shaken, threads=threads)).max(axis=1))
+    count = len(probe_samples(images))
+    steadiest = np.sort(np.argsort(moved, kind="stable")[:count])
+    probe = make_probe(path, pool[steadiest], input_name=input_name, output_names=output_names, threads=threads)
+    return probe.model_copy(
+        update={"absolute_tolerance": max(probe.absolute_tolerance, 2 * float(moved[steadiest].max()))}
     )
 
 

@@ -1,9 +1,21 @@
-"""Selection of variants, a thinned Pareto front. Pure: measurements in, names and reasons out.
+"""Selection of variants: a Pareto front without ties, spread over the latencies. Pure: measurements in, names out.
 
-A candidate covers another one if it is at least as good within an epsilon in accuracy, latency and memory: the other
-makes no difference and is left out. Candidates are taken best first (in units of the epsilons), so each one
-that is left out is covered by one that is kept. The most accurate and the fastest are kept in any case. If more remain
-than the portfolio may hold, those are taken whose latencies lie farthest apart on a logarithmic scale.
+Three rules, in this order:
+
+*Floors.* A candidate below a floor (accuracy, loss against the dense model, recall of its weakest class) is left out.
+
+*Makes no difference.* A candidate is left out if one that is kept stands in for it: it *covers* it (at least as good
+within the epsilons in accuracy, latency and memory), or it *ties and is faster*: the 95 % intervals of the two
+accuracies overlap, they differ by at most :data:`LARGEST_TIE_POINTS`, and it is faster by more than the epsilon,
+without more memory. (On small validation sets even distant accuracies overlap, which proves nothing; hence the bound.
+``accuracy_epsilon_points = 0`` says that every difference counts: then nothing ties.) Overlap is not transitive, so
+candidates are walked from the most accurate on: the first one left names who may stand in for it, the fastest of those
+is kept, and only what *that one* stands in for is left out. So every candidate that is left out is stood in for by a
+kept one directly, and the portfolio's best is the most accurate candidate or ties with it. The fastest stays.
+
+*Coverage* (:mod:`.coverage`), if more remain than the portfolio may hold: of the sets with the fastest, the best and
+the smallest widest gap in log latency (within the latency epsilon) the one that loses the least accuracy in its gaps.
+Candidates beside the front, which earned their place by memory alone, fill what is left, the leanest first.
 """
 
 from __future__ import annotations
@@ -12,17 +24,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgefolio_pruner.stages.coverage import Point, spread
+
+#: Accuracies farther apart than this are no tie, however wide their intervals are.
+LARGEST_TIE_POINTS = 1.0
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A measured candidate: accuracy on validation, latency of one request batch, memory while it serves."""
+    """A measured candidate: accuracy on validation, latency of one request batch, memory while it serves.
+
+    ``accuracy_interval`` is the 95 % interval of the accuracy (``None``: it is exact), ``lowest_recall_percent`` the
+    recall of the class ``lowest_class`` that it recognizes worst.
+    """
 
     name: str
     accuracy_percent: float
     latency_milliseconds: float
     memory_bytes: int
+    accuracy_interval: tuple[float, float] | None = None
+    lowest_recall_percent: float | None = None
+    lowest_class: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +55,7 @@ class Rules:
     max_variants: int
     min_accuracy_percent: float | None = None
     max_accuracy_loss_points: float | None = None
+    min_class_recall_percent: float | None = None
     accuracy_epsilon_points: float = 0.3
     latency_epsilon_percent: float = 5.0
     memory_epsilon_percent: float = 5.0
@@ -57,7 +81,7 @@ class SelectionResult:
 def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> SelectionResult:
     """Choose from ``candidates`` (names differ); ``dense`` names the one that losses are counted from.
 
-    If none meets the accuracy floor the dense model alone is chosen and ``accuracy_floor_met`` is false. The result
+    If none meets the floors the dense model alone is chosen and ``accuracy_floor_met`` is false. The result
     does not depend on the order of ``candidates``.
     """
     ordered = sorted(candidates, key=_preference)
@@ -73,16 +97,15 @@ def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> Sele
     if not able:
         reasons.pop(dense)
         return _result([reference], reasons, accuracy_floor_met=False)
-    kept = _uncovered(able, rules, reasons)
-    if len(kept) > rules.max_variants:
-        spread = _spread(kept, rules.max_variants)
-        for candidate in kept:
-            if candidate not in spread:
-                reasons[candidate.name] = (
-                    f"the portfolio holds at most {rules.max_variants}, and the others spread the latencies better"
-                )
-        kept = spread
-    return _result(kept, reasons, accuracy_floor_met=True)
+    kept = _different(able, rules, reasons)
+    chosen = _spread(kept, rules)
+    for candidate in kept:
+        if candidate not in chosen:
+            reasons[candidate.name] = (
+                f"the portfolio holds at most {rules.max_variants}, and the others leave smaller gaps in latency, "
+                "or lose less accuracy in them"
+            )
+    return _result(chosen, reasons, accuracy_floor_met=True)
 
 
 def covers(one: Candidate, other: Candidate, rules: Rules) -> bool:
@@ -94,6 +117,24 @@ def covers(one: Candidate, other: Candidate, rules: Rules) -> bool:
     )
 
 
+def ties_and_is_faster(one: Candidate, other: Candidate, rules: Rules) -> bool:
+    """Whether the accuracies of the two cannot be told apart, and ``one`` is the faster, without more memory."""
+    if one.accuracy_interval is None or other.accuracy_interval is None or rules.accuracy_epsilon_points == 0:
+        return False
+    return (
+        one.accuracy_interval[0] <= other.accuracy_interval[1]
+        and other.accuracy_interval[0] <= one.accuracy_interval[1]
+        and abs(one.accuracy_percent - other.accuracy_percent) <= LARGEST_TIE_POINTS + _TOLERANCE
+        and one.latency_milliseconds * (1 + rules.latency_epsilon_percent / 100) < other.latency_milliseconds
+        and one.memory_bytes <= other.memory_bytes * (1 + rules.memory_epsilon_percent / 100)
+    )
+
+
+def stands_in(one: Candidate, other: Candidate, rules: Rules) -> bool:
+    """Whether ``other`` makes no difference beside ``one``."""
+    return covers(one, other, rules) or ties_and_is_faster(one, other, rules)
+
+
 def most_accurate(candidates: Sequence[Candidate]) -> Candidate:
     """The most accurate candidate; of equals the fastest."""
     return min(candidates, key=_preference)
@@ -102,6 +143,15 @@ def most_accurate(candidates: Sequence[Candidate]) -> Candidate:
 def fastest(candidates: Sequence[Candidate]) -> Candidate:
     """The fastest candidate; of equals the most accurate."""
     return min(candidates, key=lambda candidate: (candidate.latency_milliseconds, *_preference(candidate)))
+
+
+def front_of(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no faster one equals in accuracy, by latency."""
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda one: (one.latency_milliseconds, *_preference(one))):
+        if not front or candidate.accuracy_percent > front[-1].accuracy_percent:
+            front.append(candidate)
+    return front
 
 
 def _preference(candidate: Candidate) -> tuple[float, float, int, str]:
@@ -121,28 +171,60 @@ def _below_floor(candidate: Candidate, dense: Candidate, rules: Rules) -> str | 
     allowed = rules.max_accuracy_loss_points
     if allowed is not None and candidate.accuracy_percent < dense.accuracy_percent - allowed - _TOLERANCE:
         return f"{found} more than {allowed:g} points below the dense model's {dense.accuracy_percent:.2f} %"
+    least, recall = rules.min_class_recall_percent, candidate.lowest_recall_percent
+    if least is not None and recall is not None and recall < least - _TOLERANCE:
+        return (
+            f"it recognizes {recall:.2f} % of the validation samples of class {candidate.lowest_class!r}, "
+            f"below the floor of {least:g} % for every class"
+        )
     return None
 
 
-def _uncovered(able: Sequence[Candidate], rules: Rules, reasons: dict[str, str]) -> list[Candidate]:
-    """The candidates that no better one covers; the others' reasons go into ``reasons``."""
-    anchors = {most_accurate(able).name, fastest(able).name}
-    best_first = sorted(able, key=lambda candidate: (-_merit(candidate, rules), *_preference(candidate)))
-    kept = [candidate for candidate in best_first if candidate.name in anchors]
-    for candidate in best_first:
-        if candidate.name in anchors:
-            continue
-        covering = next((other for other in kept if covers(other, candidate, rules)), None)
-        if covering is None:
-            kept.append(candidate)
-        else:
-            reasons[candidate.name] = (
-                f"{covering.name} is as good or better: "
-                f"{covering.accuracy_percent:.2f} % against {candidate.accuracy_percent:.2f} %, "
-                f"{covering.latency_milliseconds:.2f} ms against {candidate.latency_milliseconds:.2f} ms, "
-                f"{covering.memory_bytes / 2**20:.1f} MiB against {candidate.memory_bytes / 2**20:.1f} MiB"
-            )
+def _different(able: Sequence[Candidate], rules: Rules, reasons: dict[str, str]) -> list[Candidate]:
+    """The candidates that make a difference, by the walk of the module's text; ``reasons`` says why not the others."""
+    quickest = fastest(able)
+    left = sorted(able, key=_preference)
+    kept: list[Candidate] = []
+    while left:
+        stand_in = _stand_in(left[0], left, quickest, rules, is_best=not kept)
+        kept.append(stand_in)
+        stayed = []
+        for candidate in left:
+            if candidate == stand_in:
+                continue
+            if candidate == quickest or not stands_in(stand_in, candidate, rules):
+                stayed.append(candidate)
+            else:
+                reasons[candidate.name] = _no_difference(stand_in, candidate, rules)
+        left = stayed
     return kept
+
+
+def _stand_in(
+    leader: Candidate, left: Sequence[Candidate], quickest: Candidate, rules: Rules, *, is_best: bool
+) -> Candidate:
+    """Who is kept in the place of ``leader``: the fastest that ties with it; else the best of those that cover it."""
+    if leader == quickest:
+        return leader
+    faster = [candidate for candidate in left if ties_and_is_faster(candidate, leader, rules)]
+    if faster:
+        bound = fastest(faster).latency_milliseconds * (1 + rules.latency_epsilon_percent / 100)
+        return most_accurate([candidate for candidate in faster if candidate.latency_milliseconds <= bound])
+    if is_best:
+        return leader
+    covering = [candidate for candidate in left if covers(candidate, leader, rules)]
+    return min(covering, key=lambda candidate: (-_merit(candidate, rules), *_preference(candidate)))
+
+
+def _no_difference(kept: Candidate, other: Candidate, rules: Rules) -> str:
+    figures = (
+        f"{kept.accuracy_percent:.2f} % against {other.accuracy_percent:.2f} %, "
+        f"{kept.latency_milliseconds:.2f} ms against {other.latency_milliseconds:.2f} ms, "
+        f"{kept.memory_bytes / 2**20:.1f} MiB against {other.memory_bytes / 2**20:.1f} MiB"
+    )
+    if covers(kept, other, rules):
+        return f"{kept.name} is as good or better: {figures}"
+    return f"{kept.name} is faster, and their accuracies cannot be told apart (95 % intervals overlap): {figures}"
 
 
 def _merit(candidate: Candidate, rules: Rules) -> float:
@@ -154,38 +236,22 @@ def _merit(candidate: Candidate, rules: Rules) -> float:
     )
 
 
-def _spread(kept: Sequence[Candidate], count: int) -> list[Candidate]:
-    """``count`` of ``kept`` with the widest smallest gap in log latency; the most accurate and the fastest among them.
-
-    Dynamic programming over the candidates by latency: ``best[i][j]`` is the widest smallest gap of ``j`` candidates of
-    which ``i`` is the slowest. Candidates that must be in are never stepped over.
-    """
+def _spread(kept: Sequence[Candidate], rules: Rules) -> list[Candidate]:
+    """At most ``max_variants`` of ``kept``, by the objective of the module's text."""
+    count = rules.max_variants
+    if len(kept) <= count:
+        return list(kept)
     if count == 1:
         return [most_accurate(kept)]
-    by_latency = sorted(
-        kept,
-        key=lambda candidate: (
-            candidate.latency_milliseconds,
-            candidate.name != fastest(kept).name,
-            *_preference(candidate),
-        ),
-    )
-    must = {index for index, candidate in enumerate(by_latency) if candidate == most_accurate(kept)} | {0}
-    position = [math.log(candidate.latency_milliseconds) for candidate in by_latency]
-    best: list[dict[int, tuple[float, tuple[int, ...]]]] = [{1: (math.inf, (0,))}]
-    for index in range(1, len(by_latency)):
-        here: dict[int, tuple[float, tuple[int, ...]]] = {}
-        for before in range(index):
-            if any(before < needed < index for needed in must):
-                continue
-            for chosen, (gap, path) in best[before].items():
-                reached = (min(gap, position[index] - position[before]), (*path, index))
-                if chosen < count and (chosen + 1 not in here or reached > here[chosen + 1]):
-                    here[chosen + 1] = reached
-        best.append(here)
-    last_needed = max(must)
-    _, path = max(best[index][count] for index in range(last_needed, len(by_latency)) if count in best[index])
-    return [by_latency[index] for index in path]
+    front = front_of(kept)
+    if len(front) <= count:
+        beside = sorted(
+            (candidate for candidate in kept if candidate not in front), key=lambda one: (one.memory_bytes, one.name)
+        )
+        return [*front, *beside[: count - len(front)]]
+    points = [Point(candidate.latency_milliseconds, candidate.accuracy_percent) for candidate in front]
+    places = spread(points, count, latency_tolerance_percent=rules.latency_epsilon_percent)
+    return [front[place] for place in places]
 
 
 def _result(kept: Sequence[Candidate], reasons: dict[str, str], *, accuracy_floor_met: bool) -> SelectionResult:

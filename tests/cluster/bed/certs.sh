@@ -22,7 +22,7 @@ kubeconfig() { # CERTIFICATE FILE
   cat >"$2" <<K
 apiVersion: v1
 kind: Config
-clusters: [{name: bed, cluster: {server: "https://$CENTRAL_IP:6443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
+clusters: [{name: bed, cluster: {server: "https://$CENTRAL_IP:6443", certificate-authority-data: $(cat ca.crt next-ca.crt | base64 -w0)}}]
 users: [{name: $1, user: {client-certificate-data: $(base64 -w0 "$1.crt"), client-key-data: $(base64 -w0 "$1.key")}}]
 contexts: [{name: bed, context: {cluster: bed, user: $1}}]
 current-context: bed
@@ -30,10 +30,15 @@ K
 }
 
 authority ca bed
+authority next-ca bed-next                   # what the API server's authority is rotated to
 authority front-ca bed-front-proxy
 openssl genrsa -out sa.key 2048 2>/dev/null
 openssl rsa -in sa.key -pubout -out sa.pub 2>/dev/null
-certificate apiserver ca /CN=kube-apiserver serverAuth "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,IP:127.0.0.1,IP:$CENTRAL_IP,IP:$SERVICE_API"
+names="DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,IP:127.0.0.1,IP:$CENTRAL_IP,IP:$SERVICE_API"
+certificate ca-apiserver ca /CN=kube-apiserver serverAuth "$names"
+certificate next-ca-apiserver next-ca /CN=kube-apiserver serverAuth "$names"
+for kind in crt key; do cp ca-apiserver.$kind apiserver.$kind; done
+cp ca.crt root-ca.crt                         # what pods are told
 certificate apiserver-kubelet ca /O=system:masters/CN=apiserver-kubelet clientAuth
 certificate front-proxy front-ca /CN=front-proxy clientAuth
 certificate metrics-server-tls ca /CN=metrics-server serverAuth DNS:metrics-server.kube-system.svc

@@ -1,7 +1,8 @@
 #!/bin/bash
 # One edge node (up.sh calls it): a network and a mount namespace with its own containerd, kubelet and kube-proxy.
 set -euo pipefail
-. "$(dirname "$0")/settings.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/settings.sh"
 i=$1 name=$(node_name "$1") ip=$(node_ip "$1")
 dir=$BED_RUN/$name
 mkdir -p "$dir"/{cni,containerd,state,kubelet,log/pods}
@@ -47,6 +48,16 @@ for path in /var/lib/kubelet /var/log/containers; do
   mkdir -p $path "$dir$path"
   enter mount --bind "$dir$path" $path
 done
+# A disk of the node's own for the volumes of its pods, which can be filled. 5 % of it are root's, as usual.
+if [ -n "$NODE_DISK_MIB" ]; then
+  truncate -s "${NODE_DISK_MIB}M" "$dir/disk.img"
+  mkfs.ext4 -q -O ^has_journal "$dir/disk.img"
+  mkdir -p "$dir/disk" "$dir/kubelet/pods"
+  enter mount -o loop "$dir/disk.img" "$dir/disk"
+  enter mkdir -p "$dir/disk/pods" "$dir/disk/others"
+  enter chmod 1777 "$dir/disk/others"
+  enter mount --bind "$dir/disk/pods" "$dir/kubelet/pods"
+fi
 enter mount --make-rshared /                  # for mountPropagation: Bidirectional
 start_here() { # PROGRAM COMMAND...
   local program=$1; shift
@@ -54,6 +65,14 @@ start_here() { # PROGRAM COMMAND...
 }
 
 # ---- containerd
+runc=
+if [ -n "$NODE_CLOCKS" ]; then
+  head -c 8 /dev/zero >"$dir/clock"           # nanoseconds by which the node's clock is wrong
+  chmod 644 "$dir/clock"
+  printf '#!/bin/sh\nexec python3 %s %s %s "$@"\n' "$here/clock/runc.py" "$BED_RUN/clock.so" "$dir/clock" >"$dir/runc"
+  chmod 755 "$dir/runc"
+  runc="BinaryName = \"$dir/runc\""
+fi
 cat >"$dir/cni/10-bridge.conflist" <<K
 {"cniVersion": "1.0.0", "name": "bed", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
@@ -86,6 +105,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       SystemdCgroup = false
+      $runc
 K
 # The store that build.sh filled, as hard links: nothing ever writes into a layer. Its indices (*.db) are copied.
 images=()

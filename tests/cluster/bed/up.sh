@@ -8,6 +8,10 @@ say() { printf '%5d ms  %s\n' $((($(date +%s%N) - began) / 1000000)) "$*"; }
 [ ! -e "$BED_RUN" ] || { echo "$BED_RUN exists: already up? (down.sh removes it)" >&2; exit 1; }
 mkdir -p "$LOGS" "$PIDS"
 "$here/certs.sh"
+if [ -n "$NODE_CLOCKS" ]; then
+  gcc -Wall -Wextra -shared -fPIC -O2 -o "$BED_RUN/clock.so" "$here/clock/clock.c"
+  echo /run/bed-clock.so >"$BED_RUN/clock.so.preload"
+fi
 
 # a kubelet changes these for the whole machine; down.sh puts them back
 sysctl vm.overcommit_memory kernel.panic kernel.panic_on_oops >"$BED_RUN/sysctl.before"
@@ -63,7 +67,7 @@ say "API server"
 start_central kube-controller-manager kube-controller-manager \
   --kubeconfig="$PKI/kube-controller-manager.kubeconfig" --authentication-kubeconfig="$PKI/kube-controller-manager.kubeconfig" \
   --authorization-kubeconfig="$PKI/kube-controller-manager.kubeconfig" --bind-address=127.0.0.1 --leader-elect=false \
-  --use-service-account-credentials=true --service-account-private-key-file="$PKI/sa.key" --root-ca-file="$PKI/ca.crt" \
+  --use-service-account-credentials=true --service-account-private-key-file="$PKI/sa.key" --root-ca-file="$PKI/root-ca.crt" \
   --cluster-signing-cert-file="$PKI/ca.crt" --cluster-signing-key-file="$PKI/ca.key" \
   --kube-api-qps=300 --kube-api-burst=500 --cluster-cidr=$POD_CIDR --node-monitor-period=2s --node-monitor-grace-period="$NODE_LOST_AFTER" --profiling=false
 start_central kube-scheduler kube-scheduler \

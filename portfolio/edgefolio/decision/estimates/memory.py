@@ -13,15 +13,18 @@ NODE_RESERVE_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryBounds:
-    """Usable bytes: by one variant in place of all loaded ones, and on top of those.
+    """Usable bytes: by one variant in place of all loaded ones, on top of the active one, and on top of all.
 
-    ``None`` is unbounded. ``resident`` variants cost nothing more. While the node is short of memory nothing is loaded
-    that needs more than ``largest_bytes``; ``extra_where`` says in a few words what sets ``extra_bytes``.
+    ``None`` is unbounded. ``resident`` variants cost nothing more. ``extra_bytes`` counts what a standby takes as
+    usable, since it is unloaded where a switch needs its room; ``beside_bytes`` does not. While the node is short of
+    memory nothing is loaded that needs more than ``largest_bytes``; ``extra_where`` says in a few words what sets
+    ``extra_bytes``.
     """
 
     alone_bytes: float | None
     extra_bytes: float | None
     resident: frozenset[str]
+    beside_bytes: float | None = None
     largest_bytes: float | None = None
     extra_where: str = ""
 
@@ -36,6 +39,14 @@ class MemoryBounds:
         if self.is_too_large(profile):
             return False
         return self.extra_bytes is None or needed_bytes(profile) <= self.extra_bytes
+
+    def fits_beside_all(self, profile: VariantProfile) -> bool:
+        """Whether it fits beside everything that is loaded, a standby included."""
+        if profile.name in self.resident:
+            return True
+        return not self.is_too_large(profile) and (
+            self.beside_bytes is None or needed_bytes(profile) <= self.beside_bytes
+        )
 
     def is_too_large(self, profile: VariantProfile) -> bool:
         """Whether the node's shortage keeps it out."""
@@ -86,9 +97,15 @@ def memory_bounds(
     # Old and new answer at the same time for a moment, each through shared memory of its own.
     if extra is not None:
         extra -= _bytes(memory.shared_memory_bytes) or 0.0
+    standby = sum(
+        profile.memory_steady_bytes
+        for profile in profiles
+        if observation.active_variant not in (None, profile.name) and profile.name in resident
+    )
     return MemoryBounds(
         alone_bytes=alone,
-        extra_bytes=extra,
+        extra_bytes=None if extra is None else extra + standby,
+        beside_bytes=extra,
         resident=resident,
         largest_bytes=largest,
         extra_where=where,

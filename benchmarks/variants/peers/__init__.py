@@ -1,0 +1,1 @@
+"""Other methods, called as their documentation shows."""

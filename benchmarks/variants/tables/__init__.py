@@ -1,0 +1,1 @@
+"""Goals, rows, and the results file with its page and plots."""

@@ -1,0 +1,1 @@
+"""Training of the networks until their validation accuracy stands still."""

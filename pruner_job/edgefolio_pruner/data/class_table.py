@@ -1,0 +1,42 @@
+"""Table of the classes with their samples, as lines of text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgefolio.untrusted.text import shortened
+from edgefolio_pruner.data.bundle import DataBundle
+
+_ROWS = 40
+_LONGEST_NAME = 40
+
+
+def class_table(data: DataBundle) -> str:
+    """Number, name and samples in each part of every class; of very many the first and the smallest ones."""
+    counts = np.stack(
+        [
+            np.bincount(part.labels, minlength=len(data.class_names))
+            for part in (data.train, data.validation, data.test)
+        ],
+        axis=1,
+    )
+    names = [shortened(name, _LONGEST_NAME) for name in data.class_names]
+    width = max(5, max(map(len, names)))
+    heading = f"{len(names)} classes in the order of the network's outputs"
+    header = f"{'':>6}  {'class':<{width}} {'training':>9} {'validation':>10} {'test':>9}"
+
+    def row(number: int) -> str:
+        training, validation, test = counts[number]
+        return f"{number:>6}  {names[number]:<{width}} {training:>9,} {validation:>10,} {test:>9,}"
+
+    shown = range(len(names)) if len(names) <= _ROWS else range(_ROWS // 2)
+    lines = [heading, header, *map(row, shown)]
+    if len(names) > _ROWS:
+        smallest = sorted(range(_ROWS // 2, len(names)), key=lambda number: (counts[number].sum(), number))[
+            : _ROWS // 4
+        ]
+        lines += [
+            f"{'':>6}  ... and {len(names) - _ROWS // 2} more; the smallest of them:",
+            *map(row, sorted(smallest)),
+        ]
+    return "\n".join(lines)
