@@ -44,7 +44,7 @@ from edgefolio_edge.triton.server_record import recorded_server  # noqa: E402
 from edgefolio_edge.triton.wheel import TRITON_VERSION  # noqa: E402
 
 #: Four layers of this width weigh 25 MB; small pictures keep their answers fast.
-WIDTH, LAYERS, SIZE = 484, 4, 4
+WIDTH, LAYERS, SIZE = 484, 4, 2
 #: Objectives under which variant 1, or 2, is the most accurate that fits: their profiles say 1 and 2 MiB.
 OBJECTIVES: dict[int, dict[str, object]] = {1: {"maxMemory": "1536Ki"}, 2: {}}
 #: A failed variant is tried again after this, twice as long each time it fails again.
@@ -183,7 +183,7 @@ class Site:
         }
 
 
-def switches(site: Site, *, count: int, warm_up: int, think: float) -> dict[str, Any]:
+def switches(site: Site, *, count: int, warm_up: int, think: float, until: float) -> dict[str, Any]:
     """Switch to and fro, and compare what is held at the beginning with what is held at the end."""
     for _ in range(warm_up):
         site.switch()  # allocators take their share first
@@ -191,6 +191,8 @@ def switches(site: Site, *, count: int, warm_up: int, think: float) -> dict[str,
     samples, seconds = [site.footprint()], []
     with Client(site.endpoint, think=think) as client:
         for number in range(1, count + 1):
+            if time.monotonic() > until:
+                break
             seconds.append(site.switch())
             if number % every == 0:
                 samples.append(site.footprint())
@@ -207,7 +209,7 @@ def switches(site: Site, *, count: int, warm_up: int, think: float) -> dict[str,
             "growthPercent": round(100 * (last / first - 1), 2) if first else None,
         }
     return {
-        "switches": count,
+        "switches": len(seconds),
         "warmUpSwitches": warm_up,
         "secondsPerSwitch": {"median": round(statistics.median(seconds), 3), "largest": round(max(seconds), 3)},
         "requests": client.summary(),
@@ -216,12 +218,12 @@ def switches(site: Site, *, count: int, warm_up: int, think: float) -> dict[str,
     }
 
 
-def kills(site: Site, *, count: int, seed: int, think: float) -> list[dict[str, Any]]:
+def kills(site: Site, *, count: int, seed: int, think: float, until: float) -> list[dict[str, Any]]:
     """Kill the backend process of the variant that is being loaded, ``count`` times, at moments drawn by ``seed``."""
     generator = random.Random(seed)
     usual = statistics.median(site.switch() for _ in range(5))
     rows: list[dict[str, Any]] = []
-    while len(rows) < count:
+    while len(rows) < count and time.monotonic() < until:
         server, said = site.server(), len(site.agent.lines)
         site.active = 3 - site.active
         target, version = f"variant-{site.active}", 100 + site.active
@@ -275,6 +277,11 @@ def faults(result: dict[str, Any]) -> list[str]:
     for row in result.get("kills", {}).get("rows", ()):
         if row["requests"]["wrong"] or row["leftByOldServer"]:
             found.append(f"a kill: {row}")
+    if "kills" in result:
+        asked, done = result["asked"]["kills"], len(result["kills"]["rows"])
+        found += [f"only {done} of {asked} kills"] if done < asked else []
+    if "switching" in result and result["switching"]["switches"] < result["asked"]["switches"]:
+        found.append(f"only {result['switching']['switches']} of {result['asked']['switches']} switches")
     if result["left"]:
         found.append(f"left at the end: {result['left']}")
     return found
@@ -308,24 +315,34 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=20)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--think-milliseconds", type=float, default=50.0)
+    parser.add_argument("--think-milliseconds", type=float, default=200.0)
+    parser.add_argument("--minutes", type=float, default=600.0, help="the longest; two thirds are for the switches")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "endurance.json")
     options = parser.parse_args()
-    think = options.think_milliseconds / 1e3
+    think, began = options.think_milliseconds / 1e3, time.monotonic()
     done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     result: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.endurance", *sys.argv[1:]]),
         "commit": done.stdout.strip(),
         "machine": machine(),
+        "asked": {"switches": options.switches, "kills": options.kills},
     }
     with tempfile.TemporaryDirectory(prefix="edgefolio-endurance-") as name:
         site = Site(Path(name))
         result["variantBytes"] = site.bytes
         try:
             if options.switches:
-                result["switching"] = switches(site, count=options.switches, warm_up=options.warm_up, think=think)
+                result["switching"] = switches(
+                    site,
+                    count=options.switches,
+                    warm_up=options.warm_up,
+                    think=think,
+                    until=began + 40 * options.minutes,
+                )
             if options.kills:
-                rows = kills(site, count=options.kills, seed=options.seed, think=think)
+                rows = kills(
+                    site, count=options.kills, seed=options.seed, think=think, until=began + 60 * options.minutes
+                )
                 result["kills"] = {"seed": options.seed, "rows": rows}
         finally:
             last = recorded_server(site.state)

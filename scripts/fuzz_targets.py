@@ -34,6 +34,36 @@ def fuzz_manifest(raw: bytes) -> bool:
     return True
 
 
+def fuzz_profile(raw: bytes) -> bool:
+    """A profile of a class of processors, and a decision with it: whatever it says, the core decides."""
+    from drafts import draft_of
+
+    from edgefolio.decision import decide, profiles_from_manifest
+    from edgefolio.decision.types import Objectives, Observation, ServerState, State
+    from edgefolio.errors import IntegrityError
+    from edgefolio.manifest import PublishedManifest
+    from edgefolio.node_profile import PublishedProfile
+    from edgefolio.specification.serving import Switching
+
+    manifest = draft_of({"small": b"a", "large": b"bb"})
+    try:
+        profile = PublishedProfile.from_bytes(raw, location="fuzz").profile
+        profile.require_of(manifest, manifest_sha256=PublishedManifest.of(manifest).sha256, location="fuzz")
+    except IntegrityError:
+        return False
+    decision, _ = decide(
+        observation=Observation(active_variant=None, resident_variants=(), server=ServerState.SERVING),
+        objectives=Objectives(latency_p95_milliseconds=20),
+        profiles=profiles_from_manifest(manifest, measured=profile),
+        switching=Switching(),
+        state=State(),
+        now=0.0,
+    )
+    if decision.target not in ("small", "large"):
+        raise AssertionError("a profile kept the core from deciding")
+    return True
+
+
 def fuzz_pointer(raw: bytes) -> bool:
     """The pointer of a repository."""
     from edgefolio.errors import IntegrityError
@@ -192,6 +222,7 @@ def fuzz_picture(raw: bytes) -> bool:
 #: Each says whether it understood the bytes.
 TARGETS: dict[str, Callable[[bytes], bool]] = {
     "manifest": fuzz_manifest,
+    "profile": fuzz_profile,
     "pointer": fuzz_pointer,
     "model": fuzz_model,
     "state": fuzz_state,
@@ -209,15 +240,17 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
 def seeds() -> dict[str, list[bytes]]:
     """Bytes to begin with, by target; the first ones of each are valid."""
     sys.path.insert(0, str(ROOT / "tests" / "shared"))
+    from draft_profiles import EPYC, draft_node_profile
     from drafts import as_model, draft_of
     from model_file_threats import plain, threats
 
-    manifest = draft_of({"small": b"a", "large": b"bb"}).to_bytes()
+    draft = draft_of({"small": b"a", "large": b"bb"})
     pointer = b'{"schemaVersion": "edgefolio.dev/pointer/v1", "model": "a", "revision": 1, "manifestSha256": "%s"}'
     models = [plain().SerializeToString(), *(raw for raw, _ in threats().values() if 0 < len(raw) < LONGEST_BYTES)]
     traces = sorted((ROOT / "tests" / "decision" / "traces").glob("*.jsonl"))
     return {
-        "manifest": [manifest],
+        "manifest": [draft.to_bytes()],
+        "profile": [draft_node_profile(draft, EPYC).to_bytes()],
         "pointer": [pointer % (b"0" * 64)],
         "model": [as_model(b"weights"), *models],
         "state": [(ROOT / "tests" / "edge" / "stored" / "decision.json").read_bytes()],
@@ -253,12 +286,17 @@ def _endpoint_status() -> bytes:
 
 
 def _job_messages() -> list[bytes]:
+    from draft_profiles import EPYC, draft_node_profile
     from drafts import draft_of
 
-    from edgefolio.contract.job_report import FailureReport, PublishedReport
+    from edgefolio.contract.job_report import FailureReport, ProfiledReport, PublishedReport
+    from edgefolio.node_profile import PublishedProfile
 
-    published = PublishedReport.of(draft_of({"small": b"a", "large": b"bb"}), digest="0" * 64)
-    return [published.to_message().encode(), FailureReport(kind="BadInput", problem="x").to_message().encode()]
+    draft = draft_of({"small": b"a", "large": b"bb"})
+    published = PublishedReport.of(draft, digest="0" * 64)
+    profiled = ProfiledReport.of(draft, PublishedProfile.of(draft_node_profile(draft, EPYC)))
+    messages = [published.to_message().encode(), profiled.to_message().encode()]
+    return [*messages, FailureReport(kind="BadInput", problem="x").to_message().encode()]
 
 
 def _npz_files() -> list[bytes]:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BED = ROOT / "tests" / "cluster" / "bed"
@@ -29,6 +27,7 @@ sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "cluster")
 
 from bed_machine import bed_run, cpusets  # noqa: E402
 from benchmarks.cluster.faults import FAULTS, LONGEST_SECONDS, NODE, Fault, busy, until  # noqa: E402
+from benchmarks.cluster.table import markdown  # noqa: E402
 from benchmarks.scale.__main__ import commit, machine  # noqa: E402
 from control_plane import Kubernetes, NotBuilt, bed_cache, programs  # noqa: E402
 from edge_site import EdgeSite  # noqa: E402
@@ -52,9 +51,9 @@ def main() -> int:
         for _ in range(arguments.rounds):
             _contention(site, times)
             for fault in FAULTS:
-                site.calm()
+                _prepared(site.calm)
                 _measure(times, fault.name, lambda fault=fault: _struck(fault, site))
-                fault.undo(site)
+                _prepared(lambda fault=fault: fault.undo(site))
     content = {
         "command": f"python -m benchmarks.cluster --rounds {arguments.rounds}",
         "commit": commit(),
@@ -105,6 +104,14 @@ def _struck(fault: Fault, site: EdgeSite) -> float:
     return until(lambda: fault.converged(site), seconds=LONGEST_SECONDS)
 
 
+def _prepared(step: Callable[[], object]) -> None:
+    """What stands between two faults; where it fails, the next one shows it."""
+    try:
+        step()
+    except AssertionError as error:
+        print(f"between two faults: {error}", file=sys.stderr, flush=True)
+
+
 def _measure(times: Times, name: str, measured: Callable[[], float]) -> None:
     """Note the time; a fault that does not converge is a result as well."""
     found: float | None
@@ -115,35 +122,6 @@ def _measure(times: Times, name: str, measured: Callable[[], float]) -> None:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
     times.setdefault(name, []).append(found)
     print(f"{name}: {'did not converge' if found is None else f'{found} s'}", file=sys.stderr, flush=True)
-
-
-def markdown(content: Mapping[str, Any]) -> str:
-    """The page of the results."""
-    where = content["machine"]
-    lines = [
-        "# Times on a cluster",
-        "",
-        f"`{content['command']}` at {content['commit']}: {where['processor']}, {where['logicalCpus']} processors, "
-        f"Kubernetes {where['kubernetes']}. Three nodes share this machine, with everything else of the cluster; "
-        f"`downAfterSeconds` is {content['downAfterSeconds']}. From the last act of the fault to the claim after the "
-        "colon.",
-        "",
-        "| what | seconds |",
-        "|---|---|",
-        *(f"| {name} | {_shown(values)} |" for name, values in content["seconds"].items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    text = f"{statistics.median(found):.1f}" if found else ""
-    if len(found) > 1:
-        text += f" ({min(found):.1f} to {max(found):.1f})"
-    missing = len(values) - len(found)
-    return (
-        f"{text}{'; ' if text and missing else ''}{f'{missing} of {len(values)} did not converge' if missing else ''}"
-    )
 
 
 @contextmanager

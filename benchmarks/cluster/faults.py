@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bed_faults import rotate_authority
+from bed_machine import container_id
 from control_plane import Refused
 from edge_site import SYSTEM, EdgeSite
 
@@ -76,6 +78,23 @@ def _delete(kind: str, name: str) -> Callable[[EdgeSite], None]:
     return delete
 
 
+def _replace_pods(site: EdgeSite) -> None:
+    """Tokens of an account that was made anew are void, and the kubelet asks for others within an hour only."""
+    site.kubernetes.kubectl("delete", "pod", "-l", "edgefolio.dev/endpoint", "--wait=true")
+    until(lambda: _serves_again(site), seconds=LONGEST_SECONDS)
+
+
+def _rotate_authority(site: EdgeSite) -> None:
+    """At once, as after the loss of a key: whoever was told of the old one alone is cut off."""
+    rotate_authority(site.machine, announced=None)
+    until(lambda: _pinned(site), seconds=LONGEST_SECONDS)
+
+
+def _pinned(site: EdgeSite) -> bool:
+    _pin(site, site.fastest)
+    return True
+
+
 def _edit_selector(site: EdgeSite) -> None:
     patch = '{"spec": {"selector": {"edgefolio.dev/portfolio": "nobody"}}}'
     site.kubernetes.kubectl("patch", "service", "digits", "--type=merge", "-p", patch)
@@ -97,13 +116,18 @@ def _says_quota(site: EdgeSite) -> bool:
 
 
 def _raise_quota(site: EdgeSite) -> None:
+    _lift(site)
+    until(lambda: _serves_again(site), seconds=LONGEST_SECONDS)
+
+
+def _lift(site: EdgeSite) -> None:
     site.kubernetes.kubectl("delete", "quota", "few", "--ignore-not-found", "--wait=true")
 
 
 def _lift_quota(site: EdgeSite) -> None:
     _set_quota(site)
     until(lambda: _says_quota(site), seconds=LONGEST_SECONDS)
-    _raise_quota(site)
+    _lift(site)
 
 
 def _spoil_secret(site: EdgeSite) -> None:
@@ -118,15 +142,29 @@ def _spoil_secret(site: EdgeSite) -> None:
 
 def busy(site: EdgeSite) -> None:
     """An objective that a busy neighbour breaks, and the neighbour."""
-    site.apply(objectives={"latencyP95Milliseconds": site.objective()})
-    until(lambda: site.active(NODE) == site.most_accurate, seconds=LONGEST_SECONDS)
+    _ask(site)
     site.start_hog(NODE)
+
+
+def _ask(site: EdgeSite) -> None:
+    """Ask for a latency, and wait until the agent has heard of it."""
+    objective = site.objective()
+    site.apply(objectives={"latencyP95Milliseconds": objective})
+
+    def is_heard() -> bool:
+        found = site.endpoints()[NODE]
+        asked = found["spec"]["objectives"].get("latencyP95Milliseconds") == objective
+        heard = found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        return bool(asked and heard and site.active(NODE) == site.most_accurate)
+
+    until(is_heard, seconds=LONGEST_SECONDS)
 
 
 def _refuse_agents(site: EdgeSite) -> None:
     """The agents' role loses its rules, as by an administrator's mistake, and a neighbour takes the processor."""
+    _ask(site)
     site.kubernetes.kubectl("patch", "clusterrole", ACCOUNT, "--type=merge", "-p", '{"rules": []}')
-    busy(site)
+    site.start_hog(NODE)
 
 
 def _answered_by_another(site: EdgeSite) -> bool:
@@ -155,6 +193,24 @@ def _restart_kubelet(site: EdgeSite) -> None:
     site.kill(NODE, "triton")
 
 
+def _with_another_triton(name: str, make: Callable[[EdgeSite], None]) -> Fault:
+    """A fault that ends Triton: over when another one serves, whatever the status still says of the old one."""
+    before: list[str] = []
+
+    def made(site: EdgeSite) -> None:
+        before[:] = [container_id(site.pod_on(NODE), "triton")]
+        make(site)
+
+    def is_over(site: EdgeSite) -> bool:
+        pod = site.pod_on(NODE)
+        statuses = [entry for entry in pod["status"].get("containerStatuses", ()) if entry["name"] == "triton"]
+        return (
+            bool(statuses) and statuses[0]["ready"] and [container_id(pod, "triton")] != before and _serves_again(site)
+        )
+
+    return Fault(name=name, make=made, converged=is_over)
+
+
 def _drain(site: EdgeSite) -> None:
     """The node is emptied, its serving pod by hand, and then taken back."""
     node = site.kubernetes.within("default")
@@ -168,7 +224,8 @@ def until(claim: Callable[[], bool], *, seconds: float) -> float:
     """The seconds until ``claim`` held. Raises AssertionError if it does not within ``seconds``."""
     began = time.monotonic()
     while True:
-        with contextlib.suppress(Refused, KeyError, IndexError, StopIteration):  # an object that is not there yet
+        # What is asked about may not be there yet, nor the API server.
+        with contextlib.suppress(AssertionError, KeyError, IndexError, ValueError, OSError):
             if claim():
                 return time.monotonic() - began
         if time.monotonic() > began + seconds:
@@ -188,6 +245,7 @@ FAULTS: tuple[Fault, ...] = (
         name="agents' ServiceAccount deleted: it is back",
         make=_delete("serviceaccount", ACCOUNT),
         converged=lambda site: _exists(site, "v1", "ServiceAccount", ACCOUNT),
+        undo=_replace_pods,
     ),
     Fault(name="Service's selector edited: clients are routed", make=_edit_selector, converged=_selects),
     Fault(
@@ -208,11 +266,12 @@ FAULTS: tuple[Fault, ...] = (
         converged=_answered_by_another,
         undo=_calm,
     ),
-    Fault(name="kubelet restarted, Triton killed: it serves", make=_restart_kubelet, converged=_serves_again),
-    Fault(name="node drained and its pod deleted: it serves", make=_drain, converged=_serves_again),
     Fault(
-        name="node rebooted: it serves",
-        make=lambda site: site.machine.reboot(NODE),
-        converged=_serves_again,
+        name="API server's authority replaced at once, a variant pinned: it serves",
+        make=_rotate_authority,
+        converged=_serves_the_pinned,
     ),
+    _with_another_triton("kubelet restarted and Triton killed: it serves", _restart_kubelet),
+    Fault(name="node drained and its pod deleted: it serves", make=_drain, converged=_serves_again),
+    _with_another_triton("node rebooted: it serves", lambda site: site.machine.reboot(NODE)),
 )

@@ -210,6 +210,9 @@ class PortfolioView:
 
 def is_expected(condition: Condition) -> bool:
     """Whether a condition holds its normal value."""
+    if condition.type == "StandbyResident":
+        # Most reasons to have none are as they should be.
+        return condition.reason != "InsufficientStandbyMemory"
     if condition.type in _GOOD_WHEN_TRUE:
         return condition.status == "True" or (condition.status == "Unknown" and not condition.message)
     return condition.status == "False"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -172,3 +172,12 @@ class PublishedProfile:
             raise refused(
                 f"the profile breaks its schema at {where}: {first['msg'][:300]}.", location=location
             ) from error
+
+
+def profile_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that a profile follows; readers skip fields that they do not know."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_VERSION,
+        **NodeProfile.model_json_schema(by_alias=True, mode="serialization"),
+    }

@@ -18,6 +18,7 @@ from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.training import check_model_fits_data, state_digest
+from edgefolio_pruner.wrappers import without_wrapper_names
 
 #: A manifest holds 16,384 characters.
 _LONGEST_DESCRIPTION = 4096
@@ -90,7 +91,7 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
     module = build_architecture(spec.source.architecture, seed=spec.seed)
     state: dict[str, torch.Tensor] | None = None
     if spec.source.weights_uri is not None:
-        state = read_weights(spec.source.weights_uri)
+        state = without_wrapper_names(read_weights(spec.source.weights_uri), module.state_dict())
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)
         # With names that the file may omit (tied weights, counters): the whole state.

@@ -21,7 +21,7 @@ from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.uris import read_uri
-from edgefolio_pruner.wrappers import unwrapped
+from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
 
 _ARCHITECTURE_FIELD = "spec.source.architecture"
 _WEIGHTS_FIELD = "spec.source.weightsURI"
@@ -100,7 +100,7 @@ def load_weights(module: nn.Module, uri: str | Path, *, field: str = _WEIGHTS_FI
     absent. Nothing is changed if the weights don't fit. Raises :class:`UserError` for a pickle, other bytes, names or
     shapes that don't fit (the first ten), and values that are not finite.
     """
-    state = read_weights(uri, field=field)
+    state = without_wrapper_names(read_weights(uri, field=field), module.state_dict())
     check_weights_fit(module, state, field=field, name=str(uri))
     module.load_state_dict(state, strict=False)
 

@@ -40,12 +40,12 @@ def measure(parsed: argparse.Namespace) -> ProfiledReport:
     key = parsed_key(parsed.verification_key, field="spec.repository.verificationKey")
     repository = Repository.open(parsed.repository, field=_FIELD, verification_key=key)
     wanted = RevisionToProfile.numbered(repository, parsed.model, parsed.revision, sha256=parsed.manifest_digest)
-    there, problem = profile_there(repository, wanted, threads=wanted.threads)
+    sign = signing_key(None, field="--sign")
+    there, problem = profile_there(repository, wanted, threads=wanted.threads, signing_key=sign)
     if there is not None:
         return ProfiledReport.of(wanted.manifest, there, note=_note(there))
     if problem is not None:
         logger.warning("the profile is measured anew: %s", problem)
-    sign = signing_key(None, field="--sign")
     require_publishable(repository, wanted.manifest, signing_key=sign)
     with tempfile.TemporaryDirectory(prefix="edgefolio-profile-") as folder:
         profile = profile_revision(

@@ -1,9 +1,14 @@
-"""Wrappers around modules that change where a network runs, not what it computes: taken off, or refused."""
+"""Wrappers around modules that change where a network runs, not what it computes: taken off, or refused.
+
+Their names are taken off those of weights as well, which were perhaps saved from a wrapped network.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgefolio.errors import UserError
 
@@ -34,6 +39,20 @@ def unwrapped(module: nn.Module, *, field: str, name: str) -> nn.Module:
     for child in module.modules():
         child._compiled_call_impl = None
     return module
+
+
+def without_wrapper_names(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """``state`` under the names that the unwrapped network has: of ``module.0.weight`` the ``0.weight``.
+
+    A name that is wanted as it is stays, and so does one that is not wanted without wrappers either.
+    """
+    names: dict[str, str] = {}
+    for name in state:
+        bare = ".".join(piece for piece in name.split(".") if piece not in _ATTRIBUTES)
+        names[name] = bare if name not in wanted and bare in wanted and bare not in state else name
+    if len(set(names.values())) != len(names):
+        return dict(state)
+    return {names[name]: tensor for name, tensor in state.items()}
 
 
 def _inner(module: nn.Module) -> nn.Module:

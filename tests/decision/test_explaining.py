@@ -146,3 +146,15 @@ def test_nothing_serves_yet() -> None:
     explanation = seen(observation(None), Objectives(latency_p95_milliseconds=20))
     assert explanation.chosen == "large"
     assert explanation.distrust is None
+
+
+def test_the_standby_of_the_choice_is_told() -> None:
+    explanation = explain_choice(
+        profiles=PROFILES, objectives=Objectives(latency_p95_milliseconds=30.0), switching=SWITCHING
+    )
+    assert explanation.chosen == "large"
+    assert explanation.standby is not None
+    assert (explanation.standby.variant, explanation.standby.message) == (
+        "mid",
+        "mid would be taken if the node became 2.0 times slower.",
+    )

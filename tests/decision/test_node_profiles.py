@@ -54,10 +54,24 @@ def test_what_a_node_lacks_for_int8_is_said(name: str) -> None:
     choice = choose_profile(node, [of_manifest(made_on)])
     lacking = set(made_on.instruction_sets) & INT8_FLAGS - set(node.instruction_sets)
     assert ("int8 variants may be much slower" in choice.evidence) == bool(lacking)
-    assert all(flag in choice.evidence for flag in lacking)
+    # Where everything differs the names of what is missing say nothing.
+    assert all((flag in choice.evidence) != node.is_arm for flag in lacking)
+    assert ("another architecture" in choice.evidence) == node.is_arm
     assert choice.is_own == (node.class_name == made_on.class_name)
     # It fits into an order as it is.
     assert truncated(choice.evidence) == choice.evidence
+
+
+def test_the_int8_variants_are_named_where_they_are_known() -> None:
+    node, made_on = NODES["amd-epyc-7763"], of_manifest(NODES["intel-xeon-platinum-8481c"])
+    named = choose_profile(node, [made_on], int8=("a-int8", "b-int8")).evidence
+    assert "a-int8, b-int8 may be much slower here than predicted" in named
+    # Without any nothing is said of them.
+    plain = choose_profile(node, [made_on], int8=()).evidence
+    assert "int8 variants" not in plain
+    assert "variants may be slower here than predicted" in plain
+    many = choose_profile(node, [made_on], int8=[f"v{number}" for number in range(16)]).evidence
+    assert "v0, v1, v2 and 13 more" in many
 
 
 def test_a_faster_node_is_said_to_be_one() -> None:

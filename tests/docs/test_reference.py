@@ -39,6 +39,7 @@ def generator() -> ModuleType:
         "metrics.md",
         "rights.md",
         "components.md",
+        "profile.schema.json",
     ],
 )
 def test_the_reference_page_is_not_stale(generator: ModuleType, page: str) -> None:

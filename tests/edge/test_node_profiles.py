@@ -15,7 +15,7 @@ from edgefolio.repository.profiles import publish_profile
 from edgefolio.repository.signature import SigningKey, VerificationKey, new_key_pair
 from edgefolio.specification.endpoint import ProfileOrder
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.models.node_profiles import LOOK_SECONDS, RETRY_SECONDS, NodeProfiles
+from edgefolio_edge.models.node_profiles import LOOK_SECONDS, RETRY_SECONDS, NodeProfiles, OrderedProfile
 from edgefolio_edge.models.synchronizer import Synchronizer
 
 
@@ -27,6 +27,7 @@ class Node:
         self.processor = processor
         self.now = 0.0
         self.order: ProfileOrder | None = None
+        self.wanted: tuple[int, str] | None = None
         self.uri = str(folder / "portfolios")
         self.key: VerificationKey | None = None
         self.store = ModelStore(folder / "state", model=MODEL, model_repository=folder / "models")
@@ -44,20 +45,26 @@ class Node:
     def tell(self, processor: Processor, digest: str) -> None:
         self.order = ProfileOrder(name=processor.class_name, digest=digest, evidence="as ordered")
 
+    def ask(self, manifest: Manifest) -> None:
+        self.wanted = (manifest.revision, sha256_of(manifest.to_bytes()))
+
+    def ordered(self) -> OrderedProfile | None:
+        return None if self.wanted is None else OrderedProfile(manifest_sha256=self.wanted[1], order=self.order)
+
     def profiles(self, *, ordered: bool) -> NodeProfiles:
         return NodeProfiles(
             self.store.manifests.directory,
             self.processor,
-            ordered=(lambda: self.order) if ordered else None,
+            ordered=self.ordered if ordered else None,
             clock=lambda: self.now,
         )
 
     def synchronizer(self, manifest: Manifest, *, ordered: bool) -> Synchronizer:
-        wanted = (manifest.revision, sha256_of(manifest.to_bytes()))
+        self.ask(manifest)
         return Synchronizer(
             lambda: Repository.open(self.uri, verification_key=self.key),
             self.store,
-            ordered=(lambda: wanted) if ordered else None,
+            ordered=(lambda: self.wanted) if ordered else None,
             node_profiles=self.profiles(ordered=ordered),
         )
 
@@ -161,6 +168,32 @@ def test_an_agent_of_a_cluster_takes_what_it_is_ordered_and_nothing_else(node: N
     held = synchronizer.step().profile
     assert held is not None
     assert held.profile is None
+
+
+def test_what_serves_keeps_its_profile_until_the_next_revision_is_there(node: Node) -> None:
+    first = node.publish(1, 2)
+    node.tell(EPYC, node.measure(first, EPYC))
+    synchronizer = node.synchronizer(first, ordered=True)
+    before = synchronizer.step().profile
+    assert before is not None
+    assert before.digest is not None
+    second = node.publish(3, 4)
+    node.ask(second)
+    node.tell(EPYC, node.measure(second, EPYC, times=3))
+    (damaged,) = Path(node.uri).glob("models/*/201/model.onnx")
+    raw = damaged.read_bytes()
+    damaged.write_bytes(b"other")
+    synced = synchronizer.step()
+    assert synced.manifest == first
+    assert synced.profile == before
+    # And then takes that of the new one with it.
+    damaged.write_bytes(raw)
+    fresh = node.synchronizer(second, ordered=True)
+    synced = fresh.step()
+    assert synced.manifest == second
+    assert synced.profile is not None
+    assert node.order is not None
+    assert synced.profile.digest == node.order.digest
 
 
 def test_an_ordered_profile_is_kept_over_a_restart_without_the_repository(node: Node) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from draft_profiles import EPYC, XEON
 from reconciled_site import Site
 
+from edgefolio.contract.node_profiles import processor_report
 from edgefolio.decision.types import Quarantine, State, UpgradeBackoff
 from edgefolio.specification.serving import Switching
 from edgefolio_kubectl.commands.explain import explanation_document
@@ -57,6 +59,32 @@ def test_variants_of_another_revision_say_nothing_of_this_one(serving: Site) -> 
     assert found.explanation is not None
     assert found.explanation.distrust is None
     assert found.explanation.chosen == "dense"
+
+
+def test_the_profile_that_its_figures_rest_on_is_named(serving: Site) -> None:
+    assert explanation_document(explained(serving))["profile"] is None, "an agent of before says no processor"
+    revision, endpoint = serving.portfolio["status"]["revisions"][0], serving.endpoints["digits-edge-1"]
+    slow = [{**entry, "meanMilliseconds": "15", "p95Milliseconds": "18"} for entry in revision["variants"]]
+    revision["measuredOn"] = processor_report(XEON.model, XEON.flags).model_dump(mode="json", by_alias=True)
+    here = processor_report(EPYC.model, EPYC.flags).model_dump(mode="json", by_alias=True)
+    measured = {"name": "epyc", "key": "k", "job": "j", "outcome": "Measured", "time": revision["publishedTime"]}
+    revision["profiles"] = [
+        {**measured, "className": EPYC.class_name, "digest": "2" * 64, "processor": here, "variants": slow}
+    ]
+    endpoint["status"]["processor"] = here
+    endpoint["spec"]["profile"] = {"name": EPYC.class_name, "digest": "2" * 64, "evidence": "Measured there."}
+    waiting = explained(serving)
+    assert "has not fetched it yet" in waiting.profile
+    endpoint["status"]["profileDigest"] = "2" * 64
+    held = explained(serving)
+    assert held.profile == "Measured there."
+
+    def mean_of(found: EndpointExplanation) -> dict[str, float]:
+        assert found.explanation is not None
+        return {entry.profile.name: entry.profile.mean_milliseconds for entry in found.explanation.variants}
+
+    assert mean_of(waiting) == {"dense": 10, "small": 2}
+    assert mean_of(held) == {"dense": 15, "small": 15}
 
 
 def test_nothing_is_published_yet() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -166,6 +167,21 @@ def test_a_part_that_is_the_training_data_is_refused(tmp_path: Path) -> None:
     os.link(root / "ant" / "0.png", tmp_path / "other" / "ant" / "copy.png")
     data = load(root, test_uri=str(tmp_path / "other"))
     assert data.notes == ("1 of the 25 test samples are training samples as well",)
+
+
+def test_folders_of_other_stores_are_read_alike(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", ("ant", "cat"))
+    store = fsspec.filesystem("memory")
+    store.put(str(root), "/pictures", recursive=True)
+    try:
+        there = load_data(DataSpecification(training_uri="memory://pictures"), seed=1)
+        assert counts(there) == counts(load(root)) == {"ant": 6, "cat": 6}
+        assert there.train.digest == load(root).train.digest
+        store.mkdir("/pictures/bee")
+        with pytest.raises(UserError, match="no images: 'bee'"):
+            load_data(DataSpecification(training_uri="memory://pictures"), seed=1)
+    finally:
+        store.rm("/pictures", recursive=True)
 
 
 NAMES = st.sampled_from(["ant", "bee", "train", "val", "10", "9", "Test", "a b", "ä"])

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from draft_manifests import draft_latency, draft_manifest, draft_profile, draft_variant
+from faulty_server import faulty_server, files_of
 from onnx import TensorProto, helper, numpy_helper
+from s3_server import s3_endpoint, s3_uri
 
 from edgefolio.commands.main import main
 from edgefolio.contract.job_report import FailureReport, ProfiledReport, report_of_message
@@ -21,6 +23,8 @@ from edgefolio.repository.profiles import fitting_profile, profile_classes
 from edgefolio.repository.signature import KEY_VARIABLE, SigningKey, VerificationKey, new_key_pair
 from edgefolio_pruner import profile_job
 from edgefolio_pruner.profiling import revision
+
+__all__ = ["s3_endpoint", "s3_uri"]
 
 WIDTH = {"small": 8, "large": 512}
 
@@ -170,6 +174,29 @@ def test_a_file_in_place_of_the_repository(capsys: pytest.CaptureFixture[str], p
     PublishedProfile.from_bytes(target.read_bytes(), location="here")
 
 
+def test_an_object_store_is_written_and_a_web_server_is_only_read(
+    capsys: pytest.CaptureFixture[str], place: Place, s3_uri: str
+) -> None:
+    Publication.open(s3_uri).publish(place.draft, place.files, history_limit=3)
+    code, out, err = edgefolio(capsys, "profile", s3_uri, "--json", *QUICK)
+    assert code == 0, err
+    stored = Repository.open(s3_uri).storage.read(json.loads(out)["path"], maximum_bytes=1 << 20)
+    assert stored is not None
+    target = place.folder / "profile.json"
+    with faulty_server(files_of(Path(place.uri))) as server:
+        code, _, err = edgefolio(capsys, "profile", server.url, "--model", "toy", *QUICK)
+        assert code == 2
+        assert "--output" in err
+        code, _, err = edgefolio(capsys, "profile", server.url, "--model", "toy", "--output", target, *QUICK)
+        assert code == 0, err
+    # Put where the place is written, it is found.
+    place.path.parent.mkdir()
+    place.path.write_bytes(target.read_bytes())
+    manifest, digest = place.published.manifest, place.published.pointer.manifest_sha256
+    found = fitting_profile(Repository.open(place.uri), manifest, this_processor(), manifest_sha256=digest)
+    assert found.choice.is_own
+
+
 def test_a_busy_machine_is_refused_unless_it_is_allowed(
     capsys: pytest.CaptureFixture[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +249,13 @@ def test_a_signed_revision_takes_only_a_signed_profile(
     assert code == 2
     assert "field:  --sign" in err
     assert edgefolio(capsys, "profile", signed.uri, "--sign", file, *QUICK)[0] == 0
+    # A writer that was stopped before it had signed: the next one does.
+    signature = signed.path.with_name(signed.path.name + layout.SIGNATURE_SUFFIX)
+    signature.unlink()
+    code, _, err = edgefolio(capsys, "profile", signed.uri, "--sign", file, *QUICK)
+    assert code == 0
+    assert "not signed" in err
+    assert signature.is_file()
     key = VerificationKey.parse(public.decode(), field="key")
     manifest, digest = signed.published.manifest, signed.published.pointer.manifest_sha256
     trusting = Repository.open(signed.uri, verification_key=key)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from draft_manifests import draft_latency, draft_manifest, draft_profile, draft_variant
 
-from edgefolio.manifest import Accuracy, ClassFigures, ClassSamples, LayerKept, Manifest, Variant
+from edgefolio.manifest import (
+    Accuracy,
+    ClassFigures,
+    ClassSamples,
+    FloatLayer,
+    LayerKept,
+    Manifest,
+    QuantizationRecord,
+    Variant,
+)
 from edgefolio_pruner.html_report import render_report
 from edgefolio_pruner.html_report.classes import SHOWN_AT_ONCE, class_rows
 from edgefolio_pruner.html_report.layers import layer_strips
@@ -115,9 +123,16 @@ def test_an_interval_that_older_versions_rounded_is_drawn(percent: float, low: f
 
 def test_precision_is_a_shape_and_a_stripe() -> None:
     layers = (LayerKept(name="conv1", before=16, after=8), LayerKept(name="conv2", before=32, after=32))
-    int8 = variant("small-int8", 1, milliseconds=1, correct=[90, 90], layers=layers).model_copy(
-        update={"precision": "Int8", "quantization": SimpleNamespace(float_layers=(SimpleNamespace(name="conv2"),))}
+    record = QuantizationRecord(
+        float_parent="float",
+        calibration_samples=64,
+        accuracy_loss_points=0.1,
+        max_accuracy_loss_points=0.3,
+        int8_layers=1,
+        float_layers=(FloatLayer(name="conv2", residual=0.1),),
     )
+    quantization: dict[str, Any] = {"precision": "Int8", "quantization": record}
+    int8 = variant("small-int8", 1, milliseconds=1, correct=[90, 90], layers=layers, **quantization)
     dense = variant("dense", 2, milliseconds=4, correct=[95, 95])
     manifest = portfolio(("a", "b"), variant("float", 1, milliseconds=1, correct=[90, 90], layers=layers), dense)
     mixed = manifest.model_copy(update={"variants": (int8, dense)})
@@ -125,6 +140,7 @@ def test_precision_is_a_shape_and_a_stripe() -> None:
     assert (whole.precision, quantized.precision) == ("float32", "int8")
     assert [(box.share, box.is_int8) for box in whole.boxes] == [(100, False), (100, False)]
     assert [(box.share, box.is_int8) for box in quantized.boxes] == [(50, True), (100, False)]
+    assert "int8; float: conv2" in Text(render_report(mixed)).text
     # The legend of shapes is there where there are two.
     assert ">int8</text>" in render_report(mixed).replace("\n", "")
     assert ">int8</text>" not in render_report(manifest).replace("\n", "")

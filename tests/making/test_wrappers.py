@@ -6,11 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.wrappers import unwrapped
+from edgefolio_pruner.model_loading import load_weights
+from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
 
 WRAPPERS = {
     "parallel": nn.DataParallel,
@@ -54,6 +56,23 @@ def test_torchscript_is_refused(part: bool) -> None:
     module = nn.Sequential(net()[0], scripted) if part else scripted
     with pytest.raises(UserError, match="TorchScript"):
         unwrapped(module, field="f", name="n")
+
+
+@pytest.mark.parametrize(("outer", "part"), list(itertools.product(WRAPPERS, repeat=2)))
+def test_weights_that_were_saved_from_a_wrapped_network_are_taken(outer: str, part: str, tmp_path) -> None:
+    plain, wrapped = net(), net()
+    wrapped[1] = WRAPPERS[part](wrapped[1])
+    state = WRAPPERS[outer](wrapped).state_dict()
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    load_weights(plain, tmp_path / "w.safetensors")
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, state[next(key for key in state if key.endswith(name[2:]) and name[0] in key)])
+
+
+def test_names_that_would_meet_stay_as_they_are() -> None:
+    tensor = torch.zeros(1)
+    for state in ({"module.a": tensor, "_orig_mod.a": tensor}, {"module.a": tensor, "a": tensor}, {"module.b": tensor}):
+        assert without_wrapper_names(state, {"a"}) == state
 
 
 FACTORY = """

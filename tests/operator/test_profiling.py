@@ -10,7 +10,7 @@ from draft_profiles import EPYC, PI, XEON
 from hypothesis import given
 from hypothesis import strategies as st
 from played_reports import COMPUTE, VARIANTS
-from reconciled_site import Site, published
+from reconciled_site import IMAGES, NOW, Site, published
 
 from edgefolio.contract.job_report import (
     LARGEST_MESSAGE_BYTES,
@@ -27,6 +27,8 @@ from edgefolio.specification.endpoint import EndpointStatus
 from edgefolio.specification.portfolio_status import RevisionStatus, VariantStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
+from edgefolio_operator.resources.profile_job import build_profile_job
+from edgefolio_operator.revisions.profiling import plan_profiling
 
 SELECTORS = [
     {"name": "epyc", "nodeSelector": {"cpu": "epyc"}},
@@ -236,6 +238,29 @@ def test_an_endpoint_is_ordered_the_profile_of_its_processor_and_decided_for_wit
     assert predicted["edge-1"]["small"] == pytest.approx(1.5 * predicted["edge-2"]["small"], rel=0.6)
     assert predicted["edge-1"]["small"] > predicted["edge-2"]["small"]
     assert plan.decisions["digits-edge-1"].profile == order["evidence"]
+
+
+def test_a_site_that_may_only_read_looks_with_what_it_has() -> None:
+    portfolio = ModelPortfolio.model_validate(
+        {
+            "apiVersion": "edgefolio.dev/v1alpha1",
+            "kind": "ModelPortfolio",
+            "metadata": {"name": "digits", "namespace": "models"},
+            "spec": {
+                "repository": {"uri": "s3://bucket/portfolios", "readSecretRef": {"name": "read"}},
+                "serving": {"modelName": "digits", "managed": {"tolerations": [{"key": "edge", "operator": "Exists"}]}},
+                "profiling": {"nodeSelectors": SELECTORS[:1]},
+            },
+        }
+    )
+    revision = RevisionStatus(number=1, manifest_digest="0" * 64, published_time=time_text(0), variants=VARIANTS)
+    (created,) = plan_profiling(portfolio, revision=revision, jobs=(), now=NOW).create
+    job = build_profile_job(portfolio, created, revision=revision, owner={"uid": "u"}, images=IMAGES)
+    pod = job["spec"]["template"]["spec"]
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "read"}}]
+    assert (pod["nodeSelector"], pod["tolerations"]) == ({"cpu": "epyc"}, [{"key": "edge", "operator": "Exists"}])
+    assert len(job["metadata"]["name"]) <= 63
+    assert job["spec"]["activeDeadlineSeconds"] > 0
 
 
 def test_an_agent_of_before_is_decided_for_as_before() -> None:

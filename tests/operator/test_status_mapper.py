@@ -94,7 +94,7 @@ def test_every_value_of_the_decision_is_told_about() -> None:
     mapped = {mapper.value for mapper in (*MAPPERS, DECISION)}
     told = {kind.__name__ for kind in VALUES} - {kind.__name__ for kind in mapped}
     # What is asked, what the cluster says of a node, and what only the core remembers.
-    assert told == {"Objectives", "NodeState", "Prediction", "FittingVariant", "TrafficBefore"}
+    assert told == {"Objectives", "NodeState", "Prediction", "FittingVariant", "TrafficBefore", "Descent", "Standby"}
 
 
 def test_a_new_signal_is_one_field_on_each_side() -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from draft_profiles import EPYC, draft_node_profile
 from drafts import publish_draft
 
 from edgefolio.errors import IntegrityError
 from edgefolio.repository import Repository
+from edgefolio.repository.profiles import profile_classes, publish_profile
 from edgefolio.repository.removal import remove_model
 from edgefolio_edge.check import look
 from edgefolio_pruner import reclaim
@@ -41,11 +43,13 @@ def test_all_of_one_model_goes_and_nothing_else(uri: str, tmp_path: Path) -> Non
     assert repository.revisions("digits") == (3,)
 
 
-@pytest.mark.parametrize("after", ["pointer", "manifests", "files"])
+@pytest.mark.parametrize("after", ["pointer", "manifests", "profiles", "files"])
 def test_interrupted_it_leaves_nothing_that_readers_stumble_over_and_goes_on(
     uri: str, tmp_path: Path, after: str
 ) -> None:
     publish(uri, tmp_path, "one", "two")
+    measured = draft_node_profile(Repository.open(uri).current_manifest("digits")[1], EPYC)
+    assert publish_profile(Repository.open(uri), measured) is not None
 
     class Interrupted(Exception):
         pass
@@ -61,6 +65,7 @@ def test_interrupted_it_leaves_nothing_that_readers_stumble_over_and_goes_on(
     assert look(uri, "digits").kind == "Nothing"
     remove_model(repository, "digits")
     assert repository.storage.names("models/digits") == ()
+    assert profile_classes(repository, "digits", 2) == ()
 
 
 def test_what_others_put_there_stays(tmp_path: Path) -> None:

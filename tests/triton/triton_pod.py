@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,15 @@ class Pod:
         self.key.write_text(f"{self.triton.key.name}={self.triton.key.secret}")
         return self.triton
 
-    def start_agent(self) -> subprocess.Popen[bytes]:
-        """Start the agent's container. As in a pod it does not see Triton's processes, where the test may hide them."""
+    def start_agent(self, *, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start the agent's container. As in a pod it does not see Triton's processes, where the test may hide them.
+
+        ``within`` is a command that starts it in another way.
+        """
         apart = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"] if os.geteuid() == 0 else []
         with self.log.open("ab") as log:
             self.agent = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *apart, sys.executable, "-m", "edgefolio_edge.cluster"],
+                ["setpriv", "--pdeathsig", "KILL", *apart, *within, sys.executable, "-m", "edgefolio_edge.cluster"],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -271,7 +271,7 @@ def test_the_published_schema_is_not_stale() -> None:
 def test_the_published_schema_names_every_field_of_a_manifest() -> None:
     schema = manifest_schema()
     figures = {"balancedAccuracyPercent": 90.0, "lowestRecallPercent": 80.0, "lowestClass": 1}
-    document = manifest(classSamples={"training": [5, 5], "validation": [5, 5], "test": [5, 5]})
+    document = manifest(classSamples={"training": [5, 5], "validation": [5, 5], "test": [5, 5]}, notes=["One line."])
     document["variants"][0]["testClasses"] = figures | {"recallPercents": [100.0, 80.0]}
     written = json.loads(parsed(document).to_bytes())
     assert set(written) == set(schema["properties"])

@@ -10,7 +10,7 @@ from edgefolio.manifest import Manifest
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.sync_state import Synced
 from edgefolio_edge.models.variants import variant_of_version
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ class CycleResult:
                 "RevisionRefused": None if synced.refusal is None else synced.refusal.problem,
                 "RepositoryUnreachable": synced.unreachable,
                 "ObjectivesMet": None if decision is None else decision.objectives_met,
+                "Standby": None if decision is None or decision.standby is None else decision.standby.message,
             },
             "quarantined": [entry.variant for entry in self.state.quarantined if entry.until > now],
         }

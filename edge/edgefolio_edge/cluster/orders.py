@@ -16,10 +16,11 @@ from pathlib import Path
 from edgefolio.decision import objectives_from_specification
 from edgefolio.decision.types import Objectives
 from edgefolio.files import write_durably
-from edgefolio.specification.endpoint import EndpointSpecification, ProfileOrder
+from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
 from edgefolio.specification.tolerant import understood
 from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.models.node_profiles import OrderedProfile
 from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 
 ORDERS_FILE = "orders.json"
@@ -78,10 +79,12 @@ class Orders:
         return order.spec.revision.number, order.spec.revision.manifest_digest
 
     @property
-    def profile(self) -> ProfileOrder | None:
-        """The profile to predict with; ``None``: the manifest's own."""
+    def profile(self) -> OrderedProfile | None:
+        """The profile to predict with for the ordered revision; ``None`` before the first order."""
         order = self._order
-        return None if order is None else order.spec.profile
+        if order is None or order.spec.revision is None:
+            return None
+        return OrderedProfile(manifest_sha256=order.spec.revision.manifest_digest, order=order.spec.profile)
 
     @property
     def heard_at(self) -> float | None:

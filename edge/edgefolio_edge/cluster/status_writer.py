@@ -18,7 +18,7 @@ from edgefolio.components import triton_release, triton_warning
 from edgefolio.contract.endpoint_report import report_of_decision, report_of_observation
 from edgefolio.contract.node_profiles import processor_report
 from edgefolio.decision.state import shifted
-from edgefolio.decision.types import Decision, Observation, Reason, ServerState, TrafficWindow
+from edgefolio.decision.types import Decision, Observation, Reason, ServerState, StandbyReason, TrafficWindow
 from edgefolio.processor import this_processor
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.conditions import Condition, ConditionValue, Failure, time_text, truncated, with_condition
@@ -127,6 +127,7 @@ class StatusWriter:
             decision.objectives_met if decision is not None else None,
             decision.reason if decision is not None and self._orders.is_autonomous else None,
             cycle.state.last_switch_at,
+            decision.standby.reason if decision is not None and decision.standby is not None else None,
             cycle.state.quarantined,
             cycle.synced.available,
             cycle.synced.refusal,
@@ -190,6 +191,7 @@ class StatusWriter:
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": self._objectives_met(cycle.decision),
             "Autonomous": _autonomous(alone),
+            "StandbyResident": _standby_resident(cycle),
             "SharedMemorySufficient": _shared_memory_sufficient(cycle),
             "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
         }
@@ -209,6 +211,14 @@ def _processor() -> ProcessorReport:
     """The processor of this node, within the bounds of a status."""
     found = this_processor()
     return processor_report(found.model, found.flags)
+
+
+def _standby_resident(cycle: CycleResult) -> ConditionValue:
+    """Condition StandbyResident: whether a further variant is loaded for the way down, or why none is."""
+    found = None if cycle.decision is None else cycle.decision.standby
+    if found is None:
+        return "Unknown", reasons.NOT_KNOWN, ""
+    return "True" if found.reason is StandbyReason.RESIDENT else "False", found.reason.value, truncated(found.message)
 
 
 def _digest(synced: Synced) -> str | None:

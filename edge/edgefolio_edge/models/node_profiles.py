@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgefolio.decision.profiles import Measured, choose_profile
+from edgefolio.decision.profiles import Measured, choose_profile, int8_variants
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.files import write_durably
 from edgefolio.manifest import PublishedManifest
@@ -39,6 +39,14 @@ class HeldProfile:
     problem: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class OrderedProfile:
+    """The profile that is ordered for one manifest; ``order`` is ``None`` for the manifest's own."""
+
+    manifest_sha256: str
+    order: ProfileOrder | None
+
+
 class NodeProfiles:
     """The profile for the node's processor, of one revision at a time. Used by the synchronizer's thread alone."""
 
@@ -47,10 +55,13 @@ class NodeProfiles:
         directory: Path,
         node: Processor,
         *,
-        ordered: Callable[[], ProfileOrder | None] | None = None,
+        ordered: Callable[[], OrderedProfile | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With ``ordered`` only the profile that it names is taken; without, the one that fits the node."""
+        """With ``ordered`` only the profile that it names is taken; without, the one that fits the node.
+
+        While an order is for a revision that is still to be fetched, the one that serves keeps its profile.
+        """
         self._directory = directory
         self._node = node
         self._ordered = ordered
@@ -61,13 +72,13 @@ class NodeProfiles:
     def of(self, published: PublishedManifest) -> HeldProfile:
         """The profile held for this manifest: as it was taken, else as it lies on disk, else the manifest's own."""
         key = (published.manifest.revision, published.sha256)
-        if self._held is None or self._held[0] != key or not self._is_ordered(self._held[1]):
+        if self._held is None or self._held[0] != key or not self._may_stay(published, self._held[1]):
             self._held = (key, self._from_disk(published) or self._of_manifest(published))
         return self._held[1]
 
     def refresh(self, published: PublishedManifest, opened: Callable[[], Repository]) -> HeldProfile:
         """:meth:`of`, after a look into the repository where one is due; an unreachable one changes nothing."""
-        held, order = self.of(published), self._order()
+        held, order = self.of(published), self._order(published)
         if self._ordered is not None and (order is None or order.name is None or held.digest == order.digest):
             return held
         wanted = (published.sha256, order)
@@ -123,7 +134,7 @@ class NodeProfiles:
         return HeldProfile(evidence=evidence, profile=found.profile, digest=found.sha256, problem=problem)
 
     def _from_disk(self, published: PublishedManifest) -> HeldProfile | None:
-        order, path = self._order(), self._path(published)
+        order, path = self._order(published), self._path(published)
         if self._ordered is not None and (order is None or order.name is None):
             return None
         try:
@@ -137,24 +148,31 @@ class NodeProfiles:
             evidence = order.evidence
         else:
             candidates = (Measured.of_manifest(published.manifest), Measured.of(found.profile))
-            choice = choose_profile(self._node, candidates)
+            choice = choose_profile(self._node, candidates, int8=int8_variants(published.manifest))
             if choice.measured.name is None:
                 return None
             evidence = choice.evidence
         return HeldProfile(evidence=evidence, profile=found.profile, digest=found.sha256)
 
     def _of_manifest(self, published: PublishedManifest) -> HeldProfile:
-        return HeldProfile(evidence=choose_profile(self._node, (Measured.of_manifest(published.manifest),)).evidence)
+        manifest = published.manifest
+        choice = choose_profile(self._node, (Measured.of_manifest(manifest),), int8=int8_variants(manifest))
+        return HeldProfile(evidence=choice.evidence)
 
-    def _is_ordered(self, held: HeldProfile) -> bool:
-        """Whether ``held`` may stay: it is the ordered one, or the manifest's own until that is fetched."""
+    def _may_stay(self, published: PublishedManifest, held: HeldProfile) -> bool:
+        """Whether ``held`` is the ordered one, or the manifest's own until that is fetched."""
         if self._ordered is None or held.digest is None:
             return True
-        order = self._order()
+        ordered = self._ordered()
+        if ordered is not None and ordered.manifest_sha256 != published.sha256:
+            return True
+        order = self._order(published)
         return order is not None and order.digest == held.digest
 
-    def _order(self) -> ProfileOrder | None:
-        return None if self._ordered is None else self._ordered()
+    def _order(self, published: PublishedManifest) -> ProfileOrder | None:
+        """The order for this very manifest."""
+        ordered = None if self._ordered is None else self._ordered()
+        return None if ordered is None or ordered.manifest_sha256 != published.sha256 else ordered.order
 
     def _path(self, published: PublishedManifest) -> Path:
         return self._directory / f"profile-{published.manifest.revision}.json"

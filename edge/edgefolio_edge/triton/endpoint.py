@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, st
 from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 from edgefolio_edge.triton.wheel import TRITON_VERSION
 
+#: A process that loads uses a processor within this time, however busy the machine is.
+_PROGRESS_SECONDS = 5.0
 _FIELD = "--endpoint"
 _KEY_FIELD = "--endpoint-key-file"
 _ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?$")
@@ -57,17 +60,37 @@ class TritonEndpoint:
         """Whether requests may fail for want of shared memory alone."""
         return self.has_our_backend and self.process is not None and is_short_of_shared_memory(manifest)
 
-    def end_backend_of(self, version: int) -> bool:
-        """End the hung load of ``version`` by killing its backend process. Returns whether there was one.
+    def is_loading(self, version: int, seconds: float) -> bool:
+        """Whether the backend process of ``version`` makes progress, and has not used a processor for ``seconds``.
 
-        A process that died while it was starting leaves a load that never ends (Triton 2.51; longer than 3 min).
+        Returns as soon as that is known: one that is not there may be about to start.
+        """
+        if self.process is None or not self.has_our_backend:
+            return False
+        seen: dict[ProcessIdentity, float] = {}
+        deadline = time.monotonic() + _PROGRESS_SECONDS
+        while time.monotonic() < deadline:
+            stub = stub_of_version(self.process, version)
+            used = None if stub is None else stub.processor_seconds()
+            if stub is not None and used is not None:
+                if used >= seconds:
+                    return False
+                if used > seen.setdefault(stub, used):
+                    return True
+            time.sleep(0.1)
+        return False
+
+    def end_backend_of(self, version: int) -> bool:
+        """End the hung load of ``version`` by killing its backend process. Returns whether there is none any more.
+
+        One that died before Triton heard of it leaves a load that never ends (Triton 2.51; longer than 3 min); one that
+        died later has ended its load.
         """
         if not self.has_our_backend or self.process is None:
             return False
         stub = stub_of_version(self.process, version)
-        if stub is None:
-            return False
-        stub.kill()
+        if stub is not None:
+            stub.kill()
         return True
 
 

@@ -33,6 +33,7 @@ class _Stat(NamedTuple):
     name: str
     state: str
     parent: int
+    used: int
     ticks: int
 
 
@@ -71,6 +72,11 @@ class ProcessIdentity:
     def age_seconds(self) -> float:
         """Seconds since it started, if it runs."""
         return seconds_since_boot() - self.ticks / os.sysconf("SC_CLK_TCK")
+
+    def processor_seconds(self) -> float | None:
+        """Time that it has had of processors; ``None`` once it is gone."""
+        found = _stat(self.pid) if self.is_alive() else None
+        return None if found is None else found.used / os.sysconf("SC_CLK_TCK")
 
     def arguments(self) -> tuple[str, ...]:
         """Its command line; empty once it is gone."""
@@ -213,7 +219,8 @@ def _stat(pid: int) -> _Stat | None:
     # The name may hold spaces and parentheses.
     name, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
-    return _Stat(name=name, state=fields[0], parent=int(fields[1]), ticks=int(fields[19]))
+    used = int(fields[11]) + int(fields[12])
+    return _Stat(name=name, state=fields[0], parent=int(fields[1]), used=used, ticks=int(fields[19]))
 
 
 def _is_of_this_user(pid: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.triton.client import LOAD_SECONDS, Answer, ControlError, TritonControl
+from edgefolio_edge.triton.placement import Placement, SwitchResult
 from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
@@ -31,49 +32,10 @@ UNLOAD_SECONDS = 15.0
 LOAD_PATIENCE = 50.0
 #: ... this many seconds.
 LEAST_LOAD_SECONDS = 15.0
+#: Part of the load timeout that the process of a late load may have had of a processor: more, and it is not just slow.
+LATE_LOAD_SHARE = 1 / 3
 #: Seconds for a server to give up a load whose backend process is gone.
 GIVE_UP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """A variant of a revision, served or to be served."""
-
-    manifest: Manifest
-    variant: Variant
-
-    @property
-    def version(self) -> int:
-        """The Triton version."""
-        return self.manifest.version_of(self.variant)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SwitchResult:
-    """Result of a switch.
-
-    ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
-    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
-    did not end in time and could not be ended; this Triton then takes no further load until it is restarted.
-    ``damaged``: the local copy is, so the server is not to blame. ``shortage``: a resource of the machine has run out
-    (shared memory, open files), so the variant is not to blame.
-    """
-
-    variant: str
-    version: int
-    cause: str | None
-    load_milliseconds: float
-    total_milliseconds: float
-    restored: bool | None = None
-    unreachable: bool = False
-    stuck: bool = False
-    damaged: bool = False
-    shortage: bool = False
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the variant serves and answered its probe."""
-        return self.cause is None
 
 
 def load_seconds(variant: Variant) -> float:
@@ -93,14 +55,17 @@ class Switcher:
         warm_up: bool = False,
         end_load: Callable[[int], bool] = lambda _version: False,
         lack_of_room: Callable[[Manifest], str | None] = lambda _manifest: None,
+        is_loading: Callable[[int, float], bool] = lambda _version, _seconds: False,
     ) -> None:
         """``warm_up`` for a server whose backend compares no probe while loading. ``end_load`` ends the hung load of a
-        version, and returns whether it could. ``lack_of_room`` says why another version cannot be loaded now."""
+        version, and returns whether it could. ``lack_of_room`` says why another version cannot be loaded now.
+        ``is_loading`` says whether the load of a version goes on, and has not had so many seconds of a processor."""
         self.control = control
         self.store = store
         self.warm_up = warm_up
         self._end_load = end_load
         self._lack_of_room = lack_of_room
+        self._is_loading = is_loading
 
     def switch(
         self,
@@ -190,7 +155,7 @@ class Switcher:
             cause = self._lack_of_room(standby.manifest)
             shortage = cause is not None
             if cause is None:
-                loaded = self._load([standby, active], seconds=load_seconds(standby.variant))
+                loaded = self._load([standby, active], missing=standby)
                 cause = self.canary(standby, versions=(standby.version,))
         except IntegrityError as error:
             cause, damaged = str(error), True
@@ -291,8 +256,11 @@ class Switcher:
             shortage=cause is not None and is_shortage(cause),
         )
 
-    def _load(self, placements: Sequence[Placement], *, seconds: float | None = None) -> float:
-        target = placements[-1]
+    def _load(
+        self, placements: Sequence[Placement], *, seconds: float | None = None, missing: Placement | None = None
+    ) -> float:
+        """Have exactly ``placements`` loaded; ``missing`` is the one that is to be loaded, the last one by default."""
+        target = missing or placements[-1]
         configuration = configuration_of(
             target.manifest,
             model_name=self.store.model,
@@ -302,8 +270,27 @@ class Switcher:
             largest_batch=self.store.largest_batch(target.manifest),
         )
         started = time.perf_counter()
-        self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))
+        try:
+            self.control.load(self.store.model, configuration, seconds=seconds or load_seconds(target.variant))
+        except ControlError as error:
+            if seconds is not None or not error.timed_out or not self._ends_late(placements, target):
+                raise
         return 1e3 * (time.perf_counter() - started)
+
+    def _ends_late(self, placements: Sequence[Placement], target: Placement) -> bool:
+        """Whether a load ends well after its time: where others keep the processors busy, it is slow and does not hang.
+
+        Seen at a load of 30 on two processors: 15 s were too short, and Triton was restarted for nothing.
+        """
+        wanted = tuple(sorted(placement.version for placement in placements))
+        deadline = time.monotonic() + LOAD_SECONDS
+        while time.monotonic() < deadline:
+            if self.control.ready_versions(self.store.model) == wanted:
+                return True
+            if not self._is_loading(target.version, LATE_LOAD_SHARE * load_seconds(target.variant)):
+                # It may have ended in between.
+                return self.control.ready_versions(self.store.model) == wanted
+        return False
 
     def _restore(self, previous: Placement, *, standby: Sequence[Placement] = ()) -> bool:
         """Restore the previous version, which as a rule is still loaded, and of ``standby`` those below it."""

@@ -57,6 +57,10 @@ def build_profile_job(
         read_only=False,
         granted={"requests": {"cpu": "500m", "memory": "256Mi"}},
     )
+    reading = spec.repository.read_secret_ref
+    if spec.repository.secret_ref is None and reading is not None:
+        # Where nothing may be written, a profile that is there is found.
+        job["spec"]["template"]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": reading.name}}]
     job["metadata"]["ownerReferences"] = [owner]
     job["metadata"]["annotations"] = {labels.HASH_ANNOTATION: selector_key(measurement.nodes)}
     return job

@@ -17,6 +17,7 @@ from edgefolio.decision.explain import Explanation, explain_choice
 from edgefolio.decision.profiles import (
     Measured,
     choose_profile,
+    int8_variants,
     objectives_from_specification,
     profiles_from_manifest,
     stated,
@@ -117,6 +118,8 @@ def explain(
         console.print(Text(f"Refused: {problem}"))
     console.print(_table(explanation))
     console.print(Text(_conclusion(explanation), style="bold"))
+    if explanation.standby is not None:
+        console.print(Text(f"Standby: {explanation.standby.message}"))
 
 
 def _trusted(repository: Repository, verification_key: str | None) -> Repository | None:
@@ -144,7 +147,7 @@ def _fitting(
                 value=wanted,
                 remedy=remedy,
             )
-        choice = choose_profile(this_processor(), (Measured.of_manifest(manifest),))
+        choice = choose_profile(this_processor(), (Measured.of_manifest(manifest),), int8=int8_variants(manifest))
         return FittingProfile(choice=choice, refused=(f"signed profiles are not read. {remedy}",))
     if wanted is None:
         return fitting_profile(repository, manifest, this_processor(), manifest_sha256=manifest_sha256)
@@ -214,6 +217,9 @@ def _document(explanation: Explanation, manifest: Manifest, fitting: FittingProf
         },
         "chosen": explanation.chosen,
         "objectivesMet": explanation.objectives_met,
+        "standby": None
+        if explanation.standby is None
+        else {"variant": explanation.standby.variant, "why": explanation.standby.message},
         "variants": [
             {
                 **variant_document(entry),

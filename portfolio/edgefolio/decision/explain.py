@@ -5,13 +5,14 @@ Under stated conditions (:func:`explain_choice`), or under those that an endpoin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgefolio.decision.choice import Assessment, choose
 from edgefolio.decision.context import RuleContext
 from edgefolio.decision.core import context_of, with_measurement
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.remedies import remedies
+from edgefolio.decision.standby import standby_in_calm
 from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.types import (
     MemoryState,
@@ -19,6 +20,7 @@ from edgefolio.decision.types import (
     Observation,
     Prediction,
     ServerState,
+    Standby,
     State,
     VariantProfile,
 )
@@ -52,6 +54,8 @@ class Explanation:
     variants: tuple[ExplainedVariant, ...]
     distrust: str | None
     state: State
+    #: The variant that would stay resident beside the chosen one, or why none would.
+    standby: Standby | None = None
 
 
 def explain_choice(
@@ -139,7 +143,15 @@ def _explained(context: RuleContext, distrust: str | None) -> Explanation:
         ),
         distrust=distrust,
         state=context.state,
+        standby=None if choice is None else _standby(context, choice.name),
     )
+
+
+def _standby(context: RuleContext, chosen: str) -> Standby:
+    """The standby in calm, once ``chosen`` serves."""
+    resident = tuple(dict.fromkeys((*context.observation.resident_variants, chosen)))
+    observation = replace(context.observation, active_variant=chosen, resident_variants=resident)
+    return standby_in_calm(replace(context, observation=observation))
 
 
 def _why(entry: Assessment, chosen: Assessment | None) -> str:

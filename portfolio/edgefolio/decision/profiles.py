@@ -55,12 +55,15 @@ class ProfileChoice:
     evidence: str
 
 
-def choose_profile(node: Processor | None, candidates: Iterable[Measured]) -> ProfileChoice:
+def choose_profile(
+    node: Processor | None, candidates: Iterable[Measured], *, int8: Iterable[str] | None = None
+) -> ProfileChoice:
     """The profile for a ``node`` (``None``: its processor is not known) among ``candidates``, the manifest's first.
 
     That of the node's own class; else the nearest: of the same architecture, with the fewest instruction sets for
     8-bit integers that only one of the two has, then the fewest others, then the same name. The compute factor scales
-    it by one number for all variants: what the node lacks for int8 it cannot know, so the evidence says it.
+    it by one number for all variants: what the node lacks for int8 it cannot know, so the evidence says it. ``int8``
+    names the variants that it concerns (``None``: not known here).
     """
     known = tuple(candidates)
     if node is None:
@@ -73,16 +76,23 @@ def choose_profile(node: Processor | None, candidates: Iterable[Measured]) -> Pr
     if own is not None:
         return ProfileChoice(measured=own, is_own=True, evidence=f"{_shown(own)}, the node's own class of processors.")
     nearest = min(known, key=lambda entry: _distance(node, entry))
+    concerned = "int8 variants" if int8 is None else _some(tuple(int8))
     have, had = frozenset(node.instruction_sets), frozenset(nearest.instruction_sets)
     evidence = f"{_shown(nearest)}, scaled by the compute factor: none was measured on {_text(node.model)}."
-    if lacking := _listed(had - have):
-        slow = (
-            "int8 variants may be much slower here than" if (had - have) & INT8_FLAGS else "variants may be slower than"
-        )
-        evidence += f" This node lacks {lacking}, which that machine has: {slow} predicted."
-    elif more := _listed((have - had) & INT8_FLAGS):
-        evidence += f" This node has {more}, which that machine lacks: int8 variants may be faster here than predicted."
+    if _processor(nearest).is_arm != node.is_arm:
+        evidence += f" That is another architecture: {concerned or 'variants'} may be much slower here than predicted."
+    elif lacking := _listed(had - have):
+        concerns_int8 = concerned and (had - have) & INT8_FLAGS
+        slow = f"{concerned} may be much slower" if concerns_int8 else "variants may be slower"
+        evidence += f" This node lacks {lacking}, which that machine has: {slow} here than predicted."
+    elif concerned and (more := _listed((have - had) & INT8_FLAGS)):
+        evidence += f" This node has {more}, which that machine lacks: {concerned} may be faster here than predicted."
     return ProfileChoice(measured=nearest, is_own=False, evidence=evidence)
+
+
+def int8_variants(manifest: Manifest) -> tuple[str, ...]:
+    """Names of the variants that multiply 8-bit integers."""
+    return tuple(variant.name for variant in manifest.variants if variant.precision == "Int8")
 
 
 def stated(measured: Measured) -> ProfileChoice:
@@ -155,8 +165,16 @@ def _nearest(profile: Profile, batch: int) -> LatencyProfile:
 
 def _distance(node: Processor, entry: Measured) -> tuple[bool, int, int, bool]:
     different = (frozenset(node.instruction_sets) ^ frozenset(entry.instruction_sets)) & frozenset(RELEVANT_FLAGS)
-    other = Processor(model=entry.model, flags=frozenset(entry.instruction_sets))
-    return other.is_arm != node.is_arm, len(different & INT8_FLAGS), len(different), entry.model != node.model
+    return (
+        _processor(entry).is_arm != node.is_arm,
+        len(different & INT8_FLAGS),
+        len(different),
+        entry.model != node.model,
+    )
+
+
+def _processor(measured: Measured) -> Processor:
+    return Processor(model=measured.model, flags=frozenset(measured.instruction_sets))
 
 
 def _shown(measured: Measured) -> str:
@@ -166,6 +184,11 @@ def _shown(measured: Measured) -> str:
 
 def _text(model: str) -> str:
     return printable(model)[:80] or "an unnamed processor"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    rest = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _listed(flags: frozenset[str]) -> str:

@@ -59,21 +59,17 @@ def plan_standby(context: RuleContext, decision: Decision) -> Standby:
     """What is to be resident beside the served variant once ``decision`` is carried out."""
     if decision.action is Action.SWITCH:
         return _during_switch(context, decision)
-    active, objectives = context.active, context.objectives
-    if active is None:
-        return _none(StandbyReason.NOT_CALM, "Nothing serves yet.")
-    if (why := shortage(context)) is not None:
-        return _none(StandbyReason.INSUFFICIENT_STANDBY_MEMORY, f"{why[0].upper()}{why[1:]}.")
-    if context.switching.standby == "None":
-        return _none(StandbyReason.NOT_ASKED, "switching.standby is None.")
-    if latency_budget(objectives) is None:
-        return _none(StandbyReason.NOT_ASKED, "There is no latency objective to fall back for.")
-    if objectives.pinned_variant is not None and not objectives.pin_is_order:
-        return _none(StandbyReason.NOT_ASKED, f"{objectives.pinned_variant} is pinned.")
-    kept = _best([profile for profile in context.standbys if profile.rank < active.rank], context)
+    if (none := _ruled_out(context)) is not None:
+        return none
     disturbed = _disturbance(context)
-    if disturbed is not None:
-        return _kept(kept, StandbyReason.NOT_CALM, disturbed)
+    return standby_in_calm(context) if disturbed is None else _kept(_resident(context), disturbed)
+
+
+def standby_in_calm(context: RuleContext) -> Standby:
+    """The right standby for the active variant, whether or not it may be loaded now."""
+    if (none := _ruled_out(context)) is not None:
+        return none
+    active, kept = context.known_active, _resident(context)
     factor = slowdown(context.state)
     stressed = _under_stress(context, _below(context, active), factor=factor)
     choice = choose([entry for entry in stressed if _may_be_taken(entry)])
@@ -86,6 +82,28 @@ def plan_standby(context: RuleContext, decision: Decision) -> Standby:
     if kept is not None and kept.name == name:
         return Standby(variant=name, reason=StandbyReason.RESIDENT, message=_what(name, factor))
     return Standby(variant=name, reason=StandbyReason.LOAD, message=_what(name, factor))
+
+
+def _ruled_out(context: RuleContext) -> Standby | None:
+    """Why there is no standby whatever the conditions, or must be none any more; ``None`` if there may be one."""
+    objectives = context.objectives
+    if context.active is None:
+        return _none(StandbyReason.NOT_CALM, "Nothing serves yet.")
+    if (why := shortage(context)) is not None:
+        return _none(StandbyReason.INSUFFICIENT_STANDBY_MEMORY, f"{why[0].upper()}{why[1:]}.")
+    if context.switching.standby == "None":
+        return _none(StandbyReason.NOT_ASKED, "switching.standby is None.")
+    if latency_budget(objectives) is None:
+        return _none(StandbyReason.NOT_ASKED, "There is no latency objective to fall back for.")
+    if objectives.pinned_variant is not None and not objectives.pin_is_order:
+        return _none(StandbyReason.NOT_ASKED, f"{objectives.pinned_variant} is pinned.")
+    return None
+
+
+def _resident(context: RuleContext) -> VariantProfile | None:
+    """The standby that is loaded now."""
+    active = context.active
+    return None if active is None else _best([entry for entry in context.standbys if entry.rank < active.rank], context)
 
 
 def shortage(context: RuleContext) -> str | None:
@@ -221,9 +239,9 @@ def _without(context: RuleContext, active: VariantProfile) -> Standby:
     return _none(StandbyReason.INSUFFICIENT_STANDBY_MEMORY, f"{figures}.")
 
 
-def _kept(profile: VariantProfile | None, reason: StandbyReason, message: str) -> Standby:
+def _kept(profile: VariantProfile | None, message: str) -> Standby:
     if profile is None:
-        return _none(reason, message)
+        return _none(StandbyReason.NOT_CALM, message)
     return Standby(variant=profile.name, reason=StandbyReason.RESIDENT, message=f"{profile.name} stays. {message}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgefolio.decision.profiles import Measured, ProfileChoice, choose_profile
+from edgefolio.decision.profiles import Measured, ProfileChoice, choose_profile, int8_variants
 from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.node_profile import MAXIMUM_PROFILE_BYTES, NodeProfile, PublishedProfile
@@ -56,16 +56,17 @@ def fitting_profile(
             pass  # a store that lets nobody list answers so where there is nothing
         return None
 
-    of_manifest = Measured.of_manifest(manifest)
+    of_manifest, int8 = Measured.of_manifest(manifest), int8_variants(manifest)
     own = None if node is None else verified(node.class_name)
     if own is not None:
         return FittingProfile(choice=choose_profile(node, (Measured.of(own.profile),)), published=own)
-    choice = choose_profile(node, (of_manifest,))
+    choice = choose_profile(node, (of_manifest,), int8=int8)
     if choice.is_own or node is None:
         return FittingProfile(choice=choice, refused=tuple(refused))
     names = [name for name in _listed(repository, manifest) if name != node.class_name]
     found = {name: profile for name in names if (profile := verified(name)) is not None}
-    choice = choose_profile(node, (of_manifest, *(Measured.of(entry.profile) for entry in found.values())))
+    candidates = (of_manifest, *(Measured.of(entry.profile) for entry in found.values()))
+    choice = choose_profile(node, candidates, int8=int8)
     published = None if choice.measured.name is None else found[choice.measured.name]
     return FittingProfile(choice=choice, published=published, refused=tuple(refused))
 

@@ -90,7 +90,7 @@ def profile(
     key = signing_key(sign, field="--sign")
     count = threads or wanted.threads
     if output is None:
-        found, problem = profile_there(place, wanted, threads=count)
+        found, problem = profile_there(place, wanted, threads=count, signing_key=key)
         if problem is not None:
             console.print(f"note: {problem}", markup=False, soft_wrap=True)
         if found is not None and not again:

@@ -37,17 +37,21 @@ class StripBox:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """All layers of one variant in their order."""
+    """All layers of one variant in their order.
+
+    ``still_float`` names the layers of a quantized one that stay float as its file calls them, which has own names.
+    """
 
     name: str
     colour: str
     precision: str
+    still_float: tuple[str, ...]
     boxes: tuple[StripBox, ...]
 
 
 def precision_of(variant: Variant) -> str:
     """``float32`` or ``int8``."""
-    return str(getattr(variant, "precision", "Float32")).lower()
+    return variant.precision.lower()
 
 
 def layer_rows(manifest: Manifest) -> tuple[list[Variant], list[LayerRow]]:
@@ -83,12 +87,14 @@ def layer_strips(manifest: Manifest) -> list[Strip]:
     strips = []
     for variant in reversed(manifest.variants):
         kept = {layer.name: layer.after for layer in variant.layers}
-        precision, still_float = precision_of(variant), _float_layers(variant)
+        precision = precision_of(variant)
+        still_float = () if variant.quantization is None else variant.quantization.float_layers
+        float_names = tuple(layer.name for layer in still_float)
         boxes = []
         for name in _layer_names(manifest):
             before = widths[name]
             after = kept.get(name, 0 if variant.layers else before)
-            is_int8 = precision == "int8" and name not in still_float
+            is_int8 = precision == "int8" and name not in float_names
             boxes.append(
                 StripBox(
                     share=100 * after / before if before else 0.0,
@@ -97,16 +103,16 @@ def layer_strips(manifest: Manifest) -> list[Strip]:
                 )
             )
         strips.append(
-            Strip(name=variant.name, colour=colour_of(variant.rank - 1), precision=precision, boxes=tuple(boxes))
+            Strip(
+                name=variant.name,
+                colour=colour_of(variant.rank - 1),
+                precision=precision,
+                still_float=float_names,
+                boxes=tuple(boxes),
+            )
         )
     return strips
 
 
 def _layer_names(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys(layer.name for variant in reversed(manifest.variants) for layer in variant.layers))
-
-
-def _float_layers(variant: Variant) -> frozenset[str]:
-    """Names of the layers of a quantized variant that stay float."""
-    quantization = getattr(variant, "quantization", None)
-    return frozenset(layer.name for layer in getattr(quantization, "float_layers", ()))

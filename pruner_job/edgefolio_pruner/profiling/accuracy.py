@@ -12,7 +12,8 @@ from edgefolio.manifest import Accuracy, ClassFigures
 from edgefolio_pruner.profiling.session import open_session
 from edgefolio_pruner.progress import Progress, no_progress
 
-_BATCH = 256
+#: Size of batches where the answers do not depend on it.
+FAST_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ def measure(
     *,
     classes: int,
     threads: int,
-    batch: int = _BATCH,
+    batch: int = FAST_BATCH,
     stage: str = "accuracy",
     progress: Progress = no_progress,
 ) -> Measured:

@@ -75,12 +75,15 @@ class RevisionToProfile:
 
 
 def profile_there(
-    repository: Repository, wanted: RevisionToProfile, *, threads: int
+    repository: Repository, wanted: RevisionToProfile, *, threads: int, signing_key: SigningKey | None = None
 ) -> tuple[PublishedProfile | None, str | None]:
     """The profile of this machine's class that is there already, taken with as many threads; else why it is replaced.
 
-    Neither where there is none.
+    Neither where there is none. With a ``signing_key`` it must be signed with that: a writer may have been stopped
+    between profile and signature.
     """
+    if signing_key is not None:
+        repository = Repository(repository.storage, verification_key=signing_key.verification_key)
     name = this_processor().class_name
     try:
         found = published_profile(repository, wanted.manifest, name, manifest_sha256=wanted.manifest_sha256)

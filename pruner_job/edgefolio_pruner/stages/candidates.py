@@ -28,7 +28,7 @@ from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE, CandidateWeights
-from edgefolio_pruner.profiling.accuracy import measure
+from edgefolio_pruner.profiling.accuracy import FAST_BATCH, measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import GraphCache
@@ -76,7 +76,7 @@ class CandidateMaker:
     """Makes candidates of one source."""
 
     def __init__(
-        self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int, batch: int = 256
+        self, source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, threads: int, batch: int = FAST_BATCH
     ) -> None:
         """``batch`` is the size of batches in which accuracy is measured."""
         self._source, self._graphs, self._work, self._threads = source, graphs, work, threads
@@ -101,7 +101,7 @@ class CandidateMaker:
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
             "record": STORED_RECORD,
-            "batch": self._batch,
+            **({} if self._batch == FAST_BATCH else {"batch": self._batch}),
         }
         path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio_pruner.inputs import MakingSource
+from edgefolio_pruner.profiling.accuracy import FAST_BATCH
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.weights_check import check_given_weights, depends_on_batch
 from edgefolio_pruner.work.directory import WorkDirectory
-
-#: Batches in which accuracy is measured where the answers do not depend on them.
-_FAST_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ def look_first(source: MakingSource, graphs: GraphCache, *, work: WorkDirectory,
     seen = work.result("first-look", source.record, look)
     notes = [*source.notes, *seen["notes"]]
     if not seen["dependsOnBatch"]:
-        return FirstLook(batch=_FAST_BATCH, notes=tuple(notes))
+        return FirstLook(batch=FAST_BATCH, notes=tuple(notes))
     notes.append(
         "the network's answer for a sample depends on the others in its batch: accuracies are those of batches of "
         f"{batch}, as they are served (the last of profiling.batchSizes), and hold for no other"

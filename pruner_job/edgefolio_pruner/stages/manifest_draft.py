@@ -19,7 +19,7 @@ from edgefolio.manifest import (
     Variant,
 )
 from edgefolio.specification import ModelPortfolio, Selection
-from edgefolio.untrusted.text import shortened
+from edgefolio.untrusted.text import printable, shortened
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.profiling.accuracy import Measured
@@ -114,7 +114,7 @@ def draft_manifest(
         accuracy_floor_met=choice.accuracy_floor_met,
         reproduce="edgefolio make -f portfolio.yaml, with this manifest's specification as spec (and a repository and "
         "serving.modelName), on the same CPU model with the same software",
-        notes=tuple(shortened(note, 1000) for note in notes),
+        notes=tuple(shortened(printable(note), 1000) for note in notes),
     )
 
 

@@ -18,7 +18,7 @@ from edgefolio.repository.fetching import digest_of_file
 from edgefolio.specification import ModelPortfolio, Quantization
 from edgefolio_pruner.export.onnx_file import write_atomically
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.profiling.accuracy import Measured, measure
+from edgefolio_pruner.profiling.accuracy import FAST_BATCH, Measured, measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.quantization import Refusal, Twin, compare_files, make_twin, require_calibration
 from edgefolio_pruner.quantization.calibration import Samples
@@ -85,7 +85,7 @@ class TwinMaker:
             "name": name,
             "settings": self._settings.model_dump(mode="json"),
             "threads": self._threads,
-            "batch": self._batch,
+            **({} if self._batch == FAST_BATCH else {"batch": self._batch}),
             "record": STORED_RECORD,
             "edgefolio": __version__,
             "onnx": onnx.__version__,

@@ -197,9 +197,9 @@ def _refuse_permutation(
     )
     raise UserError(
         f"a permutation of the classes explains the errors of these weights: {shown}"
-        f"{', ...' if len(moved) > 3 else ''}. As the classes are numbered {accuracy.percent:.1f} % of "
-        f"{accuracy.samples} samples are right; so assigned, {as_assigned.percent:.1f} % of those of "
-        f"{len(moved)} classes that are {as_given.percent:.1f} % now.",
+        f"{', ...' if len(moved) > 3 else ''}. As the classes are numbered, {accuracy.percent:.1f} % of "
+        f"{accuracy.samples} samples are right (of the {len(moved)} classes at fault {as_given.percent:.1f} %); in the "
+        f"other order, {as_assigned.percent:.1f} % of these.",
         field="spec.data.classNames",
         value=", ".join(shortened(name, 30) for name in class_names[:_NAMES_SHOWN]),
         remedy=_ordering_remedy(assigned, seen, outputs=outputs, class_names=class_names),
@@ -274,7 +274,11 @@ def _other_inputs(
     if source.normalization is not None:
         train = source.data.train.images[:4096] * deviation + mean
         axes = (0, 2, 3)
-        add("with the training data's own", train.mean(axis=axes).tolist(), (train.std(axis=axes) + 1e-6).tolist())
+        add(
+            "with the training data's own mean and deviation",
+            train.mean(axis=axes).tolist(),
+            (train.std(axis=axes) + 1e-6).tolist(),
+        )
     if channels == 3:
         add("with ImageNet's mean and deviation", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     add("with values from 0 to 1", [0.0] * channels, [1.0] * channels)

@@ -20,7 +20,7 @@ done
 enter() { nsenter --net="/run/netns/$name" --mount="$namespaces/$name.mnt" --cgroup="$namespaces/$name.cgroup" -- "$@"; }
 # Mounts do not survive: root file systems, volumes in memory, network namespaces. Nor do the pods' cables.
 for _ in 1 2 3; do
-  enter awk -v dir="$dir/" 'index($5, dir "state/") == 1 || index($5, dir "kubelet/") == 1 {print $5}' /proc/self/mountinfo |
+  enter awk -v dir="$dir/" 'index($5, dir "state/") == 1 || index($5, dir "kubelet/pods/") == 1 {print $5}' /proc/self/mountinfo |
     sort -r | while read -r mount; do enter umount -l "$(printf '%b' "$mount")" 2>/dev/null || true; done
 done
 rm -rf "$dir"/state/* "$dir"/cni-addresses

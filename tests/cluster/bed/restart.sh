@@ -11,8 +11,16 @@ mapfile -d '' -t command <"/proc/$pid/cmdline"
 kill -9 "$pid"
 while [ -e "/proc/$pid" ]; do sleep 0.05; done
 if [ "$name" = central ]; then
-  start "$note" nsenter --net=/run/netns/central -- "${command[@]}"
-  exit
+  # A controller ends at once while an API server that has just started does not grant its rights yet. Elsewhere a
+  # supervisor starts it again.
+  for _ in $(seq 30); do
+    start "$note" nsenter --net=/run/netns/central -- "${command[@]}"
+    sleep 3
+    read -r pid born <"$PIDS/$note"
+    if [ "$(start_time "$pid" 2>/dev/null)" = "$born" ]; then exit 0; fi
+  done
+  echo "$note does not stay up" >&2
+  exit 1
 fi
 for controller in $(awk '$3 == "cgroup" {print $2}' /proc/mounts); do
   echo "$BASHPID" >"$controller/edgefolio-bed-$name/cgroup.procs"
