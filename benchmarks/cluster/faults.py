@@ -142,15 +142,29 @@ def _spoil_secret(site: EdgeSite) -> None:
 
 def busy(site: EdgeSite) -> None:
     """An objective that a busy neighbour breaks, and the neighbour."""
-    site.apply(objectives={"latencyP95Milliseconds": site.objective()})
-    until(lambda: site.active(NODE) == site.most_accurate, seconds=LONGEST_SECONDS)
+    _ask(site)
     site.start_hog(NODE)
+
+
+def _ask(site: EdgeSite) -> None:
+    """Ask for a latency, and wait until the agent has heard of it."""
+    objective = site.objective()
+    site.apply(objectives={"latencyP95Milliseconds": objective})
+
+    def is_heard() -> bool:
+        found = site.endpoints()[NODE]
+        asked = found["spec"]["objectives"].get("latencyP95Milliseconds") == objective
+        heard = found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        return bool(asked and heard and site.active(NODE) == site.most_accurate)
+
+    until(is_heard, seconds=LONGEST_SECONDS)
 
 
 def _refuse_agents(site: EdgeSite) -> None:
     """The agents' role loses its rules, as by an administrator's mistake, and a neighbour takes the processor."""
+    _ask(site)
     site.kubernetes.kubectl("patch", "clusterrole", ACCOUNT, "--type=merge", "-p", '{"rules": []}')
-    busy(site)
+    site.start_hog(NODE)
 
 
 def _answered_by_another(site: EdgeSite) -> bool:

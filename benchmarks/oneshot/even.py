@@ -7,7 +7,9 @@ from torch import nn
 
 from edgefolio_pruner.oneshot.cascade import PrunedNet, survey_groups
 from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.readers import find_readers
+from edgefolio_pruner.oneshot.linear_maps import linear_maps
+from edgefolio_pruner.oneshot.output_losses import output_losses
+from edgefolio_pruner.oneshot.prunable_groups import prunable_groups
 from edgefolio_pruner.oneshot.targets import CHUNK_SAMPLES
 from edgefolio_pruner.spatial import capture, channel_groups
 
@@ -16,14 +18,17 @@ def half_of_every_block(module: nn.Module, calibration: torch.Tensor, *, seed: i
     """The net with half of the inner channels of every block, and how many each block keeps."""
     captured = capture(module, (calibration[:2],))
     graph, state = captured.graph_module.graph, captured.parameters
-    readers, _ = find_readers(graph, state, channel_groups(captured))
+    maps, refused = linear_maps(graph, state)
+    found, _ = prunable_groups(channel_groups(captured), maps, refused)
+    groups = [group for group in found if group.group.kind == "inner"]
     chunks = list(torch.split(calibration, CHUNK_SAMPLES))
-    kept = {reader.group.name: reader.group.channels // 2 for reader in readers if reader.group is not None}
+    kept = {group.name: group.channels // 2 for group in groups}
     with torch.no_grad():
-        survey = survey_groups(graph, state, chunks, readers, seed=seed, done=lambda _: None)
-        net = PrunedNet(graph, state, chunks, readers, survey=survey, dropped=kept)
-        original = GraphRun(graph, state, chunks, hold=[pair for reader in readers for pair in reader.held])
-        for index, reader in enumerate(readers):
-            original.advance(reader.end)
-            net.refit(reader, original, seed=seed + index)
+        losses = output_losses(graph, state, chunks, maps, seed=seed)
+        survey = survey_groups(graph, state, chunks, maps, groups, output_losses=losses, seed=seed, done=lambda _: None)
+        net = PrunedNet(graph, state, chunks, maps, groups, survey=survey, dropped=kept)
+        original = GraphRun(graph, state, chunks, hold=[pair for linear in maps for pair in linear.held])
+        for index, linear in enumerate(maps):
+            original.advance(linear.end)
+            net.refit(linear, original, seed=seed + index)
     return net, kept

@@ -137,9 +137,9 @@ class Run:
         )
         wall, seconds = time.perf_counter() - started, time.process_time() - cpu
         for result in results:
-            safetensors.torch.save_file(result.state, self.state_path(f"oneshot-{result.macs_percent}"))
+            safetensors.torch.save_file(result.state, self.state_path(f"oneshot-{result.percent}"))
         return {
-            f"oneshot-{result.macs_percent}": {
+            f"oneshot-{result.percent}": {
                 "seconds": seconds / len(results),
                 "wallSeconds": wall / len(results),
                 "macsPercentReached": result.macs_percent_reached,

@@ -42,7 +42,7 @@ from edgefolio_edge.cluster.endpoint_client import MANAGER
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.models.sync_state import Synced
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 CYCLE_SECONDS = 1.0
 LOAD_SECONDS = 0.2

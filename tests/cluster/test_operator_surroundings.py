@@ -63,9 +63,13 @@ def test_a_node_short_of_memory_is_helped_at_once(namespace: Any, start: Callabl
     site.report(0)
     wait_for(lambda: site.reason(0) == "InsufficientSwitchMemory")
     assert "the node reports MemoryPressure" in str(site.reason(0, "message"))
+    order = site.endpoint(0)
     assert site.target(1) == "dense"
     site.press(site.nodes[0], "DiskPressure")
     wait_for(lambda: site.reason(0) == "NodeBusy")
+    # Another reason is no other order: there is nothing that an agent would have to acknowledge.
+    assert site.endpoint(0)["spec"] == order["spec"]
+    assert site.endpoint(0)["metadata"]["generation"] == order["metadata"]["generation"]
     assert site.target(0) == "small"
     site.press(site.nodes[0])
     wait_for(lambda: site.target(0) == "dense")

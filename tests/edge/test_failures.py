@@ -5,7 +5,7 @@ from __future__ import annotations
 from triton_portfolios import draft, revealing_model
 
 from edgefolio_edge.agent.failures import SwitchFailures
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 MANIFEST = draft([revealing_model(1), revealing_model(2)])
 FIRST, SECOND = (Placement(manifest=MANIFEST, variant=variant) for variant in MANIFEST.variants)

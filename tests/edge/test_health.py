@@ -21,7 +21,7 @@ from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 
 def told(folder: Path) -> set[str]:

@@ -26,7 +26,7 @@ from edgefolio_edge.cluster.status_writer import (
 from edgefolio_edge.models.node_profiles import HeldProfile
 from edgefolio_edge.models.sync_state import Refusal, Synced
 from edgefolio_edge.reasons import INSUFFICIENT_STORAGE
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 MANIFEST = draft([revealing_model(1), revealing_model(2)])
 VERIFIED = Synced(manifest=MANIFEST, available=("variant-1", "variant-2"), complete=True)

@@ -17,7 +17,7 @@ from edgefolio_edge.agent.cycle_result import CycleResult, ServedVersions
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.cluster.switch_history import HISTORY_FILE, REMEMBERED, SwitchHistory
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 
 def serving(variant: int, *, reason: Reason = Reason.PINNED, revision: int = 1) -> CycleResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,14 +12,22 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from edgefolio_pruner.oneshot.costs.macs import Axis, CostModel, LayerCost
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
-from edgefolio_pruner.oneshot.readers import Geometry, channel_step, find_readers, least_channels
+from edgefolio_pruner.oneshot.linear_maps import Geometry, LinearMap, linear_maps
+from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, least_channels, prunable_groups
 from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
-from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST, GroupLosses, LayerCost, MacsModel, plan_shares
-from edgefolio_pruner.spatial import capture, channel_groups
+from edgefolio_pruner.oneshot.shares import GroupLosses, plan_shares
+from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 if TYPE_CHECKING:
     from conftest import Digits
+
+
+def found_in(captured: CapturedModel) -> tuple[tuple[LinearMap, ...], tuple[PrunableGroup, ...], dict[str, str]]:
+    maps, refused = linear_maps(captured.graph_module.graph, captured.parameters)
+    groups, left_out = prunable_groups(channel_groups(captured), maps, refused)
+    return maps, groups, left_out
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,7 +83,7 @@ def test_a_stopped_and_changed_run_ends_like_the_changed_net(
     module = trained("residual")
     captured = capture(module, (digits.images[:2],))
     graph, state = captured.graph_module.graph, captured.parameters
-    readers, _ = find_readers(graph, state, channel_groups(captured))
+    maps, _, _ = found_in(captured)
     output = next(iter(reversed(graph.nodes))).args[0]
     last = output if isinstance(output, torch.fx.Node) else output[0]
     with torch.no_grad():
@@ -83,15 +91,15 @@ def test_a_stopped_and_changed_run_ends_like_the_changed_net(
             graph,
             state,
             [digits.images[:16], digits.images[16:20]],
-            hold=[*(pair for reader in readers for pair in reader.held), (last, last)],
+            hold=[*(pair for linear in maps for pair in linear.held), (last, last)],
         )
-        for reader in readers:
-            run.advance(reader.end)
-            state[reader.weight] = state[reader.weight] * 1.5
-            run.rerun(reader.chain)
+        for linear in maps:
+            run.advance(linear.end)
+            state[linear.weight] = state[linear.weight] * 1.5
+            run.rerun(linear.chain)
         run.advance(last)
-        for reader in readers:
-            module.get_parameter(reader.weight).mul_(1.5)
+        for linear in maps:
+            module.get_parameter(linear.weight).mul_(1.5)
         assert torch.allclose(torch.cat(run.values(last)), module(digits.images[:20]), rtol=1e-4, atol=1e-4)
         # The logits, and the last reader's input; everything else is gone.
         assert run.held_bytes() == 20 * (10 + 32) * 4
@@ -102,65 +110,89 @@ def test_a_stopped_and_changed_run_ends_like_the_changed_net(
 def test_residual_blocks_are_fitted_to_their_sum_and_projections_before_it(
     trained: Callable[[str], nn.Module], digits: Digits
 ) -> None:
-    captured = capture(trained("residual"), (digits.images[:2],))
-    readers, _ = find_readers(captured.graph_module.graph, captured.parameters, channel_groups(captured))
-    order = [reader.layer for reader in readers]
+    maps, groups, _ = found_in(capture(trained("residual"), (digits.images[:2],)))
+    order = [linear.layer for linear in maps]
     assert order.index("layer2.0.shortcut.0") < order.index("layer2.0.conv2")
-    by_layer = {reader.layer: reader for reader in readers}
+    by_layer = {linear.layer: linear for linear in maps}
     assert by_layer["layer2.0.conv2"].skip is not None
     assert by_layer["layer2.0.shortcut.0"].skip is None
-    assert by_layer["layer2.0.shortcut.0"].group is None
-    # What runs before the first pruned channel is read has nothing to repair.
-    assert "conv1" not in by_layer
-    assert "layer1.0.conv1" not in by_layer
+    reads = {group.name: [read.linear.layer for read in group.reads] for group in groups}
+    assert reads["conv1"] == ["layer1.0.conv1", "layer2.0.conv1", "layer2.0.shortcut.0"]
+    assert reads["layer1.0.conv1"] == ["layer1.0.conv2"]
+    # A block may lose all its inner channels, a stream may not.
+    assert {group.name: group.least for group in groups if group.least == 0}.keys() == {
+        "layer1.0.conv1",
+        "layer2.0.conv1",
+        "layer3.0.conv1",
+    }
 
 
 losses = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
+def layer(macs: int, *groups: tuple[str, int]) -> LayerCost:
+    """A layer whose rows are the channels of the last group, and whose columns those of the one before."""
+    return LayerCost("layer", macs, tuple(Axis(size, ((group, 1),)) for group, size in reversed(groups)))
+
+
 @settings(max_examples=100, deadline=None)
-@given(
-    curves=st.lists(losses, min_size=1, max_size=4),
-    target=st.floats(0.05, 1),
-    step=st.integers(1, 4),
-    last_over_first=st.sampled_from(LAST_OVER_FIRST),
-)
+@given(curves=st.lists(losses, min_size=1, max_size=4), target=st.floats(0.05, 1), step=st.integers(1, 4))
 def test_shares_reach_their_target_and_take_no_step_too_many(
-    curves: list[list[float]], target: float, step: int, last_over_first: float
+    curves: list[list[float]], target: float, step: int
 ) -> None:
     groups = [GroupLosses(str(index), tuple(curve), step) for index, curve in enumerate(curves)]
     channels = {group.name: len(group.increases) + 1 for group in groups}
-    names = list(channels)
-    layers = tuple(
-        LayerCost(1000 * (index + 1), tuple(names[max(0, index - 1) : index + 1])) for index in range(len(names) + 1)
-    )
-    model = MacsModel(layers, channels)
-    asked = model.macs(channels) * target
-    plan = plan_shares(groups, model=model, target=asked, last_over_first=last_over_first)
-    kept = {name: channels[name] - plan[name] for name in names}
-    assert all(kept[name] >= 1 and (kept[name] % step == 0 or not plan[name] or kept[name] == 1) for name in names)
-    exhausted = all((kept[name] - 1) % step + 1 > kept[name] - 1 for name in names)
-    assert exhausted or model.macs(kept) <= asked
-    for name in names:
+    held = list(channels.items())
+    layers = [layer(1000 * (index + 1), *held[max(0, index - 1) : index + 1]) for index in range(len(held) + 1)]
+    model = CostModel(layers, channels)
+    asked = model.cost(channels) * target
+    plan = plan_shares(groups, model=model, target=asked)
+    kept = {name: channels[name] - plan[name] for name in channels}
+    assert all(kept[name] >= 1 and (kept[name] % step == 0 or not plan[name] or kept[name] == 1) for name in kept)
+    exhausted = all((kept[name] - 1) % step + 1 > kept[name] - 1 for name in kept)
+    assert exhausted or model.cost(kept) <= asked * (1 + 1e-9)
+    for name in channels:
         back = min(step, plan[name])
-        assert not back or model.macs(kept | {name: kept[name] + back}) > asked
+        assert not back or model.cost(kept | {name: kept[name] + back}) > asked * (1 - 1e-9)
 
 
 def test_the_cheaper_group_per_saved_work_gives_first() -> None:
     groups = [GroupLosses("dear", (0.5,) * 9), GroupLosses("cheap", (0.001,) * 9)]
-    model = MacsModel((LayerCost(1000, ("dear",)), LayerCost(1000, ("cheap",))), {"dear": 10, "cheap": 10})
-    plan = plan_shares(groups, model=model, target=1500, last_over_first=1)
-    assert plan == {"dear": 0, "cheap": 5}
+    model = CostModel([layer(1000, ("dear", 10)), layer(1000, ("cheap", 10))], {"dear": 10, "cheap": 10})
+    assert plan_shares(groups, model=model, target=1500) == {"dear": 0, "cheap": 5}
 
 
 def test_channels_go_in_steps_to_multiples() -> None:
     groups = [GroupLosses("odd", (0.1,) * 15, step=8), GroupLosses("even", (0.1,) * 8, step=4)]
-    model = MacsModel((LayerCost(2100, ("odd",)), LayerCost(1200, ("even",))), {"odd": 21, "even": 12})
-    plans = [plan_shares(groups, model=model, target=target, last_over_first=1) for target in (3200, 2500, 1500, 100)]
+    model = CostModel([layer(2100, ("odd", 21)), layer(1200, ("even", 12))], {"odd": 21, "even": 12})
+    plans = [plan_shares(groups, model=model, target=target) for target in (3200, 2500, 1500, 100)]
     left = [(21 - plan["odd"], 12 - plan["even"]) for plan in plans]
     assert all(odd in (21, 16, 8) and even in (12, 8, 4) for odd, even in left)
     assert left[-1] == (8, 4)
     assert [odd * 100 + even * 100 <= 2500 for odd, even in left] == [False, True, True, True]
+
+
+def test_a_layer_that_reads_two_groups_shrinks_by_the_sum_of_both() -> None:
+    joined = LayerCost("joined", 1200, (Axis(6, ()), Axis(12, (("first", 1), ("second", 2)))))
+    model = CostModel([joined], {"first": 4, "second": 4})
+    assert model.cost({"first": 4, "second": 4}) == 1200
+    assert model.cost({"first": 2, "second": 4}) == 1000
+    assert model.cost({"first": 2, "second": 1}) == 400
+    assert model.saved({"first": 2, "second": 4}, "second", 3) == 600
+
+
+def test_a_plateau_of_the_cost_is_passed_in_one_go() -> None:
+    class Plateau:
+        groups = frozenset({"flat"})
+
+        def cost(self, channels: Mapping[str, int], kept: Mapping[str, int]) -> float:
+            return 100.0 if kept["flat"] > 8 else 40.0
+
+    groups = [GroupLosses("flat", (0.1,) * 12, step=4), GroupLosses("plain", (0.5,) * 9)]
+    model = CostModel([Plateau(), layer(100, ("plain", 10))], {"flat": 16, "plain": 10})
+    assert plan_shares(groups, model=model, target=150) == {"flat": 8, "plain": 0}
+    # Four channels less save nothing: they are given back.
+    assert plan_shares(groups, model=model, target=195) == {"flat": 0, "plain": 1}
 
 
 @pytest.mark.parametrize(
@@ -173,27 +205,20 @@ def test_the_least_channels_are_a_multiple_of_the_step(channels: int, least: int
 
 def test_a_dear_channel_is_not_hidden_behind_a_cheap_one() -> None:
     groups = [GroupLosses("hidden", (0.9, 0.0, 0.0)), GroupLosses("even", (0.2, 0.2, 0.2))]
-    model = MacsModel((LayerCost(400, ("hidden",)), LayerCost(400, ("even",))), {"hidden": 4, "even": 4})
-    plan = plan_shares(groups, model=model, target=500, last_over_first=1)
-    assert plan == {"hidden": 0, "even": 3}
+    model = CostModel([layer(400, ("hidden", 4)), layer(400, ("even", 4))], {"hidden": 4, "even": 4})
+    assert plan_shares(groups, model=model, target=700) == {"hidden": 0, "even": 1}
+    # All three of it together are cheaper than three of the other.
+    assert plan_shares([GroupLosses("hidden", (0.5, 0.0, 0.0)), groups[1]], model=model, target=500) == {
+        "hidden": 3,
+        "even": 0,
+    }
 
 
 def test_what_the_last_step_took_too_much_goes_back_to_the_dearest() -> None:
     groups = [GroupLosses("cheap", (0.01,) * 15, step=1), GroupLosses("coarse", (0.1,) * 15, step=8)]
-    model = MacsModel((LayerCost(160, ("cheap",)), LayerCost(1600, ("coarse",))), {"cheap": 16, "coarse": 16})
-    # Five cheap channels and eight of the other would do; the ten more that went first are not needed then.
-    plan = plan_shares(groups, model=model, target=910, last_over_first=1)
+    model = CostModel([layer(160, ("cheap", 16)), layer(1600, ("coarse", 16))], {"cheap": 16, "coarse": 16})
+    plan = plan_shares(groups, model=model, target=910)
     assert plan == {"cheap": 5, "coarse": 8}
-
-
-def test_errors_may_weigh_more_where_less_can_repair_them() -> None:
-    groups = [GroupLosses("early", (0.1,) * 9), GroupLosses("late", (0.1,) * 9)]
-    model = MacsModel((LayerCost(1000, ("early",)), LayerCost(1000, ("late",))), {"early": 10, "late": 10})
-    assert len(LAST_OVER_FIRST) == 3
-    plans = [plan_shares(groups, model=model, target=1500, last_over_first=factor) for factor in LAST_OVER_FIRST]
-    late = [plan["late"] for plan in plans]
-    assert late == sorted(late, reverse=True)
-    assert plans[-1]["early"] > plans[-1]["late"]
 
 
 def test_unknown_readers_are_left_out_with_their_reason(digits: Digits) -> None:
@@ -205,7 +230,6 @@ def test_unknown_readers_are_left_out_with_their_reason(digits: Digits) -> None:
         nn.Conv2d(8, 10, 8),
         nn.Flatten(),
     ).eval()
-    captured = capture(module, (digits.images[:2],))
-    readers, left_out = find_readers(captured.graph_module.graph, captured.parameters, channel_groups(captured))
-    assert [reader.layer for reader in readers if reader.group is not None] == ["4"]
+    _, groups, left_out = found_in(capture(module, (digits.images[:2],)))
+    assert [group.name for group in groups] == ["2"]
     assert "transpose" in left_out["0"] or "unusual" in left_out["0"]

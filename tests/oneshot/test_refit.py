@@ -13,9 +13,11 @@ from edgefolio_pruner.refit import (
     MomentAccumulator,
     Moments,
     Quadratic,
+    SelectionPart,
     SplitMoments,
     block_contributions,
     eliminate_blocks,
+    eliminate_jointly,
     refit_columns,
     regularised_quadratic,
     select_blocks,
@@ -163,9 +165,35 @@ def test_only_candidates_go_and_the_floor_holds() -> None:
     assert len(eliminate_blocks(form, blocks=contiguous_blocks(8, 1), minimum_kept=3).order) == 5
 
 
-def test_blocks_must_cover_the_columns_once() -> None:
-    with pytest.raises(ValueError, match="do not cover"):
-        eliminate_blocks(random_quadratic(1, 6, 2), blocks=torch.tensor([[0, 1], [2, 3]]))
+def test_blocks_must_not_overlap() -> None:
+    with pytest.raises(ValueError, match="overlap"):
+        eliminate_blocks(random_quadratic(1, 6, 2), blocks=torch.tensor([[0, 1], [1, 3]]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), number=st.integers(2, 6), others=st.integers(0, 4), size=st.integers(1, 3))
+def test_blocks_that_two_maps_read_cost_what_both_lose(seed: int, number: int, others: int, size: int) -> None:
+    """The second map has columns besides, which stay; its outputs count by what an error of each costs."""
+    first = random_quadratic(seed, number * size, 3)
+    second = random_quadratic(seed + 1, number + others, 2)
+    losses = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    blocks = contiguous_blocks(number, size), torch.arange(number).reshape(-1, 1) + others
+    parts = [
+        SelectionPart.of(first, blocks=blocks[0]),
+        SelectionPart.of(second, blocks=blocks[1], output_losses=losses),
+    ]
+    found = eliminate_jointly(parts, minimum_kept=0)
+    total = 0.0
+    for dropped in range(1, number + 1):
+        total += found.increases[dropped - 1]
+        kept = torch.tensor(found.kept(dropped, number), dtype=torch.long)
+        here = minimum_on(first, blocks[0][kept].reshape(-1))
+        there = minimum_on(second, torch.cat([torch.arange(others), blocks[1][kept].reshape(-1)]))
+        expected = first.loss(here) - first.loss(first.minimum())
+        for output, weight in enumerate(losses.tolist()):
+            part = Quadratic(second.curvature, second.linear[:, [output]], 0.0)
+            expected += weight * (part.loss(there[:, [output]]) - part.loss(part.minimum()))
+        assert total == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_wide_maps_are_ranked_by_what_blocks_contribute() -> None:

@@ -94,6 +94,7 @@ class Site:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.daemon_set: dict[str, Any] | None = None
         self.service: dict[str, Any] | None = None
+        self.account: dict[str, Any] | None = None
         self.server_version = ServerVersion()
         self.states: dict[str, State] = {}
         self.warnings: dict[str, ObjectWarning] = {}
@@ -114,6 +115,7 @@ class Site:
             hearings={name: Hearing(clock_offset=offset) for name, offset in self.clock_offsets.items()},
             daemon_set=self.daemon_set,
             service=self.service,
+            account=self.account,
             server_version=self.server_version,
             lost_pods=self.lost_pods,
             repository_owner=self.repository_owner,

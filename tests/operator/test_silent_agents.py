@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from reconciled_site import Site
+
+from edgefolio.specification.conditions import time_text
 
 WORDS = "the agent is not heard any more"
 
@@ -25,6 +29,34 @@ def test_silence_is_told_apart_from_failure() -> None:
     site.cycle()
     assert site.condition("Ready") == ("True", "Serving")
     assert WORDS not in site.message("Ready") + site.message("Degraded")
+
+
+def test_pods_that_are_older_than_their_account_have_void_tokens() -> None:
+    """Somebody deleted the account, and the operator made it again."""
+    site = Site().served()
+    for made_at, is_void in ((site.now - 3600, False), (site.now, True)):
+        site.account = {"metadata": {"name": "edgefolio-agent", "creationTimestamp": time_text(made_at)}}
+        site.cycle(150)
+        assert site.condition("Ready") == ("False", "EndpointsUnavailable")
+        assert ("2 of these pods are older than the agents' account" in site.message("Ready")) == is_void
+        assert ("the agent's token and role" in site.message("Ready")) != is_void
+    # A pod that was replaced has a token of the new one.
+    site.pods[0]["metadata"]["creationTimestamp"] = time_text(site.now)
+    site.cycle()
+    assert "1 of these pods are older" in site.message("Ready")
+    # Those that are heard again have theirs.
+    for node in ("edge-1", "edge-2"):
+        site.report(node)
+    site.cycle()
+    assert site.condition("Ready") == ("True", "Serving")
+
+
+@pytest.mark.parametrize("told", [None, 7, "", "yesterday"])
+def test_an_account_that_says_nothing_of_its_age_bars_nobody(told: Any) -> None:
+    site = Site().served()
+    site.account = {"metadata": {"name": "edgefolio-agent", "creationTimestamp": told}}
+    site.cycle(150)
+    assert "older than" not in site.message("Ready")
 
 
 @pytest.mark.parametrize("broken", ["pod", "node"])

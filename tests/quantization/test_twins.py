@@ -138,6 +138,22 @@ def test_operators_that_the_quantizer_does_not_know_stay_float():
     assert {"Softplus", "HardSwish", "QuantizeLinear"} <= set(kept)
 
 
+def test_a_form_that_the_runtime_cannot_run_is_a_refusal():
+    def unusable(content: bytes) -> float:
+        return outputs_of(content[: len(content) // 2], samples(1), threads=1)[0, 0]
+
+    twin = make_twin(plain_net(), calibration=samples(), accuracy_percent=unusable, max_loss_points=100.0, threads=1)
+    assert isinstance(twin, Refusal)
+    assert twin.reason.startswith("ONNX Runtime cannot run its quantized form (InvalidProtobuf")
+
+
+def test_a_residual_is_a_number_that_a_manifest_holds():
+    answers = outputs_of(plain_net(), samples(8), threads=1)
+    assert residual(answers, answers) == 0
+    for found, wanted in ((answers * np.nan, answers), (answers * 1e30, answers), (answers, np.ones_like(answers))):
+        assert 0 < residual(found, wanted) <= 1e30
+
+
 def test_weights_that_are_no_numbers_are_a_refusal():
     model = onnx.load_model_from_string(plain_net())
     weights = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)

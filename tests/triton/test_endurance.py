@@ -17,7 +17,7 @@ from triton_site import Site, open_site
 
 from edgefolio.manifest import PublishedManifest
 from edgefolio.repository import Repository
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 #: 2.3 MB of weights in each of three layers.
 WIDTH = 256

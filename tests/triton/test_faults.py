@@ -245,7 +245,8 @@ _SECOND_FAILS = """
 import sys
 from pathlib import Path
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.triton.switcher import Placement, Switcher
+from edgefolio_edge.triton.placement import Placement
+from edgefolio_edge.triton.switcher import Switcher
 from edgefolio_edge.triton.ports import Ports
 from edgefolio_edge.triton.command_line import ServerSettings
 from edgefolio_edge.triton.server import TritonServer

@@ -109,7 +109,7 @@ def test_a_wrong_value_is_named_with_its_field(path: str, value: Any, problem: s
         ("spec", None, "spec", "must be a mapping"),
         ("spec", [1], "spec", "must be a mapping"),
         ("spec.repository", "./portfolios", "spec.repository", "must be a mapping"),
-        ("spec.methods.oneShot.macsPercent", [], "spec.methods.oneShot.macsPercent", "at least 1 item"),
+        ("spec.methods.oneShot.macsPercent", [], "spec.methods.oneShot", "macsPercent or latencyPercent"),
         ("spec.methods.oneShot.macsPercent", [75, 100], "spec.methods.oneShot.macsPercent.1", "less than or equal"),
         ("spec.source.architecture.options", {"a": [1]}, "spec.source.architecture.options.a", "valid string or"),
         ("spec.methods", {}, "spec.methods", "needs sparseTraining or oneShot"),

@@ -58,7 +58,10 @@ METHODS = optional(
         learningRate=st.sampled_from(["0.1", "0.00001"]),
         rewindStep=st.integers(0, 1000),
     ),
-    oneShot=optional(macsPercent=st.lists(st.integers(5, 99), min_size=1, max_size=16)),
+    oneShot=optional(
+        macsPercent=st.lists(st.integers(5, 99), min_size=1, max_size=16),
+        latencyPercent=st.lists(st.integers(5, 95), min_size=1, max_size=16),
+    ),
 )
 SPECIFICATIONS = st.fixed_dictionaries(
     {

@@ -10,7 +10,7 @@ from edgefolio.manifest import Manifest
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.sync_state import Synced
 from edgefolio_edge.models.variants import variant_of_version
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from edgefolio.manifest import Manifest
-from edgefolio_edge.triton.switcher import Placement
+from edgefolio_edge.triton.placement import Placement
 
 #: Longest pause between switches while a resource of the machine is short; and while nothing serves.
 LONGEST_SHORTAGE_SECONDS = 60.0

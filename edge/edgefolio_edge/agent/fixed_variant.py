@@ -19,8 +19,9 @@ from edgefolio_edge.models.variants import variant_named
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.placement import Placement
 from edgefolio_edge.triton.room import require_shared_memory, size_of_shared_memory
-from edgefolio_edge.triton.switcher import Placement, Switcher
+from edgefolio_edge.triton.switcher import Switcher
 
 #: Interval of the checks of server and backend.
 WATCH_SECONDS = 1.0

@@ -10,7 +10,7 @@ from edgefolio_edge.agent.cycle_result import ServedVersions
 from edgefolio_edge.agent.options import AgentOutputs
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.models.variants import variant_of_version
-from edgefolio_edge.triton.switcher import Placement, SwitchResult
+from edgefolio_edge.triton.placement import Placement, SwitchResult
 
 #: A standby is asked for its probe this often, so that one that died is found before it is needed.
 PROBE_SECONDS = 60.0

@@ -17,7 +17,7 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.models.variants import variant_of_version
 from edgefolio_edge.process.steady_clock import SteadyClock
-from edgefolio_edge.triton.switcher import Placement, SwitchResult
+from edgefolio_edge.triton.placement import Placement, SwitchResult
 
 
 class SwitchExecutor:

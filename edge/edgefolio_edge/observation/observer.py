@@ -16,7 +16,8 @@ from edgefolio_edge.observation.traffic import TrafficObserver, difference
 from edgefolio_edge.observation.triton_metrics import server_p95_milliseconds
 from edgefolio_edge.triton.client import CALL_SECONDS, ControlError, TritonControl, VersionStatistics
 from edgefolio_edge.triton.endpoint import TritonEndpoint
-from edgefolio_edge.triton.switcher import Placement, Switcher
+from edgefolio_edge.triton.placement import Placement
+from edgefolio_edge.triton.switcher import Switcher
 
 #: Requests of one probe: the first warms caches gone cold, the rest are measured.
 PROBE_REQUESTS = 4

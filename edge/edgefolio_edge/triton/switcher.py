@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.triton.client import LOAD_SECONDS, Answer, ControlError, TritonControl
+from edgefolio_edge.triton.placement import Placement, SwitchResult
 from edgefolio_edge.triton.room import is_shortage
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
@@ -31,49 +32,10 @@ UNLOAD_SECONDS = 15.0
 LOAD_PATIENCE = 50.0
 #: ... this many seconds.
 LEAST_LOAD_SECONDS = 15.0
+#: Part of the load timeout that the process of a late load may have had of a processor: more, and it is not just slow.
+LATE_LOAD_SHARE = 1 / 3
 #: Seconds for a server to give up a load whose backend process is gone.
 GIVE_UP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """A variant of a revision, served or to be served."""
-
-    manifest: Manifest
-    variant: Variant
-
-    @property
-    def version(self) -> int:
-        """The Triton version."""
-        return self.manifest.version_of(self.variant)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SwitchResult:
-    """Result of a switch.
-
-    ``cause`` is ``None`` if it succeeded. ``restored`` tells whether the previous variant serves again after a failure
-    (``None``: there was none). ``unreachable``: the server is gone, so the variant is not to blame. ``stuck``: the load
-    did not end in time and could not be ended; this Triton then takes no further load until it is restarted.
-    ``damaged``: the local copy is, so the server is not to blame. ``shortage``: a resource of the machine has run out
-    (shared memory, open files), so the variant is not to blame.
-    """
-
-    variant: str
-    version: int
-    cause: str | None
-    load_milliseconds: float
-    total_milliseconds: float
-    restored: bool | None = None
-    unreachable: bool = False
-    stuck: bool = False
-    damaged: bool = False
-    shortage: bool = False
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the variant serves and answered its probe."""
-        return self.cause is None
 
 
 def load_seconds(variant: Variant) -> float:
@@ -325,7 +287,7 @@ class Switcher:
         while time.monotonic() < deadline:
             if self.control.ready_versions(self.store.model) == wanted:
                 return True
-            if not self._is_loading(target.version, load_seconds(target.variant)):
+            if not self._is_loading(target.version, LATE_LOAD_SHARE * load_seconds(target.variant)):
                 # It may have ended in between.
                 return self.control.ready_versions(self.store.model) == wanted
         return False

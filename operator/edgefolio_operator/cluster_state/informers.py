@@ -171,6 +171,7 @@ class Informers:
             hearings={entry["metadata"]["name"]: self._reports.of(object_key(entry)) for entry in endpoints},
             daemon_set=daemon_set,
             service=service,
+            account=access["ServiceAccount"],
             missing_access=frozenset(
                 kind for kind, thing in access.items() if thing is None and self._written[kind] not in refused
             ),

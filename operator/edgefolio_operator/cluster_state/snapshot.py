@@ -22,9 +22,9 @@ class PortfolioSnapshot:
     of its agent's clock, ``api_clock_offset`` how far the API server's is ahead of ours. ``lost_pods`` are pods that it
     selects and an older portfolio has, with that one; ``occupied_pods`` are those whose endpoint is still another
     portfolio's. ``repository_owner`` is the other portfolio that was the first to publish to this one's repository.
-    ``missing_access`` are kinds of what gives agents their rights and is not there, ``drifted`` kinds of the
-    portfolio's objects that somebody changed. ``conflicts`` say whose objects have the names of its own, ``warnings``
-    are the newest about its objects that do not get on, by uid.
+    ``account`` is the agents' account, ``missing_access`` are kinds of what gives agents their rights and is not there,
+    ``drifted`` kinds of the portfolio's objects that somebody changed. ``conflicts`` say whose objects have the names
+    of its own, ``warnings`` are the newest about its objects that do not get on, by uid.
     """
 
     portfolio: Object
@@ -42,6 +42,7 @@ class PortfolioSnapshot:
     lost_pods: Mapping[str, PortfolioKey] = field(default_factory=dict)
     occupied_pods: frozenset[str] = frozenset()
     repository_owner: PortfolioKey | None = None
+    account: Object | None = None
     missing_access: frozenset[str] = frozenset()
     drifted: frozenset[str] = frozenset()
     conflicts: tuple[str, ...] = ()

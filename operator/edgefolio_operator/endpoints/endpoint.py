@@ -37,6 +37,11 @@ class Surroundings:
         return str(self.pod["metadata"]["name"])
 
     @property
+    def pod_created_at(self) -> float:
+        """When the pod was created, on the API server's clock; 0 if that cannot be read."""
+        return readable_time(self.pod["metadata"].get("creationTimestamp")) or 0.0
+
+    @property
     def node_name(self) -> str:
         """Name of the node."""
         return str(self.pod["spec"]["nodeName"])
@@ -98,8 +103,7 @@ class Endpoint:
 
     def counts(self, *, now: float) -> bool:
         """Whether it is expected to serve: its node is Ready, and its pod has had its time to start."""
-        created = readable_time(self.surroundings.pod["metadata"].get("creationTimestamp")) or 0.0
-        age = now + self.surroundings.api_clock_offset - created
+        age = now + self.surroundings.api_clock_offset - self.surroundings.pod_created_at
         started = self.surroundings.pod_ready or age > STARTING_SECONDS
         return self.surroundings.node_ready and started
 

@@ -23,11 +23,11 @@ class Facts:
     """Inputs of the conditions.
 
     ``counts`` is ``None`` until the endpoints were counted for the first time, ``endpoints_settled`` false while more
-    of them are expected. ``terminal`` is reason and message of an error that the user must fix.
-    ``objectives_unknown`` endpoints have not said whether they meet theirs; ``silent`` ones say nothing any more.
-    ``repository``: reason and message of what is wrong with a repository that is followed; it may pass, and is looked
-    at again. ``absent`` pods are wanted and have no endpoint that could be counted; ``workload`` is reason and message
-    why pods do not exist or do not start.
+    of them are expected. ``terminal`` is reason and message of an error that the user must fix. ``objectives_unknown``
+    endpoints have not said whether they meet theirs; ``silent`` ones say nothing any more, ``unknown_to_api`` of these
+    because their account was made anew. ``repository``: reason and message of what is wrong with a repository that is
+    followed; it may pass, and is looked at again. ``absent`` pods are wanted and have no endpoint that could be
+    counted; ``workload`` is reason and message why pods do not exist or do not start.
     """
 
     generation: int
@@ -41,6 +41,7 @@ class Facts:
     endpoints_settled: bool = True
     objectives_unknown: int = 0
     silent: int = 0
+    unknown_to_api: int = 0
     min_available_percent: int = 90
     issues: tuple[str, ...] = ()
     absent: int = 0
@@ -111,7 +112,7 @@ def _ready(facts: Facts) -> ConditionValue:
     needed = needed_endpoints(total, facts.min_available_percent)
     serving = f"{counts.available} of {total} endpoints serve a verified variant"
     if counts.available < needed:
-        reason, why = facts.workload or (reasons.ENDPOINTS_UNAVAILABLE, _silence(facts.silent))
+        reason, why = facts.workload or (reasons.ENDPOINTS_UNAVAILABLE, _silence(facts))
         return _no(reason, f"{serving}; {needed} are needed. {why}".strip())
     if total == 0:
         if not facts.endpoints_settled:
@@ -169,19 +170,21 @@ def _degraded(facts: Facts) -> ConditionValue:
     if counts is not None and counts.available < counts.total:
         return _yes(
             reasons.ENDPOINTS_UNAVAILABLE,
-            f"{counts.total - counts.available} of {counts.total} endpoints do not serve. "
-            f"{_silence(facts.silent)}".strip(),
+            f"{counts.total - counts.available} of {counts.total} endpoints do not serve. {_silence(facts)}".strip(),
         )
     return _quiet(reasons.AS_EXPECTED)
 
 
-def _silence(count: int) -> str:
-    if not count:
+def _silence(facts: Facts) -> str:
+    if not facts.silent:
         return ""
-    return (
-        f"Of {count} of them the pod is ready and the agent is not heard any more, so they may serve on: look at the "
-        "node's link, and at the agent's token and role."
-    )
+    text = f"Of {facts.silent} of them the pod is ready and the agent is not heard any more, so they may serve on: "
+    if facts.unknown_to_api:
+        return text + (
+            f"{facts.unknown_to_api} of these pods are older than the agents' account, so their tokens are void. "
+            "Delete these pods, or wait until the kubelet asks for new tokens, within 48 minutes."
+        )
+    return text + "look at the node's link, and at the agent's token and role."
 
 
 def _yes(reason: str, message: str) -> ConditionValue:

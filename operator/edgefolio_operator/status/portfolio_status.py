@@ -63,7 +63,7 @@ class PortfolioFindings:
 def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: float) -> PortfolioStatus:
     """The status of a portfolio whose specification is valid."""
     snapshot, portfolio, making, revision = found.snapshot, found.portfolio, found.making, found.revision
-    figures = tally(found.members, now=now)
+    figures = tally(found.members, account=snapshot.account, now=now)
     generation = int(snapshot.portfolio["metadata"].get("generation", 1))
     terminal = found.job_fault or terminal_error(portfolio, making, found.jobs, found.revisions, before)
     if snapshot.repository_owner is not None:
@@ -85,6 +85,7 @@ def portfolio_status(found: PortfolioFindings, before: PortfolioStatus, *, now: 
         workload=workload,
         objectives_unknown=figures.unknown,
         silent=figures.silent,
+        unknown_to_api=figures.unknown_to_api,
         min_available_percent=portfolio.spec.serving.min_available_percent,
         issues=_issues(found),
         informational={

@@ -14,7 +14,7 @@ from edgefolio.specification.base import (
     PositiveDecimal,
     Specification,
 )
-from edgefolio.specification.cel import rules
+from edgefolio.specification.cel import rules, without_default
 from edgefolio.uris import SECRET_NAME
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -195,19 +195,41 @@ class SparseTraining(Specification):
     """What is done to training samples."""
 
 
+_A_SHARE = "oneShot needs an entry in macsPercent or latencyPercent"
+
+
 class OneShot(Specification):
     """Prune and refit a trained model on unlabelled samples, without training; one variant per entry.
 
-    ``macsPercent`` is the part of the dense model's multiply-accumulates that a variant may keep.
+    ``macsPercent`` is the part of the dense model's multiply-accumulates that a variant may keep, ``latencyPercent``
+    that of its time on the machine of the Job, by a table of onnxruntime's times per layer and width that is measured
+    first. An entry of it that makes the model no faster gives no variant.
     """
 
-    macs_percent: Annotated[tuple[Annotated[int, Field(ge=5, le=99)], ...], Field(min_length=1, max_length=16)] = (
-        75,
-        50,
-        35,
-        25,
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.macsPercent) || size(self.macsPercent) > 0"
+                " || (has(self.latencyPercent) && size(self.latencyPercent) > 0)",
+                _A_SHARE,
+            )
+        )
     )
-    """Part of the dense model's multiply-accumulates that a variant may keep; one variant each."""
+
+    macs_percent: Annotated[tuple[Annotated[int, Field(ge=5, le=99)], ...], Field(max_length=16)] = (75, 50, 35, 25)
+    """Part of the dense model's multiply-accumulates that a variant may keep; one variant each. ``[]`` with
+    latencyPercent alone."""
+    latency_percent: Annotated[
+        tuple[Annotated[int, Field(ge=5, le=95)], ...],
+        Field(max_length=16, exclude_if=lambda value: not value, json_schema_extra=without_default),
+    ] = ()
+    """Part of the dense model's time that a variant may keep; one variant each."""
+
+    @model_validator(mode="after")
+    def _a_share_is_given(self) -> OneShot:
+        if not self.macs_percent and not self.latency_percent:
+            raise ValueError(_A_SHARE)
+        return self
 
 
 class Quantization(Specification):

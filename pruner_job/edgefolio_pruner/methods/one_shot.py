@@ -1,32 +1,45 @@
-"""One-shot pruning as a method: weights for each entry of ``macsPercent``, without training."""
+"""One-shot pruning as a method: weights for each entry of ``macsPercent`` and ``latencyPercent``, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+import onnxruntime
 import safetensors.torch
 import torch
 
-from edgefolio.contract.work_pieces import one_shot_piece
+from edgefolio.contract.work_pieces import LATENCY, latency_candidate, one_shot_piece
 from edgefolio.files import write_durably
 from edgefolio.specification import ModelPortfolio, OneShot
 from edgefolio_pruner.methods.base import CandidateWeights, Method, Workbench
-from edgefolio_pruner.oneshot import OneShotResult, prune_to_targets
+from edgefolio_pruner.oneshot import (
+    OneShotResult,
+    layers_to_time,
+    prune_to_latencies,
+    prune_to_targets,
+)
+from edgefolio_pruner.profiling.layer_times import LayerTimes, measure_layer_times
 from edgefolio_pruner.training import state_digest
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
 class OneShotMethod(Method):
-    """``methods.oneShot``. Each entry of ``macsPercent`` is a piece, and a candidate of the same name."""
+    """``methods.oneShot``. Each entry of ``macsPercent`` is a piece, and a candidate of the same name.
+
+    All entries of ``latencyPercent`` are one piece: its table of times is measured once, and kept.
+    """
 
     stage = "one-shot"
     products = "pruned models"
 
-    def __init__(self, specification: OneShot, *, calibration_samples: int) -> None:
-        self._percents = {one_shot_piece(percent): percent for percent in specification.macs_percent}
+    def __init__(self, specification: OneShot, *, calibration_samples: int, batch: int, timing_threads: int) -> None:
+        self._macs = {one_shot_piece(percent): percent for percent in specification.macs_percent}
+        self._latencies = tuple(dict.fromkeys(specification.latency_percent))
         self._calibration_samples = calibration_samples
+        self._timing = {"batch": batch, "threads": timing_threads}
 
     @classmethod
     def asked_for(cls, portfolio: ModelPortfolio) -> Self | None:
@@ -35,16 +48,21 @@ class OneShotMethod(Method):
         if spec.methods.one_shot is None:
             return None
         assert spec.data is not None
-        return cls(spec.methods.one_shot, calibration_samples=spec.data.calibration_samples)
+        return cls(
+            spec.methods.one_shot,
+            calibration_samples=spec.data.calibration_samples,
+            batch=spec.profiling.batch_sizes[-1],
+            timing_threads=spec.profiling.threads,
+        )
 
     def pieces(self) -> tuple[str, ...]:
-        """One piece per entry of ``macsPercent``."""
-        return tuple(self._percents)
+        """One piece for all entries of ``latencyPercent``, and one per entry of ``macsPercent``."""
+        return (*((LATENCY,) if self._latencies else ()), *self._macs)
 
     def make(
         self, bench: Workbench, *, dense: CandidateWeights | None, pieces: Collection[str]
     ) -> tuple[CandidateWeights, ...]:
-        """Missing pieces are made together: this shares their common work and changes no bit."""
+        """Missing pieces of ``macsPercent`` are made together: this shares their common work and changes no bit."""
         assert dense is not None
         source, samples = bench.source, self._calibration_samples
         common = {
@@ -54,9 +72,12 @@ class OneShotMethod(Method):
             "threads": bench.threads,
             "torch": torch.__version__,
         }
+        made: list[CandidateWeights] = []
+        if LATENCY in pieces and self._latencies:
+            made += self._by_latency(bench, dense, common)
         shelves = {
-            percent: _Shelf(bench.work, percent, common | {"macsPercent": percent})
-            for name, percent in self._percents.items()
+            percent: _Shelf(bench.work, name, f"one-shot-{percent}", common | {"macsPercent": percent})
+            for name, percent in self._macs.items()
             if name in pieces
         }
         records = {percent: shelf.kept() for percent, shelf in shelves.items()}
@@ -70,37 +91,119 @@ class OneShotMethod(Method):
                 threads=bench.threads,
                 progress=bench.progress,
             )
-            records |= {result.macs_percent: shelves[result.macs_percent].keep(result) for result in results}
-        return tuple(
-            shelves[percent].weights(record, dense) for percent, record in records.items() if record is not None
+            for result in results:
+                records[result.percent] = shelves[result.percent].keep(result, {"macsPercent": result.percent})
+        made += [shelves[percent].weights(record, dense) for percent, record in records.items() if record is not None]
+        _tell(bench, made)
+        return tuple(made)
+
+    def _by_latency(
+        self, bench: Workbench, dense: CandidateWeights, common: Mapping[str, Any]
+    ) -> list[CandidateWeights]:
+        source, samples = bench.source, self._calibration_samples
+        module = source.build_with(dense.load())
+        calibration = torch.from_numpy(source.data.calibration(samples, seed=source.seed))
+        table = self._table(bench, module, calibration, common)
+        key = {**common, "latencyPercent": list(self._latencies), "table": table}
+        shelves = {
+            percent: _Shelf(bench.work, latency_candidate(percent), latency_candidate(percent), key)
+            for percent in self._latencies
+        }
+        records = {percent: shelf.kept() for percent, shelf in shelves.items()}
+        if any(record is None for record in records.values()):
+            found = prune_to_latencies(
+                module=module,
+                calibration=calibration,
+                latency_percents=self._latencies,
+                layer_times=_read(table),
+                seed=source.seed,
+                threads=bench.threads,
+                progress=bench.progress,
+            )
+            for result in found.results:
+                asked = {"latencyPercent": result.percent, "latencyPercentReached": round(result.percent_reached, 2)}
+                records[result.percent] = shelves[result.percent].keep(result, asked)
+            for percent, reason in found.not_offered.items():
+                records[percent] = shelves[percent].keep_reason(reason)
+        for percent, record in records.items():
+            if record is not None and "notOffered" in record:
+                message = f"latencyPercent {percent} gives no variant: {record['notOffered']}"
+                bench.progress(stage=self.stage, fraction=1.0, message=message)
+        return [
+            shelves[percent].weights(record, dense)
+            for percent, record in records.items()
+            if record is not None and "notOffered" not in record
+        ]
+
+    def _table(
+        self, bench: Workbench, module: torch.nn.Module, calibration: torch.Tensor, common: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The table of times, measured or as it is kept: a run that goes on elsewhere must give the same bits."""
+        stage = "one-shot-layer-times"
+        key = {**common, **self._timing, "onnxruntime": onnxruntime.__version__}
+        kept: dict[str, Any] | None = bench.work.kept(stage, key, usable=lambda value: isinstance(value, dict))
+        if kept is not None:
+            return kept
+        shapes = layers_to_time(module, calibration)
+        times = measure_layer_times(
+            shapes, batch=self._timing["batch"], threads=self._timing["threads"], progress=bench.progress
         )
+        table = {
+            name: {axis: [list(point) for point in points] for axis, points in asdict(found).items()}
+            for name, found in times.items()
+        }
+        bench.work.keep(stage, key, table)
+        return table
+
+
+def _read(table: Mapping[str, Any]) -> dict[str, LayerTimes]:
+    return {
+        name: LayerTimes(
+            rows=tuple((int(width), float(time)) for width, time in found["rows"]),
+            columns=tuple((int(width), float(time)) for width, time in found["columns"]),
+        )
+        for name, found in table.items()
+    }
+
+
+def _tell(bench: Workbench, made: Sequence[CandidateWeights]) -> None:
+    """A line of progress for each note: less is left than was asked for, or less was looked at."""
+    for candidate in made:
+        for note in candidate.settings["notes"]:
+            bench.progress(stage=OneShotMethod.stage, fraction=1.0, message=f"{candidate.name}: {note}")
 
 
 class _Shelf:
     """The place of one result in the work directory."""
 
-    def __init__(self, work: WorkDirectory, macs_percent: int, key: Mapping[str, Any]) -> None:
+    def __init__(self, work: WorkDirectory, name: str, stage: str, key: Mapping[str, Any]) -> None:
         self._work, self._key = work, key
-        self._stage = f"one-shot-{macs_percent}"
-        self._name = one_shot_piece(macs_percent)
+        self._stage, self._name = stage, name
         self._path = work.folder(self._stage, key) / f"{self._name}.safetensors"
 
     def kept(self) -> dict[str, Any] | None:
         record: dict[str, Any] | None = self._work.kept(
-            self._stage, self._key, usable=lambda value: _holds(self._path, value["digest"])
+            self._stage,
+            self._key,
+            usable=lambda value: "notOffered" in value or _holds(self._path, value["digest"]),
         )
         return record
 
-    def keep(self, result: OneShotResult) -> dict[str, Any]:
+    def keep(self, result: OneShotResult, asked: Mapping[str, Any]) -> dict[str, Any]:
         write_durably(self._path, safetensors.torch.save(result.state), field="--work-dir")
         record = {
-            "macsPercent": result.macs_percent,
+            **asked,
             "digest": state_digest(result.state),
             "macsPercentReached": round(result.macs_percent_reached, 2),
             "calibrationSamples": result.samples,
             "seconds": round(result.seconds, 1),
             "notes": list(result.notes),
         }
+        self._work.keep(self._stage, self._key, record)
+        return record
+
+    def keep_reason(self, reason: str) -> dict[str, Any]:
+        record = {"notOffered": reason}
         self._work.keep(self._stage, self._key, record)
         return record
 

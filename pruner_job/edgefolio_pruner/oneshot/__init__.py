@@ -1,6 +1,13 @@
 """One-shot pruning: prune and re-fit a trained model on unlabelled samples, without training."""
 
-from edgefolio_pruner.oneshot.prune import prune_to_targets
-from edgefolio_pruner.oneshot.result import OneShotResult, ReaderResidual
+from edgefolio_pruner.oneshot.prune import layers_to_time, prune_to_latencies, prune_to_targets
+from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults, ReaderResidual
 
-__all__ = ["OneShotResult", "ReaderResidual", "prune_to_targets"]
+__all__ = [
+    "OneShotResult",
+    "OneShotResults",
+    "ReaderResidual",
+    "layers_to_time",
+    "prune_to_latencies",
+    "prune_to_targets",
+]

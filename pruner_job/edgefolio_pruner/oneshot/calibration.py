@@ -1,13 +1,16 @@
-"""Calibration moments of a reader: the pruned net's inputs against the original net's outputs."""
+"""Calibration moments of a linear map: the pruned net's inputs against the original net's outputs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.readers import Reader
+from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
-from edgefolio_pruner.refit import MomentAccumulator, SplitMoments
+from edgefolio_pruner.refit import GroupedAccumulator, MomentAccumulator, Moments, SplitMoments
 
 #: Rows collected per column (if available), for narrow and for wide maps; at least LEAST_ROWS.
 ROWS_PER_COLUMN = 12
@@ -18,83 +21,127 @@ LEAST_ROWS = 8192
 HOLD_OUT_EVERY = 4
 
 
-def folded_weights(reader: Reader, state: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The reader's weights with its batch norm folded in, as columns by outputs [d, o], float64."""
-    weights = state[reader.weight].double().flatten(1).T
-    return weights if reader.norm is None else weights * reader.norm.scale(state)
+@dataclass(frozen=True, eq=False)
+class KeptChannels:
+    """What a map keeps: input channels of each of its groups, its groups, and the outputs of each.
 
-
-def collect_moments(
-    reader: Reader,
-    *,
-    original: GraphRun,
-    pruned: GraphRun,
-    inputs: torch.Tensor,
-    outputs: torch.Tensor,
-    seed: int,
-) -> SplitMoments:
-    """Moments of the reader's columns against its targets, on sampled positions.
-
-    Both nets have been run up to the reader's end. Only the input channels ``inputs`` and the outputs ``outputs``,
-    which are kept, are collected. The target is the output for which the reader's end (a residual sum, where there is
-    one) equals the original's: the original's end minus what the pruned net adds to it.
+    ``inputs`` and ``outputs`` are positions within a group, the same in all that are kept.
     """
-    convolution = reader.geometry is not None
-    ends = original.values(reader.end)
-    columns = inputs.numel() * (1 if reader.geometry is None else reader.geometry.kernel[0] * reader.geometry.kernel[1])
+
+    inputs: torch.Tensor
+    groups: torch.Tensor
+    outputs: torch.Tensor
+
+    @classmethod
+    def all_of(cls, linear: LinearMap) -> KeptChannels:
+        """All channels of ``linear``."""
+        return cls(torch.arange(linear.inputs), torch.arange(linear.groups), torch.arange(linear.outputs))
+
+    def columns(self, linear: LinearMap) -> torch.Tensor:
+        """The kept columns of the flattened weight, ascending."""
+        return (self.inputs[:, None] * linear.taps + torch.arange(linear.taps)).reshape(-1)
+
+    def rows(self, linear: LinearMap) -> torch.Tensor:
+        """The kept outputs [groups, outputs] as positions among all outputs."""
+        return self.groups[:, None] * linear.outputs + self.outputs
+
+    def sources(self, linear: LinearMap) -> torch.Tensor:
+        """The kept input channels, group by group, as positions among all input channels."""
+        return (self.groups[:, None] * linear.inputs + self.inputs).reshape(-1)
+
+
+def calibration_rows(
+    linear: LinearMap, *, original: GraphRun, pruned: GraphRun, kept: KeptChannels, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, bool]]:
+    """Rows of the map's kept columns and its targets on sampled positions, batch by batch; whether they are held out.
+
+    Both nets have been run up to the map's end. The target is the output for which the map's end (a residual sum, where
+    there is one) equals the original's: the original's end minus what the pruned net adds to it.
+    """
+    convolution = linear.geometry is not None
+    ends = original.values(linear.end)
+    columns = kept.inputs.numel() * linear.taps
     samples = sum(len(end) for end in ends)
     positions = output_positions(ends[0], convolution=convolution)
     narrow, wide = ROWS_PER_COLUMN * min(columns, WIDE_COLUMNS), ROWS_PER_WIDE_COLUMN * columns
     wanted = max(LEAST_ROWS, narrow, wide)
     chosen = sampled_positions(samples, positions, wanted, generator=torch.Generator().manual_seed(seed))
-    parts = {held_out: MomentAccumulator(columns=columns, outputs=outputs.numel()) for held_out in (False, True)}
-    skips = None if reader.skip is None else pruned.values(reader.skip)
+    sources, rows = kept.sources(linear), kept.rows(linear).reshape(-1)
+    skips = None if linear.skip is None else pruned.values(linear.skip)
     start = 0
-    for index, source in enumerate(pruned.values(reader.source)):
+    for index, source in enumerate(pruned.values(linear.source)):
         here = chosen[start : start + len(source)]
-        targets = output_rows(ends[index], here, convolution=convolution)[:, outputs]
+        targets = output_rows(ends[index], here, convolution=convolution)[:, rows]
         if skips is not None:
-            targets = targets - output_rows(skips[index], here, convolution=convolution)[:, outputs]
-        rows = input_rows(source, here, inputs, reader.geometry)
-        last = (torch.arange(start, start + len(source)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1).repeat_interleave(
-            here.shape[1]
-        )
-        for held_out, part in parts.items():
-            part.add(rows[last == held_out], targets[last == held_out])
+            targets = targets - output_rows(skips[index], here, convolution=convolution)[:, rows]
+        inputs = input_rows(source, here, sources, linear.geometry)
+        last = torch.arange(start, start + len(source)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
+        last = last.repeat_interleave(here.shape[1])
+        for held_out in (False, True):
+            yield inputs[last == held_out], targets[last == held_out], held_out
         start += len(source)
-    return SplitMoments(fit=parts[False].moments(), held_out=parts[True].moments())
+
+
+def collect_moments(
+    linear: LinearMap, *, original: GraphRun, pruned: GraphRun, kept: KeptChannels, seed: int
+) -> tuple[SplitMoments, ...]:
+    """Moments of :func:`calibration_rows`; one for each kept group."""
+    columns, outputs, groups = kept.inputs.numel() * linear.taps, kept.outputs.numel(), kept.groups.numel()
+    parts = {held_out: _Sums(groups=groups, columns=columns, outputs=outputs) for held_out in (False, True)}
+    for inputs, targets, held_out in calibration_rows(linear, original=original, pruned=pruned, kept=kept, seed=seed):
+        parts[held_out].add(inputs, targets)
+    return tuple(
+        SplitMoments(fit=fit, held_out=judge)
+        for fit, judge in zip(parts[False].moments(), parts[True].moments(), strict=True)
+    )
+
+
+class _Sums:
+    """The moments of one map, or of all groups of a grouped one."""
+
+    def __init__(self, *, groups: int, columns: int, outputs: int) -> None:
+        self._columns, self._outputs = (groups, columns), (groups, outputs)
+        self._single = MomentAccumulator(columns=columns, outputs=outputs) if groups == 1 else None
+        self._many = GroupedAccumulator(groups=groups, columns=columns, outputs=outputs) if groups != 1 else None
+
+    def add(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        if self._single is not None:
+            self._single.add(inputs, targets)
+        elif self._many is not None:
+            self._many.add(inputs.reshape(len(inputs), *self._columns), targets.reshape(len(targets), *self._outputs))
+
+    def moments(self) -> tuple[Moments, ...]:
+        if self._single is not None:
+            return (self._single.moments(),)
+        assert self._many is not None
+        return self._many.moments()
 
 
 def write_refit(
-    reader: Reader,
-    state: dict[str, torch.Tensor],
-    *,
-    weights: torch.Tensor,
-    bias: torch.Tensor,
-    outputs: torch.Tensor,
+    linear: LinearMap, state: State, *, weights: torch.Tensor, bias: torch.Tensor, outputs: torch.Tensor
 ) -> None:
-    """Write a fitted map (``weights`` [d, len(outputs)] for all columns, ``bias``) to the reader and its batch norm.
+    """Write a fitted map (``weights`` [d, len(outputs)] for all columns, ``bias``) to the layer and its batch norm.
 
     The offset goes into the batch norm's running mean, or into the layer's bias; the batch norm's factor stays. An
     output that its batch norm multiplies by zero keeps its weights: only its offset can be read.
     """
-    held = state[reader.weight]
+    held = state[linear.weight]
     flat = held.flatten(1).clone()
     scale = torch.ones(held.shape[0], dtype=torch.float64)
-    if reader.norm is not None:
-        scale = reader.norm.scale(state)
+    if linear.norm is not None:
+        scale = linear.norm.scale(state)
     live = scale[outputs].abs() > 0
     fitted = (weights / torch.where(live, scale[outputs], 1.0)).T
     flat[outputs[live]] = fitted[live].to(held.dtype)
-    state[reader.weight] = flat.reshape(held.shape)
-    if reader.norm is None:
-        if reader.bias is not None:
-            offsets = state[reader.bias].clone()
+    state[linear.weight] = flat.reshape(held.shape)
+    if linear.norm is None:
+        if linear.bias is not None:
+            offsets = state[linear.bias].clone()
             offsets[outputs] = bias.to(offsets.dtype)
-            state[reader.bias] = offsets
+            state[linear.bias] = offsets
         return
-    norm = reader.norm
-    before = torch.zeros_like(bias) if reader.bias is None else state[reader.bias].double()[outputs]
+    norm = linear.norm
+    before = torch.zeros_like(bias) if linear.bias is None else state[linear.bias].double()[outputs]
     shift = torch.zeros_like(bias) if norm.bias is None else state[norm.bias].double()[outputs]
     mean = state[norm.mean].clone()
     mean[outputs[live]] = (before + (shift - bias) / torch.where(live, scale[outputs], 1.0))[live].to(mean.dtype)

@@ -1,4 +1,4 @@
-"""The two passes of the one-shot route over a captured graph: survey the readers, then prune and re-fit in order."""
+"""The two passes of the one-shot route over a captured graph: survey the channels, then prune and re-fit in order."""
 
 from __future__ import annotations
 
@@ -8,67 +8,104 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from edgefolio_pruner.oneshot.calibration import collect_moments, folded_weights, write_refit
+from edgefolio_pruner.oneshot.calibration import KeptChannels, calibration_rows, collect_moments, write_refit
 from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.readers import Reader, least_channels
+from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
+from edgefolio_pruner.oneshot.prunable_groups import GroupRead, PrunableGroup
 from edgefolio_pruner.oneshot.result import ReaderResidual
-from edgefolio_pruner.oneshot.rows import by_position
-from edgefolio_pruner.refit import Elimination, refit_columns, select_blocks
-from edgefolio_pruner.spatial import ChannelGroup
+from edgefolio_pruner.refit import (
+    GRAM_COLUMNS,
+    ContributionAccumulator,
+    Elimination,
+    Refit,
+    ScaleAccumulator,
+    SelectionPart,
+    eliminate_jointly,
+    refit_columns,
+    selection_part,
+)
 
 #: Ridge of the selection, relative to the mean diagonal; 1e-7 to 1e-2 select alike.
 SELECTION_RIDGE = 1e-4
-
-State = dict[str, torch.Tensor]
+#: Widest map that is re-fitted without losing columns; beyond, the cost exceeds the gain.
+WIDEST_REPAIR = 2304
 
 
 @dataclass(frozen=True)
 class GroupSurvey:
-    """Elimination order of a group's channels, and the loss each adds, relative to its reader's output variance."""
+    """Elimination order of a group's channels, and the loss at the net's output that each adds, per sample."""
 
     elimination: Elimination
-    relative_increases: tuple[float, ...]
+    losses: tuple[float, ...]
 
 
 def survey_groups(
     graph: fx.Graph,
     state: State,
     chunks: Sequence[torch.Tensor],
-    readers: Sequence[Reader],
+    maps: Sequence[LinearMap],
+    groups: Sequence[PrunableGroup],
     *,
+    output_losses: Mapping[str, torch.Tensor],
     seed: int,
     done: Callable[[str], None],
 ) -> dict[str, GroupSurvey]:
-    """Rank the channels of every group on the original net's activations; in the order of ``readers``."""
-    run = GraphRun(graph, state, chunks, hold=[pair for reader in readers for pair in reader.held])
+    """Rank the channels of every group on the original net's activations, in the order of ``groups``.
+
+    A channel costs what all maps that read it lose once each is re-fitted.
+    """
+    reads: dict[LinearMap, list[tuple[PrunableGroup, GroupRead]]] = {linear: [] for linear in maps}
+    for group in groups:
+        for read in group.reads:
+            reads[read.linear].append((group, read))
+    run = GraphRun(graph, state, chunks, hold=[pair for linear in maps if reads[linear] for pair in linear.held])
+    left = {group.name: len(group.reads) for group in groups}
+    parts: dict[str, list[SelectionPart]] = {group.name: [] for group in groups}
     found: dict[str, GroupSurvey] = {}
-    for index, reader in enumerate(readers):
-        if reader.group is None:
+    for index, linear in enumerate(maps):
+        if not reads[linear]:
             continue
-        run.advance(reader.end)
-        weight = state[reader.weight]
-        moments = collect_moments(
-            reader,
-            original=run,
-            pruned=run,
-            inputs=torch.arange(weight.shape[1]),
-            outputs=torch.arange(weight.shape[0]),
-            seed=seed + index,
-        ).total()
-        elimination = select_blocks(
-            moments,
-            prior=folded_weights(reader, state),
-            blocks=reader.blocks,
-            ridge=SELECTION_RIDGE,
-            intercept=reader.intercept,
-            minimum_kept=least_channels(reader.group.channels),
+        run.advance(linear.end)
+        made = _parts(
+            linear, [read for _, read in reads[linear]], run, state, output_losses[linear.layer], seed + index
         )
-        scale = max(_variance(reader, run) * moments.rows, torch.finfo(torch.float64).tiny * 1e16)
-        found[reader.group.name] = GroupSurvey(
-            elimination=elimination,
-            relative_increases=tuple(increase / scale for increase in elimination.increases),
-        )
-        done(reader.layer)
+        for (group, _), part in zip(reads[linear], made, strict=True):
+            parts[group.name] += part
+        for group, _ in reads[linear]:
+            left[group.name] -= 1
+            if not left[group.name]:
+                elimination = eliminate_jointly(parts.pop(group.name), minimum_kept=group.least)
+                found[group.name] = GroupSurvey(elimination=elimination, losses=elimination.increases)
+                done(group.name)
+    return {group.name: found[group.name] for group in groups}
+
+
+def _parts(
+    linear: LinearMap, reads: Sequence[GroupRead], run: GraphRun, state: State, losses: torch.Tensor, seed: int
+) -> list[list[SelectionPart]]:
+    """The map's part in the selection of each group that it reads; several for a convolution with groups."""
+    everything, prior = KeptChannels.all_of(linear), linear.folded(state)
+    if linear.columns > GRAM_COLUMNS:
+        sums = [ContributionAccumulator(prior, blocks=read.blocks, output_losses=losses, seed=seed) for read in reads]
+        for inputs, _, _ in calibration_rows(linear, original=run, pruned=run, kept=everything, seed=seed):
+            for accumulator in sums:
+                accumulator.add(inputs)
+        return [[accumulator.part(intercept=linear.intercept)] for accumulator in sums]
+    moments = collect_moments(linear, original=run, pruned=run, kept=everything, seed=seed)
+    found: list[list[SelectionPart]] = [[] for _ in reads]
+    for rows, split in zip(everything.rows(linear), moments, strict=True):
+        total = split.total()
+        for made, read in zip(found, reads, strict=True):
+            made.append(
+                selection_part(
+                    total,
+                    prior=prior[:, rows],
+                    blocks=read.blocks,
+                    ridge=SELECTION_RIDGE,
+                    intercept=linear.intercept,
+                    output_losses=losses[rows] / max(1, total.rows),
+                )
+            )
     return found
 
 
@@ -80,76 +117,95 @@ class PrunedNet:
         graph: fx.Graph,
         state: State,
         chunks: Sequence[torch.Tensor],
-        readers: Sequence[Reader],
+        maps: Sequence[LinearMap],
+        groups: Sequence[PrunableGroup],
         *,
         survey: Mapping[str, GroupSurvey],
-        dropped: dict[str, int],
+        dropped: Mapping[str, int],
     ) -> None:
         self.original_state = state
         self.state = dict(state)
         self.kept: dict[str, tuple[int, ...]] = {}
         self.residuals: list[ReaderResidual] = []
-        for reader in readers:
-            if reader.group is not None:
-                self._drop(reader.group, survey[reader.group.name].elimination, dropped[reader.group.name])
-        self.run = GraphRun(graph, self.state, chunks, hold=[pair for reader in readers for pair in reader.held])
+        self._gone: dict[tuple[str, int], set[int]] = {}
+        self._changed = False
+        for group in groups:
+            self._drop(group, survey[group.name].elimination, dropped[group.name])
+        self.run = GraphRun(graph, self.state, chunks, hold=[pair for linear in maps for pair in linear.held])
 
     @property
     def error(self) -> float:
-        """Relative error at the last reader's end on held-out samples, with all readers pruned and re-fitted."""
-        return self.residuals[-1].relative_error
+        """Relative error at the last map's end on held-out samples, with everything pruned and re-fitted."""
+        return self.residuals[-1].relative_error if self.residuals else 0.0
 
-    def _drop(self, group: ChannelGroup, elimination: Elimination, number: int) -> None:
+    def _drop(self, prunable: PrunableGroup, elimination: Elimination, number: int) -> None:
+        group = prunable.group
         self.kept[group.name] = elimination.kept(number, group.channels)
         for part in (*group.writers, *group.readers):
-            positions = sorted(index for channel in elimination.order[:number] for index in part.indices[channel])
+            positions = sorted({index for channel in elimination.order[:number] for index in part.indices[channel]})
+            self._gone.setdefault((part.parameter, part.axis), set()).update(positions)
             held = self.state[part.parameter].clone()
             self.state[part.parameter] = held.index_fill_(part.axis, torch.tensor(positions, dtype=torch.long), 0)
 
-    def refit(self, reader: Reader, original: GraphRun, *, seed: int) -> None:
-        """Fit one map to the original net's values at its end, then rerun it with the new weights."""
-        self.run.advance(reader.end)
-        weight = self.state[reader.weight]
-        taps = weight[0, 0].numel()
-        channels = range(len(reader.blocks)) if reader.group is None else self.kept[reader.group.name]
-        columns = reader.blocks[torch.tensor(channels)].reshape(-1).sort().values
-        outputs = self._live_outputs(reader)
-        moments = collect_moments(
-            reader, original=original, pruned=self.run, inputs=columns[::taps] // taps, outputs=outputs, seed=seed
-        )
-        prior = folded_weights(reader, self.original_state)[columns][:, outputs]
-        found = refit_columns(moments, prior=prior, kept=torch.arange(len(columns)), intercept=reader.intercept)
-        weights = torch.zeros(weight[0].numel(), len(outputs), dtype=torch.float64)
-        weights[columns] = found.weights
-        write_refit(reader, self.state, weights=weights, bias=found.bias, outputs=outputs)
-        self.residuals.append(
-            ReaderResidual(
-                layer=reader.layer,
-                relative_error=found.relative_error,
-                ridge=found.ridge,
-                rows=found.rows,
-                method=found.method,
-            )
-        )
-        self.run.rerun(reader.chain)
+    def kept_channels(self, linear: LinearMap) -> KeptChannels:
+        """The input channels, groups and outputs that a map keeps."""
+        gone_inputs = self._gone.get((linear.weight, 1), set())
+        inputs = [index for index in range(linear.inputs) if index not in gone_inputs]
+        gone_rows = torch.zeros(linear.groups * linear.outputs, dtype=torch.bool)
+        gone_rows[sorted(self._gone.get((linear.weight, 0), set()))] = True
+        rows = ~gone_rows.reshape(linear.groups, linear.outputs)
+        groups = rows.any(1).nonzero()[:, 0]
+        outputs = rows[groups[0]].nonzero()[:, 0] if len(groups) else groups
+        return KeptChannels(torch.tensor(inputs, dtype=torch.long), groups, outputs)
 
-    def _live_outputs(self, reader: Reader) -> torch.Tensor:
-        """The outputs that this variant keeps: those whose filter was not zeroed with another group."""
-        before = self.original_state[reader.weight].flatten(1).ne(0).any(1)
-        after = self.state[reader.weight].flatten(1).ne(0).any(1)
-        gone = before & ~after
-        if reader.norm is not None and reader.norm.weight is not None:
-            gone &= self.state[reader.norm.weight] == 0
-        return (~gone).nonzero()[:, 0]
+    def refit(self, linear: LinearMap, original: GraphRun, *, seed: int) -> None:
+        """Fit one map to the original net's values at its end, then rerun it with the new weights.
+
+        A map that comes before everything that was cut is left alone: its inputs are the original's.
+        """
+        self.run.advance(linear.end)
+        cut = bool(self._gone.get((linear.weight, 1)))
+        self._changed = self._changed or cut
+        kept = self.kept_channels(linear)
+        if not self._changed or not kept.groups.numel() or not kept.outputs.numel():
+            return
+        if not cut and (linear.columns > WIDEST_REPAIR or not linear.intercept):
+            return
+        columns, rows = kept.columns(linear), kept.rows(linear)
+        prior = linear.folded(self.original_state)[columns]
+        fits = self._fits(linear, prior, kept, original, seed=seed)
+        weights = torch.zeros(linear.columns, rows.numel(), dtype=torch.float64)
+        weights[columns] = torch.cat([fit.weights for fit in fits], 1)
+        bias = torch.cat([fit.bias for fit in fits])
+        write_refit(linear, self.state, weights=weights, bias=bias, outputs=rows.reshape(-1))
+        self.residuals.append(_residual(linear, fits))
+        self.run.rerun(linear.chain)
+
+    def _fits(
+        self, linear: LinearMap, prior: torch.Tensor, kept: KeptChannels, original: GraphRun, *, seed: int
+    ) -> list[Refit]:
+        """The fit of each of the map's groups."""
+        if len(prior) > GRAM_COLUMNS and linear.groups == 1:
+            sums = ScaleAccumulator(prior[:, kept.outputs])
+            for inputs, targets, held_out in calibration_rows(
+                linear, original=original, pruned=self.run, kept=kept, seed=seed
+            ):
+                sums.add(inputs, targets, held_out=held_out)
+            return [sums.refit(intercept=linear.intercept)]
+        moments = collect_moments(linear, original=original, pruned=self.run, kept=kept, seed=seed)
+        return [
+            refit_columns(part, prior=prior[:, rows], kept=torch.arange(len(prior)), intercept=linear.intercept)
+            for rows, part in zip(kept.rows(linear), moments, strict=True)
+        ]
 
 
-def _variance(reader: Reader, run: GraphRun) -> float:
-    """The variance per row of the reader's end over all positions, summed over the outputs."""
-    rows, total, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    convolution = reader.geometry is not None
-    for end in run.values(reader.end):
-        flat = by_position(end, convolution=convolution).flatten(0, 1).double()
-        rows += len(flat)
-        total = total + flat.sum(0)
-        square = square + flat.square().sum(0)
-    return float((square / rows - (total / rows).square()).clamp_min(0).sum())
+def _residual(linear: LinearMap, fits: Sequence[Refit]) -> ReaderResidual:
+    variance = sum(fit.variance for fit in fits)
+    error = sum(fit.error for fit in fits)
+    return ReaderResidual(
+        layer=linear.layer,
+        relative_error=error / variance if variance > 0 else error,
+        ridge=max(fit.ridge for fit in fits),
+        rows=fits[0].rows,
+        method="least-squares" if any(fit.method == "least-squares" for fit in fits) else "scale-and-bias",
+    )

@@ -8,19 +8,25 @@ cascade: each reader in turn is re-fitted by least squares so that, on the *prun
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.oneshot.cascade import State
-from edgefolio_pruner.oneshot.readers import find_readers
-from edgefolio_pruner.oneshot.result import OneShotResult
-from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, TargetPruner
+from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
+from edgefolio_pruner.oneshot.costs.macs import CostModel, layer_costs
+from edgefolio_pruner.oneshot.linear_maps import State, linear_maps
+from edgefolio_pruner.oneshot.prunable_groups import channel_step, prunable_groups
+from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
+from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Target, TargetPruner
+from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
+
+_MEASURED = {"macs": "multiply-accumulates", "latency": "milliseconds"}
 
 
 def prune_to_targets(
@@ -41,50 +47,95 @@ def prune_to_targets(
     Raises :class:`~edgefolio.errors.UserError` for samples that do not fit or are not finite, weights that are not
     finite, and a model without any group that this route can prune.
     """
+    found = _prune(module, calibration, macs_percents, None, seed=seed, threads=threads, progress=progress)
+    return found.results
+
+
+def prune_to_latencies(
+    *,
+    module: nn.Module,
+    calibration: torch.Tensor,
+    latency_percents: Sequence[int],
+    layer_times: Mapping[str, LayerTimes],
+    seed: int,
+    threads: int,
+    progress: Progress = no_progress,
+) -> OneShotResults:
+    """As :func:`prune_to_targets`, by parts of the dense model's time as ``layer_times`` (by weight) tell it.
+
+    The plans depend on the table alone, so a table that is kept gives the same bits anywhere.
+    """
+    return _prune(module, calibration, latency_percents, layer_times, seed=seed, threads=threads, progress=progress)
+
+
+def layers_to_time(module: nn.Module, example: torch.Tensor) -> tuple[LayerShape, ...]:
+    """The layers and widths that a table of times for :func:`prune_to_latencies` must hold."""
+    captured = capture(module, (example[:2],))
+    graph, state = captured.graph_module.graph, captured.parameters
+    maps, refused = linear_maps(graph, state)
+    groups, _ = prunable_groups(channel_groups(captured), maps, refused)
+    steps = {group.name: channel_step(group.channels) for group in groups}
+    return layer_shapes(graph, state, [group.group for group in groups], steps=steps)
+
+
+def _prune(
+    module: nn.Module,
+    calibration: torch.Tensor,
+    percents: Sequence[int],
+    layer_times: Mapping[str, LayerTimes] | None,
+    *,
+    seed: int,
+    threads: int,
+    progress: Progress,
+) -> OneShotResults:
     started = time.perf_counter()
-    _check(module, calibration, macs_percents)
+    _check(module, calibration, percents, "macsPercent" if layer_times is None else "latencyPercent")
     with _threads(threads), torch.no_grad():
         progress(stage="one-shot", fraction=0.0, message="capturing the model")
         captured = capture(module, (calibration[:2],))
-        groups = channel_groups(captured)
-        readers, left_out = find_readers(captured.graph_module.graph, captured.parameters, groups)
-        if not any(reader.group is not None for reader in readers):
+        graph, state = captured.graph_module.graph, captured.parameters
+        maps, refused = linear_maps(graph, state)
+        groups, left_out = prunable_groups(channel_groups(captured), maps, refused)
+        if not groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]) or "no groups"
             raise UserError(
                 f"the model has no channels that the one-shot route can prune ({reasons}).",
                 field="spec.methods.oneShot",
                 remedy="Use sparseTraining, or leave oneShot out.",
             )
+        held = [group.group for group in groups]
+        layers = layer_costs(graph, state, held)
+        macs = CostModel(layers, {group.name: group.channels for group in held})
+        model = macs if layer_times is None else latency_model(layers, layer_times, held)
+        by: Literal["macs", "latency"] = "macs" if layer_times is None else "latency"
+        targets = [Target(by, percent, model) for percent in percents]
         pruner = TargetPruner(
-            captured,
-            groups=groups,
-            readers=readers,
-            calibration=calibration,
-            percents=macs_percents,
-            seed=seed,
-            progress=progress,
+            captured, groups=groups, maps=maps, calibration=calibration, targets=targets, seed=seed, progress=progress
         )
-        nets = pruner.run()
-    model = pruner.model
-    dense = model.macs(model.channels)
-    seconds = (time.perf_counter() - started) / len(nets)
+        found = pruner.run()
+    seconds = (time.perf_counter() - started) / max(1, len(found))
     results: list[OneShotResult] = []
-    for percent, net in zip(macs_percents, nets, strict=True):
-        kept = {name: (len(channels), model.channels[name]) for name, channels in net.kept.items()}
-        reached = 100 * model.macs(model.channels | {name: count for name, (count, _) in kept.items()}) / dense
+    for target in targets:
+        net = found[target]
+        if isinstance(net, str):
+            continue
+        dropped = {name: macs.channels[name] - len(channels) for name, channels in net.kept.items()}
+        reached = 100 * target.left(dropped) / target.dense
         notes = list(pruner.notes)
-        if reached > percent + 1e-9:
+        if reached > target.percent + 1e-9:
             notes.append(
-                f"{percent} % of the multiply-accumulates were asked for, {reached:.1f} % reached: the groups with one "
-                f"reader are down to their least channels, and {len(left_out)} other groups are not pruned"
+                f"{target.percent} % of the {_MEASURED[by]} were asked for, {reached:.1f} % reached: all groups that "
+                f"can be pruned are down to their least channels, and {len(left_out)} others are not pruned"
             )
         results.append(
             OneShotResult(
                 state=_full_state(module, captured, net.state),
-                kept=kept,
-                macs_percent=percent,
-                macs_percent_reached=reached,
-                reached=reached <= percent + 1e-9,
+                kept={name: (macs.channels[name] - count, macs.channels[name]) for name, count in dropped.items()},
+                by=by,
+                percent=target.percent,
+                percent_reached=reached,
+                macs_percent_reached=100 * Target("macs", 100, macs).left(dropped) / macs.cost(macs.channels),
+                reached=reached <= target.percent + 1e-9,
                 residuals=tuple(net.residuals),
                 left_out=dict(left_out),
                 samples=pruner.samples,
@@ -92,7 +143,8 @@ def prune_to_targets(
                 notes=tuple(notes),
             )
         )
-    return tuple(results)
+    not_offered = {target.percent: reason for target, reason in found.items() if isinstance(reason, str)}
+    return OneShotResults(results=tuple(results), not_offered=not_offered)
 
 
 def _full_state(module: nn.Module, captured: CapturedModel, state: State) -> State:
@@ -104,7 +156,7 @@ def _full_state(module: nn.Module, captured: CapturedModel, state: State) -> Sta
     return full
 
 
-def _check(module: nn.Module, calibration: torch.Tensor, percents: Sequence[int]) -> None:
+def _check(module: nn.Module, calibration: torch.Tensor, percents: Sequence[int], field: str) -> None:
     if calibration.ndim < 2 or len(calibration) < LEAST_SAMPLES:
         raise UserError(
             f"the one-shot route needs at least {LEAST_SAMPLES} calibration samples.",
@@ -129,8 +181,8 @@ def _check(module: nn.Module, calibration: torch.Tensor, percents: Sequence[int]
     for percent in percents:
         if not 1 <= percent <= 100:
             raise UserError(
-                "not a part of the multiply-accumulates.",
-                field="spec.methods.oneShot.macsPercent",
+                "not a part of the dense model's cost.",
+                field=f"spec.methods.oneShot.{field}",
                 value=percent,
                 remedy="Give whole numbers from 1 to 100.",
             )

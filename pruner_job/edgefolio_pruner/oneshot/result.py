@@ -25,15 +25,17 @@ class OneShotResult:
 
     ``state`` is a full state dict of the module; a removed channel's filter, bias, batch-norm scale and shift and its
     reader's columns are zero, so the exact pruning removes it. ``kept`` gives (channels kept, channels before) per
-    group. ``reached`` is false if the groups that this route can prune do not suffice for ``macs_percent`` of the dense
-    model's multiply-accumulates; ``macs_percent_reached`` is then as far as they go. ``left_out`` gives the reason
+    group. ``percent`` is what was asked for of the dense model's multiply-accumulates or time, ``percent_reached`` what
+    is left; ``reached`` is false if the groups that this route can prune do not suffice. ``left_out`` gives the reason
     why each other group was not pruned, ``notes`` is for the user. ``samples`` calibration samples were
     used; ``seconds`` is this variant's share of the time.
     """
 
     state: dict[str, torch.Tensor]
     kept: dict[str, tuple[int, int]]
-    macs_percent: int
+    by: Literal["macs", "latency"]
+    percent: int
+    percent_reached: float
     macs_percent_reached: float
     reached: bool
     residuals: tuple[ReaderResidual, ...]
@@ -41,3 +43,11 @@ class OneShotResult:
     samples: int
     seconds: float
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class OneShotResults:
+    """The variants of several targets, and by percent why others yield none of use."""
+
+    results: tuple[OneShotResult, ...]
+    not_offered: dict[int, str]

@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
 
 import torch
 
-from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, State, survey_groups
+from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, survey_groups
+from edgefolio_pruner.oneshot.costs.macs import CostModel
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
-from edgefolio_pruner.oneshot.readers import Reader, channel_step
-from edgefolio_pruner.oneshot.shares import LAST_OVER_FIRST, GroupLosses, MacsModel, macs_model, plan_shares
+from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
+from edgefolio_pruner.oneshot.output_losses import output_losses
+from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step
+from edgefolio_pruner.oneshot.shares import GroupLosses, plan_shares
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.spatial import CapturedModel, ChannelGroup
+from edgefolio_pruner.spatial import CapturedModel
 
+#: Factors on the predicted losses, one plan each: how much an error at the end weighs over one at the start, which
+#: later maps correct, and a stream's over an inner group's (infinite: streams stay). None is best for all nets and
+#: targets.
+WEIGHTINGS = ((1.0, 1.0), (4.0, 1.0), (1.0, inf), (4.0, inf))
 #: Bytes of activations held at a time, over all nets that run side by side.
 MEMORY_BYTES = 2 * 1024**3
 #: With fewer calibration samples nothing can be held out.
 LEAST_SAMPLES = 8
 #: Samples that go through the graph together.
 CHUNK_SAMPLES = 64
+#: A net that keeps more of the dense one's time than this is no faster: the table errs by as much.
+LEAST_TIME_SAVED = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A share that a variant may keep of the dense model's cost: multiply-accumulates, or measured time."""
+
+    by: Literal["macs", "latency"]
+    percent: int
+    model: CostModel
+
+    @property
+    def dense(self) -> float:
+        """The dense model's cost."""
+        return self.model.cost(self.model.channels)
+
+    def left(self, dropped: Mapping[str, int]) -> float:
+        """The cost that a plan leaves."""
+        return self.model.cost({name: count - dropped.get(name, 0) for name, count in self.model.channels.items()})
 
 
 class TargetPruner:
@@ -28,23 +58,23 @@ class TargetPruner:
         self,
         captured: CapturedModel,
         *,
-        groups: tuple[ChannelGroup, ...],
-        readers: tuple[Reader, ...],
+        groups: Sequence[PrunableGroup],
+        maps: Sequence[LinearMap],
         calibration: torch.Tensor,
-        percents: Sequence[int],
+        targets: Sequence[Target],
         seed: int,
         progress: Progress,
     ) -> None:
         self._graph = captured.graph_module.graph
         self._state: State = captured.parameters
-        self._readers = readers
-        self._percents = tuple(percents)
+        self._groups = groups
+        self._maps = maps
+        self._targets = tuple(targets)
         self._seed = seed
         self._progress = progress
         self._steps_done = 0
         #: An upper bound until the plans for each target are known.
-        self._candidates = len(self._percents) * len(LAST_OVER_FIRST)
-        self.model: MacsModel = macs_model(self._graph, self._state, groups)
+        self._candidates = len(self._targets) * len(WEIGHTINGS)
         per_sample = peak_bytes_per_sample(self._graph, self._state, calibration[:2])
         self.samples = max(LEAST_SAMPLES, min(len(calibration), int(MEMORY_BYTES / (2 * per_sample))))
         self._side_by_side = max(1, int(MEMORY_BYTES / (self.samples * per_sample)) - 1)
@@ -55,67 +85,94 @@ class TargetPruner:
                 f"{self.samples} of {len(calibration)} calibration samples were used: more do not fit into memory"
             )
 
-    def run(self) -> list[PrunedNet]:
-        """Rank, allocate, prune and re-fit: one net per target, in the order of the targets.
+    def run(self) -> dict[Target, PrunedNet | str]:
+        """Rank, allocate, prune and re-fit: one net per target, or the reason why there is none of use.
 
         Several plans are made for each target, and the net with the least error at its end is taken.
         """
+        losses = output_losses(self._graph, self._state, self._chunks, self._maps, seed=self._seed)
         survey = survey_groups(
-            self._graph, self._state, self._chunks, self._readers, seed=self._seed, done=self._reporter("ranked")
+            self._graph,
+            self._state,
+            self._chunks,
+            self._maps,
+            self._groups,
+            output_losses=losses,
+            seed=self._seed,
+            done=self._reporter("ranked"),
         )
         inexact = [name for name, found in survey.items() if not found.elimination.exact]
         if inexact:
             self.notes.append(
                 f"too wide, or too few samples, for exact selection; ranked by contribution: {', '.join(inexact)}"
             )
-        plans = self._plans(survey)
-        self._candidates = sum(map(len, plans))
-        return [self._best(candidates, survey) for candidates in plans]
+        plans: dict[Target, list[dict[str, int]]] = {}
+        found: dict[Target, PrunedNet | str] = {}
+        for target in self._targets:
+            plans[target] = self._plans(target, survey)
+            reason = self._useless(target, plans)
+            if reason:
+                found[target] = reason
+                del plans[target]
+        self._candidates = sum(map(len, plans.values()))
+        return found | {target: self._best(candidates, survey) for target, candidates in plans.items()}
+
+    def _useless(self, target: Target, plans: Mapping[Target, list[dict[str, int]]]) -> str:
+        """Why a target by time yields no variant of its own; empty if it does."""
+        if target.by == "macs":
+            return ""
+        if all(target.left(plan) > (1 - LEAST_TIME_SAVED) * target.dense for plan in plans[target]):
+            return "no removal of channels makes the model faster here"
+        same = [other for other, known in plans.items() if other is not target and known == plans[target]]
+        return f"latencyPercent {same[0].percent} is the same variant" if same else ""
 
     def _best(self, plans: Sequence[dict[str, int]], survey: Mapping[str, GroupSurvey]) -> PrunedNet:
         """Prune and re-fit by each of ``plans``; only the net with the least error is kept."""
         best: list[PrunedNet] = []
         for start in range(0, len(plans), self._side_by_side):
             batch = [
-                PrunedNet(self._graph, self._state, self._chunks, self._readers, survey=survey, dropped=dropped)
+                PrunedNet(
+                    self._graph, self._state, self._chunks, self._maps, self._groups, survey=survey, dropped=dropped
+                )
                 for dropped in plans[start : start + self._side_by_side]
             ]
             self._cascade(batch)
             best = [min(best + batch, key=lambda net: net.error)]
         return best[0]
 
-    def _plans(self, survey: Mapping[str, GroupSurvey]) -> list[list[dict[str, int]]]:
-        """The different plans for each target."""
-        losses = [
-            GroupLosses(name, found.relative_increases, channel_step(self.model.channels[name]))
-            for name, found in survey.items()
-        ]
-        dense = self.model.macs(self.model.channels)
-        plans: list[list[dict[str, int]]] = []
-        for percent in self._percents:
-            different: list[dict[str, int]] = []
-            for last_over_first in LAST_OVER_FIRST:
-                plan = plan_shares(
-                    losses, model=self.model, target=dense * percent / 100, last_over_first=last_over_first
-                )
-                if plan not in different:
-                    different.append(plan)
-            plans.append(different)
-        return plans
+    def _plans(self, target: Target, survey: Mapping[str, GroupSurvey]) -> list[dict[str, int]]:
+        """The different plans for a target: those that reach it, else those that come nearest."""
+        allowed = target.dense * target.percent / 100
+        different: list[dict[str, int]] = []
+        for last_over_first, stream in WEIGHTINGS:
+            losses = self._weighted(survey, last_over_first, stream)
+            plan = plan_shares(losses, model=target.model, target=allowed)
+            if plan not in different:
+                different.append(plan)
+        reached = max(allowed, min(target.left(plan) for plan in different))
+        return [plan for plan in different if target.left(plan) <= reached * (1 + 1e-9)]
+
+    def _weighted(self, survey: Mapping[str, GroupSurvey], last_over_first: float, stream: float) -> list[GroupLosses]:
+        last = max(1, len(self._groups) - 1)
+        found: list[GroupLosses] = []
+        for index, group in enumerate(self._groups):
+            factor = last_over_first ** (index / last) * (1.0 if group.group.kind == "inner" else stream)
+            increases = () if factor == inf else tuple(factor * loss for loss in survey[group.name].losses)
+            found.append(GroupLosses(group.name, increases, channel_step(group.channels)))
+        return found
 
     def _cascade(self, nets: list[PrunedNet]) -> None:
-        hold = [pair for reader in self._readers for pair in reader.held]
+        hold = [pair for linear in self._maps for pair in linear.held]
         original = GraphRun(self._graph, self._state, self._chunks, hold=hold)
         report = self._reporter("re-fitted")
-        for index, reader in enumerate(self._readers):
-            original.advance(reader.end)
+        for index, linear in enumerate(self._maps):
+            original.advance(linear.end)
             for net in nets:
-                net.refit(reader, original, seed=self._seed + index)
-                report(reader.layer)
+                net.refit(linear, original, seed=self._seed + index)
+                report(linear.layer)
 
     def _reporter(self, what: str) -> Callable[[str], None]:
-        ranked = sum(reader.group is not None for reader in self._readers)
-        steps = ranked + len(self._readers) * self._candidates
+        steps = len(self._groups) + len(self._maps) * self._candidates
 
         def report(layer: str) -> None:
             self._steps_done += 1

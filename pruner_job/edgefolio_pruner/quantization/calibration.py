@@ -24,6 +24,15 @@ _FIELD = "spec.methods.quantization.calibrationSamples"
 Samples = npt.NDArray[np.float32]
 
 
+class NotQuantizableError(Exception):
+    """Why a model has no quantized form, as a clause."""
+
+
+def one_line(error: Exception) -> str:
+    """What a library raised, short enough for a manifest."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def require_calibration(samples: Samples) -> None:
     """Raise :class:`UserError` if ``samples`` [N, ...] cannot calibrate anything."""
     if len(samples) < LEAST_SAMPLES:
@@ -70,7 +79,10 @@ class Ranges:
 
 
 def activation_ranges(model: onnx.ModelProto, samples: Samples, *, threads: int) -> Ranges:
-    """The ranges of all activations of ``model`` on ``samples``, by ONNX Runtime's calibrator."""
+    """The ranges of all activations of ``model`` on ``samples``, by ONNX Runtime's calibrator.
+
+    Raises :class:`NotQuantizableError`.
+    """
     from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
     with tempfile.TemporaryDirectory(prefix="edgefolio-quantize-") as folder:
@@ -78,7 +90,10 @@ def activation_ranges(model: onnx.ModelProto, samples: Samples, *, threads: int)
         # The calibrator looks tensors up by the shapes that inference stores in the file.
         onnx.save(onnx.shape_inference.infer_shapes(copy.deepcopy(model)), path)
         calibrator = MinMaxCalibrater(path, augmented_model_path=str(augmented), per_channel=True)
-        calibrator.augment_graph()
+        try:
+            calibrator.augment_graph()
+        except (ValueError, RuntimeError) as error:  # a value without a type, an operator it cannot place
+            raise NotQuantizableError(f"the calibrator cannot look into it ({one_line(error)})") from error
         # Its own session would take every core.
         calibrator.infer_session = open_session(augmented, threads=threads)
         calibrator.collect_data(_Batches(model.graph.input[0].name, samples))

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgefolio_pruner.quantization.calibration import Ranges
+from edgefolio_pruner.quantization.calibration import NotQuantizableError, Ranges, one_line
 
 #: Operators with weights: a layer is one of them.
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -26,10 +26,6 @@ QUANTIZED_OPERATORS = (
 )  # fmt: skip
 #: Operators whose own rounding may cost accuracy; the others only move bytes.
 _LAYERS = frozenset({*_WEIGHTED, "Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"})
-
-
-class NotQuantizableError(Exception):
-    """Why a model has no quantized form, as a clause."""
 
 
 def load_float(content: bytes) -> onnx.ModelProto:
@@ -89,8 +85,7 @@ def quantized(
         quantizer.model.topological_sort()
         result: onnx.ModelProto = quantizer.model.model
     except Exception as error:  # the quantizer raises many kinds, all about the model
-        reason = " ".join(str(error).split())[:200]
-        raise NotQuantizableError(f"the quantizer cannot express it ({type(error).__name__}: {reason})") from error
+        raise NotQuantizableError(f"the quantizer cannot express it ({one_line(error)})") from error
     finally:
         logging.disable(before)
     _leave_answers_float(result)

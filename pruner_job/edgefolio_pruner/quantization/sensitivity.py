@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+#: What a manifest can hold.
+LARGEST = 1e30
+
 Outputs = npt.NDArray[np.float64]
 
 
@@ -27,11 +30,11 @@ def outputs_of(content: bytes, samples: npt.NDArray[np.float32], *, threads: int
 
 
 def residual(found: Outputs, wanted: Outputs) -> float:
-    """Squared difference as a part of the squared deviation of ``wanted`` from its mean; infinite if not finite."""
+    """Squared difference as a part of the squared deviation of ``wanted`` from its mean; at most :data:`LARGEST`."""
     if not np.isfinite(found).all():
-        return float("inf")
+        return LARGEST
     scale = float(((wanted - wanted.mean(axis=0)) ** 2).sum())
-    return float(((found - wanted) ** 2).sum()) / max(scale, 1e-30)
+    return min(LARGEST, float(((found - wanted) ** 2).sum()) / max(scale, 1e-30))
 
 
 def fewest_float_layers(ranked: Sequence[str], is_within: Callable[[tuple[str, ...]], bool]) -> tuple[str, ...] | None:

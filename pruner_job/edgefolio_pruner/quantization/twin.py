@@ -10,10 +10,9 @@ import numpy as np
 import onnx
 
 from edgefolio_pruner.progress import Progress, no_progress
-from edgefolio_pruner.quantization.calibration import Ranges, Samples, activation_ranges
+from edgefolio_pruner.quantization.calibration import NotQuantizableError, Ranges, Samples, activation_ranges, one_line
 from edgefolio_pruner.quantization.equalization import equalized
 from edgefolio_pruner.quantization.qdq import (
-    NotQuantizableError,
     layers_of,
     load_float,
     quantized,
@@ -67,6 +66,11 @@ def make_twin(
         return _Work(content, calibration, accuracy_percent, max_loss_points, threads, progress).twin()
     except NotQuantizableError as error:
         return Refusal(str(error))
+    except Exception as error:
+        # What the runtime raises of a form that it cannot run has no common class, only a module.
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        return Refusal(f"ONNX Runtime cannot run its quantized form ({one_line(error)})")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,22 +6,38 @@ done on the second moments of (X, T), so its cost does not depend on the number 
 it drops the columns of a reader whose input channels are removed.
 """
 
-from edgefolio_pruner.refit.kept_channels import Elimination, eliminate_blocks, select_blocks
+from edgefolio_pruner.refit.grouped import GroupedAccumulator
+from edgefolio_pruner.refit.kept_channels import (
+    Elimination,
+    SelectionPart,
+    eliminate_blocks,
+    eliminate_jointly,
+    select_blocks,
+    selection_part,
+)
 from edgefolio_pruner.refit.moments import MomentAccumulator, Moments, SplitMoments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
 from edgefolio_pruner.refit.solve import RIDGES, Refit, refit_columns
+from edgefolio_pruner.refit.wide import GRAM_COLUMNS, ContributionAccumulator, ScaleAccumulator
 
 __all__ = [
+    "GRAM_COLUMNS",
     "RIDGES",
+    "ContributionAccumulator",
     "Elimination",
+    "GroupedAccumulator",
     "MomentAccumulator",
     "Moments",
     "Quadratic",
     "Refit",
+    "ScaleAccumulator",
+    "SelectionPart",
     "SplitMoments",
     "block_contributions",
     "eliminate_blocks",
+    "eliminate_jointly",
     "refit_columns",
     "regularised_quadratic",
     "select_blocks",
+    "selection_part",
 ]

@@ -7,6 +7,7 @@ greedy order costs one inverse and one rank-s update per block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,66 @@ class Elimination:
         return tuple(block for block in range(blocks) if block not in dropped_blocks)
 
 
+@dataclass(frozen=True, eq=False)
+class SelectionPart:
+    """One map's part in a selection: the inverse curvature and the optimum, block by block, of its columns.
+
+    ``inverse`` [m * s, m * s] and ``weights`` [m * s, o] stand in the order of the blocks. Columns of the map that
+    belong to no block stay; the inverse accounts for them. ``exact`` as in :class:`Elimination`.
+    """
+
+    inverse: torch.Tensor
+    weights: torch.Tensor
+    size: int
+    exact: bool
+
+    @classmethod
+    def of(
+        cls, form: Quadratic, *, blocks: torch.Tensor, output_losses: torch.Tensor | None = None, exact: bool = True
+    ) -> SelectionPart:
+        """The part of a map with this loss; ``blocks`` [m, s]: the column positions of each block."""
+        flat = blocks.reshape(-1)
+        if len(set(flat.tolist())) != flat.numel():
+            raise ValueError(f"{len(blocks)} blocks of {blocks.shape[1]} columns overlap")
+        factor = torch.linalg.cholesky(form.curvature)
+        inverse = torch.cholesky_inverse(factor)
+        weights = torch.cholesky_solve(form.linear, factor)[flat]
+        if output_losses is not None:
+            weights = weights * output_losses.double().sqrt()
+        return cls(inverse=inverse[flat][:, flat], weights=weights, size=blocks.shape[1], exact=exact)
+
+
+def selection_part(
+    moments: Moments,
+    *,
+    prior: torch.Tensor,
+    blocks: torch.Tensor,
+    ridge: float,
+    intercept: bool,
+    output_losses: torch.Tensor | None = None,
+    full_selection_columns: int = FULL_SELECTION_COLUMNS,
+    min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
+) -> SelectionPart:
+    """The part of a map in the selection of ``blocks``: exact, or by one factor per block.
+
+    Exact where there are enough rows and not too many columns. Otherwise by one factor per block: on the fitted weights
+    if the map is only too wide, on ``prior`` (the weights before, [d, o]) if there are so few rows that any few columns
+    can replace all others. ``output_losses`` [o]: what a squared error of each output costs; 1 if None.
+    """
+    form = regularised_quadratic(moments, prior=prior, ridge=ridge, intercept=intercept)
+    scarce = moments.rows < min_rows_per_column * moments.live_columns(intercept=intercept)
+    if len(prior) <= full_selection_columns and not scarce:
+        return SelectionPart.of(form, blocks=blocks, output_losses=output_losses)
+    scale = torch.ones(prior.shape[1], dtype=torch.float64) if output_losses is None else output_losses.double().sqrt()
+    weights = (prior if scarce else form.minimum()) * scale
+    # Columns outside the blocks keep their weights, so only the rest of the target is left to the factors.
+    outside = weights.clone()
+    outside[blocks.reshape(-1)] = 0
+    weighted = Quadratic(form.curvature, form.linear * scale - form.curvature @ outside, form.constant)
+    reduced = block_contributions(weighted, weights=weights, blocks=blocks)
+    return SelectionPart.of(reduced, blocks=torch.arange(len(blocks)).reshape(-1, 1), exact=False)
+
+
 def select_blocks(
     moments: Moments,
     *,
@@ -49,20 +110,17 @@ def select_blocks(
     full_selection_columns: int = FULL_SELECTION_COLUMNS,
     min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
 ) -> Elimination:
-    """:func:`eliminate_blocks` on calibration moments: exact, or by one factor per block.
-
-    Exact where there are enough rows and not too many columns. Otherwise by one factor per block: on the fitted weights
-    if the map is only too wide, on ``prior`` (the weights before, [d, o]) if there are so few rows that any few columns
-    can replace all others.
-    """
-    form = regularised_quadratic(moments, prior=prior, ridge=ridge, intercept=intercept)
-    scarce = moments.rows < min_rows_per_column * moments.live_columns(intercept=intercept)
-    if blocks.numel() <= full_selection_columns and not scarce:
-        return eliminate_blocks(form, blocks=blocks, prices=prices, candidates=candidates, minimum_kept=minimum_kept)
-    reduced = block_contributions(form, weights=prior if scarce else form.minimum(), blocks=blocks)
-    singles = torch.arange(len(blocks)).reshape(-1, 1)
-    found = eliminate_blocks(reduced, blocks=singles, prices=prices, candidates=candidates, minimum_kept=minimum_kept)
-    return Elimination(order=found.order, increases=found.increases, exact=False)
+    """Elimination order of the blocks of one map, from its moments."""
+    part = selection_part(
+        moments,
+        prior=prior,
+        blocks=blocks,
+        ridge=ridge,
+        intercept=intercept,
+        full_selection_columns=full_selection_columns,
+        min_rows_per_column=min_rows_per_column,
+    )
+    return eliminate_jointly([part], prices=prices, candidates=candidates, minimum_kept=minimum_kept)
 
 
 def eliminate_blocks(
@@ -73,50 +131,53 @@ def eliminate_blocks(
     candidates: torch.Tensor | None = None,
     minimum_kept: int = 1,
 ) -> Elimination:
-    """Greedy elimination: drop the block that adds the least loss per unit of ``prices``, update, repeat.
+    """Elimination order of the blocks of one quadratic form; ``blocks`` [m, s]: the column positions of each block."""
+    part = SelectionPart.of(quadratic, blocks=blocks)
+    return eliminate_jointly([part], prices=prices, candidates=candidates, minimum_kept=minimum_kept)
 
-    ``blocks`` [m, s]: the column positions of each block, every column of the form in exactly one. ``prices`` [m]: what
-    dropping a block saves (bytes, multiply-accumulates); equal if None. ``candidates`` [m] bool: blocks that may be
-    dropped (all if None). Stops when only ``minimum_kept`` blocks or no candidates remain.
+
+def eliminate_jointly(
+    parts: Sequence[SelectionPart],
+    *,
+    prices: torch.Tensor | None = None,
+    candidates: torch.Tensor | None = None,
+    minimum_kept: int = 1,
+) -> Elimination:
+    """Greedy elimination of blocks that several maps read: drop what adds the least loss to all, update, repeat.
+
+    Block ``c`` of every part is the same channel. ``prices`` [m]: what dropping a block saves (bytes,
+    multiply-accumulates); equal if None. ``candidates`` [m] bool: blocks that may be dropped (all if None). Stops when
+    only ``minimum_kept`` blocks or no candidates remain.
     """
-    number, size = blocks.shape
-    columns = quadratic.curvature.shape[0]
-    if sorted(blocks.reshape(-1).tolist()) != list(range(columns)):
-        raise ValueError(f"{number} blocks of {size} columns do not cover the {columns} columns once each")
-    flat = blocks.reshape(-1)
-    curvature = quadratic.curvature[flat][:, flat]
-    factor = torch.linalg.cholesky(curvature)
-    state = _Elimination(
-        inverse=torch.cholesky_inverse(factor),
-        weights=torch.cholesky_solve(quadratic.linear[flat], factor),
-        labels=torch.arange(number),
-        size=size,
-    )
+    number = len(parts[0].weights) // parts[0].size
+    states = [_Elimination(part) for part in parts]
     saved = torch.ones(number, dtype=torch.float64) if prices is None else prices.double()
     allowed = torch.ones(number, dtype=torch.bool) if candidates is None else candidates.clone()
     order: list[int] = []
     increases: list[float] = []
     while number - len(order) > minimum_kept and bool(allowed.any()):
-        costs = state.costs()
-        score = torch.where(allowed[state.labels] & state.alive, costs / saved[state.labels], torch.inf)
+        costs = torch.stack([state.costs() for state in states]).sum(0)
+        labels, alive = states[0].labels, states[0].alive
+        score = torch.where(allowed[labels] & alive, costs / saved[labels], torch.inf)
         position = int(score.argmin())
-        label = int(state.labels[position])
+        label = int(labels[position])
         order.append(label)
         increases.append(max(0.0, float(costs[position])))
         allowed[label] = False
-        state.drop(position)
-    return Elimination(order=tuple(order), increases=tuple(increases), exact=True)
+        for state in states:
+            state.drop(position)
+    return Elimination(order=tuple(order), increases=tuple(increases), exact=all(part.exact for part in parts))
 
 
 class _Elimination:
     """Current optimum and inverse; dropped blocks stay as identities until a quarter of the blocks is dropped."""
 
-    def __init__(self, *, inverse: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor, size: int) -> None:
-        self.inverse = inverse
-        self.weights = weights
-        self.labels = labels
-        self.size = size
-        self.alive = torch.ones(len(labels), dtype=torch.bool)
+    def __init__(self, part: SelectionPart) -> None:
+        self.inverse = part.inverse.clone()
+        self.weights = part.weights.clone()
+        self.size = part.size
+        self.labels = torch.arange(len(part.weights) // part.size)
+        self.alive = torch.ones(len(self.labels), dtype=torch.bool)
 
     def costs(self) -> torch.Tensor:
         """What dropping each block would add to the loss [blocks held]."""

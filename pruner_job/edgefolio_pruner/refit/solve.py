@@ -19,8 +19,8 @@ RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 class Refit:
     """The fitted map: ``weights`` [d, o] with zeros at the dropped columns, ``bias`` [o] (zeros without an intercept).
 
-    ``relative_error`` is the squared error on the held-out rows over the target's variance there, of a fit without
-    them; ``ridge`` the one that was chosen (0 for scale-and-bias).
+    ``error`` is the squared error on the held-out rows of a fit without them, ``variance`` the target's there,
+    ``relative_error`` their ratio; ``ridge`` the one that was chosen (0 for scale-and-bias).
     """
 
     weights: torch.Tensor
@@ -29,6 +29,8 @@ class Refit:
     ridge: float
     relative_error: float
     rows: int
+    error: float
+    variance: float
 
 
 def refit_columns(
@@ -55,14 +57,22 @@ def refit_columns(
     judge = held_out if held_out.rows else fit
     best_ridge, best_error = candidates[0], float("inf")
     for ridge in candidates:
-        error = _relative_error(judge, *_solved(fit, old, ridge, method, intercept=intercept), intercept=intercept)
+        error = float(judge.squared_error(*_solved(fit, old, ridge, method, intercept=intercept)).sum())
         if error < best_error:
             best_ridge, best_error = ridge, error
     part, bias = _solved(total, old, best_ridge, method, intercept=intercept)
     weights = torch.zeros_like(prior)
     weights[kept] = part
+    variance = float((judge.centred() if intercept else judge).target_square.sum())
     return Refit(
-        weights=weights, bias=bias, method=method, ridge=best_ridge, relative_error=best_error, rows=total.rows
+        weights=weights,
+        bias=bias,
+        method=method,
+        ridge=best_ridge,
+        relative_error=best_error / variance if variance > 0 else best_error,
+        rows=total.rows,
+        error=best_error,
+        variance=variance,
     )
 
 
@@ -86,10 +96,3 @@ def _scaled(about: Moments, old: torch.Tensor) -> torch.Tensor:
     covariance = (old * about.cross).sum(0)
     factor = torch.where(variance > 0, covariance / variance.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
     return old * factor
-
-
-def _relative_error(moments: Moments, weights: torch.Tensor, bias: torch.Tensor, *, intercept: bool) -> float:
-    about = moments.centred() if intercept else moments
-    variance = float(about.target_square.sum())
-    error = float(moments.squared_error(weights, bias).sum())
-    return error / variance if variance > 0 else error
