@@ -36,6 +36,7 @@ class Weighting:
 WEIGHTINGS = (
     Weighting("output", 4.0, streams=True),
     Weighting("output", 8.0, streams=True),
+    Weighting("own", 1.0, streams=True),
     Weighting("own", 1.0, streams=False),
     Weighting("own", 4.0, streams=False),
 )
