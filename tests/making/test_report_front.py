@@ -69,7 +69,7 @@ def test_the_class_that_loses_most_comes_first_in_the_table() -> None:
     assert "<b>axolotl" not in page
     text = Text(page).text
     assert "Recall of each class" in text
-    assert "<b>axolotl</b> 60.0 %" in text  # the weakest class, in the table of variants
+    assert "<b>axolotl</b>: 60.0 %" in text  # the weakest class, in the table of variants
 
 
 def test_many_classes_unfold() -> None:

@@ -91,7 +91,7 @@ def variant_rows(manifest: Manifest) -> list[VariantRow]:
                 balanced=DASH if classes is None else f"{classes.balanced_accuracy_percent:.2f} %",
                 weakest=""
                 if classes is None
-                else f"{shortened(manifest.labels[classes.lowest_class], 24)} {classes.lowest_recall_percent:.1f} %",
+                else f"{shortened(manifest.labels[classes.lowest_class], 24)}: {classes.lowest_recall_percent:.1f} %",
                 validation=f"{variant.validation_accuracy.percent:.2f}",
                 p50=_milliseconds(latency.p50_milliseconds),
                 p95=_milliseconds(latency.p95_milliseconds),

@@ -73,7 +73,6 @@ def check_given_weights(source: MakingSource) -> list[str]:
             f"these weights answer no better than chance: {accuracy.percent:.1f} % of {accuracy.samples} samples are "
             f"right, in {len(data.class_names)} classes.",
             field=_WEIGHTS,
-            value=source.description,
             remedy="Check that they are trained for this data, data.normalization, and data.classNames.",
         )
     notes = [f"the given weights are right on {accuracy.percent:.1f} % of {accuracy.samples} samples of all parts"]
@@ -145,7 +144,6 @@ def _answers(module: nn.Module, images: Images) -> tuple[Answers, int]:
         raise UserError(
             f"the network's outputs are not finite (NaN or infinity) for {broken} of {len(images)} samples.",
             field=_WEIGHTS,
-            value=broken,
             remedy="Check the weights: a negative running variance or huge values give such outputs.",
         )
     return np.concatenate(found), int(logits.shape[1])
