@@ -48,8 +48,9 @@ def main() -> None:
         place = Path(folder)
         prepare(KERNELS_FOLDER)
         np.save(place / "inputs.npy", images)
-        for record in sorted(arguments.work.glob("candidate-*.json")):
-            name = json.loads(record.read_text())["value"]["name"]
+        # Of a candidate that was made several times the last one.
+        records = sorted(arguments.work.glob("candidate-*.json"), key=lambda record: record.stat().st_mtime)
+        for name, record in {json.loads(record.read_text())["value"]["name"]: record for record in records}.items():
             files = _forms(record.with_suffix("") / "model.onnx", calibration, place / name)
             rows += _measured(name, files, labels, place, batch=arguments.batch)
             print(json.dumps(rows[-1]), flush=True)

@@ -26,7 +26,7 @@ def half_of_every_block(module: nn.Module, calibration: torch.Tensor, *, seed: i
     with torch.no_grad():
         losses = output_losses(graph, state, chunks, maps, seed=seed)
         survey = survey_groups(graph, state, chunks, maps, groups, output_losses=losses, seed=seed, done=lambda _: None)
-        net = PrunedNet(graph, state, chunks, maps, groups, survey=survey, dropped=kept)
+        net = PrunedNet(graph, state, chunks, maps, groups, survey=survey["output"], dropped=kept)
         original = GraphRun(graph, state, chunks, hold=[pair for linear in maps for pair in linear.held])
         for index, linear in enumerate(maps):
             original.advance(linear.end)

@@ -79,17 +79,17 @@ class Bench:
                 module=self.dense(), calibration=self.calibration, macs_percents=percents, seed=self.seed, threads=1
             )
             pruning = (time.process_time() - started) / len(results)
-            return {str(result.macs_percent): self._written(name, result, pruning) for result in results}
+            return {str(result.percent): self._written(name, result, pruning) for result in results}
 
         return self.store.stage(name, work, code=PRODUCT, percents=list(percents))
 
     def _written(self, name: str, result: Any, pruning: float) -> Json:
         started = time.process_time()
-        safetensors.torch.save_file(result.state, self.state_path(name, result.macs_percent))
+        safetensors.torch.save_file(result.state, self.state_path(name, result.percent))
         module = self.dense()
         module.load_state_dict(result.state)
         shrunk = compress(capture(module, self.example))
-        path = self.file_path(name, result.macs_percent)
+        path = self.file_path(name, result.percent)
         sha256 = self.export(shrunk.module, path)
         return {
             "sha256": sha256,

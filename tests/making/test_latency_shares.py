@@ -17,9 +17,10 @@ from edgefolio_pruner.progress import no_progress
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
-def by_time(document, folder: Path, percents: list[int]) -> None:
+def by_time(document, folder: Path, percents: list[int], *, width: int = 16) -> None:
     torch.manual_seed(0)
-    safetensors.torch.save_file(cnn(in_channels=1, width=16).state_dict(), folder / "weights.safetensors")
+    document["spec"]["source"]["architecture"]["options"]["width"] = width
+    safetensors.torch.save_file(cnn(in_channels=1, width=width).state_dict(), folder / "weights.safetensors")
     document["spec"]["source"]["weightsURI"] = str(folder / "weights.safetensors")
     document["spec"]["methods"] = {"oneShot": {"macsPercent": [], "latencyPercent": percents}}
 
@@ -91,7 +92,7 @@ def test_a_share_asked_for_twice_is_one_candidate(portfolio_file, tmp_path):
 
 def test_more_left_than_asked_for_is_a_line_of_progress_and_a_note(portfolio_file, tmp_path):
     def change(document) -> None:
-        by_time(document, tmp_path, [60])
+        by_time(document, tmp_path, [60], width=8)
         document["spec"]["methods"] = {"oneShot": {"macsPercent": [5]}}
 
     portfolio = load_portfolio(portfolio_file(change))

@@ -14,7 +14,7 @@ from edgefolio_pruner.refit import (
     SplitMoments,
     eliminate_jointly,
     refit_columns,
-    selection_part,
+    selection_parts,
 )
 
 torch.set_num_threads(1)
@@ -57,8 +57,8 @@ def test_ranks_are_those_of_the_gram_matrix() -> None:
     losses = torch.linspace(0.5, 2, 5, dtype=torch.float64)
     moments = MomentAccumulator(columns=24, outputs=5)
     moments.add(inputs, inputs.double() @ weights)
-    expected = selection_part(
-        moments.moments(), prior=weights, blocks=blocks, ridge=1e-9, intercept=True, output_losses=losses / 30
+    (expected,) = selection_parts(
+        moments.moments(), prior=weights, blocks=blocks, ridge=1e-9, intercept=True, output_losses=[losses / 30]
     )
     assert not expected.exact
     wide = ContributionAccumulator(weights, blocks=blocks, output_losses=losses, seed=0)

@@ -67,7 +67,8 @@ def test_a_revision_of_which_no_variant_loads_is_refused_and_nobody_notices(
             wrong = draft([revealing_model(5)]).variants[0].probe
             second = [revealing_model(3), _endless(4)]
             publish(place.repository, second, probes={1: wrong, 2: wrong})
-            refused = agent.wait_for("refused", revision=2)
+            # On a busy machine a load that is slow is waited for.
+            refused = agent.wait_for("refused", revision=2, patience=240)
             assert refused["servedRevision"] == 1
             assert "none of its variants can be served" in refused["message"]
             failures = agent.events("failed", variant="variant-2")

@@ -130,9 +130,11 @@ class Command:
             if line["event"] == name and all(line.get(key) == value for key, value in facts.items())
         ]
 
-    def wait_for(self, name: str, *, after: int = 0, **facts: Any) -> dict[str, Any]:
+    def wait_for(
+        self, name: str, *, after: int = 0, patience: float = PATIENCE_SECONDS, **facts: Any
+    ) -> dict[str, Any]:
         """The first such line. Fails with everything that was said instead."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if found := self.events(name, after=after, **facts):
                 return found[0]

@@ -17,6 +17,9 @@ ROWS_PER_COLUMN = 12
 ROWS_PER_WIDE_COLUMN = 6
 WIDE_COLUMNS = 2304
 LEAST_ROWS = 8192
+#: Narrow maps take more, up to so many, as long as their Gram matrix costs no more products than this.
+MOST_ROWS = 65_536
+PRODUCTS = 4e9
 #: Every fourth calibration sample is held out.
 HOLD_OUT_EVERY = 4
 
@@ -63,8 +66,7 @@ def calibration_rows(
     columns = kept.inputs.numel() * linear.taps
     samples = sum(len(end) for end in ends)
     positions = output_positions(ends[0], convolution=convolution)
-    narrow, wide = ROWS_PER_COLUMN * min(columns, WIDE_COLUMNS), ROWS_PER_WIDE_COLUMN * columns
-    wanted = max(LEAST_ROWS, narrow, wide)
+    wanted = _wanted_rows(columns, groups=kept.groups.numel())
     chosen = sampled_positions(samples, positions, wanted, generator=torch.Generator().manual_seed(seed))
     sources, rows = kept.sources(linear), kept.rows(linear).reshape(-1)
     skips = None if linear.skip is None else pruned.values(linear.skip)
@@ -80,6 +82,12 @@ def calibration_rows(
         for held_out in (False, True):
             yield inputs[last == held_out], targets[last == held_out], held_out
         start += len(source)
+
+
+def _wanted_rows(columns: int, *, groups: int) -> int:
+    narrow, wide = ROWS_PER_COLUMN * min(columns, WIDE_COLUMNS), ROWS_PER_WIDE_COLUMN * columns
+    cheap = 0 if groups > 1 else min(MOST_ROWS, int(PRODUCTS / max(1, columns) ** 2))
+    return max(LEAST_ROWS, narrow, wide, cheap)
 
 
 def collect_moments(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import fx
@@ -13,6 +14,7 @@ from edgefolio_pruner.oneshot.graph_run import GraphRun
 from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.prunable_groups import GroupRead, PrunableGroup
 from edgefolio_pruner.oneshot.result import ReaderResidual
+from edgefolio_pruner.oneshot.rows import by_position
 from edgefolio_pruner.refit import (
     GRAM_COLUMNS,
     ContributionAccumulator,
@@ -22,7 +24,7 @@ from edgefolio_pruner.refit import (
     SelectionPart,
     eliminate_jointly,
     refit_columns,
-    selection_part,
+    selection_parts,
 )
 
 #: Ridge of the selection, relative to the mean diagonal; 1e-7 to 1e-2 select alike.
@@ -31,12 +33,21 @@ SELECTION_RIDGE = 1e-4
 WIDEST_REPAIR = 2304
 
 
+#: Units of a loss: that at the net's output, or the variance of the map's own output.
+Unit = Literal["output", "own"]
+UNITS: tuple[Unit, ...] = ("output", "own")
+
+
 @dataclass(frozen=True)
 class GroupSurvey:
-    """Elimination order of a group's channels, and the loss at the net's output that each adds, per sample."""
+    """Elimination order of a group's channels, and the loss that each adds."""
 
     elimination: Elimination
-    losses: tuple[float, ...]
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """In the order of elimination."""
+        return self.elimination.increases
 
 
 def survey_groups(
@@ -49,7 +60,7 @@ def survey_groups(
     output_losses: Mapping[str, torch.Tensor],
     seed: int,
     done: Callable[[str], None],
-) -> dict[str, GroupSurvey]:
+) -> dict[Unit, dict[str, GroupSurvey]]:
     """Rank the channels of every group on the original net's activations, in the order of ``groups``.
 
     A channel costs what all maps that read it lose once each is re-fitted.
@@ -60,53 +71,73 @@ def survey_groups(
             reads[read.linear].append((group, read))
     run = GraphRun(graph, state, chunks, hold=[pair for linear in maps if reads[linear] for pair in linear.held])
     left = {group.name: len(group.reads) for group in groups}
-    parts: dict[str, list[SelectionPart]] = {group.name: [] for group in groups}
-    found: dict[str, GroupSurvey] = {}
+    parts: dict[tuple[Unit, str], list[SelectionPart]] = {(unit, name): [] for unit in UNITS for name in left}
+    found: dict[Unit, dict[str, GroupSurvey]] = {unit: {} for unit in UNITS}
     for index, linear in enumerate(maps):
         if not reads[linear]:
             continue
         run.advance(linear.end)
-        made = _parts(
-            linear, [read for _, read in reads[linear]], run, state, output_losses[linear.layer], seed + index
-        )
-        for (group, _), part in zip(reads[linear], made, strict=True):
-            parts[group.name] += part
+        for unit, group, part in _parts(linear, reads[linear], run, state, output_losses[linear.layer], seed + index):
+            parts[unit, group.name].append(part)
         for group, _ in reads[linear]:
             left[group.name] -= 1
             if not left[group.name]:
-                elimination = eliminate_jointly(parts.pop(group.name), minimum_kept=group.least)
-                found[group.name] = GroupSurvey(elimination=elimination, losses=elimination.increases)
+                for unit in UNITS:
+                    elimination = eliminate_jointly(parts.pop((unit, group.name)), minimum_kept=group.least)
+                    found[unit][group.name] = GroupSurvey(elimination)
                 done(group.name)
-    return {group.name: found[group.name] for group in groups}
+    return found
 
 
 def _parts(
-    linear: LinearMap, reads: Sequence[GroupRead], run: GraphRun, state: State, losses: torch.Tensor, seed: int
-) -> list[list[SelectionPart]]:
+    linear: LinearMap,
+    reads: Sequence[tuple[PrunableGroup, GroupRead]],
+    run: GraphRun,
+    state: State,
+    output_losses: torch.Tensor,
+    seed: int,
+) -> Iterator[tuple[Unit, PrunableGroup, SelectionPart]]:
     """The map's part in the selection of each group that it reads; several for a convolution with groups."""
     everything, prior = KeptChannels.all_of(linear), linear.folded(state)
+    losses = {"output": output_losses, "own": torch.full_like(output_losses, 1 / _variance(linear, run))}
     if linear.columns > GRAM_COLUMNS:
-        sums = [ContributionAccumulator(prior, blocks=read.blocks, output_losses=losses, seed=seed) for read in reads]
+        sums = [
+            (unit, group, ContributionAccumulator(prior, blocks=read.blocks, output_losses=losses[unit], seed=seed))
+            for unit in UNITS
+            for group, read in reads
+        ]
         for inputs, _, _ in calibration_rows(linear, original=run, pruned=run, kept=everything, seed=seed):
-            for accumulator in sums:
+            for _, _, accumulator in sums:
                 accumulator.add(inputs)
-        return [[accumulator.part(intercept=linear.intercept)] for accumulator in sums]
+        for unit, group, accumulator in sums:
+            yield unit, group, accumulator.part(intercept=linear.intercept)
+        return
     moments = collect_moments(linear, original=run, pruned=run, kept=everything, seed=seed)
-    found: list[list[SelectionPart]] = [[] for _ in reads]
     for rows, split in zip(everything.rows(linear), moments, strict=True):
         total = split.total()
-        for made, read in zip(found, reads, strict=True):
-            made.append(
-                selection_part(
-                    total,
-                    prior=prior[:, rows],
-                    blocks=read.blocks,
-                    ridge=SELECTION_RIDGE,
-                    intercept=linear.intercept,
-                    output_losses=losses[rows] / max(1, total.rows),
-                )
+        for group, read in reads:
+            found = selection_parts(
+                total,
+                prior=prior[:, rows],
+                blocks=read.blocks,
+                ridge=SELECTION_RIDGE,
+                intercept=linear.intercept,
+                output_losses=[losses[unit][rows] / max(1, total.rows) for unit in UNITS],
             )
-    return found
+            for unit, part in zip(UNITS, found, strict=True):
+                yield unit, group, part
+
+
+def _variance(linear: LinearMap, run: GraphRun) -> float:
+    """The variance per row of the map's end over all positions, summed over the outputs; never zero."""
+    rows, total, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for end in run.values(linear.end):
+        flat = by_position(end, convolution=linear.geometry is not None).flatten(0, 1).double()
+        rows += len(flat)
+        total = total + flat.sum(0)
+        square = square + flat.square().sum(0)
+    variance = float((square / rows - (total / rows).square()).clamp_min(0).sum())
+    return max(variance, torch.finfo(torch.float64).tiny * 1e16)
 
 
 class PrunedNet:

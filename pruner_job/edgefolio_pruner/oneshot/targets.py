@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 import torch
 
-from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, survey_groups
+from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, Unit, survey_groups
 from edgefolio_pruner.oneshot.costs.macs import CostModel
 from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
 from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
@@ -19,10 +18,27 @@ from edgefolio_pruner.oneshot.shares import GroupLosses, plan_shares
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.spatial import CapturedModel
 
-#: Factors on the predicted losses, one plan each: how much an error at the end weighs over one at the start, which
-#: later maps correct, and a stream's over an inner group's (infinite: streams stay). None is best for all nets and
-#: targets.
-WEIGHTINGS = ((1.0, 1.0), (4.0, 1.0), (1.0, inf), (4.0, inf))
+
+@dataclass(frozen=True)
+class Weighting:
+    """How predicted losses compare: their unit, and factors on them.
+
+    ``last_over_first``: how much an error at the end weighs over one at the start, which later maps correct;
+    ``streams``: whether streams may be cut.
+    """
+
+    unit: Unit
+    last_over_first: float
+    streams: bool
+
+
+#: One plan each. None is best for all nets and targets.
+WEIGHTINGS = (
+    Weighting("output", 4.0, streams=True),
+    Weighting("output", 8.0, streams=True),
+    Weighting("own", 1.0, streams=False),
+    Weighting("own", 4.0, streams=False),
+)
 #: Bytes of activations held at a time, over all nets that run side by side.
 MEMORY_BYTES = 2 * 1024**3
 #: With fewer calibration samples nothing can be held out.
@@ -49,6 +65,17 @@ class Target:
     def left(self, dropped: Mapping[str, int]) -> float:
         """The cost that a plan leaves."""
         return self.model.cost({name: count - dropped.get(name, 0) for name, count in self.model.channels.items()})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The number of channels that each group loses, by the ranks of one unit."""
+
+    unit: Unit
+    dropped: Mapping[str, int]
+
+
+Surveys = Mapping[Unit, Mapping[str, GroupSurvey]]
 
 
 class TargetPruner:
@@ -91,7 +118,7 @@ class TargetPruner:
         Several plans are made for each target, and the net with the least error at its end is taken.
         """
         losses = output_losses(self._graph, self._state, self._chunks, self._maps, seed=self._seed)
-        survey = survey_groups(
+        surveys = survey_groups(
             self._graph,
             self._state,
             self._chunks,
@@ -101,63 +128,70 @@ class TargetPruner:
             seed=self._seed,
             done=self._reporter("ranked"),
         )
-        inexact = [name for name, found in survey.items() if not found.elimination.exact]
+        inexact = [name for name, found in surveys[WEIGHTINGS[0].unit].items() if not found.elimination.exact]
         if inexact:
             self.notes.append(
                 f"too wide, or too few samples, for exact selection; ranked by contribution: {', '.join(inexact)}"
             )
-        plans: dict[Target, list[dict[str, int]]] = {}
+        plans: dict[Target, list[Plan]] = {}
         found: dict[Target, PrunedNet | str] = {}
         for target in self._targets:
-            plans[target] = self._plans(target, survey)
+            plans[target] = self._plans(target, surveys)
             reason = self._useless(target, plans)
             if reason:
                 found[target] = reason
                 del plans[target]
         self._candidates = sum(map(len, plans.values()))
-        return found | {target: self._best(candidates, survey) for target, candidates in plans.items()}
+        return found | {target: self._best(candidates, surveys) for target, candidates in plans.items()}
 
-    def _useless(self, target: Target, plans: Mapping[Target, list[dict[str, int]]]) -> str:
+    def _useless(self, target: Target, plans: Mapping[Target, list[Plan]]) -> str:
         """Why a target by time yields no variant of its own; empty if it does."""
         if target.by == "macs":
             return ""
-        if all(target.left(plan) > (1 - LEAST_TIME_SAVED) * target.dense for plan in plans[target]):
+        if all(target.left(plan.dropped) > (1 - LEAST_TIME_SAVED) * target.dense for plan in plans[target]):
             return "no removal of channels makes the model faster here"
         same = [other for other, known in plans.items() if other is not target and known == plans[target]]
         return f"latencyPercent {same[0].percent} is the same variant" if same else ""
 
-    def _best(self, plans: Sequence[dict[str, int]], survey: Mapping[str, GroupSurvey]) -> PrunedNet:
+    def _best(self, plans: Sequence[Plan], surveys: Surveys) -> PrunedNet:
         """Prune and re-fit by each of ``plans``; only the net with the least error is kept."""
         best: list[PrunedNet] = []
         for start in range(0, len(plans), self._side_by_side):
             batch = [
                 PrunedNet(
-                    self._graph, self._state, self._chunks, self._maps, self._groups, survey=survey, dropped=dropped
+                    self._graph,
+                    self._state,
+                    self._chunks,
+                    self._maps,
+                    self._groups,
+                    survey=surveys[plan.unit],
+                    dropped=plan.dropped,
                 )
-                for dropped in plans[start : start + self._side_by_side]
+                for plan in plans[start : start + self._side_by_side]
             ]
             self._cascade(batch)
             best = [min(best + batch, key=lambda net: net.error)]
         return best[0]
 
-    def _plans(self, target: Target, survey: Mapping[str, GroupSurvey]) -> list[dict[str, int]]:
+    def _plans(self, target: Target, surveys: Surveys) -> list[Plan]:
         """The different plans for a target: those that reach it, else those that come nearest."""
         allowed = target.dense * target.percent / 100
-        different: list[dict[str, int]] = []
-        for last_over_first, stream in WEIGHTINGS:
-            losses = self._weighted(survey, last_over_first, stream)
-            plan = plan_shares(losses, model=target.model, target=allowed)
+        different: list[Plan] = []
+        for weighting in WEIGHTINGS:
+            losses = self._weighted(surveys[weighting.unit], weighting)
+            plan = Plan(weighting.unit, plan_shares(losses, model=target.model, target=allowed))
             if plan not in different:
                 different.append(plan)
-        reached = max(allowed, min(target.left(plan) for plan in different))
-        return [plan for plan in different if target.left(plan) <= reached * (1 + 1e-9)]
+        reached = max(allowed, min(target.left(plan.dropped) for plan in different))
+        return [plan for plan in different if target.left(plan.dropped) <= reached * (1 + 1e-9)]
 
-    def _weighted(self, survey: Mapping[str, GroupSurvey], last_over_first: float, stream: float) -> list[GroupLosses]:
+    def _weighted(self, survey: Mapping[str, GroupSurvey], weighting: Weighting) -> list[GroupLosses]:
         last = max(1, len(self._groups) - 1)
         found: list[GroupLosses] = []
         for index, group in enumerate(self._groups):
-            factor = last_over_first ** (index / last) * (1.0 if group.group.kind == "inner" else stream)
-            increases = () if factor == inf else tuple(factor * loss for loss in survey[group.name].losses)
+            factor = weighting.last_over_first ** (index / last)
+            cut = weighting.streams or group.group.kind == "inner"
+            increases = tuple(factor * loss for loss in survey[group.name].losses) if cut else ()
             found.append(GroupLosses(group.name, increases, channel_step(group.channels)))
         return found
 

@@ -13,7 +13,7 @@ from edgefolio_pruner.refit.kept_channels import (
     eliminate_blocks,
     eliminate_jointly,
     select_blocks,
-    selection_part,
+    selection_parts,
 )
 from edgefolio_pruner.refit.moments import MomentAccumulator, Moments, SplitMoments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
@@ -39,5 +39,5 @@ __all__ = [
     "refit_columns",
     "regularised_quadratic",
     "select_blocks",
-    "selection_part",
+    "selection_parts",
 ]

@@ -8,7 +8,7 @@ greedy order costs one inverse and one rank-s update per block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,35 +66,41 @@ class SelectionPart:
         return cls(inverse=inverse[flat][:, flat], weights=weights, size=blocks.shape[1], exact=exact)
 
 
-def selection_part(
+def selection_parts(
     moments: Moments,
     *,
     prior: torch.Tensor,
     blocks: torch.Tensor,
     ridge: float,
     intercept: bool,
-    output_losses: torch.Tensor | None = None,
+    output_losses: Sequence[torch.Tensor],
     full_selection_columns: int = FULL_SELECTION_COLUMNS,
     min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
-) -> SelectionPart:
+) -> tuple[SelectionPart, ...]:
     """The part of a map in the selection of ``blocks``: exact, or by one factor per block.
 
     Exact where there are enough rows and not too many columns. Otherwise by one factor per block: on the fitted weights
     if the map is only too wide, on ``prior`` (the weights before, [d, o]) if there are so few rows that any few columns
-    can replace all others. ``output_losses`` [o]: what a squared error of each output costs; 1 if None.
+    can replace all others. One part for each of ``output_losses`` [o]: what a squared error of each output costs.
     """
     form = regularised_quadratic(moments, prior=prior, ridge=ridge, intercept=intercept)
     scarce = moments.rows < min_rows_per_column * moments.live_columns(intercept=intercept)
+    scales = [losses.double().sqrt() for losses in output_losses]
     if len(prior) <= full_selection_columns and not scarce:
-        return SelectionPart.of(form, blocks=blocks, output_losses=output_losses)
-    scale = torch.ones(prior.shape[1], dtype=torch.float64) if output_losses is None else output_losses.double().sqrt()
-    weights = (prior if scarce else form.minimum()) * scale
+        part = SelectionPart.of(form, blocks=blocks)
+        return tuple(replace(part, weights=part.weights * scale) for scale in scales)
+    weights = prior if scarce else form.minimum()
     # Columns outside the blocks keep their weights, so only the rest of the target is left to the factors.
     outside = weights.clone()
     outside[blocks.reshape(-1)] = 0
-    weighted = Quadratic(form.curvature, form.linear * scale - form.curvature @ outside, form.constant)
-    reduced = block_contributions(weighted, weights=weights, blocks=blocks)
-    return SelectionPart.of(reduced, blocks=torch.arange(len(blocks)).reshape(-1, 1), exact=False)
+    rest = form.linear - form.curvature @ outside
+    singles = torch.arange(len(blocks)).reshape(-1, 1)
+    found: list[SelectionPart] = []
+    for scale in scales:
+        weighted = Quadratic(form.curvature, rest * scale, form.constant)
+        reduced = block_contributions(weighted, weights=weights * scale, blocks=blocks)
+        found.append(SelectionPart.of(reduced, blocks=singles, exact=False))
+    return tuple(found)
 
 
 def select_blocks(
@@ -111,16 +117,17 @@ def select_blocks(
     min_rows_per_column: float = MIN_ROWS_PER_COLUMN,
 ) -> Elimination:
     """Elimination order of the blocks of one map, from its moments."""
-    part = selection_part(
+    parts = selection_parts(
         moments,
         prior=prior,
         blocks=blocks,
         ridge=ridge,
         intercept=intercept,
+        output_losses=[torch.ones(prior.shape[1], dtype=torch.float64)],
         full_selection_columns=full_selection_columns,
         min_rows_per_column=min_rows_per_column,
     )
-    return eliminate_jointly([part], prices=prices, candidates=candidates, minimum_kept=minimum_kept)
+    return eliminate_jointly(parts, prices=prices, candidates=candidates, minimum_kept=minimum_kept)
 
 
 def eliminate_blocks(
