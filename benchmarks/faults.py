@@ -4,9 +4,9 @@
     python -m benchmarks.faults --only under_load --cluster   # some, by their files; the others' results are kept
     python -m benchmarks.faults --cluster   # those that need a cluster as well (root; the test bed's programs)
 
-Each file of tests/attacks, each ``test_attack_*.py`` elsewhere and each of ``FAULTS`` is one threat: the first line of its docstring says
-which, the tests what must hold. Tests that send requests meanwhile record how many, and how many failed. The table is
-``benchmarks/results/faults.md``, with ``faults.json`` beside it.
+Each file of tests/attacks, each ``test_attack_*.py`` elsewhere and each of ``FAULTS`` is one threat: the first line
+of its docstring says which, the tests what must hold. Tests that send requests meanwhile record how many, and how
+many failed. The table is ``benchmarks/results/faults.md``, with ``faults.json`` beside it.
 """
 
 from __future__ import annotations
