@@ -4,9 +4,9 @@
     python -m benchmarks.faults --only under_load --cluster   # some, by their files; the others' results are kept
     python -m benchmarks.faults --cluster   # those that need a cluster as well (root; the test bed's programs)
 
-Each file of tests/attacks, and each ``test_attack_*.py`` elsewhere, is one threat: the first line of its docstring says
-which, the tests what must hold. Tests that send requests meanwhile record how many, and how many failed. The table is
-``benchmarks/results/faults.md``, with ``faults.json`` beside it.
+Each file of tests/attacks, each ``test_attack_*.py`` elsewhere and each of ``FAULTS`` is one threat: the first line
+of its docstring says which, the tests what must hold. Tests that send requests meanwhile record how many, and how
+many failed. The table is ``benchmarks/results/faults.md``, with ``faults.json`` beside it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 #: The agent's tests run in an environment without torch.
 ENVIRONMENTS = {"tests/triton": ".venv-edge"}
+#: Faults that nobody causes; each is one file as well.
+FAULTS = ("test_endurance.py", "test_processors.py", "test_reboot.py", "test_slow_loads.py")
 
 
 def main() -> int:
@@ -60,6 +62,7 @@ def _files(*, with_cluster: bool) -> Iterator[Path]:
     for path in sorted((ROOT / "tests").glob("*/test_attack_*.py")):
         if with_cluster or path.parent.name != "cluster":
             yield path
+    yield from (ROOT / "tests" / "triton" / name for name in FAULTS)
 
 
 def _needs_cluster(threat: dict[str, Any]) -> bool:

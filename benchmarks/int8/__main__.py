@@ -1,6 +1,7 @@
 """Float, 7-bit and 8-bit forms of every candidate in a work directory of `edgefolio make`, by kind of processor.
 
-    nice -n 15 .venv/bin/python -m benchmarks.int8 portfolio.yaml WORK_DIRECTORY [--batch 32]
+    .venv/bin/edgefolio make -f benchmarks/int8/portfolio.yaml --work-dir WORK --repository REPOSITORY
+    nice -n 15 .venv/bin/python -m benchmarks.int8 benchmarks/int8/portfolio.yaml WORK [--batch 32]
 
 Writes ``benchmarks/results/int8.json`` and ``int8.md``. Times are the best of 15 runs in turns, one thread.
 """
@@ -55,7 +56,7 @@ def main() -> None:
             rows += _measured(name, files, labels, place, batch=arguments.batch)
             print(json.dumps(rows[-1]), flush=True)
     document = {
-        "command": f"python -m benchmarks.int8 portfolio.yaml work --batch {arguments.batch}",
+        "command": f"python -m benchmarks.int8 benchmarks/int8/portfolio.yaml WORK --batch {arguments.batch}",
         "network": source.description,
         "data": source.data.name,
         "samples": len(images),
@@ -115,7 +116,8 @@ def _as_markdown(document: dict[str, Any]) -> str:
         f"one thread, {document['processor']}, ONNX Runtime {document['onnxruntime']}. The kernels of other processors "
         "are forced by hiding instruction sets from ONNX Runtime (`benchmarks/int8/kernels.py`); *difference* is the "
         "largest one of a logit from this processor's own kernels. Forcing shows which kernels run and what they "
-        "answer; the clock, caches and units of such a processor it does not show.",
+        "answer; the clock, caches and units of such a processor it does not show. The machine may have been busy: "
+        "compare times of the same kernels only.",
         "",
         f"Made with `{document['command']}`.",
         "",
