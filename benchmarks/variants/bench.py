@@ -21,7 +21,7 @@ from torch import nn
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.export import export_onnx
-from edgefolio_pruner.oneshot import prune_to_targets
+from edgefolio_pruner.oneshot import OneShotResult, prune_to_targets
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.spatial import capture, compress
 
@@ -79,17 +79,20 @@ class Bench:
                 module=self.dense(), calibration=self.calibration, macs_percents=percents, seed=self.seed, threads=1
             )
             pruning = (time.process_time() - started) / len(results)
-            return {str(result.percent): self._written(name, result, pruning) for result in results}
+            return {
+                str(percent): self._written(name, percent, result, pruning)
+                for percent, result in zip(percents, results, strict=True)
+            }
 
         return self.store.stage(name, work, code=PRODUCT, percents=list(percents))
 
-    def _written(self, name: str, result: Any, pruning: float) -> Json:
+    def _written(self, name: str, percent: int, result: OneShotResult, pruning: float) -> Json:
         started = time.process_time()
-        safetensors.torch.save_file(result.state, self.state_path(name, result.percent))
+        safetensors.torch.save_file(result.state, self.state_path(name, percent))
         module = self.dense()
         module.load_state_dict(result.state)
         shrunk = compress(capture(module, self.example))
-        path = self.file_path(name, result.percent)
+        path = self.file_path(name, percent)
         sha256 = self.export(shrunk.module, path)
         return {
             "sha256": sha256,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.over_seeds import RESULTS, say
 from benchmarks.variants.bench import Bench
-from benchmarks.variants.claims import MEASURES, NETS_OF
+from benchmarks.variants.claims import MEASURES
 from benchmarks.variants.data import data_of
 from benchmarks.variants.nets import NETS
 from benchmarks.variants.store import Store
@@ -25,7 +25,7 @@ def measure_all(claims: Sequence[str], nets: Sequence[str], seeds: Sequence[int]
     results = Results()
     for seed in seeds:
         for name in nets:
-            wanted = [claim for claim in claims if name in NETS_OF[claim]]
+            wanted = [claim for claim in claims if name in MEASURES[claim].nets]
             dense = trained(name, NETS[name], seed)
             if not wanted:
                 continue
@@ -41,7 +41,7 @@ def measure_all(claims: Sequence[str], nets: Sequence[str], seeds: Sequence[int]
             bench = Bench(name=name, net=NETS[name], seed=seed, data=data_of(seed), trained=dense, store=store)
             results.describe(name, seed, dense, test=bench.accuracy(bench.dense_file))
             for claim in wanted:
-                results.replace(claim, name, seed, MEASURES[claim](bench))
+                results.replace(claim, name, seed, MEASURES[claim].rows(bench))
                 write_page(results)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.variants.nets import Net
+from benchmarks.variants.nets import NETS, Net
 from benchmarks.variants.peers.normalization import re_estimated, restated
 from benchmarks.variants.training.alone import Trainable
 from benchmarks.variants.training.standstill import finished, folder_of, recipe, train
@@ -105,6 +105,26 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, data: Dat
     assert seen[0] == 3
     assert resumed.digest == whole.digest
     assert resumed.record["standing"] == whole.record["standing"]
+
+
+def test_the_recipe_of_weights_in_a_cache_stays_as_it_is() -> None:
+    assert recipe(NETS["resnet8"], 2) == {
+        "architecture": {
+            "library": "edgefolio",
+            "name": "resnet8",
+            "options": {"width": 32, "in_channels": 1, "num_classes": 10},
+        },
+        "data": "builtin:fashion-mnist",
+        "trainingSamples": 6000,
+        "optimizer": "SGD",
+        "rate": 0.05,
+        "weightDecay": 0.0005,
+        "batch": 64,
+        "augmentation": "Flip",
+        "precision": "bfloat16",
+        "rule": {"least_gain": 0.1, "patience": 3, "rates": 3, "division": 5.0, "most_epochs": 120},
+        "seed": 2,
+    }
 
 
 def test_another_recipe_begins_anew(tmp_path: Path, data: DataBundle) -> None:

@@ -89,7 +89,7 @@ def _theirs(bench: Bench, percent: int, macs: int) -> Json:
                 dense, criterion, example=bench.example[0], macs=macs, given=given[criterion.gradients]
             )
             normed = re_estimated(pruned, bench.calibration)
-            record = {"macs": left, "plain": _both(pruned, data), "norms": _both(normed, data)}
+            record = {"macs": left, "plain": {"test": _percent(pruned, data.test)}, "norms": _both(normed, data)}
             held[name] = (normed, record)
         best = sorted(held, key=lambda name: -held[name][1]["norms"]["validation"])[:TUNED]
         for name in best:

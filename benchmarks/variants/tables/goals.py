@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 CNNS = ("resnet20", "resnet8", "vgg11", "mobilenetv2")
+#: Where sparse levels and a network from random weights are trained too, for their time.
+TRAINED_ON = ("resnet8", "vgg11")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,8 @@ GOALS: tuple[Goal, ...] = (
         title="Fastest published variant within 2 points of dense: faster than the dense float file",
         unit="x",
         lower=False,
-        must=_all(8.0),
-        aim=_all(15.0),
+        must=_all(8.0, TRAINED_ON),
+        aim=_all(15.0, TRAINED_ON),
     ),
     Goal(
         claim="portfolio",
@@ -101,8 +103,8 @@ GOALS: tuple[Goal, ...] = (
         title="Fastest published variant within 2 points of dense: smaller than the dense float file",
         unit="x",
         lower=False,
-        must=_all(16.0),
-        aim=_all(40.0),
+        must=_all(16.0, TRAINED_ON),
+        aim=_all(40.0, TRAINED_ON),
     ),
     Goal(
         claim="sparsest",
@@ -110,8 +112,8 @@ GOALS: tuple[Goal, ...] = (
         title="Sparsest variant, at its sparse parent's accuracy or better: smaller than the parent",
         unit="x",
         lower=False,
-        must=_all(17.0),
-        aim=_all(25.0),
+        must=_all(17.0, TRAINED_ON),
+        aim=_all(25.0, TRAINED_ON),
     ),
     Goal(
         claim="sparsest",
@@ -119,8 +121,8 @@ GOALS: tuple[Goal, ...] = (
         title="Sparsest variant, at its sparse parent's accuracy or better: faster than the parent",
         unit="x",
         lower=False,
-        must=_all(3.0),
-        aim=_all(6.0),
+        must=_all(3.0, TRAINED_ON),
+        aim=_all(6.0, TRAINED_ON),
     ),
     Goal(
         claim="time",
@@ -128,8 +130,8 @@ GOALS: tuple[Goal, ...] = (
         title="Five variants after the dense model: time of each against training one of them alone to its accuracy",
         unit="x",
         lower=False,
-        must=_all(100.0),
-        aim=_all(300.0),
+        must=_all(100.0, TRAINED_ON),
+        aim=_all(300.0, TRAINED_ON),
     ),
     Goal(
         claim="transformer",

@@ -30,11 +30,21 @@ def setting() -> Json:
     return {
         "command": COMMAND,
         "machine": environment.model_dump(mode="json", by_alias=True),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
         "trainingSamples": TRAINING_SAMPLES,
         "calibrationSamples": CALIBRATION_SAMPLES,
         "stopping": {"leastGainPoints": RULE.least_gain, "patienceEpochs": RULE.patience, "rates": RULE.rates},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise SystemExit(
+            f"{package} is not installed, and the benchmark compares with it: pip install -c constraints.txt "
+            "-e '.[benchmarks]'"
+        ) from None
 
 
 class Results:

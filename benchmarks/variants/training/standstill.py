@@ -77,12 +77,23 @@ def module_of(net: Net, seed: int, state: dict[str, torch.Tensor]) -> nn.Module:
 
 
 def recipe(net: Net, seed: int, *, samples: int = TRAINING_SAMPLES, rule: Rule = RULE) -> Json:
-    """Everything that the weights depend on, beside the processor and torch."""
+    """Everything that the weights depend on, beside the processor and torch.
+
+    Spelled out: whole specifications would change with every new field of the product, and with them hours of training.
+    """
     return {
-        "architecture": net.architecture.model_dump(mode="json"),
-        "data": SPECIFICATION.model_dump(mode="json"),
+        "architecture": {
+            "library": net.architecture.library,
+            "name": net.architecture.name,
+            "options": dict(net.architecture.options),
+        },
+        "data": SPECIFICATION.training_uri,
         "trainingSamples": samples,
-        "settings": settings_of(net).model_dump(mode="json"),
+        "optimizer": net.optimizer,
+        "rate": net.rate,
+        "weightDecay": net.weight_decay,
+        "batch": BATCH,
+        "augmentation": net.augmentation,
         "precision": net.precision,
         "rule": asdict(rule),
         "seed": seed,
