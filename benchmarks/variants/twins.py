@@ -9,11 +9,11 @@ from typing import Any
 from benchmarks.variants.bench import Bench
 from benchmarks.variants.peers.onnxruntime_quantizer import quantize
 from benchmarks.variants.store import PRODUCT
-from edgefolio_pruner.quantization import Refusal, make_twin
 
 from edgefolio.files import write_durably
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
+from edgefolio_pruner.quantization import Refusal, make_twin
 
 Json = dict[str, Any]
 #: The default of ``methods.quantization.maxAccuracyLossPoints``.
