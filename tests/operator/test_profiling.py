@@ -24,11 +24,11 @@ from edgefolio.contract.node_profiles import processor_report, profile_order, va
 from edgefolio.processor_class import RELEVANT_FLAGS, Processor
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.endpoint import EndpointStatus
-from edgefolio.specification.portfolio_status import RevisionStatus, VariantStatus
+from edgefolio.specification.portfolio_status import ProfileStatus, RevisionStatus, VariantStatus
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator import labels
 from edgefolio_operator.resources.profile_job import build_profile_job
-from edgefolio_operator.revisions.profiling import plan_profiling
+from edgefolio_operator.revisions.profiling import KEPT_REVISIONS, ProfilingPlan, plan_profiling, replaced
 
 SELECTORS = [
     {"name": "epyc", "nodeSelector": {"cpu": "epyc"}},
@@ -321,3 +321,15 @@ def test_the_largest_reports_fit_and_come_back(model: str) -> None:
         assert len(text.encode()) <= LARGEST_MESSAGE_BYTES
         assert report_of_message(text) == report
         assert json.loads(text)["kind"] == report.kind
+
+
+def test_profiles_of_two_revisions_are_kept_those_of_the_current_one_among_them() -> None:
+    entry = ProfileStatus(name="pi", key="0" * 16, job="digits-profile-1", outcome="Running", time=time_text(0))
+    revisions = tuple(
+        RevisionStatus(number=number, manifest_digest=f"{number:064x}", published_time=time_text(0), profiles=(entry,))
+        for number in (1, 2, 3, 4)
+    )
+    kept = replaced(revisions, ProfilingPlan(revision=revisions[1]))
+    assert [revision.number for revision in kept if revision.profiles] == [2, 4]
+    assert [revision.number for revision in kept] == [1, 2, 3, 4]
+    assert KEPT_REVISIONS == 2

@@ -24,6 +24,8 @@ from edgefolio_operator.messages import listed
 #: A measurement that failed is made again after this long: its node may be back.
 RETRY_SECONDS = 3600.0
 CONDITION = "ProfilesMeasured"
+#: Revisions whose profiles stay in the status: what serves, and what served before while a rollout is under way.
+KEPT_REVISIONS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +90,19 @@ def selector_key(nodes: ProfiledNodes) -> str:
 
 
 def replaced(revisions: Sequence[RevisionStatus], plan: ProfilingPlan) -> tuple[RevisionStatus, ...]:
-    """``revisions`` with the one that was planned for."""
+    """``revisions`` with the one that was planned for; profiles are kept of it and of the last one before.
+
+    A status has no room for those of all revisions. One that serves again is asked for once more: its Job finds what is
+    in the repository.
+    """
     found = plan.revision
-    return tuple(found if found is not None and entry.number == found.number else entry for entry in revisions)
+    after = [found if found is not None and entry.number == found.number else entry for entry in revisions]
+    current = 0 if found is None else found.number
+    holders = [entry.number for entry in after if entry.profiles]
+    holders.sort(key=lambda number: (number != current, -number))
+    return tuple(
+        entry if not entry.profiles or entry.number in holders[:KEPT_REVISIONS] else _with(entry, ()) for entry in after
+    )
 
 
 def profiles_measured(portfolio: ModelPortfolio, revision: RevisionStatus | None) -> ConditionValue:

@@ -95,6 +95,7 @@ class _Converter:
             "x-kubernetes-preserve-unknown-fields": True,
             **({"default": node["default"]} if "default" in node else {}),
             "pattern": f"^{constants[0]}$",
+            "maxLength": len(constants[0]),
             "maxItems": 0,
             **self._object(objects[0], path=path),
         }

@@ -104,7 +104,7 @@ class Normalization(Specification):
 
 
 #: A class of the data, as its folder or file calls it.
-ClassName = Annotated[str, Field(min_length=1, max_length=253)]
+ClassName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class DataSpecification(Specification):
@@ -141,8 +141,9 @@ class DataSpecification(Specification):
     """Unlabelled samples that the one-shot route looks at."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Height and width that pictures are scaled to; absent: as they are."""
-    class_names: Annotated[tuple[ClassName, ...] | None, Field(min_length=2, max_length=10_000)] = None
-    """All classes in the order of the network's outputs; absent: as the model names them, else ``classOrder``."""
+    class_names: Annotated[tuple[ClassName, ...] | None, Field(min_length=2, max_length=1000)] = None
+    """All classes in the order of the network's outputs, at most 1,000; absent: as the model names them, else
+    ``classOrder``."""
     # Left out of a manifest where it is the default, whose digest is that of before.
     class_order: Annotated[Literal["Text", "Natural"], Field(exclude_if=lambda value: value == "Text")] = "Text"
     """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""

@@ -58,7 +58,9 @@ class ProcessorReport(StatusRecord):
 
     model: Annotated[str, Field(max_length=200)]
     """Its name; on ARM the part numbers of its cores."""
-    instruction_sets: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32)] = ()
+    instruction_sets: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$", max_length=32)], ...], Field(max_length=32)
+    ] = ()
     """Those that change how fast a network runs, and that all of its cores have."""
 
 
