@@ -175,10 +175,19 @@ def test_a_chain_of_overlaps_does_not_walk_away_from_the_most_accurate():
     rules = Rules(max_variants=16)
     choice = select(candidates, dense="dense", rules=rules)
     by_name = {one.name: one for one in candidates}
-    # The best ties with the dense model itself; nothing is left out in favour of what is itself left out.
-    assert choice.chosen[-1] == "step2"
+    # The best ties with the dense model itself (half a point below; a whole one would be more than three epsilons);
+    # nothing is left out in favour of what is itself left out.
+    assert choice.chosen[-1] == "step1"
     for rejected in choice.rejected:
         assert any(stands_in(by_name[name], by_name[rejected.name], rules) for name in choice.chosen)
+
+
+def test_how_far_a_tie_reaches_is_the_users_word_for_no_difference():
+    # 0.5 points apart, with intervals that overlap.
+    candidates = [measured("dense", 5500, 20.0), measured("half", 5470, 10.0)]
+    for epsilon, chosen in ((0.3, ("half",)), (0.1, ("half", "dense"))):
+        rules = Rules(max_variants=5, accuracy_epsilon_points=epsilon)
+        assert select(candidates, dense="dense", rules=rules).chosen == chosen
 
 
 def test_few_samples_prove_no_tie():

@@ -273,8 +273,8 @@ class Selection(Specification):
 
     A candidate is dropped if another one is at least as good within ``accuracyEpsilonPoints`` and
     ``latencyEpsilonPercent`` and ``memoryEpsilonPercent``; or if another one is faster, takes no more memory, and the
-    95 % intervals of their accuracies overlap (at most 1 point apart; not with ``accuracyEpsilonPoints: "0"``). Of more
-    than ``maxVariants`` those are taken that leave the narrowest gaps in latency and lose the least accuracy in them.
+    95 % intervals of their accuracies overlap (at most three times ``accuracyEpsilonPoints`` apart). Of more than
+    ``maxVariants`` those are taken that leave the narrowest gaps in latency and lose the least accuracy in them.
     """
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5

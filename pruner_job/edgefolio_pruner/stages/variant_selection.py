@@ -6,12 +6,13 @@ Three rules, in this order:
 
 *Makes no difference.* A candidate is left out if one that is kept stands in for it: it *covers* it (at least as good
 within the epsilons in accuracy, latency and memory), or it *ties and is faster*: the 95 % intervals of the two
-accuracies overlap, they differ by at most :data:`LARGEST_TIE_POINTS`, and it is faster by more than the epsilon,
-without more memory. (On small validation sets even distant accuracies overlap, which proves nothing; hence the bound.
-``accuracy_epsilon_points = 0`` says that every difference counts: then nothing ties.) Overlap is not transitive, so
-candidates are walked from the most accurate on: the first one left names who may stand in for it, the fastest of those
-is kept, and only what *that one* stands in for is left out. So every candidate that is left out is stood in for by a
-kept one directly, and the portfolio's best is the most accurate candidate or ties with it. The fastest stays.
+accuracies overlap, they differ by at most :data:`TIE_EPSILONS` times the accuracy epsilon, and it is faster by more
+than the latency epsilon, without more memory. (On small validation sets even distant accuracies overlap, which proves
+nothing; hence the bound. ``accuracy_epsilon_points = 0`` says that every difference counts: nothing ties.) Overlap is
+not transitive, so candidates are walked from the most accurate on: the first one left names who may stand in for it,
+the fastest of those is kept, and only what *that one* stands in for is left out. So every candidate that is left out
+is stood in for by a kept one directly, and the portfolio's best is the most accurate candidate or ties with it. The
+fastest stays.
 
 *Coverage* (:mod:`.coverage`), if more remain than the portfolio may hold: of the sets with the fastest, the best and
 the smallest widest gap in log latency (within the latency epsilon) the one that loses the least accuracy in its gaps.
@@ -26,8 +27,8 @@ from dataclasses import dataclass
 
 from edgefolio_pruner.stages.coverage import Point, spread
 
-#: Accuracies farther apart than this are no tie, however wide their intervals are.
-LARGEST_TIE_POINTS = 1.0
+#: Accuracies farther apart than this many epsilons are no tie, however wide their intervals are.
+TIE_EPSILONS = 3.0
 _TOLERANCE = 1e-9
 
 
@@ -124,7 +125,8 @@ def ties_and_is_faster(one: Candidate, other: Candidate, rules: Rules) -> bool:
     return (
         one.accuracy_interval[0] <= other.accuracy_interval[1]
         and other.accuracy_interval[0] <= one.accuracy_interval[1]
-        and abs(one.accuracy_percent - other.accuracy_percent) <= LARGEST_TIE_POINTS + _TOLERANCE
+        and abs(one.accuracy_percent - other.accuracy_percent)
+        <= TIE_EPSILONS * rules.accuracy_epsilon_points + _TOLERANCE
         and one.latency_milliseconds * (1 + rules.latency_epsilon_percent / 100) < other.latency_milliseconds
         and one.memory_bytes <= other.memory_bytes * (1 + rules.memory_epsilon_percent / 100)
     )
