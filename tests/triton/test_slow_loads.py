@@ -52,17 +52,6 @@ def test_a_load_that_goes_on_is_waited_for(site: Site) -> None:
     assert switcher_of(site, impatient).switch(site.placement(2), previous=site.placement(3)).succeeded
 
 
-def test_one_that_does_not_is_ended_and_the_old_variant_serves_on(site: Site) -> None:
-    site.serve(1)
-    server = site.server.identity
-    switcher = switcher_of(site, Impatient(site), stopped=True)
-    outcome = switcher.switch(site.placement(3), previous=site.placement(1))
-    assert not outcome.succeeded
-    assert "did not end within 15 s" in str(outcome.cause)
-    assert site.server.identity == server
-    assert revealed_tag(site.control.infer(MODEL, {"image": images()}, version=101).outputs["logits"]) == 1
-
-
 @pytest.mark.parametrize("seconds", [0.0, 1e-9])
 def test_one_that_had_its_time_of_a_processor_is_not_waited_for(site: Site, seconds: float) -> None:
     site.serve(2)
@@ -76,3 +65,15 @@ def test_one_that_had_its_time_of_a_processor_is_not_waited_for(site: Site, seco
     # Nothing is asked of it, so it makes no progress either.
     assert not endpoint.is_loading(102, used + 100)
     assert not endpoint.is_loading(999, 100)
+
+
+# Last: a Triton whose load was ended may hang with the next one.
+def test_one_that_does_not_is_ended_and_the_old_variant_serves_on(site: Site) -> None:
+    site.serve(1)
+    server = site.server.identity
+    switcher = switcher_of(site, Impatient(site), stopped=True)
+    outcome = switcher.switch(site.placement(3), previous=site.placement(1))
+    assert not outcome.succeeded
+    assert "did not end within 15 s" in str(outcome.cause)
+    assert site.server.identity == server
+    assert revealed_tag(site.control.infer(MODEL, {"image": images()}, version=101).outputs["logits"]) == 1

@@ -130,7 +130,7 @@ def test_the_agent_keeps_a_standby_and_goes_down_to_it_under_load(place: Place) 
     with place.run() as agent:
         serving = agent.wait_for("serving")
         assert serving["variant"] == "variant-2"
-        with Clients(serving["grpc"], serving["http"], model=MODEL, grpc=1, http=1, think=0.02) as clients:
+        with Clients(serving["grpc"], serving["http"], model=MODEL, grpc=1, http=1, think=0.1) as clients:
             standby = agent.wait_for("standby")
             eventually(lambda: place.resident() == [standby["version"], 102])
             # Far below what this machine can do with variant-2, so that it is violated at once.
