@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.processes import stub_of_version
 from edgefolio_edge.triton.server import TritonServer
 from edgefolio_edge.triton.server_record import recorded_server
+from edgefolio_edge.triton.switcher import Switcher
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3)}
 
@@ -80,6 +83,36 @@ def test_a_damaged_standby_leaves_the_active_variant_alone(site: Site) -> None:
     assert not outcome.succeeded
     assert outcome.damaged
     assert site.control.ready_versions(MODEL) == (103,)
+    assert answered_by(site) == 103
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.1])
+def test_a_standby_that_is_killed_while_it_loads_takes_no_request_with_it(site: Site, seconds: float) -> None:
+    site.serve(3)
+    ended = threading.Event()
+
+    def kill_it() -> None:
+        while not ended.is_set():
+            stub = stub_of_version(site.server.identity, 101)
+            if stub is not None:
+                time.sleep(seconds)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(stub.pid, signal.SIGKILL)
+                return
+            time.sleep(0.001)
+
+    endpoint = site.server.endpoint()
+    switcher = Switcher(site.control, site.store, end_load=endpoint.end_backend_of, is_loading=endpoint.is_loading)
+    killer = threading.Thread(target=kill_it)
+    with Clients(endpoint.grpc, endpoint.grpc, model=MODEL, grpc=1, http=0, think=0.01) as clients:
+        clients.wait_for(5)
+        killer.start()
+        switcher.load_standby(site.placement(1), active=site.placement(3))
+        clients.wait_for(len(clients.requests()) + 10)
+        ended.set()
+        killer.join()
+    assert failed(clients.requests()) == []
+    assert wrong(clients.requests(), site.manifest, TAGS) == []
     assert answered_by(site) == 103
 
 

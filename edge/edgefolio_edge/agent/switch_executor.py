@@ -121,8 +121,8 @@ class SwitchExecutor:
             restored=failed.restored,
         )
         if failed.stuck:
-            self._reporter.event("stuck", "A load hangs, so Triton takes no other: only a restart helps.")
-            self._server.restart_or_request("A load hangs.")
+            # What serves is not ended for what is only kept in reserve; a switch would find the same, and restart.
+            self._reporter.event("stuck", "The load of a standby hangs; the active variant serves on.")
         return served
 
     def _switch(
