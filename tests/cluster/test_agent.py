@@ -150,7 +150,7 @@ def test_an_agent_obeys_reports_and_survives(
     namespace.kubectl("annotate", "pod", name, "edgefolio.dev/pin-variant=variant-1")
     wait_for(lambda: site.endpoint(0)["status"].get("activeVariant") == "variant-1", seconds=60)
     assert pod.answered_by() == 1
-    assert site.endpoint(0)["status"]["decision"]["reason"] == "Ordered"
+    assert site.endpoint(0)["status"]["decision"]["reason"] == "Pinned", "a person did"
 
     # A killed agent's Triton serves on, and the next agent goes on from what is.
     pod.kill_agent()
