@@ -22,6 +22,8 @@ from cluster_site import wait_for
 from edge_client import Client
 from edge_portfolio import ANNOTATIONS, BATCH, IMAGES, MODEL, SERVE_LABEL, SPEC
 
+from edgefolio.contract.pod import TOKEN_MOUNT
+
 REPOSITORY = Path(__file__).parents[2]
 CHART = REPOSITORY / "helm" / "edgefolio"
 PODS = Path(__file__).parent / "pods"
@@ -262,7 +264,7 @@ class EdgeSite:
         pods += [(pod, "operator") for pod in operator.pods("app.kubernetes.io/component=operator")]
         for pod, container in pods:
             process = self.machine.process_of(pod["spec"]["nodeName"], container_id(pod, container))
-            file = Path(f"/proc/{process}/root/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+            file = Path(f"/proc/{process}/root{TOKEN_MOUNT}/ca.crt")
             if certificate.strip() not in file.read_text():
                 return False
         return True

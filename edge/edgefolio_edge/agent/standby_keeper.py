@@ -39,7 +39,9 @@ class StandbyKeeper:
             return served, None
         self._tell(decision)
         others = tuple(version for version in served.ready if version < active.version)
-        target = None if wanted.variant is None else self._placement(manifest, wanted.variant)
+        target = None
+        if wanted.variant is not None:
+            target = Placement(manifest=manifest, variant=manifest.variant(wanted.variant))
         if target is not None and (target.version >= active.version or active.manifest.revision != manifest.revision):
             target = None
         if target is None or others not in ((), (target.version,)):
@@ -106,10 +108,6 @@ class StandbyKeeper:
             return served
         self._probed_at.clear()
         return ServedVersions(ready=(active.version,), active=active, name=served.name)
-
-    def _placement(self, manifest: Manifest, name: str) -> Placement | None:
-        found = next((variant for variant in manifest.variants if variant.name == name), None)
-        return None if found is None else Placement(manifest=manifest, variant=found)
 
     def _tell(self, decision: Decision) -> None:
         """Log once why there is none, or which is wanted."""
