@@ -25,7 +25,8 @@ SPEC: dict[str, Any] = {
         "trainingURI": "builtin:digits",
         "validationPercent": 20,
         "testPercent": 20,
-        "calibrationSamples": 256,
+        # Few samples, and shares far apart: on any processor the small variants lose accuracy, so that a choice is left.
+        "calibrationSamples": 64,
     },
     "methods": {
         "sparseTraining": {
@@ -34,7 +35,7 @@ SPEC: dict[str, Any] = {
             "batchSize": 64,
             "augmentation": "None",
         },
-        "oneShot": {"macsPercent": [60, 30, 10]},
+        "oneShot": {"macsPercent": [70, 8, 5]},
     },
     "selection": {"accuracyEpsilonPoints": "0.05", "maxVariants": 4, "maxAccuracyLossPoints": "30.0"},
     "profiling": {"threads": 1, "batchSizes": [BATCH], "samples": 60, "rounds": 3},
