@@ -25,7 +25,7 @@ SPEC: dict[str, Any] = {
         "trainingURI": "builtin:digits",
         "validationPercent": 20,
         "testPercent": 20,
-        # Few samples, and shares far apart: on any processor the small variants lose accuracy, so that a choice is left.
+        # Few samples, and shares far apart: small variants lose accuracy on any processor, so that a choice is left.
         "calibrationSamples": 64,
     },
     "methods": {
