@@ -24,7 +24,7 @@ from edgefolio_edge.models.probe import backend_probe
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError
-from edgefolio_edge.triton.processes import stub_of_version
+from edgefolio_edge.triton.launcher.processes import stub_of_version
 from edgefolio_edge.triton.switcher import Switcher
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3, 4)}
@@ -247,9 +247,9 @@ from pathlib import Path
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.placement import Placement
 from edgefolio_edge.triton.switcher import Switcher
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.command_line import ServerSettings
-from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.server import TritonServer
 
 store = ModelStore(Path(sys.argv[1]), model="revealing")
 manifest = store.manifests.of_version(101)

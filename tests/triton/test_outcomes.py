@@ -26,10 +26,10 @@ from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.cluster.switch_history import SwitchHistory
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
-from edgefolio_edge.triton.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.server import TritonServer
 
 AUTONOMY_SECONDS = 30
 

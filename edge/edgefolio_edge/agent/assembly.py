@@ -31,7 +31,7 @@ from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
 from edgefolio_edge.triton.room import require_shared_memory, size_of_shared_memory
-from edgefolio_edge.triton.server_record import recorded_server
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 
 
 @dataclass(frozen=True, kw_only=True)

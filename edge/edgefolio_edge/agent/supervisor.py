@@ -15,7 +15,7 @@ from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
 from edgefolio_edge.triton.host import Host
 from edgefolio_edge.triton.placement import Placement
-from edgefolio_edge.triton.server import STOP_SECONDS
+from edgefolio_edge.triton.launcher.server import STOP_SECONDS
 from edgefolio_edge.triton.switcher import Switcher
 
 #: A server that runs but answers no control call for this many cycles is restarted.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import psutil
 
 from edgefolio_edge.process.steady_clock import boot_id, seconds_since_boot
-from edgefolio_edge.triton.wheel import STUB
+from edgefolio_edge.triton.launcher.wheel import STUB
 
 SHARED_MEMORY = Path("/dev/shm")
 PROCESSES = Path("/proc")

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgefolio.components import WHEEL_TRITON
 from edgefolio.errors import UserError
 from edgefolio_edge.models.triton_configuration import BACKEND
-from edgefolio_edge.triton.libpython import require_libpython
+from edgefolio_edge.triton.launcher.libpython import require_libpython
 
 WHEEL = "nvidia-pytriton"
 WHEEL_VERSION = "0.7.0"
@@ -102,7 +102,7 @@ def lay_out_backends(wheel: TritonWheel, destination: Path) -> Path:
     shutil.copy(wheel.stub, python / STUB)
     ours = destination / BACKEND
     ours.mkdir()
-    shutil.copy(Path(__file__).parent / "backend" / "model.py", ours / "model.py")
+    shutil.copy(Path(__file__).parents[1] / "backend" / "model.py", ours / "model.py")
     return destination
 
 
