@@ -15,8 +15,8 @@ from triton_portfolios import MODEL
 from triton_remains import remains_of
 from triton_site import Site
 
-from edgefolio_edge.triton.launcher import secret_options
 from edgefolio_edge.triton.client import ControlError, TritonControl
+from edgefolio_edge.triton.launcher import secret_options
 from edgefolio_edge.triton.launcher.processes import shared_memory_of
 from edgefolio_edge.triton.launcher.server import TritonServer
 from edgefolio_edge.triton.switcher import Switcher

@@ -17,9 +17,9 @@ from triton_site import FREE_PORTS
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
+from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.launcher import server as server_module
 from edgefolio_edge.triton.launcher import wheel as wheel_module
-from edgefolio_edge.triton.client import TritonControl
 from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.launcher.processes import shared_memory_of, stubs_of
 from edgefolio_edge.triton.launcher.server import TritonServer

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.errors import UserError
-from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.host import Host, require_no_server_of_another_kind
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.launcher.ports import Ports
 
 

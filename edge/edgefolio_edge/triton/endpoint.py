@@ -14,8 +14,8 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.launcher.processes import ProcessIdentity, stub_of_version, stubs_of
-from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 from edgefolio_edge.triton.launcher.wheel import TRITON_VERSION
+from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 
 #: A process that loads uses a processor within this time, however busy the machine is.
 _PROGRESS_SECONDS = 5.0

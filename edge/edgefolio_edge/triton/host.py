@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgefolio.errors import UserError
 from edgefolio_edge.process.directory_lock import only_writer_of_endpoint
-from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.endpoint import TritonEndpoint, attach, host_and_port, read_key
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.launcher.server import STOP_SECONDS, TritonServer
 from edgefolio_edge.triton.launcher.server_record import recorded_server, remove_record, start_or_adopt, write_record
 
