@@ -16,7 +16,7 @@ from edgefolio.repository.profiles import fitting_profile
 from edgefolio.repository.signature import parsed_key
 from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import ignored_on_one_machine
-from edgefolio.specification.validation_errors import bytes_option
+from edgefolio.specification.validation.validation_errors import bytes_option
 from edgefolio_edge.agent.loop import Agent
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import PortfolioFile

@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgefolio.specification.base import DecimalString, Specification
-from edgefolio.specification.cel import WRITTEN_WHOLE, list_map, rules
 from edgefolio.specification.cluster import ObjectName
 from edgefolio.specification.conditions import (
     Condition,
@@ -30,6 +28,8 @@ from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import Bytes, ClassName, ProcessorReport
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
+from edgefolio.specification.validation.base import DecimalString, Specification
+from edgefolio.specification.validation.cel import WRITTEN_WHOLE, list_map, rules
 
 #: A mean over requests; NaN, for no requests, is stored as 0.
 MeanDecimal = Annotated[DecimalString, "mean"]
