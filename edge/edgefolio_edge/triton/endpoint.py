@@ -19,6 +19,8 @@ from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 
 #: A process that loads uses a processor within this time, however busy the machine is.
 _PROGRESS_SECONDS = 5.0
+#: What one that waits uses in that time at most: its heartbeats are sometimes counted as a tick or two of 10 ms.
+_HEARTBEAT_SECONDS = 0.025
 _FIELD = "--endpoint"
 _KEY_FIELD = "--endpoint-key-file"
 _ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?$")
@@ -75,7 +77,7 @@ class TritonEndpoint:
             if stub is not None and used is not None:
                 if used >= seconds:
                     return False
-                if used > seen.setdefault(stub, used):
+                if used > seen.setdefault(stub, used) + _HEARTBEAT_SECONDS:
                     return True
             time.sleep(0.1)
         return False
