@@ -10,9 +10,9 @@ from torch import nn
 
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import UserError
+from edgefolio.shown_text import shortened
 from edgefolio.specification import Architecture, ModelPortfolio, Normalization
 from edgefolio.untrusted.json_document import require_bounded
-from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights

@@ -21,8 +21,8 @@ from edgefolio_edge.models.probe import backend_probe, batch_of, mismatch, probe
 from edgefolio_edge.triton.endpoint import attach, host_and_port, read_key
 from edgefolio_edge.triton.launcher import libpython
 from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
-from edgefolio_edge.triton.launcher.processes import ProcessIdentity
 from edgefolio_edge.triton.launcher.wheel import environment_for, lay_out_python, locate_wheel
+from edgefolio_edge.triton.processes import ProcessIdentity
 
 
 def test_the_library_of_this_python_is_found() -> None:

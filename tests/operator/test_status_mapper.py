@@ -27,7 +27,7 @@ from edgefolio.contract.endpoint_report import (
 )
 from edgefolio.contract.status_mapper import StatusMapper
 from edgefolio.decision import types
-from edgefolio.decision.recording.encoding import decoded, encoded
+from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.types import Decision, Observation, State, TrafficWindow, VariantProfile
 from edgefolio.specification.conditions import StatusRecord
 from edgefolio.specification.endpoint import EndpointStatus, TrafficReport

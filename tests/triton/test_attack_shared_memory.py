@@ -19,7 +19,7 @@ from triton_load import Clients, failed
 from triton_portfolios import MODEL, images, publish, revealing_model
 from tritonclient.utils import InferenceServerException
 
-from edgefolio_edge.triton.launcher.processes import PROCESSES, SHARED_MEMORY
+from edgefolio_edge.triton.processes import PROCESSES, SHARED_MEMORY
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 #: One sample is 1 MiB.

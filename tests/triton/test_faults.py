@@ -24,7 +24,7 @@ from edgefolio_edge.models.probe import backend_probe
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError
-from edgefolio_edge.triton.launcher.processes import stub_of_version
+from edgefolio_edge.triton.processes import stub_of_version
 from edgefolio_edge.triton.switcher import Switcher
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3, 4)}

@@ -16,7 +16,7 @@ from triton_pod import Pod, cut_off, write_order
 from triton_portfolios import publish, revealing_model
 
 from edgefolio.manifest import Manifest, sha256_of
-from edgefolio_edge.triton.launcher.processes import stubs_of
+from edgefolio_edge.triton.processes import stubs_of
 
 #: Nobody waits longer than this for a server that came back.
 SECONDS_TO_SERVE = 15.0

@@ -14,7 +14,7 @@ from triton_portfolios import MODEL, images, revealed_tag
 from triton_site import Site
 
 from edgefolio_edge.models.model_store import ModelStore
-from edgefolio_edge.triton.launcher.processes import stub_of_version
+from edgefolio_edge.triton.processes import stub_of_version
 from edgefolio_edge.triton.switcher import Switcher
 
 GROUPS = Path("/sys/fs/cgroup")

@@ -9,7 +9,7 @@ import pytest
 from triton_portfolios import MODEL, images, revealed_tag
 from triton_site import Site
 
-from edgefolio_edge.triton.launcher.processes import stub_of_version
+from edgefolio_edge.triton.processes import stub_of_version
 from edgefolio_edge.triton.switcher import Switcher
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from edgefolio.decision.types import MemoryState
-from edgefolio_edge.triton.launcher.processes import ProcessIdentity, stubs_of
+from edgefolio_edge.triton.processes import ProcessIdentity, stubs_of
 
 CGROUPS = Path("/sys/fs/cgroup")
 #: Version 1 writes "no limit" as the largest page-aligned number.

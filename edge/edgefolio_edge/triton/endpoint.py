@@ -9,12 +9,11 @@ from pathlib import Path
 
 import psutil
 
-from edgefolio.components import TRITON_IMAGE, version_numbers
+from edgefolio.components import TRITON_IMAGE, WHEEL_TRITON, version_numbers
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
-from edgefolio_edge.triton.launcher.processes import ProcessIdentity, stub_of_version, stubs_of
-from edgefolio_edge.triton.launcher.wheel import TRITON_VERSION
+from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
 from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
 
 #: A process that loads uses a processor within this time, however busy the machine is.
@@ -140,9 +139,9 @@ def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = 
         ) from error
     finally:
         control.close()
-    if version_numbers(version) < version_numbers(TRITON_VERSION):
+    if version_numbers(version) < version_numbers(WHEEL_TRITON):
         raise UserError(
-            f"this Triton is older than {TRITON_VERSION}, the oldest that was tried.",
+            f"this Triton is older than {WHEEL_TRITON}, the oldest that was tried.",
             field=_FIELD,
             value=version,
             remedy=f"Run a newer Triton, for instance {TRITON_IMAGE}.",

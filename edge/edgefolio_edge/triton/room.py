@@ -11,7 +11,7 @@ import resource
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.shared_memory import shared_memory_bytes
-from edgefolio_edge.triton.launcher.processes import (
+from edgefolio_edge.triton.processes import (
     PROCESSES,
     SHARED_MEMORY,
     ProcessIdentity,

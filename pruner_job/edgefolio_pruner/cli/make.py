@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
+from edgefolio.shown_text import shortened
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
-from edgefolio.untrusted.text import shortened
 
 if TYPE_CHECKING:
     from edgefolio.manifest import Manifest, Variant

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgefolio.errors import UserError
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.raw import RawData, RawSplit
 
 _SHOWN = 5

@@ -9,8 +9,8 @@ import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
+from edgefolio.shown_text import shortened
 from edgefolio.specification import DataSpecification, Normalization
-from edgefolio.untrusted.text import shortened
 from edgefolio.uris import redacted
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of

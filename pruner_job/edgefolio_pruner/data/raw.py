@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefolio.errors import UserError
-from edgefolio.untrusted.text import shown
+from edgefolio.shown_text import shown
 from edgefolio_pruner.data.bundle import Labels
 
 #: Splits by the name that files and folders use for them.

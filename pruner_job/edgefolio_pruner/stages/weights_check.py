@@ -17,7 +17,7 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Accuracy
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.class_order import natural
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edgefolio_edge.triton.launcher.processes import PROCESSES
+from edgefolio_edge.triton.processes import PROCESSES
 
 _VARIABLE = "EDGEFOLIO_SECRET_OPTION_"
 _PLACEHOLDER = "--edgefolio-secret-option="

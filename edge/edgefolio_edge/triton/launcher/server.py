@@ -28,19 +28,19 @@ from edgefolio_edge.triton.launcher.command_line import (
     secret_arguments,
 )
 from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
-from edgefolio_edge.triton.launcher.processes import (
-    LeftServer,
-    ProcessIdentity,
-    remove_remains,
-    stubs_of,
-    wait_until_gone,
-)
 from edgefolio_edge.triton.launcher.wheel import (
     TRITON_VERSION,
     environment_for,
     lay_out_backends,
     lay_out_python,
     locate_wheel,
+)
+from edgefolio_edge.triton.processes import (
+    LeftServer,
+    ProcessIdentity,
+    remove_remains,
+    stubs_of,
+    wait_until_gone,
 )
 
 logger = logging.getLogger(__name__)

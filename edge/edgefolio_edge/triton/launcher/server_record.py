@@ -18,14 +18,14 @@ from edgefolio_edge.process.stored_json import damaged, read_object, remove_part
 from edgefolio_edge.triton.client import AccessKey
 from edgefolio_edge.triton.launcher.command_line import ServerSettings
 from edgefolio_edge.triton.launcher.ports import Ports
-from edgefolio_edge.triton.launcher.processes import (
+from edgefolio_edge.triton.launcher.server import TritonServer, end_left_server
+from edgefolio_edge.triton.processes import (
     ProcessIdentity,
     command_line,
     left_servers,
     prefix_in,
     remove_remains,
 )
-from edgefolio_edge.triton.launcher.server import TritonServer, end_left_server
 
 FILE_NAME = "server.json"
 
