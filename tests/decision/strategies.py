@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
     FittingVariant,
+    LatencyTest,
     MemoryState,
     NodeState,
     Objectives,
     Observation,
     ProbeResult,
     Quarantine,
+    Reading,
     ServerState,
     State,
     TrafficBefore,
@@ -69,6 +71,18 @@ def traffics(number: st.SearchStrategy[float], count: st.SearchStrategy[int]) ->
         in_flight=number,
         age_seconds=number,
         p95_milliseconds=optional(number),
+        readings=st.lists(
+            st.builds(
+                Reading,
+                seconds=number,
+                requests=count,
+                mean_compute_milliseconds=number,
+                mean_queue_milliseconds=number,
+                mean_total_milliseconds=number,
+                pending=optional(count),
+            ),
+            max_size=3,
+        ).map(tuple),
     )
 
 
@@ -140,6 +154,18 @@ def states(number: st.SearchStrategy[float]) -> st.SearchStrategy[State]:
         upgrade_backoffs=st.lists(
             st.builds(UpgradeBackoff, variant=names, until=number, bounces=st.integers(-3, 10**6)), max_size=3
         ).map(tuple),
+        latency_test=st.builds(
+            LatencyTest,
+            weighted_level=number,
+            weight=number,
+            readings=st.integers(-3, 10**6),
+            requests=number,
+            squares=number,
+            scatter=number,
+            calm_level=time,
+            silent_seconds=number,
+            pending=st.integers(-3, 10**6),
+        ),
     )
 
 

@@ -22,10 +22,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
 from edgefolio.decision.estimates.compute_factor import measure, update_estimates
 from edgefolio.decision.estimates.prediction import is_usable
+from edgefolio.decision.evidence import forgotten, with_readings, with_window
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
 from edgefolio.decision.rules import RULES, upgrade_rule
 from edgefolio.decision.standby import plan_standby, remember_slowest, shortage
@@ -52,8 +54,11 @@ def decide(
     switching: Switching,
     state: State,
     now: float,
+    with_standby: bool = False,
 ) -> tuple[Decision, State]:
     """The decision for this cycle, and the state for the next one.
+
+    ``with_standby`` asks what is to be resident beside the served variant: the agent, which keeps it, does.
 
     ``now`` is in seconds on the caller's clock; ``profiles`` may come in any order. Total: whatever the numbers, it
     decides and does not raise. The caller carries a switch out and then calls
@@ -72,10 +77,11 @@ def decide(
         return context.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), context.state
     if (decision := serve_something_rule(context)) is not None:
         decision, after = _under_policy(decision, context.state, context)
-        return replace(decision, standby=plan_standby(context, decision)), after
+        return replace(decision, standby=plan_standby(context, decision) if with_standby else None), after
     problem, context = with_measurement(context)
     decision, after = _under_policy(*_by_rules(context, problem), context)
-    decision = replace(decision, standby=plan_standby(context, decision))
+    if with_standby:
+        decision = replace(decision, standby=plan_standby(context, decision))
     if decision.action is Action.HOLD and shortage(context) is not None:
         after = replace(after, standby_released_at=context.now)
     if decision.action is Action.SWITCH:
@@ -179,7 +185,13 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     elapsed = 0.0 if state.observed_at is None else context.now - state.observed_at
     if state.observed_at is None or elapsed > longest:
         state = replace(
-            state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=(), calm_since=None
+            state,
+            violation_since=None,
+            violation_requests=0.0,
+            failing_since=None,
+            fitting=(),
+            calm_since=None,
+            latency_test=forgotten(state.latency_test),
         )
     state = update_estimates(
         replace(state, observed_at=context.now),
@@ -194,4 +206,13 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     )
     state = remember_slowest(state, now=context.now)
     context = replace(context, state=state, measurement=measurement)
+    test, budget = state.latency_test, latency_budget(context.objectives)
+    if traffic.readings:
+        test = with_readings(test, traffic.readings, profile=active, budget=budget)
+    elif context.violates_by_window:
+        test = with_window(test, measurement, budget=budget, elapsed=elapsed)
+    else:
+        test = forgotten(test)
+    # A context remembers what it derived from its state, so this is another one.
+    context = replace(context, state=replace(state, latency_test=test))
     return None, replace(context, state=update_timers(context, elapsed=elapsed))
