@@ -8,6 +8,7 @@ from building import NOW
 from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
+    Contention,
     FittingVariant,
     LatencyTest,
     MemoryState,
@@ -18,6 +19,7 @@ from edgefolio.decision.types import (
     Quarantine,
     Reading,
     ServerState,
+    Signal,
     State,
     TrafficBefore,
     TrafficWindow,
@@ -101,6 +103,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         pressures=st.sampled_from([(), ("MemoryPressure",), ("DiskPressure", "PIDPressure")]),
         reserved_bytes=count,
     )
+    sign = optional(st.builds(Signal, percent=number, age_seconds=number))
     return st.builds(
         Observation,
         active_variant=optional(names),
@@ -110,6 +113,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         probe=optional(st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)),
         memory=optional(memory),
         node=optional(node),
+        contention=optional(st.builds(Contention, throttled=sign, pressure=sign, stolen=sign)),
     )
 
 

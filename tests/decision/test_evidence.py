@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import wild
 
-from edgefolio.decision.evidence import READING_SECONDS, SURE, forgotten, verdict_of, with_readings
-from edgefolio.decision.types import Action, LatencyTest, Objectives, Reading, Reason, State
+from edgefolio.decision.evidence import READING_SECONDS, SURE, forgotten, threshold, verdict_of, with_readings
+from edgefolio.decision.types import Action, Contention, LatencyTest, Objectives, Reading, Reason, Signal, State
 
 BUDGET = 25.0
 LARGE = by_name("large")
@@ -39,7 +39,7 @@ def after(readings: list[Reading], test: LatencyTest | None = None) -> LatencyTe
 
 
 def is_sure(test: LatencyTest) -> bool:
-    return verdict_of(test, budget=BUDGET, min_requests=10).is_sure
+    return verdict_of(test, budget=BUDGET, min_requests=10, sure=SURE).is_sure
 
 
 def readings_until_sure(factor: float, *, calm: int = 0, requests: int = 5, most: int = 400) -> int | None:
@@ -142,6 +142,30 @@ def test_a_prediction_on_the_way_down_believes_the_latest_reading() -> None:
     tiny = next(entry for entry in decision.predictions if entry.variant == "tiny")
     assert tiny.p95_milliseconds is not None
     assert tiny.p95_milliseconds > 9 * 2
+
+
+@pytest.mark.parametrize("sign", ["throttled", "pressure", "stolen"])
+def test_contention_makes_a_violation_sure_sooner_and_is_no_reason_by_itself(sign: str) -> None:
+    fresh, stale, little = (
+        Contention(**{sign: Signal(percent=percent, age_seconds=age)})
+        for percent, age in ((60.0, 0.0), (60.0, 9.0), (0.5, 0.0))
+    )
+    assert threshold(None) == threshold(Contention()) == threshold(stale) == threshold(little) == SURE
+    assert threshold(fresh) < SURE
+    assert threshold(Contention(**{sign: Signal(percent=math.nan, age_seconds=math.nan)})) == SURE
+    calm = observation("large", resident_variants=("small", "large"), contention=fresh)
+    state = CALM
+    for step in range(200):
+        decision, state = decided(calm, state=state, now=NOW + step * READING_SECONDS)
+        assert decision.reason is not Reason.LATENCY_VIOLATED
+    test = after([reading()] * 40)
+    sure = []
+    for contention in (None, fresh):
+        found, count = test, 0
+        while not verdict_of(found, budget=BUDGET, min_requests=10, sure=threshold(contention)).is_sure:
+            found, count = after([reading(factor=2.3)], found), count + 1
+        sure.append(count)
+    assert sure[1] <= sure[0]
 
 
 @given(

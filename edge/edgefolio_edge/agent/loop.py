@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.choice import latency_budget
-from edgefolio.decision.evidence import READING_SECONDS, verdict_of, with_readings
+from edgefolio.decision.evidence import READING_SECONDS, threshold, verdict_of, with_readings
 from edgefolio.decision.profiles import rescaled
 from edgefolio.decision.types import Action, Decision, Observation, ServerState, VariantProfile
 from edgefolio.errors import UserError
@@ -136,7 +136,8 @@ class Agent:
         budget, needed = latency_budget(self.portfolio.objectives), self.portfolio.switching.min_requests
         before = self._switches.state.latency_test
         after = with_readings(before, readings, profile=active, budget=budget)
-        was, now = (verdict_of(test, budget=budget, min_requests=needed) for test in (before, after))
+        sure = threshold(self.server.observer.contention.last)
+        was, now = (verdict_of(test, budget=budget, min_requests=needed, sure=sure) for test in (before, after))
         return now.is_sure and not was.is_sure
 
     def cycle(self) -> None:

@@ -11,6 +11,7 @@ from edgefolio.decision.types import MemoryState, Observation, ProbeResult, Read
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.probe import batch_of
+from edgefolio_edge.observation.contention import ContentionObserver
 from edgefolio_edge.observation.memory import observe_memory
 from edgefolio_edge.observation.traffic import TrafficObserver, difference
 from edgefolio_edge.observation.triton_metrics import TritonMetrics, p95_in, pending_in
@@ -45,6 +46,7 @@ class Observer:
         self.memory_limit_bytes = memory_limit_bytes
         self.switching = switching
         self.traffic = TrafficObserver(window_seconds=switching.window_seconds)
+        self.contention = ContentionObserver(None if endpoint.process is None else endpoint.process.pid)
         self._model = switcher.store.model
         self._answered_at: float | None = None
         self._timeouts = 0
@@ -131,6 +133,7 @@ class Observer:
             traffic=window,
             probe=self._probe_result(active),
             memory=self._memory(active),
+            contention=self.contention.observe(),
         )
 
     def _read_counters(self, version: int, *, pending: bool = False) -> VersionStatistics | None:

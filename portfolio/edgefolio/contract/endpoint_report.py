@@ -41,8 +41,9 @@ PROFILE = StatusMapper(VariantProfile, VariantStatus)
 OBSERVATION = StatusMapper(
     Observation,
     ObservationReport,
-    # The first two stand in the status itself; the node's state is known to the operator, not the agent.
-    unreported=("active_variant", "resident_variants", "node"),
+    # The first two stand in the status itself; the node's state is known to the operator, not the agent; contention
+    # changes within a second, and the agent alone acts as soon.
+    unreported=("active_variant", "resident_variants", "node", "contention"),
     parts=(
         # Readings are for the agent alone: a status is written every few seconds at the most.
         StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}, unreported=("readings",)),

@@ -11,7 +11,7 @@ from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
 from edgefolio.decision.estimates.memory import memory_bounds
 from edgefolio.decision.estimates.prediction import Conditions, Expectation
-from edgefolio.decision.evidence import Verdict, measurement_of, verdict_of
+from edgefolio.decision.evidence import Verdict, measurement_of, threshold, verdict_of
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
@@ -61,6 +61,7 @@ class RuleContext:
             self.state.latency_test,
             budget=latency_budget(self.objectives),
             min_requests=self.switching.min_requests,
+            sure=threshold(self.observation.contention),
         )
 
     @property

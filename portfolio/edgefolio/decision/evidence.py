@@ -15,6 +15,9 @@ violation less than once a day, and a change of level that leaves p95 inside the
 not in less than 1 % of such changes (2.4 standard errors). What comes together and ends by itself, as bursts do, counts
 as scatter, so that an endpoint that has them becomes more patient.
 
+**Contention** (throttling, pressure, steal time) comes before latency does. Alone it is no reason; while one of its
+signs is fresh, a rise of the level is taken to be twenty times as likely to last, and 9.8 takes the place of 12.8.
+
 No level counts as more than four times the objective, so that one reading never decides. Requests that wait
 count before they are answered: by the time for which nothing was answered, and by those queued before them.
 """
@@ -27,7 +30,7 @@ from dataclasses import dataclass, replace
 
 from edgefolio.decision.estimates.compute_factor import Measurement, measure, towards, weight_of
 from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE
-from edgefolio.decision.types import LatencyTest, Reading, TrafficWindow, VariantProfile
+from edgefolio.decision.types import Contention, LatencyTest, Reading, TrafficWindow, VariantProfile
 
 #: Time between two readings of an endpoint that has traffic.
 READING_SECONDS = 0.25
@@ -35,6 +38,11 @@ READING_SECONDS = 0.25
 SURE = math.log(86_400 / READING_SECONDS)
 #: ... where the level changed beyond doubt, and is above the objective by 2.4 standard errors.
 _LIKELY = 3.0
+#: How much likelier a rise is to last under contention, and from which share of the time on that is assumed.
+_CONTENDED_ODDS = 20.0
+_CONTENDED_PERCENT = {"throttled": 5.0, "pressure": 25.0, "stolen": 5.0}
+#: An older sign of contention says nothing of now.
+_FRESH_SECONDS = 3.0
 _LARGEST_LEVEL = math.log(4.0)
 _COUNTED_REQUESTS = 5.0
 _LEAST_VARIANCE = 0.02
@@ -54,7 +62,17 @@ class Verdict:
     is_sure: bool
 
 
-def verdict_of(test: LatencyTest, *, budget: float | None, min_requests: float, sure: float = SURE) -> Verdict:
+def threshold(contention: Contention | None) -> float:
+    """The likelihood ratio (its logarithm) at which a violation is sure under ``contention``."""
+    signs = {} if contention is None else {name: getattr(contention, name) for name in _CONTENDED_PERCENT}
+    contended = any(
+        sign is not None and sign.percent >= _CONTENDED_PERCENT[name] and 0 <= sign.age_seconds <= _FRESH_SECONDS
+        for name, sign in signs.items()
+    )
+    return SURE - math.log(_CONTENDED_ODDS) if contended else SURE
+
+
+def verdict_of(test: LatencyTest, *, budget: float | None, min_requests: float, sure: float) -> Verdict:
     """What ``test`` has found of an objective of ``budget`` milliseconds; ``sure`` is the likelihood ratio asked for.
 
     A violation must show in ``min_requests``, or in half of them if it is twice as severe.

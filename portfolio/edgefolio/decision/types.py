@@ -118,6 +118,27 @@ class NodeState:
     reserved_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """The share of the last seconds for which something held, in percent, and how old that figure is."""
+
+    percent: float
+    age_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """Signs that others want the server's processors; what is absent cannot be read there, and changes nothing.
+
+    ``throttled``: its control group was kept from running by its own limit; ``pressure``: something runnable in it
+    waited for a processor; ``stolen``: the hypervisor ran another machine instead of this one.
+    """
+
+    throttled: Signal | None = None
+    pressure: Signal | None = None
+    stolen: Signal | None = None
+
+
 class ServerState(StrEnum):
     """Whether the server answers inference. Its health endpoints say yes even when the model's process is dead."""
 
@@ -143,6 +164,8 @@ class Observation:
     memory: MemoryState | None = None
     #: ``None`` without cluster data: on one machine, and in an agent.
     node: NodeState | None = None
+    #: ``None`` where nothing of it can be read: on another machine than the server, and in the operator.
+    contention: Contention | None = None
 
 
 class Action(StrEnum):
