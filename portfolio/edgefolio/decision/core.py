@@ -4,7 +4,8 @@ The rules run in this order; the first that applies decides:
 
 1. serving nothing, or a dead server: serve the right one (in every policy); an active variant that no profile knows is
    replaced too;
-2. policy ``Paused``; a variant that a person pinned;
+2. policy ``Paused``; a variant that a person pinned; one that the operator ordered, unless its order in advance is to
+   leave it for the standby in such a violation;
 3. memory exceeded (the objective, the headroom under the server's limit, or the node's): the standby goes; without one,
    a smaller variant is taken at once;
 4. metrics missing, stale, or taken while a switch settles: hold;
@@ -29,7 +30,7 @@ from edgefolio.decision.estimates.compute_factor import measure, update_estimate
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.evidence import forgotten, with_readings, with_window
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
-from edgefolio.decision.rules import RULES, upgrade_rule
+from edgefolio.decision.rules import RULES, ordered_descent_rule, upgrade_rule
 from edgefolio.decision.standby import plan_standby, remember_slowest, shortage
 from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.timers import update_timers
@@ -132,6 +133,8 @@ def _under_policy(decision: Decision, after: State, context: RuleContext) -> Out
 
 
 def _by_rules(context: RuleContext, problem: tuple[Reason, str] | None) -> Outcome:
+    if problem is None and (outcome := ordered_descent_rule(context)) is not None:
+        return outcome
     for rule in (pin_rule, standby_memory_rule, memory_rule):
         if (outcome := rule(context)) is not None:
             return outcome

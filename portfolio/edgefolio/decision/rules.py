@@ -103,6 +103,25 @@ def latency_rule(context: RuleContext) -> Outcome | None:
     return context.switch(reason, message, target=choice.name), after
 
 
+def ordered_descent_rule(context: RuleContext) -> Outcome | None:
+    """The ordered variant violates so severely that the operator's order in advance holds: down to the standby."""
+    objectives, active, verdict = context.objectives, context.known_active, context.verdict
+    percent, budget = objectives.descend_at_percent, latency_budget(objectives)
+    if percent is None or budget is None or not objectives.pin_is_order or objectives.pinned_variant != active.name:
+        return None
+    resident = resident_choice(context)
+    if resident is None or not verdict.is_sure or not 100 * verdict.ratio >= percent:
+        return None
+    if _limited(context, resident.name, dwells=False) is not None:
+        return None
+    message = (
+        f"p95 of {active.name} is {budget * verdict.ratio:.1f} ms of {budget:.1f} ms; "
+        f"from {percent:g} % on the order is to go down to {resident.name}, which is resident."
+    )
+    after = replace(record_bounce(context), descent=Descent(variant=active.name, at=context.now))
+    return context.switch(Reason.LATENCY_VIOLATED, message, target=resident.name), after
+
+
 def resident_choice(context: RuleContext) -> Choice | None:
     """The resident variant that a violation goes down to; ``None`` if none is faster and predicted to do."""
     standbys = {profile.name for profile in context.standbys}

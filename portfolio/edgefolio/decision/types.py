@@ -35,6 +35,8 @@ class Objectives:
     pinned_variant: str | None = None
     #: The pin is an order of the operator, which decides again: a standby is kept as for any choice.
     pin_is_order: bool = False
+    #: An order in advance: from this p95 on, in percent of the objective, the ordered variant is left for the standby.
+    descend_at_percent: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
