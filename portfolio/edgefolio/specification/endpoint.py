@@ -100,6 +100,9 @@ class EndpointSpecification(Specification):
     """The variant to serve; absent: the agent begins with the smallest."""
     pinned: bool = False
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    descend_at_percent: Annotated[int, Field(ge=100, le=400)] | None = None
+    """An order in advance: as soon as p95 is surely at least this much of the objective, the agent goes down to its
+    standby and reports it, and the operator decides from there. Absent: the agent waits for the next order."""
     profile: ProfileOrder | None = None
     """The profile to predict with, once the agent has reported its processor; absent: the manifest's own."""
     # Kept for stored objects: a reason changes more often than an order, and here each change was a new generation.
