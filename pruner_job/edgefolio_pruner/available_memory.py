@@ -59,7 +59,7 @@ def require_memory(needed: int, *, what: str, field: str, value: object) -> None
         return
     kind = UserError if needed > memory.most else TransientError
     raise kind(
-        f"{what} takes at least {_shown(needed)} of memory, and {_shown(memory.free)} are free.",
+        f"{what} takes at least {shown_bytes(needed)} of memory, and {shown_bytes(memory.free)} are free.",
         field=field,
         value=value,
         remedy=_REMEDY,
@@ -116,5 +116,6 @@ def _cgroup_bound(folder: Path, limit_file: str, usage_file: str, cache_field: s
         yield limit, usage - int(fields.get(cache_field, 0))
 
 
-def _shown(count: int) -> str:
+def shown_bytes(count: int) -> str:
+    """``count`` bytes for people: ``1.5 GiB``."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
