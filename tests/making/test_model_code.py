@@ -92,7 +92,7 @@ def test_every_generator_that_a_network_draws_from_is_seeded(folder: Path) -> No
 
 
 def test_libraries_count_by_version_and_own_networks_not_at_all() -> None:
-    own = Architecture(library="edgefolio", name="resnet8", options={"in_chans": 1})
+    own = Architecture(library="edgefolio", name="resnet8")
     assert code_digest(own, build_architecture(own), given_weights=False) is None
     timm = Architecture(library="timm", name="resnet10t", options={"num_classes": 3})
     one, other = (code_digest(timm, build_architecture(timm, seed=seed), given_weights=True) for seed in (0, 1))
