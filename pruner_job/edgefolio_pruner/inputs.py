@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from edgefolio.specification import Architecture, ModelPortfolio, Normalization
 from edgefolio.untrusted.json_document import require_bounded
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.data.class_order import class_names_of_model
+from edgefolio_pruner.data.model_input import model_input
+from edgefolio_pruner.model_code import code_digest
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.training import check_model_fits_data, state_digest
@@ -37,6 +40,10 @@ class MakingSource:
     initial_state: Mapping[str, torch.Tensor] | None
     initial_digest: str | None
     normalization: Normalization | None = None
+    normalization_of_model: bool = False
+    """Whether mean and deviation are those that the model brings."""
+    code: str | None = None
+    """Digest of the code that builds the network, where it is not Edgefolio's own."""
     notes: tuple[str, ...] = ()
     """What is to be told of model and data."""
 
@@ -60,7 +67,13 @@ class MakingSource:
     def record(self) -> dict[str, object]:
         """Common part of all stages' cache keys."""
         # The digests are of raw samples. Left out where unset, so that older keys stay valid.
-        asked = {} if self.normalization is None else {"normalization": self.normalization.model_dump(mode="json")}
+        asked: dict[str, object] = {}
+        if self.normalization is not None:
+            asked["normalization"] = self.normalization.model_dump(mode="json")
+        elif self.normalization_of_model:
+            asked["normalization"] = self.data.preprocessing.model_dump(mode="json", include={"mean", "std"})
+        if self.code is not None:
+            asked["code"] = self.code
         return {
             **asked,
             "architecture": self.architecture.model_dump(mode="json"),
@@ -70,8 +83,11 @@ class MakingSource:
         }
 
 
-def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSource:
-    """The source that ``portfolio`` names. Raises :class:`UserError` for the field that is at fault."""
+def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path | None = None) -> MakingSource:
+    """The source that ``portfolio`` names; large data are kept in a file in ``scratch`` while the process lives.
+
+    Raises :class:`UserError` for the field that is at fault.
+    """
     spec = portfolio.spec
     if spec.source is None or spec.data is None:
         raise UserError(
@@ -88,7 +104,9 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             field="spec",
             remedy="Remove control characters and long texts from source, data and methods.",
         ) from error
-    module = build_architecture(spec.source.architecture, seed=spec.seed)
+    architecture = spec.source.architecture
+    module = build_architecture(architecture, seed=spec.seed)
+    code = code_digest(architecture, module, given_weights=spec.source.weights_uri is not None)
     state: dict[str, torch.Tensor] | None = None
     if spec.source.weights_uri is not None:
         state = without_wrapper_names(read_weights(spec.source.weights_uri), module.state_dict())
@@ -97,7 +115,16 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
         # With names that the file may omit (tied weights, counters): the whole state.
         state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     own_names = class_names_of_model(module)
-    data = load_data(spec.data, seed=spec.seed, model_class_names=own_names, progress=progress)
+    # Weights that were trained elsewhere know the values that they were trained on.
+    own_input = None if state is None else model_input(module, library=architecture.library, name=architecture.name)
+    data = load_data(
+        spec.data,
+        seed=spec.seed,
+        model_class_names=own_names,
+        model_input=own_input,
+        scratch=scratch,
+        progress=progress,
+    )
     check_model_fits_data(module, data)
     notes = list(data.notes)
     if spec.data.class_names is None and own_names and data.class_names == own_names:
@@ -108,11 +135,13 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             "be too high; name samples that they have not seen in data.testURI"
         )
     return MakingSource(
-        architecture=spec.source.architecture,
+        architecture=architecture,
         seed=spec.seed,
         data=data,
         initial_state=state,
         initial_digest=None if state is None else state_digest(state),
         normalization=spec.data.normalization,
+        normalization_of_model=data.normalization_of_model,
+        code=code,
         notes=tuple(notes),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefolio.manifest import MOST_LISTED_CLASSES, ClassSamples, DataDigests, Preprocessing
+from edgefolio_pruner.data.stored import AnySamples, StoredSamples, slices
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -18,10 +19,11 @@ Labels = npt.NDArray[np.int64]
 class Split:
     """One part of the data. ``images`` is float32 ``[N, C, H, W]``, normalised; ``labels`` is int64 ``[N]``.
 
-    ``digest`` is the sha256 of the raw samples and labels, before normalisation.
+    Of many samples ``images`` are stored elsewhere and normalised as they are read. ``digest`` is the sha256 of the raw
+    samples and labels, before normalisation.
     """
 
-    images: Images
+    images: Images | StoredSamples
     labels: Labels
     digest: str
 
@@ -35,7 +37,8 @@ class Split:
 class DataBundle:
     """Train, validation and test data of one model; ``name`` is the training URI, ``notes`` what is to be told of it.
 
-    ``test_is_held_out`` says that the test part was taken from the training data.
+    ``test_is_held_out`` says that the test part was taken from the training data, ``normalization_of_model`` that mean
+    and deviation are those that the model brings.
     """
 
     name: str
@@ -45,6 +48,7 @@ class DataBundle:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     test_is_held_out: bool = False
+    normalization_of_model: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -83,14 +87,15 @@ class DataBundle:
         from edgefolio_pruner.randomness import shuffled
 
         chosen = shuffled(self.train.samples, seed=seed, stream="calibration")[:samples]
-        return self.train.images[np.sort(chosen)]
+        found: Images = self.train.images[np.sort(chosen)]
+        return found
 
 
-def digest_of(images: npt.NDArray[np.generic], labels: Labels) -> str:
+def digest_of(images: AnySamples, labels: Labels) -> str:
     """The sha256 over dtype, shape and bytes of both arrays."""
     digest = hashlib.sha256()
     for array in (images, labels):
-        contiguous = np.ascontiguousarray(array)
-        digest.update(f"{contiguous.dtype.str}{contiguous.shape}".encode())
-        digest.update(contiguous.data)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        for piece in slices(array):
+            digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()

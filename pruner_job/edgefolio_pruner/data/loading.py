@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from edgefolio.errors import UserError
-from edgefolio.manifest import Preprocessing
 from edgefolio.shown_text import shortened
-from edgefolio.specification import DataSpecification, Normalization
+from edgefolio.specification import DataSpecification
 from edgefolio.uris import redacted
-from edgefolio_pruner.available_memory import require_memory
-from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
+from edgefolio_pruner.data.bundle import DataBundle
 from edgefolio_pruner.data.class_order import ClassOrder, in_order
 from edgefolio_pruner.data.digits import read_digits
 from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
 from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
+from edgefolio_pruner.data.model_input import ModelInput
+from edgefolio_pruner.data.normalising import (
+    given_preprocessing,
+    listed,
+    normalised,
+    own_preprocessing,
+    preprocessing_of_model,
+    resized,
+)
 from edgefolio_pruner.data.npz import read_npz
+from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import (
     TEST,
     TRAIN,
     VALIDATION,
-    VALUES_AT_ONCE,
     RawData,
     RawSplit,
     check_class_names,
     check_split,
-    slices,
 )
 from edgefolio_pruner.data.shared_samples import shared_samples
 from edgefolio_pruner.data.splitting import hold_out
 from edgefolio_pruner.progress import Progress, no_progress
 
 BUILTIN = ("builtin:digits", "builtin:fashion-mnist")
-
-#: A near-constant channel is shifted but not scaled.
-_SMALLEST_DEVIATION = 1e-3
 
 
 def load_data(
@@ -46,22 +49,35 @@ def load_data(
     seed: int,
     field: str = "spec.data",
     model_class_names: tuple[str, ...] = (),
+    model_input: ModelInput | None = None,
+    scratch: Path | None = None,
     progress: Progress = no_progress,
 ) -> DataBundle:
     """The data that ``specification`` names, in three disjoint parts.
 
     Given splits are used; missing ones are held out of the training data, stratified by class and drawn by
-    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
-    over the training part. The classes are in the order of ``specification``, else of ``model_class_names`` if these
-    are all there. Raises :class:`UserError` for the field that is at fault.
+    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, as
+    ``model_input`` says (given weights were trained so), or over the training part. The classes are in the order of
+    ``specification``, else of ``model_class_names`` if these are all there. Large data are kept in a file in
+    ``scratch``. Raises :class:`UserError` for the field that is at fault.
     """
     order = ClassOrder(
         names=specification.class_names or (), by=specification.class_order, model_names=model_class_names
     )
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
-    read = partial(_read_in_order, image_size=specification.image_size, order=order, order_field=field)
+    size = _picture_size(specification.image_size, model_input)
+    read = partial(
+        _read_in_order,
+        image_size=size,
+        model_size=None if model_input is None else model_input.size,
+        order=order,
+        order_field=field,
+        scratch=scratch,
+    )
     data = read(specification.training_uri, TRAIN, field=fields[TRAIN])
+    # Other parts as the training part was read in the end.
+    read = partial(read, image_size=_size_that_was_taken(data, size))
     notes = list(data.notes)
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
@@ -100,7 +116,7 @@ def load_data(
     notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
     if specification.image_size is not None:
         parts = {
-            part: _resized(split, specification.image_size, field=fields[part], name=names.get(part))
+            part: resized(split, specification.image_size, field=fields[part], name=names.get(part), scratch=scratch)
             for part, split in parts.items()
         }
     shape = parts[TRAIN].images.shape[1:]
@@ -112,18 +128,28 @@ def load_data(
                 value=names.get(part),
                 remedy="Give all parts samples of one shape, or set data.imageSize.",
             )
-    if specification.normalization is None:
-        preprocessing = _preprocessing(parts[TRAIN], data.scale)
+    own_is_used = specification.normalization is None and _is_of_use(model_input, channels=shape[0], scale=data.scale)
+    if specification.normalization is not None:
+        preprocessing = given_preprocessing(specification.normalization, data.scale, channels=shape[0], field=field)
+    elif own_is_used:
+        assert model_input is not None
+        preprocessing = preprocessing_of_model(model_input, data.scale)
+        notes.append(
+            f"mean and deviation are those of {model_input.origin}: {listed(preprocessing.mean)} and "
+            f"{listed(preprocessing.std)}; data.normalization sets others"
+        )
     else:
-        preprocessing = _given(specification.normalization, data.scale, channels=shape[0], field=field)
+        preprocessing = own_preprocessing(parts[TRAIN], data.scale)
+    preprocessing = preprocessing.model_copy(update={"pictures": data.pictures})
     return DataBundle(
         name=redacted(specification.training_uri),
-        train=_normalised(parts[TRAIN], preprocessing),
-        validation=_normalised(parts[VALIDATION], preprocessing),
-        test=_normalised(parts[TEST], preprocessing),
+        train=normalised(parts[TRAIN], preprocessing),
+        validation=normalised(parts[VALIDATION], preprocessing),
+        test=normalised(parts[TEST], preprocessing),
         class_names=data.class_names,
         preprocessing=preprocessing,
         test_is_held_out=test_is_held_out,
+        normalization_of_model=own_is_used,
         notes=tuple(notes),
     )
 
@@ -148,16 +174,66 @@ def _untrained(
     return [f"{missing.size} of the {len(class_names)} classes have no training samples: {shown}"]
 
 
+def _is_of_use(model_input: ModelInput | None, *, channels: int, scale: float) -> bool:
+    """Whether the model brings a mean for these samples. Floating ones may be normalised already."""
+    return (
+        model_input is not None
+        and model_input.mean is not None
+        and len(model_input.mean) == channels
+        and scale in (1 / 255, 1 / 65535)
+    )
+
+
+def _picture_size(image_size: int | None, model_input: ModelInput | None) -> PictureSize | None:
+    """As the user asks for it; where the model wants the same size, in the model's own way."""
+    if image_size is None:
+        return None
+    own = None if model_input is None else model_input.size
+    return own if own is not None and own.crop == image_size else PictureSize.of(image_size)
+
+
+def _size_that_was_taken(data: RawData, asked: PictureSize | None) -> PictureSize | None:
+    taken = data.pictures
+    if taken is None or taken.centre_crop is None or taken.resized_shorter_side is None or taken.interpolation is None:
+        return asked
+    return PictureSize(crop=taken.centre_crop, shorter=taken.resized_shorter_side, interpolation=taken.interpolation)
+
+
 def _read_in_order(
-    uri: str, needed: str, *, image_size: int | None, order: ClassOrder, order_field: str, field: str
+    uri: str,
+    needed: str,
+    *,
+    image_size: PictureSize | None,
+    model_size: PictureSize | None,
+    order: ClassOrder,
+    order_field: str,
+    scratch: Path | None,
+    field: str,
 ) -> RawData:
-    data = _read(uri, needed, image_size=image_size, class_names=order.names, field=field)
+    data = _read(
+        uri,
+        needed,
+        image_size=image_size,
+        model_size=model_size,
+        class_names=order.names,
+        scratch=scratch,
+        field=field,
+    )
     for split in data.parts.values():
         check_split(split, classes=len(data.class_names), field=field, name=uri)
     return in_order(data, order, field=order_field, uri=uri)
 
 
-def _read(uri: str, needed: str, *, image_size: int | None, class_names: tuple[str, ...], field: str) -> RawData:
+def _read(
+    uri: str,
+    needed: str,
+    *,
+    image_size: PictureSize | None,
+    model_size: PictureSize | None,
+    class_names: tuple[str, ...],
+    scratch: Path | None,
+    field: str,
+) -> RawData:
     if uri.startswith("builtin:"):
         if uri == "builtin:digits":
             return read_digits()
@@ -167,7 +243,14 @@ def _read(uri: str, needed: str, *, image_size: int | None, class_names: tuple[s
             "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
         )
     if is_folder(uri, field=field):
-        data = read_image_folder(uri, image_size=image_size, class_names=class_names, field=field)
+        data = read_image_folder(
+            uri,
+            image_size=image_size,
+            model_size=model_size,
+            class_names=class_names,
+            field=field,
+            scratch=scratch,
+        )
         if needed not in data.parts and TRAIN not in data.parts:
             raise UserError(
                 f"the folder has parts, but none for {needed}.",
@@ -203,75 +286,6 @@ def _split_off(
             remedy=f"Name data.{part}URI, or give every class more samples.",
         )
     return split.take(kept), split.take(held)
-
-
-def _resized(split: RawSplit, size: int, *, field: str, name: str | None) -> RawSplit:
-    """All samples at ``size`` x ``size``, bilinear; uint8 stays uint8."""
-    if split.images.shape[2:] == (size, size):
-        return split
-    import torch
-
-    samples, channels = split.images.shape[:2]
-    # With the float32 copies that training needs.
-    item_bytes = 4 + (1 if split.images.dtype == np.uint8 else 4)
-    require_memory(samples * channels * size * size * item_bytes, what="this size", field=field, value=name)
-    pieces = []
-    step = min(1024, max(1, VALUES_AT_ONCE // (channels * max(size * size, math.prod(split.images.shape[2:])))))
-    for start in range(0, samples, step):
-        piece = torch.from_numpy(split.images[start : start + step].astype(np.float32))
-        scaled = torch.nn.functional.interpolate(
-            piece, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-        ).numpy()
-        integral = split.images.dtype == np.uint8
-        pieces.append(np.rint(scaled).clip(0, 255).astype(np.uint8) if integral else scaled.astype(np.float32))
-    return RawSplit(images=np.concatenate(pieces), labels=split.labels)
-
-
-def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
-    count = 0
-    total = squares = np.zeros(split.images.shape[1])
-    for raw in slices(split.images):
-        piece = raw.astype(np.float64) * scale
-        count += piece.size // piece.shape[1]
-        total = total + piece.sum(axis=(0, 2, 3))
-        squares = squares + (piece * piece).sum(axis=(0, 2, 3))
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
-    deviation = np.where(deviation < _SMALLEST_DEVIATION, 1.0, deviation)
-    # Six digits are enough, and independent of each machine's summation order.
-    return Preprocessing(
-        scale=scale,
-        mean=tuple(round(float(value), 6) for value in mean),
-        std=tuple(round(float(value), 6) for value in deviation),
-    )
-
-
-def _given(normalization: Normalization, scale: float, *, channels: int, field: str) -> Preprocessing:
-    """The preprocessing that the user's weights were trained with."""
-    if len(normalization.mean) != channels:
-        raise UserError(
-            f"it has {len(normalization.mean)} numbers, but the samples have {channels} "
-            f"{'channel' if channels == 1 else 'channels'}.",
-            field=f"{field}.normalization.mean",
-            value=", ".join(normalization.mean),
-            remedy="Give one number for each channel, for mean and for standardDeviation.",
-        )
-    return Preprocessing(
-        scale=scale,
-        mean=tuple(float(value) for value in normalization.mean),
-        std=tuple(float(value) for value in normalization.standard_deviation),
-    )
-
-
-def _normalised(split: RawSplit, preprocessing: Preprocessing) -> Split:
-    shape = (1, -1, 1, 1)
-    mean = np.array(preprocessing.mean, dtype=np.float32).reshape(shape)
-    deviation = np.array(preprocessing.std, dtype=np.float32).reshape(shape)
-    images: Images = split.images.astype(np.float32)
-    images *= np.float32(preprocessing.scale)
-    images -= mean
-    images /= deviation
-    return Split(images=np.ascontiguousarray(images), labels=split.labels, digest=digest_of(split.images, split.labels))
 
 
 def _shown(shape: tuple[int, ...]) -> str:

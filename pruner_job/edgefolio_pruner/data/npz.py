@@ -6,8 +6,8 @@
 | ``x_validation``, ``y_validation``, ``x_test``, ``y_test`` | optional parts of their own |
 | ``class_names`` | optional, one text per class; without it the classes are 0..max(y) |
 
-Samples are uint8 (0..255) or floating, ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]`` (channels last where
-the last axis has 1, 3 or 4 entries and the second has not); labels are integers ``[N]``.
+Samples are uint8 (0..255), uint16 (0..65535) or floating, ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``
+(channels last where the last axis has 1, 3 or 4 entries and the second has not); labels are integers ``[N]``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edgefolio_pruner.data.raw import LONGEST_CLASS_NAME, MOST_CLASSES, TEST, TR
 from edgefolio_pruner.uris import read_uri
 
 _CHANNELS = (1, 3, 4)
+_SCALES: dict[np.dtype[np.generic], float] = {np.dtype(np.uint8): 1 / 255, np.dtype(np.uint16): 1 / 65535}
 #: Bytes of one class name; NumPy takes four a character.
 _LARGEST_NAME = 4 * LONGEST_CLASS_NAME
 
@@ -55,14 +56,14 @@ def _read(archive: NpzArchive, *, needed: str, field: str, uri: str) -> RawData:
         )
         for part, (samples, labels) in keys.items()
     }
-    kinds = {part.images.dtype.kind for part in parts.values()}
+    kinds = {part.images.dtype if part.images.dtype.kind == "u" else np.dtype(np.float32) for part in parts.values()}
     if len(kinds) != 1:
-        raise _bad("some parts hold uint8 and others floating values.", field, uri, "Give all parts one element type.")
+        raise _bad("its parts hold values of several types.", field, uri, "Give all parts one element type.")
     class_names = _class_names(archive, parts, field=field, uri=uri)
     return RawData(
         parts=parts,
         class_names=class_names,
-        scale=1 / 255 if kinds == {"u"} else 1.0,
+        scale=_SCALES.get(kinds.pop(), 1.0),
         has_names="class_names" in archive,
     )
 
@@ -103,8 +104,13 @@ def _class_names(archive: NpzArchive, parts: dict[str, RawSplit], *, field: str,
 
 
 def _images(array: npt.NDArray[np.generic], key: str, field: str, uri: str) -> npt.NDArray[np.generic]:
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise _bad(f"{key} holds {array.dtype}, not uint8 or floating values.", field, uri, "Convert it.")
+    if array.dtype not in _SCALES and array.dtype.kind != "f":
+        raise _bad(
+            f"{key} holds {array.dtype}, not uint8 or floating values (nor uint16).",
+            field,
+            uri,
+            "Convert it: whole numbers by .astype(numpy.uint8) or (numpy.uint16), others by .astype(numpy.float32).",
+        )
     if array.ndim == 3:
         return array[:, None]
     if array.ndim != 4:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,14 @@ from edgefolio_pruner.progress import Progress, no_progress
 FAST_BATCH = 256
 
 
+class Samples(Protocol):
+    """Samples ``[N, ...]`` as float32, read slice by slice."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Any: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """Accuracy of one variant on one part of the data."""
@@ -26,7 +35,7 @@ class Measured:
 
 def measure(
     path: Path,
-    images: npt.NDArray[np.float32],
+    images: Samples,
     labels: npt.NDArray[np.int64],
     *,
     classes: int,
@@ -58,7 +67,7 @@ def measure(
 
 def measure_accuracy(
     path: Path,
-    images: npt.NDArray[np.float32],
+    images: Samples,
     labels: npt.NDArray[np.int64],
     *,
     threads: int,

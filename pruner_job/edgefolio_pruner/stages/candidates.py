@@ -32,7 +32,7 @@ from edgefolio_pruner.profiling.accuracy import FAST_BATCH, measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.probe import make_probe, probe_samples
+from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_probe, probe_samples
 from edgefolio_pruner.work.directory import WorkDirectory
 
 INPUT_NAME = "input"
@@ -172,7 +172,7 @@ class CandidateMaker:
             layers=layers,
             probe=make_probe(
                 path,
-                probe_samples(validation.images),
+                probe_samples(validation.images[:LARGEST_PROBE]),
                 input_name=INPUT_NAME,
                 output_names=(OUTPUT_NAME,),
                 threads=self._threads,
