@@ -24,6 +24,7 @@ from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
 from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Target, TargetPruner
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 _MEASURED = {"macs": "multiply-accumulates", "latency": "milliseconds"}
@@ -112,7 +113,14 @@ def _prune(
         pruner = TargetPruner(
             captured, groups=groups, maps=maps, calibration=calibration, targets=targets, seed=seed, progress=progress
         )
-        found = pruner.run()
+        try:
+            found = pruner.run()
+        except NotFiniteError as error:
+            raise UserError(
+                "activations of the network are not finite (NaN or infinity) on the calibration samples.",
+                field="spec.source.weightsURI",
+                remedy="Check the weights: a negative running variance or huge values give such activations.",
+            ) from error
     seconds = (time.perf_counter() - started) / max(1, len(found))
     results: list[OneShotResult] = []
     for target in targets:
