@@ -17,6 +17,7 @@ def cholesky(matrix: torch.Tensor) -> torch.Tensor:
 
     Raises :class:`NotFiniteError` for NaN and infinity.
     """
+    factor: torch.Tensor
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if not bool(failed.any()):
         return factor
