@@ -146,7 +146,14 @@ class _PruningRun:
         """The draft of the manifest, and the file of each variant."""
         graphs = GraphCache(self._source)
         # Fail before hours of training; once per source.
-        first = look_first(self._source, graphs, work=self._work, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+        first = look_first(
+            self._source,
+            graphs,
+            self._methods,
+            work=self._work,
+            batches=self._portfolio.spec.profiling.batch_sizes,
+            threads=self._threads,
+        )
         for note in first.notes:
             self._progress(stage="note", fraction=1.0, message=note)
         self._first = first
