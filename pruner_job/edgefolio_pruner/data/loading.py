@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,9 +12,11 @@ import numpy as np
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
 from edgefolio.specification import DataSpecification, Normalization
+from edgefolio.specification.metric import Task
 from edgefolio.untrusted.text import shortened
 from edgefolio.uris import redacted
 from edgefolio_pruner.available_memory import require_memory
+from edgefolio_pruner.data.arrays import Request
 from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
 from edgefolio_pruner.data.class_order import ClassOrder, in_order
 from edgefolio_pruner.data.digits import read_digits
@@ -46,6 +50,7 @@ def load_data(
     seed: int,
     field: str = "spec.data",
     model_class_names: tuple[str, ...] = (),
+    fits: Callable[[tuple[int, ...]], bool] | None = None,
     progress: Progress = no_progress,
 ) -> DataBundle:
     """The data that ``specification`` names, in three disjoint parts.
@@ -53,14 +58,24 @@ def load_data(
     Given splits are used; missing ones are held out of the training data, stratified by class and drawn by
     ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
     over the training part. The classes are in the order of ``specification``, else of ``model_class_names`` if these
-    are all there. Raises :class:`UserError` for the field that is at fault.
+    are all there. ``fits`` tells whether the network takes samples of a shape, where their axes may be meant in
+    several ways. Raises :class:`UserError` for the field that is at fault.
     """
+    task = specification.task
     order = ClassOrder(
         names=specification.class_names or (), by=specification.class_order, model_names=model_class_names
     )
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
-    read = partial(_read_in_order, image_size=specification.image_size, order=order, order_field=field)
+    read = partial(
+        _read_in_order,
+        image_size=specification.image_size,
+        order=order,
+        order_field=field,
+        task=task,
+        needs_labels=specification.metric is None or specification.metric.name != "Agreement",
+        fits=fits,
+    )
     data = read(specification.training_uri, TRAIN, field=fields[TRAIN])
     notes = list(data.notes)
     parts = dict(data.parts)
@@ -73,16 +88,22 @@ def load_data(
         notes += [f"{redacted(uri)}: {note}" for note in other.notes]
         parts[part] = _only_part(other, part)
         names[part] = uri
-        if other.scale != data.scale or not set(other.class_names) <= set(data.class_names):
+        if (
+            other.scale != data.scale
+            or other.has_labels != data.has_labels
+            or not (set(other.class_names) <= set(data.class_names) or task == "Segmentation")
+        ):
             raise UserError(
                 "its classes or its element type are not those of the training data.",
                 field=fields[part],
                 value=uri,
                 remedy="Give all parts the same classes, as the same kind of data.",
             )
-        parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+        if task == "Classification" and data.has_labels:
+            parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+    classifies = task == "Classification" and data.has_labels
     check_class_names(data.class_names, field=fields[TRAIN], name=names.get(TRAIN, specification.training_uri))
-    if len(data.class_names) < 2:
+    if classifies and len(data.class_names) < 2:
         raise UserError(
             f"there is one class only, {data.class_names[0]!r}: nothing is to be told apart.",
             field=fields[TRAIN],
@@ -90,14 +111,16 @@ def load_data(
             remedy="Give data of two classes or more.",
         )
     for part, split in parts.items():
-        check_split(split, classes=len(data.class_names), field=fields[part], name=names[part])
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=fields[part], name=names[part])
+    _check_targets(parts, fields=fields, names=names)
     progress(stage="data", fraction=0.6, message="splitting and normalising")
     notes += shared_samples(parts, fields=fields, names=names)
     test_is_held_out = TEST not in parts
     for part, percent in ((TEST, specification.test_percent), (VALIDATION, specification.validation_percent)):
         if part not in parts:
             parts[TRAIN], parts[part] = _split_off(parts[TRAIN], part, percent, seed, specification, fields[TRAIN])
-    notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
+    if classifies:
+        notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
     if specification.image_size is not None:
         parts = {
             part: _resized(split, specification.image_size, field=fields[part], name=names.get(part))
@@ -125,7 +148,22 @@ def load_data(
         preprocessing=preprocessing,
         test_is_held_out=test_is_held_out,
         notes=tuple(notes),
+        task=task,
+        has_labels=data.has_labels,
     )
+
+
+def _check_targets(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Raise :class:`UserError` unless the targets of all parts are of one shape."""
+    shape = next(iter(parts.values())).labels.shape[1:]
+    for part, split in parts.items():
+        if split.labels.shape[1:] != shape:
+            raise UserError(
+                f"its targets have the shape {_shown(split.labels.shape[1:])}, those of other parts {_shown(shape)}.",
+                field=fields[part],
+                value=names.get(part),
+                remedy="Give all parts targets of one shape.",
+            )
 
 
 def _untrained(
@@ -149,15 +187,50 @@ def _untrained(
 
 
 def _read_in_order(
-    uri: str, needed: str, *, image_size: int | None, order: ClassOrder, order_field: str, field: str
+    uri: str,
+    needed: str,
+    *,
+    image_size: int | None,
+    order: ClassOrder,
+    order_field: str,
+    task: Task,
+    needs_labels: bool,
+    fits: Callable[[tuple[int, ...]], bool] | None,
+    field: str,
 ) -> RawData:
-    data = _read(uri, needed, image_size=image_size, class_names=order.names, field=field)
+    request = Request(uri=uri, needed=needed, field=field, task=task, needs_labels=needs_labels, fits=fits)
+    data = _read(request, image_size=image_size, class_names=order.names)
+    classifies = task == "Classification" and data.has_labels
     for split in data.parts.values():
-        check_split(split, classes=len(data.class_names), field=field, name=uri)
-    return in_order(data, order, field=order_field, uri=uri)
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=field, name=uri)
+    if classifies:
+        return in_order(data, order, field=order_field, uri=uri)
+    return replace(data, class_names=_names_of_outputs(data, order, field=order_field, uri=uri))
 
 
-def _read(uri: str, needed: str, *, image_size: int | None, class_names: tuple[str, ...], field: str) -> RawData:
+def _names_of_outputs(data: RawData, order: ClassOrder, *, field: str, uri: str) -> tuple[str, ...]:
+    """Names of labels, or of the classes of masks, as the user gives them."""
+    if not order.names:
+        return data.class_names
+    if len(order.names) < len(data.class_names) or not data.class_names:
+        raise UserError(
+            f"there are {len(order.names)} names, but the targets have {len(data.class_names)} classes or labels.",
+            field=f"{field}.classNames",
+            value=uri,
+            remedy="Name all of them, in the order of the network's outputs, or leave it out.",
+        )
+    return order.names
+
+
+def _read(request: Request, *, image_size: int | None, class_names: tuple[str, ...]) -> RawData:
+    uri, needed, field = request.uri, request.needed, request.field
+    if (uri.startswith("builtin:") or is_folder(uri, field=field)) and request.task != "Classification":
+        raise UserError(
+            f"it holds classes, not targets of data.task {request.task}.",
+            field=field,
+            value=uri,
+            remedy="Name an .npz file, a table, or a factory that gives samples with their targets.",
+        )
     if uri.startswith("builtin:"):
         if uri == "builtin:digits":
             return read_digits()
@@ -176,7 +249,7 @@ def _read(uri: str, needed: str, *, image_size: int | None, class_names: tuple[s
                 remedy=f"Put the images into <folder>/{needed}/<class>/.",
             )
         return data
-    return read_npz(uri, needed=needed, field=field)
+    return read_npz(request)
 
 
 def _only_part(data: RawData, part: str) -> RawSplit:
@@ -194,7 +267,9 @@ def _renumbered(split: RawSplit, own: tuple[str, ...], wanted: tuple[str, ...]) 
 def _split_off(
     split: RawSplit, part: str, percent: int, seed: int, specification: DataSpecification, field: str
 ) -> tuple[RawSplit, RawSplit]:
-    kept, held = hold_out(split.labels, percent=percent, seed=seed, stream=part)
+    # Only classes can be held out in equal parts.
+    labels = split.labels if specification.task == "Classification" else np.zeros(len(split.labels), dtype=np.int64)
+    kept, held = hold_out(labels, percent=percent, seed=seed, stream=part)
     if held.size == 0:
         raise UserError(
             f"there are too few samples to hold some out for {part}.",
@@ -209,6 +284,13 @@ def _resized(split: RawSplit, size: int, *, field: str, name: str | None) -> Raw
     """All samples at ``size`` x ``size``, bilinear; uint8 stays uint8."""
     if split.images.shape[2:] == (size, size):
         return split
+    if split.images.ndim != 4 or split.labels.ndim > 2:
+        raise UserError(
+            "only pictures with one answer each are scaled, not other samples, and no masks.",
+            field="spec.data.imageSize",
+            value=size,
+            remedy="Leave data.imageSize out, and give samples as the network takes them.",
+        )
     import torch
 
     samples, channels = split.images.shape[:2]
@@ -228,13 +310,13 @@ def _resized(split: RawSplit, size: int, *, field: str, name: str | None) -> Raw
 
 
 def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
-    count = 0
+    count, axes = 0, (0, *range(2, len(split.images.shape)))
     total = squares = np.zeros(split.images.shape[1])
     for raw in slices(split.images):
         piece = raw.astype(np.float64) * scale
         count += piece.size // piece.shape[1]
-        total = total + piece.sum(axis=(0, 2, 3))
-        squares = squares + (piece * piece).sum(axis=(0, 2, 3))
+        total = total + piece.sum(axis=axes)
+        squares = squares + (piece * piece).sum(axis=axes)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
     deviation = np.where(deviation < _SMALLEST_DEVIATION, 1.0, deviation)
@@ -248,23 +330,24 @@ def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
 
 def _given(normalization: Normalization, scale: float, *, channels: int, field: str) -> Preprocessing:
     """The preprocessing that the user's weights were trained with."""
-    if len(normalization.mean) != channels:
+    if len(normalization.mean) not in (1, channels):
         raise UserError(
             f"it has {len(normalization.mean)} numbers, but the samples have {channels} "
             f"{'channel' if channels == 1 else 'channels'}.",
             field=f"{field}.normalization.mean",
             value=", ".join(normalization.mean),
-            remedy="Give one number for each channel, for mean and for standardDeviation.",
+            remedy="Give one number for each channel, or one for all, for mean and for standardDeviation.",
         )
+    times = channels // len(normalization.mean)
     return Preprocessing(
         scale=scale,
-        mean=tuple(float(value) for value in normalization.mean),
-        std=tuple(float(value) for value in normalization.standard_deviation),
+        mean=tuple(float(value) for value in normalization.mean) * times,
+        std=tuple(float(value) for value in normalization.standard_deviation) * times,
     )
 
 
 def _normalised(split: RawSplit, preprocessing: Preprocessing) -> Split:
-    shape = (1, -1, 1, 1)
+    shape = (1, -1, *(1 for _ in split.images.shape[2:]))
     mean = np.array(preprocessing.mean, dtype=np.float32).reshape(shape)
     deviation = np.array(preprocessing.std, dtype=np.float32).reshape(shape)
     images: Images = split.images.astype(np.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.profiling.accuracy import FAST_BATCH
+from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.weights_check import check_given_weights, depends_on_batch
 from edgefolio_pruner.work.directory import WorkDirectory
@@ -33,7 +33,8 @@ def look_first(source: MakingSource, graphs: GraphCache, *, work: WorkDirectory,
         return {"notes": notes, "dependsOnBatch": depends_on_batch(module.eval(), source.data.train.images)}
 
     work.result("prunable-groups", source.record, graphs.require_prunable)
-    seen = work.result("first-look", source.record, look)
+    key = source.record if source.scoring.is_default else {**source.record, "scoring": source.scoring.key}
+    seen = work.result("first-look", key, look)
     notes = [*source.notes, *seen["notes"]]
     if not seen["dependsOnBatch"]:
         return FirstLook(batch=FAST_BATCH, notes=tuple(notes))
