@@ -144,7 +144,7 @@ def fuzz_portfolio(raw: bytes) -> bool:
 def fuzz_orders(raw: bytes) -> bool:
     """A ModelEndpoint's orders, as an agent reads them back from its disk."""
     from edgefolio.specification.endpoint import EndpointSpecification
-    from edgefolio.specification.tolerant import understood
+    from edgefolio.specification.validation.tolerant import understood
 
     try:
         understood(EndpointSpecification, json.loads(raw))

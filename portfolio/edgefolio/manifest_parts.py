@@ -82,13 +82,35 @@ class Signature(Record):
     max_batch_size: BatchSize = 1024
 
 
+class PictureReading(Record):
+    """How a picture file became a raw sample. Each was turned as its EXIF orientation says, with transparency on black.
+
+    The steps in order: decode, turn, put on black, bring to ``channels``, scale the shorter side to
+    ``resized_shorter_side`` pixels (Pillow's filter ``interpolation``), cut out the middle ``centre_crop`` square; the
+    last two are absent where pictures are taken at their own size.
+    """
+
+    channels: Literal["Grey", "RGB"]
+    values: Literal["UInt8", "UInt16", "Float32"] = "UInt8"
+    orientation: Literal["Exif"] = "Exif"
+    transparency: Literal["OnBlack"] = "OnBlack"
+    resized_shorter_side: Positive | None = None
+    interpolation: Literal["Nearest", "Bilinear", "Bicubic", "Lanczos", "Box", "Hamming"] | None = None
+    centre_crop: Positive | None = None
+
+
 class Preprocessing(Record):
-    """What was done to raw samples before the model: value * scale, then (value - mean) / std per channel."""
+    """What was done to raw samples before the model: value * scale, then (value - mean) / std per channel.
+
+    ``pictures`` says how raw samples came from picture files, where they did.
+    """
 
     scale: Factor = 1.0
     mean: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
     std: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
     layout: Literal["NCHW"] = "NCHW"
+    # Left out where it is absent, so that these manifests are as they were.
+    pictures: Annotated[PictureReading | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Accuracy(Record):

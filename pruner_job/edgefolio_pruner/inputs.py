@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,12 +14,14 @@ from torch import nn
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import UserError
 from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES
+from edgefolio.shown_text import shortened
 from edgefolio.specification import Architecture, ModelPortfolio, Normalization, PortfolioSpecification
 from edgefolio.untrusted.json_document import require_bounded
-from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.data.class_order import class_names_of_model
+from edgefolio_pruner.data.model_input import model_input
 from edgefolio_pruner.export import evaluating, flat_outputs
+from edgefolio_pruner.model_code import code_digest
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring import Scoring, scoring_of
@@ -46,6 +49,10 @@ class MakingSource:
     initial_state: Mapping[str, torch.Tensor] | None
     initial_digest: str | None
     normalization: Normalization | None = None
+    normalization_of_model: bool = False
+    """Whether mean and deviation are those that the model brings."""
+    code: str | None = None
+    """Digest of the code that builds the network, where it is not Edgefolio's own."""
     notes: tuple[str, ...] = ()
     """What is to be told of model and data."""
     scoring: Scoring = field(default_factory=Scoring)
@@ -79,7 +86,13 @@ class MakingSource:
     def record(self) -> dict[str, object]:
         """Common part of all stages' cache keys."""
         # The digests are of raw samples. Left out where unset, so that older keys stay valid.
-        asked = {} if self.normalization is None else {"normalization": self.normalization.model_dump(mode="json")}
+        asked: dict[str, object] = {}
+        if self.normalization is not None:
+            asked["normalization"] = self.normalization.model_dump(mode="json")
+        elif self.normalization_of_model:
+            asked["normalization"] = self.data.preprocessing.model_dump(mode="json", include={"mean", "std"})
+        if self.code is not None:
+            asked["code"] = self.code
         return {
             **asked,
             "architecture": self.architecture.model_dump(mode="json"),
@@ -89,8 +102,11 @@ class MakingSource:
         }
 
 
-def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSource:
-    """The source that ``portfolio`` names. Raises :class:`UserError` for the field that is at fault."""
+def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path | None = None) -> MakingSource:
+    """The source that ``portfolio`` names; large data are kept in a file in ``scratch`` while the process lives.
+
+    Raises :class:`UserError` for the field that is at fault.
+    """
     spec = portfolio.spec
     if spec.source is None or spec.data is None:
         raise UserError(
@@ -107,7 +123,9 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             field="spec",
             remedy="Remove control characters and long texts from source, data and methods.",
         ) from error
-    module = build_architecture(spec.source.architecture, seed=spec.seed)
+    architecture = spec.source.architecture
+    module = build_architecture(architecture, seed=spec.seed)
+    code = code_digest(architecture, module, given_weights=spec.source.weights_uri is not None)
     state: dict[str, torch.Tensor] | None = None
     if spec.source.weights_uri is not None:
         state = without_wrapper_names(read_weights(spec.source.weights_uri), module.state_dict())
@@ -116,9 +134,17 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
         # With names that the file may omit (tied weights, counters): the whole state.
         state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     own_names = class_names_of_model(module)
-    scoring = scoring_of(spec.data, classes=0)
+    # Weights that were trained elsewhere know the values that they were trained on.
+    own_input = None if state is None else model_input(module, library=architecture.library, name=architecture.name)
+    scoring_of(spec.data, classes=0)
     data = load_data(
-        spec.data, seed=spec.seed, model_class_names=own_names, fits=partial(takes, module), progress=progress
+        spec.data,
+        seed=spec.seed,
+        model_class_names=own_names,
+        model_input=own_input,
+        fits=partial(takes, module),
+        scratch=scratch,
+        progress=progress,
     )
     outputs = look_at_outputs(module, data)
     scoring = scoring_of(spec.data, classes=len(data.class_names), threshold=outputs.threshold)
@@ -134,12 +160,14 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             "be too high; name samples that they have not seen in data.testURI"
         )
     return MakingSource(
-        architecture=spec.source.architecture,
+        architecture=architecture,
         seed=spec.seed,
         data=data,
         initial_state=state,
         initial_digest=None if state is None else state_digest(state),
         normalization=spec.data.normalization,
+        normalization_of_model=data.normalization_of_model,
+        code=code,
         notes=tuple(notes),
         scoring=scoring,
         output_names=outputs.names,

@@ -5,12 +5,15 @@ Never a pickle: reading one runs whatever code it holds.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
@@ -36,14 +39,13 @@ _DOWNLOADING_OPTIONS = frozenset({"pretrained", "pretrained_cfg", "weights", "we
 def build_architecture(architecture: Architecture, *, seed: int = 0, field: str = _ARCHITECTURE_FIELD) -> nn.Module:
     """The network that ``architecture`` names, freshly initialised, on the CPU, in training mode.
 
-    The same ``seed`` gives the same initial weights; the global random state of torch is left as it was. Option values
+    The same ``seed`` gives the same initial weights; the global random states are left as they were. Option values
     that are decimal numbers in text (``"0.1"``: the resource has no floats) are passed on as floats. Raises
     :class:`UserError` for ``field`` if the name is unknown (with the nearest names) or the options are refused.
     """
     build = _builder(architecture, field)
     options = {name: _plain_value(value) for name, value in architecture.options.items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         try:
             module = build(**options)
         except UserError:
@@ -154,6 +156,21 @@ def check_weights_fit(module: nn.Module, state: Mapping[str, torch.Tensor], *, f
             value=name,
             remedy="Name the architecture and options that the weights were saved from.",
         )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed every generator that a network's code may use, for the time being."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:

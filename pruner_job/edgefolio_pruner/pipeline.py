@@ -79,14 +79,14 @@ def make_portfolio(
     """
     spec = portfolio.spec
     uri = repository_uri if repository_uri is not None else spec.repository.uri
-    source = load_source(portfolio, progress=progress)
+    work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
+    source = load_source(portfolio, progress=progress, scratch=work.path)
     progress(stage="data", fraction=1.0, message=_described(source))
     progress(stage="classes", fraction=1.0, message=class_table(source.data))
     # Fail on an unwritable repository before hours of training.
     field = "--repository" if repository_uri is not None else "spec.repository.uri"
     Publication.check(uri, field=field)
     key = publisher_key(signing_key_file, verification_key=spec.repository.verification_key)
-    work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     with work.occupied(), no_space_left(work.path):
         drafts = DraftStore(work, making=making, model=spec.serving.model_name) if making else None
         kept = drafts.kept() if drafts is not None else None

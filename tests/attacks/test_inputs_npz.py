@@ -152,7 +152,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         "10000x1x5",
     ),
     "a label of 2 to the 62": (lambda: saved(x=good()["x"], y=np.full(40, 2**62)), "a label is 4611686018427387904"),
-    "a label beyond 63 bits": (lambda: saved(x=good()["x"], y=np.full(40, 2**64 - 1, np.uint64)), "lie outside"),
+    "a label beyond 63 bits": (lambda: saved(x=good()["x"], y=np.full(40, 2**64 - 1, np.uint64)), "a label is"),
     "a million classes": (lambda: saved(**good(), class_names=np.arange(1_000_000)), "at most 100000"),
     "class names in a square": (lambda: saved(**good(), class_names=np.full((4, 4), "a")), "2 axes"),
     "a class name of a megabyte": (lambda: saved(**good(), class_names=np.array(["a" * 2**20] * 4)), "class_names"),

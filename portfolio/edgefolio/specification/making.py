@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from edgefolio.specification.base import (
+from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
+from edgefolio.specification.validation.base import (
     DecimalString,
     NonNegativeDecimal,
     PercentDecimal,
     PositiveDecimal,
     Specification,
 )
-from edgefolio.specification.cel import rules, without_default
-from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
+from edgefolio.specification.validation.cel import rules, without_default
 from edgefolio.uris import SECRET_NAME
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import Specification
-from edgefolio.specification.cel import rules
+from edgefolio.specification.validation.base import Specification
+from edgefolio.specification.validation.cel import rules
 
 Task = Literal["Classification", "MultiLabel", "Regression", "Segmentation", "Custom"]
 MetricName = Literal["Top1", "TopK", "BalancedAccuracy", "F1", "MAE", "RMSE", "MeanIoU", "Agreement"]

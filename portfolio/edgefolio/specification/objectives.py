@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import ByteQuantity, PercentDecimal, Specification
-from edgefolio.specification.cel import rules, without_default
 from edgefolio.specification.cluster import Labels
+from edgefolio.specification.validation.base import ByteQuantity, PercentDecimal, Specification
+from edgefolio.specification.validation.cel import rules, without_default
 
 
 class ObjectivesSpecification(Specification):

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import Specification
-from edgefolio.specification.cel import list_map, rules
 from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
 from edgefolio.specification.conditions import Sha256
 from edgefolio.specification.making import DataSpecification, GivenUri, Methods, Selection, Source
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
 from edgefolio.specification.profiling import Profiling
 from edgefolio.specification.serving import Serving, Switching
+from edgefolio.specification.validation.base import Specification
+from edgefolio.specification.validation.cel import list_map, rules
 
 API_VERSION = "edgefolio.dev/v1alpha1"
 

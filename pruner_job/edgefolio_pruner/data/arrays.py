@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from edgefolio.errors import UserError
 from edgefolio.specification.metric import Task
+from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import RawData, RawSplit
 from edgefolio_pruner.data.targets import classes_in, targets_of
 
@@ -25,7 +27,8 @@ class Request:
     """What is asked of a reader.
 
     ``needed`` is the part that must be there (or the training part), ``fits`` tells whether the network takes samples
-    of a shape. ``asked_by`` is the field that is at fault.
+    of a shape. ``image_size`` is what pictures are brought to, ``model_size`` where they differ in size; many are kept
+    in a file in ``scratch``. ``class_names`` are all classes where the user gives them.
     """
 
     uri: str
@@ -34,6 +37,10 @@ class Request:
     task: Task = "Classification"
     needs_labels: bool = True
     fits: Callable[[tuple[int, ...]], bool] | None = None
+    class_names: tuple[str, ...] = ()
+    image_size: PictureSize | None = None
+    model_size: PictureSize | None = None
+    scratch: Path | None = None
 
     def bad(self, problem: str, remedy: str) -> UserError:
         """The error of data that cannot be used."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgefolio.manifest import MOST_LISTED_CLASSES, ClassSamples, DataDigests, Preprocessing
 from edgefolio.specification.metric import Task
+from edgefolio_pruner.data.stored import AnySamples, StoredSamples, slices
 
 Images = npt.NDArray[np.float32]
 #: int64 [N] of a classifier; of other tasks whatever their targets are, with the samples on axis 0.
@@ -21,11 +22,12 @@ Labels = npt.NDArray[Any]
 class Split:
     """One part of the data. ``images`` is float32 ``[N, C, H, W]``, normalised; ``labels`` is int64 ``[N]``.
 
-    Other tasks have samples of any rank, and targets in place of labels. ``digest`` is the sha256 of the raw samples
-    and labels, before normalisation.
+    Other tasks have samples of any rank, and targets in place of labels. Of many samples ``images`` are stored
+    elsewhere and normalised as they are read. ``digest`` is the sha256 of the raw samples and labels, before
+    normalisation.
     """
 
-    images: Images
+    images: Images | StoredSamples
     labels: Labels
     digest: str
 
@@ -36,15 +38,15 @@ class Split:
 
     def inputs(self, start: int, stop: int) -> tuple[Images, ...]:
         """The inputs of the network for the samples from ``start`` on, up to ``stop`` (excluded)."""
-        return (self.images[start:stop],)
+        return (np.ascontiguousarray(self.images[start:stop]),)
 
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
     """Train, validation and test data of one model; ``name`` is the training URI, ``notes`` what is to be told of it.
 
-    ``test_is_held_out`` says that the test part was taken from the training data, ``has_labels`` that the data brings
-    labels (without them they are zeros).
+    ``test_is_held_out`` says that the test part was taken from the training data, ``normalization_of_model`` that mean
+    and deviation are those that the model brings, ``has_labels`` that the data bring labels (without, they are zeros).
     """
 
     name: str
@@ -54,6 +56,7 @@ class DataBundle:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     test_is_held_out: bool = False
+    normalization_of_model: bool = False
     notes: tuple[str, ...] = ()
     task: Task = "Classification"
     has_labels: bool = True
@@ -93,14 +96,15 @@ class DataBundle:
         from edgefolio_pruner.randomness import shuffled
 
         chosen = shuffled(self.train.samples, seed=seed, stream="calibration")[:samples]
-        return self.train.images[np.sort(chosen)]
+        found: Images = self.train.images[np.sort(chosen)]
+        return found
 
 
-def digest_of(images: npt.NDArray[np.generic], labels: Labels) -> str:
+def digest_of(images: AnySamples, labels: Labels) -> str:
     """The sha256 over dtype, shape and bytes of both arrays."""
     digest = hashlib.sha256()
     for array in (images, labels):
-        contiguous = np.ascontiguousarray(array)
-        digest.update(f"{contiguous.dtype.str}{contiguous.shape}".encode())
-        digest.update(contiguous.data)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        for piece in slices(array):
+            digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()

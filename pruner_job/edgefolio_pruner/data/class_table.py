@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.bundle import DataBundle
 
 _ROWS = 40

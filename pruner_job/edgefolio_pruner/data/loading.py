@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from edgefolio.errors import UserError
-from edgefolio.manifest import Preprocessing
-from edgefolio.specification import DataSpecification, Normalization
-from edgefolio.specification.metric import Task
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
+from edgefolio.specification import DataSpecification
 from edgefolio.uris import redacted
-from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.arrays import Request
-from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
-from edgefolio_pruner.data.class_order import ClassOrder, in_order
-from edgefolio_pruner.data.digits import read_digits
-from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
-from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
-from edgefolio_pruner.data.npz import read_npz
+from edgefolio_pruner.data.bundle import DataBundle
+from edgefolio_pruner.data.class_order import ClassOrder, in_order, names_of_outputs
+from edgefolio_pruner.data.model_input import ModelInput
+from edgefolio_pruner.data.normalising import (
+    given_preprocessing,
+    listed,
+    normalised,
+    own_preprocessing,
+    preprocessing_of_model,
+    resized,
+)
+from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import (
     TEST,
     TRAIN,
     VALIDATION,
-    VALUES_AT_ONCE,
     RawData,
     RawSplit,
     check_class_names,
     check_split,
-    slices,
 )
+from edgefolio_pruner.data.reading import read_raw
 from edgefolio_pruner.data.shared_samples import shared_samples
 from edgefolio_pruner.data.splitting import hold_out
 from edgefolio_pruner.progress import Progress, no_progress
-
-BUILTIN = ("builtin:digits", "builtin:fashion-mnist")
-
-#: A near-constant channel is shifted but not scaled.
-_SMALLEST_DEVIATION = 1e-3
 
 
 def load_data(
@@ -50,16 +46,19 @@ def load_data(
     seed: int,
     field: str = "spec.data",
     model_class_names: tuple[str, ...] = (),
+    model_input: ModelInput | None = None,
     fits: Callable[[tuple[int, ...]], bool] | None = None,
+    scratch: Path | None = None,
     progress: Progress = no_progress,
 ) -> DataBundle:
     """The data that ``specification`` names, in three disjoint parts.
 
     Given splits are used; missing ones are held out of the training data, stratified by class and drawn by
-    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
-    over the training part. The classes are in the order of ``specification``, else of ``model_class_names`` if these
-    are all there. ``fits`` tells whether the network takes samples of a shape, where their axes may be meant in
-    several ways. Raises :class:`UserError` for the field that is at fault.
+    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, as
+    ``model_input`` says (given weights were trained so), or over the training part. The classes are in the order of
+    ``specification``, else of ``model_class_names`` if these are all there. Large data are kept in a file in
+    ``scratch``. ``fits`` tells whether the network takes samples of a shape, where their axes may be meant in several
+    ways. Raises :class:`UserError` for the field that is at fault.
     """
     task = specification.task
     order = ClassOrder(
@@ -67,16 +66,22 @@ def load_data(
     )
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
-    read = partial(
-        _read_in_order,
-        image_size=specification.image_size,
-        order=order,
-        order_field=field,
+    size = _picture_size(specification.image_size, model_input)
+    request = Request(
+        uri=specification.training_uri,
+        needed=TRAIN,
+        field=fields[TRAIN],
         task=task,
         needs_labels=specification.metric is None or specification.metric.name != "Agreement",
         fits=fits,
+        class_names=order.names,
+        image_size=size,
+        model_size=None if model_input is None else model_input.size,
+        scratch=scratch,
     )
-    data = read(specification.training_uri, TRAIN, field=fields[TRAIN])
+    data = _read_in_order(request, order=order, order_field=field)
+    # Other parts as the training part was read in the end.
+    request = replace(request, image_size=_size_that_was_taken(data, size))
     notes = list(data.notes)
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
@@ -84,7 +89,9 @@ def load_data(
         if uri is None:
             continue
         progress(stage="data", fraction=0.3, message=f"reading {redacted(uri)}")
-        other = read(uri, part, field=fields[part])
+        other = _read_in_order(
+            replace(request, uri=uri, needed=part, field=fields[part]), order=order, order_field=field
+        )
         notes += [f"{redacted(uri)}: {note}" for note in other.notes]
         parts[part] = _only_part(other, part)
         names[part] = uri
@@ -123,7 +130,7 @@ def load_data(
         notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
     if specification.image_size is not None:
         parts = {
-            part: _resized(split, specification.image_size, field=fields[part], name=names.get(part))
+            part: resized(split, specification.image_size, field=fields[part], name=names.get(part), scratch=scratch)
             for part, split in parts.items()
         }
     shape = parts[TRAIN].images.shape[1:]
@@ -135,18 +142,28 @@ def load_data(
                 value=names.get(part),
                 remedy="Give all parts samples of one shape, or set data.imageSize.",
             )
-    if specification.normalization is None:
-        preprocessing = _preprocessing(parts[TRAIN], data.scale)
+    own_is_used = specification.normalization is None and _is_of_use(model_input, channels=shape[0], scale=data.scale)
+    if specification.normalization is not None:
+        preprocessing = given_preprocessing(specification.normalization, data.scale, channels=shape[0], field=field)
+    elif own_is_used:
+        assert model_input is not None
+        preprocessing = preprocessing_of_model(model_input, data.scale)
+        notes.append(
+            f"mean and deviation are those of {model_input.origin}: {listed(preprocessing.mean)} and "
+            f"{listed(preprocessing.std)}; data.normalization sets others"
+        )
     else:
-        preprocessing = _given(specification.normalization, data.scale, channels=shape[0], field=field)
+        preprocessing = own_preprocessing(parts[TRAIN], data.scale)
+    preprocessing = preprocessing.model_copy(update={"pictures": data.pictures})
     return DataBundle(
         name=redacted(specification.training_uri),
-        train=_normalised(parts[TRAIN], preprocessing),
-        validation=_normalised(parts[VALIDATION], preprocessing),
-        test=_normalised(parts[TEST], preprocessing),
+        train=normalised(parts[TRAIN], preprocessing),
+        validation=normalised(parts[VALIDATION], preprocessing),
+        test=normalised(parts[TEST], preprocessing),
         class_names=data.class_names,
         preprocessing=preprocessing,
         test_is_held_out=test_is_held_out,
+        normalization_of_model=own_is_used,
         notes=tuple(notes),
         task=task,
         has_labels=data.has_labels,
@@ -186,70 +203,39 @@ def _untrained(
     return [f"{missing.size} of the {len(class_names)} classes have no training samples: {shown}"]
 
 
-def _read_in_order(
-    uri: str,
-    needed: str,
-    *,
-    image_size: int | None,
-    order: ClassOrder,
-    order_field: str,
-    task: Task,
-    needs_labels: bool,
-    fits: Callable[[tuple[int, ...]], bool] | None,
-    field: str,
-) -> RawData:
-    request = Request(uri=uri, needed=needed, field=field, task=task, needs_labels=needs_labels, fits=fits)
-    data = _read(request, image_size=image_size, class_names=order.names)
-    classifies = task == "Classification" and data.has_labels
+def _is_of_use(model_input: ModelInput | None, *, channels: int, scale: float) -> bool:
+    """Whether the model brings a mean for these samples. Floating ones may be normalised already."""
+    return (
+        model_input is not None
+        and model_input.mean is not None
+        and len(model_input.mean) == channels
+        and scale in (1 / 255, 1 / 65535)
+    )
+
+
+def _picture_size(image_size: int | None, model_input: ModelInput | None) -> PictureSize | None:
+    """As the user asks for it; where the model wants the same size, in the model's own way."""
+    if image_size is None:
+        return None
+    own = None if model_input is None else model_input.size
+    return own if own is not None and own.crop == image_size else PictureSize.of(image_size)
+
+
+def _size_that_was_taken(data: RawData, asked: PictureSize | None) -> PictureSize | None:
+    taken = data.pictures
+    if taken is None or taken.centre_crop is None or taken.resized_shorter_side is None or taken.interpolation is None:
+        return asked
+    return PictureSize(crop=taken.centre_crop, shorter=taken.resized_shorter_side, interpolation=taken.interpolation)
+
+
+def _read_in_order(request: Request, *, order: ClassOrder, order_field: str) -> RawData:
+    data = read_raw(request)
+    classifies = request.task == "Classification" and data.has_labels
     for split in data.parts.values():
-        check_split(split, classes=len(data.class_names) if classifies else 0, field=field, name=uri)
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=request.field, name=request.uri)
     if classifies:
-        return in_order(data, order, field=order_field, uri=uri)
-    return replace(data, class_names=_names_of_outputs(data, order, field=order_field, uri=uri))
-
-
-def _names_of_outputs(data: RawData, order: ClassOrder, *, field: str, uri: str) -> tuple[str, ...]:
-    """Names of labels, or of the classes of masks, as the user gives them."""
-    if not order.names:
-        return data.class_names
-    if len(order.names) < len(data.class_names) or not data.class_names:
-        raise UserError(
-            f"there are {len(order.names)} names, but the targets have {len(data.class_names)} classes or labels.",
-            field=f"{field}.classNames",
-            value=uri,
-            remedy="Name all of them, in the order of the network's outputs, or leave it out.",
-        )
-    return order.names
-
-
-def _read(request: Request, *, image_size: int | None, class_names: tuple[str, ...]) -> RawData:
-    uri, needed, field = request.uri, request.needed, request.field
-    if (uri.startswith("builtin:") or is_folder(uri, field=field)) and request.task != "Classification":
-        raise UserError(
-            f"it holds classes, not targets of data.task {request.task}.",
-            field=field,
-            value=uri,
-            remedy="Name an .npz file, a table, or a factory that gives samples with their targets.",
-        )
-    if uri.startswith("builtin:"):
-        if uri == "builtin:digits":
-            return read_digits()
-        if uri == "builtin:fashion-mnist":
-            return read_fashion_mnist(field=field)
-        raise UserError(
-            "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
-        )
-    if is_folder(uri, field=field):
-        data = read_image_folder(uri, image_size=image_size, class_names=class_names, field=field)
-        if needed not in data.parts and TRAIN not in data.parts:
-            raise UserError(
-                f"the folder has parts, but none for {needed}.",
-                field=field,
-                value=uri,
-                remedy=f"Put the images into <folder>/{needed}/<class>/.",
-            )
-        return data
-    return read_npz(request)
+        return in_order(data, order, field=order_field, uri=request.uri)
+    return replace(data, class_names=names_of_outputs(data, order, field=order_field, uri=request.uri))
 
 
 def _only_part(data: RawData, part: str) -> RawSplit:
@@ -278,83 +264,6 @@ def _split_off(
             remedy=f"Name data.{part}URI, or give every class more samples.",
         )
     return split.take(kept), split.take(held)
-
-
-def _resized(split: RawSplit, size: int, *, field: str, name: str | None) -> RawSplit:
-    """All samples at ``size`` x ``size``, bilinear; uint8 stays uint8."""
-    if split.images.shape[2:] == (size, size):
-        return split
-    if split.images.ndim != 4 or split.labels.ndim > 2:
-        raise UserError(
-            "only pictures with one answer each are scaled, not other samples, and no masks.",
-            field="spec.data.imageSize",
-            value=size,
-            remedy="Leave data.imageSize out, and give samples as the network takes them.",
-        )
-    import torch
-
-    samples, channels = split.images.shape[:2]
-    # With the float32 copies that training needs.
-    item_bytes = 4 + (1 if split.images.dtype == np.uint8 else 4)
-    require_memory(samples * channels * size * size * item_bytes, what="this size", field=field, value=name)
-    pieces = []
-    step = min(1024, max(1, VALUES_AT_ONCE // (channels * max(size * size, math.prod(split.images.shape[2:])))))
-    for start in range(0, samples, step):
-        piece = torch.from_numpy(split.images[start : start + step].astype(np.float32))
-        scaled = torch.nn.functional.interpolate(
-            piece, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-        ).numpy()
-        integral = split.images.dtype == np.uint8
-        pieces.append(np.rint(scaled).clip(0, 255).astype(np.uint8) if integral else scaled.astype(np.float32))
-    return RawSplit(images=np.concatenate(pieces), labels=split.labels)
-
-
-def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
-    count, axes = 0, (0, *range(2, len(split.images.shape)))
-    total = squares = np.zeros(split.images.shape[1])
-    for raw in slices(split.images):
-        piece = raw.astype(np.float64) * scale
-        count += piece.size // piece.shape[1]
-        total = total + piece.sum(axis=axes)
-        squares = squares + (piece * piece).sum(axis=axes)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
-    deviation = np.where(deviation < _SMALLEST_DEVIATION, 1.0, deviation)
-    # Six digits are enough, and independent of each machine's summation order.
-    return Preprocessing(
-        scale=scale,
-        mean=tuple(round(float(value), 6) for value in mean),
-        std=tuple(round(float(value), 6) for value in deviation),
-    )
-
-
-def _given(normalization: Normalization, scale: float, *, channels: int, field: str) -> Preprocessing:
-    """The preprocessing that the user's weights were trained with."""
-    if len(normalization.mean) not in (1, channels):
-        raise UserError(
-            f"it has {len(normalization.mean)} numbers, but the samples have {channels} "
-            f"{'channel' if channels == 1 else 'channels'}.",
-            field=f"{field}.normalization.mean",
-            value=", ".join(normalization.mean),
-            remedy="Give one number for each channel, or one for all, for mean and for standardDeviation.",
-        )
-    times = channels // len(normalization.mean)
-    return Preprocessing(
-        scale=scale,
-        mean=tuple(float(value) for value in normalization.mean) * times,
-        std=tuple(float(value) for value in normalization.standard_deviation) * times,
-    )
-
-
-def _normalised(split: RawSplit, preprocessing: Preprocessing) -> Split:
-    shape = (1, -1, *(1 for _ in split.images.shape[2:]))
-    mean = np.array(preprocessing.mean, dtype=np.float32).reshape(shape)
-    deviation = np.array(preprocessing.std, dtype=np.float32).reshape(shape)
-    images: Images = split.images.astype(np.float32)
-    images *= np.float32(preprocessing.scale)
-    images -= mean
-    images /= deviation
-    return Split(images=np.ascontiguousarray(images), labels=split.labels, digest=digest_of(split.images, split.labels))
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edgefolio.manifest import Manifest, Variant
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.html_report.drawing import ALERT, INK, MUTED, colour_of, figure, quiet_axes, to_svg
 from edgefolio_pruner.html_report.layers import precision_of
 

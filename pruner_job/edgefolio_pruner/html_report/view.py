@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from edgefolio.manifest import Manifest, Variant
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio.uris import redacted_document
 from edgefolio_pruner.html_report.drawing import colour_of
 from edgefolio_pruner.html_report.layers import precision_of

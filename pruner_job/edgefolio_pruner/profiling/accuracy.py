@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,17 @@ from edgefolio_pruner.progress import Progress, no_progress
 _BATCH = 256
 
 
+class Samples(Protocol):
+    """Samples ``[N, ...]`` as float32, read slice by slice."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Any: ...
+
+
 def measure_accuracy(
     path: Path,
-    images: npt.NDArray[np.float32],
+    images: Samples,
     labels: npt.NDArray[np.int64],
     *,
     threads: int,

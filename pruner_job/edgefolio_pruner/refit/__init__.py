@@ -18,9 +18,10 @@ from edgefolio_pruner.refit.kept_channels import (
 from edgefolio_pruner.refit.moments import MomentAccumulator, Moments, SplitMoments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
 from edgefolio_pruner.refit.solve import RIDGES, Refit, refit_columns
-from edgefolio_pruner.refit.wide import GRAM_COLUMNS, ContributionAccumulator, ScaleAccumulator
+from edgefolio_pruner.refit.wide import GRAM_BYTES, GRAM_COLUMNS, ContributionAccumulator, ScaleAccumulator
 
 __all__ = [
+    "GRAM_BYTES",
     "GRAM_COLUMNS",
     "RIDGES",
     "ContributionAccumulator",

@@ -36,7 +36,7 @@ from edgefolio_pruner.scoring import Judge
 from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.probe import make_probe, probe_samples
+from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_probe, probe_samples
 from edgefolio_pruner.work.directory import WorkDirectory
 
 INPUT_NAME = "input"
@@ -183,7 +183,7 @@ class CandidateMaker:
             layers=layers,
             probe=make_probe(
                 path,
-                probe_samples(validation.images),
+                probe_samples(validation.images[:LARGEST_PROBE]),
                 input_name=INPUT_NAME,
                 output_names=source.output_names,
                 threads=self._threads,

@@ -18,8 +18,8 @@ from edgefolio.manifest import (
     TensorSignature,
     Variant,
 )
+from edgefolio.shown_text import printable, shortened
 from edgefolio.specification import ModelPortfolio, Selection
-from edgefolio.untrusted.text import printable, shortened
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.scoring import Measured

@@ -10,6 +10,11 @@ from torch import nn
 
 from edgefolio_pruner.inputs import MakingSource
 
+#: So many equal numbers are written out.
+_LISTED = 4
+#: Values of training samples from which their mean is taken.
+_VALUES_FOR_STATISTICS = 1 << 26
+
 
 def other_inputs(
     module: nn.Module, source: MakingSource, images: npt.NDArray[np.float32]
@@ -36,8 +41,9 @@ def other_inputs(
         own = own if isinstance(own, dict) else {}
         if len(own.get("mean", ())) == channels == len(own.get("std", ())):
             add("with the mean and deviation of the model's own configuration", own["mean"], own["std"])
-    if source.normalization is not None:
-        train = source.data.train.images[:4096] * deviation + mean
+    if source.normalization is not None or source.normalization_of_model:
+        most = max(1, _VALUES_FOR_STATISTICS // int(np.prod(images.shape[1:])))
+        train = source.data.train.images[: min(4096, most)] * deviation + mean
         axes = (0, *range(2, images.ndim))
         add(
             "with the training data's own mean and deviation",
@@ -60,7 +66,7 @@ def other_inputs(
 
 
 def _quoted(values: Sequence[float]) -> str:
-    """As the resource holds decimals: ``["0.5", "0.25"]``; one number where all are alike."""
-    if len({round(value, 6) for value in values}) == 1:
+    """As the resource holds decimals: ``["0.5", "0.25"]``; of many that are alike, one."""
+    if len(values) > _LISTED and len({round(value, 6) for value in values}) == 1:
         values = values[:1]
     return "[" + ", ".join(f'"{value:.6f}"' for value in values) + "]"

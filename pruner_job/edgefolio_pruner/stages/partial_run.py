@@ -32,7 +32,7 @@ def make_piece(
     Each is the same, bit by bit, as in an undivided run with the same processor, torch and number of threads. Raises
     :class:`~edgefolio.errors.UserError` for bad input.
     """
-    source = load_source(portfolio, progress=progress)
+    source = load_source(portfolio, progress=progress, scratch=work_directory)
     # Fail before hours of work, as in a single run.
     Publication.check(portfolio.spec.repository.uri, field="spec.repository.uri")
     if source.initial_state is None:

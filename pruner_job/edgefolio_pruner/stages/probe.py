@@ -19,7 +19,7 @@ _SMALLEST_TOLERANCE = 1e-5
 _SAMPLES = ((1 << 10, 4), (1 << 14, 2))
 #: Of so many samples the steadiest are the probe of a quantized file. They are shaken by more than a hundred times what
 #: float operators differ on other processors (1e-7 to 1e-6).
-_POOL = 64
+LARGEST_PROBE = 64
 _SHAKES = 4
 _SHAKE = np.float32(1e-4)
 
@@ -53,7 +53,7 @@ def make_int8_probe(
     move an activation over the edge between two steps, which moves the answer by far more. Samples far from such edges
     answer alike on every processor; for others the tolerance would have to be so wide that a wrong weight hides in it.
     """
-    pool = probe_samples(images[:_POOL], most=_POOL)
+    pool = probe_samples(images[:LARGEST_PROBE], most=LARGEST_PROBE)
     found = outputs_of(path.read_bytes(), pool, threads=threads)
     literal = outputs_of(path.read_bytes(), pool, threads=threads, literal=True)
     moved = _largest(found - literal)

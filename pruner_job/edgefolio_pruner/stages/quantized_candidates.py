@@ -29,7 +29,7 @@ from edgefolio_pruner.stages.candidates import (
     CandidateRecord,
     parity_samples,
 )
-from edgefolio_pruner.stages.probe import make_int8_probe
+from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_int8_probe
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
@@ -146,7 +146,7 @@ class TwinMaker:
             ),
             probe=make_int8_probe(
                 path,
-                validation.images,
+                validation.images[:LARGEST_PROBE],
                 input_name=INPUT_NAME,
                 output_names=self._source.output_names,
                 threads=self._threads,

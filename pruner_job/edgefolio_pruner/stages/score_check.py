@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.data.stored import AnySamples
 from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled
@@ -30,7 +31,7 @@ _GAIN, _LEFT_OF_ERROR = 0.1, 0.6
 Array = npt.NDArray[Any]
 
 
-def check_score(module: nn.Module, source: MakingSource, images: Array, targets: Array) -> list[str]:
+def check_score(module: nn.Module, source: MakingSource, images: AnySamples, targets: Array) -> list[str]:
     """What is to be told of the weights in ``module``.
 
     Raises :class:`UserError` if they do not do what trained ones do: outputs that are no numbers; another normalization
@@ -79,7 +80,7 @@ def _scoring(source: MakingSource) -> Scoring | None:
     return None if source.scoring.task == "Custom" else replace(source.scoring, asked=None)
 
 
-def _outputs(module: nn.Module, images: Array) -> tuple[Array, ...]:
+def _outputs(module: nn.Module, images: AnySamples) -> tuple[Array, ...]:
     found: list[list[Array]] = []
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
@@ -129,7 +130,7 @@ def _refuse_normalization(
             f"these weights were trained on other values: {scoring.title} is {_shown(now.value, scoring)} on "
             f"{len(targets)} samples as data.normalization has them, {_shown(found.value, scoring)} {what}.",
             field="spec.data.normalization",
-            value="absent: mean and deviation of the training data" if source.normalization is None else "as given",
+            value="absent" if source.normalization is None else "as given",
             remedy=remedy,
         )
 

@@ -17,8 +17,9 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Accuracy
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.class_order import natural
+from edgefolio_pruner.data.stored import JoinedSamples, StoredSamples, chosen
 from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled
@@ -37,6 +38,8 @@ _SIGNIFICANT = 3.0
 #: Answers that differ by less, relative to the largest, are the same.
 _RELATIVE_DIFFERENCE = 1e-3
 _NAMES_SHOWN = 24
+#: Values of the training part that its own mean and deviation are taken from.
+_VALUES_FOR_STATISTICS = 1 << 24
 #: Samples that are also given alone, to see whether a batch changes their answers.
 _ONE_BY_ONE = 16
 
@@ -48,7 +51,7 @@ Images = npt.NDArray[np.float32]
 class _Sample:
     """Samples of all parts with their labels, as the network is fed with them."""
 
-    images: Images
+    images: Images | StoredSamples
     labels: npt.NDArray[np.int64]
 
     def first(self, count: int) -> _Sample:
@@ -89,7 +92,7 @@ def check_given_weights(source: MakingSource) -> list[str]:
     return notes
 
 
-def depends_on_batch(module: nn.Module, images: Images) -> bool:
+def depends_on_batch(module: nn.Module, images: Images | StoredSamples) -> bool:
     """Whether the network's answer for a sample depends on the others in its batch, in evaluation mode.
 
     Raises :class:`UserError` if it takes no single sample, or gives it another shape.
@@ -130,20 +133,20 @@ def _sample(source: MakingSource) -> _Sample:
     data = source.data
     parts = (data.validation, data.test, data.train)
     most = min(_MOST, max(_FEWEST, _PER_CLASS * len(data.class_names)))
-    images: list[Images] = []
-    labels: list[Answers] = []
+    first, taken = 0, 0
+    places: list[Answers] = []
     for part in parts:
         # A third of each, and more of the training part where the others are small.
-        wanted = most // 3 if part is not data.train else most - sum(len(chunk) for chunk in labels)
-        chosen = shuffled(part.samples, seed=source.seed, stream="weights-check")[:wanted]
-        images.append(part.images[chosen])
-        labels.append(part.labels[chosen])
+        wanted = most // 3 if part is not data.train else most - taken
+        places.append(first + shuffled(part.samples, seed=source.seed, stream="weights-check")[:wanted])
+        first, taken = first + part.samples, taken + len(places[-1])
     # Mixed, so that any first part of it has all.
-    order = shuffled(sum(map(len, labels)), seed=source.seed, stream="weights-check-order")
-    return _Sample(images=np.concatenate(images)[order], labels=np.concatenate(labels)[order])
+    order = np.concatenate(places)[shuffled(taken, seed=source.seed, stream="weights-check-order")]
+    images, labels = JoinedSamples([part.images for part in parts]), np.concatenate([part.labels for part in parts])
+    return _Sample(images=chosen(images, order), labels=labels[order])
 
 
-def _answers(module: nn.Module, images: Images) -> tuple[Answers, int]:
+def _answers(module: nn.Module, images: Images | StoredSamples) -> tuple[Answers, int]:
     """The output with the largest value for each sample, and the number of outputs."""
     found, broken = [], 0
     with torch.inference_mode():
@@ -235,7 +238,7 @@ def _refuse_normalization(module: nn.Module, source: MakingSource, sample: _Samp
     few = sample.first(_FEWEST)
     now = _accuracy(_answers(module, few.images)[0], few.labels)
     best: tuple[Accuracy, str, str] | None = None
-    for what, remedy, images in other_inputs(module, source, few.images):
+    for what, remedy, images in other_inputs(module, source, few.images[:]):
         try:
             found = _accuracy(_answers(module, images)[0], few.labels)
         except UserError:
@@ -250,6 +253,13 @@ def _refuse_normalization(module: nn.Module, source: MakingSource, sample: _Samp
             f"these weights were trained on other values: {now.percent:.1f} % of {now.samples} samples are right as "
             f"data.normalization has them, {found.percent:.1f} % {what}.",
             field="spec.data.normalization",
-            value="absent: mean and deviation of the training data" if source.normalization is None else "as given",
+            value=_normalization_taken(source),
             remedy=remedy,
         )
+
+
+def _normalization_taken(source: MakingSource) -> str:
+    if source.normalization is not None:
+        return "as given"
+    whose = "the model's own configuration" if source.normalization_of_model else "the training data"
+    return f"absent: mean and deviation of {whose}"
