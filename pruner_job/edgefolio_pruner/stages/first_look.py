@@ -11,7 +11,6 @@ import torch
 from edgefolio import __version__
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
-from edgefolio_pruner.profiling.accuracy import FAST_BATCH
 from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.rehearsal import rehearse
