@@ -100,8 +100,7 @@ class Observer:
         One call to the server and one to its metrics, which tell how many requests wait: see ``benchmarks.violations``
         for their cost.
         """
-        latest = self.traffic.latest()
-        if self._version is None or latest is None or latest.successes == 0:
+        if self._version is None or not self.traffic.is_in_use:
             return ()
         self._read_counters(self._version, pending=True)
         return self.traffic.readings()
@@ -119,8 +118,7 @@ class Observer:
             self.traffic.reset()
         read_at = self.traffic.read_at
         if read_at is None or time.monotonic() - read_at > _YOUNG_SECONDS:
-            latest = self.traffic.latest()
-            self._read_counters(active.version, pending=latest is not None and latest.successes > 0)
+            self._read_counters(active.version, pending=self.traffic.is_in_use)
         state = self._liveness(active)
         if state is ServerState.SERVING:
             self._probe_when_idle(active)
