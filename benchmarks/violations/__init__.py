@@ -1,1 +1,1 @@
-"""Requests slower than the objective, mean accuracy and switches: Edgefolio against other rules, on the same stories."""
+"""Requests slower than the objective and mean accuracy: Edgefolio against other rules, on the same stories."""

@@ -1,7 +1,7 @@
 """An endpoint in virtual time: one server, first come first served, and a policy that is asked four times a second.
 
-What a switch costs was measured (``benchmarks/results/switching.md``): an unload and two canaries to a resident variant, a
-load in proportion to the node's slowness else, during which what serves is slowed.
+What a switch costs was measured (``benchmarks/results/switching.md``): an unload and two canaries to a resident
+variant, a load in proportion to the node's slowness else, during which what serves is slowed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OVERHEAD_MILLISECONDS = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What a policy wants: the variant to serve, and those that are to be resident beside it (``None``: as they are)."""
+    """What a policy wants: the variant to serve, and those to be resident beside it (``None``: as they are)."""
 
     serve: str | None = None
     beside: tuple[str, ...] | None = None
@@ -38,10 +38,10 @@ class Command:
 class Policy(Protocol):
     """A rule that chooses variants."""
 
-    def start(self, story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
+    def start(self, story: Story, variants: Sequence[VariantProfile], objective: float, /) -> str:
         """Begin a story; the variant to serve at first."""
 
-    def act(self, endpoint: Endpoint) -> Command:
+    def act(self, endpoint: Endpoint, /) -> Command:
         """What to do now."""
 
 
@@ -110,6 +110,10 @@ class Endpoint:
             self._obey(self._policy.act(self))
         self._judge_onsets()
         return self.outcome
+
+    def probed(self, name: str) -> float:
+        """The time that the agent's own requests to a resident variant take now, in milliseconds."""
+        return (self.variants[name].mean_milliseconds + OVERHEAD_MILLISECONDS) * self.story.factor(self.now)
 
     def _serve(self, *, until: float) -> None:
         while self._waiting:

@@ -16,6 +16,7 @@ from edgefolio.decision.types import (
     MemoryState,
     Objectives,
     Observation,
+    ProbeResult,
     Reading,
     ServerState,
     State,
@@ -25,6 +26,7 @@ from edgefolio.decision.types import (
 from edgefolio.specification import Switching
 
 MEBIBYTE = 2**20
+PROBE_SECONDS = 60.0
 
 
 class Edgefolio:
@@ -35,7 +37,7 @@ class Edgefolio:
         self._switching = switching or Switching()
         self._reads = reads
 
-    def start(self, story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
+    def start(self, _story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
         """The most accurate variant, as after a calm."""
         self._profiles = tuple(variants)
         self._objectives = Objectives(latency_p95_milliseconds=objective)
@@ -43,6 +45,7 @@ class Edgefolio:
         self._readings: deque[Reading] = deque(maxlen=round(self._switching.window_seconds / TICK_SECONDS))
         self._new: list[Reading] = []
         self._cycle_at = 0.0
+        self._probe: tuple[str, float, float] | None = None
         self._active: str | None = None
         return max(variants, key=lambda variant: variant.rank).name
 
@@ -92,6 +95,7 @@ class Edgefolio:
             resident_variants=tuple(resident),
             server=ServerState.SERVING,
             traffic=self._window(),
+            standby_probe=self._standby_probe(endpoint, resident),
             memory=MemoryState(
                 limit_bytes=None,
                 working_set_bytes=used,
@@ -99,6 +103,18 @@ class Edgefolio:
                 age_seconds=0.0,
             ),
         )
+
+    def _standby_probe(self, endpoint: Endpoint, resident: list[str]) -> ProbeResult | None:
+        """The standby's probe, taken once it is loaded and every minute."""
+        standby = next((name for name in resident if name != endpoint.active), None)
+        if standby is None:
+            self._probe = None
+        elif self._probe is None or self._probe[0] != standby or endpoint.now - self._probe[2] >= PROBE_SECONDS:
+            self._probe = standby, endpoint.probed(standby), endpoint.now
+        if self._probe is None:
+            return None
+        name, milliseconds, at = self._probe
+        return ProbeResult(variant=name, compute_milliseconds=milliseconds, age_seconds=endpoint.now - at)
 
     def _window(self) -> TrafficWindow | None:
         if len(self._readings) < 2:

@@ -1,7 +1,7 @@
 """The rules that Edgefolio is compared with, each on the same profiles; all pay the same for a switch.
 
-They keep one variant loaded and load another before they leave it, as their systems do. InfAdapter and Proteus choose for
-many servers; here stands the part that chooses the variant of one.
+They keep one variant loaded and load another before they leave it, as their systems do. InfAdapter and Proteus choose
+for many servers; here stands the part that chooses the variant of one.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ class Fixed:
     def __init__(self, *, largest: bool) -> None:
         self._largest = largest
 
-    def start(self, story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
+    def start(self, _story: Story, variants: Sequence[VariantProfile], _objective: float) -> str:
         """That variant."""
         ordered = sorted(variants, key=lambda variant: variant.rank)
         return (ordered[-1] if self._largest else ordered[0]).name
 
-    def act(self, endpoint: Endpoint) -> Command:
+    def act(self, _endpoint: Endpoint) -> Command:
         """Nothing."""
         return Command()
 
 
 class Threshold:
-    """Reactive: p95 of the last five seconds above the objective is one variant down, below half of it for a minute up."""
+    """Reactive: p95 of five seconds above the objective is one variant down, below half of it for a minute one up."""
 
-    def start(self, story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
+    def start(self, _story: Story, variants: Sequence[VariantProfile], _objective: float) -> str:
         """The most accurate variant."""
         self._order = [variant.name for variant in sorted(variants, key=lambda variant: variant.rank)]
         self._recent: deque[float] = deque()
@@ -78,14 +78,14 @@ class Threshold:
 class InfAdapter:
     """InfAdapter's rule (EuroMLSys 2023): every 30 s the most accurate variant whose profiled throughput is enough.
 
-    Enough for the load predicted: here the highest of the last two minutes, in place of its LSTM. The throughput of a variant
-    is the rate at which its profile meets the objective. The node's slowness is not in the rule.
+    Enough for the load predicted: here the highest of the last two minutes, in place of its LSTM. The throughput of a
+    variant is the rate at which its profile meets the objective. The node's slowness is not in the rule.
     """
 
     interval = 30.0
     headroom = 1.0
 
-    def start(self, story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
+    def start(self, _story: Story, variants: Sequence[VariantProfile], objective: float) -> str:
         """The most accurate variant."""
         self._variants = sorted(variants, key=lambda variant: -variant.rank)
         self._throughput = {variant.name: self.throughput(variant, objective) for variant in variants}
@@ -98,7 +98,7 @@ class InfAdapter:
         """Requests per second at which p95 is at the objective, on an idle node of the profile's kind."""
         return highest_rate(variant, objective=objective)
 
-    def demand(self, now: float) -> float:
+    def demand(self, _now: float) -> float:
         """The load to provide for, in requests per second: the busiest ten seconds of the last two minutes."""
         counts: dict[int, int] = {}
         for at in self._arrivals:
@@ -124,8 +124,8 @@ class InfAdapter:
 class Proteus(InfAdapter):
     """Proteus' rule (ASPLOS 2024): as above with its own demand and throughput, and at once when demand outruns it.
 
-    Demand is an average that forgets (half-life 10 s) with 5 % added; a variant counts with the rate at which its queue and
-    execution take half of the objective each at the most; the plan is made anew every 30 s.
+    Demand is an average that forgets (half-life 10 s) with 5 % added; a variant counts with the rate at which its queue
+    and execution take half of the objective each at the most; the plan is made anew every 30 s.
     """
 
     headroom = 1.05
@@ -152,8 +152,8 @@ class Proteus(InfAdapter):
 class Oracle:
     """Knows the future: the most accurate variant that meets the objective over the next seconds, as the node then is.
 
-    It goes down just before it must, to whatever it wants (which it has made resident in time, where there is room for two),
-    and up only where that holds for a while. The true slowness and the true rate are its own.
+    It goes down just before it must, to whatever it wants (which it has made resident in time, where there is room for
+    two), and up only where that holds for a while. The true slowness and the true rate are its own.
     """
 
     ahead_seconds = 2.0

@@ -1,10 +1,11 @@
-"""Stories in virtual time: arrivals, how much slower the node computes, and its memory; generated from seeds or a file."""
+"""Stories in virtual time: arrivals, how slow the node is, and its memory; generated from seeds, or of a file."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ STRETCH = (4_920, 6_180)
 class Story:
     """``arrivals`` in seconds from the start; ``factor`` and ``has_room`` are functions of these seconds.
 
-    ``has_room`` says whether the node has memory for a second variant. ``onsets`` are when it becomes three times slower or
-    more.
+    ``has_room`` says whether the node has memory for a second variant. ``onsets`` are when it becomes three times
+    slower or more.
     """
 
     name: str
@@ -40,8 +41,6 @@ def poisson(rate: Callable[[float], float], *, highest: float, seconds: float, c
 
 def stepwise(changes: Sequence[tuple[float, float]], *, start: float = 1.0) -> Callable[[float], float]:
     """A function that has each value from its second on; ``start`` before the first."""
-    from bisect import bisect_right
-
     times = [at for at, _ in changes]
     values = [start, *(value for _, value in changes)]
     return lambda seconds: values[bisect_right(times, seconds)]
@@ -126,7 +125,7 @@ def _flapping(name: str, chance: random.Random) -> Story:
 
 
 def _squeezes(name: str, chance: random.Random) -> Story:
-    """12 requests a second; for five minutes of ten there is room for one variant alone; neighbours come all the while."""
+    """12 requests a second; for five minutes of ten there is room for one variant alone; neighbours come and go."""
     seconds = 2400.0
     changes = [(at + shift, value) for at in range(120, 2400, 200) for shift, value in ((0.0, 3.0), (50.0, 1.0))]
     return _slowed(name, chance, seconds=seconds, changes=changes, has_room=lambda now: now % 600 < 300)
