@@ -222,7 +222,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _reason(error: BaseException) -> str:
     """The operator that the exporter does not know, where that is why; else the first line of its message."""
-    texts = []
+    texts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(texts) < _LONGEST_CHAIN:
         texts.append(re.sub(r"\x1b\[[0-9;]*m", "", str(cause)))
