@@ -69,7 +69,7 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
     rows = [
         (
             "network",
-            f"{found.source.description}: {found.parameters:,} parameters, {found.macs:,} multiply-accumulates",
+            f"{found.source.description}: {found.parameters:,} parameters, {found.macs:,} MACs a sample",
         ),
         ("weights", "trained from scratch" if found.score is None else _weights(found)),
         ("samples", _samples(data)),

@@ -47,7 +47,7 @@ def write_check_page(found: Understanding, rows: Sequence[tuple[str, str]], path
 
 
 def _source(values: np.ndarray[Any, Any]) -> str:
-    """A picture ``[C, H, W]`` of values 0..1 as the source of an HTML image; of other channels than 1 and 3 the first."""
+    """A picture ``[C, H, W]`` of values 0..1 as the source of an HTML image: in colour, or its first channel."""
     whole = np.rint(255 * values).astype(np.uint8)
     picture = Image.fromarray(whole.transpose(1, 2, 0)) if len(whole) == 3 else Image.fromarray(whole[0])
     if max(picture.size) > 4 * _SIDE:

@@ -30,7 +30,7 @@ _TRAINING_COPIES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """``memory_bytes`` by stage, each with what the process holds already; ``seconds`` in all; both to a factor of 2."""
+    """``memory_bytes`` by stage, with what the process holds already; ``seconds`` in all; both to a factor of 2."""
 
     memory_bytes: Mapping[str, int]
     seconds: float

@@ -100,7 +100,7 @@ def understand(
 
 
 def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[Any, Any]]:
-    """A training sample of each class, ``[C, H, W]`` with values 0..1 as before normalization; by the class's number."""
+    """A training sample of each class ``[C, H, W]``, values 0..1 as before normalization; by the class's number."""
     shape = (-1, *(1 for _ in data.sample_shape[1:]))
     mean, deviation = (np.reshape(values, shape) for values in (data.preprocessing.mean, data.preprocessing.std))
     found = {}
