@@ -32,7 +32,7 @@ from edgefolio_pruner.scoring import Judge, Measured
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
+from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import DraftStore
@@ -253,7 +253,7 @@ class _PruningRun:
                 duplicates=duplicates,
                 left_out={**refused, **slower},
                 tested=self._tested(choice.chosen, files, judge),
-                notes=self._first.notes,
+                notes=[*self._first.notes, *chance_notes(candidates)],
             )
             return manifest.model_dump(mode="json", by_alias=True)
 

@@ -1,6 +1,13 @@
 """One-shot pruning: prune and re-fit a trained model on unlabelled samples, without training."""
 
-from edgefolio_pruner.oneshot.prune import LeastShare, layers_to_time, least_share, prune_to_latencies, prune_to_targets
+from edgefolio_pruner.oneshot.prune import (
+    LeastShare,
+    layers_to_time,
+    least_share,
+    one_shot_bytes,
+    prune_to_latencies,
+    prune_to_targets,
+)
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults, ReaderResidual
 
 __all__ = [
@@ -10,6 +17,7 @@ __all__ = [
     "ReaderResidual",
     "layers_to_time",
     "least_share",
+    "one_shot_bytes",
     "prune_to_latencies",
     "prune_to_targets",
 ]

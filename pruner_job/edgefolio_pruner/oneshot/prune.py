@@ -19,13 +19,14 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
 from edgefolio_pruner.oneshot.costs.macs import CostModel, layer_costs
+from edgefolio_pruner.oneshot.graph_run import peak_bytes_per_sample
 from edgefolio_pruner.oneshot.linear_maps import State, linear_maps
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
-from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Target, TargetPruner
+from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, MEMORY_BYTES, Target, TargetPruner
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
-from edgefolio_pruner.refit import NotFiniteError
+from edgefolio_pruner.refit import GRAM_COLUMNS, NotFiniteError
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 
@@ -173,6 +174,19 @@ def least_share(captured: CapturedModel) -> LeastShare:
         groups=tuple(group.name for group in groups),
         left_out=left_out,
     )
+
+
+def one_shot_bytes(captured: CapturedModel, example: torch.Tensor, *, samples: int) -> int:
+    """About the bytes that :func:`prune_to_targets` takes beside what is held before it."""
+    graph, state = captured.graph_module.graph, captured.parameters
+    maps, _ = linear_maps(graph, state)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    activations = min(MEMORY_BYTES, int(2 * samples * peak_bytes_per_sample(graph, state, example)))
+    # Five matrices of float64, as in refit.wide; wider maps get none.
+    grams = max(
+        (40 * linear.groups * linear.columns**2 for linear in maps if linear.columns <= GRAM_COLUMNS), default=0
+    )
+    return activations + grams + 4 * weights
 
 
 def _required(
