@@ -10,10 +10,8 @@ import typer
 from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
-from edgefolio.errors import UserError
 from edgefolio.shown_text import shortened
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
-from edgefolio.specification.validation.base import bytes_of
 
 if TYPE_CHECKING:
     from edgefolio.manifest import Manifest, Variant

@@ -66,7 +66,7 @@ def choose(
 def chance_notes(candidates: Sequence[CandidateRecord]) -> list[str]:
     """What is to be told where the dense model is no better than the answer that is most often right."""
     dense = next((candidate for candidate in candidates if candidate.name == DENSE), None)
-    if dense is None:
+    if dense is None or dense.validation_classes is None:
         return []
     recalls = [recall for recall in dense.validation_classes.recall_percents if recall is not None]
     balanced = dense.validation_classes.balanced_accuracy_percent
