@@ -22,13 +22,12 @@ from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.data.model_input import model_input
 from edgefolio_pruner.export import evaluating, flat_outputs
 from edgefolio_pruner.model_code import code_digest
-from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
+from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights, weights_for
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring import Scoring, scoring_of
 from edgefolio_pruner.scoring.outputs import Outputs, look_at_outputs
 from edgefolio_pruner.scoring.scoring import require_k
 from edgefolio_pruner.training import state_digest
-from edgefolio_pruner.wrappers import without_wrapper_names
 
 #: A manifest holds 16,384 characters.
 _LONGEST_DESCRIPTION = 4096
@@ -127,8 +126,9 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
     module = build_architecture(architecture, seed=spec.seed)
     code = code_digest(architecture, module, given_weights=spec.source.weights_uri is not None)
     state: dict[str, torch.Tensor] | None = None
+    told: tuple[str, ...] = ()
     if spec.source.weights_uri is not None:
-        state = without_wrapper_names(read_weights(spec.source.weights_uri), module.state_dict())
+        state, told = weights_for(module, read_weights(spec.source.weights_uri))
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)
         # With names that the file may omit (tied weights, counters): the whole state.
@@ -151,7 +151,7 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
     require_k(scoring, outputs.shapes[0][0] if outputs.shapes[0] else 1)
     _require_labels(spec, data)
     _require_a_probe(outputs, data, variants=spec.selection.max_variants)
-    notes = list(data.notes)
+    notes = [*told, *data.notes]
     if spec.data.class_names is None and own_names and data.class_names == own_names:
         notes.append("the classes are in the order of the model's own configuration")
     if state is not None and data.test_is_held_out:

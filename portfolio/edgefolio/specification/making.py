@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
 from edgefolio.specification.validation.base import (
@@ -40,6 +40,21 @@ SAFE_URI_RULES = rules(
 GivenUri = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=SAFE_URI_RULES)]
 
 
+def _number_as_text(value: Any) -> Any:
+    # The resource holds no floats: 0.25 is kept as "0.25", and passed on as a number.
+    if isinstance(value, float):
+        if not Decimal(str(value)).is_finite():
+            raise ValueError("must be a finite number")
+        text = format(Decimal(str(value)), "f")
+        return text if "." in text else f"{text}.0"
+    return value
+
+
+OptionScalar = Annotated[str | int | bool | None, BeforeValidator(_number_as_text)]
+#: An argument of a network.
+OptionValue = OptionScalar | Annotated[tuple[OptionScalar, ...], Field(max_length=64)]
+
+
 class Architecture(Specification):
     """A network by name: ``{library: timm, name: resnet18, options: {in_chans: 1, num_classes: 10}}``.
 
@@ -50,8 +65,8 @@ class Architecture(Specification):
     """Where the network is defined."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Its name there; for factory module:callable."""
-    options: Annotated[dict[str, str | int | bool | None], Field(max_length=32)] = {}
-    """Keyword arguments it is built with: strings, integers, booleans."""
+    options: Annotated[dict[str, OptionValue], Field(max_length=32)] = {}
+    """Keyword arguments it is built with: strings, numbers, booleans, and lists of these."""
 
 
 class Source(Specification):
