@@ -20,11 +20,11 @@ from edgefolio.repository import Repository
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.client import AccessKey, TritonControl
-from edgefolio_edge.triton.command_line import LOOPBACK
+from edgefolio_edge.triton.launcher.command_line import LOOPBACK
+from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
+from edgefolio_edge.triton.launcher.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
 from edgefolio_edge.triton.placement import Placement
-from edgefolio_edge.triton.ports import Ports, settle_ports
 from edgefolio_edge.triton.switcher import Switcher
-from edgefolio_edge.triton.wheel import environment_for, lay_out_backends, lay_out_python, locate_wheel
 from edgefolio_operator.resources.pruning_job import Images
 from edgefolio_operator.resources.triton_pod import build_pod
 

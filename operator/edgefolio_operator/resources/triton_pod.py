@@ -14,9 +14,9 @@ import importlib.resources
 import math
 
 from edgefolio.contract import pod
-from edgefolio.specification.base import bytes_of, quantity
 from edgefolio.specification.cluster import ManagedServing, Resources
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.specification.validation.base import bytes_of, quantity
 from edgefolio_operator import labels
 from edgefolio_operator.kube.objects import Document
 from edgefolio_operator.resources.pruning_job import (

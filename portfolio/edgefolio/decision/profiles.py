@@ -9,9 +9,9 @@ from edgefolio.decision.types import Objectives, State, VariantProfile
 from edgefolio.manifest import LatencyProfile, Manifest, Profile, Variant
 from edgefolio.node_profile import NodeProfile
 from edgefolio.processor_class import INT8_FLAGS, RELEVANT_FLAGS, Processor, class_of
-from edgefolio.specification.base import bytes_of
+from edgefolio.shown_text import printable
 from edgefolio.specification.objectives import ObjectivesSpecification
-from edgefolio.untrusted.text import printable
+from edgefolio.specification.validation.base import bytes_of
 
 #: Bounds of a compute factor that was rescaled, as of one that was measured.
 _FACTOR_BOUNDS = (0.02, 1000.0)
@@ -123,8 +123,9 @@ def rescaled(
     """``state`` once the profiles are replaced: the compute factor speaks of the profile that it was measured against.
 
     What the node takes stays; the factor changes as the profile of the ``active`` variant does. Without one the factor
-    is measured anew.
+    is measured anew, and so are the variants' own parts, which speak of the profiles that are replaced.
     """
+    state = replace(state, own_factors=(), factor_before=None)
     old = next((entry.mean_milliseconds for entry in before if entry.name == active), None)
     new = next((entry.mean_milliseconds for entry in after if entry.name == active), None)
     if old is None or new is None or old <= 0 or new <= 0:

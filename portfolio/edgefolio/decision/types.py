@@ -35,6 +35,23 @@ class Objectives:
     pinned_variant: str | None = None
     #: The pin is an order of the operator, which decides again: a standby is kept as for any choice.
     pin_is_order: bool = False
+    #: An order in advance: from this p95 on, in percent of the objective, the ordered variant is left for the standby.
+    descend_at_percent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Counter deltas of the active variant's version over a fraction of a second; means as in a window.
+
+    ``pending`` is the number of requests that waited to be computed at its end; ``None`` is unknown.
+    """
+
+    seconds: float
+    requests: int
+    mean_compute_milliseconds: float
+    mean_queue_milliseconds: float
+    mean_total_milliseconds: float
+    pending: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +74,13 @@ class TrafficWindow:
     age_seconds: float
     #: Measured p95 of the server (sliding window), when it has one. It confirms, it never decides alone.
     p95_milliseconds: float | None = None
+    #: The newest part of the window, reading by reading, since the last observation; none from an agent of before.
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """The agent's probe of the active variant while there is no traffic: a request of the profile's batch."""
+    """The agent's probe of a variant that has no traffic: a request of the profile's batch."""
 
     variant: str
     compute_milliseconds: float
@@ -101,6 +120,27 @@ class NodeState:
     reserved_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """The share of the last seconds for which something held, in percent, and how old that figure is."""
+
+    percent: float
+    age_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """Signs that others want the server's processors; what is absent cannot be read there, and changes nothing.
+
+    ``throttled``: its control group was kept from running by its own limit; ``pressure``: something runnable in it
+    waited for a processor; ``stolen``: the hypervisor ran another machine instead of this one.
+    """
+
+    throttled: Signal | None = None
+    pressure: Signal | None = None
+    stolen: Signal | None = None
+
+
 class ServerState(StrEnum):
     """Whether the server answers inference. Its health endpoints say yes even when the model's process is dead."""
 
@@ -124,8 +164,12 @@ class Observation:
     traffic: TrafficWindow | None = None
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
+    #: The agent's probe of the standby, which has no traffic of its own.
+    standby_probe: ProbeResult | None = None
     #: ``None`` without cluster data: on one machine, and in an agent.
     node: NodeState | None = None
+    #: ``None`` where nothing of it can be read: on another machine than the server, and in the operator.
+    contention: Contention | None = None
 
 
 class Action(StrEnum):
@@ -268,11 +312,48 @@ class TrafficBefore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnFactor:
+    """How much slower than its profile a variant computes here, against the other variants; 1 is what profiles say."""
+
+    variant: str
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorBefore:
+    """The variant that was left in calm, and its compute factor then: compared with the next one's."""
+
+    variant: str
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Descent:
     """A switch down to what was resident, and the variant that was left for it: something between may fit better."""
 
     variant: str
     at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTest:
+    """The sequential test of a latency violation: its evidence so far, and the scatter that it expects of readings.
+
+    ``weighted_level`` and ``weight`` sum ``y / v`` and ``1 / v`` (:mod:`edgefolio.decision.evidence`) over
+    ``readings`` with ``requests``; ``squares`` are theirs around ``calm_level``, the mean ``ln p95`` in calm.
+    ``scatter`` is the variance around it, of one request.
+    Nothing has been answered for ``silent_seconds`` while requests waited, ``pending`` of them at the last reading.
+    """
+
+    weighted_level: float = 0.0
+    weight: float = 0.0
+    readings: int = 0
+    requests: float = 0.0
+    squares: float = 0.0
+    scatter: float = 0.25
+    calm_level: float | None = None
+    silent_seconds: float = 0.0
+    pending: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,3 +399,7 @@ class State:
     #: When a standby had to go for want of memory.
     standby_released_at: float | None = None
     descent: Descent | None = None
+    latency_test: LatencyTest = LatencyTest()
+    #: What was learned of single variants; :attr:`compute_factor` is that of the active one, its own part included.
+    own_factors: tuple[OwnFactor, ...] = ()
+    factor_before: FactorBefore | None = None

@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgefolio.specification.base import DecimalString, Specification
-from edgefolio.specification.cel import WRITTEN_WHOLE, list_map, rules
 from edgefolio.specification.cluster import ObjectName
 from edgefolio.specification.conditions import (
     Condition,
@@ -30,6 +28,8 @@ from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import Bytes, ClassName, ProcessorReport
 from edgefolio.specification.resource import ObjectMeta
 from edgefolio.specification.serving import Switching
+from edgefolio.specification.validation.base import DecimalString, Specification
+from edgefolio.specification.validation.cel import WRITTEN_WHOLE, list_map, rules
 
 #: A mean over requests; NaN, for no requests, is stored as 0.
 MeanDecimal = Annotated[DecimalString, "mean"]
@@ -104,6 +104,9 @@ class EndpointSpecification(Specification):
     """The variant to serve; absent: the agent begins with the smallest."""
     pinned: bool = False
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    descend_at_percent: Annotated[int, Field(ge=100, le=400)] | None = None
+    """An order in advance: as soon as p95 is surely at least this much of the objective, the agent goes down to its
+    standby and reports it, and the operator decides from there. Absent: the agent waits for the next order."""
     profile: ProfileOrder | None = None
     """The profile to predict with, once the agent has reported its processor; absent: the manifest's own."""
     # Kept for stored objects: a reason changes more often than an order, and here each change was a new generation.
@@ -245,8 +248,8 @@ class DecisionReport(StatusRecord):
     """Requests per second last seen that were not held back by the server."""
     last_switch_time: Time | None = None
     """When the variant last changed."""
-    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=16)] = ()
-    """Changes of the last hour, oldest first."""
+    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=32)] = ()
+    """Changes of the last hour, oldest first; the newest of them."""
     quarantined: Annotated[
         tuple[QuarantineReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
