@@ -11,9 +11,9 @@ import pytest
 
 from edgefolio.decision import state_from_json, state_to_json
 from edgefolio.decision.types import State
-from edgefolio_edge.agent.state_files import StateFile
+from edgefolio_edge.agent.records.state_files import StateFile
 from edgefolio_edge.cluster.orders import Orders
-from edgefolio_edge.triton.server_record import recorded_server
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from reconciled_site import Site
 
 from edgefolio.specification.conditions import time_text
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio.specification.tolerant import understood
+from edgefolio.specification.validation.tolerant import understood
 
 
 def orders(site: Site) -> list[Any]:

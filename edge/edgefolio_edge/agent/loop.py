@@ -17,11 +17,11 @@ from edgefolio.decision.profiles import rescaled
 from edgefolio.decision.types import Action, Decision, Observation, ServerState, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
-from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleFailure, CycleResult, ServedVersions
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
-from edgefolio_edge.agent.state_files import Recorder, StateFile, StatusFile
+from edgefolio_edge.agent.records.change_log import ChangeLog
+from edgefolio_edge.agent.records.state_files import Recorder, StateFile, StatusFile
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.agent.switch_executor import SwitchExecutor
 from edgefolio_edge.models.model_store import ModelStore

@@ -6,16 +6,16 @@ from edgefolio.components import triton_notice, triton_release
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 from edgefolio_edge import reasons
-from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleFailure
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.records.change_log import ChangeLog
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import batch_of
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
 from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.launcher.server import STOP_SECONDS
 from edgefolio_edge.triton.placement import Placement
-from edgefolio_edge.triton.server import STOP_SECONDS
 from edgefolio_edge.triton.switcher import Switcher
 
 #: A server that runs but answers no control call for this many cycles is restarted.

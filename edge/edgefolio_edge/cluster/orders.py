@@ -19,8 +19,8 @@ from edgefolio.decision.types import Objectives
 from edgefolio.files import write_durably
 from edgefolio.specification.endpoint import EndpointSpecification
 from edgefolio.specification.serving import Switching
-from edgefolio.specification.tolerant import understood
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio.specification.validation.tolerant import understood
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.models.node_profiles import OrderedProfile
 from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE
 from edgefolio.decision.evidence import forgotten
-from edgefolio.decision.recording.encoding import decoded, encoded
 from edgefolio.decision.types import FittingVariant, LatencyTest, Quarantine, State, TrafficBefore
 from edgefolio.specification.serving import Switching
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import PositiveDecimal, Specification
-from edgefolio.specification.cel import rules
 from edgefolio.specification.cluster import AdoptServing, ManagedServing
+from edgefolio.specification.validation.base import PositiveDecimal, Specification
+from edgefolio.specification.validation.cel import rules
 
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 Percent = Annotated[int, Field(ge=0, le=100)]
