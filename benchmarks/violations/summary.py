@@ -71,6 +71,8 @@ def markdown(content: Mapping[str, Any]) -> str:
             "neighbour makes the node three times slower for 30 s every three minutes.",
             "",
         ]
+    if "triton" in content:
+        lines += ["## On a real Triton", "", *_real(content["triton"]), ""]
     lines += ["## All stories", "", *_table(total), "", "## Claims", "", *_claims(content), "", "## By story", ""]
     for name, policies in summary["stories"].items():
         story = name.split(",")[0]
@@ -139,6 +141,25 @@ def _claims(content: Mapping[str, Any]) -> list[str]:
             )
         )
     return ["| claim | must (aim) | reached |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _real(content: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"What `make demo` made, default settings, objective {content['objectiveMilliseconds']} ms; a neighbour of two "
+        f"busy processes comes {content['onsets']} times to each server.",
+        "",
+        "| server | requests | failed, wrong | slower than the objective, % | mean accuracy, % | p95, ms | p99, ms | "
+        "onset until the last answer of the old variant, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in content["servers"].items():
+        left = ", ".join(f"{seconds:.2f}" for seconds in found["leftSeconds"])
+        lines.append(
+            f"| {name} | {found['requests']} | {found['failed']}, {found['wrongVersion']} "
+            f"| {found['slowPercent']:.1f} | "
+            f"{found['accuracyPercent']:.2f} | {found['p95']:.0f} | {found['p99']:.0f} | {left} |"
+        )
+    return lines
 
 
 def _everywhere(found: Mapping[str, Mapping[str, Any]]) -> str:
