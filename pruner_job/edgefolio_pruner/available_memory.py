@@ -19,12 +19,15 @@ from typing import Any
 import psutil
 
 from edgefolio.errors import TransientError, UserError
+from edgefolio.specification.validation.base import bytes_of
 
 _CGROUPS = Path("/sys/fs/cgroup")
 # Limit, usage, and the field of memory.stat with the page cache that is given back at once.
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _BLOCK = 16 << 20
+#: torch and ONNX Runtime alone take half of it.
+_LEAST_MEMORY = 1 << 30
 #: Memory that this process is to stay within, if it is told.
 _TOLD: ContextVar[int | None] = ContextVar("memory that a run may take", default=None)
 #: Steps that could use more plan with so much.
@@ -75,6 +78,19 @@ def told_memory() -> int | None:
 def memory_to_plan_with() -> int:
     """Bytes that are free, rounded down to a power of two, so that a little more or less changes no result."""
     return 1 << max(0, min(available_memory().free, _LARGEST_PLAN).bit_length() - 1)
+
+
+def memory_argument(text: str) -> int:
+    """The bytes of ``--memory``. Raises :class:`UserError` if they are too few for anything, or no quantity."""
+    try:
+        limit = bytes_of(text)
+    except ValueError:
+        limit = 0
+    if limit < _LEAST_MEMORY:
+        raise UserError(
+            "this is no quantity of at least 1Gi.", field="--memory", value=text, remedy="Write for example 4Gi."
+        )
+    return limit
 
 
 def require_memory(needed: int, *, what: str, field: str, value: object) -> None:

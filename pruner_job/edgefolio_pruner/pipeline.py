@@ -32,7 +32,7 @@ from edgefolio_pruner.scoring import Judge, Measured
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
+from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import DraftStore
@@ -146,7 +146,14 @@ class _PruningRun:
         """The draft of the manifest, and the file of each variant."""
         graphs = GraphCache(self._source)
         # Fail before hours of training; once per source.
-        first = look_first(self._source, graphs, work=self._work, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+        first = look_first(
+            self._source,
+            graphs,
+            self._methods,
+            work=self._work,
+            batches=self._portfolio.spec.profiling.batch_sizes,
+            threads=self._threads,
+        )
         for note in first.notes:
             self._progress(stage="note", fraction=1.0, message=note)
         self._first = first
@@ -246,7 +253,7 @@ class _PruningRun:
                 duplicates=duplicates,
                 left_out={**refused, **slower},
                 tested=self._tested(choice.chosen, files, judge),
-                notes=self._first.notes,
+                notes=[*self._first.notes, *chance_notes(candidates)],
             )
             return manifest.model_dump(mode="json", by_alias=True)
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
     Contention,
+    FactorBefore,
     FittingVariant,
     LatencyTest,
     MemoryState,
     NodeState,
     Objectives,
     Observation,
+    OwnFactor,
     ProbeResult,
     Quarantine,
     Reading,
@@ -103,6 +105,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         pressures=st.sampled_from([(), ("MemoryPressure",), ("DiskPressure", "PIDPressure")]),
         reserved_bytes=count,
     )
+    probe = st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)
     sign = optional(st.builds(Signal, percent=number, age_seconds=number))
     return st.builds(
         Observation,
@@ -110,7 +113,8 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         resident_variants=st.lists(names, max_size=3).map(tuple),
         server=st.sampled_from(ServerState),
         traffic=optional(traffics(number, count)),
-        probe=optional(st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)),
+        probe=optional(probe),
+        standby_probe=optional(probe),
         memory=optional(memory),
         node=optional(node),
         contention=optional(st.builds(Contention, throttled=sign, pressure=sign, stolen=sign)),
@@ -158,6 +162,8 @@ def states(number: st.SearchStrategy[float]) -> st.SearchStrategy[State]:
         upgrade_backoffs=st.lists(
             st.builds(UpgradeBackoff, variant=names, until=number, bounces=st.integers(-3, 10**6)), max_size=3
         ).map(tuple),
+        own_factors=st.lists(st.builds(OwnFactor, variant=names, factor=number), max_size=3).map(tuple),
+        factor_before=optional(st.builds(FactorBefore, variant=names, factor=number)),
         latency_test=st.builds(
             LatencyTest,
             weighted_level=number,

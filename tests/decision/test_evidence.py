@@ -104,7 +104,7 @@ def test_what_waits_counts_before_it_is_answered() -> None:
     assert is_sure(after(stalled))
     assert not is_sure(after([reading(), *[reading(requests=0, pending=0)] * 20])), "nobody waits"
     assert not is_sure(after([reading(), *[reading(requests=0)] * 20])), "nobody knows"
-    growing = [reading(queue=5, pending=pending) for pending in (4, 9, 14, 19)]
+    growing = [reading(queue=5, pending=pending) for pending in range(4, 40, 5)]
     assert is_sure(after(growing)), "the last in the queue waits for all before it"
     assert not is_sure(after([replace(entry, pending=None) for entry in growing]))
 

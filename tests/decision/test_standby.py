@@ -163,7 +163,8 @@ def test_a_violation_goes_down_to_what_is_resident_then_to_what_fits_best() -> N
     calm = observation("tiny", traffic=traffic("tiny", factor=3.2, rate=3))
     decision, state = repeated(calm, seconds=29, state=switched, now=NOW + 3)
     assert (decision.reason, decision.target) == (Reason.MORE_ACCURATE_FITS, "mid")
-    assert state.descent is None
+    assert state.descent is not None
+    assert state.descent.variant == "large", "it is still the one to come back to"
     assert standby_of(decision).variant == "tiny", "it was there, and stays"
 
 

@@ -130,8 +130,16 @@ def test_readings_are_what_came_since_they_were_taken_last() -> None:
     assert latest.successes == 3, "since the last cycle, however many readings that were"
     observer.exclude(reading(requests=63), reading(requests=67), own_requests=4)
     assert [entry.requests for entry in observer.readings()] == [0, 3]
-    observer.add(reading(requests=2), at=4.0)
+    observer.add(reading(requests=67), at=3.75, pending=2)
+    observer.take()
+    for quarter in range(16, 35):
+        assert observer.is_in_use, "a stall is no end of traffic"
+        observer.add(reading(requests=67), at=quarter / 4, pending=2)
+    observer.add(reading(requests=67), at=9.0)
+    assert not observer.is_in_use
+    observer.add(reading(requests=2), at=10.0)
     assert observer.readings() == (), "a restart begins anew"
+    assert not observer.is_in_use
 
 
 def test_the_requests_that_wait_are_read_by_version() -> None:

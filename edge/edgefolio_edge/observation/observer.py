@@ -52,6 +52,7 @@ class Observer:
         self._timeouts = 0
         self._probe: tuple[str, float, float] | None = None
         self._probed_at: float | None = None
+        self._standby_probe: tuple[str, float, float] | None = None
         self._version: int | None = None
         self._metrics = None if endpoint.metrics is None else TritonMetrics(endpoint.metrics)
         self._scraped: tuple[float, str] = (float("-inf"), "")
@@ -100,8 +101,7 @@ class Observer:
         One call to the server and one to its metrics, which tell how many requests wait: see ``benchmarks.violations``
         for their cost.
         """
-        latest = self.traffic.latest()
-        if self._version is None or latest is None or latest.successes == 0:
+        if self._version is None or not self.traffic.is_in_use:
             return ()
         self._read_counters(self._version, pending=True)
         return self.traffic.readings()
@@ -119,8 +119,7 @@ class Observer:
             self.traffic.reset()
         read_at = self.traffic.read_at
         if read_at is None or time.monotonic() - read_at > _YOUNG_SECONDS:
-            latest = self.traffic.latest()
-            self._read_counters(active.version, pending=latest is not None and latest.successes > 0)
+            self._read_counters(active.version, pending=self.traffic.is_in_use)
         state = self._liveness(active)
         if state is ServerState.SERVING:
             self._probe_when_idle(active)
@@ -132,6 +131,7 @@ class Observer:
             server=state,
             traffic=window,
             probe=self._probe_result(active),
+            standby_probe=_result(self._standby_probe),
             memory=self._memory(active),
             contention=self.contention.observe(),
         )
@@ -194,24 +194,42 @@ class Observer:
         if not idle or not due or bounded:
             return
         self._probed_at = time.monotonic()
-        inputs = batch_of(active.manifest, active.variant.probe, samples=active.manifest.request_batch_size)
-        readings = [self._counters_of(active.version)]
         try:
-            for _ in range(PROBE_REQUESTS):
-                self.control.infer(self._model, inputs, version=active.version)
-                readings.append(self._counters_of(active.version))
+            found = self._timed(active)
         except ControlError:
             self._answered_at = None  # the next cycle asks again and judges
             return
-        complete = [reading for reading in readings if reading is not None]
-        if len(complete) != len(readings):
+        if found is None:
             return
-        alone = self.traffic.exclude(complete[0], complete[-1], own_requests=PROBE_REQUESTS)
+        (first, last), compute = found
+        alone = self.traffic.exclude(first, last, own_requests=PROBE_REQUESTS)
         self._answered_at = time.monotonic()
         if alone:
-            pairs = itertools.pairwise(complete[1:])
-            compute = [difference(later, earlier).compute_nanoseconds / 1e6 for earlier, later in pairs]
             self._probe = (active.variant.name, statistics.median(compute), time.monotonic())
+
+    def _timed(self, placement: Placement) -> tuple[tuple[VersionStatistics, VersionStatistics], list[float]] | None:
+        """The counters before and after some requests of the profile's batch, and the times in the model.
+
+        ``None`` if the counters could not be read. Raises :class:`ControlError`.
+        """
+        inputs = batch_of(placement.manifest, placement.variant.probe, samples=placement.manifest.request_batch_size)
+        readings = [self._counters_of(placement.version)]
+        for _ in range(PROBE_REQUESTS):
+            self.control.infer(self._model, inputs, version=placement.version)
+            readings.append(self._counters_of(placement.version))
+        complete = [reading for reading in readings if reading is not None]
+        if len(complete) != len(readings):
+            return None
+        pairs = itertools.pairwise(complete[1:])
+        compute = [difference(later, earlier).compute_nanoseconds / 1e6 for earlier, later in pairs]
+        return (complete[0], complete[-1]), compute
+
+    def probe_standby(self, standby: Placement) -> None:
+        """Measure the ``standby``, which no user's request reaches, for the next observations. Raises ControlError."""
+        bounded = self.switcher.store.largest_batch(standby.manifest) < standby.manifest.request_batch_size
+        found = None if bounded else self._timed(standby)
+        if found is not None:
+            self._standby_probe = standby.variant.name, statistics.median(found[1]), time.monotonic()
 
     def _counters_of(self, version: int) -> VersionStatistics | None:
         try:
@@ -220,10 +238,7 @@ class Observer:
             return None
 
     def _probe_result(self, active: Placement) -> ProbeResult | None:
-        if self._probe is None or self._probe[0] != active.variant.name:
-            return None
-        variant, compute, at = self._probe
-        return ProbeResult(variant=variant, compute_milliseconds=compute, age_seconds=time.monotonic() - at)
+        return None if self._probe is None or self._probe[0] != active.variant.name else _result(self._probe)
 
     def _window(self, active: Placement) -> TrafficWindow | None:
         window = self.traffic.window(now=time.monotonic())
@@ -243,3 +258,10 @@ class Observer:
         batch = min(active.manifest.request_batch_size, store.largest_batch(active.manifest))
         needed = shared_memory_bytes(signature=active.manifest.signature, batch=batch, resident=1)
         return replace(memory, shared_memory_bytes=needed)
+
+
+def _result(probe: tuple[str, float, float] | None) -> ProbeResult | None:
+    if probe is None:
+        return None
+    variant, compute, at = probe
+    return ProbeResult(variant=variant, compute_milliseconds=compute, age_seconds=time.monotonic() - at)

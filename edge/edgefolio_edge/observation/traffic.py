@@ -52,6 +52,11 @@ class TrafficObserver:
         """When the newest reading was taken; ``None`` before the first."""
         return self._samples[-1].at if self._samples else None
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a request was answered within the window."""
+        return len(self._samples) > 1 and self._samples[-1].statistics.successes > self._samples[0].statistics.successes
+
     def add(self, statistics: VersionStatistics, *, at: float, pending: int | None = None) -> None:
         """Take a reading. Another version, or a counter that fell (a reload, a restart), begins a new baseline."""
         if self._samples:

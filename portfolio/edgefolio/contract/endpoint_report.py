@@ -43,7 +43,7 @@ OBSERVATION = StatusMapper(
     ObservationReport,
     # The first two stand in the status itself; the node's state is known to the operator, not the agent; contention
     # changes within a second, and the agent alone acts as soon.
-    unreported=("active_variant", "resident_variants", "node", "contention"),
+    unreported=("active_variant", "resident_variants", "node", "contention", "standby_probe"),
     parts=(
         # Readings are for the agent alone: a status is written every few seconds at the most.
         StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}, unreported=("readings",)),
@@ -82,7 +82,7 @@ STATE = StatusMapper(
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
         # The agent alone keeps a standby; what it left for one is of no use to another reader.
         *("slowest_factor", "slowest_updated_at", "standby_released_at", "descent"),
-        "latency_test",
+        *("latency_test", "own_factors", "factor_before"),
     ),
     parts=(StatusMapper(Quarantine, QuarantineReport), StatusMapper(UpgradeBackoff, UpgradeBackoffReport)),
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from edgefolio.decision.choice import Assessment, Choice, assess, choose, latency_budget
 from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
 from edgefolio.decision.estimates.memory import memory_bounds
+from edgefolio.decision.estimates.own_factors import relative_factor
 from edgefolio.decision.estimates.prediction import Conditions, Expectation
 from edgefolio.decision.evidence import Verdict, measurement_of, threshold, verdict_of
 from edgefolio.decision.state import is_quarantined
@@ -146,7 +147,9 @@ class RuleContext:
 
     def conditions_for(self, profile: VariantProfile) -> Conditions:
         """The conditions under which ``profile`` is predicted."""
-        return conditions_of(self.state, self.measurement, going_down=not self._is_up(profile), latest=self._latest)
+        found = conditions_of(self.state, self.measurement, going_down=not self._is_up(profile), latest=self._latest)
+        own = relative_factor(self.state, profile.name, None if self.active is None else self.active.name)
+        return replace(found, compute_factor=found.compute_factor * own)
 
     def choice(self, among: Iterable[str]) -> Choice | None:
         """The choice among the named variants."""

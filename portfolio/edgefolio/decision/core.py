@@ -27,6 +27,7 @@ from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
 from edgefolio.decision.estimates.compute_factor import measure, update_estimates
+from edgefolio.decision.estimates.own_factors import factor_before, learned_from_probe, learned_from_step
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.evidence import forgotten, with_readings, with_window
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
@@ -86,7 +87,12 @@ def decide(
     if decision.action is Action.HOLD and shortage(context) is not None:
         after = replace(after, standby_released_at=context.now)
     if decision.action is Action.SWITCH:
-        after = replace(after, before_switch=traffic_before(context.measurement, switching))
+        calm = decision.reason is Reason.MORE_ACCURATE_FITS
+        after = replace(
+            after,
+            before_switch=traffic_before(context.measurement, switching),
+            factor_before=factor_before(context.state, context.active, context.measurement) if calm else None,
+        )
     return decision, after
 
 
@@ -204,6 +210,15 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
         switching=switching,
         now=context.now,
     )
+    standby = context.observation.standby_probe
+    state = learned_from_probe(
+        state,
+        standby,
+        profile=None if standby is None else context.profile(standby.variant),
+        active=active,
+        elapsed=elapsed,
+    )
+    state = learned_from_step(state, measurement, active=active, switching=switching, now=context.now)
     state = update_arrivals(
         state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )

@@ -1,10 +1,10 @@
 """Sequential test of a latency violation: how sure it is that p95 is above the objective, reading by reading.
 
-A reading is what the counters gained in a quarter of a second. Its level is ``y = ln(p95 / objective)``, taken as
-normal around the true level with the variance ``v = 0.02 + s2 / n``: ``n`` requests (at most five count, since
-neighbours in time are slow together), ``s2`` their scatter as this endpoint showed it. From the last reading on at
-which ``sum y/v`` was 0, with ``W = sum 1/v`` and the estimated level ``m = sum y/v / W``, two likelihood ratios are
-formed (their logarithms):
+A reading is what the counters gained in a quarter of a second. Its level is ``y = ln(p95 / objective)``, with the wait
+at its mean, taken as normal around the true level with the variance ``v = 0.02 + s2 / n``: ``n`` requests (at most five
+count, since neighbours in time are slow together), ``s2`` their scatter as this endpoint showed it. From the last
+reading on at which ``sum y/v`` was 0, with ``W = sum 1/v`` and the estimated level ``m = sum y/v / W``, two likelihood
+ratios are formed (their logarithms):
 
     above the objective, against at it:    g = W * m^2 / 2
     above the objective, against calm:     c = W * (m - calm level)^2 / 2
@@ -17,6 +17,9 @@ as scatter, so that an endpoint that has them becomes more patient.
 
 **Contention** (throttling, pressure, steal time) comes before latency does. Alone it is no reason; while one of its
 signs is fresh, a rise of the level is taken to be twenty times as likely to last, and 9.8 takes the place of 12.8.
+
+A queue that builds up by chance lasts for several readings. Where the queue alone lifts p95 above the objective, and
+computing is as fast as that allows, four readings are taken for one.
 
 No level counts as more than four times the objective, so that one reading never decides. Requests that wait
 count before they are answered: by the time for which nothing was answered, and by those queued before them.
@@ -46,6 +49,8 @@ _FRESH_SECONDS = 3.0
 _LARGEST_LEVEL = math.log(4.0)
 _COUNTED_REQUESTS = 5.0
 _LEAST_VARIANCE = 0.02
+#: Readings of one queue, of which as many are taken for one: an idle server's queue lasts some services.
+_QUEUED_TOGETHER = 4.0
 _LEAST_READINGS = 2
 _LARGEST_PENDING = 1_000_000
 #: Half-lives of what is learned in calm: the level that readings scatter around, and their scatter.
@@ -144,21 +149,25 @@ def measurement_of(reading: Reading, profile: VariantProfile) -> Measurement | N
     )
 
 
-def p95_of(reading: Reading, profile: VariantProfile) -> float | None:
-    """p95 in milliseconds of the requests of a reading, those that wait at its end included."""
+def level_of(reading: Reading, profile: VariantProfile) -> float | None:
+    """What is compared with the objective, in milliseconds: computing at its 95th percentile, the wait at its mean.
+
+    A few requests say nothing of the tail of the wait; a violation that the tail alone makes shows in the window. The
+    last one in the queue waits for all before it.
+    """
     found = measurement_of(reading, profile)
-    if found is None or found.p95_milliseconds is None:
+    if found is None:
         return None
-    # The last one in the queue waits for all before it.
+    compute, transport = found.mean_compute_milliseconds, found.transport_milliseconds or 0.0
+    slow = compute * profile.p95_milliseconds / profile.mean_milliseconds
     waiting = min(max(0, reading.pending or 0), _LARGEST_PENDING)
-    queued = (found.transport_milliseconds or 0.0) + (waiting + 1) * found.mean_compute_milliseconds
-    return max(found.p95_milliseconds, queued)
+    return transport + max(found.mean_queue_milliseconds, waiting * compute) + slow
 
 
 def _with_reading(test: LatencyTest, reading: Reading, *, profile: VariantProfile, budget: float) -> LatencyTest:
     if not 0 < reading.seconds <= LARGEST_SENSIBLE:
         return test
-    p95 = p95_of(reading, profile)
+    p95 = level_of(reading, profile)
     pending = min(max(0, reading.pending or 0), _LARGEST_PENDING)
     if p95 is None:
         # Whoever waited at the start of a reading in which nothing was answered has waited for all of it.
@@ -167,13 +176,16 @@ def _with_reading(test: LatencyTest, reading: Reading, *, profile: VariantProfil
         waited = 1000 * silent
         return _added(test, level=math.log(waited / budget), requests=pending) if waited > budget else test
     test = _learned(test, math.log(p95), is_calm=p95 <= budget, requests=reading.requests, seconds=reading.seconds)
-    test = _added(test, level=math.log(p95 / budget), requests=reading.requests)
+    computed = level_of(replace(reading, mean_queue_milliseconds=0.0, pending=0), profile)
+    queues = p95 > budget and (computed is None or computed <= budget)
+    together = _QUEUED_TOGETHER if queues else 1.0
+    test = _added(test, level=math.log(p95 / budget), requests=reading.requests, together=together)
     return replace(test, silent_seconds=0.0, pending=pending)
 
 
-def _added(test: LatencyTest, *, level: float, requests: float) -> LatencyTest:
+def _added(test: LatencyTest, *, level: float, requests: float, together: float = 1.0) -> LatencyTest:
     level = min(_LARGEST_LEVEL, max(-_LARGEST_LEVEL, level))
-    weight = 1 / (_LEAST_VARIANCE + test.scatter / min(max(requests, 1e-3), _COUNTED_REQUESTS))
+    weight = 1 / (_LEAST_VARIANCE + test.scatter / min(max(requests, 1e-3), _COUNTED_REQUESTS)) / together
     weighted = test.weighted_level + level * weight
     if weighted <= 0:
         return _ended(test)

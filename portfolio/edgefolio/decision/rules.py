@@ -6,6 +6,7 @@ order stands in :mod:`edgefolio.decision.core`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.state import state_after_failure
 from edgefolio.decision.timers import record_bounce, waiting_backoffs
-from edgefolio.decision.types import Decision, Descent, Reason
+from edgefolio.decision.types import Decision, Descent, Reason, State
 
 FAILURE_CAUSE = "most requests failed"
 
@@ -85,7 +86,7 @@ def latency_rule(context: RuleContext) -> Outcome | None:
             f"and {seen:.0f} of {switching.min_requests} requests."
         )
         return context.hold(Reason.VIOLATION_TOO_SHORT, message), state
-    faster = _faster(context)
+    faster = faster_variants(context)
     choice = resident or context.choice([active.name, *(entry.profile.name for entry in faster)])
     if choice is None or choice.name == active.name:
         blocked = _blocked_by_memory(faster)
@@ -98,9 +99,16 @@ def latency_rule(context: RuleContext) -> Outcome | None:
     after = record_bounce(context)
     if resident is None:
         return context.switch(reason, f"{what}, for {age:.0f} s; {context.clause(choice)}.", target=choice.name), after
-    message = f"{what}, for {age:.1f} s; {choice.name} is resident and meets the objectives."
-    after = replace(after, descent=Descent(variant=active.name, at=context.now))
-    return context.switch(reason, message, target=choice.name), after
+    message = f"{what}, for {age:.1f} s; {choice.name} is resident{'' if choice.objectives_met else ', and faster'}."
+    return context.switch(reason, message, target=choice.name), _descended(context, after)
+
+
+def _descended(context: RuleContext, state: State) -> State:
+    """``state`` after a step down to what was resident; of several steps, the way back leads to where they began."""
+    active, before = context.known_active, state.descent
+    first = context.profile(None if before is None else before.variant)
+    left = first if first is not None and first.mean_milliseconds > active.mean_milliseconds else active
+    return replace(state, descent=Descent(variant=left.name, at=context.now))
 
 
 def ordered_descent_rule(context: RuleContext) -> Outcome | None:
@@ -118,17 +126,25 @@ def ordered_descent_rule(context: RuleContext) -> Outcome | None:
         f"p95 of {active.name} is {budget * verdict.ratio:.1f} ms of {budget:.1f} ms; "
         f"from {percent:g} % on the order is to go down to {resident.name}, which is resident."
     )
-    after = replace(record_bounce(context), descent=Descent(variant=active.name, at=context.now))
+    after = _descended(context, record_bounce(context))
     return context.switch(Reason.LATENCY_VIOLATED, message, target=resident.name), after
 
 
 def resident_choice(context: RuleContext) -> Choice | None:
-    """The resident variant that a violation goes down to; ``None`` if none is faster and predicted to do."""
+    """The resident variant that a violation goes down to; ``None`` if none is faster.
+
+    One that is predicted to meet the objectives; in a violation that is sure also one that comes nearer to them.
+    """
     standbys = {profile.name for profile in context.standbys}
-    return choose([entry for entry in _faster(context) if entry.profile.name in standbys and entry.meets_all])
+    choice = choose([entry for entry in faster_variants(context) if entry.profile.name in standbys])
+    if choice is None or choice.objectives_met:
+        return choice
+    allowed = choice.assessment.prediction.meets_accuracy and choice.assessment.within_memory_objective
+    return choice if allowed and context.verdict.is_sure else None
 
 
-def _faster(context: RuleContext) -> list[Assessment]:
+def faster_variants(context: RuleContext) -> list[Assessment]:
+    """The assessments of the variants that are faster than the active one."""
     active = context.known_active
     return [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
 
@@ -165,21 +181,28 @@ def upgrade_rule(context: RuleContext) -> Outcome:
         f"{best.variant} has fitted for {age:.0f} s; {context.clause(Choice(assessment=chosen, objectives_met=True))}."
     )
     decision = context.switch(Reason.MORE_ACCURATE_FITS, message, target=best.variant)
-    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now, descent=None)
+    # A step on the way back leaves the rest of it as short.
+    descent = state.descent if _is_on_the_way_back(context, best.variant) else None
+    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now, descent=descent)
 
 
 def _up_after(context: RuleContext, variant: str) -> float:
     """Seconds for which ``variant`` must fit: ``upAfterSeconds``, less where it corrects a descent.
 
-    The way down took what was resident, not what fits best. A variant faster than the one that was left may be taken
-    as soon as dwell time and ``downAfterSeconds`` allow.
+    The way down took what was resident, not what fits best, and the way down again would take milliseconds. The variant
+    that was left, and any faster one, may be taken as soon as dwell time and ``downAfterSeconds`` allow.
     """
     switching, descent = context.switching, context.state.descent
-    longest = float(switching.up_after_seconds)
+    returns = descent is not None and descent.variant == variant
+    shortest = returns or _is_on_the_way_back(context, variant)
+    return float(min(switching.up_after_seconds, switching.down_after_seconds if shortest else math.inf))
+
+
+def _is_on_the_way_back(context: RuleContext, variant: str) -> bool:
+    """Whether ``variant`` is faster than the one that was left for what was resident."""
+    descent = context.state.descent
     left, chosen = context.profile(None if descent is None else descent.variant), context.profile(variant)
-    if left is None or chosen is None or chosen.mean_milliseconds >= left.mean_milliseconds:
-        return longest
-    return min(longest, float(max(switching.min_dwell_seconds, switching.down_after_seconds)))
+    return left is not None and chosen is not None and chosen.mean_milliseconds < left.mean_milliseconds
 
 
 def _no_upgrade_due(context: RuleContext) -> Decision:

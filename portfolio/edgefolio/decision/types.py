@@ -80,7 +80,7 @@ class TrafficWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """The agent's probe of the active variant while there is no traffic: a request of the profile's batch."""
+    """The agent's probe of a variant that has no traffic: a request of the profile's batch."""
 
     variant: str
     compute_milliseconds: float
@@ -164,6 +164,8 @@ class Observation:
     traffic: TrafficWindow | None = None
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
+    #: The agent's probe of the standby, which has no traffic of its own.
+    standby_probe: ProbeResult | None = None
     #: ``None`` without cluster data: on one machine, and in an agent.
     node: NodeState | None = None
     #: ``None`` where nothing of it can be read: on another machine than the server, and in the operator.
@@ -310,6 +312,22 @@ class TrafficBefore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnFactor:
+    """How much slower than its profile a variant computes here, against the other variants; 1 is what profiles say."""
+
+    variant: str
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorBefore:
+    """The variant that was left in calm, and its compute factor then: compared with the next one's."""
+
+    variant: str
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Descent:
     """A switch down to what was resident, and the variant that was left for it: something between may fit better."""
 
@@ -382,3 +400,6 @@ class State:
     standby_released_at: float | None = None
     descent: Descent | None = None
     latency_test: LatencyTest = LatencyTest()
+    #: What was learned of single variants; :attr:`compute_factor` is that of the active one, its own part included.
+    own_factors: tuple[OwnFactor, ...] = ()
+    factor_before: FactorBefore | None = None

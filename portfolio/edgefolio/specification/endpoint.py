@@ -6,7 +6,7 @@ Users read it. The operator alone writes ``spec`` (its decision), the agent of t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,6 +71,10 @@ class ProfileOrder(Specification):
     """Why this one, and what it does not know of the node, for people."""
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 class EndpointSpecification(Specification):
     """Desired state of one endpoint: the operator's order."""
 
@@ -108,7 +112,8 @@ class EndpointSpecification(Specification):
     # Kept for stored objects: a reason changes more often than an order, and here each change was a new generation.
     reason: ReasonWord | None = None
     """No longer written: the annotation edgefolio.dev/decision-reason says why this variant, or why no other."""
-    message: Message = ""
+    # The definition has no default for it: the API server would write an empty one into each order.
+    message: Message = Field(default="", json_schema_extra=_without_default)
     """No longer written: see the annotation edgefolio.dev/decision-message."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
     """Effective objectives, merged from all levels."""
@@ -243,8 +248,8 @@ class DecisionReport(StatusRecord):
     """Requests per second last seen that were not held back by the server."""
     last_switch_time: Time | None = None
     """When the variant last changed."""
-    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=16)] = ()
-    """Changes of the last hour, oldest first."""
+    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=32)] = ()
+    """Changes of the last hour, oldest first; the newest of them."""
     quarantined: Annotated[
         tuple[QuarantineReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()

@@ -60,7 +60,7 @@ class Switching(Specification):
     """A more accurate variant must be predicted to fit for this long."""
     min_dwell_seconds: Seconds = 60
     """Time between two switches (a memory emergency or a dead server ignores it)."""
-    max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 12
+    max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 30
     """Budget; a spent one holds, and its last switch is kept for the way down."""
     autonomy_after_seconds: Seconds = 30
     """An agent that hears nothing from the cluster for this long decides for itself."""

@@ -10,17 +10,13 @@ import typer
 from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
-from edgefolio.errors import UserError
 from edgefolio.shown_text import shortened
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
-from edgefolio.specification.validation.base import bytes_of
 
 if TYPE_CHECKING:
     from edgefolio.manifest import Manifest, Variant
     from edgefolio_pruner.pipeline import MakeResult
 
-#: torch and ONNX Runtime alone take half of it.
-_LEAST_MEMORY = 1 << 30
 #: Points of recall that a class has lost when it is worth a line.
 _LOST_POINTS = 10.0
 
@@ -52,18 +48,18 @@ def make(
     alone was published.
     """
     portfolio = load_portfolio(file)
-    limit = None if memory is None else memory_argument(memory)
     console = Terminal(stderr=True, highlight=False)
     ignored = ignored_on_one_machine(portfolio)
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
     from edgefolio.repository.storage import checked_argument
-    from edgefolio_pruner.available_memory import bounded
+    from edgefolio_pruner.available_memory import bounded, memory_argument
     from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
+    limit = None if memory is None else memory_argument(memory)
     if repository is not None:
         checked_argument(repository, field="--repository")
     # The network's own code may print.
@@ -78,19 +74,6 @@ def make(
     if not as_json:
         _print_result(result, report=written, file=file)
     return result.exit_code
-
-
-def memory_argument(text: str) -> int:
-    """The bytes of ``--memory``. Raises :class:`UserError` if they are too few for anything, or no quantity."""
-    try:
-        limit = bytes_of(text)
-    except ValueError:
-        limit = 0
-    if limit < _LEAST_MEMORY:
-        raise UserError(
-            "this is no quantity of at least 1Gi.", field="--memory", value=text, remedy="Write for example 4Gi."
-        )
-    return limit
 
 
 def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> dict[str, Any]:

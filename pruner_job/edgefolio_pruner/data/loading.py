@@ -37,6 +37,7 @@ from edgefolio_pruner.data.raw import (
 from edgefolio_pruner.data.reading import read_raw
 from edgefolio_pruner.data.shared_samples import shared_samples
 from edgefolio_pruner.data.splitting import hold_out
+from edgefolio_pruner.data.stored import slices
 from edgefolio_pruner.progress import Progress, no_progress
 
 
@@ -142,6 +143,7 @@ def load_data(
                 value=names.get(part),
                 remedy="Give all parts samples of one shape, or set data.imageSize.",
             )
+    _require_different(parts[TRAIN], field=fields[TRAIN], name=specification.training_uri)
     own_is_used = specification.normalization is None and _is_of_use(model_input, channels=shape[0], scale=data.scale)
     if specification.normalization is not None:
         preprocessing = given_preprocessing(specification.normalization, data.scale, channels=shape[0], field=field)
@@ -181,6 +183,18 @@ def _check_targets(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], 
                 value=names.get(part),
                 remedy="Give all parts targets of one shape.",
             )
+
+
+def _require_different(split: RawSplit, *, field: str, name: str) -> None:
+    """Raise :class:`UserError` for ``field`` if all training samples are equal."""
+    first = split.images[:1]
+    if len(split.images) > 1 and all(bool((piece == first).all()) for piece in slices(split.images)):
+        raise UserError(
+            f"all {len(split.images)} training samples are equal: nothing tells their classes apart.",
+            field=field,
+            value=name,
+            remedy="Name other data, or check how these were written.",
+        )
 
 
 def _untrained(

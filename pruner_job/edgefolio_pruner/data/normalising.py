@@ -10,6 +10,7 @@ import numpy as np
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
 from edgefolio.specification import Normalization
+from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.bundle import Images, Split, digest_of
 from edgefolio_pruner.data.model_input import ModelInput
 from edgefolio_pruner.data.raw import RawSplit
@@ -36,6 +37,13 @@ def resized(split: RawSplit, size: int, *, field: str, name: str | None, scratch
 
     samples, channels = split.images.shape[:2]
     integral = split.images.dtype.kind == "u"
+    # A few small samples could else fill a disk.
+    require_memory(
+        samples * channels * size * size * (split.images.dtype.itemsize if integral else 4),
+        what="this size",
+        field=field,
+        value=name,
+    )
     writer = SampleWriter(
         samples,
         shape=(channels, size, size),

@@ -19,11 +19,13 @@ from edgefolio_pruner.methods.base import CandidateWeights, Method, Workbench
 from edgefolio_pruner.oneshot import (
     OneShotResult,
     layers_to_time,
+    least_share,
     prune_to_latencies,
     prune_to_targets,
 )
 from edgefolio_pruner.profiling.layer_times import LayerTimes, measure_layer_times
 from edgefolio_pruner.progress import part_of
+from edgefolio_pruner.spatial import CapturedModel
 from edgefolio_pruner.training import state_digest
 from edgefolio_pruner.work.directory import WorkDirectory
 
@@ -63,6 +65,18 @@ class OneShotMethod(Method):
     def pieces(self) -> tuple[str, ...]:
         """One piece for all entries of ``latencyPercent``, and one per entry of ``macsPercent``."""
         return (*((LATENCY,) if self._latencies else ()), *self._macs)
+
+    def require_possible(self, captured: CapturedModel) -> tuple[str, ...]:
+        """Which shares cannot be reached."""
+        least = least_share(captured)
+        beyond = sorted({percent for percent in self._macs.values() if percent < least.percent - 0.05})
+        if not beyond:
+            return ()
+        others = ", ".join(f"{name}: {reason}" for name, reason in list(least.left_out.items())[:3])
+        return (
+            f"oneShot.macsPercent {', '.join(map(str, beyond))} cannot be reached: at least {least.percent:.1f} % of "
+            f"the multiply-accumulates stay, since {len(least.left_out)} groups of channels are not pruned ({others})",
+        )
 
     def make(
         self, bench: Workbench, *, dense: CandidateWeights | None, pieces: Collection[str]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,13 +19,26 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
 from edgefolio_pruner.oneshot.costs.macs import CostModel, layer_costs
+from edgefolio_pruner.oneshot.graph_run import peak_bytes_per_sample
 from edgefolio_pruner.oneshot.linear_maps import State, linear_maps
-from edgefolio_pruner.oneshot.prunable_groups import channel_step, prunable_groups
+from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
-from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Target, TargetPruner
+from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, MEMORY_BYTES, Target, TargetPruner
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.refit import GRAM_COLUMNS, NotFiniteError
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastShare:
+    """The least part of the multiply-accumulates that a network can be pruned to, ``groups`` that are pruned, and why
+    others are not."""
+
+    percent: float
+    groups: tuple[str, ...]
+    left_out: Mapping[str, str]
+
 
 _MEASURED = {"macs": "multiply-accumulates", "latency": "milliseconds"}
 
@@ -95,14 +109,7 @@ def _prune(
         captured = capture(module, (calibration[:2],))
         graph, state = captured.graph_module.graph, captured.parameters
         maps, refused = linear_maps(graph, state)
-        groups, left_out = prunable_groups(channel_groups(captured), maps, refused)
-        if not groups:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]) or "no groups"
-            raise UserError(
-                f"the model has no channels that the one-shot route can prune ({reasons}).",
-                field="spec.methods.oneShot",
-                remedy="Use sparseTraining, or leave oneShot out.",
-            )
+        groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused))
         held = [group.group for group in groups]
         layers = layer_costs(graph, state, held)
         macs = CostModel(layers, {group.name: group.channels for group in held})
@@ -112,7 +119,14 @@ def _prune(
         pruner = TargetPruner(
             captured, groups=groups, maps=maps, calibration=calibration, targets=targets, seed=seed, progress=progress
         )
-        found = pruner.run()
+        try:
+            found = pruner.run()
+        except NotFiniteError as error:
+            raise UserError(
+                "activations of the network are not finite (NaN or infinity) on the calibration samples.",
+                field="spec.source.weightsURI",
+                remedy="Check the weights: a negative running variance or huge values give such activations.",
+            ) from error
     seconds = (time.perf_counter() - started) / max(1, len(found))
     results: list[OneShotResult] = []
     for target in targets:
@@ -145,6 +159,47 @@ def _prune(
         )
     not_offered = {target.percent: reason for target, reason in found.items() if isinstance(reason, str)}
     return OneShotResults(results=tuple(results), not_offered=not_offered)
+
+
+def least_share(captured: CapturedModel) -> LeastShare:
+    """What the one-shot route can do with a captured network. Raises :class:`UserError` if that is nothing."""
+    graph, state = captured.graph_module.graph, captured.parameters
+    maps, refused = linear_maps(graph, state)
+    groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused))
+    held = [group.group for group in groups]
+    costs = CostModel(layer_costs(graph, state, held), {group.name: group.channels for group in held})
+    least = costs.cost({group.name: max(1, group.least) for group in groups})
+    return LeastShare(
+        percent=100 * least / costs.cost(costs.channels),
+        groups=tuple(group.name for group in groups),
+        left_out=left_out,
+    )
+
+
+def one_shot_bytes(captured: CapturedModel, example: torch.Tensor, *, samples: int) -> int:
+    """About the bytes that :func:`prune_to_targets` takes beside what is held before it."""
+    graph, state = captured.graph_module.graph, captured.parameters
+    maps, _ = linear_maps(graph, state)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    activations = min(MEMORY_BYTES, int(2 * samples * peak_bytes_per_sample(graph, state, example)))
+    # Five matrices of float64, as in refit.wide; wider maps get none.
+    grams = max(
+        (40 * linear.groups * linear.columns**2 for linear in maps if linear.columns <= GRAM_COLUMNS), default=0
+    )
+    return activations + grams + 4 * weights
+
+
+def _required(
+    groups: Sequence[PrunableGroup], left_out: dict[str, str]
+) -> tuple[Sequence[PrunableGroup], dict[str, str]]:
+    if groups:
+        return groups, left_out
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]) or "no groups"
+    raise UserError(
+        f"the model has no channels that the one-shot route can prune ({reasons}).",
+        field="spec.methods.oneShot",
+        remedy="Use sparseTraining, or leave oneShot out.",
+    )
 
 
 def _full_state(module: nn.Module, captured: CapturedModel, state: State) -> State:

@@ -6,6 +6,7 @@ done on the second moments of (X, T), so its cost does not depend on the number 
 it drops the columns of a reader whose input channels are removed.
 """
 
+from edgefolio_pruner.refit.factor import NotFiniteError
 from edgefolio_pruner.refit.grouped import GroupedAccumulator
 from edgefolio_pruner.refit.kept_channels import (
     Elimination,
@@ -29,6 +30,7 @@ __all__ = [
     "GroupedAccumulator",
     "MomentAccumulator",
     "Moments",
+    "NotFiniteError",
     "Quadratic",
     "Refit",
     "ScaleAccumulator",

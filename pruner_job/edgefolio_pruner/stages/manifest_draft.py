@@ -26,6 +26,8 @@ from edgefolio_pruner.scoring import Measured
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateRecord
 from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
 
+#: Balanced accuracy that exceeds chance by a smaller part is a guess.
+_NEAR_CHANCE = 0.1
 _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn")
 
 
@@ -59,6 +61,22 @@ def choose(
             )
         )
     return select(measured, dense=DENSE, rules=_rules(portfolio.spec.selection, score))
+
+
+def chance_notes(candidates: Sequence[CandidateRecord]) -> list[str]:
+    """What is to be told where the dense model is no better than the answer that is most often right."""
+    dense = next((candidate for candidate in candidates if candidate.name == DENSE), None)
+    if dense is None or dense.validation_classes is None:
+        return []
+    recalls = [recall for recall in dense.validation_classes.recall_percents if recall is not None]
+    balanced = dense.validation_classes.balanced_accuracy_percent
+    chance = 100 / max(1, len(recalls))
+    if len(recalls) < 2 or balanced > chance * (1 + _NEAR_CHANCE):
+        return []
+    return [
+        f"the dense model recognizes {balanced:.1f} % of each class on average, which is what a guess among "
+        f"{len(recalls)} classes gives: its accuracy of {dense.validation_accuracy.percent:.1f} % says nothing of it"
+    ]
 
 
 def draft_manifest(

@@ -45,10 +45,11 @@ def make_piece(
     work = WorkDirectory(work_directory)
     with work.occupied(), no_space_left(work.path):
         graphs = GraphCache(source)
-        batch = portfolio.spec.profiling.batch_sizes[-1]
-        first = look_first(source, graphs, work=work, batch=batch)
+        chosen = methods.asked_for(portfolio, known_methods)
+        batches = portfolio.spec.profiling.batch_sizes
+        first = look_first(source, graphs, chosen, work=work, batches=batches, threads=threads)
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
-        weights = methods.make_piece(methods.asked_for(portfolio, known_methods), piece, bench)
+        weights = methods.make_piece(chosen, piece, bench)
         made = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch).make(
             weights, progress=progress
         )

@@ -19,6 +19,8 @@ IN_MEMORY_BYTES = 64 << 20
 _BLOCK_BYTES = 64 << 20
 #: Part of the free memory that samples may take where there is no disk for them.
 _SHARE_OF_MEMORY = 0.25
+#: The rest is for results, and for others.
+_SHARE_OF_DISK = 0.8
 
 Array = npt.NDArray[Any]
 
@@ -106,7 +108,7 @@ class SampleWriter:
         folder = self._folder if self._folder is not None else Path(tempfile.gettempdir())
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(folder).free > needed:
+            if _SHARE_OF_DISK * shutil.disk_usage(folder).free > needed:
                 return UnnamedFile(folder)
             problem = f"{shown_bytes(shutil.disk_usage(folder).free)} are free there"
         except OSError as error:
