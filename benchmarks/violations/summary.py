@@ -24,15 +24,14 @@ NAMES = {
 }
 #: What the tables do not say by themselves.
 _READING = (
-    "- A mean over stories and objectives, each the same weight. Where nobody can meet the objective nobody does: the fastest",
-    "  variant here is 2.7 times as fast as the slowest.",
-    "- InfAdapter and Proteus stand for their rules as their papers give them (`benchmarks/violations/policies.py` says what",
-    "  was simplified), not for their code: they provide for demand and know of no neighbour, and for the demand here the",
-    "  largest variant was mostly enough by its profile.",
-    "- The reactive threshold knows every latency, which a server's counters do not show. It has fewer slow requests and less",
-    "  accuracy than Edgefolio, and is not bounded in its switches.",
-    "- Virtual time has no agent that competes with the neighbour for the processor: see the part on a real Triton, if it was",
-    "  run (`--triton`).",
+    "- A mean over stories and objectives, each the same weight. Where no variant meets the objective nobody does: the",
+    "  fastest one here is 2.7 times as fast as the slowest.",
+    "- InfAdapter and Proteus stand for their rules as understood from the papers (`benchmarks/violations/policies.py`",
+    "  says what was simplified), not for their code: they provide for demand and know of no neighbour, and by its",
+    "  profile the largest variant was mostly enough for the demand here.",
+    "- The reactive threshold knows every latency, which counters do not show. It has fewer slow requests and",
+    "  less accuracy than Edgefolio, and nothing bounds its switches.",
+    "- In virtual time no agent competes with the neighbour for the processor. `--triton` measures that.",
 )
 
 
