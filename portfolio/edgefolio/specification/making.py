@@ -124,7 +124,10 @@ ClassName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class DataSpecification(Specification):
-    """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, an ``.npz`` file.
+    """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, a file, a factory.
+
+    A file is ``.npz`` or ``.npy`` of NumPy, ``.csv`` (paths or numbers, and labels), ``.parquet`` or ``.arrow``, or
+    ``.tar`` (WebDataset). ``factory:module:callable`` returns a ``Dataset`` of torch.
 
     Without ``validationURI`` a part of the training data is held out (``validationPercent``); without ``testURI`` a
     built-in set's own test part is used, for others a further part of the training data is held out (``testPercent``).
@@ -135,8 +138,8 @@ class DataSpecification(Specification):
         json_schema_extra=rules(
             *(
                 (
-                    f"!has(self.{field}) || self.{field}.matches('^(builtin:|(s3|https|pvc)://).')",
-                    f"{field} must begin with builtin:, s3://, https:// or pvc://",
+                    f"!has(self.{field}) || self.{field}.matches('^(builtin:|factory:|(s3|https|pvc)://).')",
+                    f"{field} must begin with builtin:, factory:, s3://, https:// or pvc://",
                 )
                 for field in ("trainingURI", "validationURI", "testURI")
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from edgefolio.errors import UserError
 from edgefolio.specification.metric import Task
 from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import RawData, RawSplit
+from edgefolio_pruner.data.stored import AnySamples, StoredSamples
 from edgefolio_pruner.data.targets import classes_in, targets_of
 
 _CHANNELS = (1, 3, 4)
 _SCALES: dict[np.dtype[Any], float] = {np.dtype(np.uint8): 1 / 255, np.dtype(np.uint16): 1 / 65535}
 
 Array = npt.NDArray[Any]
+Way = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Request:
 class Found:
     """Samples of one part and their targets, if there are any, with what they are called in errors."""
 
-    samples: Array
+    samples: AnySamples
     targets: Array | None
     samples_name: str
     targets_name: str = ""
@@ -109,47 +111,63 @@ def _targets(parts: Mapping[str, Found], request: Request) -> tuple[dict[str, Ar
     return found, every
 
 
-def _samples(found: Found, request: Request) -> Array:
+def _samples(found: Found, request: Request) -> AnySamples:
     array, key = found.samples, found.samples_name
     if array.dtype not in _SCALES and array.dtype.kind not in "fiub":
         raise request.bad(
             f"{key} holds {array.dtype}, not uint8 or floating values.", "Convert it to uint8 or floating values."
         )
-    if array.ndim < 2:
+    if len(array.shape) < 2:
         shape = "x".join(str(size) for size in array.shape)
         raise request.bad(
             f"{key} has the shape {shape}, which are no samples.", "Give [N, C, H, W], [N, H, W] or [N, numbers]."
         )
-    if array.dtype not in _SCALES and array.dtype.kind != "f":
-        # Whole numbers of other types have no scale of their own: they are taken as they are.
-        array = array.astype(np.float32)
-    arranged = list(_arrangements(array))
-    if request.fits is not None and len(arranged) > 1:
-        for other in arranged:
-            if request.fits(other.shape[1:]):
-                return np.ascontiguousarray(other) if other.strides != array.strides else other
-    first = arranged[0]
-    return np.ascontiguousarray(first) if first.ndim == array.ndim and first.strides != array.strides else first
+    ways = _arrangements(array.shape)
+    chosen = ways[0]
+    if request.fits is not None:
+        empty = np.empty((0, *array.shape[1:]), dtype=np.uint8)
+        chosen = next((way for way in ways if request.fits(way(empty).shape[1:])), chosen)
+    # Whole numbers of other types have no scale of their own: they are taken as they are.
+    converts = array.dtype not in _SCALES and array.dtype.kind != "f"
+    if isinstance(array, StoredSamples):
+        return array if chosen is _as_it_is and not converts else _Rearranged(array, chosen, converts=converts)
+    arranged = chosen(array.astype(np.float32) if converts else array)
+    # A view with an axis more stays where it is, in memory or in a file.
+    return arranged if arranged.ndim > array.ndim or chosen is _as_it_is else np.ascontiguousarray(arranged)
 
 
-def _arrangements(array: Array) -> Iterator[Array]:
+class _Rearranged(StoredSamples):
+    """Stored samples with their axes in another order."""
+
+    def __init__(self, samples: StoredSamples, way: Way, *, converts: bool) -> None:
+        empty = way(np.empty((0, *samples.shape[1:]), dtype=np.uint8))
+        dtype = np.dtype(np.float32) if converts else samples.dtype
+        super().__init__(shape=(len(samples), *empty.shape[1:]), dtype=dtype)
+        self._samples, self._way = samples, way
+
+    def _rows(self, positions: npt.NDArray[np.int64]) -> Array:
+        return np.ascontiguousarray(self._way(self._samples[positions]), dtype=self.dtype)
+
+
+def _as_it_is(array: Array) -> Array:
+    return array
+
+
+def _with_a_channel(array: Array) -> Array:
+    return array[:, None]
+
+
+def _last_first(array: Array) -> Array:
+    """The last axis as channels."""
+    return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+
+
+def _arrangements(shape: tuple[int, ...]) -> tuple[Way, ...]:
     """The ways in which the axes may be meant, the likeliest first."""
-    if array.ndim == 2:
-        yield array
-        yield array[:, None]
-    elif array.ndim == 3:
-        yield array[:, None]
-        yield array
-        yield array.transpose(0, 2, 1)
-    elif array.ndim == 4:
-        last = array.transpose(0, 3, 1, 2)
-        if array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
-            yield last
-            yield array
-        else:
-            yield array
-            yield last
-        yield array[:, None]
-    else:
-        yield array
-        yield array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+    if len(shape) == 2:
+        return _as_it_is, _with_a_channel
+    if len(shape) == 3:
+        return _with_a_channel, _as_it_is, _last_first
+    if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+        return _last_first, _as_it_is, _with_a_channel
+    return _as_it_is, _last_first, _with_a_channel
