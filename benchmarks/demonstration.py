@@ -33,7 +33,7 @@ from demo.summary import slow_requests_percent
 from edgefolio.manifest import Manifest
 from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
-from edgefolio_edge.triton.wheel import TRITON_VERSION
+from edgefolio_edge.triton.launcher.wheel import TRITON_VERSION
 
 Json = dict[str, Any]
 

@@ -38,10 +38,10 @@ from triton_agent import Command, write_portfolio  # noqa: E402
 from triton_portfolios import MODEL, images, publish, revealed_tag, revealing_model  # noqa: E402
 from triton_remains import remains_of  # noqa: E402
 
+from edgefolio_edge.triton.launcher.server import TritonServer  # noqa: E402
+from edgefolio_edge.triton.launcher.server_record import recorded_server  # noqa: E402
+from edgefolio_edge.triton.launcher.wheel import TRITON_VERSION  # noqa: E402
 from edgefolio_edge.triton.processes import stub_of_version  # noqa: E402
-from edgefolio_edge.triton.server import TritonServer  # noqa: E402
-from edgefolio_edge.triton.server_record import recorded_server  # noqa: E402
-from edgefolio_edge.triton.wheel import TRITON_VERSION  # noqa: E402
 
 #: Four layers of this width weigh 25 MB; small pictures keep their answers fast.
 WIDTH, LAYERS, SIZE = 484, 4, 2

@@ -144,7 +144,7 @@ def fuzz_portfolio(raw: bytes) -> bool:
 def fuzz_orders(raw: bytes) -> bool:
     """A ModelEndpoint's orders, as an agent reads them back from its disk."""
     from edgefolio.specification.endpoint import EndpointSpecification
-    from edgefolio.specification.tolerant import understood
+    from edgefolio.specification.validation.tolerant import understood
 
     try:
         understood(EndpointSpecification, json.loads(raw))
@@ -191,13 +191,14 @@ def fuzz_metrics(raw: bytes) -> bool:
 def fuzz_npz(raw: bytes) -> bool:
     """Data of a stranger in one file."""
     from edgefolio.errors import UserError
+    from edgefolio_pruner.data.arrays import Request
     from edgefolio_pruner.data.npz import read_npz
 
     with tempfile.NamedTemporaryFile(suffix=".npz", dir="/dev/shm") as file:
         file.write(raw)
         file.flush()
         try:
-            read_npz(file.name, needed="train", field="fuzz")
+            read_npz(Request(uri=file.name, needed="train", field="fuzz"))
         except UserError:
             return False
     return True

@@ -26,7 +26,7 @@ from edgefolio.manifest import manifest_schema
 from edgefolio.node_profile import profile_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus
-from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.records.metrics import AgentMetrics
 from edgefolio_kubectl import main as kubectl_main
 from edgefolio_operator.metrics import Metrics
 

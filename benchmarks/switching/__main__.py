@@ -32,12 +32,12 @@ from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.triton_configuration import BACKEND
 from edgefolio_edge.observation.memory import processes_memory
 from edgefolio_edge.triton.client import TritonControl
-from edgefolio_edge.triton.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.server import TritonServer
+from edgefolio_edge.triton.launcher.wheel import TRITON_VERSION
 from edgefolio_edge.triton.placement import Placement
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import TritonServer
 from edgefolio_edge.triton.switcher import Switcher
-from edgefolio_edge.triton.wheel import TRITON_VERSION
 
 VARIANTS = 4
 PLAIN_BACKEND = Path(__file__).parent / "plain_backend.py"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.launcher.server import TritonServer
 
 #: The old version's process is on its way out this long after a switch returned.
 UNLOADING_SECONDS = 1.5

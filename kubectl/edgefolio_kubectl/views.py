@@ -18,7 +18,7 @@ from edgefolio.decision.types import Action, Observation
 from edgefolio.specification.conditions import Condition, time_seconds
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus, RevisionStatus, VariantStatus
-from edgefolio.specification.tolerant import understood
+from edgefolio.specification.validation.tolerant import understood
 
 Object = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)

@@ -8,7 +8,7 @@ input: it is shortened and made printable here, for every place that shows it.
 
 from __future__ import annotations
 
-from edgefolio.untrusted.text import LONGEST_VALUE, shortened, shown
+from edgefolio.shown_text import LONGEST_VALUE, shortened, shown
 from edgefolio.uris import redacted
 
 #: Exit codes of the ``edgefolio`` command.

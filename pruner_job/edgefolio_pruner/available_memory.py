@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from edgefolio.errors import TransientError, UserError
-from edgefolio.specification.base import bytes_of
+from edgefolio.specification.validation.base import bytes_of
 
 _CGROUPS = Path("/sys/fs/cgroup")
 # Limit, usage, and the field of memory.stat with the page cache that is given back at once.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,20 +13,27 @@ from torch import nn
 
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import UserError
-from edgefolio.specification import Architecture, ModelPortfolio, Normalization
+from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES
+from edgefolio.shown_text import shortened
+from edgefolio.specification import Architecture, ModelPortfolio, Normalization, PortfolioSpecification
 from edgefolio.untrusted.json_document import require_bounded
-from edgefolio.untrusted.text import shortened
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.data.model_input import model_input
+from edgefolio_pruner.export import evaluating, flat_outputs
 from edgefolio_pruner.model_code import code_digest
 from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.training import check_model_fits_data, state_digest
+from edgefolio_pruner.scoring import Scoring, scoring_of
+from edgefolio_pruner.scoring.outputs import Outputs, look_at_outputs
+from edgefolio_pruner.scoring.scoring import require_k
+from edgefolio_pruner.training import state_digest
 from edgefolio_pruner.wrappers import without_wrapper_names
 
 #: A manifest holds 16,384 characters.
 _LONGEST_DESCRIPTION = 4096
+#: Bytes of one number of a probe in a manifest.
+_PROBE_BYTES = 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +55,10 @@ class MakingSource:
     """Digest of the code that builds the network, where it is not Edgefolio's own."""
     notes: tuple[str, ...] = ()
     """What is to be told of model and data."""
+    scoring: Scoring = field(default_factory=Scoring)
+    """The task, and the metric by which variants are compared."""
+    output_names: tuple[str, ...] = ("output",)
+    """Names of the outputs in files and in the signature."""
 
     def build(self) -> nn.Module:
         """The freshly initialised module, the same each time."""
@@ -56,6 +69,12 @@ class MakingSource:
         module = self.build()
         module.load_state_dict(state, strict=False)
         return module.eval()
+
+    def output_shapes(self, module: nn.Module) -> tuple[tuple[int, ...], ...]:
+        """The shape of each output without the batch."""
+        inputs = tuple(torch.from_numpy(part) for part in self.data.train.inputs(0, 2))
+        with torch.inference_mode(), evaluating(module):
+            return tuple(tuple(leaf.shape[1:]) for leaf in flat_outputs(module(*inputs)))
 
     @property
     def description(self) -> str:
@@ -117,15 +136,21 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
     own_names = class_names_of_model(module)
     # Weights that were trained elsewhere know the values that they were trained on.
     own_input = None if state is None else model_input(module, library=architecture.library, name=architecture.name)
+    scoring_of(spec.data, classes=0)
     data = load_data(
         spec.data,
         seed=spec.seed,
         model_class_names=own_names,
         model_input=own_input,
+        fits=partial(takes, module),
         scratch=scratch,
         progress=progress,
     )
-    check_model_fits_data(module, data)
+    outputs = look_at_outputs(module, data)
+    scoring = scoring_of(spec.data, classes=len(data.class_names), threshold=outputs.threshold)
+    require_k(scoring, outputs.shapes[0][0] if outputs.shapes[0] else 1)
+    _require_labels(spec, data)
+    _require_a_probe(outputs, data, variants=spec.selection.max_variants)
     notes = list(data.notes)
     if spec.data.class_names is None and own_names and data.class_names == own_names:
         notes.append("the classes are in the order of the model's own configuration")
@@ -144,4 +169,47 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
         normalization_of_model=data.normalization_of_model,
         code=code,
         notes=tuple(notes),
+        scoring=scoring,
+        output_names=outputs.names,
     )
+
+
+def takes(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether ``module`` takes two samples of ``shape``, and gives a row for each."""
+    try:
+        with torch.inference_mode(), evaluating(module):
+            leaves = flat_outputs(module(torch.zeros((2, *shape))))
+    except Exception:  # a module may raise anything for an unexpected shape
+        return False
+    return bool(leaves) and all(leaf.ndim > 0 and len(leaf) == 2 for leaf in leaves)
+
+
+def _require_labels(spec: PortfolioSpecification, data: DataBundle) -> None:
+    if data.has_labels:
+        return
+    if spec.methods.sparse_training is not None:
+        raise UserError(
+            "the data has no labels, and training needs them.",
+            field="spec.methods.sparseTraining",
+            remedy="Leave it out and give source.weightsURI, or give data with labels.",
+        )
+    if spec.selection.min_class_recall_percent is not None:
+        raise UserError(
+            "the data has no labels, so no class has a recall.",
+            field="spec.selection.minClassRecallPercent",
+            value=spec.selection.min_class_recall_percent,
+            remedy="Leave it out, or give data with labels.",
+        )
+
+
+def _require_a_probe(outputs: Outputs, data: DataBundle, *, variants: int) -> None:
+    """The manifest holds a sample and its answer for every variant, as text."""
+    values = sum(math.prod(shape) for shape in outputs.shapes) + math.prod(data.sample_shape)
+    if variants * values * _PROBE_BYTES > MAXIMUM_MANIFEST_BYTES:
+        raise UserError(
+            f"a sample and its answer are {values} numbers, which a manifest holds for every variant: {variants} are "
+            "more than it can.",
+            field="spec.selection.maxVariants",
+            value=variants,
+            remedy=f"Set it to {max(1, MAXIMUM_MANIFEST_BYTES // (values * _PROBE_BYTES))}, or use smaller samples.",
+        )

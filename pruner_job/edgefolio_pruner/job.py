@@ -30,8 +30,8 @@ from edgefolio.contract.pod import INDEX_VARIABLE, MAKING_VARIABLE
 from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
-from edgefolio.specification.base import bytes_of
 from edgefolio.specification.loading import load_stored_portfolio
+from edgefolio.specification.validation.base import bytes_of
 from edgefolio_pruner.available_memory import bounded
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, BackgroundSync

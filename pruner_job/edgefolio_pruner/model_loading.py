@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import random
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
 from edgefolio_pruner.available_memory import require_memory
+from edgefolio_pruner.callables import imported
 from edgefolio_pruner.uris import read_uri
 from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
 
@@ -177,7 +176,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     name, library = architecture.name, architecture.library
     if library == "factory":
-        return _factory(name, field)
+        return imported(name, field=f"{field}.name", example="nets:build")
     downloading = sorted(_DOWNLOADING_OPTIONS & architecture.options.keys())
     if downloading and library != "edgefolio":
         raise UserError(
@@ -206,36 +205,6 @@ def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     # torchvision downloads backbones by default.
     backbone = {"weights_backbone": None} if name not in torchvision.models.list_models(torchvision.models) else {}
     return lambda **options: torchvision.models.get_model(name, weights=None, **backbone, **options)
-
-
-def _factory(name: str, field: str) -> Callable[..., Any]:
-    module_name, separator, attribute = name.partition(":")
-    if not separator or not module_name or not attribute:
-        raise UserError(
-            "a factory is module:callable.", field=f"{field}.name", value=name, remedy="Write for example nets:build."
-        )
-    # The console script does not look in the working directory, where a user's module usually lies.
-    here = str(Path.cwd())
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # importing runs the user's module: it may raise anything
-        raise UserError(
-            f"it cannot be imported ({type(error).__name__}: {_one_line(error)}).",
-            field=f"{field}.name",
-            value=name,
-            remedy="Name a module on PYTHONPATH or in the working directory, and a callable in it.",
-        ) from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
-    if not callable(found):
-        raise UserError("it is not callable.", field=f"{field}.name", value=name, remedy="Name a function or a class.")
-    return found  # type: ignore[no-any-return]
 
 
 def _unknown(architecture: Architecture, known: Sequence[str], field: str) -> UserError:

@@ -17,7 +17,7 @@ from edgefolio.errors import IntegrityError, UserError
 from edgefolio.manifest import DataDigests
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio.uris import redacted, redacted_document
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_pruner.html_report import render_report
 
 SECRETS = (

@@ -25,8 +25,8 @@ from edgefolio.contract.job_report import FailureReport, ProgressLine
 from edgefolio.contract.log_format import JsonLines, log_line
 from edgefolio.errors import IntegrityError, UserError
 from edgefolio.repository import Publication
-from edgefolio.untrusted.text import printable, shortened
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio.shown_text import printable, shortened
+from edgefolio_edge.agent.records.event_log import Reporter
 
 #: Clears the screen, sets the title, colours, goes back, turns the direction, begins lines; C1; half of a pair.
 HOSTILE = (

@@ -8,14 +8,18 @@ from building import NOW
 from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
+    Contention,
     FittingVariant,
+    LatencyTest,
     MemoryState,
     NodeState,
     Objectives,
     Observation,
     ProbeResult,
     Quarantine,
+    Reading,
     ServerState,
+    Signal,
     State,
     TrafficBefore,
     TrafficWindow,
@@ -69,6 +73,18 @@ def traffics(number: st.SearchStrategy[float], count: st.SearchStrategy[int]) ->
         in_flight=number,
         age_seconds=number,
         p95_milliseconds=optional(number),
+        readings=st.lists(
+            st.builds(
+                Reading,
+                seconds=number,
+                requests=count,
+                mean_compute_milliseconds=number,
+                mean_queue_milliseconds=number,
+                mean_total_milliseconds=number,
+                pending=optional(count),
+            ),
+            max_size=3,
+        ).map(tuple),
     )
 
 
@@ -87,6 +103,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         pressures=st.sampled_from([(), ("MemoryPressure",), ("DiskPressure", "PIDPressure")]),
         reserved_bytes=count,
     )
+    sign = optional(st.builds(Signal, percent=number, age_seconds=number))
     return st.builds(
         Observation,
         active_variant=optional(names),
@@ -96,6 +113,7 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         probe=optional(st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)),
         memory=optional(memory),
         node=optional(node),
+        contention=optional(st.builds(Contention, throttled=sign, pressure=sign, stolen=sign)),
     )
 
 
@@ -140,6 +158,18 @@ def states(number: st.SearchStrategy[float]) -> st.SearchStrategy[State]:
         upgrade_backoffs=st.lists(
             st.builds(UpgradeBackoff, variant=names, until=number, bounces=st.integers(-3, 10**6)), max_size=3
         ).map(tuple),
+        latency_test=st.builds(
+            LatencyTest,
+            weighted_level=number,
+            weight=number,
+            readings=st.integers(-3, 10**6),
+            requests=number,
+            squares=number,
+            scatter=number,
+            calm_level=time,
+            silent_seconds=number,
+            pending=st.integers(-3, 10**6),
+        ),
     )
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator import MEBIBYTE, SWITCHING
 
+from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.estimates.memory import needed_bytes
-from edgefolio.decision.recording.encoding import decoded, encoded
 from edgefolio.decision.types import Action, Decision, NodeState, Objectives, Observation, Reason, State
 
 PRESSURE = NodeState(pressures=("MemoryPressure",))

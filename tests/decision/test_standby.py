@@ -215,7 +215,13 @@ def test_on_the_way_up_what_served_stays_resident_if_memory_allows() -> None:
 def test_a_standby_is_below_what_serves_and_fits_beside_it(seen, switching, state, milliseconds, maximum) -> None:
     objectives = Objectives(latency_p95_milliseconds=milliseconds, max_memory_bytes=maximum)
     decision, _ = decide(
-        observation=seen, objectives=objectives, profiles=PROFILES, switching=switching, state=state, now=NOW
+        observation=seen,
+        objectives=objectives,
+        profiles=PROFILES,
+        switching=switching,
+        state=state,
+        now=NOW,
+        with_standby=True,
     )
     found = standby_of(decision)
     assert found.message.endswith(".")

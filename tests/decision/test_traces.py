@@ -9,7 +9,7 @@ import pytest
 from scenarios import SCENARIOS, TRACES
 from simulator import SWITCHING, Scenario, simulate
 
-from edgefolio.decision.recording.encoding import encoded
+from edgefolio.decision.encoding import encoded
 from edgefolio.decision.recording.replay import replay
 from edgefolio.decision.recording.traces import DecisionRecord, cycle_line, header_line, parse_trace
 from edgefolio.decision.types import Action, Objectives

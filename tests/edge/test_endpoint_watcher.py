@@ -17,7 +17,7 @@ from fake_api_server import Account, FakeApiServer, Watches, make_authorities
 
 from edgefolio.kubernetes.access import Access
 from edgefolio.kubernetes.sync_client import SyncClient
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Orders

@@ -12,10 +12,10 @@ from triton_portfolios import MODEL, draft, revealing_model
 
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.change_log import ChangeLog
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.records.change_log import ChangeLog
+from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.records.metrics import AgentMetrics
 from edgefolio_edge.agent.supervisor import DEATHS_UNTIL_BLAMED, ServerSupervisor
 from edgefolio_edge.health_files import Health
 from edgefolio_edge.models.model_store import ModelStore

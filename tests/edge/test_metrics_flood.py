@@ -7,7 +7,7 @@ import socket
 import threading
 import urllib.request
 
-from edgefolio_edge.agent.metrics import MOST_CONNECTIONS, AgentMetrics
+from edgefolio_edge.agent.records.metrics import MOST_CONNECTIONS, AgentMetrics
 
 
 def test_idle_connections_hold_a_bounded_number_of_threads() -> None:

@@ -16,7 +16,7 @@ from endpoint_orders import ENDPOINTS, endpoint_spec
 from fake_api_server import FakeApiServer
 
 from edgefolio.kubernetes.sync_client import SyncClient
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher
 from edgefolio_edge.cluster.orders import Orders

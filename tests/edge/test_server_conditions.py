@@ -11,9 +11,9 @@ import pytest
 from triton_portfolios import draft, revealing_model
 
 from edgefolio.decision.types import State
-from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleResult
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.change_log import ChangeLog
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.models.model_store import ModelStore

@@ -15,7 +15,7 @@ from edgefolio.decision import state_after_failure, state_after_switch
 from edgefolio.decision.state import shifted
 from edgefolio.decision.types import FittingVariant, Quarantine, State, UpgradeBackoff
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.state_files import StateFile
+from edgefolio_edge.agent.records.state_files import StateFile
 from edgefolio_edge.process.steady_clock import SteadyClock
 
 STEPS = st.floats(-60 * 365 * 86_400.0, 60 * 365 * 86_400.0)

@@ -15,14 +15,14 @@ from triton_portfolios import draft, images, revealing_model
 
 from edgefolio.decision.types import State
 from edgefolio.errors import UserError
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.state_files import StateFile
+from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.records.state_files import StateFile
 from edgefolio_edge.models.probe import backend_probe, batch_of, mismatch, probe_inputs
-from edgefolio_edge.triton import libpython
 from edgefolio_edge.triton.endpoint import attach, host_and_port, read_key
-from edgefolio_edge.triton.ports import Ports, settle_ports
+from edgefolio_edge.triton.launcher import libpython
+from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
+from edgefolio_edge.triton.launcher.wheel import environment_for, lay_out_python, locate_wheel
 from edgefolio_edge.triton.processes import ProcessIdentity
-from edgefolio_edge.triton.wheel import environment_for, lay_out_python, locate_wheel
 
 
 def test_the_library_of_this_python_is_found() -> None:

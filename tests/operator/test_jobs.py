@@ -16,9 +16,9 @@ from edgefolio_operator.resources.pruning_job import (
     build_specification,
     claims_in,
     localized,
-    pieces_to_make,
 )
 from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
+from edgefolio_operator.revisions.pruning_job import pieces_to_make
 
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")
 OWNER = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "name": "digits", "uid": "u"}

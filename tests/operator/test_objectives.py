@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio.specification.base import bytes_of
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
+from edgefolio.specification.validation.base import bytes_of
 from edgefolio_operator.endpoints.objectives import ANNOTATIONS, Level, resolve
 
 LATENCY = "slo.edgefolio.dev/latency-p95-ms"

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from edgefolio.crd.schema import SchemaError, structural_schema
-from edgefolio.specification.base import DecimalString, Specification
+from edgefolio.specification.validation.base import DecimalString, Specification
 
 
 class Leaf(Specification):

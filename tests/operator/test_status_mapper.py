@@ -27,12 +27,12 @@ from edgefolio.contract.endpoint_report import (
 )
 from edgefolio.contract.status_mapper import StatusMapper
 from edgefolio.decision import types
-from edgefolio.decision.recording.encoding import decoded, encoded
+from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.types import Decision, Observation, State, TrafficWindow, VariantProfile
-from edgefolio.specification.base import DecimalString
 from edgefolio.specification.conditions import StatusRecord
 from edgefolio.specification.endpoint import EndpointStatus, TrafficReport
 from edgefolio.specification.portfolio_status import VariantStatus
+from edgefolio.specification.validation.base import DecimalString
 
 #: Written by the version before this mapper, and how that version read it again 100 s later.
 STORED = [json.loads(line) for line in (Path(__file__).parent / "stored_statuses.jsonl").read_text().splitlines()]

@@ -15,8 +15,9 @@ import pytest
 from edgefolio.specification.resource import ModelPortfolio
 from edgefolio_operator.kube.server_version import ServerVersion
 from edgefolio_operator.resources.daemonset import build_access, build_daemon_set, build_service
-from edgefolio_operator.resources.pruning_job import Images, build_job, build_specification, pieces_to_make
+from edgefolio_operator.resources.pruning_job import Images, build_job, build_specification
 from edgefolio_operator.resources.repository_jobs import build_check_job, build_reclaim_job
+from edgefolio_operator.revisions.pruning_job import pieces_to_make
 
 GOLDEN = Path(__file__).parent / "unchanged_objects.json"
 IMAGES = Images(pruner="example.com/pruner:1", agent="example.com/agent:1", triton="example.com/triton:1")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefolio.specification.base import quantity
 from edgefolio.specification.conditions import time_text
+from edgefolio.specification.validation.base import quantity
 from edgefolio_operator.cluster_state.resource_usage import Sample, duration, node_samples, pod_samples
 
 NOW = 1_800_000_000.0

@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from rendering import CHART, VALUES, Chart, named, of_kind
 
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.records.metrics import AgentMetrics
 from edgefolio_operator import labels
 from edgefolio_operator.metrics import Metrics
 from edgefolio_operator.resources.daemonset import build_daemon_set

@@ -21,9 +21,9 @@ from triton_remains import remains_of
 
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, TritonControl
+from edgefolio_edge.triton.launcher.server import TritonServer
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 from edgefolio_edge.triton.processes import stub_of_version, stubs_of
-from edgefolio_edge.triton.server import TritonServer
-from edgefolio_edge.triton.server_record import recorded_server
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3, 4)}
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")

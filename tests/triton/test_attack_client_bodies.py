@@ -18,7 +18,7 @@ from triton_site import Site, open_site
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from edgefolio.manifest import Manifest
-from edgefolio_edge.triton.ports import Ports
+from edgefolio_edge.triton.launcher.ports import Ports
 
 CHUNKS = b"1\r\nA\r\n" * 600_000 + b"0\r\n\r\n"
 NESTED = b"[" * 200_000

@@ -12,7 +12,7 @@ from triton_load import Clients, failed
 from triton_portfolios import MODEL, publish, revealing_model
 from triton_remains import remains_of
 
-from edgefolio_edge.triton.server_record import recorded_server
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 
 YEAR = 365 * 86_400
 #: Moves ``time.time()`` and the boot time of psutil together, as the kernel moves both. gRPC is left alone: it makes a

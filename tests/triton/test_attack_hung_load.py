@@ -16,8 +16,8 @@ from triton_load import Clients, failed
 from triton_portfolios import MODEL, draft, publish, revealing_model
 from triton_remains import remains_of
 
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 from edgefolio_edge.triton.processes import stub_of_version
-from edgefolio_edge.triton.server_record import recorded_server
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 

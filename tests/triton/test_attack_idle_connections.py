@@ -13,7 +13,7 @@ from triton_agent import Command, write_portfolio
 from triton_load import Clients, failed
 from triton_portfolios import MODEL, publish, revealing_model
 
-from edgefolio_edge.triton.server_record import recorded_server
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 CONNECTIONS = 1500

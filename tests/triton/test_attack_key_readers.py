@@ -15,10 +15,10 @@ from triton_portfolios import MODEL
 from triton_remains import remains_of
 from triton_site import Site
 
-from edgefolio_edge.triton import secret_options
 from edgefolio_edge.triton.client import ControlError, TritonControl
+from edgefolio_edge.triton.launcher import secret_options
+from edgefolio_edge.triton.launcher.server import TritonServer
 from edgefolio_edge.triton.processes import shared_memory_of
-from edgefolio_edge.triton.server import TritonServer
 from edgefolio_edge.triton.switcher import Switcher
 
 _KEY = re.compile(rb"[0-9a-f]{48}")

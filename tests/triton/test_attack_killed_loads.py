@@ -18,9 +18,9 @@ from triton_portfolios import MODEL, publish, revealing_model
 from triton_remains import remains_of
 
 from edgefolio.manifest import Manifest
+from edgefolio_edge.triton.launcher.server import TritonServer
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 from edgefolio_edge.triton.processes import stub_of_version
-from edgefolio_edge.triton.server import TritonServer
-from edgefolio_edge.triton.server_record import recorded_server
 
 TAGS = {"variant-1": 1, "variant-2": 2}
 #: Moments after the process is there, in seconds; the first one is before Triton has heard of it, which hangs.

@@ -14,9 +14,9 @@ from triton_portfolios import MODEL, images, publish, revealed_tag, revealing_mo
 from triton_remains import remains_of
 
 from edgefolio_edge.triton.client import TritonControl
+from edgefolio_edge.triton.launcher.server import TritonServer
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 from edgefolio_edge.triton.processes import left_servers
-from edgefolio_edge.triton.server import TritonServer
-from edgefolio_edge.triton.server_record import recorded_server
 
 
 def _free_ports() -> list[str]:

@@ -17,13 +17,13 @@ from triton_site import FREE_PORTS
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
-from edgefolio_edge.triton import server as server_module
-from edgefolio_edge.triton import wheel as wheel_module
 from edgefolio_edge.triton.client import TritonControl
-from edgefolio_edge.triton.command_line import ServerSettings
+from edgefolio_edge.triton.launcher import server as server_module
+from edgefolio_edge.triton.launcher import wheel as wheel_module
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.server import TritonServer
+from edgefolio_edge.triton.launcher.wheel import TritonWheel, locate_wheel
 from edgefolio_edge.triton.processes import shared_memory_of, stubs_of
-from edgefolio_edge.triton.server import TritonServer
-from edgefolio_edge.triton.wheel import TritonWheel, locate_wheel
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 

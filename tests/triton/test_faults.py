@@ -247,9 +247,9 @@ from pathlib import Path
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.placement import Placement
 from edgefolio_edge.triton.switcher import Switcher
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.command_line import ServerSettings
-from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.server import TritonServer
 
 store = ModelStore(Path(sys.argv[1]), model="revealing")
 manifest = store.manifests.of_version(101)

@@ -16,20 +16,20 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.repository import Repository
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
-from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.records.metrics import AgentMetrics
 from edgefolio_edge.cluster.orders import HANDOVER_SECONDS, Orders
 from edgefolio_edge.cluster.report_thread import ReportThread
 from edgefolio_edge.cluster.status_writer import StatusWriter
 from edgefolio_edge.cluster.switch_history import SwitchHistory
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer
-from edgefolio_edge.triton.command_line import ServerSettings
 from edgefolio_edge.triton.host import Host
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.server import TritonServer
 
 AUTONOMY_SECONDS = 30
 

@@ -17,7 +17,7 @@ from triton_remains import remains_of
 
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio_edge.process.steady_clock import boot_id, seconds_since_boot
-from edgefolio_edge.triton.server_record import recorded_server
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 
 #: A shared machine may be slow; nothing here waits for the time to pass.
 PATIENCE_SECONDS = 240.0

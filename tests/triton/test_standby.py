@@ -18,9 +18,9 @@ from triton_portfolios import MODEL, images, publish, revealing_model
 from triton_site import Site, open_site
 
 from edgefolio.manifest import Manifest
+from edgefolio_edge.triton.launcher.server import TritonServer
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 from edgefolio_edge.triton.processes import stub_of_version
-from edgefolio_edge.triton.server import TritonServer
-from edgefolio_edge.triton.server_record import recorded_server
 from edgefolio_edge.triton.switcher import Switcher
 
 TAGS = {f"variant-{rank}": rank for rank in (1, 2, 3)}

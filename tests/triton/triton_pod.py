@@ -18,9 +18,9 @@ import tritonclient.http as triton_http
 import yaml
 from triton_portfolios import MODEL, images, revealed_tag
 
-from edgefolio_edge.triton.command_line import LOOPBACK, ServerSettings
-from edgefolio_edge.triton.ports import Ports, settle_ports
-from edgefolio_edge.triton.server import TritonServer
+from edgefolio_edge.triton.launcher.command_line import LOOPBACK, ServerSettings
+from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
+from edgefolio_edge.triton.launcher.server import TritonServer
 
 
 class Pod:

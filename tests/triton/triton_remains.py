@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edgefolio_edge.triton.launcher.server import TritonServer
 from edgefolio_edge.triton.processes import orphaned_stubs, shared_memory_of
-from edgefolio_edge.triton.server import TritonServer
 
 
 def remains_of(server: TritonServer) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from edgefolio.manifest import Manifest, PublishedManifest
 from edgefolio.repository import Repository
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.triton.client import TritonControl
-from edgefolio_edge.triton.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.server import TritonServer
 from edgefolio_edge.triton.placement import Placement
-from edgefolio_edge.triton.ports import Ports
-from edgefolio_edge.triton.server import TritonServer
 from edgefolio_edge.triton.switcher import Switcher
 
 FREE_PORTS = Ports(http=0, grpc=0, metrics=0)

@@ -17,7 +17,7 @@ from edgefolio.errors import IntegrityError, UserError
 from edgefolio.manifest import Manifest, QuantizationRecord
 from edgefolio.specification import Methods, PortfolioSpecification, Quantization
 from edgefolio.specification.loading import parse_portfolio
-from edgefolio.specification.tolerant import salvaged, understood
+from edgefolio.specification.validation.tolerant import salvaged, understood
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
     """

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from edgefolio.errors import UserError
+from edgefolio.shown_text import shown
 from edgefolio.specification import ModelPortfolio, Switching
-from edgefolio.specification.base import ByteQuantity, DecimalString, bytes_of, resource_name
 from edgefolio.specification.loading import ignored_on_one_machine, parse_portfolio
-from edgefolio.specification.validation_errors import bytes_option
-from edgefolio.untrusted.text import shown
+from edgefolio.specification.validation.base import ByteQuantity, DecimalString, bytes_of, resource_name
+from edgefolio.specification.validation.validation_errors import bytes_option
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 URIS = st.sampled_from(["./portfolios", "/srv/portfolios", "s3://bucket/prefix", "builtin:digits", "data.npz"])

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio.specification.tolerant import understood
+from edgefolio.specification.validation.tolerant import understood
 
 ORDER = {
     "portfolioRef": {"name": "digits"},

@@ -16,13 +16,13 @@ from edgefolio.repository.profiles import fitting_profile
 from edgefolio.repository.signature import parsed_key
 from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import ignored_on_one_machine
-from edgefolio.specification.validation_errors import bytes_option
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio.specification.validation.validation_errors import bytes_option
 from edgefolio_edge.agent.loop import Agent
-from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
 from edgefolio_edge.agent.portfolio_file import PortfolioFile
-from edgefolio_edge.agent.state_files import StateFile, default_state_directory
+from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.records.metrics import AgentMetrics
+from edgefolio_edge.agent.records.state_files import StateFile, default_state_directory
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.node_profiles import NodeProfiles
@@ -30,8 +30,8 @@ from edgefolio_edge.models.synchronizer import Synchronizer
 from edgefolio_edge.process.directory_lock import only_writer_of_directory
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.signals import stop_on_signals
+from edgefolio_edge.triton.launcher.server_record import recorded_server
 from edgefolio_edge.triton.room import require_shared_memory, size_of_shared_memory
-from edgefolio_edge.triton.server_record import recorded_server
 
 
 @dataclass(frozen=True, kw_only=True)

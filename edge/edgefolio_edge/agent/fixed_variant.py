@@ -11,8 +11,8 @@ from pathlib import Path
 from edgefolio.errors import UserError
 from edgefolio.repository import Repository
 from edgefolio.repository.storage import checked_argument
-from edgefolio_edge.agent.change_log import ChangeLog
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.change_log import ChangeLog
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.variants import variant_named

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgefolio_edge.agent.cycle_result import CycleResult
-from edgefolio_edge.agent.event_log import Reporter
-from edgefolio_edge.agent.metrics import AgentMetrics
+from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.records.metrics import AgentMetrics
 from edgefolio_edge.health_files import Health
 
 

@@ -11,7 +11,7 @@ from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.loading import load_portfolio
 from edgefolio.specification.serving import Switching
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.event_log import Reporter
 
 
 class ObjectivesSource(Protocol):

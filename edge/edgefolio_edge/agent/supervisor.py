@@ -6,16 +6,16 @@ from edgefolio.components import triton_notice, triton_release
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 from edgefolio_edge import reasons
-from edgefolio_edge.agent.change_log import ChangeLog
 from edgefolio_edge.agent.cycle_result import CycleFailure
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.records.change_log import ChangeLog
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import batch_of
 from edgefolio_edge.observation.observer import Observer
 from edgefolio_edge.triton.client import ControlError, TritonControl
 from edgefolio_edge.triton.host import Host
+from edgefolio_edge.triton.launcher.server import STOP_SECONDS
 from edgefolio_edge.triton.placement import Placement
-from edgefolio_edge.triton.server import STOP_SECONDS
 from edgefolio_edge.triton.switcher import Switcher
 
 #: A server that runs but answers no control call for this many cycles is restarted.
@@ -68,7 +68,8 @@ class ServerSupervisor:
         self.observer.use(switching)
 
     def close(self) -> None:
-        """Close the connection; the server runs on."""
+        """Close the connections; the server runs on."""
+        self.observer.close()
         self.control.close()
 
     def runs(self) -> bool:
@@ -153,7 +154,7 @@ class ServerSupervisor:
         """Restart our server; the old one gets ``seconds`` to stop. An error is logged, and ``False`` returned."""
         self._metrics.repaired("server")
         self._metrics.serving(None, None)
-        self.control.close()
+        self.close()
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
@@ -179,7 +180,7 @@ class ServerSupervisor:
             return False
         self._silent_cycles = 0
         self.trouble = None
-        self.control.close()
+        self.close()
         self._connect()
         if is_another:
             self.health.renewed()

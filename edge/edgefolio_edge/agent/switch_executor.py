@@ -10,8 +10,8 @@ from edgefolio_edge.agent.cycle_result import CycleFailure, ServedVersions
 from edgefolio_edge.agent.failures import SwitchFailures
 from edgefolio_edge.agent.options import AgentOutputs
 from edgefolio_edge.agent.portfolio_file import ObjectivesSource
+from edgefolio_edge.agent.records.state_files import Recorder
 from edgefolio_edge.agent.standby_keeper import StandbyKeeper
-from edgefolio_edge.agent.state_files import Recorder
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.synchronizer import Synchronizer

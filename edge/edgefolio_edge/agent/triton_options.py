@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefolio.errors import UserError
-from edgefolio_edge.triton.command_line import ServerSettings
 from edgefolio_edge.triton.host import Host, require_no_server_of_another_kind
-from edgefolio_edge.triton.ports import Ports
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.ports import Ports
 
 
 @dataclass(frozen=True, kw_only=True)

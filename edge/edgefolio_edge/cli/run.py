@@ -54,7 +54,7 @@ def run(
     """
     from edgefolio_edge.agent.assembly import RunOptions, run_agent
     from edgefolio_edge.agent.triton_options import TritonOptions
-    from edgefolio_edge.triton.ports import Ports
+    from edgefolio_edge.triton.launcher.ports import Ports
 
     run_agent(
         RunOptions(

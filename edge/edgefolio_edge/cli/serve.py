@@ -35,7 +35,7 @@ def serve(
     """
     from edgefolio_edge.agent.fixed_variant import ServeOptions, serve_variant
     from edgefolio_edge.agent.triton_options import TritonOptions
-    from edgefolio_edge.triton.ports import Ports
+    from edgefolio_edge.triton.launcher.ports import Ports
 
     serve_variant(
         ServeOptions(

@@ -18,10 +18,10 @@ from edgefolio.kubernetes.access import Access
 from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, SyncClient
 from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
-from edgefolio_edge.agent.event_log import Reporter
 from edgefolio_edge.agent.loop import Agent
-from edgefolio_edge.agent.metrics import AgentMetrics
 from edgefolio_edge.agent.options import AgentOptions, AgentOutputs
+from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.records.metrics import AgentMetrics
 from edgefolio_edge.cluster.credentials import MountedCredentials
 from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.endpoint_watcher import EndpointWatcher

@@ -11,8 +11,8 @@ from edgefolio.errors import UserError
 from edgefolio.kubernetes.backoff import Backoff
 from edgefolio.kubernetes.sync_client import ApiRefused, ApiUnreachable, Object
 from edgefolio.specification.endpoint import EndpointSpecification
-from edgefolio.specification.tolerant import understood
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio.specification.validation.tolerant import understood
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.cluster.endpoint_client import EndpointClient
 from edgefolio_edge.cluster.orders import Orders
 

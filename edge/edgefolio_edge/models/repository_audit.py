@@ -17,8 +17,8 @@ from edgefolio.errors import IntegrityError, TransientError, UserError
 from edgefolio.manifest import CurrentPointer, Manifest, TensorSignature, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.profiles import wrong_profiles
+from edgefolio.shown_text import printable
 from edgefolio.untrusted.model_file import OnnxSummary, check_onnx_file
-from edgefolio.untrusted.text import printable
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.rehearsal import require_usable
 

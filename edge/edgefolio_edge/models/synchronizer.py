@@ -11,7 +11,7 @@ from edgefolio.files import is_disk_full
 from edgefolio.manifest import VERSIONS_PER_REVISION, Manifest, PublishedManifest, Variant
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.remote.calls import TransferStopped, interruptible
-from edgefolio.untrusted.text import printable
+from edgefolio.shown_text import printable
 from edgefolio_edge import reasons
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.node_profiles import HeldProfile, NodeProfiles

@@ -7,13 +7,14 @@ import statistics
 import time
 from dataclasses import replace
 
-from edgefolio.decision.types import MemoryState, Observation, ProbeResult, ServerState, TrafficWindow
+from edgefolio.decision.types import MemoryState, Observation, ProbeResult, Reading, ServerState, TrafficWindow
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.probe import batch_of
+from edgefolio_edge.observation.contention import ContentionObserver
 from edgefolio_edge.observation.memory import observe_memory
 from edgefolio_edge.observation.traffic import TrafficObserver, difference
-from edgefolio_edge.observation.triton_metrics import server_p95_milliseconds
+from edgefolio_edge.observation.triton_metrics import TritonMetrics, p95_in, pending_in
 from edgefolio_edge.triton.client import CALL_SECONDS, ControlError, TritonControl, VersionStatistics
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.placement import Placement
@@ -23,6 +24,8 @@ from edgefolio_edge.triton.switcher import Switcher
 PROBE_REQUESTS = 4
 #: Timeouts of the canary in a row that mean a hung server; a saturated one may time out once.
 TIMEOUTS_UNTIL_DEAD = 2
+#: A reading of the counters this young serves a cycle too.
+_YOUNG_SECONDS = 0.1
 
 
 class Observer:
@@ -43,12 +46,20 @@ class Observer:
         self.memory_limit_bytes = memory_limit_bytes
         self.switching = switching
         self.traffic = TrafficObserver(window_seconds=switching.window_seconds)
+        self.contention = ContentionObserver(None if endpoint.process is None else endpoint.process.pid)
         self._model = switcher.store.model
         self._answered_at: float | None = None
         self._timeouts = 0
         self._probe: tuple[str, float, float] | None = None
         self._probed_at: float | None = None
         self._version: int | None = None
+        self._metrics = None if endpoint.metrics is None else TritonMetrics(endpoint.metrics)
+        self._scraped: tuple[float, str] = (float("-inf"), "")
+
+    def close(self) -> None:
+        """Close the connection to the server's metrics."""
+        if self._metrics is not None:
+            self._metrics.close()
 
     def use(self, switching: Switching) -> None:
         """Apply other switching rules from now on."""
@@ -83,6 +94,18 @@ class Observer:
                 raise
             return tuple(sorted(entry.version for entry in self.control.statistics(self._model)))
 
+    def read_between(self) -> tuple[Reading, ...]:
+        """Read the counters between two cycles if there is traffic; all readings since the last cycle.
+
+        One call to the server and one to its metrics, which tell how many requests wait: see ``benchmarks.violations``
+        for their cost.
+        """
+        latest = self.traffic.latest()
+        if self._version is None or latest is None or latest.successes == 0:
+            return ()
+        self._read_counters(self._version, pending=True)
+        return self.traffic.readings()
+
     def observe(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""
         if active is None:
@@ -94,28 +117,43 @@ class Observer:
             # Switched from outside: another version's counters begin, and its answers are unverified.
             self._version = active.version
             self.traffic.reset()
-        self._read_counters(active.version)
+        read_at = self.traffic.read_at
+        if read_at is None or time.monotonic() - read_at > _YOUNG_SECONDS:
+            latest = self.traffic.latest()
+            self._read_counters(active.version, pending=latest is not None and latest.successes > 0)
         state = self._liveness(active)
         if state is ServerState.SERVING:
             self._probe_when_idle(active)
+        window = self._window(active)
+        self.traffic.take()
         return Observation(
             active_variant=active.variant.name,
             resident_variants=resident,
             server=state,
-            traffic=self._window(active),
+            traffic=window,
             probe=self._probe_result(active),
             memory=self._memory(active),
+            contention=self.contention.observe(),
         )
 
-    def _read_counters(self, version: int) -> VersionStatistics | None:
+    def _read_counters(self, version: int, *, pending: bool = False) -> VersionStatistics | None:
         try:
             found = [entry for entry in self.control.statistics(self._model) if entry.version == version]
         except ControlError:
             return None
         if not found:
             return None
-        self.traffic.add(found[0], at=time.monotonic())
+        waiting = pending_in(self._metrics_text(), model=self._model, version=version) if pending else None
+        self.traffic.add(found[0], at=time.monotonic(), pending=waiting)
         return found[0]
+
+    def _metrics_text(self) -> str:
+        if self._metrics is None:
+            return ""
+        if time.monotonic() - self._scraped[0] > _YOUNG_SECONDS:
+            text = self._metrics.text()
+            self._scraped = time.monotonic(), text
+        return self._scraped[1]
 
     def _liveness(self, active: Placement) -> ServerState:
         """Liveness by inference: a user's since the last cycle, else the agent's own where in doubt."""
@@ -189,9 +227,9 @@ class Observer:
 
     def _window(self, active: Placement) -> TrafficWindow | None:
         window = self.traffic.window(now=time.monotonic())
-        if window is not None and window.requests and self.endpoint.metrics is not None:
-            p95 = server_p95_milliseconds(self.endpoint.metrics, model=self._model, version=active.version)
-            window = self.traffic.window(now=time.monotonic(), p95_milliseconds=p95)
+        if window is not None and window.requests:
+            p95 = p95_in(self._metrics_text(), model=self._model, version=active.version)
+            window = replace(window, p95_milliseconds=p95)
         if window is not None and window.failures and self.endpoint.is_short_of_shared_memory(active.manifest):
             # Large batches fail with any variant: no evidence against this one.
             return replace(window, failures=0)

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import psutil
 
-from edgefolio.components import TRITON_IMAGE, version_numbers
+from edgefolio.components import TRITON_IMAGE, WHEEL_TRITON, version_numbers
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio_edge.triton.client import AccessKey, ControlError, TritonControl
 from edgefolio_edge.triton.processes import ProcessIdentity, stub_of_version, stubs_of
 from edgefolio_edge.triton.room import is_short_of_shared_memory, lack_of_room
-from edgefolio_edge.triton.wheel import TRITON_VERSION
 
 #: A process that loads uses a processor within this time, however busy the machine is.
 _PROGRESS_SECONDS = 5.0
+#: What one that waits uses in that time at most: its heartbeats are sometimes counted as a tick or two of 10 ms.
+_HEARTBEAT_SECONDS = 0.025
 _FIELD = "--endpoint"
 _KEY_FIELD = "--endpoint-key-file"
 _ADDRESS = re.compile(r"^(?:grpc://)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?$")
@@ -75,7 +76,7 @@ class TritonEndpoint:
             if stub is not None and used is not None:
                 if used >= seconds:
                     return False
-                if used > seen.setdefault(stub, used):
+                if used > seen.setdefault(stub, used) + _HEARTBEAT_SECONDS:
                     return True
             time.sleep(0.1)
         return False
@@ -138,9 +139,9 @@ def attach(address: str, *, key: AccessKey | None = None, metrics: str | None = 
         ) from error
     finally:
         control.close()
-    if version_numbers(version) < version_numbers(TRITON_VERSION):
+    if version_numbers(version) < version_numbers(WHEEL_TRITON):
         raise UserError(
-            f"this Triton is older than {TRITON_VERSION}, the oldest that was tried.",
+            f"this Triton is older than {WHEEL_TRITON}, the oldest that was tried.",
             field=_FIELD,
             value=version,
             remedy=f"Run a newer Triton, for instance {TRITON_IMAGE}.",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from edgefolio.errors import UserError
 from edgefolio_edge.process.directory_lock import only_writer_of_endpoint
-from edgefolio_edge.triton.command_line import ServerSettings
 from edgefolio_edge.triton.endpoint import TritonEndpoint, attach, host_and_port, read_key
-from edgefolio_edge.triton.server import STOP_SECONDS, TritonServer
-from edgefolio_edge.triton.server_record import recorded_server, remove_record, start_or_adopt, write_record
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.server import STOP_SECONDS, TritonServer
+from edgefolio_edge.triton.launcher.server_record import recorded_server, remove_record, start_or_adopt, write_record
 
 #: Back-off between restarts of a server that keeps dying.
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)

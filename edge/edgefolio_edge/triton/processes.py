@@ -19,11 +19,11 @@ from typing import NamedTuple
 import psutil
 
 from edgefolio_edge.process.steady_clock import boot_id, seconds_since_boot
-from edgefolio_edge.triton.wheel import STUB
 
 SHARED_MEMORY = Path("/dev/shm")
 PROCESSES = Path("/proc")
 SERVER = "tritonserver"
+STUB = "triton_python_backend_stub"
 _PREFIX_OPTION = re.compile(r"^--backend-config=python,shm-region-prefix-name=(edgefolio_[0-9a-f]{16}_)$")
 
 

@@ -11,7 +11,13 @@ import resource
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.shared_memory import shared_memory_bytes
-from edgefolio_edge.triton.processes import PROCESSES, SHARED_MEMORY, ProcessIdentity, prefix_in, shared_memory_of
+from edgefolio_edge.triton.processes import (
+    PROCESSES,
+    SHARED_MEMORY,
+    ProcessIdentity,
+    prefix_in,
+    shared_memory_of,
+)
 
 #: Parts of Triton's messages (2.51). It cannot poll its repository when it has no file descriptor left; a bad
 #: configuration would read the same, but ours are generated.

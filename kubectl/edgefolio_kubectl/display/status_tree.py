@@ -14,7 +14,7 @@ from edgefolio.decision.types import Action
 from edgefolio.specification.conditions import Condition, Failure, time_seconds
 from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.portfolio_status import CheckStatus, JobStatus, RevisionStatus, RolloutStatus
-from edgefolio.specification.tolerant import understood
+from edgefolio.specification.validation.tolerant import understood
 from edgefolio_kubectl.display.formatting import age, asked, mebibytes, milliseconds, percent, span
 from edgefolio_kubectl.views import EndpointView, LastObservation, PortfolioView
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgefolio.contract.pod import AGENT_CONTAINER, TRITON_CONTAINER
-from edgefolio.specification.base import quantity
 from edgefolio.specification.conditions import readable_time
+from edgefolio.specification.validation.base import quantity
 from edgefolio_operator.kube.objects import Object
 
 #: Staleness in a sample's own windows, if that is longer than the setting: a source that samples once

@@ -19,6 +19,7 @@ from edgefolio.specification.endpoint import (
 )
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.specification.serving import Switching
 from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
 from edgefolio_operator.endpoints.objectives import Issue, Resolved, resolve
 from edgefolio_operator.endpoints.observation import ClusterView, joined
@@ -27,6 +28,8 @@ from edgefolio_operator.kube.objects import annotations_of
 
 #: No two switches of an endpoint are this close.
 SAME_SWITCH_SECONDS = 2.0
+#: A violation this severe is acted on by the agent at once, as ordered in advance; a lesser one is the operator's.
+SEVERE_PERCENT = 125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ def assign(
         revision=reference,
         target_variant=target,
         pinned=pinned is not None,
+        descend_at_percent=_descends(switching, resolved, pinned=pinned is not None),
         profile=profile,
         objectives=resolved.objectives,
         switching=switching,
@@ -114,6 +118,12 @@ def assign(
     if spec == current and told.reason == endpoint.told.reason:
         told = endpoint.told  # only the figures differ: those change every second
     return Assignment(spec=spec, told=told, decision=decision, state=state, issues=tuple(issues))
+
+
+def _descends(switching: Switching, resolved: Resolved, *, pinned: bool) -> int | None:
+    """The order in advance, where the agent would be free to switch: the policy is its, not only the operator's."""
+    free = switching.policy == "Auto" and switching.standby == "Auto" and not pinned
+    return SEVERE_PERCENT if free and resolved.objectives.latency_p95_milliseconds is not None else None
 
 
 def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgefolio.specification.base import bytes_of
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
+from edgefolio.specification.validation.base import bytes_of
 from edgefolio_operator import reasons
 from edgefolio_operator.labels import OBJECTIVE_PREFIX
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgefolio.decision.types import MemoryState, NodeState, Observation
-from edgefolio.specification.base import quantity
+from edgefolio.specification.validation.base import quantity
 from edgefolio_operator.cluster_state.resource_usage import PodSample, Sample
 from edgefolio_operator.kube.objects import Object
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from edgefolio.specification.conditions import truncated
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio.specification.tolerant import Model, salvaged, understood
+from edgefolio.specification.validation.tolerant import Model, salvaged, understood
 from edgefolio_operator import reasons
 from edgefolio_operator.kube.objects import Object
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from edgefolio.specification.conditions import readable_time
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio
-from edgefolio.specification.tolerant import understood
+from edgefolio.specification.validation.tolerant import understood
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ENDED, observed_jobs
 from edgefolio_operator.cluster_state.snapshot import PortfolioSnapshot, owned

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefolio.contract import pod
-from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT
 from edgefolio.specification.cluster import JobSpecification, PodSettings, Resources
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
@@ -90,12 +89,6 @@ def build_job(
     if settings.active_deadline_seconds is not None:
         spec["activeDeadlineSeconds"] = settings.active_deadline_seconds
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
-
-
-def pieces_to_make(spec: PortfolioSpecification) -> int:
-    """Number of pieces that pods make in parallel; 0 where one pod makes all."""
-    count = len(pieces_of(spec.methods)) if spec.job.parallelism > 1 else 0
-    return count if count > 1 else 0
 
 
 def work_uri(portfolio: ModelPortfolio) -> str | None:

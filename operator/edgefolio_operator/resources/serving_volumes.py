@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgefolio.contract import pod
-from edgefolio.specification.base import bytes_of
 from edgefolio.specification.cluster import ManagedServing, SecretReference
+from edgefolio.specification.validation.base import bytes_of
 from edgefolio_operator.kube.objects import Document
 
 #: Bounds of what agent and Triton may leave in ``/tmp``.

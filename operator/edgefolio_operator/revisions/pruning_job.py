@@ -15,12 +15,12 @@ from typing import Any
 
 from edgefolio.contract.job_report import FailureReport, ProgressLine, PublishedReport
 from edgefolio.contract.making_key import making_key
+from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.specification.conditions import time_text, truncated
 from edgefolio.specification.portfolio_status import JobStatus, PortfolioStatus, RevisionStatus
-from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
 from edgefolio_operator import labels, reasons
 from edgefolio_operator.cluster_state.job_status import ENDED, ObservedJob
-from edgefolio_operator.resources.pruning_job import pieces_to_make
 
 #: A terminating pod this long overdue is on a node that does not answer.
 LOST_POD_SECONDS = 30.0
@@ -132,6 +132,12 @@ def nothing_made(last: JobStatus | None, jobs: Sequence[ObservedJob]) -> Pruning
     return PruningJobPlan(
         status=last if last is not None and last.outcome in ENDED else None, delete=tuple(job.name for job in jobs)
     )
+
+
+def pieces_to_make(spec: PortfolioSpecification) -> int:
+    """Number of pieces that pods make in parallel; 0 where one pod makes all."""
+    count = len(pieces_of(spec.methods)) if spec.job.parallelism > 1 else 0
+    return count if count > 1 else 0
 
 
 def lacks_its_file(making: PruningJobPlan, jobs: Sequence[ObservedJob], *, now: float) -> bool:

@@ -30,7 +30,7 @@ from edgefolio.repository import Repository
 from edgefolio.repository.profiles import FittingProfile, fitting_profile, profile_classes, published_profile
 from edgefolio.repository.storage import checked_argument
 from edgefolio.specification.loading import load_portfolio
-from edgefolio.specification.validation_errors import bytes_option
+from edgefolio.specification.validation.validation_errors import bytes_option
 
 #: Bounds of factors, rates and times, so that figures computed from them stay finite.
 _LEAST, _MOST = 1e-6, 1e9

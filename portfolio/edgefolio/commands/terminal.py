@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from edgefolio.untrusted.text import printable
+from edgefolio.shown_text import printable
 
 
 class Terminal(Console):

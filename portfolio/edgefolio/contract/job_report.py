@@ -22,10 +22,10 @@ from edgefolio.decision.profiles import profiles_from_manifest
 from edgefolio.errors import EdgefolioError, IntegrityError, TransientError, UserError, out_of_memory
 from edgefolio.manifest import Manifest
 from edgefolio.node_profile import PublishedProfile
-from edgefolio.specification.base import resource_name
+from edgefolio.shown_text import printable
 from edgefolio.specification.conditions import RevisionNumber, Sha256
 from edgefolio.specification.portfolio_status import ClassName, ProcessorReport, VariantStatus
-from edgefolio.untrusted.text import printable
+from edgefolio.specification.validation.base import resource_name
 from edgefolio.uris import redacted
 
 #: Kubernetes truncates termination messages here.

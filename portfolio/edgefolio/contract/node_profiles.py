@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from edgefolio.decision.profiles import Measured, ProfileChoice, choose_profile
 from edgefolio.processor_class import RELEVANT_FLAGS, Processor
+from edgefolio.shown_text import printable
 from edgefolio.specification.conditions import truncated
 from edgefolio.specification.endpoint import EndpointStatus, ProfileOrder
 from edgefolio.specification.portfolio_status import ProcessorReport, ProfileStatus, RevisionStatus, VariantStatus
-from edgefolio.untrusted.text import printable
 
 #: Four kinds of cores by their part numbers.
 _LONGEST_MODEL = 120

@@ -18,10 +18,10 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgefolio.specification.base import DecimalString
 from edgefolio.specification.conditions import Time, VariantName, time_seconds, time_text
 from edgefolio.specification.endpoint import FactorPercent, MeanDecimal
 from edgefolio.specification.portfolio_status import LARGEST_BYTES, Bytes
+from edgefolio.specification.validation.base import DecimalString
 
 Value = TypeVar("Value")
 Report = TypeVar("Report", bound=BaseModel)

@@ -9,9 +9,9 @@ from edgefolio.decision.types import Objectives, State, VariantProfile
 from edgefolio.manifest import LatencyProfile, Manifest, Profile, Variant
 from edgefolio.node_profile import NodeProfile
 from edgefolio.processor_class import INT8_FLAGS, RELEVANT_FLAGS, Processor, class_of
-from edgefolio.specification.base import bytes_of
+from edgefolio.shown_text import printable
 from edgefolio.specification.objectives import ObjectivesSpecification
-from edgefolio.untrusted.text import printable
+from edgefolio.specification.validation.base import bytes_of
 
 #: Bounds of a compute factor that was rescaled, as of one that was measured.
 _FACTOR_BOUNDS = (0.02, 1000.0)

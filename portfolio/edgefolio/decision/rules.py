@@ -6,7 +6,6 @@ order stands in :mod:`edgefolio.decision.core`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -15,11 +14,8 @@ from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.state import state_after_failure
 from edgefolio.decision.timers import record_bounce, waiting_backoffs
 from edgefolio.decision.types import Decision, Descent, Reason
-from edgefolio.specification.serving import Switching
 
 FAILURE_CAUSE = "most requests failed"
-#: The shortest violation that is acted on: one cycle, so that a single sample never decides.
-_LEAST_PATIENCE_SECONDS = 1.0
 
 
 def failures_rule(context: RuleContext) -> Outcome | None:
@@ -70,22 +66,26 @@ def accuracy_rule(context: RuleContext) -> Outcome | None:
 
 
 def latency_rule(context: RuleContext) -> Outcome | None:
-    """Outside the latency objective, without a break and shown by enough requests: a faster variant."""
+    """Outside the latency objective: down to what is resident once that is sure, else after ``downAfterSeconds``."""
     found, state, active, switching = context.measurement, context.state, context.known_active, context.switching
     budget, p95, since = latency_budget(context.objectives), context.p95_milliseconds, state.violation_since
     if found is None or budget is None or p95 is None or since is None or not context.violates_latency:
         return None
     age, seen = context.now - since, state.violation_requests
-    faster = [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
-    standbys = {profile.name for profile in context.standbys}
-    resident = choose([entry for entry in faster if entry.profile.name in standbys and entry.meets_all])
-    patience = _patience(switching, ratio=p95 / budget if budget > 0 else math.inf, cheap=resident is not None)
+    verdict, resident = context.verdict, resident_choice(context)
+    if verdict.is_sure:
+        p95 = max(p95, budget * verdict.ratio)
     what = f"p95 of {active.name} is {p95:.1f} ms of {budget:.1f} ms"
     if found.saturated:
         what += f", {found.in_flight:.1f} requests are in a saturated server"
-    if age < patience or seen < switching.min_requests:
-        message = f"{what}, for {age:.1f} s of {patience:.3g} s and {seen:.0f} of {switching.min_requests} requests."
+    is_sure = verdict.is_sure and resident is not None
+    if not is_sure and (age < switching.down_after_seconds or seen < switching.min_requests):
+        message = (
+            f"{what}, for {age:.1f} s of {switching.down_after_seconds} s "
+            f"and {seen:.0f} of {switching.min_requests} requests."
+        )
         return context.hold(Reason.VIOLATION_TOO_SHORT, message), state
+    faster = _faster(context)
     choice = resident or context.choice([active.name, *(entry.profile.name for entry in faster)])
     if choice is None or choice.name == active.name:
         blocked = _blocked_by_memory(faster)
@@ -103,14 +103,34 @@ def latency_rule(context: RuleContext) -> Outcome | None:
     return context.switch(reason, message, target=choice.name), after
 
 
-def _patience(switching: Switching, *, ratio: float, cheap: bool) -> float:
-    """Seconds that a violation must last: ``downAfterSeconds``, less the more severe it is where leaving is cheap.
+def ordered_descent_rule(context: RuleContext) -> Outcome | None:
+    """The ordered variant violates so severely that the operator's order in advance holds: down to the standby."""
+    objectives, active, verdict = context.objectives, context.known_active, context.verdict
+    percent, budget = objectives.descend_at_percent, latency_budget(objectives)
+    if percent is None or budget is None or not objectives.pin_is_order or objectives.pinned_variant != active.name:
+        return None
+    resident = resident_choice(context)
+    if resident is None or not verdict.is_sure or not 100 * verdict.ratio >= percent:
+        return None
+    if _limited(context, resident.name, dwells=False) is not None:
+        return None
+    message = (
+        f"p95 of {active.name} is {budget * verdict.ratio:.1f} ms of {budget:.1f} ms; "
+        f"from {percent:g} % on the order is to go down to {resident.name}, which is resident."
+    )
+    after = replace(record_bounce(context), descent=Descent(variant=active.name, at=context.now))
+    return context.switch(Reason.LATENCY_VIOLATED, message, target=resident.name), after
 
-    With a resident variant to go to, a mistake costs milliseconds and is mended in calm: then it is
-    ``downAfterSeconds / ratio²`` with the ratio of p95 to the budget, and never less than a second.
-    """
-    longest = float(switching.down_after_seconds)
-    return max(min(longest, _LEAST_PATIENCE_SECONDS), longest / max(1.0, ratio) ** 2) if cheap else longest
+
+def resident_choice(context: RuleContext) -> Choice | None:
+    """The resident variant that a violation goes down to; ``None`` if none is faster and predicted to do."""
+    standbys = {profile.name for profile in context.standbys}
+    return choose([entry for entry in _faster(context) if entry.profile.name in standbys and entry.meets_all])
+
+
+def _faster(context: RuleContext) -> list[Assessment]:
+    active = context.known_active
+    return [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
 
 
 #: In this order, once the metrics are believed; :func:`upgrade_rule` comes last and always decides.

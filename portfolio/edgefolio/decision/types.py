@@ -35,6 +35,23 @@ class Objectives:
     pinned_variant: str | None = None
     #: The pin is an order of the operator, which decides again: a standby is kept as for any choice.
     pin_is_order: bool = False
+    #: An order in advance: from this p95 on, in percent of the objective, the ordered variant is left for the standby.
+    descend_at_percent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Counter deltas of the active variant's version over a fraction of a second; means as in a window.
+
+    ``pending`` is the number of requests that waited to be computed at its end; ``None`` is unknown.
+    """
+
+    seconds: float
+    requests: int
+    mean_compute_milliseconds: float
+    mean_queue_milliseconds: float
+    mean_total_milliseconds: float
+    pending: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +74,8 @@ class TrafficWindow:
     age_seconds: float
     #: Measured p95 of the server (sliding window), when it has one. It confirms, it never decides alone.
     p95_milliseconds: float | None = None
+    #: The newest part of the window, reading by reading, since the last observation; none from an agent of before.
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +120,27 @@ class NodeState:
     reserved_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """The share of the last seconds for which something held, in percent, and how old that figure is."""
+
+    percent: float
+    age_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """Signs that others want the server's processors; what is absent cannot be read there, and changes nothing.
+
+    ``throttled``: its control group was kept from running by its own limit; ``pressure``: something runnable in it
+    waited for a processor; ``stolen``: the hypervisor ran another machine instead of this one.
+    """
+
+    throttled: Signal | None = None
+    pressure: Signal | None = None
+    stolen: Signal | None = None
+
+
 class ServerState(StrEnum):
     """Whether the server answers inference. Its health endpoints say yes even when the model's process is dead."""
 
@@ -126,6 +166,8 @@ class Observation:
     memory: MemoryState | None = None
     #: ``None`` without cluster data: on one machine, and in an agent.
     node: NodeState | None = None
+    #: ``None`` where nothing of it can be read: on another machine than the server, and in the operator.
+    contention: Contention | None = None
 
 
 class Action(StrEnum):
@@ -276,6 +318,27 @@ class Descent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatencyTest:
+    """The sequential test of a latency violation: its evidence so far, and the scatter that it expects of readings.
+
+    ``weighted_level`` and ``weight`` sum ``y / v`` and ``1 / v`` (:mod:`edgefolio.decision.evidence`) over
+    ``readings`` with ``requests``; ``squares`` are theirs around ``calm_level``, the mean ``ln p95`` in calm.
+    ``scatter`` is the variance around it, of one request.
+    Nothing has been answered for ``silent_seconds`` while requests waited, ``pending`` of them at the last reading.
+    """
+
+    weighted_level: float = 0.0
+    weight: float = 0.0
+    readings: int = 0
+    requests: float = 0.0
+    squares: float = 0.0
+    scatter: float = 0.25
+    calm_level: float | None = None
+    silent_seconds: float = 0.0
+    pending: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """State carried from one decision to the next; part of it survives restarts.
 
@@ -318,3 +381,4 @@ class State:
     #: When a standby had to go for want of memory.
     standby_released_at: float | None = None
     descent: Descent | None = None
+    latency_test: LatencyTest = LatencyTest()

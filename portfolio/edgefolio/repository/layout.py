@@ -14,6 +14,8 @@ MANIFEST_SUFFIX = ".json"
 SIGNATURE_SUFFIX = ".minisig"
 PROFILES_SUFFIX = ".profiles"
 PROFILE_SUFFIX = ".json"
+#: Larger signatures are refused unread.
+MAXIMUM_SIGNATURE_BYTES = 4 << 10
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _CLASS = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

@@ -17,7 +17,8 @@ from edgefolio.node_profile import MAXIMUM_PROFILE_BYTES, NodeProfile, Published
 from edgefolio.node_profile import refused as refusal
 from edgefolio.processor_class import Processor
 from edgefolio.repository import layout
-from edgefolio.repository.reading import MAXIMUM_SIGNATURE_BYTES, Repository
+from edgefolio.repository.layout import MAXIMUM_SIGNATURE_BYTES
+from edgefolio.repository.reading import Repository
 
 if TYPE_CHECKING:
     from edgefolio.repository.signature import SigningKey

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 #: Larger ones are refused unread: a manifest is some 100 KB, a pointer some 100 bytes.
 MAXIMUM_MANIFEST_BYTES = 64 << 20
 MAXIMUM_POINTER_BYTES = 64 << 10
-MAXIMUM_SIGNATURE_BYTES = 4 << 10
 
 
 class Repository:
@@ -103,7 +102,9 @@ class Repository:
                 location=location,
             )
         if self.verification_key is not None:
-            signature = self.storage.read(layout.signature_path(model, revision), maximum_bytes=MAXIMUM_SIGNATURE_BYTES)
+            signature = self.storage.read(
+                layout.signature_path(model, revision), maximum_bytes=layout.MAXIMUM_SIGNATURE_BYTES
+            )
             self.verification_key.require(raw, signature, location=location)
         published = PublishedManifest.from_bytes(raw, location=location)
         manifest = published.manifest

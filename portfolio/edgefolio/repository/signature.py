@@ -14,7 +14,7 @@ from pathlib import Path
 import minisign
 
 from edgefolio.errors import IntegrityError, UserError
-from edgefolio.repository.reading import MAXIMUM_SIGNATURE_BYTES
+from edgefolio.repository.layout import MAXIMUM_SIGNATURE_BYTES
 
 #: Password of an encrypted signing key.
 PASSWORD_VARIABLE = "EDGEFOLIO_SIGNING_PASSWORD"

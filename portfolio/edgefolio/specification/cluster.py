@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
-from edgefolio.specification.base import ByteQuantity, Specification
-from edgefolio.specification.cel import list_map, rules
 from edgefolio.specification.making import SAFE_URI_RULES
+from edgefolio.specification.validation.base import ByteQuantity, Specification
+from edgefolio.specification.validation.cel import list_map, rules
 
 #: Name of a namespaced object.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]

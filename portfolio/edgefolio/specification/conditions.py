@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from edgefolio.specification.base import resource_name
+from edgefolio.specification.validation.base import resource_name
 
 #: The first and the last instant that is believed: seconds since the epoch of 1970 and of the year 2200.
 _EARLIEST, _LATEST = 0.0, 7_258_118_400.0

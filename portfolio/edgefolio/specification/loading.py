@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgefolio.errors import UserError
-from edgefolio.specification.base import resource_name
 from edgefolio.specification.resource import API_VERSION, ModelPortfolio
-from edgefolio.specification.validation_errors import first_mistake
+from edgefolio.specification.validation.base import resource_name
+from edgefolio.specification.validation.validation_errors import first_mistake
 from edgefolio.untrusted.yaml_document import LARGEST_BYTES, load_yaml
 from edgefolio.uris import problem_in_uri, secret_in_uri
 

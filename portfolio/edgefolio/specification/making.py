@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from edgefolio.specification.base import (
+from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
+from edgefolio.specification.validation.base import (
     DecimalString,
     NonNegativeDecimal,
     PercentDecimal,
     PositiveDecimal,
     Specification,
 )
-from edgefolio.specification.cel import rules, without_default
+from edgefolio.specification.validation.cel import rules, without_default
 from edgefolio.uris import SECRET_NAME
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -123,7 +124,8 @@ class DataSpecification(Specification):
                     f"{field} must begin with builtin:, s3://, https:// or pvc://",
                 )
                 for field in ("trainingURI", "validationURI", "testURI")
-            )
+            ),
+            *TASK_RULES,
         )
     )
 
@@ -149,6 +151,19 @@ class DataSpecification(Specification):
     """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
+
+    # Both are left out of a manifest where they are the default.
+    task: Annotated[Task, Field(exclude_if=lambda value: value == "Classification")] = "Classification"
+    """What the network is for. Only Classification can be trained here; the other tasks need trained weights."""
+    metric: Annotated[Metric | None, Field(exclude_if=lambda value: value is None)] = None
+    """The score of a variant; absent: top-1 accuracy of Classification, F1 of MultiLabel, mean absolute error of
+    Regression, mean intersection over union of Segmentation."""
+
+    @model_validator(mode="after")
+    def _metric_is_one_of_the_task(self) -> DataSpecification:
+        if not measures(self.task, self.metric):
+            raise ValueError(CUSTOM_NEEDS_METRIC if self.metric is None else METRIC_OF_TASK_RULE)
+        return self
 
     @model_validator(mode="after")
     def _class_names_differ(self) -> DataSpecification:
@@ -280,9 +295,9 @@ class Selection(Specification):
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
     """Most variants in the portfolio."""
     max_accuracy_loss_points: NonNegativeDecimal | None = None
-    """Largest loss against the dense model, in points."""
+    """Largest loss against the dense model, in points of accuracy, or of the score in percent."""
     min_accuracy_percent: PercentDecimal | None = None
-    """Smallest validation accuracy of a variant."""
+    """Smallest validation accuracy of a variant, or score in percent."""
     min_class_recall_percent: PercentDecimal | None = None
     """Smallest validation recall of a variant's weakest class: the share of its samples that are recognized."""
     accuracy_epsilon_points: NonNegativeDecimal = "0.3"

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import ByteQuantity, PercentDecimal, Specification
-from edgefolio.specification.cel import rules, without_default
 from edgefolio.specification.cluster import Labels
+from edgefolio.specification.validation.base import ByteQuantity, PercentDecimal, Specification
+from edgefolio.specification.validation.cel import rules, without_default
 
 
 class ObjectivesSpecification(Specification):
@@ -34,7 +34,7 @@ class ObjectivesSpecification(Specification):
     network_latency_milliseconds: Annotated[int, Field(ge=0, le=600_000, json_schema_extra=without_default)] = 0
     """Part of that time which the way to the client takes."""
     min_accuracy_percent: PercentDecimal | None = None
-    """Test accuracy of the served variant is at least this."""
+    """Test accuracy of the served variant is at least this; with data.metric its test score in percent."""
     max_memory: ByteQuantity | None = None
     """What the variant may add to the empty server."""
 

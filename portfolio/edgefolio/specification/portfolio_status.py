@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from edgefolio.specification.base import DecimalString
-from edgefolio.specification.cel import WRITTEN_WHOLE, list_map
 from edgefolio.specification.cluster import ObjectName
 from edgefolio.specification.conditions import (
     Condition,
@@ -23,6 +21,8 @@ from edgefolio.specification.conditions import (
     Time,
     VariantName,
 )
+from edgefolio.specification.validation.base import DecimalString
+from edgefolio.specification.validation.cel import WRITTEN_WHOLE, list_map
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 #: The largest whole number that every reader of JSON holds exactly.
@@ -40,7 +40,7 @@ class VariantStatus(StatusRecord):
     rank: Annotated[int, Field(ge=1, le=99)]
     """Position by validation accuracy; 1 is the least accurate."""
     accuracy_percent: DecimalString
-    """Accuracy on the test samples."""
+    """Accuracy on the test samples; with data.metric the test score in percent."""
     mean_milliseconds: DecimalString
     """Mean latency of one request batch on an idle node."""
     p95_milliseconds: DecimalString

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgefolio.specification.base import Specification
-from edgefolio.specification.cel import list_map, rules
 from edgefolio.specification.cluster import Labels
+from edgefolio.specification.validation.base import Specification
+from edgefolio.specification.validation.cel import list_map, rules
 
 
 class ProfiledNodes(Specification):

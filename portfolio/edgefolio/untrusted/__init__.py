@@ -1,1 +1,1 @@
-"""Readers of untrusted text and documents: bounded before they are used, harmless where they are shown."""
+"""Readers of untrusted documents and model files: bounded before they are used."""

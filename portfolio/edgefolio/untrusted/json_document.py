@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from edgefolio.errors import IntegrityError
-from edgefolio.untrusted.text import printable
+from edgefolio.shown_text import printable
 
 MAXIMUM_DEPTH = 32
 #: Objects and arrays, and strings, of one document; each costs far more memory than its text.

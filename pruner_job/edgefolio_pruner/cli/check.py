@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
+from edgefolio.shown_text import printable, shortened
 from edgefolio.specification.loading import load_portfolio
-from edgefolio.untrusted.text import printable, shortened
 
 if TYPE_CHECKING:
     from edgefolio_pruner.stages.understanding import Understanding

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
+from edgefolio.shown_text import shortened
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
-from edgefolio.untrusted.text import shortened
 
 if TYPE_CHECKING:
     from edgefolio.manifest import Manifest, Variant
@@ -96,6 +96,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
                 "validationAccuracyPercent": variant.validation_accuracy.percent,
                 "testAccuracyPercent": variant.test_accuracy.percent,
                 **_class_figures(manifest, variant),
+                **({} if variant.test_score is None else {"testScore": variant.test_score.value}),
                 "p50Milliseconds": latency.p50_milliseconds,
                 "p95Milliseconds": latency.p95_milliseconds,
                 "memorySteadyBytes": variant.profiles[0].memory_steady_bytes,
@@ -111,6 +112,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
         "alreadyPublished": published.already_published,
         "accuracyFloorMet": manifest.accuracy_floor_met,
         "requestBatchSize": batch,
+        **({} if manifest.score is None else {"score": manifest.score.model_dump(mode="json", by_alias=True)}),
         "variants": variants,
         "rejected": [rejected.model_dump(mode="json", by_alias=True) for rejected in manifest.rejected],
         "notes": list(manifest.notes),
@@ -158,19 +160,20 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
 
     manifest = result.manifest
     console = Terminal(highlight=False)
-    batch = manifest.request_batch_size
-    table = Table(
-        title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
-    )
+    batch, word = manifest.request_batch_size, manifest.score_word
+    own = None if manifest.score is None or manifest.score.unit == "Percent" else manifest.score
+    table = Table(title=f"{manifest.model}, revision {manifest.revision} (test {word}; latency of a batch of {batch})")
     # Fits eighty columns; the report says more (method, parent, intervals).
     table.add_column("variant", no_wrap=True)
-    for heading in ("accuracy", "p50", "p95", "size", "memory"):
+    headings = (word,) if own is None else (word, "% of dense")
+    for heading in (*headings, "p50", "p95", "size", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for variant in reversed(manifest.variants):
         latency = variant.profiles[0].latency(batch)
         assert latency is not None
         table.add_row(
             variant.name,
+            *([] if variant.test_score is None else [f"{variant.test_score.value:.4g}"]),
             f"{variant.test_accuracy.percent:.2f} %",
             f"{latency.p50_milliseconds:.2f} ms",
             f"{latency.p95_milliseconds:.2f} ms",

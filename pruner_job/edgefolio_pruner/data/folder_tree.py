@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from edgefolio.errors import UserError
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION
 
 _PICTURES = frozenset(

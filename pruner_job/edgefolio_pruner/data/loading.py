@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgefolio.errors import UserError
+from edgefolio.shown_text import shortened
 from edgefolio.specification import DataSpecification
-from edgefolio.untrusted.text import shortened
 from edgefolio.uris import redacted
+from edgefolio_pruner.data.arrays import Request
 from edgefolio_pruner.data.bundle import DataBundle
-from edgefolio_pruner.data.class_order import ClassOrder, in_order
-from edgefolio_pruner.data.digits import read_digits
-from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
-from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
+from edgefolio_pruner.data.class_order import ClassOrder, in_order, names_of_outputs
 from edgefolio_pruner.data.model_input import ModelInput
 from edgefolio_pruner.data.normalising import (
     given_preprocessing,
@@ -25,7 +24,6 @@ from edgefolio_pruner.data.normalising import (
     preprocessing_of_model,
     resized,
 )
-from edgefolio_pruner.data.npz import read_npz
 from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import (
     TEST,
@@ -36,12 +34,11 @@ from edgefolio_pruner.data.raw import (
     check_class_names,
     check_split,
 )
+from edgefolio_pruner.data.reading import read_raw
 from edgefolio_pruner.data.shared_samples import shared_samples
 from edgefolio_pruner.data.splitting import hold_out
 from edgefolio_pruner.data.stored import slices
 from edgefolio_pruner.progress import Progress, no_progress
-
-BUILTIN = ("builtin:digits", "builtin:fashion-mnist")
 
 
 def load_data(
@@ -51,6 +48,7 @@ def load_data(
     field: str = "spec.data",
     model_class_names: tuple[str, ...] = (),
     model_input: ModelInput | None = None,
+    fits: Callable[[tuple[int, ...]], bool] | None = None,
     scratch: Path | None = None,
     progress: Progress = no_progress,
 ) -> DataBundle:
@@ -60,25 +58,31 @@ def load_data(
     ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, as
     ``model_input`` says (given weights were trained so), or over the training part. The classes are in the order of
     ``specification``, else of ``model_class_names`` if these are all there. Large data are kept in a file in
-    ``scratch``. Raises :class:`UserError` for the field that is at fault.
+    ``scratch``. ``fits`` tells whether the network takes samples of a shape, where their axes may be meant in several
+    ways. Raises :class:`UserError` for the field that is at fault.
     """
+    task = specification.task
     order = ClassOrder(
         names=specification.class_names or (), by=specification.class_order, model_names=model_class_names
     )
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
     size = _picture_size(specification.image_size, model_input)
-    read = partial(
-        _read_in_order,
+    request = Request(
+        uri=specification.training_uri,
+        needed=TRAIN,
+        field=fields[TRAIN],
+        task=task,
+        needs_labels=specification.metric is None or specification.metric.name != "Agreement",
+        fits=fits,
+        class_names=order.names,
         image_size=size,
         model_size=None if model_input is None else model_input.size,
-        order=order,
-        order_field=field,
         scratch=scratch,
     )
-    data = read(specification.training_uri, TRAIN, field=fields[TRAIN])
+    data = _read_in_order(request, order=order, order_field=field)
     # Other parts as the training part was read in the end.
-    read = partial(read, image_size=_size_that_was_taken(data, size))
+    request = replace(request, image_size=_size_that_was_taken(data, size))
     notes = list(data.notes)
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
@@ -86,20 +90,28 @@ def load_data(
         if uri is None:
             continue
         progress(stage="data", fraction=0.3, message=f"reading {redacted(uri)}")
-        other = read(uri, part, field=fields[part])
+        other = _read_in_order(
+            replace(request, uri=uri, needed=part, field=fields[part]), order=order, order_field=field
+        )
         notes += [f"{redacted(uri)}: {note}" for note in other.notes]
         parts[part] = _only_part(other, part)
         names[part] = uri
-        if other.scale != data.scale or not set(other.class_names) <= set(data.class_names):
+        if (
+            other.scale != data.scale
+            or other.has_labels != data.has_labels
+            or not (set(other.class_names) <= set(data.class_names) or task == "Segmentation")
+        ):
             raise UserError(
                 "its classes or its element type are not those of the training data.",
                 field=fields[part],
                 value=uri,
                 remedy="Give all parts the same classes, as the same kind of data.",
             )
-        parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+        if task == "Classification" and data.has_labels:
+            parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+    classifies = task == "Classification" and data.has_labels
     check_class_names(data.class_names, field=fields[TRAIN], name=names.get(TRAIN, specification.training_uri))
-    if len(data.class_names) < 2:
+    if classifies and len(data.class_names) < 2:
         raise UserError(
             f"there is one class only, {data.class_names[0]!r}: nothing is to be told apart.",
             field=fields[TRAIN],
@@ -107,14 +119,16 @@ def load_data(
             remedy="Give data of two classes or more.",
         )
     for part, split in parts.items():
-        check_split(split, classes=len(data.class_names), field=fields[part], name=names[part])
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=fields[part], name=names[part])
+    _check_targets(parts, fields=fields, names=names)
     progress(stage="data", fraction=0.6, message="splitting and normalising")
     notes += shared_samples(parts, fields=fields, names=names)
     test_is_held_out = TEST not in parts
     for part, percent in ((TEST, specification.test_percent), (VALIDATION, specification.validation_percent)):
         if part not in parts:
             parts[TRAIN], parts[part] = _split_off(parts[TRAIN], part, percent, seed, specification, fields[TRAIN])
-    notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
+    if classifies:
+        notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
     if specification.image_size is not None:
         parts = {
             part: resized(split, specification.image_size, field=fields[part], name=names.get(part), scratch=scratch)
@@ -153,6 +167,8 @@ def load_data(
         test_is_held_out=test_is_held_out,
         normalization_of_model=own_is_used,
         notes=tuple(notes),
+        task=task,
+        has_labels=data.has_labels,
     )
 
 
@@ -166,6 +182,19 @@ def _require_different(split: RawSplit, *, field: str, name: str) -> None:
             value=name,
             remedy="Name other data, or check how these were written.",
         )
+
+
+def _check_targets(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Raise :class:`UserError` unless the targets of all parts are of one shape."""
+    shape = next(iter(parts.values())).labels.shape[1:]
+    for part, split in parts.items():
+        if split.labels.shape[1:] != shape:
+            raise UserError(
+                f"its targets have the shape {_shown(split.labels.shape[1:])}, those of other parts {_shown(shape)}.",
+                field=fields[part],
+                value=names.get(part),
+                remedy="Give all parts targets of one shape.",
+            )
 
 
 def _untrained(
@@ -213,67 +242,14 @@ def _size_that_was_taken(data: RawData, asked: PictureSize | None) -> PictureSiz
     return PictureSize(crop=taken.centre_crop, shorter=taken.resized_shorter_side, interpolation=taken.interpolation)
 
 
-def _read_in_order(
-    uri: str,
-    needed: str,
-    *,
-    image_size: PictureSize | None,
-    model_size: PictureSize | None,
-    order: ClassOrder,
-    order_field: str,
-    scratch: Path | None,
-    field: str,
-) -> RawData:
-    data = _read(
-        uri,
-        needed,
-        image_size=image_size,
-        model_size=model_size,
-        class_names=order.names,
-        scratch=scratch,
-        field=field,
-    )
+def _read_in_order(request: Request, *, order: ClassOrder, order_field: str) -> RawData:
+    data = read_raw(request)
+    classifies = request.task == "Classification" and data.has_labels
     for split in data.parts.values():
-        check_split(split, classes=len(data.class_names), field=field, name=uri)
-    return in_order(data, order, field=order_field, uri=uri)
-
-
-def _read(
-    uri: str,
-    needed: str,
-    *,
-    image_size: PictureSize | None,
-    model_size: PictureSize | None,
-    class_names: tuple[str, ...],
-    scratch: Path | None,
-    field: str,
-) -> RawData:
-    if uri.startswith("builtin:"):
-        if uri == "builtin:digits":
-            return read_digits()
-        if uri == "builtin:fashion-mnist":
-            return read_fashion_mnist(field=field)
-        raise UserError(
-            "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
-        )
-    if is_folder(uri, field=field):
-        data = read_image_folder(
-            uri,
-            image_size=image_size,
-            model_size=model_size,
-            class_names=class_names,
-            field=field,
-            scratch=scratch,
-        )
-        if needed not in data.parts and TRAIN not in data.parts:
-            raise UserError(
-                f"the folder has parts, but none for {needed}.",
-                field=field,
-                value=uri,
-                remedy=f"Put the images into <folder>/{needed}/<class>/.",
-            )
-        return data
-    return read_npz(uri, needed=needed, field=field)
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=request.field, name=request.uri)
+    if classifies:
+        return in_order(data, order, field=order_field, uri=request.uri)
+    return replace(data, class_names=names_of_outputs(data, order, field=order_field, uri=request.uri))
 
 
 def _only_part(data: RawData, part: str) -> RawSplit:
@@ -291,7 +267,9 @@ def _renumbered(split: RawSplit, own: tuple[str, ...], wanted: tuple[str, ...]) 
 def _split_off(
     split: RawSplit, part: str, percent: int, seed: int, specification: DataSpecification, field: str
 ) -> tuple[RawSplit, RawSplit]:
-    kept, held = hold_out(split.labels, percent=percent, seed=seed, stream=part)
+    # Only classes can be held out in equal parts.
+    labels = split.labels if specification.task == "Classification" else np.zeros(len(split.labels), dtype=np.int64)
+    kept, held = hold_out(labels, percent=percent, seed=seed, stream=part)
     if held.size == 0:
         raise UserError(
             f"there are too few samples to hold some out for {part}.",

@@ -26,6 +26,13 @@ def resized(split: RawSplit, size: int, *, field: str, name: str | None, scratch
     """All samples at ``size`` x ``size``, bilinear; whole numbers stay whole."""
     if split.images.shape[2:] == (size, size):
         return split
+    if len(split.images.shape) != 4 or split.labels.ndim > 2:
+        raise UserError(
+            "only pictures with one answer each are scaled, not other samples, and no masks.",
+            field="spec.data.imageSize",
+            value=size,
+            remedy="Leave data.imageSize out, and give samples as the network takes them.",
+        )
     import torch
 
     samples, channels = split.images.shape[:2]
@@ -77,18 +84,19 @@ def own_preprocessing(split: RawSplit, scale: float) -> Preprocessing:
 
 def given_preprocessing(normalization: Normalization, scale: float, *, channels: int, field: str) -> Preprocessing:
     """The preprocessing that the user's weights were trained with."""
-    if len(normalization.mean) != channels:
+    if len(normalization.mean) not in (1, channels):
         raise UserError(
             f"it has {len(normalization.mean)} numbers, but the samples have {channels} "
             f"{'channel' if channels == 1 else 'channels'}.",
             field=f"{field}.normalization.mean",
             value=", ".join(normalization.mean),
-            remedy="Give one number for each channel, for mean and for standardDeviation.",
+            remedy="Give one number for each channel, or one for all, for mean and for standardDeviation.",
         )
+    times = channels // len(normalization.mean)
     return Preprocessing(
         scale=scale,
-        mean=tuple(float(value) for value in normalization.mean),
-        std=tuple(float(value) for value in normalization.standard_deviation),
+        mean=tuple(float(value) for value in normalization.mean) * times,
+        std=tuple(float(value) for value in normalization.standard_deviation) * times,
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgefolio.errors import UserError
 from edgefolio.manifest import PictureReading
-from edgefolio.untrusted.text import shown
+from edgefolio.shown_text import shown
 from edgefolio_pruner.data.bundle import Labels
 from edgefolio_pruner.data.stored import AnySamples, chosen, slices
 
@@ -50,11 +50,15 @@ class RawData:
     scale: float
     has_names: bool = True
     notes: tuple[str, ...] = ()
+    has_labels: bool = True
     pictures: PictureReading | None = None
 
 
 def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None:
-    """Raise :class:`UserError` for ``field`` unless ``split`` has samples, finite values and labels in 0..classes-1."""
+    """Raise :class:`UserError` for ``field`` unless ``split`` has samples, finite values and labels in 0..classes-1.
+
+    With no classes the labels are targets of another kind, which their reader has checked.
+    """
     images, labels = split.images, split.labels
     if images.shape[0] == 0:
         raise UserError("there are no samples.", field=field, value=name, remedy="Name data that is not empty.")
@@ -79,6 +83,8 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
             value=name,
             remedy="Clean the data: every value must be finite.",
         )
+    if not classes:
+        return
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
         raise UserError(

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from edgefolio.files import write_durably
-from edgefolio.untrusted.text import printable
+from edgefolio.shown_text import printable
 
 if TYPE_CHECKING:
     from edgefolio_pruner.stages.understanding import Understanding

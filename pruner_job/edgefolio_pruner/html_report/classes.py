@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefolio.manifest import Manifest, Variant
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 
 #: Rows that are shown at once; the others unfold.
 SHOWN_AT_ONCE = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from edgefolio.untrusted.text import shortened
+from edgefolio.shown_text import shortened
 from edgefolio_pruner.html_report.drawing import ALERT, GRID, INK, MUTED, SHADE, colour_of, figure, quiet_axes, to_svg
 from edgefolio_pruner.html_report.timeline import TimelineLoad
 

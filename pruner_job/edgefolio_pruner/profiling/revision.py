@@ -28,8 +28,8 @@ from edgefolio.node_profile import (
 )
 from edgefolio.processor import this_processor
 from edgefolio.repository import Repository, layout
+from edgefolio.repository.layout import MAXIMUM_SIGNATURE_BYTES
 from edgefolio.repository.profiles import published_profile
-from edgefolio.repository.reading import MAXIMUM_SIGNATURE_BYTES
 from edgefolio.untrusted.model_file import check_onnx_file
 from edgefolio_pruner.profiling.environment import describe_environment
 from edgefolio_pruner.profiling.measure import MeasuredProfile, measure_variants

@@ -42,7 +42,8 @@ class ChannelGroup:
 
     ``name`` is that of the first writer (``layer1.0.conv1``; a number is added where one writer has several groups).
     Zeroing all of ``writers`` for one channel makes that channel exactly zero everywhere it is read. ``readers`` are
-    the columns (axis 1; axis 0 of transposed convolutions) that read it. ``prunable`` says whether the compiler would
+    the columns (axis 1; axis 0 of transposed convolutions) that read it; pairs of a query's and a key's rows have none:
+    the attention reads them. ``prunable`` says whether the compiler would
     then remove it, ``reason`` why not. An ``inner`` group has one layer that writes and one that reads it, beside
     depthwise convolutions and batch norms; any other is a ``stream``. ``macs_per_channel`` is the work per sample, to
     first order, that goes with one channel.
@@ -83,6 +84,7 @@ def channel_groups(captured: CapturedModel) -> tuple[ChannelGroup, ...]:
     for channel in np.flatnonzero(not_zero).tolist():
         pinned.setdefault(int(bundle[channel]), "not zero when everything that writes it is zero")
     known = set(captured.parameters)
+    in_pairs = {int(bundle[channel]) for channel in _pair_channels(structure)}
     touched: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, incidence in enumerate(incidences):
         channels = bundle[incidence.channels]
@@ -96,7 +98,7 @@ def channel_groups(captured: CapturedModel) -> tuple[ChannelGroup, ...]:
         reason = pinned.get(channel, "")
         if any(incidences[number].parameter not in known for number in holdings):
             reason = reason or "weights computed in the graph"
-        if not any(not incidences[number].writes for number in holdings):
+        if channel not in in_pairs and not any(not incidences[number].writes for number in holdings):
             reason = reason or "read by no layer"
         members[(tuple(sorted(holdings)), reason)].append(channel)
     groups: list[ChannelGroup] = []
@@ -151,15 +153,22 @@ def _group(
 
 
 def _bundles(structure: Structure) -> Any:
-    """Channels of grouped convolutions go together, one of each group, since groups stay equally large."""
+    """Channels of grouped convolutions go together, one of each group, since groups stay equally large; so do heads."""
     first, second = [], []
+
+    def join(channels: Any) -> None:
+        first.append(np.broadcast_to(channels[:1], channels.shape).ravel())
+        second.append(channels.ravel())
+
+    for _, attention in structure.attentions():
+        for source in attention.sources:
+            join(attention.by_head(structure.channels[source], structure.program.shapes[source][-1]))
     for node, role in structure.contractions():
         if role.groups > 1 and not role.is_depthwise:
             read = structure.channels[role.source].ravel()[role.columns]
             written = structure.channels[node].reshape(role.groups, role.outputs_per_group)
-            for channels in (read, written):
-                first.append(np.broadcast_to(channels[:1], channels.shape).ravel())
-                second.append(channels.ravel())
+            join(read)
+            join(written)
     if not first:
         return np.arange(structure.count)
     pairs = (np.concatenate(first), np.concatenate(second))
@@ -219,7 +228,22 @@ def _not_zeroed(structure: Structure) -> Any:
             codes = constants.codes[role.source].ravel()[role.columns]
             channels = structure.channels[role.source].ravel()[role.columns]
             result[channels[codes != Constancy.ZERO]] = True
+    for _, attention in structure.attentions():
+        size = structure.program.shapes[attention.query][-1]
+        parts = (attention.query, attention.key)
+        # One zero factor makes a product zero.
+        zero = [attention.by_head(constants.codes[part], size) == Constancy.ZERO for part in parts]
+        result[attention.by_head(structure.channels[attention.query], size)[~(zero[0] | zero[1])]] = True
     return result
+
+
+def _pair_channels(structure: Structure) -> set[int]:
+    """Channels of queries and keys."""
+    return {
+        channel
+        for _, attention in structure.attentions()
+        for channel in structure.channels[attention.query].ravel().tolist()
+    }
 
 
 def channel_floor(channels: int, *, least: int, percent: int, block: int = 1) -> int:

@@ -12,8 +12,8 @@ from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph_writer import Writer
 from edgefolio_pruner.spatial.layers import new_layer
 from edgefolio_pruner.spatial.operators.registry import operator_of
-from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan
-from edgefolio_pruner.spatial.roles import Barrier, Contraction, Map, Mixer, Move, Operand, Output
+from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan, pairs_of
+from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Map, Mixer, Move, Operand, Output
 
 __all__ = ["rewrite"]
 
@@ -57,6 +57,8 @@ def _write(writer: Writer, node: fx.Node) -> None:
         assert operator is not None, node
         assert operator.rewrite is not None, node
         writer.values[node] = operator.rewrite(writer, node, role)
+    elif isinstance(role, Attention):
+        writer.values[node] = _write_attention(writer, role)
     elif isinstance(role, Mixer):
         writer.values[node] = _write_mixer(writer, node, role)
     elif isinstance(role, (Barrier, Output)):
@@ -134,6 +136,30 @@ def _write_mixer(writer: Writer, node: fx.Node, role: Mixer) -> fx.Node:
         return result
     index = writer.hold(f"channel_orders.{node.name}", torch.from_numpy(np.flatnonzero(kept)))
     return writer.call(aten.index_select.default, result, axis, index)
+
+
+def _write_attention(writer: Writer, role: Attention) -> fx.Node:
+    """Heads split, ``scaled_dot_product_attention`` with the scale of the original width, and heads joined."""
+    plan = writer.plan
+    structure = plan.structure
+    values = plan.keep[role.by_head(structure.channels[role.value], writer.program.shapes[role.value][-1])]
+    pairs = pairs_of(structure, role, plan.keep)
+    alive = pairs.any(axis=1) | values.any(axis=1)
+    heads = int(alive.sum())
+    split = []
+    for source, kept in zip(role.sources, (pairs, pairs, values), strict=True):
+        sizes = [heads, int(kept.sum()) // heads]
+        by_head = writer.call(aten.unflatten.int, writer.new(source), 2, sizes)
+        split.append(writer.call(aten.transpose.int, by_head, 1, 2))
+    mask = role.mask
+    if mask is not None and mask.op == "get_attr" and len(writer.program.shapes[mask]) > 2:
+        mask = writer.constant_slice(mask, len(writer.program.shapes[mask]) - 3, alive)
+    elif mask is not None:
+        mask = writer.new(mask)
+    result = writer.graph.call_function(
+        aten.scaled_dot_product_attention.default, (*split, mask, 0.0, role.causal), {"scale": role.scale}
+    )
+    return writer.call(aten.flatten.using_ints, writer.call(aten.transpose.int, result, 1, 2), 2, 3)
 
 
 def _write_map(writer: Writer, node: fx.Node, role: Map) -> fx.Node:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,20 @@ from torch import fx
 
 from edgefolio_pruner.spatial.positions import Positions
 
-__all__ = ["Barrier", "Constant", "Contraction", "Effect", "Input", "Map", "Mixer", "Move", "Operand", "Output", "Role"]
+__all__ = [
+    "Attention",
+    "Barrier",
+    "Constant",
+    "Contraction",
+    "Effect",
+    "Input",
+    "Map",
+    "Mixer",
+    "Move",
+    "Operand",
+    "Output",
+    "Role",
+]
 
 
 class Effect(Enum):
@@ -140,6 +154,34 @@ class Mixer:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Attention over flat values: each head averages its channels of ``value``, weighted by query times key.
+
+    A channel of ``value`` is the channel in the same place of the result. A channel of ``query`` and that of ``key`` in
+    the same place are one, a *pair*. All heads that stay keep equally many pairs and equally many channels.
+    ``averages`` tells whether the weights always add up to one, so that constants stay what they are.
+    """
+
+    query: fx.Node
+    key: fx.Node
+    value: fx.Node
+    mask: fx.Node | None
+    heads: int
+    scale: float
+    causal: bool
+    averages: bool
+
+    @property
+    def sources(self) -> tuple[fx.Node, fx.Node, fx.Node]:
+        """Query, key and value."""
+        return self.query, self.key, self.value
+
+    def by_head(self, described: NDArray[Any], size: int) -> NDArray[Any]:
+        """What is known per slot of a flat value of ``size`` channels, as (heads, channels per head)."""
+        return np.broadcast_to(described.reshape(-1), (size,)).reshape(self.heads, -1)
+
+
+@dataclass(frozen=True)
 class Barrier:
     """An operator without a transfer function: its inputs stay whole and its value is live. ``reason`` is reported."""
 
@@ -154,4 +196,4 @@ class Output:
     inputs: tuple[fx.Node, ...]
 
 
-Role = Input | Constant | Move | Map | Contraction | Mixer | Barrier | Output
+Role = Input | Constant | Move | Map | Contraction | Mixer | Attention | Barrier | Output

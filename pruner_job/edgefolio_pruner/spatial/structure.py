@@ -10,7 +10,7 @@ from torch import fx
 
 from edgefolio_pruner.spatial.graph.program import Program
 from edgefolio_pruner.spatial.positions import Positions
-from edgefolio_pruner.spatial.roles import Barrier, Contraction, Role
+from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Role
 
 __all__ = ["Structure"]
 
@@ -34,6 +34,10 @@ class Structure:
     def contractions(self) -> list[tuple[fx.Node, Contraction]]:
         """All convolutions and linear layers in order of execution."""
         return [(node, role) for node, role in self.roles.items() if isinstance(role, Contraction)]
+
+    def attentions(self) -> list[tuple[fx.Node, Attention]]:
+        """All attention in order of execution."""
+        return [(node, role) for node, role in self.roles.items() if isinstance(role, Attention)]
 
     def barriers(self) -> list[tuple[fx.Node, Barrier]]:
         """All operators without a transfer function."""

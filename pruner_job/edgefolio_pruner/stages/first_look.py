@@ -11,7 +11,7 @@ import torch
 from edgefolio import __version__
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
-from edgefolio_pruner.profiling.accuracy import FAST_BATCH
+from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.rehearsal import rehearse
 from edgefolio_pruner.stages.weights_check import check_given_weights, depends_on_batch
@@ -58,6 +58,8 @@ def look_first(
         "edgefolio": __version__,
         "torch": torch.__version__,
     }
+    if not source.scoring.is_default:
+        key["scoring"] = source.scoring.key
     seen = work.result("first-look", key, look)
     notes = [*source.notes, *seen["notes"]]
     if not seen["dependsOnBatch"]:

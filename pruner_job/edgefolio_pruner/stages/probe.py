@@ -56,17 +56,23 @@ def make_int8_probe(
     pool = probe_samples(images[:LARGEST_PROBE], most=LARGEST_PROBE)
     found = outputs_of(path.read_bytes(), pool, threads=threads)
     literal = outputs_of(path.read_bytes(), pool, threads=threads, literal=True)
-    moved = np.abs(found - literal).max(axis=1)
+    moved = _largest(found - literal)
     generator = np.random.default_rng(0)
     for _ in range(_SHAKES):
         shaken = pool * (1 + _SHAKE * generator.uniform(-1, 1, pool.shape).astype(np.float32))
-        moved = np.maximum(moved, np.abs(found - outputs_of(path.read_bytes(), shaken, threads=threads)).max(axis=1))
+        moved = np.maximum(moved, _largest(found - outputs_of(path.read_bytes(), shaken, threads=threads)))
     count = len(probe_samples(images))
     steadiest = np.sort(np.argsort(moved, kind="stable")[:count])
     probe = make_probe(path, pool[steadiest], input_name=input_name, output_names=output_names, threads=threads)
     return probe.model_copy(
         update={"absolute_tolerance": max(probe.absolute_tolerance, 2 * float(moved[steadiest].max()))}
     )
+
+
+def _largest(differences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The largest of each sample."""
+    found: npt.NDArray[np.float64] = np.abs(differences).reshape(len(differences), -1).max(axis=1)
+    return found
 
 
 def _tensor(name: str, array: npt.NDArray[np.float32], *, decimals: int) -> Tensor:

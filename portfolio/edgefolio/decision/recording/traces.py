@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgefolio.decision.recording.encoding import decoded, encoded
+from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching

@@ -152,6 +152,16 @@ def assign_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor, *, tra
         holder.register_buffer(leaf, tensor)
 
 
+def hold_constant(module: fx.GraphModule, before: fx.Node, name: str, tensor: torch.Tensor) -> fx.Node:
+    """A node in front of ``before`` that reads ``tensor``, which ``module`` holds as ``name`` from now on."""
+    assign_tensor(module, name, tensor)
+    with module.graph.inserting_before(before):
+        held = module.graph.get_attr(name)
+    mode = getattr(before.meta["val"], "fake_mode", None)
+    held.meta["val"] = mode.from_tensor(tensor, static_shapes=True) if mode is not None else tensor
+    return held
+
+
 def _close(graph: fx.Graph, source: fx.Graph, result: Any) -> None:
     output = graph.output(result)
     output.meta.update(next(iter(reversed(source.nodes))).meta)

@@ -9,7 +9,14 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["argument", "insert", "is_sequence_of_integers", "operator_name", "set_value", "tensor_inputs"]
+__all__ = [
+    "argument",
+    "insert",
+    "is_sequence_of_integers",
+    "operator_name",
+    "set_value",
+    "tensor_inputs",
+]
 
 
 def operator_name(node: fx.Node) -> str:
@@ -60,10 +67,10 @@ def set_value(node: fx.Node) -> None:
         node.meta["val"] = node.target(*arguments, **keywords)
 
 
-def insert(before: fx.Node, target: Callable[..., Any], arguments: tuple[Any, ...]) -> fx.Node:
+def insert(before: fx.Node, target: Callable[..., Any], arguments: tuple[Any, ...], **keywords: Any) -> fx.Node:
     """A new call in front of ``before``, with its value's shape filled in."""
     with before.graph.inserting_before(before):
-        new = before.graph.call_function(target, arguments)
+        new = before.graph.call_function(target, arguments, keywords)
     new.meta.update({key: value for key, value in before.meta.items() if key != "val"})
     set_value(new)
     return new

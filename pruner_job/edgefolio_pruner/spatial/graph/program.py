@@ -1,8 +1,8 @@
 """The program that the channel passes work on.
 
-A captured graph is copied and lowered: constants are folded (weight standardization, for instance),
-channel shuffles that are spelled as reshape, transpose, reshape become one ``index_select``, and every node gets its
-shape as plain integers.
+A captured graph is copied and lowered: constants are folded (weight standardization, for instance), attention becomes
+one node, channel shuffles that are spelled as reshape, transpose, reshape become one ``index_select``, and every node
+gets its shape as plain integers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgefolio_pruner.spatial.graph.capture import CapturedModel, assign_tensor, copy_graph_module
+from edgefolio_pruner.spatial.graph.attention import recognize_attention
+from edgefolio_pruner.spatial.graph.capture import CapturedModel, assign_tensor, copy_graph_module, hold_constant
 from edgefolio_pruner.spatial.graph.nodes import argument, insert, operator_name
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE, shape_of, size_of
 
@@ -62,6 +63,7 @@ def lower(captured: CapturedModel) -> Program:
     """The program of a captured model, on a copy of its graph; the weights are only read."""
     module = copy_graph_module(captured.graph_module, share_weights=True)
     _fold_constants(module)
+    recognize_attention(module, captured.tracing_sizes)
     shapes = _shapes(module, captured)
     _recognize_shuffles(module, shapes)
     module.graph.eliminate_dead_code()
@@ -187,11 +189,6 @@ def _permutation(
 
 
 def _replace_by_selection(module: fx.GraphModule, last: fx.Node, source: Any, order: Any, number: int) -> None:
-    name = f"channel_orders.order_{number}"
     index = torch.as_tensor(np.ascontiguousarray(order), dtype=torch.int64)
-    assign_tensor(module, name, index)
-    with module.graph.inserting_before(last):
-        held = module.graph.get_attr(name)
-    mode = getattr(last.meta["val"], "fake_mode", None)
-    held.meta["val"] = mode.from_tensor(index, static_shapes=True) if mode is not None else index
+    held = hold_constant(module, last, f"channel_orders.order_{number}", index)
     last.replace_all_uses_with(insert(last, aten.index_select.default, (source, 1, held)))

@@ -11,7 +11,7 @@ from torch import fx
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
 from edgefolio_pruner.spatial.operators.operator import Operator
-from edgefolio_pruner.spatial.roles import Contraction, Mixer
+from edgefolio_pruner.spatial.roles import Contraction, Effect, Input, Mixer, Move
 from edgefolio_pruner.spatial.structure_builder import Builder
 
 __all__ = ["OPERATORS"]
@@ -38,16 +38,27 @@ def _linear(builder: Builder, node: fx.Node) -> None:
         builder.set_barrier(node, "weights computed from activations")
         return
     channels = builder.channels[source]
-    if channels.size != channels.shape[-1]:
+    outputs, inputs = builder.shape(held[0])
+    if channels.size == channels.shape[-1]:
+        slots = np.broadcast_to(np.arange(channels.size, dtype=np.int64), (inputs,))
+    elif _is_input(builder, source):
+        # A sequence [N, T, C], whose channels were taken to be on axis 1: all of an input stays, so any slot will do.
+        slots = np.zeros(inputs, dtype=np.int64)
+    else:
         builder.set_barrier(node, "linear layer along an axis other than that of the channels")
         return
-    outputs, inputs = builder.shape(held[0])
-    slots = np.broadcast_to(np.arange(channels.size, dtype=np.int64), (inputs,))
     shape = builder.shape(node)
     positions = int(np.prod([size for size in shape[1:-1] if size < LARGEST_STATIC_SIZE], dtype=np.int64))
     exposed = np.zeros(1, dtype=bool)
     rows = builder.fresh(*([1] * (len(shape) - 1)), outputs)
     _set(builder, node, Contraction("linear", source, *held, 1, slots[None], outputs, exposed, positions), rows)
+
+
+def _is_input(builder: Builder, node: fx.Node) -> bool:
+    """Whether the value is an input of the network in another arrangement."""
+    while isinstance(role := builder.roles.get(node), Move) and role.effect is Effect.KEEPS and len(role.sources) == 1:
+        node = role.sources[0]
+    return isinstance(role, Input)
 
 
 def _convolution(builder: Builder, node: fx.Node) -> None:

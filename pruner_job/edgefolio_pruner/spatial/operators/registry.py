@@ -5,14 +5,19 @@ from __future__ import annotations
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.nodes import operator_name
-from edgefolio_pruner.spatial.operators import contractions, elementwise, indexing, pooling, reshaping
+from edgefolio_pruner.spatial.operators import attention, contractions, elementwise, indexing, pooling, reshaping
 from edgefolio_pruner.spatial.operators.operator import Operator
 
 __all__ = ["MOVEMENTS", "OPERATORS", "operator_of"]
 
 #: Operators that move data: their rewrite is required.
 MOVEMENTS = {**reshaping.OPERATORS, **indexing.OPERATORS, **pooling.OPERATORS}
-OPERATORS: dict[str, Operator] = {**contractions.OPERATORS, **elementwise.OPERATORS, **MOVEMENTS}
+OPERATORS: dict[str, Operator] = {
+    **contractions.OPERATORS,
+    **attention.OPERATORS,
+    **elementwise.OPERATORS,
+    **MOVEMENTS,
+}
 
 
 def operator_of(node: fx.Node) -> Operator | None:

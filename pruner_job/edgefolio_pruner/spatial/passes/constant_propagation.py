@@ -18,6 +18,7 @@ from torch import fx
 from edgefolio_pruner.spatial.passes.observed import Observed
 from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import (
+    Attention,
     Barrier,
     Constant,
     Contraction,
@@ -87,6 +88,11 @@ def propagate_constants(structure: Structure, matrices: Matrices, *, writers_zer
             constants.put(
                 node, np.full(shape, Constancy.BORDER if fixed else Constancy.LIVE, dtype=np.int8), np.zeros(shape)
             )
+        elif isinstance(role, Attention):
+            # A weighted mean of one constant is that constant; of an image that differs by position it is not.
+            firm = Constancy.CONSTANT if role.averages else Constancy.ZERO
+            codes = constants.codes[role.value]
+            constants.put(node, np.where(codes <= firm, codes, np.int8(Constancy.LIVE)), constants.values[role.value])
         elif isinstance(role, Contraction):
             if writers_zeroed:
                 constants.put(node, np.zeros(shape, dtype=np.int8), np.zeros(shape))

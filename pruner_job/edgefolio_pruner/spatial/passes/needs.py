@@ -17,7 +17,7 @@ from torch import fx
 
 from edgefolio_pruner.spatial.passes.constant_propagation import ChannelConstants, Constancy, operand_constants
 from edgefolio_pruner.spatial.passes.weights import Matrices
-from edgefolio_pruner.spatial.roles import Barrier, Contraction, Map, Mixer, Move, Output, Zeros
+from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Map, Mixer, Move, Output, Zeros
 from edgefolio_pruner.spatial.structure import Structure
 
 __all__ = ["Merge", "Needs", "find_needs"]
@@ -41,11 +41,13 @@ class Merge:
 class Needs:
     """``slots[node]``: which slots of its value are needed; ``reads[node]`` (groups, inputs): what a layer reads.
 
-    ``soft[node]`` (groups, inputs): columns that are read only because a constant meets zero padding.
+    ``soft[node]`` (groups, inputs): columns that are read only because a constant meets zero padding. ``pairs[node]``
+    (heads, pairs per head): the products of query and key that an attention needs.
     """
 
     slots: dict[fx.Node, Mask] = field(default_factory=dict)
     reads: dict[fx.Node, Mask] = field(default_factory=dict)
+    pairs: dict[fx.Node, Mask] = field(default_factory=dict)
     soft: dict[fx.Node, Mask] = field(default_factory=dict)
 
 
@@ -55,11 +57,13 @@ def find_needs(
     matrices: Matrices,
     *,
     merges: Mapping[fx.Node, list[Merge]],
+    pairs: Mapping[fx.Node, Mask] | None = None,
     ignore_soft: bool = False,
 ) -> Needs:
     """One backward pass, repeated until all call sites of a shared weight agree on the columns they read.
 
-    With ``ignore_soft`` columns that are read only because a constant meets zero padding count as not read.
+    ``pairs`` (heads, pairs per head) are needed by their attention in any case. With ``ignore_soft`` columns that are
+    read only because a constant meets zero padding count as not read.
     """
     sites: dict[tuple[str, str], list[fx.Node]] = defaultdict(list)
     for node, role in structure.contractions():
@@ -67,7 +71,7 @@ def find_needs(
     shared = [nodes for nodes in sites.values() if len(nodes) > 1]
     forced: dict[fx.Node, Mask] = {}
     while True:
-        needs = _pass(structure, constants, matrices, merges, forced, ignore_soft)
+        needs = _pass(structure, constants, matrices, merges, forced, pairs or {}, ignore_soft)
         settled = True
         for nodes in shared:
             union = np.logical_or.reduce([needs.reads[node] for node in nodes])
@@ -85,6 +89,7 @@ def _pass(
     matrices: Matrices,
     merges: Mapping[fx.Node, list[Merge]],
     forced: Mapping[fx.Node, Mask],
+    pairs: Mapping[fx.Node, Mask],
     ignore_soft: bool,
 ) -> Needs:
     needs = Needs()
@@ -101,6 +106,8 @@ def _pass(
         elif isinstance(role, Mixer):
             if needs.slots[node].any():
                 needs.slots[role.source] |= constants.codes[role.source] >= Constancy.BORDER
+        elif isinstance(role, Attention):
+            _attend(structure, constants, needs, node, role, pairs.get(node))
         elif isinstance(role, Contraction):
             _contract(needs, constants, matrices, node, role, merges.get(node, []), forced.get(node), ignore_soft)
     return needs
@@ -145,6 +152,33 @@ def reduce_to(mask: Mask, shape: tuple[int, ...]) -> Mask:
     axes = tuple(axis for axis in range(mask.ndim) if shape[axis] == 1 and mask.shape[axis] > 1)
     result: Mask = np.broadcast_to(mask.any(axis=axes, keepdims=True), shape)
     return result
+
+
+def _attend(
+    structure: Structure,
+    constants: ChannelConstants,
+    needs: Needs,
+    node: fx.Node,
+    role: Attention,
+    forced: Mask | None,
+) -> None:
+    """A pair is needed unless it adds nothing, or the same to all keys of a query: softmax does not see that."""
+    wanted = needs.slots[node]
+    needs.slots[role.value] |= wanted
+    shapes = structure.program.shapes
+    size = shapes[role.query][-1]
+    query = role.by_head(constants.codes[role.query], size)
+    key = role.by_head(constants.codes[role.key], size)
+    attended = role.by_head(wanted, shapes[role.value][-1]).any(axis=1)
+    pairs: Mask = attended[:, None] & (query != Constancy.ZERO) & (key > Constancy.CONSTANT)
+    if forced is not None and attended.any():
+        pairs = pairs | forced
+    needs.pairs[node] = pairs
+    for source in (role.query, role.key):
+        slots = needs.slots[source]
+        slots |= reduce_to(pairs.reshape((1,) * (slots.ndim - 1) + (-1,)), slots.shape)
+    if attended.any() and role.mask in needs.slots:
+        needs.slots[role.mask][...] = True
 
 
 def _contract(

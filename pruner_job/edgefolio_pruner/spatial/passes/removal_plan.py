@@ -13,7 +13,7 @@ from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
 from edgefolio_pruner.spatial.passes.constant_propagation import ChannelConstants, Constancy, propagate_constants
 from edgefolio_pruner.spatial.passes.needs import Merge, Needs, find_needs, reduce_to
 from edgefolio_pruner.spatial.passes.weights import Matrices
-from edgefolio_pruner.spatial.roles import Contraction, Map
+from edgefolio_pruner.spatial.roles import Attention, Contraction, Map
 from edgefolio_pruner.spatial.structure import Structure
 
 __all__ = ["RemovalPlan", "plan_removal"]
@@ -62,9 +62,16 @@ def plan_removal(structure: Structure) -> RemovalPlan:
         found = _find_merges(structure, constants, matrices, merges, merged)
         if not found:
             break
-    needs = find_needs(structure, constants, matrices, merges=merges)
-    wanted = _wanted(structure, needs)
-    keep = _settle(structure, wanted | structure.pinned_mask)
+    pairs: dict[fx.Node, Mask] = {}
+    while True:
+        needs = find_needs(structure, constants, matrices, merges=merges, pairs=pairs)
+        wanted = _wanted(structure, needs)
+        keep = _settle(structure, wanted | structure.pinned_mask)
+        # A pair that stays without being needed adds to the products of its head: it must keep what it was.
+        kept = {node: pairs_of(structure, role, keep) for node, role in structure.attentions()}
+        if all(not (kept[node] & ~needs.pairs[node]).any() for node in kept if keep[structure.channels[node]].any()):
+            break
+        pairs = kept
     return RemovalPlan(structure, constants, matrices, needs, keep, wanted, dict(merges), merged)
 
 
@@ -207,6 +214,8 @@ def _settle(structure: Structure, keep: Mask) -> Mask:
         for node, role in structure.roles.items():
             if isinstance(role, Map):
                 _keep_operands(structure, keep, node, role)
+            elif isinstance(role, Attention):
+                _equalize_heads(structure, keep, role)
             elif isinstance(role, Contraction):
                 if role.groups > 1 and not role.is_depthwise:
                     _equalize(structure, keep, node, role)
@@ -243,7 +252,21 @@ def _equalize(structure: Structure, keep: Mask, node: fx.Node, role: Contraction
     alive = keep[read].any(axis=1) | keep[written].any(axis=1)
     if not keep[read].any():
         return
-    for channels in (read, written):
+    _fill_up(keep, (read, written), alive)
+
+
+def _equalize_heads(structure: Structure, keep: Mask, role: Attention) -> None:
+    """All heads that stay keep equally many pairs and equally many channels of the value."""
+    values = role.by_head(structure.channels[role.value], structure.program.shapes[role.value][-1])
+    if not keep[values].any():
+        return
+    pairs = role.by_head(structure.channels[role.query], structure.program.shapes[role.query][-1])
+    _fill_up(keep, (pairs, values), keep[pairs].any(axis=1) | keep[values].any(axis=1))
+
+
+def _fill_up(keep: Mask, parts: tuple[NDArray[np.int64], ...], alive: Mask) -> None:
+    """Keep as many channels in each group that is ``alive`` as in the fullest, at least one."""
+    for channels in parts:
         kept = keep[channels]
         count = max(1, int(kept.sum(axis=1).max()))
         for group in np.flatnonzero(alive & (kept.sum(axis=1) < count)).tolist():
@@ -251,3 +274,9 @@ def _equalize(structure: Structure, keep: Mask, node: fx.Node, role: Contraction
                 if int(keep[channels[group]].sum()) >= count:
                     break
                 keep[channel] = True
+
+
+def pairs_of(structure: Structure, role: Attention, keep: Mask) -> Mask:
+    """The pairs that stay (heads, pairs per head)."""
+    kept: Mask = keep[role.by_head(structure.channels[role.query], structure.program.shapes[role.query][-1])]
+    return kept

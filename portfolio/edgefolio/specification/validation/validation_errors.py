@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgefolio.errors import UserError
-from edgefolio.specification.base import BYTES_PATTERN, DECIMAL_PATTERN, bytes_of
+from edgefolio.specification.validation.base import BYTES_PATTERN, DECIMAL_PATTERN, bytes_of
 
 _REMEDIES = {"missing": "Add the field.", "extra_forbidden": "Remove it, or correct its spelling."}
 _PROBLEMS = {

@@ -16,8 +16,9 @@ from typing import Any
 from edgefolio.files import write_durably
 from edgefolio_edge.process.stored_json import damaged, read_object, remove_partial_files
 from edgefolio_edge.triton.client import AccessKey
-from edgefolio_edge.triton.command_line import ServerSettings
-from edgefolio_edge.triton.ports import Ports
+from edgefolio_edge.triton.launcher.command_line import ServerSettings
+from edgefolio_edge.triton.launcher.ports import Ports
+from edgefolio_edge.triton.launcher.server import TritonServer, end_left_server
 from edgefolio_edge.triton.processes import (
     ProcessIdentity,
     command_line,
@@ -25,7 +26,6 @@ from edgefolio_edge.triton.processes import (
     prefix_in,
     remove_remains,
 )
-from edgefolio_edge.triton.server import TritonServer, end_left_server
 
 FILE_NAME = "server.json"
 

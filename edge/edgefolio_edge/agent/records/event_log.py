@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from edgefolio.contract.log_format import log_line
 from edgefolio.decision.types import Decision, Prediction
-from edgefolio.untrusted.text import printable
+from edgefolio.shown_text import printable
 from edgefolio.uris import redacted
 
 #: Fields that a text line omits.

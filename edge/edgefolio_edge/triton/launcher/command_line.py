@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgefolio_edge.triton.client import AccessKey
-from edgefolio_edge.triton.ports import Ports
+from edgefolio_edge.triton.launcher.ports import Ports
 
 LOOPBACK = "127.0.0.1"
 #: Time that the server gives requests to finish when it stops.

@@ -17,13 +17,13 @@ from pathlib import Path
 from edgefolio.components import WHEEL_TRITON
 from edgefolio.errors import UserError
 from edgefolio_edge.models.triton_configuration import BACKEND
-from edgefolio_edge.triton.libpython import require_libpython
+from edgefolio_edge.triton.launcher.libpython import require_libpython
+from edgefolio_edge.triton.processes import STUB
 
 WHEEL = "nvidia-pytriton"
 WHEEL_VERSION = "0.7.0"
 #: The Triton inside that wheel, and the oldest one that this code was tried with.
 TRITON_VERSION = WHEEL_TRITON
-STUB = "triton_python_backend_stub"
 #: Variables that server and backend inherit: search paths, language, and settings of allocator and thread pools.
 _INHERITED = re.compile(
     r"^(PATH|LD_LIBRARY_PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|GLIBC_TUNABLES|MALLOC_[A-Z_]+|OMP_[A-Z_]+|KMP_[A-Z_]+|"
@@ -102,7 +102,7 @@ def lay_out_backends(wheel: TritonWheel, destination: Path) -> Path:
     shutil.copy(wheel.stub, python / STUB)
     ours = destination / BACKEND
     ours.mkdir()
-    shutil.copy(Path(__file__).parent / "backend" / "model.py", ours / "model.py")
+    shutil.copy(Path(__file__).parents[1] / "backend" / "model.py", ours / "model.py")
     return destination
 
 

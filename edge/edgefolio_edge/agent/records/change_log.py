@@ -9,7 +9,7 @@ from edgefolio.decision.types import Decision
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.shared_memory import shared_memory_bytes
-from edgefolio_edge.agent.event_log import Reporter
+from edgefolio_edge.agent.records.event_log import Reporter
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.node_profiles import HeldProfile
 from edgefolio_edge.models.sync_state import Synced

@@ -17,11 +17,24 @@ from pathlib import Path
 import psutil
 
 from edgefolio.errors import UserError
-from edgefolio_edge.triton import secret_options
 from edgefolio_edge.triton.client import AccessKey, TritonControl
-from edgefolio_edge.triton.command_line import EXIT_SECONDS, LOOPBACK, ServerSettings, arguments, secret_arguments
 from edgefolio_edge.triton.endpoint import TritonEndpoint
-from edgefolio_edge.triton.ports import Ports, settle_ports
+from edgefolio_edge.triton.launcher import secret_options
+from edgefolio_edge.triton.launcher.command_line import (
+    EXIT_SECONDS,
+    LOOPBACK,
+    ServerSettings,
+    arguments,
+    secret_arguments,
+)
+from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
+from edgefolio_edge.triton.launcher.wheel import (
+    TRITON_VERSION,
+    environment_for,
+    lay_out_backends,
+    lay_out_python,
+    locate_wheel,
+)
 from edgefolio_edge.triton.processes import (
     LeftServer,
     ProcessIdentity,
@@ -29,7 +42,6 @@ from edgefolio_edge.triton.processes import (
     stubs_of,
     wait_until_gone,
 )
-from edgefolio_edge.triton.wheel import TRITON_VERSION, environment_for, lay_out_backends, lay_out_python, locate_wheel
 
 logger = logging.getLogger(__name__)
 

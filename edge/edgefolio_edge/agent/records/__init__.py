@@ -1,0 +1,1 @@
+"""What an agent writes down: its logs, metrics and state files."""

@@ -1,0 +1,1 @@
+"""Triton as a process: its wheel, command line, ports, secret options, start, end and record on disk."""

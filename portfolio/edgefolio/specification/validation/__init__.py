@@ -1,0 +1,1 @@
+"""How every specification model is read: scalar types, CEL rules, tolerance of newer versions, errors of users."""
