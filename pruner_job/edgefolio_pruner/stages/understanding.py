@@ -33,8 +33,8 @@ _BATCH = 64
 class Understanding:
     """The data, the network and what can be made of it.
 
-    ``score`` is of given weights, on some samples of the validation part. ``least`` is what the one-shot route reaches,
-    where it is asked for. ``notes`` are what is to be told.
+    ``score`` is that of a classifier's given weights on some validation samples; of other tasks the notes tell.
+    ``least`` is what the one-shot route reaches, where it is asked for. ``notes`` are what is to be told.
     """
 
     source: MakingSource
@@ -103,7 +103,9 @@ def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[
     """A training sample of each class ``[C, H, W]``, values 0..1 as before normalization; by the class's number."""
     shape = (-1, *(1 for _ in data.sample_shape[1:]))
     mean, deviation = (np.reshape(values, shape) for values in (data.preprocessing.mean, data.preprocessing.std))
-    found = {}
+    found: dict[int, np.ndarray[Any, Any]] = {}
+    if data.task != "Classification" or not data.has_labels:
+        return found
     classes, places = np.unique(data.train.labels, return_index=True)
     for number, place in list(zip(classes.tolist(), places.tolist(), strict=True))[:most]:
         values = data.train.images[np.array([place])][0] * deviation + mean
@@ -115,7 +117,7 @@ def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[
 
 
 def _score(source: MakingSource) -> Accuracy | None:
-    if source.initial_state is None:
+    if source.initial_state is None or not source.scoring.is_default:
         return None
     module, part = source.build_with(source.initial_state), source.data.validation
     samples, correct = min(_SCORED, part.samples), 0
