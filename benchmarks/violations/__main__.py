@@ -1,10 +1,11 @@
 """Compare what users see under Edgefolio and under other rules, and write one JSON file and one page.
 
-    python -m benchmarks.violations [--trace FILE] [--observation] [--seeds 3] [--output FILE]
+    python -m benchmarks.violations [--trace FILE] [--observation] [--triton DIR] [--seeds 3]
 
 Virtual time, measured profiles (``portfolio.json``, ``switching.json``), generated stories, and with ``--trace`` the
 requests of a file with one count a second and line. ``--observation`` measures on a real Triton what reading its
-counters costs. What is in the output already is not run again.
+counters costs, ``--triton`` what users see on one under real neighbours, with the portfolio that ``make demo`` wrote to
+DIR. What is in the output already is not run again.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def main() -> None:
     )
     parser.add_argument("--trace", type=Path, help="requests in each second, one integer a line")
     parser.add_argument("--observation", action="store_true", help="measure the cost of observation on a real Triton")
+    parser.add_argument("--triton", type=Path, metavar="DIR", help="run on a real Triton what `make demo` made there")
+    parser.add_argument("--onsets", type=int, default=5, help="neighbours that come while each server serves")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="names of stories")
     parser.add_argument("--output", type=Path, default=RESULTS / "violations.json")
@@ -127,6 +130,14 @@ def main() -> None:
         from benchmarks.violations.cost import measure
 
         content["observation"] = measure()
+    if arguments.triton is not None:
+        from benchmarks.violations import real
+
+        content["triton"] = real.measure(
+            arguments.triton,
+            onsets=arguments.onsets,
+            progress=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     _write(arguments.output, content)
 
 

@@ -16,9 +16,21 @@ def orders(site: Site) -> list[Any]:
     return [entry["spec"].get("descendAtPercent") for entry in site.endpoints.values()]
 
 
-def test_an_endpoint_that_may_switch_gets_one() -> None:
+def with_standbys() -> Site:
+    """A site whose agents have reported a standby."""
     site = Site().served()
+    assert orders(site) == [None, None], "nothing to go down to yet, or an agent of before"
+    for entry in site.endpoints.values():
+        entry["status"]["residentVariants"] = ["small", "dense"]
+    site.cycle()
+    return site
+
+
+def test_an_endpoint_that_has_a_standby_gets_one_and_keeps_it() -> None:
+    site = with_standbys()
     assert orders(site) == [125, 125]
+    for entry in site.endpoints.values():
+        entry["status"]["residentVariants"] = ["dense"]
     before = [dict(entry["spec"]) for entry in site.endpoints.values()]
     site.cycle()
     assert [entry["spec"] for entry in site.endpoints.values()] == before, "it is written once"
@@ -28,14 +40,14 @@ def test_an_endpoint_that_may_switch_gets_one() -> None:
     "change", [{"switching": {"policy": "Recommend"}}, {"switching": {"standby": "None"}}, {"objectives": {}}]
 )
 def test_where_the_agent_is_not_free_or_has_no_standby_there_is_none(change: dict[str, Any]) -> None:
-    site = Site().served()
+    site = with_standbys()
     site.edit(**change)
     site.cycle()
     assert orders(site) == [None, None]
 
 
 def test_the_operator_goes_on_from_where_the_agent_went() -> None:
-    site = Site().served()
+    site = with_standbys()
     left = site.targets()["edge-1"]
     site.report("edge-1", slowdown=1.0)
     status = site.endpoints["digits-edge-1"]["status"]
@@ -50,7 +62,7 @@ def test_the_operator_goes_on_from_where_the_agent_went() -> None:
 
 
 def test_an_order_that_was_stored_before_is_read() -> None:
-    site = Site().served()
+    site = with_standbys()
     stored = dict(site.endpoints["digits-edge-1"]["spec"])
     del stored["descendAtPercent"]
     assert understood(EndpointSpecification, stored).descend_at_percent is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,12 +96,14 @@ class TritonControl:
     def __init__(self, endpoint: str, *, key: AccessKey | None = None) -> None:
         """``endpoint`` is ``host:port`` of the gRPC service. Connects at the first call."""
         self.endpoint = endpoint
-        self._key = key
         self._headers = key.grpc_headers() if key is not None else {}
+        self._client = self._connected()
+
+    def _connected(self) -> Any:
         # A restarted server is back within a second: cap gRPC's reconnect backoff.
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        self._client = triton_grpc.InferenceServerClient(endpoint, channel_args=[*options, *limits])
+        return triton_grpc.InferenceServerClient(self.endpoint, channel_args=[*options, *limits])
 
     def close(self) -> None:
         """Close the connection."""
@@ -135,9 +137,7 @@ class TritonControl:
         before = _States()
         with contextlib.suppress(ControlError):
             before = self._states(model)
-        call = _LoadCall(
-            TritonControl(self.endpoint, key=self._key), model, config=as_json(configuration), seconds=seconds
-        )
+        call = _LoadCall(self._load_answered, model, configuration, seconds)
         if call.ends_within(_WATCHED_AFTER_SECONDS):
             return
         while not call.ends_within(_WATCH_SECONDS):
@@ -145,13 +145,27 @@ class TritonControl:
             with contextlib.suppress(ControlError):  # busy with the load
                 now = self._states(model)
             if now.ready == wanted != before.ready:
-                call.abandon()
+                self._reconnect()
                 return
             for version in wanted:
                 reason = now.failures.get(version)
                 if reason and reason != before.failures.get(version):
-                    call.abandon()
+                    self._reconnect()
                     raise ControlError(" ".join(reason.split()), unreachable=False)
+
+    def _load_answered(self, model: str, configuration: ModelConfig, seconds: float) -> None:
+        self._call(
+            self._client.load_model,
+            model,
+            config=as_json(configuration),
+            headers=self._headers,
+            client_timeout=seconds,
+        )
+
+    def _reconnect(self) -> None:
+        """Drop the connection, and with it a call that waits for its answer."""
+        self._client.close()
+        self._client = self._connected()
 
     def _states(self, model: str) -> _States:
         index = self._call(self._client.get_model_repository_index, headers=self._headers, client_timeout=CALL_SECONDS)
@@ -231,35 +245,31 @@ class TritonControl:
 
 
 class _LoadCall:
-    """A load under way in a thread, over a connection of its own: closing that ends the call."""
+    """A load under way in a thread of its own."""
 
-    def __init__(self, control: TritonControl, model: str, *, config: str, seconds: float) -> None:
-        self._control = control
-        self._error: ControlError | None = None
-        self._thread = threading.Thread(target=self._run, args=(model, config, seconds), name="load", daemon=True)
+    def __init__(
+        self,
+        load: Callable[[str, ModelConfig, float], None],
+        model: str,
+        configuration: ModelConfig,
+        seconds: float,
+    ) -> None:
+        self._error: Exception | None = None
+
+        def run() -> None:
+            try:
+                load(model, configuration, seconds)
+            except Exception as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="load", daemon=True)
         self._thread.start()
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether it ended. Raises :class:`ControlError` if it failed."""
+        """Whether it ended. Raises what it raised."""
         self._thread.join(timeout=seconds)
         if self._thread.is_alive():
             return False
-        self._control.close()
         if self._error is not None:
             raise self._error
         return True
-
-    def abandon(self) -> None:
-        """Wait for its answer no longer."""
-        self._control.close()
-
-    def _run(self, model: str, config: str, seconds: float) -> None:
-        control = self._control
-        try:
-            control._call(
-                control._client.load_model, model, config=config, headers=control._headers, client_timeout=seconds
-            )
-        except ControlError as error:
-            self._error = error
-        except Exception as error:  # of a closed connection
-            self._error = ControlError(f"{type(error).__name__}: {error}", unreachable=False)

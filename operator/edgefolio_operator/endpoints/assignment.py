@@ -108,7 +108,7 @@ def assign(
         revision=reference,
         target_variant=target,
         pinned=pinned is not None,
-        descend_at_percent=_descends(switching, resolved, pinned=pinned is not None),
+        descend_at_percent=_descends(switching, resolved, endpoint, pinned=pinned is not None),
         profile=profile,
         objectives=resolved.objectives,
         switching=switching,
@@ -120,10 +120,16 @@ def assign(
     return Assignment(spec=spec, told=told, decision=decision, state=state, issues=tuple(issues))
 
 
-def _descends(switching: Switching, resolved: Resolved, *, pinned: bool) -> int | None:
-    """The order in advance, where the agent would be free to switch: the policy is its, not only the operator's."""
+def _descends(switching: Switching, resolved: Resolved, endpoint: Endpoint, *, pinned: bool) -> int | None:
+    """The order in advance, where switches are made without a person: from the first standby on that was reported.
+
+    It then stays, so that a standby that comes and goes is no new order each time.
+    """
     free = switching.policy == "Auto" and switching.standby == "Auto" and not pinned
-    return SEVERE_PERCENT if free and resolved.objectives.latency_p95_milliseconds is not None else None
+    known = endpoint.spec is not None and endpoint.spec.descend_at_percent is not None
+    has_standby = known or len(endpoint.status.resident_variants) > 1
+    asked = resolved.objectives.latency_p95_milliseconds is not None
+    return SEVERE_PERCENT if free and has_standby and asked else None
 
 
 def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:

@@ -248,8 +248,8 @@ class DecisionReport(StatusRecord):
     """Requests per second last seen that were not held back by the server."""
     last_switch_time: Time | None = None
     """When the variant last changed."""
-    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=32)] = ()
-    """Changes of the last hour, oldest first; the newest of them."""
+    recent_switch_times: Annotated[tuple[Time, ...], Field(max_length=16)] = ()
+    """Changes of the last hour, oldest first."""
     quarantined: Annotated[
         tuple[QuarantineReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
