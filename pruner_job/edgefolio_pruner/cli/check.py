@@ -64,6 +64,7 @@ def check(
 def _rows(found: Understanding) -> list[tuple[str, str]]:
     """The table of what was understood, as texts."""
     from edgefolio_pruner.available_memory import shown_bytes
+    from edgefolio_pruner.data.class_table import class_table
 
     data, record = found.data, found.data.preprocessing
     rows = [
@@ -71,9 +72,11 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
             "network",
             f"{found.source.description}: {found.parameters:,} parameters, {found.macs:,} MACs a sample",
         ),
-        ("weights", "trained from scratch" if found.score is None else _weights(found)),
+        ("weights", _weights(found)),
         ("samples", _samples(data)),
-        ("classes", f"{len(data.class_names)}, in this order: {', '.join(data.class_names)}"),
+        ("classes", f"{len(data.class_names)}, in this order: {', '.join(data.class_names)}")
+        if data.task == "Classification" and data.has_labels
+        else ("targets", class_table(data).partition("\n")[0]),
         ("values", f"raw x {record.scale:.6g}, then mean {_numbers(record.mean)}, deviation {_numbers(record.std)}"),
     ]
     if record.pictures is not None:
@@ -90,7 +93,8 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
 
 def _weights(found: Understanding) -> str:
     score = found.score
-    assert score is not None
+    if score is None:
+        return found.other_score or "trained from scratch"
     return (
         f"given; right on {score.percent:.1f} % of {score.samples} validation samples "
         f"({score.low_percent:.1f} to {score.high_percent:.1f} %)"
@@ -147,6 +151,7 @@ def _document(found: Understanding, *, report: Path | None) -> dict[str, Any]:
             "highPercent": score.high_percent,
             "samples": score.samples,
         },
+        **({"score": found.other_score} if found.other_score else {}),
         "data": data.digests.model_dump(mode="json", by_alias=True),
         "sampleShape": list(data.sample_shape),
         "classes": list(data.class_names),
