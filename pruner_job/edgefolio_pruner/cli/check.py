@@ -92,7 +92,8 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
 def _weights(found: Understanding) -> str:
     score = found.score
     if score is None:
-        return "none: it is trained from scratch" if found.source.initial_state is None else "given"
+        given = "none: it is trained from scratch" if found.source.initial_state is None else "given"
+        return found.other_score or given
     return (
         f"given; right on {score.percent:.1f} % of {score.samples} validation samples "
         f"({score.low_percent:.1f} to {score.high_percent:.1f} %)"
@@ -159,6 +160,7 @@ def _document(found: Understanding, *, report: Path | None) -> dict[str, Any]:
             "highPercent": score.high_percent,
             "samples": score.samples,
         },
+        **({"score": found.other_score} if found.other_score else {}),
         "data": data.digests.model_dump(mode="json", by_alias=True),
         "sampleShape": list(data.sample_shape),
         "classes": list(data.class_names),
