@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.oneshot.attention.coordinates import in_own_coordinates
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
-from edgefolio_pruner.oneshot.costs.macs import CostModel, layer_costs
+from edgefolio_pruner.oneshot.costs.macs import CostModel, attention_costs, layer_costs
 from edgefolio_pruner.oneshot.linear_maps import State, linear_maps
 from edgefolio_pruner.oneshot.prunable_groups import channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
 from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Target, TargetPruner
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
-from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
+from edgefolio_pruner.spatial import CapturedModel, attention_layers, capture, channel_groups
 
 _MEASURED = {"macs": "multiply-accumulates", "latency": "milliseconds"}
 
@@ -73,7 +74,7 @@ def layers_to_time(module: nn.Module, example: torch.Tensor) -> tuple[LayerShape
     captured = capture(module, (example[:2],))
     graph, state = captured.graph_module.graph, captured.parameters
     maps, refused = linear_maps(graph, state)
-    groups, _ = prunable_groups(channel_groups(captured), maps, refused)
+    groups, _ = prunable_groups(channel_groups(captured), maps, refused, attention_layers(captured))
     steps = {group.name: channel_step(group.channels) for group in groups}
     return layer_shapes(graph, state, [group.group for group in groups], steps=steps)
 
@@ -95,7 +96,8 @@ def _prune(
         captured = capture(module, (calibration[:2],))
         graph, state = captured.graph_module.graph, captured.parameters
         maps, refused = linear_maps(graph, state)
-        groups, left_out = prunable_groups(channel_groups(captured), maps, refused)
+        attention = attention_layers(captured)
+        groups, left_out = prunable_groups(channel_groups(captured), maps, refused, attention)
         if not groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]) or "no groups"
             raise UserError(
@@ -104,13 +106,22 @@ def _prune(
                 remedy="Use sparseTraining, or leave oneShot out.",
             )
         held = [group.group for group in groups]
-        layers = layer_costs(graph, state, held)
+        layers = (*layer_costs(graph, state, held), *attention_costs(attention, held))
         macs = CostModel(layers, {group.name: group.channels for group in held})
         model = macs if layer_times is None else latency_model(layers, layer_times, held)
         by: Literal["macs", "latency"] = "macs" if layer_times is None else "latency"
         targets = [Target(by, percent, model) for percent in percents]
+        if attention:
+            state = in_own_coordinates(graph, state, calibration, maps, attention, seed=seed)
         pruner = TargetPruner(
-            captured, groups=groups, maps=maps, calibration=calibration, targets=targets, seed=seed, progress=progress
+            graph,
+            state,
+            groups=groups,
+            maps=maps,
+            calibration=calibration,
+            targets=targets,
+            seed=seed,
+            progress=progress,
         )
         found = pruner.run()
     seconds = (time.perf_counter() - started) / max(1, len(found))
