@@ -84,7 +84,7 @@ STATE = StatusMapper(
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
         # The agent alone keeps a standby.
         *("slowest_factor", "slowest_updated_at", "standby_released_at"),
-        *("latency_test", "own_factors", "factor_before"),
+        *("latency_test", "own_factors"),
     ),
     parts=(
         StatusMapper(Quarantine, QuarantineReport),
