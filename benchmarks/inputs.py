@@ -60,7 +60,10 @@ def run(case: Path, scratch: Path) -> Seen:
     text = (case / "README.md").read_text(encoding="utf-8") if (case / "README.md").is_file() else ""
     first = text.partition("\n")[0].partition(":")[2].strip()
     right = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Right:")), "")
-    result, detail = _result(folder)
+    try:
+        result, detail = _result(folder)
+    except subprocess.TimeoutExpired:
+        result, detail = "failed", f"no end within {SECONDS} s"
     return Seen(name=case.name, what=first, right=right, result=result, detail=detail)
 
 
@@ -77,10 +80,7 @@ def _result(folder: Path) -> tuple[str, str]:
             return "failed", "its network could not be built"
         command = [*_COMMAND, "shrink", "--factory", "nets:build", "--weights", "w.safetensors"]
         command += ["--input-shape", "3,16,16", "--output", "out.onnx", "--latency-samples", "0", "--json"]
-    try:
-        finished = _bounded(command, folder)
-    except subprocess.TimeoutExpired:
-        return "failed", f"no end within {SECONDS} s"
+    finished = _bounded(command, folder)
     if finished.returncode == 2:
         return "refused", _refusal(finished.stderr)
     if finished.returncode not in (0, 3):

@@ -83,7 +83,7 @@ def test_json_is_all_of_it(folder: Path) -> None:
     assert found["weights"] is None
     assert sum(found["classSamples"][part][0] for part in ("training", "validation", "test")) == 16
     assert {entry["prunable"] for entry in found["groups"]} >= {True}
-    assert 5 < found["oneShot"]["leastMacsPercent"] < 60
+    assert 0 < found["oneShot"]["leastMacsPercent"] < 100
     assert set(found["forecast"]["memoryBytes"]) == {"proof and export", "training", "one-shot"}
     assert found["forecast"]["seconds"] > 0
 
