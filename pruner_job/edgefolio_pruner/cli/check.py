@@ -64,7 +64,6 @@ def check(
 def _rows(found: Understanding) -> list[tuple[str, str]]:
     """The table of what was understood, as texts."""
     from edgefolio_pruner.available_memory import shown_bytes
-    from edgefolio_pruner.data.class_table import class_table
 
     data, record = found.data, found.data.preprocessing
     rows = [
@@ -74,9 +73,8 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
         ),
         ("weights", _weights(found)),
         ("samples", _samples(data)),
-        ("classes", f"{len(data.class_names)}, in this order: {', '.join(data.class_names)}")
-        if data.task == "Classification" and data.has_labels
-        else ("targets", class_table(data).partition("\n")[0]),
+        ("task", _task(found)),
+        *_classes(data),
         ("values", f"raw x {record.scale:.6g}, then mean {_numbers(record.mean)}, deviation {_numbers(record.std)}"),
     ]
     if record.pictures is not None:
@@ -94,11 +92,22 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
 def _weights(found: Understanding) -> str:
     score = found.score
     if score is None:
-        return found.other_score or "trained from scratch"
+        given = "none: it is trained from scratch" if found.source.initial_state is None else "given"
+        return found.other_score or given
     return (
         f"given; right on {score.percent:.1f} % of {score.samples} validation samples "
         f"({score.low_percent:.1f} to {score.high_percent:.1f} %)"
     )
+
+
+def _classes(data: Any) -> list[tuple[str, str]]:
+    if not data.class_names:
+        return []
+    return [("classes", f"{len(data.class_names)}, in this order: {', '.join(data.class_names)}")]
+
+
+def _task(found: Understanding) -> str:
+    return f"{found.data.task}, compared by {found.source.scoring.title}"
 
 
 def _samples(data: Any) -> str:

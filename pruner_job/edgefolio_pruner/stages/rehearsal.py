@@ -52,22 +52,21 @@ def _built(source: MakingSource) -> nn.Module:
 def _require_repeatable(module: nn.Module, again: nn.Module, samples: torch.Tensor) -> None:
     with torch.inference_mode():
         first, second, other = (flat_outputs(network(samples)) for network in (module, module, again))
+    largest = max(*(float(leaf.abs().max()) for leaf in first), 1e-6)
     for found, when, remedy in (
         (second, "run", "Switch off dropout and noise in evaluation mode (self.training, module.eval())."),
         (other, "built", "Draw random numbers from torch, NumPy or random alone: these are seeded."),
     ):
-        for before, after in zip(first, found, strict=True):
-            largest = max(float(before.abs().max()), 1e-6)
-            difference = float((after - before).abs().max())
-            # Written so that a NaN passes; it is found elsewhere.
-            if difference > _RELATIVE_DIFFERENCE * largest:
-                raise UserError(
-                    f"the network answers differently each time it is {when}: by {difference:.3g} where the largest "
-                    f"output is {largest:.3g}.",
-                    field=_FIELD,
-                    value=type(module).__name__,
-                    remedy=remedy,
-                )
+        difference = max(float((one - two).abs().max()) for one, two in zip(first, found, strict=True))
+        # Written so that a NaN passes; it is found elsewhere.
+        if difference > _RELATIVE_DIFFERENCE * largest:
+            raise UserError(
+                f"the network answers differently each time it is {when}: by {difference:.3g} where the largest output "
+                f"is {largest:.3g}.",
+                field=_FIELD,
+                value=type(module).__name__,
+                remedy=remedy,
+            )
 
 
 def _require_parity(module: nn.Module, path: Path, source: MakingSource, *, batch: int, threads: int) -> None:
