@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# Drafts of manifests and profiles, for targets and seeds.
+sys.path.insert(0, str(ROOT / "tests" / "shared"))
 #: Longer inputs only cost time: what is long is refused by its length.
 LONGEST_BYTES = 1 << 16
 
@@ -191,13 +193,14 @@ def fuzz_metrics(raw: bytes) -> bool:
 def fuzz_npz(raw: bytes) -> bool:
     """Data of a stranger in one file."""
     from edgefolio.errors import UserError
+    from edgefolio_pruner.data.arrays import Request
     from edgefolio_pruner.data.npz import read_npz
 
     with tempfile.NamedTemporaryFile(suffix=".npz", dir="/dev/shm") as file:
         file.write(raw)
         file.flush()
         try:
-            read_npz(file.name, needed="train", field="fuzz")
+            read_npz(Request(uri=file.name, needed="train", field="fuzz"))
         except UserError:
             return False
     return True
@@ -239,7 +242,6 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
 
 def seeds() -> dict[str, list[bytes]]:
     """Bytes to begin with, by target; the first ones of each are valid."""
-    sys.path.insert(0, str(ROOT / "tests" / "shared"))
     from draft_profiles import EPYC, draft_node_profile
     from drafts import as_model, draft_of
     from model_file_threats import plain, threats

@@ -30,6 +30,7 @@ from benchmarks.cluster.faults import FAULTS, LONGEST_SECONDS, NODE, Fault, busy
 from benchmarks.cluster.table import markdown  # noqa: E402
 from benchmarks.scale.__main__ import commit, machine  # noqa: E402
 from control_plane import Kubernetes, NotBuilt, bed_cache, programs  # noqa: E402
+from edge_portfolio import SPEC  # noqa: E402
 from edge_site import EdgeSite  # noqa: E402
 
 #: Seconds by what was measured; ``None`` where it did not converge.
@@ -45,6 +46,20 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULTS / "cluster.json", help="where the results go, as JSON")
     arguments = parser.parse_args()
     times: Times = {}
+    facts = {
+        "command": f"python -m benchmarks.cluster --rounds {arguments.rounds}",
+        "commit": commit(),
+        "machine": machine(),
+        "downAfterSeconds": SPEC["switching"]["downAfterSeconds"],
+    }
+
+    def write(*, is_whole: bool) -> str:
+        content = {**facts, "isWhole": is_whole, "seconds": times}
+        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+        page = markdown(content)
+        arguments.output.with_suffix(".md").write_text(page)
+        return page
+
     with _cluster() as kubernetes:
         site = EdgeSite(kubernetes, bed_run())
         _setting_up(site, times)
@@ -53,18 +68,9 @@ def main() -> int:
             for fault in FAULTS:
                 _prepared(site.calm)
                 _measure(times, fault.name, lambda fault=fault: _struck(fault, site))
+                write(is_whole=False)
                 _prepared(lambda fault=fault: fault.undo(site))
-    content = {
-        "command": f"python -m benchmarks.cluster --rounds {arguments.rounds}",
-        "commit": commit(),
-        "machine": machine(),
-        "downAfterSeconds": site.spec["switching"]["downAfterSeconds"],
-        "seconds": times,
-    }
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n")
-    page = markdown(content)
-    arguments.output.with_suffix(".md").write_text(page)
-    print(page)
+    print(write(is_whole=True))
     return 0 if all(value is not None for values in times.values() for value in values) else 1
 
 

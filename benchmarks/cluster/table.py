@@ -17,6 +17,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"Kubernetes {where['kubernetes']}. Three nodes share this machine, with everything else of the cluster; "
         f"`downAfterSeconds` is {content['downAfterSeconds']}. From the last act of the fault to the claim after the "
         "colon.",
+        *([] if content.get("isWhole", True) else ["", "**The run ended before its time: rows are missing.**"]),
         "",
         "| what | seconds |",
         "|---|---|",

@@ -7,8 +7,9 @@ Three edge nodes serve a portfolio that follows a bucket, a client on each asks 
 random from a list (see ``faults.py``), one after the other: each is made, ended, and waited for until the portfolio is
 Ready, every node serves the most accurate variant of the newest revision, and all pods are ready and routed to. The
 report counts requests, failures at nodes that were up, wrong answers, times to converge and growth of memory. It is
-written after every fault anew, and whatever ends the soak. Exit code 0 only if no such request failed, no answer was
-wrong and everything converged.
+written after every fault anew, and whatever ends the soak. For each fault in which a request failed or that was not
+over, the logs of serving pods and operator are kept in OUTPUT-logs, for the last 20 such faults. Exit code 0 only if no
+such request failed, no answer was wrong and everything converged.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "cluster")
 from bed_machine import bed_run, cpusets  # noqa: E402
 from benchmarks.scale.__main__ import commit, machine  # noqa: E402
 from benchmarks.soak.faults import KINDS  # noqa: E402
+from benchmarks.soak.logs import PodLogs  # noqa: E402
 from benchmarks.soak.report import is_sound, markdown  # noqa: E402
 from benchmarks.soak.running import NODES, Soak  # noqa: E402
 from control_plane import Kubernetes, NotBuilt, bed_cache, programs  # noqa: E402
@@ -77,7 +79,10 @@ def main() -> int:
         arguments.output.with_suffix(".md").write_text(markdown(content))
 
     with _cluster() as kubernetes:
-        soak = Soak(EdgeSite(kubernetes, bed_run()), seed=arguments.seed, only=arguments.only or "", write=write)
+        logs = PodLogs(bed_run(), NODES, kept=arguments.output.with_name(f"{arguments.output.stem}-logs"))
+        soak = Soak(
+            EdgeSite(kubernetes, bed_run()), seed=arguments.seed, only=arguments.only or "", write=write, logs=logs
+        )
         soak.set_up()
         soak.run(60 * arguments.minutes)
     print(markdown(content))

@@ -30,6 +30,16 @@ def excused(request: Request, node: str, struck: Sequence[Struck]) -> bool:
     )
 
 
+def failures_at_nodes_that_were_up(requests: Mapping[str, Sequence[Request]], struck: Sequence[Struck]) -> list[Sent]:
+    """The requests that failed and are not excused."""
+    return [
+        (node, request)
+        for node, recorded in requests.items()
+        for request in recorded
+        if request.error is not None and not excused(request, node, struck)
+    ]
+
+
 def wrong_answers(sent: Sequence[Sent]) -> list[Sent]:
     """Those whose answer differs from what the same version said to the same input before."""
     by_version: dict[int, list[Sent]] = defaultdict(list)
@@ -55,7 +65,7 @@ def summary(
     """The results as JSON."""
     every = [(node, request) for node, recorded in requests.items() for request in recorded]
     failed = [(node, request) for node, request in every if request.error is not None]
-    inexcusable = [(node, request) for node, request in failed if not excused(request, node, struck)]
+    inexcusable = failures_at_nodes_that_were_up(requests, struck)
     wrong = wrong_answers(every)
     kinds: dict[str, list[Struck]] = defaultdict(list)
     for fault in struck:

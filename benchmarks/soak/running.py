@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.soak.faults import KINDS
+from benchmarks.soak.logs import PodLogs
 from benchmarks.soak.memory import Sample, sampled
-from benchmarks.soak.report import summary
+from benchmarks.soak.report import failures_at_nodes_that_were_up, summary
 from benchmarks.soak.turns import TROUBLE, Struck, Turn, strike, turns
 from cluster_site import wait_for
 from edge_client import Client, Request
@@ -30,10 +31,15 @@ CLIENT_SECONDS = 300.0
 
 
 class Soak:
-    """``only`` restricts the faults to those whose name holds it; ``write`` gets the results so far, after each."""
+    """``only`` restricts the faults to those whose name holds it; ``write`` gets the results so far, after each.
 
-    def __init__(self, site: EdgeSite, *, seed: int, only: str, write: Callable[[dict[str, Any]], None]) -> None:
-        self._site, self._seed, self._write = site, seed, write
+    ``logs`` keeps those of the pods for each fault in which a request failed that should not, or that was not over.
+    """
+
+    def __init__(
+        self, site: EdgeSite, *, seed: int, only: str, write: Callable[[dict[str, Any]], None], logs: PodLogs
+    ) -> None:
+        self._site, self._seed, self._write, self._logs = site, seed, write, logs
         self._kinds = [kind for kind in KINDS if only in kind.name]
         self._requests: dict[str, list[Request]] = {node: [] for node in NODES}
         self._clients: dict[str, Client] = {}
@@ -56,19 +62,20 @@ class Soak:
         """Make faults for so long; whatever happens, the results are written."""
         self._began = time.time()
         ended_by: str | None = None
-        try:
-            self._look_at_memory()
-            self._renew_clients()
-            for turn in turns(self._seed, NODES, self._kinds):
-                self._strike(turn)
-                if time.time() > self._began + seconds:
-                    break
-        except BaseException as error:
-            ended_by = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            self._end_clients()
-            self._written(ended_by=ended_by, converged=self._is_converged())
+        with self._logs:
+            try:
+                self._look_at_memory()
+                self._renew_clients()
+                for turn in turns(self._seed, NODES, self._kinds):
+                    self._strike(turn)
+                    if time.time() > self._began + seconds:
+                        break
+            except BaseException as error:
+                ended_by = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                self._end_clients()
+                self._written(ended_by=ended_by, converged=self._is_converged())
 
     def _strike(self, turn: Turn) -> None:
         if time.time() > self._clients_began + CLIENT_SECONDS or len(self._clients) < len(NODES):
@@ -78,12 +85,21 @@ class Soak:
         shown = "did not converge" if found.converged_at is None else f"{found.converged_at - found.ended:.1f} s"
         line = f"{found.began - self._began:6.0f} s  {turn.kind.name}, {turn.node}: {shown} {found.trouble}"
         print(line, file=sys.stderr, flush=True)
-        if found.converged_at is None:
-            with contextlib.suppress(*TROUBLE):
-                print(self._site.kubernetes.kubectl("get", "mpf,mep,pods", "-o", "wide"), file=sys.stderr, flush=True)
-        else:
+        if found.converged_at is not None:
             self._look_at_memory()
+        failed = failures_at_nodes_that_were_up(self._sent(), self._struck)
+        if found.converged_at is None or any(request.due >= found.began for _, request in failed):
+            self._keep_logs(found)
         self._written(ended_by="it still runs", converged=found.converged_at is not None)
+
+    def _keep_logs(self, found: Struck) -> None:
+        seen = "the cluster does not answer"
+        with contextlib.suppress(*TROUBLE):
+            seen = self._site.kubernetes.kubectl("get", "mpf,mep,pods,events", "-o", "wide")
+        print(seen, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            name = f"{found.began - self._began:05.0f} {found.kind.name} {found.node}"
+            self._logs.keep(name, since=found.began, note=seen)
 
     def _renew_clients(self) -> None:
         self._end_clients()
@@ -105,12 +121,16 @@ class Soak:
         with contextlib.suppress(*TROUBLE):
             self._memory += sampled(self._site, NODES, at=time.time())
 
-    def _written(self, *, ended_by: str | None, converged: bool) -> None:
+    def _sent(self) -> dict[str, list[Request]]:
+        """All requests so far, by the node of their client."""
         requests = {node: list(found) for node, found in self._requests.items()}
         for node, client in self._clients.items():
             requests[node] += client.requests()
+        return requests
+
+    def _written(self, *, ended_by: str | None, converged: bool) -> None:
         seconds = time.time() - self._began
-        found = summary(requests, self._struck, self._memory, began=self._began, seconds=seconds)
+        found = summary(self._sent(), self._struck, self._memory, began=self._began, seconds=seconds)
         self._write({**found, "endedBy": ended_by, "convergedAtEnd": converged})
 
     def _apply(self, **changes: Any) -> None:

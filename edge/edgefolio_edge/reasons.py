@@ -25,6 +25,7 @@ NOT_KNOWN = "NotKnown"
 # Autonomous
 CUT_OFF = "CutOff"
 CONNECTED = "Connected"
+DESCENDED_AS_ORDERED = "DescendedAsOrdered"
 
 # SharedMemorySufficient
 SUFFICIENT = "Sufficient"

@@ -33,6 +33,7 @@ from edgefolio.manifest_parts import (
     LatencyProfile,
     LayerKept,
     ParityProof,
+    PictureReading,
     Preprocessing,
     Probe,
     Profile,
@@ -40,6 +41,8 @@ from edgefolio.manifest_parts import (
     Record,
     RejectedCandidate,
     RevisionNumber,
+    ScoreDescription,
+    ScoreFigures,
     Segment,
     Signature,
     Tensor,
@@ -76,6 +79,7 @@ __all__ = [
     "LayerKept",
     "Manifest",
     "ParityProof",
+    "PictureReading",
     "Preprocessing",
     "Probe",
     "Profile",
@@ -84,6 +88,8 @@ __all__ = [
     "Record",
     "RejectedCandidate",
     "RevisionNumber",
+    "ScoreDescription",
+    "ScoreFigures",
     "Segment",
     "Signature",
     "Tensor",
@@ -110,6 +116,8 @@ class Manifest(Record):
     data: DataDigests
     labels: Annotated[tuple[FreeText, ...], Field(max_length=100_000)]
     class_samples: Annotated[ClassSamples | None, Field(exclude_if=lambda value: value is None)] = None
+    #: Absent: accuracies are top-1 accuracies.
+    score: Annotated[ScoreDescription | None, Field(exclude_if=lambda value: value is None)] = None
     preprocessing: Preprocessing
     signature: Signature
     software: Annotated[dict[Line, Line], Field(max_length=256)]
@@ -170,6 +178,11 @@ class Manifest(Record):
                 if max(entry.mean_milliseconds, entry.p95_milliseconds) * batch / entry.batch_size >= 1e9:
                     raise ValueError(f"variant {variant.name}: the latency of a batch is too large a number")
         return self
+
+    @property
+    def score_word(self) -> str:
+        """What :class:`Accuracy` is called in headings and sentences."""
+        return "accuracy" if self.score is None else self.score.word
 
     def version_of(self, variant: Variant) -> int:
         """The Triton version that serves ``variant``."""

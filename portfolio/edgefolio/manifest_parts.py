@@ -82,17 +82,42 @@ class Signature(Record):
     max_batch_size: BatchSize = 1024
 
 
+class PictureReading(Record):
+    """How a picture file became a raw sample. Each was turned as its EXIF orientation says, with transparency on black.
+
+    The steps in order: decode, turn, put on black, bring to ``channels``, scale the shorter side to
+    ``resized_shorter_side`` pixels (Pillow's filter ``interpolation``), cut out the middle ``centre_crop`` square; the
+    last two are absent where pictures are taken at their own size.
+    """
+
+    channels: Literal["Grey", "RGB"]
+    values: Literal["UInt8", "UInt16", "Float32"] = "UInt8"
+    orientation: Literal["Exif"] = "Exif"
+    transparency: Literal["OnBlack"] = "OnBlack"
+    resized_shorter_side: Positive | None = None
+    interpolation: Literal["Nearest", "Bilinear", "Bicubic", "Lanczos", "Box", "Hamming"] | None = None
+    centre_crop: Positive | None = None
+
+
 class Preprocessing(Record):
-    """What was done to raw samples before the model: value * scale, then (value - mean) / std per channel."""
+    """What was done to raw samples before the model: value * scale, then (value - mean) / std per channel.
+
+    ``pictures`` says how raw samples came from picture files, where they did.
+    """
 
     scale: Factor = 1.0
     mean: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
     std: Annotated[tuple[Factor, ...], Field(max_length=4096)] = ()
     layout: Literal["NCHW"] = "NCHW"
+    # Left out where it is absent, so that these manifests are as they were.
+    pictures: Annotated[PictureReading | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Accuracy(Record):
-    """Top-1 accuracy in percent with its 95 % interval (Wilson) and the number of samples."""
+    """Top-1 accuracy in percent with its 95 % interval (Wilson) and the number of samples.
+
+    With a :class:`ScoreDescription` in the manifest it is that score in percent.
+    """
 
     percent: Percent
     low_percent: Percent
@@ -114,6 +139,28 @@ class Accuracy(Record):
             high_percent=max(percent, 100 * min(1.0, centre + half)),
             samples=samples,
         )
+
+
+class ScoreDescription(Record):
+    """What a manifest's accuracies are, where they are not top-1 accuracy of a classifier.
+
+    ``unit`` PercentOfDense: the metric has a unit of its own, and a variant's accuracy is its score in percent of the
+    dense model's (of errors the inverse ratio), at most 100. ``better`` is the direction of the metric's own unit.
+    """
+
+    task: Literal["Classification", "MultiLabel", "Regression", "Segmentation", "Custom"]
+    metric: Annotated[Line, Field(min_length=1, max_length=253)]
+    word: Annotated[Line, Field(min_length=1, max_length=40)]
+    better: Literal["Higher", "Lower"]
+    unit: Literal["Percent", "PercentOfDense"]
+
+
+class ScoreFigures(Record):
+    """A score in the metric's own unit, with its 95 % interval."""
+
+    value: Factor
+    low: Factor
+    high: Factor
 
 
 class ClassFigures(Record):
@@ -281,6 +328,9 @@ class Variant(Record):
     test_accuracy: Accuracy
     #: Left out of manifests from before it was measured, so that their bytes stay.
     test_classes: Annotated[ClassFigures | None, Field(exclude_if=lambda value: value is None)] = None
+    #: Where the metric has a unit of its own.
+    validation_score: Annotated[ScoreFigures | None, Field(exclude_if=lambda value: value is None)] = None
+    test_score: Annotated[ScoreFigures | None, Field(exclude_if=lambda value: value is None)] = None
     parity: ParityProof
     exactness: ExactnessProof | None
     layers: Annotated[tuple[LayerKept, ...], Field(max_length=10_000)] = ()

@@ -11,6 +11,7 @@ import io
 import os
 import resource
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,20 @@ from typing import Any
 import psutil
 
 from edgefolio.errors import TransientError, UserError
+from edgefolio.specification.validation.base import bytes_of
 
 _CGROUPS = Path("/sys/fs/cgroup")
 # Limit, usage, and the field of memory.stat with the page cache that is given back at once.
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _BLOCK = 16 << 20
-_REMEDY = "Give smaller or fewer samples, or more memory (in a cluster: spec.job.resources)."
+#: torch and ONNX Runtime alone take half of it.
+_LEAST_MEMORY = 1 << 30
+#: Memory that this process is to stay within, if it is told.
+_TOLD: ContextVar[int | None] = ContextVar("memory that a run may take", default=None)
+#: Steps that could use more plan with so much.
+_LARGEST_PLAN = 16 << 30
+_REMEDY = "Give smaller or fewer samples, or more memory (--memory; in a cluster spec.job.resources)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +44,13 @@ class Memory:
 
 
 def available_memory(*, cgroups: Path = _CGROUPS, processes: Path = Path("/proc")) -> Memory:
-    """The least of what the machine, the process's cgroups and its own limit (``ulimit -v``) allow."""
+    """The least of what the machine, the process's cgroups, its own limit (``ulimit -v``) and :func:`bounded` allow."""
     machine, own = psutil.virtual_memory(), psutil.Process().memory_info()
     bounds = [Memory(free=machine.available, most=machine.total - own.rss)]
     bounds += [Memory(free=limit - used, most=limit - own.rss) for limit, used in _cgroup_bounds(cgroups, processes)]
+    told = _TOLD.get()
+    if told is not None:
+        bounds.append(Memory(free=told - own.rss, most=told - own.rss))
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         bounds.append(Memory(free=limit - own.vms, most=limit - own.vms))
@@ -47,6 +58,39 @@ def available_memory(*, cgroups: Path = _CGROUPS, processes: Path = Path("/proc"
         free=max(0, min(bound.free for bound in bounds)),
         most=max(0, min(bound.most for bound in bounds)),
     )
+
+
+@contextlib.contextmanager
+def bounded(limit: int | None) -> Iterator[None]:
+    """Plan with ``limit`` bytes for this process, all it holds already included; ``None``: with what is free."""
+    token = _TOLD.set(limit)
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
+def told_memory() -> int | None:
+    """The limit of :func:`bounded`, if there is one."""
+    return _TOLD.get()
+
+
+def memory_to_plan_with() -> int:
+    """Bytes that are free, rounded down to a power of two, so that a little more or less changes no result."""
+    return 1 << max(0, min(available_memory().free, _LARGEST_PLAN).bit_length() - 1)
+
+
+def memory_argument(text: str) -> int:
+    """The bytes of ``--memory``. Raises :class:`UserError` if they are too few for anything, or no quantity."""
+    try:
+        limit = bytes_of(text)
+    except ValueError:
+        limit = 0
+    if limit < _LEAST_MEMORY:
+        raise UserError(
+            "this is no quantity of at least 1Gi.", field="--memory", value=text, remedy="Write for example 4Gi."
+        )
+    return limit
 
 
 def require_memory(needed: int, *, what: str, field: str, value: object) -> None:
@@ -59,7 +103,7 @@ def require_memory(needed: int, *, what: str, field: str, value: object) -> None
         return
     kind = UserError if needed > memory.most else TransientError
     raise kind(
-        f"{what} takes at least {_shown(needed)} of memory, and {_shown(memory.free)} are free.",
+        f"{what} takes at least {shown_bytes(needed)} of memory, and {shown_bytes(memory.free)} are free.",
         field=field,
         value=value,
         remedy=_REMEDY,
@@ -116,5 +160,6 @@ def _cgroup_bound(folder: Path, limit_file: str, usage_file: str, cache_field: s
         yield limit, usage - int(fields.get(cache_field, 0))
 
 
-def _shown(count: int) -> str:
+def shown_bytes(count: int) -> str:
+    """``count`` bytes for people: ``1.5 GiB``."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from edgefolio.contract.making_key import making_specification
 from edgefolio.errors import UserError
+from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES
 from edgefolio.shown_text import shortened
-from edgefolio.specification import Architecture, ModelPortfolio, Normalization
+from edgefolio.specification import Architecture, ModelPortfolio, Normalization, PortfolioSpecification
 from edgefolio.untrusted.json_document import require_bounded
 from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.data.class_order import class_names_of_model
-from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights
+from edgefolio_pruner.data.model_input import model_input
+from edgefolio_pruner.export import evaluating, flat_outputs
+from edgefolio_pruner.model_code import code_digest
+from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights, weights_for
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.training import check_model_fits_data, state_digest
-from edgefolio_pruner.wrappers import without_wrapper_names
+from edgefolio_pruner.scoring import Scoring, scoring_of
+from edgefolio_pruner.scoring.outputs import Outputs, look_at_outputs
+from edgefolio_pruner.scoring.scoring import require_k
+from edgefolio_pruner.training import state_digest
 
 #: A manifest holds 16,384 characters.
 _LONGEST_DESCRIPTION = 4096
+#: Bytes of one number of a probe in a manifest.
+_PROBE_BYTES = 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +48,16 @@ class MakingSource:
     initial_state: Mapping[str, torch.Tensor] | None
     initial_digest: str | None
     normalization: Normalization | None = None
+    normalization_of_model: bool = False
+    """Whether mean and deviation are those that the model brings."""
+    code: str | None = None
+    """Digest of the code that builds the network, where it is not Edgefolio's own."""
     notes: tuple[str, ...] = ()
     """What is to be told of model and data."""
+    scoring: Scoring = field(default_factory=Scoring)
+    """The task, and the metric by which variants are compared."""
+    output_names: tuple[str, ...] = ("output",)
+    """Names of the outputs in files and in the signature."""
 
     def build(self) -> nn.Module:
         """The freshly initialised module, the same each time."""
@@ -50,6 +69,12 @@ class MakingSource:
         module.load_state_dict(state, strict=False)
         return module.eval()
 
+    def output_shapes(self, module: nn.Module) -> tuple[tuple[int, ...], ...]:
+        """The shape of each output without the batch."""
+        inputs = tuple(torch.from_numpy(part) for part in self.data.train.inputs(0, 2))
+        with torch.inference_mode(), evaluating(module):
+            return tuple(tuple(leaf.shape[1:]) for leaf in flat_outputs(module(*inputs)))
+
     @property
     def description(self) -> str:
         """The architecture in one line: ``timm:resnet18(in_chans=1)``."""
@@ -60,7 +85,13 @@ class MakingSource:
     def record(self) -> dict[str, object]:
         """Common part of all stages' cache keys."""
         # The digests are of raw samples. Left out where unset, so that older keys stay valid.
-        asked = {} if self.normalization is None else {"normalization": self.normalization.model_dump(mode="json")}
+        asked: dict[str, object] = {}
+        if self.normalization is not None:
+            asked["normalization"] = self.normalization.model_dump(mode="json")
+        elif self.normalization_of_model:
+            asked["normalization"] = self.data.preprocessing.model_dump(mode="json", include={"mean", "std"})
+        if self.code is not None:
+            asked["code"] = self.code
         return {
             **asked,
             "architecture": self.architecture.model_dump(mode="json"),
@@ -70,8 +101,11 @@ class MakingSource:
         }
 
 
-def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSource:
-    """The source that ``portfolio`` names. Raises :class:`UserError` for the field that is at fault."""
+def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path | None = None) -> MakingSource:
+    """The source that ``portfolio`` names; large data are kept in a file in ``scratch`` while the process lives.
+
+    Raises :class:`UserError` for the field that is at fault.
+    """
     spec = portfolio.spec
     if spec.source is None or spec.data is None:
         raise UserError(
@@ -88,18 +122,36 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             field="spec",
             remedy="Remove control characters and long texts from source, data and methods.",
         ) from error
-    module = build_architecture(spec.source.architecture, seed=spec.seed)
+    architecture = spec.source.architecture
+    module = build_architecture(architecture, seed=spec.seed)
+    code = code_digest(architecture, module, given_weights=spec.source.weights_uri is not None)
     state: dict[str, torch.Tensor] | None = None
+    told: tuple[str, ...] = ()
     if spec.source.weights_uri is not None:
-        state = without_wrapper_names(read_weights(spec.source.weights_uri), module.state_dict())
+        state, told = weights_for(module, read_weights(spec.source.weights_uri))
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)
         # With names that the file may omit (tied weights, counters): the whole state.
         state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     own_names = class_names_of_model(module)
-    data = load_data(spec.data, seed=spec.seed, model_class_names=own_names, progress=progress)
-    check_model_fits_data(module, data)
-    notes = list(data.notes)
+    # Weights that were trained elsewhere know the values that they were trained on.
+    own_input = None if state is None else model_input(module, library=architecture.library, name=architecture.name)
+    scoring_of(spec.data, classes=0)
+    data = load_data(
+        spec.data,
+        seed=spec.seed,
+        model_class_names=own_names,
+        model_input=own_input,
+        fits=partial(takes, module),
+        scratch=scratch,
+        progress=progress,
+    )
+    outputs = look_at_outputs(module, data)
+    scoring = scoring_of(spec.data, classes=len(data.class_names), threshold=outputs.threshold)
+    require_k(scoring, outputs.shapes[0][0] if outputs.shapes[0] else 1)
+    _require_labels(spec, data)
+    _require_a_probe(outputs, data, variants=spec.selection.max_variants)
+    notes = [*told, *data.notes]
     if spec.data.class_names is None and own_names and data.class_names == own_names:
         notes.append("the classes are in the order of the model's own configuration")
     if state is not None and data.test_is_held_out:
@@ -108,11 +160,56 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress) -> MakingSourc
             "be too high; name samples that they have not seen in data.testURI"
         )
     return MakingSource(
-        architecture=spec.source.architecture,
+        architecture=architecture,
         seed=spec.seed,
         data=data,
         initial_state=state,
         initial_digest=None if state is None else state_digest(state),
         normalization=spec.data.normalization,
+        normalization_of_model=data.normalization_of_model,
+        code=code,
         notes=tuple(notes),
+        scoring=scoring,
+        output_names=outputs.names,
     )
+
+
+def takes(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether ``module`` takes two samples of ``shape``, and gives a row for each."""
+    try:
+        with torch.inference_mode(), evaluating(module):
+            leaves = flat_outputs(module(torch.zeros((2, *shape))))
+    except Exception:  # a module may raise anything for an unexpected shape
+        return False
+    return bool(leaves) and all(leaf.ndim > 0 and len(leaf) == 2 for leaf in leaves)
+
+
+def _require_labels(spec: PortfolioSpecification, data: DataBundle) -> None:
+    if data.has_labels:
+        return
+    if spec.methods.sparse_training is not None:
+        raise UserError(
+            "the data has no labels, and training needs them.",
+            field="spec.methods.sparseTraining",
+            remedy="Leave it out and give source.weightsURI, or give data with labels.",
+        )
+    if spec.selection.min_class_recall_percent is not None:
+        raise UserError(
+            "the data has no labels, so no class has a recall.",
+            field="spec.selection.minClassRecallPercent",
+            value=spec.selection.min_class_recall_percent,
+            remedy="Leave it out, or give data with labels.",
+        )
+
+
+def _require_a_probe(outputs: Outputs, data: DataBundle, *, variants: int) -> None:
+    """The manifest holds a sample and its answer for every variant, as text."""
+    values = sum(math.prod(shape) for shape in outputs.shapes) + math.prod(data.sample_shape)
+    if variants * values * _PROBE_BYTES > MAXIMUM_MANIFEST_BYTES:
+        raise UserError(
+            f"a sample and its answer are {values} numbers, which a manifest holds for every variant: {variants} are "
+            "more than it can.",
+            field="spec.selection.maxVariants",
+            value=variants,
+            remedy=f"Set it to {max(1, MAXIMUM_MANIFEST_BYTES // (values * _PROBE_BYTES))}, or use smaller samples.",
+        )

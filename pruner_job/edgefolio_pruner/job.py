@@ -31,6 +31,8 @@ from edgefolio.contract.work_pieces import pieces_of
 from edgefolio.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, UserError
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.loading import load_stored_portfolio
+from edgefolio.specification.validation.base import bytes_of
+from edgefolio_pruner.available_memory import bounded
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.work.background_sync import SECONDS_BETWEEN_COPIES, BackgroundSync
 from edgefolio_pruner.work.mirror import MAIN, WorkMirror
@@ -89,9 +91,11 @@ def run(file: Path, task: Task) -> tuple[int, PublishedReport | FailureReport | 
     try:
         portfolio = load_stored_portfolio(file)
         piece = task.piece_of(portfolio)
-        if piece is None:
-            return EXIT_OK, _publish(portfolio, task)
-        _make_piece(portfolio, piece, task)
+        limit = portfolio.spec.job.resources.limits.get("memory")
+        with bounded(None if limit is None else bytes_of(limit)):
+            if piece is None:
+                return EXIT_OK, _publish(portfolio, task)
+            _make_piece(portfolio, piece, task)
         return EXIT_OK, None
     except _ToldToEndError:
         return EXIT_TOLD_TO_END, FailureReport(kind="Failed", problem="The pod was told to end.")

@@ -5,22 +5,26 @@ Never a pickle: reading one runs whatever code it holds.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import importlib
+import random
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
+from edgefolio.specification.making import OptionValue
 from edgefolio_pruner.available_memory import require_memory
+from edgefolio_pruner.callables import imported
 from edgefolio_pruner.uris import read_uri
+from edgefolio_pruner.weight_forms import plain_module, plain_weights
 from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
 
 _ARCHITECTURE_FIELD = "spec.source.architecture"
@@ -37,14 +41,13 @@ _DOWNLOADING_OPTIONS = frozenset({"pretrained", "pretrained_cfg", "weights", "we
 def build_architecture(architecture: Architecture, *, seed: int = 0, field: str = _ARCHITECTURE_FIELD) -> nn.Module:
     """The network that ``architecture`` names, freshly initialised, on the CPU, in training mode.
 
-    The same ``seed`` gives the same initial weights; the global random state of torch is left as it was. Option values
+    The same ``seed`` gives the same initial weights; the global random states are left as they were. Option values
     that are decimal numbers in text (``"0.1"``: the resource has no floats) are passed on as floats. Raises
     :class:`UserError` for ``field`` if the name is unknown (with the nearest names) or the options are refused.
     """
     build = _builder(architecture, field)
     options = {name: _plain_value(value) for name, value in architecture.options.items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         try:
             module = build(**options)
         except UserError:
@@ -63,7 +66,7 @@ def build_architecture(architecture: Architecture, *, seed: int = 0, field: str 
             value=architecture.name,
             remedy="Let the callable return the module.",
         )
-    return unwrapped(module, field=field, name=architecture.name).train()
+    return plain_module(unwrapped(module, field=field, name=architecture.name))
 
 
 def parse_architecture(
@@ -72,7 +75,7 @@ def parse_architecture(
     """An architecture from its form on the command line: ``timm:resnet18`` and options such as ``num_classes=10``.
 
     ``factory:module:callable`` names a callable. A value is an integer, ``true``, ``false`` or ``none`` where it reads
-    as one, else text.
+    as one, a list in brackets (``[24,48]``), else text.
     """
     library, separator, name = text.partition(":")
     if not separator or not name or library not in _LIBRARIES:
@@ -82,7 +85,7 @@ def parse_architecture(
             value=text,
             remedy="Write for example timm:resnet18, torchvision:vgg11_bn, edgefolio:resnet8 or factory:nets:build.",
         )
-    parsed: dict[str, str | int | bool | None] = {}
+    parsed: dict[str, OptionValue] = {}
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key.isidentifier():
@@ -100,9 +103,17 @@ def load_weights(module: nn.Module, uri: str | Path, *, field: str = _WEIGHTS_FI
     absent. Nothing is changed if the weights don't fit. Raises :class:`UserError` for a pickle, other bytes, names or
     shapes that don't fit (the first ten), and values that are not finite.
     """
-    state = without_wrapper_names(read_weights(uri, field=field), module.state_dict())
+    state, _ = weights_for(module, read_weights(uri, field=field))
     check_weights_fit(module, state, field=field, name=str(uri))
     module.load_state_dict(state, strict=False)
+
+
+def weights_for(
+    module: nn.Module, state: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """``state`` as ``module`` names and holds its weights, whatever form they are saved in, and what is to be told."""
+    wanted = module.state_dict()
+    return plain_weights(without_wrapper_names(state, wanted), wanted)
 
 
 def read_weights(uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> dict[str, torch.Tensor]:
@@ -146,21 +157,40 @@ def check_weights_fit(module: nn.Module, state: Mapping[str, torch.Tensor], *, f
                 misfits.append(f"{key}: {_shape(state[key])} given, {_shape(tensor)} wanted")
         elif not key.endswith("num_batches_tracked") and tensor.data_ptr() not in given_storage:
             misfits.append(f"{key}: missing, {_shape(tensor)} wanted")
-    misfits += [f"{key}: {_shape(state[key])} given, not wanted" for key in state if key not in wanted]
-    if misfits:
-        more = f"; and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
+    others = [f"{key}: {_shape(state[key])} given, not wanted" for key in state if key not in wanted]
+    if misfits or others:
+        # Of both some are shown: a prefix is seen by comparing them.
+        shown = misfits[: max(_SHOWN // 2, _SHOWN - len(others))]
+        shown += others[: _SHOWN - len(shown)]
+        left = len(misfits) + len(others) - len(shown)
+        more = f"; and {left} more" if left else ""
         raise UserError(
-            f"the weights don't fit the architecture ({'; '.join(misfits[:_SHOWN])}{more}).",
+            f"the weights don't fit the architecture ({'; '.join(shown)}{more}).",
             field=field,
             value=name,
             remedy="Name the architecture and options that the weights were saved from.",
         )
 
 
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed every generator that a network's code may use, for the time being."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
 def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     name, library = architecture.name, architecture.library
     if library == "factory":
-        return _factory(name, field)
+        return imported(name, field=f"{field}.name", example="nets:build")
     downloading = sorted(_DOWNLOADING_OPTIONS & architecture.options.keys())
     if downloading and library != "edgefolio":
         raise UserError(
@@ -191,36 +221,6 @@ def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     return lambda **options: torchvision.models.get_model(name, weights=None, **backbone, **options)
 
 
-def _factory(name: str, field: str) -> Callable[..., Any]:
-    module_name, separator, attribute = name.partition(":")
-    if not separator or not module_name or not attribute:
-        raise UserError(
-            "a factory is module:callable.", field=f"{field}.name", value=name, remedy="Write for example nets:build."
-        )
-    # The console script does not look in the working directory, where a user's module usually lies.
-    here = str(Path.cwd())
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # importing runs the user's module: it may raise anything
-        raise UserError(
-            f"it cannot be imported ({type(error).__name__}: {_one_line(error)}).",
-            field=f"{field}.name",
-            value=name,
-            remedy="Name a module on PYTHONPATH or in the working directory, and a callable in it.",
-        ) from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
-    if not callable(found):
-        raise UserError("it is not callable.", field=f"{field}.name", value=name, remedy="Name a function or a class.")
-    return found  # type: ignore[no-any-return]
-
-
 def _unknown(architecture: Architecture, known: Sequence[str], field: str) -> UserError:
     nearest = difflib.get_close_matches(architecture.name, known, n=5, cutoff=0.5)
     hint = f"Did you mean {', '.join(nearest)}?" if nearest else f"{architecture.library} knows {len(known)} others."
@@ -246,14 +246,22 @@ def _refuse_pickle(content: bytes, *, field: str, name: str) -> None:
         )
 
 
-def _option_value(text: str) -> str | int | bool | None:
+def _option_value(text: str) -> OptionValue:
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(_option_scalar(entry.strip()) for entry in text[1:-1].split(",") if entry.strip())
+    return _option_scalar(text)
+
+
+def _option_scalar(text: str) -> str | int | bool | None:
     words: dict[str, bool | None] = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in words:
         return words[text.lower()]
     return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
-def _plain_value(value: str | int | bool | None) -> object:
+def _plain_value(value: OptionValue) -> object:
+    if isinstance(value, tuple):
+        return [_plain_value(entry) for entry in value]
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]+\.[0-9]+(e-?[0-9]+)?", value):
         return float(value)
     return value

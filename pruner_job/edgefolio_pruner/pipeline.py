@@ -25,14 +25,14 @@ from edgefolio.uris import redacted
 from edgefolio_pruner.data.class_table import class_table
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
-from edgefolio_pruner.profiling.accuracy import Measured, measure
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.scoring import Judge, Measured
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.manifest_draft import choose, draft_manifest
+from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import DraftStore
@@ -79,14 +79,14 @@ def make_portfolio(
     """
     spec = portfolio.spec
     uri = repository_uri if repository_uri is not None else spec.repository.uri
-    source = load_source(portfolio, progress=progress)
+    work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
+    source = load_source(portfolio, progress=progress, scratch=work.path)
     progress(stage="data", fraction=1.0, message=_described(source))
     progress(stage="classes", fraction=1.0, message=class_table(source.data))
     # Fail on an unwritable repository before hours of training.
     field = "--repository" if repository_uri is not None else "spec.repository.uri"
     Publication.check(uri, field=field)
     key = publisher_key(signing_key_file, verification_key=spec.repository.verification_key)
-    work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     with work.occupied(), no_space_left(work.path):
         drafts = DraftStore(work, making=making, model=spec.serving.model_name) if making else None
         kept = drafts.kept() if drafts is not None else None
@@ -146,7 +146,14 @@ class _PruningRun:
         """The draft of the manifest, and the file of each variant."""
         graphs = GraphCache(self._source)
         # Fail before hours of training; once per source.
-        first = look_first(self._source, graphs, work=self._work, batch=self._portfolio.spec.profiling.batch_sizes[-1])
+        first = look_first(
+            self._source,
+            graphs,
+            self._methods,
+            work=self._work,
+            batches=self._portfolio.spec.profiling.batch_sizes,
+            threads=self._threads,
+        )
         for note in first.notes:
             self._progress(stage="note", fraction=1.0, message=note)
         self._first = first
@@ -154,7 +161,7 @@ class _PruningRun:
         twin_maker = (
             None
             if quantization is None
-            else TwinMaker(self._source, quantization, work=self._work, threads=self._threads, batch=first.batch)
+            else TwinMaker(self._source, quantization, work=self._work, threads=self._threads)
         )
         maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads, batch=first.batch)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
@@ -164,7 +171,8 @@ class _PruningRun:
         if twin_maker is not None:
             # Of candidates with the same file one is enough.
             different = {record.sha256: (record, path) for record, path in reversed(made)}
-            twins = twin_maker.make(list(reversed(different.values())), progress=self._progress)
+            parents = list(reversed(different.values()))
+            twins = twin_maker.make(parents, judge=maker.judge, progress=self._progress)
             made, refused = [*made, *twins.made], twins.refused
             self._progress(stage="quantization", fraction=1.0, message=f"{len(twins.made)} quantized twins")
         first_with: dict[str, str] = {}
@@ -175,7 +183,7 @@ class _PruningRun:
                 duplicates[record.name] = holder
         files = {record.name: path for record, path in made if record.name not in duplicates}
         profiles = self._profiles(files, {record.name: record.sha256 for record, _ in made})
-        draft = self._draft([record for record, _ in made], profiles, duplicates, refused, files)
+        draft = self._draft([record for record, _ in made], profiles, duplicates, refused, files, maker.judge)
         return draft, {variant.name: files[variant.name] for variant in draft.variants}
 
     def _profiles(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Profile]:
@@ -213,6 +221,7 @@ class _PruningRun:
         duplicates: Mapping[str, str],
         refused: Mapping[str, str],
         files: Mapping[str, Path],
+        judge: Judge,
     ) -> Manifest:
         key: dict[str, Any] = {
             "candidates": {candidate.name: candidate.sha256 for candidate in candidates},
@@ -220,13 +229,21 @@ class _PruningRun:
             "specification": making_specification(self._portfolio.spec),
             "model": self._portfolio.spec.serving.model_name,
             "source": self._source.record,
+            **judge.key,
         }
 
         def draft() -> dict[str, Any]:
             measured = [candidate for candidate in candidates if candidate.name not in duplicates]
             slower = slower_twins(measured, profiles, batch=self._portfolio.spec.profiling.batch_sizes[-1])
             measured = [candidate for candidate in measured if candidate.name not in slower]
-            choice = choose(measured, profiles, self._portfolio, class_names=self._source.data.class_names)
+            described = self._source.scoring.description()
+            choice = choose(
+                measured,
+                profiles,
+                self._portfolio,
+                class_names=self._source.data.class_names,
+                score="accuracy" if described is None else described.word,
+            )
             manifest = draft_manifest(
                 portfolio=self._portfolio,
                 source=self._source,
@@ -235,8 +252,8 @@ class _PruningRun:
                 choice=choice,
                 duplicates=duplicates,
                 left_out={**refused, **slower},
-                tested=self._tested(choice.chosen, files),
-                notes=self._first.notes,
+                tested=self._tested(choice.chosen, files, judge),
+                notes=[*self._first.notes, *chance_notes(candidates)],
             )
             return manifest.model_dump(mode="json", by_alias=True)
 
@@ -244,19 +261,11 @@ class _PruningRun:
         self._progress(stage="test", fraction=1.0, message=f"{len(manifest.variants)} of {len(candidates)} chosen")
         return manifest
 
-    def _tested(self, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Measured]:
-        test, classes = self._source.data.test, len(self._source.data.class_names)
+    def _tested(self, names: Sequence[str], files: Mapping[str, Path], judge: Judge) -> dict[str, Measured]:
         tested = {}
         for position, name in enumerate(names):
             self._progress(stage="test", fraction=position / len(names), message=name)
-            tested[name] = measure(
-                files[name],
-                test.images,
-                test.labels,
-                classes=classes,
-                threads=self._threads,
-                batch=self._first.batch,
-            )
+            tested[name] = judge.measure(files[name], "test")
         return tested
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Shrunk:
 
     ``before`` and ``after`` are the ONNX files of the sparse model (batch norms folded, as in the other) and of the
     shrunk one; the first is gone. ``parity`` compares the shrunk file with the *sparse* torch model. ``profiles`` holds
-    ``before`` and ``after``, measured in turns, or nothing if that was not asked for.
+    ``before`` and ``after``, measured in turns, or nothing if that was not asked for. ``dead_filters`` are the filters
+    that hold nothing but zeros.
     """
 
     report: SpatialReport
@@ -47,6 +49,7 @@ class Shrunk:
     after: ExportedModel
     profiles: dict[str, Profile]
     threads: int
+    dead_filters: int = 0
 
 
 def shrink_model(
@@ -71,6 +74,7 @@ def shrink_model(
     module = module.float().eval()
     inputs = torch.randn((max(2, samples), *input_shape), generator=torch.Generator().manual_seed(seed))
     output_names = _run_once(module, inputs[:2])
+    _require_single(module, inputs)
     progress(stage=_STAGE, fraction=0.05, message="capturing the network")
     captured = capture(module, (inputs[:2],), dynamic_size=dynamic_size)
     _require_prunable(captured, name=type(module).__name__)
@@ -95,6 +99,9 @@ def shrink_model(
         progress(stage=_STAGE, fraction=0.6, message="comparing the file with the sparse model")
         proof = parity(module, files["after"].path, inputs.numpy(), batch=8, threads=threads)
         _require_near(proof, exactness)
+        for batch in (1, 2):
+            few = inputs[:_PROOF_SAMPLES].numpy()
+            _require_near(parity(module, files["after"].path, few, batch=batch, threads=threads), exactness)
         profiles: dict[str, Profile] = {}
         if latency_samples:
             progress(stage=_STAGE, fraction=0.7, message="measuring latency")
@@ -106,7 +113,9 @@ def shrink_model(
                 samples=latency_samples,
                 rounds=min(_ROUNDS, latency_samples),
             )
-        after = _publish(files["after"], output)
+        # The exporter holds what it derived from shared weights twice; the file is never larger than it came.
+        smaller = min(files["after"], files["before"], key=lambda file: file.bytes)
+        after = _publish(smaller, output)
     progress(stage=_STAGE, fraction=1.0, message="done")
     return Shrunk(
         report=compressed.report,
@@ -116,6 +125,7 @@ def shrink_model(
         after=after,
         profiles=profiles,
         threads=threads,
+        dead_filters=dead_filters(module.state_dict()),
     )
 
 
@@ -169,6 +179,34 @@ def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:
     if isinstance(outputs, dict) and len(outputs) == len(leaves):
         return [str(name) for name in outputs]
     return ["output"] if len(leaves) == 1 else [f"output_{index}" for index in range(len(leaves))]
+
+
+def _require_single(module: torch.nn.Module, inputs: torch.Tensor) -> None:
+    """Raise :class:`UserError` unless one sample alone has the outputs that it has among others, in shape."""
+    with torch.no_grad(), evaluating(module):
+        together = [tuple(leaf.shape[1:]) for leaf in flat_outputs(module(inputs[:2]))]
+        try:
+            alone = [tuple(leaf.shape) for leaf in flat_outputs(module(inputs[:1]))]
+            problem = f"gives {alone} instead of {[(1, *shape) for shape in together]}"
+            fits = alone == [(1, *shape) for shape in together]
+        except Exception as error:  # a module may raise anything
+            problem, fits = f"fails ({' '.join(str(error).split())[:200]})", False
+    if not fits:
+        raise UserError(
+            f"for a batch of one sample the model {problem}.",
+            field="--architecture",
+            value=type(module).__name__,
+            remedy="Keep the batch axis: write squeeze(dim) or flatten(1), not squeeze().",
+        )
+
+
+def dead_filters(state: Mapping[str, torch.Tensor]) -> int:
+    """The number of filters (rows of weights) that hold nothing but zeros."""
+    return sum(
+        int((tensor.flatten(1) == 0).all(1).sum())
+        for tensor in state.values()
+        if tensor.is_floating_point() and tensor.ndim >= 2
+    )
 
 
 def _publish(exported: ExportedModel, output: Path) -> ExportedModel:

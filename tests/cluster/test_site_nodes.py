@@ -35,7 +35,15 @@ def test_another_reason_is_no_new_order(site: EdgeSite) -> None:
     def endpoint() -> dict[str, Any]:
         return site.endpoints()["edge-1"]
 
-    before = endpoint()
+    def settled() -> dict[str, Any] | None:
+        """The endpoint, once nothing of it changes any more: the order of a profile comes after the first variant."""
+        found = endpoint()
+        time.sleep(5)
+        later = endpoint()
+        is_same = (found["spec"], found["metadata"]["annotations"]) == (later["spec"], later["metadata"]["annotations"])
+        return later if is_same else None
+
+    before = wait_for(settled, seconds=90)
     told = before["metadata"]["annotations"][REASON]
     table = site.kubernetes.kubectl("get", "mep", pod).splitlines()
     assert "REASON" in table[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 from benchmarks.soak.faults import KINDS, Kind
+from benchmarks.soak.logs import KEPT_FAULTS, TAIL_BYTES, PodLogs
 from benchmarks.soak.memory import Sample, growth
 from benchmarks.soak.report import is_sound, markdown, summary
 from benchmarks.soak.turns import Struck, Turn, strike, turns
@@ -114,6 +117,30 @@ def test_growth_is_that_of_the_process_that_lived_longest() -> None:
         "longestLivedSeconds": 100,
         "longestLivedGrewMebibytes": 2,
     }
+
+
+def test_logs_of_pods_that_are_gone_are_kept(tmp_path: Path) -> None:
+    pods = tmp_path / "run" / "edge-1" / "log" / "pods"
+    for pod in ("site_digits-abcde_1", "site_client-edge-1-5_2", "kube-system_digits-x_3", "site_digits-quiet_4"):
+        (pods / pod / "triton").mkdir(parents=True)
+        (pods / pod / "triton" / "0.log").write_text("first" + "x" * TAIL_BYTES + "last")
+    (tmp_path / "run").mkdir(exist_ok=True)
+    kept = tmp_path / "soak-logs"
+    logs = PodLogs(tmp_path / "run", ["edge-1", "edge-2"], kept=kept)
+    with logs:
+        logs.look()
+        shutil.rmtree(pods / "site_digits-abcde_1")
+        os.utime(pods / "site_digits-quiet_4" / "triton" / "0.log", (1, 1))
+        logs.keep("00012 Triton killed, edge-1", since=100, note="pods")
+        (found,) = kept.iterdir()
+        assert (found / "cluster.txt").read_text() == "pods"
+        (log,) = found.glob("*.log")
+        assert log.name.startswith("edge-1_digits-abcde_triton_0_")
+        assert log.read_text().endswith("last")
+        assert log.stat().st_size == TAIL_BYTES
+        for number in range(KEPT_FAULTS + 5):
+            logs.keep(f"fault {number}", since=0, note="")
+        assert len(list(kept.iterdir())) == KEPT_FAULTS
 
 
 class Following:

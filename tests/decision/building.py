@@ -91,6 +91,7 @@ def decided(
         switching=switching,
         state=state or State(),
         now=now,
+        with_standby=True,
     )
 
 

@@ -64,7 +64,9 @@ PROFILES = (
 )
 
 #: Short enough for traces that people read; the rules are those of any other setting.
-SWITCHING = Switching(down_after_seconds=5, up_after_seconds=30, min_dwell_seconds=10, quarantine_seconds=60)
+SWITCHING = Switching(
+    down_after_seconds=5, up_after_seconds=30, min_dwell_seconds=10, quarantine_seconds=60, max_switches_per_hour=12
+)
 
 
 @dataclass(frozen=True, kw_only=True)

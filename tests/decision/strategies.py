@@ -8,14 +8,20 @@ from building import NOW
 from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
+    Contention,
+    FactorBefore,
     FittingVariant,
+    LatencyTest,
     MemoryState,
     NodeState,
     Objectives,
     Observation,
+    OwnFactor,
     ProbeResult,
     Quarantine,
+    Reading,
     ServerState,
+    Signal,
     State,
     TrafficBefore,
     TrafficWindow,
@@ -69,6 +75,18 @@ def traffics(number: st.SearchStrategy[float], count: st.SearchStrategy[int]) ->
         in_flight=number,
         age_seconds=number,
         p95_milliseconds=optional(number),
+        readings=st.lists(
+            st.builds(
+                Reading,
+                seconds=number,
+                requests=count,
+                mean_compute_milliseconds=number,
+                mean_queue_milliseconds=number,
+                mean_total_milliseconds=number,
+                pending=optional(count),
+            ),
+            max_size=3,
+        ).map(tuple),
     )
 
 
@@ -87,15 +105,19 @@ def observations(number: st.SearchStrategy[float], count: st.SearchStrategy[int]
         pressures=st.sampled_from([(), ("MemoryPressure",), ("DiskPressure", "PIDPressure")]),
         reserved_bytes=count,
     )
+    probe = st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)
+    sign = optional(st.builds(Signal, percent=number, age_seconds=number))
     return st.builds(
         Observation,
         active_variant=optional(names),
         resident_variants=st.lists(names, max_size=3).map(tuple),
         server=st.sampled_from(ServerState),
         traffic=optional(traffics(number, count)),
-        probe=optional(st.builds(ProbeResult, variant=names, compute_milliseconds=number, age_seconds=number)),
+        probe=optional(probe),
+        standby_probe=optional(probe),
         memory=optional(memory),
         node=optional(node),
+        contention=optional(st.builds(Contention, throttled=sign, pressure=sign, stolen=sign)),
     )
 
 
@@ -140,6 +162,20 @@ def states(number: st.SearchStrategy[float]) -> st.SearchStrategy[State]:
         upgrade_backoffs=st.lists(
             st.builds(UpgradeBackoff, variant=names, until=number, bounces=st.integers(-3, 10**6)), max_size=3
         ).map(tuple),
+        own_factors=st.lists(st.builds(OwnFactor, variant=names, factor=number), max_size=3).map(tuple),
+        factor_before=optional(st.builds(FactorBefore, variant=names, factor=number)),
+        latency_test=st.builds(
+            LatencyTest,
+            weighted_level=number,
+            weight=number,
+            readings=st.integers(-3, 10**6),
+            requests=number,
+            squares=number,
+            scatter=number,
+            calm_level=time,
+            silent_seconds=number,
+            pending=st.integers(-3, 10**6),
+        ),
     )
 
 

@@ -65,8 +65,8 @@ def test_it_decides_whatever_it_is_given(seen, objectives, profiles, switching, 
         "switching": switching,
         "now": now,
     }
-    decision, after = decide(**arguments, state=state)
-    again, after_again = decide(**arguments, state=state)
+    decision, after = decide(**arguments, state=state, with_standby=True)
+    again, after_again = decide(**arguments, state=state, with_standby=True)
     assert (repr(decision), repr(after)) == (repr(again), repr(after_again))
     assert decision.message.endswith(".")
     assert "\n" not in decision.message
@@ -87,7 +87,13 @@ def test_it_decides_whatever_it_is_given(seen, objectives, profiles, switching, 
 )
 def test_a_switch_is_never_too_soon_nor_to_what_must_not_be_taken(seen, objectives, profiles, switching, state) -> None:
     decision, _ = decide(
-        observation=seen, objectives=objectives, profiles=profiles, switching=switching, state=state, now=NOW
+        observation=seen,
+        objectives=objectives,
+        profiles=profiles,
+        switching=switching,
+        state=state,
+        now=NOW,
+        with_standby=True,
     )
     if decision.action is Action.HOLD:
         return

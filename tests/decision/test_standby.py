@@ -163,7 +163,8 @@ def test_a_violation_goes_down_to_what_is_resident_then_to_what_fits_best() -> N
     calm = observation("tiny", traffic=traffic("tiny", factor=3.2, rate=3))
     decision, state = repeated(calm, seconds=29, state=switched, now=NOW + 3)
     assert (decision.reason, decision.target) == (Reason.MORE_ACCURATE_FITS, "mid")
-    assert state.descent is None
+    assert state.descent is not None
+    assert state.descent.variant == "large", "it is still the one to come back to"
     assert standby_of(decision).variant == "tiny", "it was there, and stays"
 
 
@@ -215,7 +216,13 @@ def test_on_the_way_up_what_served_stays_resident_if_memory_allows() -> None:
 def test_a_standby_is_below_what_serves_and_fits_beside_it(seen, switching, state, milliseconds, maximum) -> None:
     objectives = Objectives(latency_p95_milliseconds=milliseconds, max_memory_bytes=maximum)
     decision, _ = decide(
-        observation=seen, objectives=objectives, profiles=PROFILES, switching=switching, state=state, now=NOW
+        observation=seen,
+        objectives=objectives,
+        profiles=PROFILES,
+        switching=switching,
+        state=state,
+        now=NOW,
+        with_standby=True,
     )
     found = standby_of(decision)
     assert found.message.endswith(".")

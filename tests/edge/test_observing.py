@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefolio_edge.observation.memory import GroupMemory, group_memory, observe_memory
 from edgefolio_edge.observation.traffic import TrafficObserver
-from edgefolio_edge.observation.triton_metrics import p95_in
+from edgefolio_edge.observation.triton_metrics import p95_in, pending_in
 from edgefolio_edge.triton.client import VersionStatistics
 
 MILLISECOND = 1_000_000
@@ -105,6 +105,53 @@ def test_p95_comes_from_the_versions_own_summary() -> None:
     assert p95_in(text, model="a", version=4) is None
     assert p95_in(text, model="b", version=2) is None
     assert p95_in(text.replace("}", ""), model="a", version=2) is None, "what is no metric is no p95"
+
+
+def test_readings_are_what_came_since_they_were_taken_last() -> None:
+    observer = TrafficObserver(window_seconds=5)
+    for quarter in range(1, 13):
+        observer.add(reading(requests=5 * quarter), at=quarter / 4, pending=quarter)
+    window = observer.window(now=3.0)
+    assert window is not None
+    assert [entry.requests for entry in window.readings] == [5] * 11
+    observer.take()
+    assert observer.readings() == ()
+    latest = observer.latest()
+    assert latest is not None
+    assert latest.successes == 5, "liveness asks for the last one even so"
+    observer.add(reading(requests=60), at=3.25)
+    observer.add(reading(requests=63), at=3.5, pending=7)
+    idle, busy = observer.readings()
+    assert (idle.requests, idle.pending, idle.mean_total_milliseconds) == (0, None, 0)
+    assert (busy.seconds, busy.requests, busy.pending) == (0.25, 3, 7)
+    assert busy.mean_total_milliseconds == pytest.approx(4)
+    latest = observer.latest()
+    assert latest is not None
+    assert latest.successes == 3, "since the last cycle, however many readings that were"
+    observer.exclude(reading(requests=63), reading(requests=67), own_requests=4)
+    assert [entry.requests for entry in observer.readings()] == [0, 3]
+    observer.add(reading(requests=67), at=3.75, pending=2)
+    observer.take()
+    for quarter in range(16, 35):
+        assert observer.is_in_use, "a stall is no end of traffic"
+        observer.add(reading(requests=67), at=quarter / 4, pending=2)
+    observer.add(reading(requests=67), at=9.0)
+    assert not observer.is_in_use
+    observer.add(reading(requests=2), at=10.0)
+    assert observer.readings() == (), "a restart begins anew"
+    assert not observer.is_in_use
+
+
+def test_the_requests_that_wait_are_read_by_version() -> None:
+    text = (
+        'nv_inference_pending_request_count{model="a",version="1"} 3\n'
+        'nv_inference_pending_request_count{model="a",version="2"} 0\n'
+        'nv_inference_pending_request_count{model="b",version="1"} Nan\n'
+    )
+    assert pending_in(text, model="a", version=1) == 3
+    assert pending_in(text, model="a", version=2) == 0
+    assert pending_in(text, model="b", version=1) is None
+    assert pending_in("", model="a", version=1) is None
 
 
 def _write(directory: Path, **files: str) -> None:

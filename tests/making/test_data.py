@@ -210,10 +210,11 @@ def wrong_arrays() -> dict[str, tuple[dict[str, np.ndarray[Any, Any]], str]]:
         "negative labels": ({"x": good["x"], "y": good["y"] - 1}, "10 labels lie outside"),
         "missing labels": ({"x": good["x"]}, "'y' is missing"),
         "too few labels": ({"x": good["x"], "y": good["y"][:7]}, "40 samples but 7 labels"),
-        "no images": ({"x": good["x"].reshape(40, 16), "y": good["y"]}, "40x16"),
-        "labels as text": ({"x": good["x"], "y": good["y"].astype(str)}, "integer per sample"),
+        "no samples": ({"x": good["x"].reshape(640), "y": good["y"]}, "640"),
+        "labels as numbers": ({"x": good["x"], "y": good["y"] + 0.5}, "integer per sample"),
+        "labels as times": ({"x": good["x"], "y": good["y"].astype("datetime64[s]")}, "integer per sample"),
         "samples as text": ({"x": good["x"].astype(str), "y": good["y"]}, "uint8 or floating"),
-        "other names": ({"images": good["x"], "labels": good["y"]}, "images, labels"),
+        "other names": ({"pixels": good["x"], "answers": good["y"]}, "answers, pixels"),
         "objects": ({"x": good["x"].astype(object), "y": good["y"]}, "plain arrays"),
     }
 

@@ -141,3 +141,38 @@ def test_a_damaged_file_is_no_order(tmp_path: Path, clock: Clock) -> None:
     assert made.order is None
     assert made.revision is None
     assert made.objectives.pinned_variant is None
+
+
+def test_the_order_in_advance_reaches_the_core_and_a_person_s_pin_has_none(orders: Orders) -> None:
+    assert orders.objectives.descend_at_percent is None
+    orders.take(spec(descendAtPercent=125), generation=2)
+    assert orders.objectives.descend_at_percent == 125
+    orders.take(spec(descendAtPercent=125, pinned=True), generation=3)
+    assert orders.objectives.descend_at_percent is None
+
+
+def test_down_as_ordered_in_advance_the_agent_decides_until_another_variant_is_ordered(
+    orders: Orders, clock: Clock
+) -> None:
+    orders.take(spec(descendAtPercent=125), generation=2)
+    orders.acted(left="dense")
+    assert orders.is_autonomous
+    assert orders.has_descended
+    assert orders.objectives.pinned_variant is None, "it is not sent back to what it left"
+    # The operator writes for other reasons before it has seen what serves.
+    orders.take(spec(descendAtPercent=125, objectives={"latencyP95Milliseconds": 5}), generation=3)
+    clock.now += HANDOVER_SECONDS / 2
+    orders.heard()
+    assert orders.objectives.pinned_variant is None
+    orders.take(spec(descendAtPercent=125, targetVariant="small"), generation=4)
+    orders.heard()
+    assert not orders.is_autonomous
+    assert not orders.has_descended
+    assert orders.objectives.pinned_variant == "small"
+
+
+def test_an_order_that_came_while_it_went_down_counts(orders: Orders) -> None:
+    orders.take(spec(targetVariant="mid"), generation=2)
+    orders.acted(left="dense")
+    assert not orders.is_autonomous
+    assert orders.objectives.pinned_variant == "mid"

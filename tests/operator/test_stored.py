@@ -50,7 +50,9 @@ def restored(stored: dict[str, Any]) -> Site:
 def _as_an_api_server_has_them(site: Site) -> None:
     """Give uids, owners and that release's defaults, which the files lack: every stored object has them."""
     if site.endpoints and "switching" in site.portfolio["spec"]:
-        site.portfolio["spec"]["switching"].setdefault("standby", "None")
+        site.portfolio["spec"]["switching"] |= {
+            "standby": "None", "maxSwitchesPerHour": 12, **site.portfolio["spec"]["switching"]
+        }  # fmt: skip
     for name, job in site.jobs.items():
         job["metadata"]["uid"] = name
     for pod in site.job_pods:

@@ -273,6 +273,15 @@ def test_the_published_schema_names_every_field_of_a_manifest() -> None:
     figures = {"balancedAccuracyPercent": 90.0, "lowestRecallPercent": 80.0, "lowestClass": 1}
     document = manifest(classSamples={"training": [5, 5], "validation": [5, 5], "test": [5, 5]}, notes=["One line."])
     document["variants"][0]["testClasses"] = figures | {"recallPercents": [100.0, 80.0]}
+    document["score"] = {
+        "task": "Regression",
+        "metric": "MAE",
+        "word": "MAE",
+        "better": "Lower",
+        "unit": "PercentOfDense",
+    }
+    score = {"value": 0.5, "low": 0.4, "high": 0.6}
+    document["variants"][0] |= {"validationScore": score, "testScore": score}
     written = json.loads(parsed(document).to_bytes())
     assert set(written) == set(schema["properties"])
     assert {"model", "revision", "variants", "specificationSha256"} <= set(schema["required"])

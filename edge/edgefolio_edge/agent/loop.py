@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 
 from edgefolio.decision import decide, profiles_from_manifest
+from edgefolio.decision.choice import latency_budget
+from edgefolio.decision.evidence import READING_SECONDS, threshold, verdict_of, with_readings
 from edgefolio.decision.profiles import rescaled
 from edgefolio.decision.types import Action, Decision, Observation, ServerState, VariantProfile
 from edgefolio.errors import UserError
@@ -114,10 +116,29 @@ class Agent:
 
     def _pause(self, stop: threading.Event, *, until: float) -> None:
         stop.wait(0.05)
+        read_at = time.monotonic()
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
             # A signal sets ``stop`` alone, so it is polled.
-            if self._woken.wait(min(left, 0.2)):
+            due = read_at + READING_SECONDS - time.monotonic()
+            if self._woken.wait(max(0.0, min(left, due))):
                 return
+            if time.monotonic() >= read_at + READING_SECONDS:
+                read_at = time.monotonic()
+                if self._sees_violation():
+                    return
+
+    def _sees_violation(self) -> bool:
+        """Whether a violation has become sure since the last cycle: then the next one begins at once."""
+        active = next((profile for profile in self._profiles if profile.name == self._active_name), None)
+        readings = self.server.observer.read_between() if active is not None else ()
+        if active is None or not readings:
+            return False
+        budget, needed = latency_budget(self.portfolio.objectives), self.portfolio.switching.min_requests
+        before = self._switches.state.latency_test
+        after = with_readings(before, readings, profile=active, budget=budget)
+        sure = threshold(self.server.observer.contention.last)
+        was, now = (verdict_of(test, budget=budget, min_requests=needed, sure=sure) for test in (before, after))
+        return now.is_sure and not was.is_sure
 
     def cycle(self) -> None:
         """Run one cycle."""
@@ -150,6 +171,7 @@ class Agent:
             switching=self.portfolio.switching,
             state=before,
             now=now,
+            with_standby=True,
         )
         decision = replace(decision, profile="" if self._profile is None else self._profile.evidence)
         self._recorder.cycle(

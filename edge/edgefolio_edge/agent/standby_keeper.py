@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from edgefolio.decision.types import Decision, StandbyReason
@@ -10,6 +11,7 @@ from edgefolio_edge.agent.cycle_result import ServedVersions
 from edgefolio_edge.agent.options import AgentOutputs
 from edgefolio_edge.agent.supervisor import ServerSupervisor
 from edgefolio_edge.models.variants import variant_of_version
+from edgefolio_edge.triton.client import ControlError
 from edgefolio_edge.triton.placement import Placement, SwitchResult
 
 #: A standby is asked for its probe this often, so that one that died is found before it is needed.
@@ -76,6 +78,7 @@ class StandbyKeeper:
             return served, outcome
         self._failures = 0
         self._probed_at = {target.version: time.monotonic()}
+        self._measure(target)
         self._reporter.event(
             "standby",
             f"{target.variant.name} is resident beside {active.variant.name}, verified.",
@@ -93,6 +96,8 @@ class StandbyKeeper:
         if cause is None and due:
             self._probed_at[target.version] = now
             cause = self._server.switcher.canary(target, versions=(target.version,))
+            if cause is None:
+                self._measure(target)
         if cause is None:
             return served
         self._reporter.event(
@@ -102,6 +107,11 @@ class StandbyKeeper:
             version=target.version,
         )
         return self._released(served, active)
+
+    def _measure(self, target: Placement) -> None:
+        """Time the standby beside the active variant; one that does not answer now is found by the next canary."""
+        with contextlib.suppress(ControlError):
+            self._server.observer.probe_standby(target)
 
     def _released(self, served: ServedVersions, active: Placement) -> ServedVersions:
         if not self._server.switcher.release_standby(active):

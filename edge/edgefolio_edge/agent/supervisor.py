@@ -68,7 +68,8 @@ class ServerSupervisor:
         self.observer.use(switching)
 
     def close(self) -> None:
-        """Close the connection; the server runs on."""
+        """Close the connections; the server runs on."""
+        self.observer.close()
         self.control.close()
 
     def runs(self) -> bool:
@@ -153,7 +154,7 @@ class ServerSupervisor:
         """Restart our server; the old one gets ``seconds`` to stop. An error is logged, and ``False`` returned."""
         self._metrics.repaired("server")
         self._metrics.serving(None, None)
-        self.control.close()
+        self.close()
         try:
             self.host.restart(seconds=seconds)
         except UserError as error:
@@ -179,7 +180,7 @@ class ServerSupervisor:
             return False
         self._silent_cycles = 0
         self.trouble = None
-        self.control.close()
+        self.close()
         self._connect()
         if is_another:
             self.health.renewed()

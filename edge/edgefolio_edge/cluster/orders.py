@@ -1,8 +1,9 @@
 """Orders of the operator, and the switch to autonomy while the API server does not answer.
 
-While the API server answers, the operator's target is a pin: the core goes there and stays. Cut off for
-``autonomyAfterSeconds`` the pin is dropped, and the same core decides with the last objectives. Connected again, an
-agent that changed its variant meanwhile reports first and gives the operator time to see that; then orders count.
+While the API server answers, the operator's target is a pin: the core goes there and stays, unless the order in advance
+(``descendAtPercent``) takes it down to the standby. Cut off for ``autonomyAfterSeconds`` the pin is dropped, and the
+same core decides with the last objectives. Connected again, or down as ordered in advance, an agent that changed its
+variant reports first and gives the operator time to see that; then orders count.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Orders:
         self._started_at = clock()
         self._returned_at: float | None = None
         self._acted_under: tuple[object, ...] | None = None
+        self._descended = False
         self._last_read: tuple[Objectives, Switching] | None = None
         self._changed = changed
 
@@ -103,6 +105,11 @@ class Orders:
         return waiting and (self._returned_at is None or now - self._returned_at < HANDOVER_SECONDS)
 
     @property
+    def has_descended(self) -> bool:
+        """Whether it decides because it went down as ordered in advance, and nothing was ordered since."""
+        return self._descended and self._acted_under is not None
+
+    @property
     def objectives(self) -> Objectives:
         """The current objectives; the target is a pin while the operator decides."""
         order = self._order
@@ -111,7 +118,13 @@ class Orders:
         asked = objectives_from_specification(order.spec.objectives)
         if self.is_autonomous and not order.spec.pinned:
             return asked
-        return replace(asked, pinned_variant=order.spec.target_variant, pin_is_order=not order.spec.pinned)
+        percent = order.spec.descend_at_percent
+        return replace(
+            asked,
+            pinned_variant=order.spec.target_variant,
+            pin_is_order=not order.spec.pinned,
+            descend_at_percent=None if percent is None or order.spec.pinned else float(percent),
+        )
 
     @property
     def switching(self) -> Switching:
@@ -144,10 +157,16 @@ class Orders:
             if not self.is_autonomous:
                 self._acted_under = self._returned_at = None
 
-    def acted(self) -> None:
-        """Note that the agent changed its variant autonomously."""
+    def acted(self, *, left: str | None = None) -> None:
+        """Note that the agent changed its variant autonomously, or as ordered in advance.
+
+        ``left`` is the variant that it left as ordered: if another one is ordered since, that order counts.
+        """
         with self._lock:
             order = self._order
+            if left is not None and (order is None or order.spec.target_variant != left):
+                return
+            self._descended = left is not None
             self._acted_under = order.asked if order is not None else None
             self._returned_at = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
+from edgefolio.decision.types import Reason
 from edgefolio_edge.agent.cycle_result import CycleResult
 from edgefolio_edge.cluster.orders import Orders
 from edgefolio_edge.cluster.status_writer import StatusWriter
@@ -32,6 +33,8 @@ class ReportThread:
             self._writer.failed(result.failure)
         if result.switched and self._orders.is_autonomous:
             self._orders.acted()
+        elif result.switched and _is_descent(result) and result.observation is not None:
+            self._orders.acted(left=result.observation.active_variant)
         self._history.note(result)
         with self._condition:
             self._result = result
@@ -55,3 +58,8 @@ class ReportThread:
                 self._writer.after_cycle(result)
             except Exception:  # a report that cannot be made must not be the last one
                 logger.exception("the report of a cycle could not be made")
+
+
+def _is_descent(result: CycleResult) -> bool:
+    """Whether a switch under orders was for latency: the order in advance alone brings one."""
+    return result.decision is not None and result.decision.reason is Reason.LATENCY_VIOLATED

@@ -190,7 +190,7 @@ class StatusWriter:
             "Ready": _ready(cycle),
             "Synced": _synced(cycle.synced, self._orders.revision),
             "ObjectivesMet": self._objectives_met(cycle.decision),
-            "Autonomous": _autonomous(alone),
+            "Autonomous": _autonomous(alone, descended=self._orders.has_descended),
             "StandbyResident": _standby_resident(cycle),
             "SharedMemorySufficient": _shared_memory_sufficient(cycle),
             "KnownVulnerabilities": _known_vulnerabilities(cycle.server_version),
@@ -250,7 +250,10 @@ def _known_vulnerabilities(version: str) -> ConditionValue:
     return ("False", reasons.NONE_KNOWN, "") if warning is None else ("True", reasons.OUTDATED_TRITON, warning)
 
 
-def _autonomous(alone: bool) -> ConditionValue:
+def _autonomous(alone: bool, *, descended: bool) -> ConditionValue:
+    if alone and descended:
+        message = "It went down to the standby as ordered in advance, and decides until the operator has seen it."
+        return "True", reasons.DESCENDED_AS_ORDERED, message
     return ("True", reasons.CUT_OFF, "The agent decides.") if alone else ("False", reasons.CONNECTED, "")
 
 

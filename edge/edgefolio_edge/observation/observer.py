@@ -7,13 +7,14 @@ import statistics
 import time
 from dataclasses import replace
 
-from edgefolio.decision.types import MemoryState, Observation, ProbeResult, ServerState, TrafficWindow
+from edgefolio.decision.types import MemoryState, Observation, ProbeResult, Reading, ServerState, TrafficWindow
 from edgefolio.shared_memory import shared_memory_bytes
 from edgefolio.specification.serving import Switching
 from edgefolio_edge.models.probe import batch_of
+from edgefolio_edge.observation.contention import ContentionObserver
 from edgefolio_edge.observation.memory import observe_memory
 from edgefolio_edge.observation.traffic import TrafficObserver, difference
-from edgefolio_edge.observation.triton_metrics import server_p95_milliseconds
+from edgefolio_edge.observation.triton_metrics import TritonMetrics, p95_in, pending_in
 from edgefolio_edge.triton.client import CALL_SECONDS, ControlError, TritonControl, VersionStatistics
 from edgefolio_edge.triton.endpoint import TritonEndpoint
 from edgefolio_edge.triton.placement import Placement
@@ -23,6 +24,8 @@ from edgefolio_edge.triton.switcher import Switcher
 PROBE_REQUESTS = 4
 #: Timeouts of the canary in a row that mean a hung server; a saturated one may time out once.
 TIMEOUTS_UNTIL_DEAD = 2
+#: A reading of the counters this young serves a cycle too.
+_YOUNG_SECONDS = 0.1
 
 
 class Observer:
@@ -43,12 +46,21 @@ class Observer:
         self.memory_limit_bytes = memory_limit_bytes
         self.switching = switching
         self.traffic = TrafficObserver(window_seconds=switching.window_seconds)
+        self.contention = ContentionObserver(None if endpoint.process is None else endpoint.process.pid)
         self._model = switcher.store.model
         self._answered_at: float | None = None
         self._timeouts = 0
         self._probe: tuple[str, float, float] | None = None
         self._probed_at: float | None = None
+        self._standby_probe: tuple[str, float, float] | None = None
         self._version: int | None = None
+        self._metrics = None if endpoint.metrics is None else TritonMetrics(endpoint.metrics)
+        self._scraped: tuple[float, str] = (float("-inf"), "")
+
+    def close(self) -> None:
+        """Close the connection to the server's metrics."""
+        if self._metrics is not None:
+            self._metrics.close()
 
     def use(self, switching: Switching) -> None:
         """Apply other switching rules from now on."""
@@ -83,6 +95,17 @@ class Observer:
                 raise
             return tuple(sorted(entry.version for entry in self.control.statistics(self._model)))
 
+    def read_between(self) -> tuple[Reading, ...]:
+        """Read the counters between two cycles if there is traffic; all readings since the last cycle.
+
+        One call to the server and one to its metrics, which tell how many requests wait: see ``benchmarks.violations``
+        for their cost.
+        """
+        if self._version is None or not self.traffic.is_in_use:
+            return ()
+        self._read_counters(self._version, pending=True)
+        return self.traffic.readings()
+
     def observe(self, active: Placement | None, *, resident: tuple[str, ...]) -> Observation:
         """Observe the endpoint, whose active version is ``active`` (``None``: it serves nothing of ours)."""
         if active is None:
@@ -94,28 +117,43 @@ class Observer:
             # Switched from outside: another version's counters begin, and its answers are unverified.
             self._version = active.version
             self.traffic.reset()
-        self._read_counters(active.version)
+        read_at = self.traffic.read_at
+        if read_at is None or time.monotonic() - read_at > _YOUNG_SECONDS:
+            self._read_counters(active.version, pending=self.traffic.is_in_use)
         state = self._liveness(active)
         if state is ServerState.SERVING:
             self._probe_when_idle(active)
+        window = self._window(active)
+        self.traffic.take()
         return Observation(
             active_variant=active.variant.name,
             resident_variants=resident,
             server=state,
-            traffic=self._window(active),
+            traffic=window,
             probe=self._probe_result(active),
+            standby_probe=_result(self._standby_probe),
             memory=self._memory(active),
+            contention=self.contention.observe(),
         )
 
-    def _read_counters(self, version: int) -> VersionStatistics | None:
+    def _read_counters(self, version: int, *, pending: bool = False) -> VersionStatistics | None:
         try:
             found = [entry for entry in self.control.statistics(self._model) if entry.version == version]
         except ControlError:
             return None
         if not found:
             return None
-        self.traffic.add(found[0], at=time.monotonic())
+        waiting = pending_in(self._metrics_text(), model=self._model, version=version) if pending else None
+        self.traffic.add(found[0], at=time.monotonic(), pending=waiting)
         return found[0]
+
+    def _metrics_text(self) -> str:
+        if self._metrics is None:
+            return ""
+        if time.monotonic() - self._scraped[0] > _YOUNG_SECONDS:
+            text = self._metrics.text()
+            self._scraped = time.monotonic(), text
+        return self._scraped[1]
 
     def _liveness(self, active: Placement) -> ServerState:
         """Liveness by inference: a user's since the last cycle, else the agent's own where in doubt."""
@@ -156,24 +194,42 @@ class Observer:
         if not idle or not due or bounded:
             return
         self._probed_at = time.monotonic()
-        inputs = batch_of(active.manifest, active.variant.probe, samples=active.manifest.request_batch_size)
-        readings = [self._counters_of(active.version)]
         try:
-            for _ in range(PROBE_REQUESTS):
-                self.control.infer(self._model, inputs, version=active.version)
-                readings.append(self._counters_of(active.version))
+            found = self._timed(active)
         except ControlError:
             self._answered_at = None  # the next cycle asks again and judges
             return
-        complete = [reading for reading in readings if reading is not None]
-        if len(complete) != len(readings):
+        if found is None:
             return
-        alone = self.traffic.exclude(complete[0], complete[-1], own_requests=PROBE_REQUESTS)
+        (first, last), compute = found
+        alone = self.traffic.exclude(first, last, own_requests=PROBE_REQUESTS)
         self._answered_at = time.monotonic()
         if alone:
-            pairs = itertools.pairwise(complete[1:])
-            compute = [difference(later, earlier).compute_nanoseconds / 1e6 for earlier, later in pairs]
             self._probe = (active.variant.name, statistics.median(compute), time.monotonic())
+
+    def _timed(self, placement: Placement) -> tuple[tuple[VersionStatistics, VersionStatistics], list[float]] | None:
+        """The counters before and after some requests of the profile's batch, and the times in the model.
+
+        ``None`` if the counters could not be read. Raises :class:`ControlError`.
+        """
+        inputs = batch_of(placement.manifest, placement.variant.probe, samples=placement.manifest.request_batch_size)
+        readings = [self._counters_of(placement.version)]
+        for _ in range(PROBE_REQUESTS):
+            self.control.infer(self._model, inputs, version=placement.version)
+            readings.append(self._counters_of(placement.version))
+        complete = [reading for reading in readings if reading is not None]
+        if len(complete) != len(readings):
+            return None
+        pairs = itertools.pairwise(complete[1:])
+        compute = [difference(later, earlier).compute_nanoseconds / 1e6 for earlier, later in pairs]
+        return (complete[0], complete[-1]), compute
+
+    def probe_standby(self, standby: Placement) -> None:
+        """Measure the ``standby``, which no user's request reaches, for the next observations. Raises ControlError."""
+        bounded = self.switcher.store.largest_batch(standby.manifest) < standby.manifest.request_batch_size
+        found = None if bounded else self._timed(standby)
+        if found is not None:
+            self._standby_probe = standby.variant.name, statistics.median(found[1]), time.monotonic()
 
     def _counters_of(self, version: int) -> VersionStatistics | None:
         try:
@@ -182,16 +238,13 @@ class Observer:
             return None
 
     def _probe_result(self, active: Placement) -> ProbeResult | None:
-        if self._probe is None or self._probe[0] != active.variant.name:
-            return None
-        variant, compute, at = self._probe
-        return ProbeResult(variant=variant, compute_milliseconds=compute, age_seconds=time.monotonic() - at)
+        return None if self._probe is None or self._probe[0] != active.variant.name else _result(self._probe)
 
     def _window(self, active: Placement) -> TrafficWindow | None:
         window = self.traffic.window(now=time.monotonic())
-        if window is not None and window.requests and self.endpoint.metrics is not None:
-            p95 = server_p95_milliseconds(self.endpoint.metrics, model=self._model, version=active.version)
-            window = self.traffic.window(now=time.monotonic(), p95_milliseconds=p95)
+        if window is not None and window.requests:
+            p95 = p95_in(self._metrics_text(), model=self._model, version=active.version)
+            window = replace(window, p95_milliseconds=p95)
         if window is not None and window.failures and self.endpoint.is_short_of_shared_memory(active.manifest):
             # Large batches fail with any variant: no evidence against this one.
             return replace(window, failures=0)
@@ -205,3 +258,10 @@ class Observer:
         batch = min(active.manifest.request_batch_size, store.largest_batch(active.manifest))
         needed = shared_memory_bytes(signature=active.manifest.signature, batch=batch, resident=1)
         return replace(memory, shared_memory_bytes=needed)
+
+
+def _result(probe: tuple[str, float, float] | None) -> ProbeResult | None:
+    if probe is None:
+        return None
+    variant, compute, at = probe
+    return ProbeResult(variant=variant, compute_milliseconds=compute, age_seconds=time.monotonic() - at)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
-from edgefolio.decision.types import TrafficWindow
+from edgefolio.decision.types import Reading, TrafficWindow
 from edgefolio_edge.triton.client import VersionStatistics
 
 _COUNTERS = tuple(field.name for field in fields(VersionStatistics) if field.name != "version")
@@ -17,6 +18,8 @@ class Sample:
 
     at: float
     statistics: VersionStatistics
+    #: Requests that waited to be computed; ``None`` is unknown.
+    pending: int | None = None
 
 
 def difference(later: VersionStatistics, earlier: VersionStatistics) -> VersionStatistics:
@@ -38,12 +41,23 @@ class TrafficObserver:
     def __init__(self, *, window_seconds: float) -> None:
         self.window_seconds = window_seconds
         self._samples: deque[Sample] = deque()
+        self._taken_at = float("-inf")
 
     def reset(self) -> None:
         """Drop all readings, for another server or version."""
         self._samples.clear()
 
-    def add(self, statistics: VersionStatistics, *, at: float) -> None:
+    @property
+    def read_at(self) -> float | None:
+        """When the newest reading was taken; ``None`` before the first."""
+        return self._samples[-1].at if self._samples else None
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a request was answered within the window."""
+        return len(self._samples) > 1 and self._samples[-1].statistics.successes > self._samples[0].statistics.successes
+
+    def add(self, statistics: VersionStatistics, *, at: float, pending: int | None = None) -> None:
         """Take a reading. Another version, or a counter that fell (a reload, a restart), begins a new baseline."""
         if self._samples:
             last = self._samples[-1].statistics
@@ -51,7 +65,7 @@ class TrafficObserver:
                 getattr(statistics, name) < getattr(last, name) for name in _COUNTERS
             ):
                 self.reset()
-        self._samples.append(Sample(at=at, statistics=statistics))
+        self._samples.append(Sample(at=at, statistics=statistics, pending=pending))
         # The oldest kept sample lies at or before the window's start, so that the window is full.
         while len(self._samples) > 2 and at - self._samples[1].at >= self.window_seconds:
             self._samples.popleft()
@@ -70,15 +84,29 @@ class TrafficObserver:
         if self._samples and self._samples[-1].statistics.version != after.version:
             return False
         # All samples predate these requests: their counts are added to the baseline.
-        shifted = [Sample(at=entry.at, statistics=_sum(entry.statistics, own)) for entry in self._samples]
+        shifted = [replace(entry, statistics=_sum(entry.statistics, own)) for entry in self._samples]
         self._samples = deque(shifted)
         return answered == own_requests
 
     def latest(self) -> VersionStatistics | None:
-        """Difference of the two newest readings."""
-        if len(self._samples) < 2:
-            return None
-        return difference(self._samples[-1].statistics, self._samples[-2].statistics)
+        """Difference of the newest reading and the one that was newest at the last :meth:`take`."""
+        new = self._new()
+        if len(new) < 2:
+            new = list(self._samples)[-2:]
+        return difference(new[-1].statistics, new[0].statistics) if len(new) > 1 else None
+
+    def readings(self) -> tuple[Reading, ...]:
+        """The readings since the last :meth:`take`, oldest first."""
+        return tuple(_reading(earlier, later) for earlier, later in pairwise(self._new()))
+
+    def take(self) -> None:
+        """Count the readings so far as taken."""
+        self._taken_at = self._samples[-1].at if self._samples else float("-inf")
+
+    def _new(self) -> list[Sample]:
+        """The samples from the one that was newest at the last :meth:`take` on."""
+        samples = list(self._samples)
+        return samples[max((place for place, entry in enumerate(samples) if entry.at <= self._taken_at), default=0) :]
 
     def window(self, *, now: float, p95_milliseconds: float | None = None) -> TrafficWindow | None:
         """The window that ends with the newest reading; ``None`` before there are two."""
@@ -103,4 +131,19 @@ class TrafficObserver:
             in_flight=max(0, delta.success_nanoseconds) / 1e9 / seconds,
             age_seconds=max(0.0, now - newest.at),
             p95_milliseconds=p95_milliseconds,
+            readings=self.readings(),
         )
+
+
+def _reading(earlier: Sample, later: Sample) -> Reading:
+    delta = difference(later.statistics, earlier.statistics)
+    requests = max(0, delta.successes)
+    divisor = 1e6 * max(1, requests)
+    return Reading(
+        seconds=later.at - earlier.at,
+        requests=requests,
+        mean_compute_milliseconds=max(0, delta.compute_nanoseconds) / divisor,
+        mean_queue_milliseconds=max(0, delta.queue_nanoseconds) / divisor,
+        mean_total_milliseconds=max(0, delta.success_nanoseconds) / divisor,
+        pending=later.pending,
+    )

@@ -5,9 +5,11 @@ Loading over HTTP freezes HTTP inference for the whole load (one event thread se
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,9 @@ RESTRICTED_PROTOCOLS = ("model-repository", "model-config", "shared-memory", "tr
 #: Timeout of a load, which reads a model from disk into memory.
 LOAD_SECONDS = 120.0
 CALL_SECONDS = 5.0
+#: A load that takes longer is watched: its answer may not come although it has ended.
+_WATCHED_AFTER_SECONDS = 1.0
+_WATCH_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,14 @@ class Answer:
     milliseconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _States:
+    """What the server says of a model's versions: those that are ready, and why others are not."""
+
+    ready: tuple[int, ...] = ()
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+
 class TritonControl:
     """Calls to one server. Not to be shared between threads."""
 
@@ -84,10 +97,13 @@ class TritonControl:
         """``endpoint`` is ``host:port`` of the gRPC service. Connects at the first call."""
         self.endpoint = endpoint
         self._headers = key.grpc_headers() if key is not None else {}
+        self._client = self._connected()
+
+    def _connected(self) -> Any:
         # A restarted server is back within a second: cap gRPC's reconnect backoff.
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        self._client = triton_grpc.InferenceServerClient(endpoint, channel_args=[*options, *limits])
+        return triton_grpc.InferenceServerClient(self.endpoint, channel_args=[*options, *limits])
 
     def close(self) -> None:
         """Close the connection."""
@@ -107,21 +123,56 @@ class TritonControl:
 
     def ready_versions(self, model: str) -> tuple[int, ...]:
         """Versions of ``model`` that the server calls ready, ascending. Needs the key."""
-        index = self._call(self._client.get_model_repository_index, headers=self._headers, client_timeout=CALL_SECONDS)
-        ready = (entry for entry in index.models if entry.name == model and entry.state == "READY")
-        return tuple(sorted(int(entry.version) for entry in ready))
+        return self._states(model).ready
 
     def load(self, model: str, configuration: ModelConfig, *, seconds: float = LOAD_SECONDS) -> None:
         """Make exactly the versions in ``configuration`` served. Needs the key. Raises :class:`ControlError`.
 
         Versions that are ready stay as they are, missing ones are loaded first, the others are unloaded after.
+
+        A Triton (2.51) whose wall clock was set back answers no load in time although it carries it out at once: so a
+        load that takes long has also ended when the server's states say so, which they did not before it.
         """
+        wanted = tuple(sorted(configuration.version_policy.specific.versions))
+        before = _States()
+        with contextlib.suppress(ControlError):
+            before = self._states(model)
+        call = _LoadCall(self._load_answered, model, configuration, seconds)
+        if call.ends_within(_WATCHED_AFTER_SECONDS):
+            return
+        while not call.ends_within(_WATCH_SECONDS):
+            now = _States()
+            with contextlib.suppress(ControlError):  # busy with the load
+                now = self._states(model)
+            if now.ready == wanted != before.ready:
+                self._reconnect()
+                return
+            for version in wanted:
+                reason = now.failures.get(version)
+                if reason and reason != before.failures.get(version):
+                    self._reconnect()
+                    raise ControlError(" ".join(reason.split()), unreachable=False)
+
+    def _load_answered(self, model: str, configuration: ModelConfig, seconds: float) -> None:
         self._call(
             self._client.load_model,
             model,
             config=as_json(configuration),
             headers=self._headers,
             client_timeout=seconds,
+        )
+
+    def _reconnect(self) -> None:
+        """Drop the connection, and with it a call that waits for its answer."""
+        self._client.close()
+        self._client = self._connected()
+
+    def _states(self, model: str) -> _States:
+        index = self._call(self._client.get_model_repository_index, headers=self._headers, client_timeout=CALL_SECONDS)
+        entries = [entry for entry in index.models if entry.name == model and entry.version]
+        return _States(
+            ready=tuple(sorted(int(entry.version) for entry in entries if entry.state == "READY")),
+            failures={int(entry.version): str(entry.reason) for entry in entries if entry.state == "UNAVAILABLE"},
         )
 
     def unload(self, model: str) -> None:
@@ -191,3 +242,34 @@ class TritonControl:
             timed_out = "DEADLINE_EXCEEDED" in status
             unreachable = "UNAVAILABLE" in status and not refused
             raise ControlError(message, unreachable=unreachable, timed_out=timed_out, refused=refused) from error
+
+
+class _LoadCall:
+    """A load under way in a thread of its own."""
+
+    def __init__(
+        self,
+        load: Callable[[str, ModelConfig, float], None],
+        model: str,
+        configuration: ModelConfig,
+        seconds: float,
+    ) -> None:
+        self._error: Exception | None = None
+
+        def run() -> None:
+            try:
+                load(model, configuration, seconds)
+            except Exception as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="load", daemon=True)
+        self._thread.start()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it ended. Raises what it raised."""
+        self._thread.join(timeout=seconds)
+        if self._thread.is_alive():
+            return False
+        if self._error is not None:
+            raise self._error
+        return True

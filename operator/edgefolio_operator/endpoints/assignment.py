@@ -19,6 +19,7 @@ from edgefolio.specification.endpoint import (
 )
 from edgefolio.specification.portfolio_status import RevisionStatus
 from edgefolio.specification.resource import ModelPortfolio
+from edgefolio.specification.serving import Switching
 from edgefolio_operator.endpoints.endpoint import Endpoint, Surroundings
 from edgefolio_operator.endpoints.objectives import Issue, Resolved, resolve
 from edgefolio_operator.endpoints.observation import ClusterView, joined
@@ -27,6 +28,8 @@ from edgefolio_operator.kube.objects import annotations_of
 
 #: No two switches of an endpoint are this close.
 SAME_SWITCH_SECONDS = 2.0
+#: A violation this severe is acted on by the agent at once, as ordered in advance; a lesser one is the operator's.
+SEVERE_PERCENT = 125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ def assign(
         revision=reference,
         target_variant=target,
         pinned=pinned is not None,
+        descend_at_percent=_descends(switching, resolved, endpoint, pinned=pinned is not None),
         profile=profile,
         objectives=resolved.objectives,
         switching=switching,
@@ -114,6 +118,18 @@ def assign(
     if spec == current and told.reason == endpoint.told.reason:
         told = endpoint.told  # only the figures differ: those change every second
     return Assignment(spec=spec, told=told, decision=decision, state=state, issues=tuple(issues))
+
+
+def _descends(switching: Switching, resolved: Resolved, endpoint: Endpoint, *, pinned: bool) -> int | None:
+    """The order in advance, where switches are made without a person: from the first standby on that was reported.
+
+    It then stays, so that a standby that comes and goes is no new order each time.
+    """
+    free = switching.policy == "Auto" and switching.standby == "Auto" and not pinned
+    known = endpoint.spec is not None and endpoint.spec.descend_at_percent is not None
+    has_standby = known or len(endpoint.status.resident_variants) > 1
+    asked = resolved.objectives.latency_p95_milliseconds is not None
+    return SEVERE_PERCENT if free and has_standby and asked else None
 
 
 def objectives_for(portfolio: ModelPortfolio, surroundings: Surroundings) -> Resolved:

@@ -41,10 +41,10 @@ SERVICE_ACCOUNT = labels.AGENT_ACCOUNT
 CONNECTION_SECONDS = 15
 #: A terminating pod goes on serving this long, until all connections have ended (their age varies by a tenth).
 DRAIN_SECONDS = 20
-#: Time for Triton to answer requests in flight.
-EXIT_SECONDS = 20
+#: It serves so much longer while clients are connected all the same, or wait for an answer.
+LATE_SECONDS = 20
 #: The agent ends after Triton, in the remaining time.
-GRACE_SECONDS = DRAIN_SECONDS + EXIT_SECONDS + 10
+GRACE_SECONDS = DRAIN_SECONDS + LATE_SECONDS + 10
 #: A dead Triton has no requests to finish.
 _HUNG_SECONDS = 5
 #: Generous: under contention the probe is slow although Triton is healthy.
@@ -57,17 +57,21 @@ _AGENT_MEMORY = "512Mi"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: the files of the server before are stale.
 FORGET_HEALTH = f"rm -f {pod.HEALTH_MOUNT}/{pod.SERVING} {pod.HEALTH_MOUNT}/{pod.RESTART}"
-# A killed server leaves its shared memory on a volume that outlives it.
+# A killed server leaves its shared memory on a volume that outlives it. The shell ends at once when it is told to, and
+# its container with it: the drain is over then, and a Triton that is told to end unloads its model before it closes its
+# connections, so that whoever is still connected is refused for seconds (two without load; up to 30 were seen).
 _TRITON = f"""\
 {FORGET_HEALTH}
 rm -rf {pod.SHARED_MEMORY_MOUNT}/*
 key="$(cat {pod.KEY_FILE})"
-exec tritonserver --model-repository={pod.MODELS_MOUNT} --model-control-mode=explicit --disable-auto-complete-config \\
-  --strict-readiness=false --exit-timeout-secs={EXIT_SECONDS} --allow-gpu-metrics=false \\
+trap 'exit 143' TERM
+tritonserver --model-repository={pod.MODELS_MOUNT} --model-control-mode=explicit --disable-auto-complete-config \\
+  --strict-readiness=false --allow-gpu-metrics=false \\
   --grpc-port={pod.GRPC_PORT} --metrics-port={pod.METRICS_PORT} \\
   --grpc-restricted-protocol="{_RESTRICTED}:$key" @HTTP@ \\
   --grpc-max-connection-age={1000 * CONNECTION_SECONDS} \\
-  --metrics-config summary_latencies=true --metrics-config summary_quantiles=0.5:0.05,0.95:0.005
+  --metrics-config summary_latencies=true --metrics-config summary_quantiles=0.5:0.05,0.95:0.005 &
+wait $!
 """
 _HTTP = f'--http-port={pod.HTTP_PORT} --http-restricted-api="{_RESTRICTED}:$key"'
 _NO_HTTP = "--allow-http=false"
@@ -79,9 +83,25 @@ _MAKE_KEY = (
 # Not a startup probe of the agent: beside a sidecar that has one, Kubernetes 1.35.0 to 1.35.3 never starts a container
 # again once the kubelet was restarted (kubernetes/kubernetes, pull request 137146).
 _WAIT = f"trap 'exit 143' TERM; until [ -e {pod.HEALTH_MOUNT}/{pod.SYNCED} ]; do sleep 0.5; done"
-_SUPERVISOR = importlib.resources.files(__package__).joinpath("supervisor.sh").read_text(encoding="utf-8")
-_AGENT = "".join(line for line in _SUPERVISOR.splitlines(keepends=True) if not line.startswith("#")).replace(
-    "@SYNCED@", f"{pod.HEALTH_MOUNT}/{pod.SYNCED}"
+
+
+def _script(name: str, **values: object) -> str:
+    """A shell script of this folder, without its comments: a new word there restarts no Triton."""
+    text = importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    return text
+
+
+_AGENT = _script("supervisor.sh", SYNCED=f"{pod.HEALTH_MOUNT}/{pod.SYNCED}")
+_DRAIN = _script(
+    "drain.sh",
+    RESTART=f"{pod.HEALTH_MOUNT}/{pod.RESTART}",
+    DRAIN=DRAIN_SECONDS,
+    LATE=LATE_SECONDS,
+    GRPC=f"{pod.GRPC_PORT:04X}",
+    HTTP=f"{pod.HTTP_PORT:04X}",
 )
 
 
@@ -204,8 +224,8 @@ def triton_health() -> Document:
             "periodSeconds": 2,
             "failureThreshold": 2,
         },
-        # Triton resets new connections once it terminates: clients must have left before.
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        # Triton serves nobody once it terminates: clients must have left before.
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _DRAIN]}}},
     }
 
 

@@ -15,13 +15,27 @@ from edgefolio.errors import EXIT_FAILURE, EdgefolioError, UserError
 
 COMMAND_GROUP = "edgefolio.commands"
 #: In the order of the workflow, as in ``--help``.
-COMMAND_ORDER = ("make", "shrink", "profile", "verify", "serve", "run", "explain", "replay", "report", "keygen")
+COMMAND_ORDER = (
+    "check",
+    "make",
+    "shrink",
+    "profile",
+    "verify",
+    "serve",
+    "run",
+    "explain",
+    "replay",
+    "report",
+    "keygen",
+)
 #: The extra that a room needs, by its package.
 EXTRA_OF_PACKAGE = {"edgefolio_pruner": "pruner", "edgefolio_edge": "edge", "edgefolio_operator": "operator"}
 
 HELP = """Make a portfolio of pruned variants of one model, and keep the variant that fits served.
 
 A first round, on one machine:
+
+  edgefolio check  -f examples/digits.yaml     # what is understood; nothing is trained
 
   edgefolio make   -f examples/digits.yaml     # train, prune, profile, publish
 

@@ -41,10 +41,12 @@ PROFILE = StatusMapper(VariantProfile, VariantStatus)
 OBSERVATION = StatusMapper(
     Observation,
     ObservationReport,
-    # The first two stand in the status itself; the node's state is known to the operator, not the agent.
-    unreported=("active_variant", "resident_variants", "node"),
+    # The first two stand in the status itself; the node's state is known to the operator, not the agent; contention
+    # changes within a second, and the agent alone acts as soon.
+    unreported=("active_variant", "resident_variants", "node", "contention", "standby_probe"),
     parts=(
-        StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}),
+        # Readings are for the agent alone: a status is written every few seconds at the most.
+        StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}, unreported=("readings",)),
         StatusMapper(ProbeResult, ProbeReport),
         StatusMapper(MemoryState, MemoryReport),
     ),
@@ -80,6 +82,7 @@ STATE = StatusMapper(
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
         # The agent alone keeps a standby; what it left for one is of no use to another reader.
         *("slowest_factor", "slowest_updated_at", "standby_released_at", "descent"),
+        *("latency_test", "own_factors", "factor_before"),
     ),
     parts=(StatusMapper(Quarantine, QuarantineReport), StatusMapper(UpgradeBackoff, UpgradeBackoffReport)),
 )

@@ -98,7 +98,7 @@ def model_endpoint() -> Schema:
                 "Agent",
                 _condition("Autonomous", "reason"),
                 wide=True,
-                description="Connected: the agent follows orders. CutOff: it decides alone.",
+                description="Connected: the agent follows orders. CutOff, DescendedAsOrdered: it decides alone.",
             ),
             _column("Age", ".metadata.creationTimestamp", kind="date"),
         ],

@@ -125,11 +125,12 @@ def _merged(of_type: Schema, own: Schema) -> Schema:
 
 
 def _scalar_of_any_type(node: Schema, *, path: str) -> Schema:
-    """A value that may be a string, an integer or a boolean: Kubernetes has no type for it, but bounds do hold."""
+    """A value that may be a string, an integer, a boolean or a list: Kubernetes has no type for it, bounds hold."""
     types = {choice.get("type") for choice in node["anyOf"]}
-    if not types <= {"string", "integer", "boolean"}:
+    if not types <= {"string", "integer", "boolean", "array", "null"}:
         raise SchemaError(f"{path}: a structural schema knows no choice between {sorted(map(str, types))}")
-    return {"x-kubernetes-preserve-unknown-fields": True, "maxLength": 253, "maxItems": 0, "maxProperties": 0}
+    items = max((choice["maxItems"] for choice in node["anyOf"] if choice.get("type") == "array"), default=0)
+    return {"x-kubernetes-preserve-unknown-fields": True, "maxLength": 253, "maxItems": items, "maxProperties": 0}
 
 
 def _check_bounds(node: Schema, *, path: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from edgefolio.decision.choice import Assessment, Choice, assess, choose, latency_budget
 from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
 from edgefolio.decision.estimates.memory import memory_bounds
+from edgefolio.decision.estimates.own_factors import relative_factor
 from edgefolio.decision.estimates.prediction import Conditions, Expectation
+from edgefolio.decision.evidence import Verdict, measurement_of, threshold, verdict_of
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
@@ -54,8 +56,23 @@ class RuleContext:
         return None if found is None else found.prediction.p95_milliseconds
 
     @cached_property
+    def verdict(self) -> Verdict:
+        """What the sequential test of the latest readings says."""
+        return verdict_of(
+            self.state.latency_test,
+            budget=latency_budget(self.objectives),
+            min_requests=self.switching.min_requests,
+            sure=threshold(self.observation.contention),
+        )
+
+    @property
     def violates_latency(self) -> bool:
-        """Whether the active variant is outside the latency objective; the server's own p95 may contradict."""
+        """Whether the active variant is outside the latency objective: by the window, or sure by the readings."""
+        return self.violates_by_window or (self.measurement is not None and self.verdict.is_sure)
+
+    @cached_property
+    def violates_by_window(self) -> bool:
+        """Whether the window's p95 is outside the latency objective; the server's own p95 may contradict."""
         budget, p95 = latency_budget(self.objectives), self.p95_milliseconds
         if self.measurement is None or budget is None or p95 is None or p95 <= budget:
             return False
@@ -130,7 +147,9 @@ class RuleContext:
 
     def conditions_for(self, profile: VariantProfile) -> Conditions:
         """The conditions under which ``profile`` is predicted."""
-        return conditions_of(self.state, self.measurement, going_down=not self._is_up(profile))
+        found = conditions_of(self.state, self.measurement, going_down=not self._is_up(profile), latest=self._latest)
+        own = relative_factor(self.state, profile.name, None if self.active is None else self.active.name)
+        return replace(found, compute_factor=found.compute_factor * own)
 
     def choice(self, among: Iterable[str]) -> Choice | None:
         """The choice among the named variants."""
@@ -164,6 +183,14 @@ class RuleContext:
     def _is_up(self, profile: VariantProfile) -> bool:
         """Whether ``profile`` is no faster than the active variant."""
         return self.active is not None and profile.mean_milliseconds >= self.active.mean_milliseconds
+
+    @cached_property
+    def _latest(self) -> Measurement | None:
+        """The last reading in which requests were answered."""
+        traffic, active = self.observation.traffic, self.active
+        readings = () if traffic is None or active is None else traffic.readings
+        found = (measurement_of(reading, self.known_active) for reading in reversed(readings))
+        return next((entry for entry in found if entry is not None), None)
 
     def _measured(self) -> Expectation | None:
         found = self.measurement

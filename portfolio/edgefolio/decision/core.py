@@ -4,7 +4,8 @@ The rules run in this order; the first that applies decides:
 
 1. serving nothing, or a dead server: serve the right one (in every policy); an active variant that no profile knows is
    replaced too;
-2. policy ``Paused``; a variant that a person pinned;
+2. policy ``Paused``; a variant that a person pinned; one that the operator ordered, unless its order in advance is to
+   leave it for the standby in such a violation;
 3. memory exceeded (the objective, the headroom under the server's limit, or the node's): the standby goes; without one,
    a smaller variant is taken at once;
 4. metrics missing, stale, or taken while a switch settles: hold;
@@ -22,12 +23,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
 from edgefolio.decision.estimates.compute_factor import measure, update_estimates
+from edgefolio.decision.estimates.own_factors import factor_before, learned_from_probe, learned_from_step
 from edgefolio.decision.estimates.prediction import is_usable
+from edgefolio.decision.evidence import forgotten, with_readings, with_window
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
-from edgefolio.decision.rules import RULES, upgrade_rule
+from edgefolio.decision.rules import RULES, ordered_descent_rule, upgrade_rule
 from edgefolio.decision.standby import plan_standby, remember_slowest, shortage
 from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.timers import update_timers
@@ -52,8 +56,11 @@ def decide(
     switching: Switching,
     state: State,
     now: float,
+    with_standby: bool = False,
 ) -> tuple[Decision, State]:
     """The decision for this cycle, and the state for the next one.
+
+    ``with_standby`` asks what is to be resident beside the served variant: the agent, which keeps it, does.
 
     ``now`` is in seconds on the caller's clock; ``profiles`` may come in any order. Total: whatever the numbers, it
     decides and does not raise. The caller carries a switch out and then calls
@@ -72,14 +79,20 @@ def decide(
         return context.hold(Reason.MISSING_METRICS, "No variant has a usable profile."), context.state
     if (decision := serve_something_rule(context)) is not None:
         decision, after = _under_policy(decision, context.state, context)
-        return replace(decision, standby=plan_standby(context, decision)), after
+        return replace(decision, standby=plan_standby(context, decision) if with_standby else None), after
     problem, context = with_measurement(context)
     decision, after = _under_policy(*_by_rules(context, problem), context)
-    decision = replace(decision, standby=plan_standby(context, decision))
+    if with_standby:
+        decision = replace(decision, standby=plan_standby(context, decision))
     if decision.action is Action.HOLD and shortage(context) is not None:
         after = replace(after, standby_released_at=context.now)
     if decision.action is Action.SWITCH:
-        after = replace(after, before_switch=traffic_before(context.measurement, switching))
+        calm = decision.reason is Reason.MORE_ACCURATE_FITS
+        after = replace(
+            after,
+            before_switch=traffic_before(context.measurement, switching),
+            factor_before=factor_before(context.state, context.active, context.measurement) if calm else None,
+        )
     return decision, after
 
 
@@ -126,6 +139,8 @@ def _under_policy(decision: Decision, after: State, context: RuleContext) -> Out
 
 
 def _by_rules(context: RuleContext, problem: tuple[Reason, str] | None) -> Outcome:
+    if problem is None and (outcome := ordered_descent_rule(context)) is not None:
+        return outcome
     for rule in (pin_rule, standby_memory_rule, memory_rule):
         if (outcome := rule(context)) is not None:
             return outcome
@@ -179,7 +194,13 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     elapsed = 0.0 if state.observed_at is None else context.now - state.observed_at
     if state.observed_at is None or elapsed > longest:
         state = replace(
-            state, violation_since=None, violation_requests=0.0, failing_since=None, fitting=(), calm_since=None
+            state,
+            violation_since=None,
+            violation_requests=0.0,
+            failing_since=None,
+            fitting=(),
+            calm_since=None,
+            latency_test=forgotten(state.latency_test),
         )
     state = update_estimates(
         replace(state, observed_at=context.now),
@@ -189,9 +210,27 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
         switching=switching,
         now=context.now,
     )
+    standby = context.observation.standby_probe
+    state = learned_from_probe(
+        state,
+        standby,
+        profile=None if standby is None else context.profile(standby.variant),
+        active=active,
+        elapsed=elapsed,
+    )
+    state = learned_from_step(state, measurement, active=active, switching=switching, now=context.now)
     state = update_arrivals(
         state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )
     state = remember_slowest(state, now=context.now)
     context = replace(context, state=state, measurement=measurement)
+    test, budget = state.latency_test, latency_budget(context.objectives)
+    if traffic.readings:
+        test = with_readings(test, traffic.readings, profile=active, budget=budget)
+    elif context.violates_by_window:
+        test = with_window(test, measurement, budget=budget, elapsed=elapsed)
+    else:
+        test = forgotten(test)
+    # A context remembers what it derived from its state, so this is another one.
+    context = replace(context, state=replace(state, latency_test=test))
     return None, replace(context, state=update_timers(context, elapsed=elapsed))

@@ -56,7 +56,14 @@ def pin_rule(context: RuleContext) -> Outcome | None:
         return context.hold(Reason.PINNED, f"{pinned} is pinned, but {fault}; {active} stays."), context.state
     if not found.servable:
         return context.short_of_memory(found), context.state
-    return context.switch(Reason.PINNED, f"{pinned} is pinned.", target=pinned), context.state
+    state = context.state
+    if context.objectives.pin_is_order:
+        # The operator's steps up and down bounce as the agent's own do, and the agent remembers it for both.
+        if found.profile.rank > context.known_active.rank:
+            state = replace(state, upgraded_variant=pinned, upgraded_at=context.now)
+        else:
+            state = record_bounce(context)
+    return context.switch(Reason.PINNED, f"{pinned} is pinned.", target=pinned), state
 
 
 def standby_memory_rule(context: RuleContext) -> Outcome | None:

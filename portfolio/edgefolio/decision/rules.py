@@ -14,12 +14,9 @@ from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.state import state_after_failure
 from edgefolio.decision.timers import record_bounce, waiting_backoffs
-from edgefolio.decision.types import Decision, Descent, Reason
-from edgefolio.specification.serving import Switching
+from edgefolio.decision.types import Decision, Descent, Reason, State
 
 FAILURE_CAUSE = "most requests failed"
-#: The shortest violation that is acted on: one cycle, so that a single sample never decides.
-_LEAST_PATIENCE_SECONDS = 1.0
 
 
 def failures_rule(context: RuleContext) -> Outcome | None:
@@ -70,22 +67,26 @@ def accuracy_rule(context: RuleContext) -> Outcome | None:
 
 
 def latency_rule(context: RuleContext) -> Outcome | None:
-    """Outside the latency objective, without a break and shown by enough requests: a faster variant."""
+    """Outside the latency objective: down to what is resident once that is sure, else after ``downAfterSeconds``."""
     found, state, active, switching = context.measurement, context.state, context.known_active, context.switching
     budget, p95, since = latency_budget(context.objectives), context.p95_milliseconds, state.violation_since
     if found is None or budget is None or p95 is None or since is None or not context.violates_latency:
         return None
     age, seen = context.now - since, state.violation_requests
-    faster = [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
-    standbys = {profile.name for profile in context.standbys}
-    resident = choose([entry for entry in faster if entry.profile.name in standbys and entry.meets_all])
-    patience = _patience(switching, ratio=p95 / budget if budget > 0 else math.inf, cheap=resident is not None)
+    verdict, resident = context.verdict, resident_choice(context)
+    if verdict.is_sure:
+        p95 = max(p95, budget * verdict.ratio)
     what = f"p95 of {active.name} is {p95:.1f} ms of {budget:.1f} ms"
     if found.saturated:
         what += f", {found.in_flight:.1f} requests are in a saturated server"
-    if age < patience or seen < switching.min_requests:
-        message = f"{what}, for {age:.1f} s of {patience:.3g} s and {seen:.0f} of {switching.min_requests} requests."
+    is_sure = verdict.is_sure and resident is not None
+    if not is_sure and (age < switching.down_after_seconds or seen < switching.min_requests):
+        message = (
+            f"{what}, for {age:.1f} s of {switching.down_after_seconds} s "
+            f"and {seen:.0f} of {switching.min_requests} requests."
+        )
         return context.hold(Reason.VIOLATION_TOO_SHORT, message), state
+    faster = faster_variants(context)
     choice = resident or context.choice([active.name, *(entry.profile.name for entry in faster)])
     if choice is None or choice.name == active.name:
         blocked = _blocked_by_memory(faster)
@@ -98,19 +99,54 @@ def latency_rule(context: RuleContext) -> Outcome | None:
     after = record_bounce(context)
     if resident is None:
         return context.switch(reason, f"{what}, for {age:.0f} s; {context.clause(choice)}.", target=choice.name), after
-    message = f"{what}, for {age:.1f} s; {choice.name} is resident and meets the objectives."
-    after = replace(after, descent=Descent(variant=active.name, at=context.now))
-    return context.switch(reason, message, target=choice.name), after
+    message = f"{what}, for {age:.1f} s; {choice.name} is resident{'' if choice.objectives_met else ', and faster'}."
+    return context.switch(reason, message, target=choice.name), _descended(context, after)
 
 
-def _patience(switching: Switching, *, ratio: float, cheap: bool) -> float:
-    """Seconds that a violation must last: ``downAfterSeconds``, less the more severe it is where leaving is cheap.
+def _descended(context: RuleContext, state: State) -> State:
+    """``state`` after a step down to what was resident; of several steps, the way back leads to where they began."""
+    active, before = context.known_active, state.descent
+    first = context.profile(None if before is None else before.variant)
+    left = first if first is not None and first.mean_milliseconds > active.mean_milliseconds else active
+    return replace(state, descent=Descent(variant=left.name, at=context.now))
 
-    With a resident variant to go to, a mistake costs milliseconds and is mended in calm: then it is
-    ``downAfterSeconds / ratio²`` with the ratio of p95 to the budget, and never less than a second.
+
+def ordered_descent_rule(context: RuleContext) -> Outcome | None:
+    """The ordered variant violates so severely that the operator's order in advance holds: down to the standby."""
+    objectives, active, verdict = context.objectives, context.known_active, context.verdict
+    percent, budget = objectives.descend_at_percent, latency_budget(objectives)
+    if percent is None or budget is None or not objectives.pin_is_order or objectives.pinned_variant != active.name:
+        return None
+    resident = resident_choice(context)
+    if resident is None or not verdict.is_sure or not 100 * verdict.ratio >= percent:
+        return None
+    if _limited(context, resident.name, dwells=False) is not None:
+        return None
+    message = (
+        f"p95 of {active.name} is {budget * verdict.ratio:.1f} ms of {budget:.1f} ms; "
+        f"from {percent:g} % on the order is to go down to {resident.name}, which is resident."
+    )
+    after = _descended(context, record_bounce(context))
+    return context.switch(Reason.LATENCY_VIOLATED, message, target=resident.name), after
+
+
+def resident_choice(context: RuleContext) -> Choice | None:
+    """The resident variant that a violation goes down to; ``None`` if none is faster.
+
+    One that is predicted to meet the objectives; in a violation that is sure also one that comes nearer to them.
     """
-    longest = float(switching.down_after_seconds)
-    return max(min(longest, _LEAST_PATIENCE_SECONDS), longest / max(1.0, ratio) ** 2) if cheap else longest
+    standbys = {profile.name for profile in context.standbys}
+    choice = choose([entry for entry in faster_variants(context) if entry.profile.name in standbys])
+    if choice is None or choice.objectives_met:
+        return choice
+    allowed = choice.assessment.prediction.meets_accuracy and choice.assessment.within_memory_objective
+    return choice if allowed and context.verdict.is_sure else None
+
+
+def faster_variants(context: RuleContext) -> list[Assessment]:
+    """The assessments of the variants that are faster than the active one."""
+    active = context.known_active
+    return [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
 
 
 #: In this order, once the metrics are believed; :func:`upgrade_rule` comes last and always decides.
@@ -145,21 +181,28 @@ def upgrade_rule(context: RuleContext) -> Outcome:
         f"{best.variant} has fitted for {age:.0f} s; {context.clause(Choice(assessment=chosen, objectives_met=True))}."
     )
     decision = context.switch(Reason.MORE_ACCURATE_FITS, message, target=best.variant)
-    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now, descent=None)
+    # A step on the way back leaves the rest of it as short.
+    descent = state.descent if _is_on_the_way_back(context, best.variant) else None
+    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now, descent=descent)
 
 
 def _up_after(context: RuleContext, variant: str) -> float:
     """Seconds for which ``variant`` must fit: ``upAfterSeconds``, less where it corrects a descent.
 
-    The way down took what was resident, not what fits best. A variant faster than the one that was left may be taken
-    as soon as dwell time and ``downAfterSeconds`` allow.
+    The way down took what was resident, not what fits best, and the way down again would take milliseconds. The variant
+    that was left, and any faster one, may be taken as soon as dwell time and ``downAfterSeconds`` allow.
     """
     switching, descent = context.switching, context.state.descent
-    longest = float(switching.up_after_seconds)
+    returns = descent is not None and descent.variant == variant
+    shortest = returns or _is_on_the_way_back(context, variant)
+    return float(min(switching.up_after_seconds, switching.down_after_seconds if shortest else math.inf))
+
+
+def _is_on_the_way_back(context: RuleContext, variant: str) -> bool:
+    """Whether ``variant`` is faster than the one that was left for what was resident."""
+    descent = context.state.descent
     left, chosen = context.profile(None if descent is None else descent.variant), context.profile(variant)
-    if left is None or chosen is None or chosen.mean_milliseconds >= left.mean_milliseconds:
-        return longest
-    return min(longest, float(max(switching.min_dwell_seconds, switching.down_after_seconds)))
+    return left is not None and chosen is not None and chosen.mean_milliseconds < left.mean_milliseconds
 
 
 def _no_upgrade_due(context: RuleContext) -> Decision:

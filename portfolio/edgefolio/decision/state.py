@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE
-from edgefolio.decision.types import FittingVariant, Quarantine, State, TrafficBefore
+from edgefolio.decision.evidence import forgotten
+from edgefolio.decision.types import FittingVariant, LatencyTest, Quarantine, State, TrafficBefore
 from edgefolio.specification.serving import Switching
 
 HOUR_SECONDS = 3600.0
@@ -33,6 +34,8 @@ def state_after_switch(state: State, *, variant: str, now: float) -> State:
         state,
         violation_since=None,
         violation_requests=0.0,
+        # Another variant has another level; how much readings scatter is the endpoint's.
+        latency_test=replace(forgotten(state.latency_test), calm_level=None),
         calm_since=None,
         fitting=tuple(entry for entry in state.fitting if entry.variant != variant),
         last_switch_at=now,
@@ -123,6 +126,11 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
         slowest_factor=number(state.slowest_factor, 1.0) or 1.0,
         slowest_updated_at=past(state.slowest_updated_at),
         standby_released_at=past(state.standby_released_at),
+        latency_test=_usable_test(state.latency_test),
+        own_factors=tuple(entry for entry in state.own_factors if 0 < entry.factor <= LARGEST_SENSIBLE),
+        factor_before=state.factor_before
+        if state.factor_before is not None and 0 < state.factor_before.factor <= LARGEST_SENSIBLE
+        else None,
         descent=None
         if state.descent is None or (descended := past(state.descent.at)) is None or now - descended >= HOUR_SECONDS
         else replace(state.descent, at=descended),
@@ -168,6 +176,15 @@ def _comparable(before: TrafficBefore | None) -> TrafficBefore | None:
     ):
         return None
     return before
+
+
+def _usable_test(test: LatencyTest) -> LatencyTest:
+    """``test``, or a fresh one if a number in it cannot be computed with."""
+    signed = (test.weighted_level, test.calm_level or 0.0)
+    others = (test.weight, test.requests, test.squares, test.silent_seconds, test.readings, test.pending)
+    usable = all(-LARGEST_SENSIBLE <= number <= LARGEST_SENSIBLE for number in signed)
+    usable = usable and all(0 <= number <= LARGEST_SENSIBLE for number in others)
+    return test if usable and 0 < test.scatter <= LARGEST_SENSIBLE else LatencyTest()
 
 
 def is_time(time: float) -> bool:

@@ -43,14 +43,15 @@ def update_timers(context: RuleContext, *, elapsed: float) -> State:
 def record_bounce(context: RuleContext) -> State:
     """The state when the active variant must be left: a recent upgrade has bounced, so the next try waits longer.
 
-    The wait doubles with each bounce, from ``upAfterSeconds`` to an hour. Whether the clients are a closed loop is
-    forgotten.
+    The wait doubles with each bounce, from ``upAfterSeconds`` (``minDwellSeconds`` where something is resident: the way
+    down costs milliseconds then) to an hour. Whether the clients are a closed loop is forgotten.
     """
     state, switching, active = context.state, context.switching, context.active
     if active is None or state.upgraded_variant != active.name or state.upgraded_at is None:
         return state
     before = next((entry.bounces for entry in state.upgrade_backoffs if entry.variant == active.name), 0)
-    wait = min(max(1, switching.up_after_seconds) * 2.0 ** min(before, 30), LONGEST_BACKOFF_SECONDS)
+    first = switching.min_dwell_seconds if context.standbys else switching.up_after_seconds
+    wait = min(max(1, first) * 2.0 ** min(before, 30), LONGEST_BACKOFF_SECONDS)
     others = tuple(entry for entry in state.upgrade_backoffs if entry.variant != active.name)
     record = UpgradeBackoff(variant=active.name, until=context.now + wait, bounces=before + 1)
     return replace(
@@ -85,6 +86,9 @@ def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
 
 
 def _probation_seconds(context: RuleContext) -> float:
+    """How long a step up must hold for it to be none that bounced; less where leaving it costs milliseconds."""
+    if context.standbys:
+        return 2.0 * context.switching.min_dwell_seconds
     return 2.0 * context.switching.up_after_seconds + context.switching.min_dwell_seconds
 
 

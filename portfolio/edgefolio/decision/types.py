@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+# What is remembered has a file of its own, and is found here with the rest.
+from edgefolio.decision.remembered import Descent as Descent
+from edgefolio.decision.remembered import FactorBefore as FactorBefore
+from edgefolio.decision.remembered import FittingVariant as FittingVariant
+from edgefolio.decision.remembered import LatencyTest as LatencyTest
+from edgefolio.decision.remembered import OwnFactor as OwnFactor
+from edgefolio.decision.remembered import Quarantine as Quarantine
+from edgefolio.decision.remembered import State as State
+from edgefolio.decision.remembered import TrafficBefore as TrafficBefore
+from edgefolio.decision.remembered import UpgradeBackoff as UpgradeBackoff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,23 @@ class Objectives:
     pinned_variant: str | None = None
     #: The pin is an order of the operator, which decides again: a standby is kept as for any choice.
     pin_is_order: bool = False
+    #: An order in advance: from this p95 on, in percent of the objective, the ordered variant is left for the standby.
+    descend_at_percent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Counter deltas of the active variant's version over a fraction of a second; means as in a window.
+
+    ``pending`` is the number of requests that waited to be computed at its end; ``None`` is unknown.
+    """
+
+    seconds: float
+    requests: int
+    mean_compute_milliseconds: float
+    mean_queue_milliseconds: float
+    mean_total_milliseconds: float
+    pending: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +85,13 @@ class TrafficWindow:
     age_seconds: float
     #: Measured p95 of the server (sliding window), when it has one. It confirms, it never decides alone.
     p95_milliseconds: float | None = None
+    #: The newest part of the window, reading by reading, since the last observation; none from an agent of before.
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """The agent's probe of the active variant while there is no traffic: a request of the profile's batch."""
+    """The agent's probe of a variant that has no traffic: a request of the profile's batch."""
 
     variant: str
     compute_milliseconds: float
@@ -101,6 +131,27 @@ class NodeState:
     reserved_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """The share of the last seconds for which something held, in percent, and how old that figure is."""
+
+    percent: float
+    age_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """Signs that others want the server's processors; what is absent cannot be read there, and changes nothing.
+
+    ``throttled``: its control group was kept from running by its own limit; ``pressure``: something runnable in it
+    waited for a processor; ``stolen``: the hypervisor ran another machine instead of this one.
+    """
+
+    throttled: Signal | None = None
+    pressure: Signal | None = None
+    stolen: Signal | None = None
+
+
 class ServerState(StrEnum):
     """Whether the server answers inference. Its health endpoints say yes even when the model's process is dead."""
 
@@ -124,8 +175,12 @@ class Observation:
     traffic: TrafficWindow | None = None
     probe: ProbeResult | None = None
     memory: MemoryState | None = None
+    #: The agent's probe of the standby, which has no traffic of its own.
+    standby_probe: ProbeResult | None = None
     #: ``None`` without cluster data: on one machine, and in an agent.
     node: NodeState | None = None
+    #: ``None`` where nothing of it can be read: on another machine than the server, and in the operator.
+    contention: Contention | None = None
 
 
 class Action(StrEnum):
@@ -229,92 +284,3 @@ class Decision:
     standby: Standby | None = None
     #: Which profile the predictions rest on, in one sentence; the caller knows, the rules do not.
     profile: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quarantine:
-    """A variant that failed to load or to answer its probe, and until when it is not tried again."""
-
-    variant: str
-    until: float
-    failures: int
-    cause: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittingVariant:
-    """A variant more accurate than the active one that has been predicted to fit, without a break, since then."""
-
-    variant: str
-    since: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpgradeBackoff:
-    """A variant that had to be left soon after it was taken on the way up, and until when it is not taken again."""
-
-    variant: str
-    until: float
-    bounces: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrafficBefore:
-    """Requests per second, mean number of requests in flight and utilization on the variant that a switch left."""
-
-    arrival_rate: float
-    in_flight: float
-    utilization: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Descent:
-    """A switch down to what was resident, and the variant that was left for it: something between may fit better."""
-
-    variant: str
-    at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """State carried from one decision to the next; part of it survives restarts.
-
-    Times are seconds since the epoch as the caller gives them in ``now``. A clock that jumps back is survived (times in
-    the future are pulled to now); one that jumps forward breaks every "without a break" and so starts the timers anew.
-    """
-
-    compute_factor: float = 1.0
-    transport_milliseconds: float = 0.0
-    #: Squared coefficient of variation of the gaps between arrivals: 1 Poisson, 0 evenly paced, above 1 bursts.
-    arrival_variability: float = 1.0
-    factor_updated_at: float | None = None
-    #: Arrival rate that was not censored, in requests per second: the highest lately, halved each factor half-life.
-    arrival_rate: float | None = None
-    #: When the server was last saturated: a queue soon after says nothing about the arrivals.
-    saturated_at: float | None = None
-    #: Rate and requests in flight on the variant before the last switch, until they are compared with those after it.
-    before_switch: TrafficBefore | None = None
-    #: Closed loop: the rate follows the variant's speed, as clients send the next request after the answer.
-    closed_loop: bool = False
-    #: When measurements that could be believed were last seen.
-    observed_at: float | None = None
-    violation_since: float | None = None
-    #: Requests answered during the violation: its evidence.
-    violation_requests: float = 0.0
-    failing_since: float | None = None
-    fitting: tuple[FittingVariant, ...] = ()
-    last_switch_at: float | None = None
-    recent_switches: tuple[float, ...] = ()
-    quarantined: tuple[Quarantine, ...] = field(default=())
-    #: The last variant taken on the way up, and when: leaving it soon is a bounce.
-    upgraded_variant: str | None = None
-    upgraded_at: float | None = None
-    upgrade_backoffs: tuple[UpgradeBackoff, ...] = ()
-    #: Since when nothing was violated, without a break.
-    calm_since: float | None = None
-    #: The largest compute factor met, halved towards the present one every six hours.
-    slowest_factor: float = 1.0
-    slowest_updated_at: float | None = None
-    #: When a standby had to go for want of memory.
-    standby_released_at: float | None = None
-    descent: Descent | None = None

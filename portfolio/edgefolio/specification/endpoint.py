@@ -6,7 +6,7 @@ Users read it. The operator alone writes ``spec`` (its decision), the agent of t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,6 +71,10 @@ class ProfileOrder(Specification):
     """Why this one, and what it does not know of the node, for people."""
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 class EndpointSpecification(Specification):
     """Desired state of one endpoint: the operator's order."""
 
@@ -100,12 +104,16 @@ class EndpointSpecification(Specification):
     """The variant to serve; absent: the agent begins with the smallest."""
     pinned: bool = False
     """Serve targetVariant whatever happens; the agent does not decide for itself either."""
+    descend_at_percent: Annotated[int, Field(ge=100, le=400)] | None = None
+    """An order in advance: as soon as p95 is surely at least this much of the objective, the agent goes down to its
+    standby and reports it, and the operator decides from there. Absent: the agent waits for the next order."""
     profile: ProfileOrder | None = None
     """The profile to predict with, once the agent has reported its processor; absent: the manifest's own."""
     # Kept for stored objects: a reason changes more often than an order, and here each change was a new generation.
     reason: ReasonWord | None = None
     """No longer written: the annotation edgefolio.dev/decision-reason says why this variant, or why no other."""
-    message: Message = ""
+    # The definition has no default for it: the API server would write an empty one into each order.
+    message: Message = Field(default="", json_schema_extra=_without_default)
     """No longer written: see the annotation edgefolio.dev/decision-message."""
     objectives: ObjectivesSpecification = ObjectivesSpecification()
     """Effective objectives, merged from all levels."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
 from edgefolio.specification.validation.base import (
     DecimalString,
     NonNegativeDecimal,
@@ -39,6 +40,21 @@ SAFE_URI_RULES = rules(
 GivenUri = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=SAFE_URI_RULES)]
 
 
+def _number_as_text(value: Any) -> Any:
+    # The resource holds no floats: 0.25 is kept as "0.25", and passed on as a number.
+    if isinstance(value, float):
+        if not Decimal(str(value)).is_finite():
+            raise ValueError("must be a finite number")
+        text = format(Decimal(str(value)), "f")
+        return text if "." in text else f"{text}.0"
+    return value
+
+
+OptionScalar = Annotated[str | int | bool | None, BeforeValidator(_number_as_text)]
+#: An argument of a network.
+OptionValue = OptionScalar | Annotated[tuple[OptionScalar, ...], Field(max_length=64)]
+
+
 class Architecture(Specification):
     """A network by name: ``{library: timm, name: resnet18, options: {in_chans: 1, num_classes: 10}}``.
 
@@ -49,8 +65,8 @@ class Architecture(Specification):
     """Where the network is defined."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Its name there; for factory module:callable."""
-    options: Annotated[dict[str, str | int | bool | None], Field(max_length=32)] = {}
-    """Keyword arguments it is built with: strings, integers, booleans."""
+    options: Annotated[dict[str, OptionValue], Field(max_length=32)] = {}
+    """Keyword arguments it is built with: strings, numbers, booleans, and lists of these."""
 
 
 class Source(Specification):
@@ -108,7 +124,10 @@ ClassName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class DataSpecification(Specification):
-    """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, an ``.npz`` file.
+    """Where samples come from: ``builtin:digits``, ``builtin:fashion-mnist``, an ImageFolder tree, a file, a factory.
+
+    A file is ``.npz`` or ``.npy`` of NumPy, ``.csv`` (paths or numbers, and labels), ``.parquet`` or ``.arrow``, or
+    ``.tar`` (WebDataset). ``factory:module:callable`` returns a ``Dataset`` of torch.
 
     Without ``validationURI`` a part of the training data is held out (``validationPercent``); without ``testURI`` a
     built-in set's own test part is used, for others a further part of the training data is held out (``testPercent``).
@@ -119,11 +138,12 @@ class DataSpecification(Specification):
         json_schema_extra=rules(
             *(
                 (
-                    f"!has(self.{field}) || self.{field}.matches('^(builtin:|(s3|https|pvc)://).')",
-                    f"{field} must begin with builtin:, s3://, https:// or pvc://",
+                    f"!has(self.{field}) || self.{field}.matches('^(builtin:|factory:|(s3|https|pvc)://).')",
+                    f"{field} must begin with builtin:, factory:, s3://, https:// or pvc://",
                 )
                 for field in ("trainingURI", "validationURI", "testURI")
-            )
+            ),
+            *TASK_RULES,
         )
     )
 
@@ -149,6 +169,19 @@ class DataSpecification(Specification):
     """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
+
+    # Both are left out of a manifest where they are the default.
+    task: Annotated[Task, Field(exclude_if=lambda value: value == "Classification")] = "Classification"
+    """What the network is for. Only Classification can be trained here; the other tasks need trained weights."""
+    metric: Annotated[Metric | None, Field(exclude_if=lambda value: value is None)] = None
+    """The score of a variant; absent: top-1 accuracy of Classification, F1 of MultiLabel, mean absolute error of
+    Regression, mean intersection over union of Segmentation."""
+
+    @model_validator(mode="after")
+    def _metric_is_one_of_the_task(self) -> DataSpecification:
+        if not measures(self.task, self.metric):
+            raise ValueError(CUSTOM_NEEDS_METRIC if self.metric is None else METRIC_OF_TASK_RULE)
+        return self
 
     @model_validator(mode="after")
     def _class_names_differ(self) -> DataSpecification:
@@ -285,9 +318,9 @@ class Selection(Specification):
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
     """Most variants in the portfolio."""
     max_accuracy_loss_points: NonNegativeDecimal | None = None
-    """Largest loss against the dense model, in points."""
+    """Largest loss against the dense model, in points of accuracy, or of the score in percent."""
     min_accuracy_percent: PercentDecimal | None = None
-    """Smallest validation accuracy of a variant."""
+    """Smallest validation accuracy of a variant, or score in percent."""
     min_class_recall_percent: PercentDecimal | None = None
     """Smallest validation recall of a variant's weakest class: the share of its samples that are recognized."""
     accuracy_epsilon_points: NonNegativeDecimal = "0.3"

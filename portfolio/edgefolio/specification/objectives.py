@@ -34,7 +34,7 @@ class ObjectivesSpecification(Specification):
     network_latency_milliseconds: Annotated[int, Field(ge=0, le=600_000, json_schema_extra=without_default)] = 0
     """Part of that time which the way to the client takes."""
     min_accuracy_percent: PercentDecimal | None = None
-    """Test accuracy of the served variant is at least this."""
+    """Test accuracy of the served variant is at least this; with data.metric its test score in percent."""
     max_memory: ByteQuantity | None = None
     """What the variant may add to the empty server."""
 

@@ -40,7 +40,7 @@ class VariantStatus(StatusRecord):
     rank: Annotated[int, Field(ge=1, le=99)]
     """Position by validation accuracy; 1 is the least accurate."""
     accuracy_percent: DecimalString
-    """Accuracy on the test samples."""
+    """Accuracy on the test samples; with data.metric the test score in percent."""
     mean_milliseconds: DecimalString
     """Mean latency of one request batch on an idle node."""
     p95_milliseconds: DecimalString

@@ -62,6 +62,8 @@ _NOTHING_OF_OTHERS = "reclaimPolicy Delete needs source: what others published i
 _DIGEST_FOR_FOLLOWING = (
     "repository.manifestDigest names the one revision to follow: leave out source and pinnedRevision"
 )
+_TRAINING_CLASSIFIES = "methods.sparseTraining trains classifiers only: leave it out, and give source.weightsURI"
+_RECALL_OF_CLASSES = "selection.minClassRecallPercent is of classes: leave it out for this data.task"
 _PIECES_NEED = "job.parallelism above 1 needs source.weightsURI, methods.oneShot and job.workDirectory.uri"
 
 
@@ -96,6 +98,14 @@ class PortfolioSpecification(Specification):
                 "&& has(self.source.weightsURI) && has(self.methods.oneShot) "
                 "&& has(self.job.workDirectory) && has(self.job.workDirectory.uri))",
                 _PIECES_NEED,
+            ),
+            (
+                "!has(self.data) || self.data.task == 'Classification' || !has(self.methods.sparseTraining)",
+                _TRAINING_CLASSIFIES,
+            ),
+            (
+                "!has(self.data) || self.data.task == 'Classification' || !has(self.selection.minClassRecallPercent)",
+                _RECALL_OF_CLASSES,
             ),
         )
     )
@@ -152,6 +162,16 @@ class PortfolioSpecification(Specification):
             raise ValueError("methods needs sparseTraining or oneShot (or both)")
         if self.source.weights_uri is None and self.methods.sparse_training is None:
             raise ValueError("source has no weightsURI, so methods.sparseTraining is needed to train it")
+        return self
+
+    @model_validator(mode="after")
+    def _other_tasks_are_not_trained(self) -> PortfolioSpecification:
+        if self.data is None or self.data.task == "Classification":
+            return self
+        if self.methods.sparse_training is not None:
+            raise ValueError(_TRAINING_CLASSIFIES)
+        if self.selection.min_class_recall_percent is not None:
+            raise ValueError(_RECALL_OF_CLASSES)
         return self
 
     @model_validator(mode="after")

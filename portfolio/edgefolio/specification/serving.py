@@ -54,12 +54,13 @@ class Switching(Specification):
     policy: Literal["Auto", "Recommend", "Paused"] = "Auto"
     """``Auto`` switches, ``Recommend`` only says, ``Paused`` does neither."""
     down_after_seconds: Seconds = 10
-    """A violation must last this long before a faster variant is taken."""
+    """The longest time that a violation must last before a faster variant is taken. A standby is taken as soon as the
+    violation is sure: a severe one within a second, a slight one after this time."""
     up_after_seconds: Seconds = 300
     """A more accurate variant must be predicted to fit for this long."""
     min_dwell_seconds: Seconds = 60
     """Time between two switches (a memory emergency or a dead server ignores it)."""
-    max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 12
+    max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 30
     """Budget; a spent one holds, and its last switch is kept for the way down."""
     autonomy_after_seconds: Seconds = 30
     """An agent that hears nothing from the cluster for this long decides for itself."""
@@ -77,7 +78,8 @@ class Switching(Specification):
     stale_after_seconds: Seconds = 15
     """An older measurement counts as missing."""
     min_requests: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """A violation must show in this many requests, however long that takes."""
+    """A violation must show in this many requests, however long that takes; on the way down to a standby, in half of
+    them if it is twice as severe."""
     factor_half_life_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     """Without traffic the compute factor falls back towards 1 this fast."""
     probe_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
@@ -89,6 +91,6 @@ class Switching(Specification):
     node_busy_percent: Annotated[int, Field(ge=1, le=100)] = 85
     """Others use more of the node's processors: no more accurate variant is taken (100: never)."""
     observe_seconds: PositiveDecimal = "1"
-    """Length of one cycle of the agent."""
+    """Length of one cycle of the agent. While there is traffic it reads the counters four times a second in between."""
     window_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     """Sliding window over which rates and latencies are formed."""

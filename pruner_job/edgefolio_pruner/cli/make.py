@@ -33,6 +33,9 @@ def make(
     sign: Path | None = typer.Option(
         None, metavar="KEY", help="Sign the revision with this secret key file (see `edgefolio keygen`)."
     ),
+    memory: str | None = typer.Option(
+        None, metavar="BYTES", help="Memory that may be taken, such as 4Gi. Default: what is free."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
 ) -> int:
     """Make a portfolio: train or take a model, prune it, prove, profile, select and publish.
@@ -50,16 +53,18 @@ def make(
     if ignored:
         console.print(f"note: ignored on one machine, a cluster reads it: {', '.join(ignored)}", soft_wrap=True)
     from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.available_memory import bounded, memory_argument
     from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report import write_report
     from edgefolio_pruner.pipeline import make_portfolio
 
+    limit = None if memory is None else memory_argument(memory)
     if repository is not None:
         checked_argument(repository, field="--repository")
     # The network's own code may print.
     with output_kept_for_json(active=as_json) as print_document:
-        with shown_progress(console) as progress:
+        with shown_progress(console) as progress, bounded(limit):
             result = make_portfolio(
                 portfolio, repository_uri=repository, work_directory=work_dir, signing_key_file=sign, progress=progress
             )
@@ -91,6 +96,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
                 "validationAccuracyPercent": variant.validation_accuracy.percent,
                 "testAccuracyPercent": variant.test_accuracy.percent,
                 **_class_figures(manifest, variant),
+                **({} if variant.test_score is None else {"testScore": variant.test_score.value}),
                 "p50Milliseconds": latency.p50_milliseconds,
                 "p95Milliseconds": latency.p95_milliseconds,
                 "memorySteadyBytes": variant.profiles[0].memory_steady_bytes,
@@ -106,6 +112,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
         "alreadyPublished": published.already_published,
         "accuracyFloorMet": manifest.accuracy_floor_met,
         "requestBatchSize": batch,
+        **({} if manifest.score is None else {"score": manifest.score.model_dump(mode="json", by_alias=True)}),
         "variants": variants,
         "rejected": [rejected.model_dump(mode="json", by_alias=True) for rejected in manifest.rejected],
         "notes": list(manifest.notes),
@@ -153,19 +160,20 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
 
     manifest = result.manifest
     console = Terminal(highlight=False)
-    batch = manifest.request_batch_size
-    table = Table(
-        title=f"{manifest.model}, revision {manifest.revision} (test accuracy; latency of a batch of {batch})"
-    )
+    batch, word = manifest.request_batch_size, manifest.score_word
+    own = None if manifest.score is None or manifest.score.unit == "Percent" else manifest.score
+    table = Table(title=f"{manifest.model}, revision {manifest.revision} (test {word}; latency of a batch of {batch})")
     # Fits eighty columns; the report says more (method, parent, intervals).
     table.add_column("variant", no_wrap=True)
-    for heading in ("accuracy", "p50", "p95", "size", "memory"):
+    headings = (word,) if own is None else (word, "% of dense")
+    for heading in (*headings, "p50", "p95", "size", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for variant in reversed(manifest.variants):
         latency = variant.profiles[0].latency(batch)
         assert latency is not None
         table.add_row(
             variant.name,
+            *([] if variant.test_score is None else [f"{variant.test_score.value:.4g}"]),
             f"{variant.test_accuracy.percent:.2f} %",
             f"{latency.p50_milliseconds:.2f} ms",
             f"{latency.p95_milliseconds:.2f} ms",

@@ -87,6 +87,15 @@ def shrink(
         _print(result)
 
 
+def _why_nothing(result: Shrunk) -> str:
+    if not result.dead_filters:
+        return "No channel could be removed: no filter of these weights is dead."
+    return (
+        f"No channel could be removed, though {result.dead_filters} filters are dead: what they give is a constant "
+        "that has to be kept for what reads it, as the last column and the barriers say."
+    )
+
+
 def _parse_shape(text: str) -> tuple[int, ...]:
     try:
         shape = tuple(int(size) for size in text.split(","))
@@ -195,5 +204,5 @@ def _print(result: Shrunk) -> None:
         soft_wrap=True,
     )
     if report.channels_removed == 0:
-        console.print("No channel could be removed: no filter of these weights is dead.")
+        console.print(_why_nothing(result), soft_wrap=True)
     console.print(f"Written: {result.after.path}", markup=False, soft_wrap=True)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgefolio.manifest import MOST_LISTED_CLASSES, ClassSamples, DataDigests, Preprocessing
+from edgefolio.specification.metric import Task
+from edgefolio_pruner.data.stored import AnySamples, StoredSamples, slices
 
 Images = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
+#: int64 [N] of a classifier; of other tasks whatever their targets are, with the samples on axis 0.
+Labels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """One part of the data. ``images`` is float32 ``[N, C, H, W]``, normalised; ``labels`` is int64 ``[N]``.
 
-    ``digest`` is the sha256 of the raw samples and labels, before normalisation.
+    Other tasks have samples of any rank, and targets in place of labels. Of many samples ``images`` are stored
+    elsewhere and normalised as they are read. ``digest`` is the sha256 of the raw samples and labels, before
+    normalisation.
     """
 
-    images: Images
+    images: Images | StoredSamples
     labels: Labels
     digest: str
 
@@ -30,12 +36,17 @@ class Split:
         """Number of samples."""
         return int(self.labels.shape[0])
 
+    def inputs(self, start: int, stop: int) -> tuple[Images, ...]:
+        """The inputs of the network for the samples from ``start`` on, up to ``stop`` (excluded)."""
+        return (np.ascontiguousarray(self.images[start:stop]),)
+
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
     """Train, validation and test data of one model; ``name`` is the training URI, ``notes`` what is to be told of it.
 
-    ``test_is_held_out`` says that the test part was taken from the training data.
+    ``test_is_held_out`` says that the test part was taken from the training data, ``normalization_of_model`` that mean
+    and deviation are those that the model brings, ``has_labels`` that the data bring labels (without, they are zeros).
     """
 
     name: str
@@ -45,13 +56,15 @@ class DataBundle:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     test_is_held_out: bool = False
+    normalization_of_model: bool = False
     notes: tuple[str, ...] = ()
+    task: Task = "Classification"
+    has_labels: bool = True
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one sample."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample; of a picture channels, height and width."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def digests(self) -> DataDigests:
@@ -68,9 +81,9 @@ class DataBundle:
 
     @property
     def class_samples(self) -> ClassSamples | None:
-        """The manifest's table of classes; ``None`` of more than it lists."""
+        """The manifest's table of classes; ``None`` of more than it lists, and where a sample has more than one."""
         classes = len(self.class_names)
-        if classes > MOST_LISTED_CLASSES:
+        if classes > MOST_LISTED_CLASSES or self.task != "Classification" or not self.has_labels:
             return None
         training, validation, test = (
             tuple(np.bincount(part.labels, minlength=classes).tolist())
@@ -79,18 +92,19 @@ class DataBundle:
         return ClassSamples(training=training, validation=validation, test=test)
 
     def calibration(self, samples: int, *, seed: int) -> Images:
-        """``[min(samples, all), C, H, W]`` unlabelled training samples, chosen by ``seed``."""
+        """``[min(samples, all), ...]`` unlabelled training samples, chosen by ``seed``."""
         from edgefolio_pruner.randomness import shuffled
 
         chosen = shuffled(self.train.samples, seed=seed, stream="calibration")[:samples]
-        return self.train.images[np.sort(chosen)]
+        found: Images = self.train.images[np.sort(chosen)]
+        return found
 
 
-def digest_of(images: npt.NDArray[np.generic], labels: Labels) -> str:
+def digest_of(images: AnySamples, labels: Labels) -> str:
     """The sha256 over dtype, shape and bytes of both arrays."""
     digest = hashlib.sha256()
     for array in (images, labels):
-        contiguous = np.ascontiguousarray(array)
-        digest.update(f"{contiguous.dtype.str}{contiguous.shape}".encode())
-        digest.update(contiguous.data)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        for piece in slices(array):
+            digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()

@@ -87,6 +87,20 @@ def in_order(data: RawData, order: ClassOrder, *, field: str, uri: str) -> RawDa
     return data
 
 
+def names_of_outputs(data: RawData, order: ClassOrder, *, field: str, uri: str) -> tuple[str, ...]:
+    """Names of labels, or of the classes of masks, as the user gives them. Raises :class:`UserError` for ``field``."""
+    if not order.names:
+        return data.class_names
+    if len(order.names) < len(data.class_names) or not data.class_names:
+        raise UserError(
+            f"there are {len(order.names)} names, but the targets have {len(data.class_names)} classes or labels.",
+            field=f"{field}.classNames",
+            value=uri,
+            remedy="Name all of them, in the order of the network's outputs, or leave it out.",
+        )
+    return order.names
+
+
 def _renumbered(data: RawData, names: Sequence[str]) -> RawData:
     if not data.has_names or data.class_names == tuple(names):
         return replace(data, class_names=tuple(names), has_names=True)

@@ -2,12 +2,13 @@
 
 The parts may be called train, validation (val) and test. The classes are the names of the folders in alphabetical
 order, all of them (:mod:`.folder_tree`). Images are read by Pillow; they become grey if all are grey, else RGB. With a
-size they are scaled so that the shorter side fits and cut to the middle square.
+size they are scaled so that the shorter side fits and cut to the middle square. They are never all in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from edgefolio.errors import UserError
 from edgefolio.transient_errors import is_lasting, unreachable
 from edgefolio_pruner.data.folder_tree import arrange, list_tree
-from edgefolio_pruner.data.pictures import read_pictures
+from edgefolio_pruner.data.pictures import PictureSize, SizesDifferError, read_pictures
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
 
 
@@ -34,11 +35,20 @@ def is_folder(uri: str, *, field: str) -> bool:
         raise _unlisted(error, uri, field) from error
 
 
-def read_image_folder(uri: str, *, image_size: int | None, class_names: Collection[str] = (), field: str) -> RawData:
-    """The images under the folder ``uri``, as uint8 ``[N, C, H, W]``, in the order of their paths.
+def read_image_folder(
+    uri: str,
+    *,
+    image_size: int | PictureSize | None,
+    model_size: PictureSize | None = None,
+    class_names: Collection[str] = (),
+    field: str,
+    scratch: Path | None = None,
+) -> RawData:
+    """The images under the folder ``uri`` ``[N, C, H, W]``, in the order of their paths.
 
-    ``class_names`` are all classes where the user gave them. Raises :class:`UserError` for ``field`` if there are no
-    images, a class has none, one cannot be read, or their sizes differ and ``image_size`` is None.
+    ``model_size`` is how the model wants them where ``image_size`` is None and their sizes differ. ``class_names`` are
+    all classes where the user gave them. Many images are kept in a file in ``scratch``. Raises :class:`UserError` for
+    ``field`` if there are no images, a class has none, one cannot be read, or their sizes differ without a wanted one.
     """
     filesystem, root = fsspec.core.url_to_fs(uri)
     try:
@@ -48,18 +58,30 @@ def read_image_folder(uri: str, *, image_size: int | None, class_names: Collecti
     found = arrange(listed, folders, root=str(root), class_names=class_names, field=field, uri=uri)
     number = {name: index for index, name in enumerate(found.class_names)}
     pictures = {path: listed[path] for _, _, path in found.files}
-    images = read_pictures(filesystem, pictures, image_size=image_size, field=field)
+    size = PictureSize.of(image_size) if isinstance(image_size, int) else image_size
+    notes = list(found.notes)
+    try:
+        read = read_pictures(filesystem, pictures, size=size, field=field, folder=scratch)
+    except SizesDifferError:
+        if model_size is None:
+            raise
+        read = read_pictures(filesystem, pictures, size=model_size, field=field, folder=scratch)
+        notes.append(
+            f"the pictures differ in size: the model's own {model_size.crop} x {model_size.crop} is taken, cut from a "
+            f"shorter side of {model_size.shorter} ({model_size.interpolation.lower()}); data.imageSize sets another"
+        )
     labels = np.array([number[name] for _, name, _ in found.files], dtype=np.int64)
     owner = np.array([part for part, _, _ in found.files])
     return RawData(
         parts={
-            part: RawSplit(images=images[owner == part], labels=labels[owner == part])
+            part: RawSplit(images=read.samples, labels=labels).take(np.flatnonzero(owner == part))
             for part in (TRAIN, VALIDATION, TEST)
             if (owner == part).any()
         },
         class_names=found.class_names,
-        scale=1 / 255,
-        notes=found.notes,
+        scale=read.scale,
+        notes=(*notes, *read.notes),
+        pictures=read.reading,
     )
 
 

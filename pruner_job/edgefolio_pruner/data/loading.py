@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from edgefolio.errors import UserError
-from edgefolio.manifest import Preprocessing
 from edgefolio.shown_text import shortened
-from edgefolio.specification import DataSpecification, Normalization
+from edgefolio.specification import DataSpecification
 from edgefolio.uris import redacted
-from edgefolio_pruner.available_memory import require_memory
-from edgefolio_pruner.data.bundle import DataBundle, Images, Split, digest_of
-from edgefolio_pruner.data.class_order import ClassOrder, in_order
-from edgefolio_pruner.data.digits import read_digits
-from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
-from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
-from edgefolio_pruner.data.npz import read_npz
+from edgefolio_pruner.data.arrays import Request
+from edgefolio_pruner.data.bundle import DataBundle
+from edgefolio_pruner.data.class_order import ClassOrder, in_order, names_of_outputs
+from edgefolio_pruner.data.model_input import ModelInput
+from edgefolio_pruner.data.normalising import (
+    given_preprocessing,
+    listed,
+    normalised,
+    own_preprocessing,
+    preprocessing_of_model,
+    resized,
+)
+from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import (
     TEST,
     TRAIN,
     VALIDATION,
-    VALUES_AT_ONCE,
     RawData,
     RawSplit,
     check_class_names,
     check_split,
-    slices,
 )
+from edgefolio_pruner.data.reading import read_raw
 from edgefolio_pruner.data.shared_samples import shared_samples
 from edgefolio_pruner.data.splitting import hold_out
+from edgefolio_pruner.data.stored import slices
 from edgefolio_pruner.progress import Progress, no_progress
-
-BUILTIN = ("builtin:digits", "builtin:fashion-mnist")
-
-#: A near-constant channel is shifted but not scaled.
-_SMALLEST_DEVIATION = 1e-3
 
 
 def load_data(
@@ -46,22 +47,42 @@ def load_data(
     seed: int,
     field: str = "spec.data",
     model_class_names: tuple[str, ...] = (),
+    model_input: ModelInput | None = None,
+    fits: Callable[[tuple[int, ...]], bool] | None = None,
+    scratch: Path | None = None,
     progress: Progress = no_progress,
 ) -> DataBundle:
     """The data that ``specification`` names, in three disjoint parts.
 
     Given splits are used; missing ones are held out of the training data, stratified by class and drawn by
-    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, or
-    over the training part. The classes are in the order of ``specification``, else of ``model_class_names`` if these
-    are all there. Raises :class:`UserError` for the field that is at fault.
+    ``seed``. Values become ``(raw * scale - mean) / std``, with mean and std per channel as ``specification`` says, as
+    ``model_input`` says (given weights were trained so), or over the training part. The classes are in the order of
+    ``specification``, else of ``model_class_names`` if these are all there. Large data are kept in a file in
+    ``scratch``. ``fits`` tells whether the network takes samples of a shape, where their axes may be meant in several
+    ways. Raises :class:`UserError` for the field that is at fault.
     """
+    task = specification.task
     order = ClassOrder(
         names=specification.class_names or (), by=specification.class_order, model_names=model_class_names
     )
     fields = {TRAIN: f"{field}.trainingURI", VALIDATION: f"{field}.validationURI", TEST: f"{field}.testURI"}
     progress(stage="data", fraction=0.0, message=f"reading {redacted(specification.training_uri)}")
-    read = partial(_read_in_order, image_size=specification.image_size, order=order, order_field=field)
-    data = read(specification.training_uri, TRAIN, field=fields[TRAIN])
+    size = _picture_size(specification.image_size, model_input)
+    request = Request(
+        uri=specification.training_uri,
+        needed=TRAIN,
+        field=fields[TRAIN],
+        task=task,
+        needs_labels=specification.metric is None or specification.metric.name != "Agreement",
+        fits=fits,
+        class_names=order.names,
+        image_size=size,
+        model_size=None if model_input is None else model_input.size,
+        scratch=scratch,
+    )
+    data = _read_in_order(request, order=order, order_field=field)
+    # Other parts as the training part was read in the end.
+    request = replace(request, image_size=_size_that_was_taken(data, size))
     notes = list(data.notes)
     parts = dict(data.parts)
     names = dict.fromkeys(parts, specification.training_uri)
@@ -69,20 +90,28 @@ def load_data(
         if uri is None:
             continue
         progress(stage="data", fraction=0.3, message=f"reading {redacted(uri)}")
-        other = read(uri, part, field=fields[part])
+        other = _read_in_order(
+            replace(request, uri=uri, needed=part, field=fields[part]), order=order, order_field=field
+        )
         notes += [f"{redacted(uri)}: {note}" for note in other.notes]
         parts[part] = _only_part(other, part)
         names[part] = uri
-        if other.scale != data.scale or not set(other.class_names) <= set(data.class_names):
+        if (
+            other.scale != data.scale
+            or other.has_labels != data.has_labels
+            or not (set(other.class_names) <= set(data.class_names) or task == "Segmentation")
+        ):
             raise UserError(
                 "its classes or its element type are not those of the training data.",
                 field=fields[part],
                 value=uri,
                 remedy="Give all parts the same classes, as the same kind of data.",
             )
-        parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+        if task == "Classification" and data.has_labels:
+            parts[part] = _renumbered(parts[part], other.class_names, data.class_names)
+    classifies = task == "Classification" and data.has_labels
     check_class_names(data.class_names, field=fields[TRAIN], name=names.get(TRAIN, specification.training_uri))
-    if len(data.class_names) < 2:
+    if classifies and len(data.class_names) < 2:
         raise UserError(
             f"there is one class only, {data.class_names[0]!r}: nothing is to be told apart.",
             field=fields[TRAIN],
@@ -90,17 +119,19 @@ def load_data(
             remedy="Give data of two classes or more.",
         )
     for part, split in parts.items():
-        check_split(split, classes=len(data.class_names), field=fields[part], name=names[part])
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=fields[part], name=names[part])
+    _check_targets(parts, fields=fields, names=names)
     progress(stage="data", fraction=0.6, message="splitting and normalising")
     notes += shared_samples(parts, fields=fields, names=names)
     test_is_held_out = TEST not in parts
     for part, percent in ((TEST, specification.test_percent), (VALIDATION, specification.validation_percent)):
         if part not in parts:
             parts[TRAIN], parts[part] = _split_off(parts[TRAIN], part, percent, seed, specification, fields[TRAIN])
-    notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
+    if classifies:
+        notes += _untrained(parts[TRAIN], data.class_names, specification, field=fields[TRAIN])
     if specification.image_size is not None:
         parts = {
-            part: _resized(split, specification.image_size, field=fields[part], name=names.get(part))
+            part: resized(split, specification.image_size, field=fields[part], name=names.get(part), scratch=scratch)
             for part, split in parts.items()
         }
     shape = parts[TRAIN].images.shape[1:]
@@ -112,20 +143,58 @@ def load_data(
                 value=names.get(part),
                 remedy="Give all parts samples of one shape, or set data.imageSize.",
             )
-    if specification.normalization is None:
-        preprocessing = _preprocessing(parts[TRAIN], data.scale)
+    _require_different(parts[TRAIN], field=fields[TRAIN], name=specification.training_uri)
+    own_is_used = specification.normalization is None and _is_of_use(model_input, channels=shape[0], scale=data.scale)
+    if specification.normalization is not None:
+        preprocessing = given_preprocessing(specification.normalization, data.scale, channels=shape[0], field=field)
+    elif own_is_used:
+        assert model_input is not None
+        preprocessing = preprocessing_of_model(model_input, data.scale)
+        notes.append(
+            f"mean and deviation are those of {model_input.origin}: {listed(preprocessing.mean)} and "
+            f"{listed(preprocessing.std)}; data.normalization sets others"
+        )
     else:
-        preprocessing = _given(specification.normalization, data.scale, channels=shape[0], field=field)
+        preprocessing = own_preprocessing(parts[TRAIN], data.scale)
+    preprocessing = preprocessing.model_copy(update={"pictures": data.pictures})
     return DataBundle(
         name=redacted(specification.training_uri),
-        train=_normalised(parts[TRAIN], preprocessing),
-        validation=_normalised(parts[VALIDATION], preprocessing),
-        test=_normalised(parts[TEST], preprocessing),
+        train=normalised(parts[TRAIN], preprocessing),
+        validation=normalised(parts[VALIDATION], preprocessing),
+        test=normalised(parts[TEST], preprocessing),
         class_names=data.class_names,
         preprocessing=preprocessing,
         test_is_held_out=test_is_held_out,
+        normalization_of_model=own_is_used,
         notes=tuple(notes),
+        task=task,
+        has_labels=data.has_labels,
     )
+
+
+def _check_targets(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Raise :class:`UserError` unless the targets of all parts are of one shape."""
+    shape = next(iter(parts.values())).labels.shape[1:]
+    for part, split in parts.items():
+        if split.labels.shape[1:] != shape:
+            raise UserError(
+                f"its targets have the shape {_shown(split.labels.shape[1:])}, those of other parts {_shown(shape)}.",
+                field=fields[part],
+                value=names.get(part),
+                remedy="Give all parts targets of one shape.",
+            )
+
+
+def _require_different(split: RawSplit, *, field: str, name: str) -> None:
+    """Raise :class:`UserError` for ``field`` if all training samples are equal."""
+    first = split.images[:1]
+    if len(split.images) > 1 and all(bool((piece == first).all()) for piece in slices(split.images)):
+        raise UserError(
+            f"all {len(split.images)} training samples are equal: nothing tells their classes apart.",
+            field=field,
+            value=name,
+            remedy="Name other data, or check how these were written.",
+        )
 
 
 def _untrained(
@@ -148,35 +217,39 @@ def _untrained(
     return [f"{missing.size} of the {len(class_names)} classes have no training samples: {shown}"]
 
 
-def _read_in_order(
-    uri: str, needed: str, *, image_size: int | None, order: ClassOrder, order_field: str, field: str
-) -> RawData:
-    data = _read(uri, needed, image_size=image_size, class_names=order.names, field=field)
+def _is_of_use(model_input: ModelInput | None, *, channels: int, scale: float) -> bool:
+    """Whether the model brings a mean for these samples. Floating ones may be normalised already."""
+    return (
+        model_input is not None
+        and model_input.mean is not None
+        and len(model_input.mean) == channels
+        and scale in (1 / 255, 1 / 65535)
+    )
+
+
+def _picture_size(image_size: int | None, model_input: ModelInput | None) -> PictureSize | None:
+    """As the user asks for it; where the model wants the same size, in the model's own way."""
+    if image_size is None:
+        return None
+    own = None if model_input is None else model_input.size
+    return own if own is not None and own.crop == image_size else PictureSize.of(image_size)
+
+
+def _size_that_was_taken(data: RawData, asked: PictureSize | None) -> PictureSize | None:
+    taken = data.pictures
+    if taken is None or taken.centre_crop is None or taken.resized_shorter_side is None or taken.interpolation is None:
+        return asked
+    return PictureSize(crop=taken.centre_crop, shorter=taken.resized_shorter_side, interpolation=taken.interpolation)
+
+
+def _read_in_order(request: Request, *, order: ClassOrder, order_field: str) -> RawData:
+    data = read_raw(request)
+    classifies = request.task == "Classification" and data.has_labels
     for split in data.parts.values():
-        check_split(split, classes=len(data.class_names), field=field, name=uri)
-    return in_order(data, order, field=order_field, uri=uri)
-
-
-def _read(uri: str, needed: str, *, image_size: int | None, class_names: tuple[str, ...], field: str) -> RawData:
-    if uri.startswith("builtin:"):
-        if uri == "builtin:digits":
-            return read_digits()
-        if uri == "builtin:fashion-mnist":
-            return read_fashion_mnist(field=field)
-        raise UserError(
-            "there is no such built-in data set.", field=field, value=uri, remedy=f"Use {' or '.join(BUILTIN)}."
-        )
-    if is_folder(uri, field=field):
-        data = read_image_folder(uri, image_size=image_size, class_names=class_names, field=field)
-        if needed not in data.parts and TRAIN not in data.parts:
-            raise UserError(
-                f"the folder has parts, but none for {needed}.",
-                field=field,
-                value=uri,
-                remedy=f"Put the images into <folder>/{needed}/<class>/.",
-            )
-        return data
-    return read_npz(uri, needed=needed, field=field)
+        check_split(split, classes=len(data.class_names) if classifies else 0, field=request.field, name=request.uri)
+    if classifies:
+        return in_order(data, order, field=order_field, uri=request.uri)
+    return replace(data, class_names=names_of_outputs(data, order, field=order_field, uri=request.uri))
 
 
 def _only_part(data: RawData, part: str) -> RawSplit:
@@ -194,7 +267,9 @@ def _renumbered(split: RawSplit, own: tuple[str, ...], wanted: tuple[str, ...]) 
 def _split_off(
     split: RawSplit, part: str, percent: int, seed: int, specification: DataSpecification, field: str
 ) -> tuple[RawSplit, RawSplit]:
-    kept, held = hold_out(split.labels, percent=percent, seed=seed, stream=part)
+    # Only classes can be held out in equal parts.
+    labels = split.labels if specification.task == "Classification" else np.zeros(len(split.labels), dtype=np.int64)
+    kept, held = hold_out(labels, percent=percent, seed=seed, stream=part)
     if held.size == 0:
         raise UserError(
             f"there are too few samples to hold some out for {part}.",
@@ -203,75 +278,6 @@ def _split_off(
             remedy=f"Name data.{part}URI, or give every class more samples.",
         )
     return split.take(kept), split.take(held)
-
-
-def _resized(split: RawSplit, size: int, *, field: str, name: str | None) -> RawSplit:
-    """All samples at ``size`` x ``size``, bilinear; uint8 stays uint8."""
-    if split.images.shape[2:] == (size, size):
-        return split
-    import torch
-
-    samples, channels = split.images.shape[:2]
-    # With the float32 copies that training needs.
-    item_bytes = 4 + (1 if split.images.dtype == np.uint8 else 4)
-    require_memory(samples * channels * size * size * item_bytes, what="this size", field=field, value=name)
-    pieces = []
-    step = min(1024, max(1, VALUES_AT_ONCE // (channels * max(size * size, math.prod(split.images.shape[2:])))))
-    for start in range(0, samples, step):
-        piece = torch.from_numpy(split.images[start : start + step].astype(np.float32))
-        scaled = torch.nn.functional.interpolate(
-            piece, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-        ).numpy()
-        integral = split.images.dtype == np.uint8
-        pieces.append(np.rint(scaled).clip(0, 255).astype(np.uint8) if integral else scaled.astype(np.float32))
-    return RawSplit(images=np.concatenate(pieces), labels=split.labels)
-
-
-def _preprocessing(split: RawSplit, scale: float) -> Preprocessing:
-    count = 0
-    total = squares = np.zeros(split.images.shape[1])
-    for raw in slices(split.images):
-        piece = raw.astype(np.float64) * scale
-        count += piece.size // piece.shape[1]
-        total = total + piece.sum(axis=(0, 2, 3))
-        squares = squares + (piece * piece).sum(axis=(0, 2, 3))
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
-    deviation = np.where(deviation < _SMALLEST_DEVIATION, 1.0, deviation)
-    # Six digits are enough, and independent of each machine's summation order.
-    return Preprocessing(
-        scale=scale,
-        mean=tuple(round(float(value), 6) for value in mean),
-        std=tuple(round(float(value), 6) for value in deviation),
-    )
-
-
-def _given(normalization: Normalization, scale: float, *, channels: int, field: str) -> Preprocessing:
-    """The preprocessing that the user's weights were trained with."""
-    if len(normalization.mean) != channels:
-        raise UserError(
-            f"it has {len(normalization.mean)} numbers, but the samples have {channels} "
-            f"{'channel' if channels == 1 else 'channels'}.",
-            field=f"{field}.normalization.mean",
-            value=", ".join(normalization.mean),
-            remedy="Give one number for each channel, for mean and for standardDeviation.",
-        )
-    return Preprocessing(
-        scale=scale,
-        mean=tuple(float(value) for value in normalization.mean),
-        std=tuple(float(value) for value in normalization.standard_deviation),
-    )
-
-
-def _normalised(split: RawSplit, preprocessing: Preprocessing) -> Split:
-    shape = (1, -1, 1, 1)
-    mean = np.array(preprocessing.mean, dtype=np.float32).reshape(shape)
-    deviation = np.array(preprocessing.std, dtype=np.float32).reshape(shape)
-    images: Images = split.images.astype(np.float32)
-    images *= np.float32(preprocessing.scale)
-    images -= mean
-    images /= deviation
-    return Split(images=np.ascontiguousarray(images), labels=split.labels, digest=digest_of(split.images, split.labels))
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -6,125 +6,73 @@
 | ``x_validation``, ``y_validation``, ``x_test``, ``y_test`` | optional parts of their own |
 | ``class_names`` | optional, one text per class; without it the classes are 0..max(y) |
 
-Samples are uint8 (0..255) or floating, ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]`` (channels last where
-the last axis has 1, 3 or 4 entries and the second has not); labels are integers ``[N]``.
+Other common names are known too (``images`` and ``labels``, ``train_images``, ``data`` and ``targets``:
+:mod:`.array_names`). Samples are uint8 (0..255), uint16 (0..65535) or floating, ``[N, H, W]``, ``[N, C, H, W]`` or
+``[N, H, W, C]`` (channels last where the last axis has 1, 3 or 4 entries and the second has not), ``[N, numbers]``, or
+what else the network takes; labels are what the task takes (:mod:`.targets`). Arrays that are stored as they are, on
+this machine, are mapped and not read at once.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from pathlib import Path
 
-from edgefolio.errors import EdgefolioError, UserError
+import numpy as np
+
+from edgefolio.errors import EdgefolioError
+from edgefolio.repository.storage import local_root
+from edgefolio_pruner.data.array_names import arrays_of_parts, class_names_key
+from edgefolio_pruner.data.arrays import Found, Request, assembled
 from edgefolio_pruner.data.npz_archive import NpzArchive
-from edgefolio_pruner.data.raw import LONGEST_CLASS_NAME, MOST_CLASSES, TEST, TRAIN, VALIDATION, RawData, RawSplit
+from edgefolio_pruner.data.raw import LONGEST_CLASS_NAME, MOST_CLASSES, RawData
 from edgefolio_pruner.uris import read_uri
 
-_CHANNELS = (1, 3, 4)
 #: Bytes of one class name; NumPy takes four a character.
 _LARGEST_NAME = 4 * LONGEST_CLASS_NAME
 
 
-def read_npz(uri: str, *, needed: str, field: str) -> RawData:
-    """The data in the file at ``uri`` (any URL that fsspec opens), with at least the part ``needed`` or plain x and y.
+def read_npz(request: Request) -> RawData:
+    """The data in the file at ``request.uri`` (any URL that fsspec opens), with at least the part that is needed.
 
-    Raises :class:`UserError` for ``field``.
+    Raises :class:`UserError` for the request's field.
     """
-    content = read_uri(uri, field=field)
+    path = local_root(request.uri, field=request.field)
+    content: bytes | Path = path if path is not None and path.is_file() else read_uri(request.uri, field=request.field)
     try:
-        archive = NpzArchive(content)
-        return _read(archive, needed=needed, field=field, uri=uri)
+        return _read(NpzArchive(content), request)
     except EdgefolioError:
         raise
     except ValueError as error:
-        raise _bad(
+        raise request.bad(
             f"this is no .npz file of plain arrays ({error}).",
-            field,
-            uri,
             "Save it with numpy.savez(path, x_train=..., y_train=...), without objects.",
         ) from error
 
 
-def _read(archive: NpzArchive, *, needed: str, field: str, uri: str) -> RawData:
-    keys = _keys(archive, needed=needed, field=field, uri=uri)
-    archive.require_memory(tuple(key for pair in keys.values() for key in pair), field=field, value=uri)
+def _read(archive: NpzArchive, request: Request) -> RawData:
+    keys = arrays_of_parts(archive.names, request)
+    names = tuple(name for pair in keys.values() for name in pair if name is not None)
+    archive.require_memory(names, field=request.field, value=request.uri)
     parts = {
-        part: RawSplit(
-            images=_images(archive.array(samples), samples, field, uri),
-            labels=_labels(archive.array(labels), labels, field, uri),
+        part: Found(
+            samples=archive.array(samples, mapped=True),
+            targets=None if targets is None else archive.array(targets),
+            samples_name=samples,
+            targets_name=targets or "",
         )
-        for part, (samples, labels) in keys.items()
+        for part, (samples, targets) in keys.items()
     }
-    kinds = {part.images.dtype.kind for part in parts.values()}
-    if len(kinds) != 1:
-        raise _bad("some parts hold uint8 and others floating values.", field, uri, "Give all parts one element type.")
-    class_names = _class_names(archive, parts, field=field, uri=uri)
-    return RawData(
-        parts=parts,
-        class_names=class_names,
-        scale=1 / 255 if kinds == {"u"} else 1.0,
-        has_names="class_names" in archive,
-    )
+    return assembled(parts, request, class_names=_class_names(archive, request))
 
 
-def _keys(archive: NpzArchive, *, needed: str, field: str, uri: str) -> dict[str, tuple[str, str]]:
-    """The names of samples and labels of each part."""
-    keys: dict[str, tuple[str, str]] = {}
-    for part in (TRAIN, VALIDATION, TEST):
-        pair = ("x", "y") if part == TRAIN and "x" in archive else (f"x_{part}", f"y_{part}")
-        missing = [key for key in pair if key not in archive]
-        if len(missing) == 1:
-            raise _bad(f"the array {missing[0]!r} is missing.", field, uri, "Give samples and labels of every part.")
-        if not missing:
-            keys[part] = pair
-    if TRAIN not in keys and needed not in keys:
-        held = ", ".join(archive.names) or "nothing"
-        raise _bad(
-            f"it holds {held}, but no x_{needed} or x.", field, uri, f"Save x_{needed} and y_{needed}, or x and y."
-        )
-    return keys
-
-
-def _class_names(archive: NpzArchive, parts: dict[str, RawSplit], *, field: str, uri: str) -> tuple[str, ...]:
-    if "class_names" not in archive:
-        highest = max(int(part.labels.max(initial=0)) for part in parts.values())
-        if highest >= MOST_CLASSES:
-            raise _bad(f"a label is {highest}.", field, uri, f"Number the classes from 0; at most {MOST_CLASSES}.")
-        return tuple(str(label) for label in range(highest + 1))
-    shape, kind = archive.header("class_names")
+def _class_names(archive: NpzArchive, request: Request) -> tuple[str, ...] | None:
+    key = class_names_key(archive.names)
+    if key is None:
+        return None
+    shape, kind = archive.header(key)
     if len(shape) > 1 or kind.kind not in "USiu" or kind.itemsize > _LARGEST_NAME or shape > (MOST_CLASSES,):
-        raise _bad(
-            f"class_names is {kind} with {len(shape)} axes, not one short text per class.",
-            field,
-            uri,
+        raise request.bad(
+            f"{key} is {kind} with {len(shape)} axes, not one short text per class.",
             f"Give one text per class, at most {MOST_CLASSES}.",
         )
-    return tuple(str(name) for name in np.atleast_1d(archive.array("class_names")))
-
-
-def _images(array: npt.NDArray[np.generic], key: str, field: str, uri: str) -> npt.NDArray[np.generic]:
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise _bad(f"{key} holds {array.dtype}, not uint8 or floating values.", field, uri, "Convert it.")
-    if array.ndim == 3:
-        return array[:, None]
-    if array.ndim != 4:
-        shape = "x".join(str(size) for size in array.shape)
-        raise _bad(f"{key} has the shape {shape}, which are no images.", field, uri, "Give [N, C, H, W] or [N, H, W].")
-    if array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS:
-        return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
-    return array
-
-
-def _labels(array: npt.NDArray[np.generic], key: str, field: str, uri: str) -> npt.NDArray[np.int64]:
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise _bad(
-            f"{key} is {array.dtype} with {array.ndim} axes, not one integer per sample.",
-            field,
-            uri,
-            "Give the number of the class of each sample.",
-        )
-    return array.astype(np.int64)
-
-
-def _bad(problem: str, field: str, uri: str, remedy: str) -> UserError:
-    return UserError(problem, field=field, value=uri, remedy=remedy)
+    return tuple(str(name) for name in np.atleast_1d(archive.array(key)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -18,16 +20,22 @@ _SUFFIX = ".npy"
 _COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 #: NumPy's own limit of a header's text, which it checks after reading it.
 _LONGEST_HEADER = 10_000
+#: Smaller arrays are read at once.
+_MAPPED_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 20
+#: A member's own header: 26 bytes of no interest here, the lengths of its name and of what follows it.
+_LOCAL_HEADER = struct.Struct("<26sHH")
 
 Array = npt.NDArray[np.generic]
 Header = tuple[tuple[int, ...], np.dtype[np.generic]]
 
 
 class NpzArchive:
-    """The arrays in the bytes of a ``.npz`` file. Whatever is wrong with them raises :class:`ValueError`."""
+    """The arrays of a ``.npz`` file, in memory or on disk. Whatever is wrong with them raises :class:`ValueError`."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | Path) -> None:
         self._zip = _readable(content)
+        self._path = content if isinstance(content, Path) else None
         #: By name.
         self._members: Mapping[str, zipfile.ZipInfo] = {
             member.filename.removesuffix(_SUFFIX): member for member in self._zip.infolist()
@@ -51,10 +59,15 @@ class NpzArchive:
         except Exception as error:  # zipfile, zlib, ast and NumPy each raise their own kinds
             raise _unreadable(name, error) from error
 
-    def array(self, name: str) -> Array:
-        """The array ``name``. Its size is that of its header."""
+    def array(self, name: str, *, mapped: bool = False) -> Array:
+        """The array ``name``. Its size is that of its header.
+
+        With ``mapped`` it stays in the file, where that is a file on this machine and the array is stored as it is.
+        """
         self.header(name)
         try:
+            if mapped and self._can_be_mapped(name):
+                return self._mapped(name)
             with self._open(name) as stream:
                 array: Array = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
                 # To the end of the member, where its checksum is compared.
@@ -71,8 +84,36 @@ class NpzArchive:
         needed = 0
         for name in names:
             shape, kind = self.header(name)
+            if self._can_be_mapped(name):
+                continue
             needed += math.prod(shape) * (kind.itemsize + np.dtype(np.float32).itemsize)
         require_memory(needed, what="the data", field=field, value=value)
+
+    def _can_be_mapped(self, name: str) -> bool:
+        member = self._members[name]
+        return (
+            self._path is not None and member.compress_type == zipfile.ZIP_STORED and member.file_size >= _MAPPED_BYTES
+        )
+
+    def _mapped(self, name: str) -> Array:
+        assert self._path is not None
+        member = self._members[name]
+        with self._open(name) as stream:
+            while stream.read(_BLOCK_BYTES):
+                pass  # its checksum is compared at its end
+        with self._path.open("rb") as file:
+            file.seek(member.header_offset)
+            fixed = file.read(_LOCAL_HEADER.size)
+            _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(fixed)
+            start = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+            file.seek(start)
+            shape, kind = _read_header(file, member.file_size)
+            file.seek(start)
+            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            in_columns = bool(read(file)[1])  # type: ignore[no-untyped-call]
+            offset = file.tell()
+        return np.memmap(self._path, dtype=kind, mode="r", offset=offset, shape=shape, order="F" if in_columns else "C")
 
     def _open(self, name: str) -> IO[bytes]:
         member = self._members[name]
@@ -81,9 +122,9 @@ class NpzArchive:
         return self._zip.open(member)
 
 
-def _readable(content: bytes) -> zipfile.ZipFile:
+def _readable(content: bytes | Path) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(io.BytesIO(content))
+        return zipfile.ZipFile(content if isinstance(content, Path) else io.BytesIO(content))
     except MemoryError:
         raise
     except Exception as error:  # a damaged directory raises many kinds

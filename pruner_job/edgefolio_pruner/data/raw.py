@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgefolio.errors import UserError
+from edgefolio.manifest import PictureReading
 from edgefolio.shown_text import shown
 from edgefolio_pruner.data.bundle import Labels
+from edgefolio_pruner.data.stored import AnySamples, chosen, slices
 
 #: Splits by the name that files and folders use for them.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -22,20 +23,18 @@ _MOST_CHANNELS = 4096
 _LARGEST_SAMPLE = 2**28
 #: Squares of larger values leave float32's range, in which models compute.
 _LARGEST_VALUE = 1e18
-#: Values in one step of a computation on all samples.
-VALUES_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """Samples ``[N, C, H, W]`` (uint8 or floating) with their labels ``[N]`` in 0..classes-1."""
+    """Samples ``[N, C, H, W]`` (uint8, uint16 or floating) with their labels ``[N]`` in 0..classes-1."""
 
-    images: npt.NDArray[np.generic]
+    images: AnySamples
     labels: Labels
 
     def take(self, indices: npt.NDArray[np.int64]) -> RawSplit:
         """The samples at ``indices``."""
-        return RawSplit(images=self.images[indices], labels=self.labels[indices])
+        return RawSplit(images=chosen(self.images, indices), labels=self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class RawData:
     """Contents of one URI: ``train`` (or the only split), optionally validation and test.
 
     ``scale`` brings raw values into about 0..1. ``has_names`` is false where the classes are only numbered, ``notes``
-    is what is to be told of the reading.
+    is what is to be told of the reading, ``pictures`` what was done to picture files.
     """
 
     parts: dict[str, RawSplit]
@@ -51,10 +50,15 @@ class RawData:
     scale: float
     has_names: bool = True
     notes: tuple[str, ...] = ()
+    has_labels: bool = True
+    pictures: PictureReading | None = None
 
 
 def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None:
-    """Raise :class:`UserError` for ``field`` unless ``split`` has samples, finite values and labels in 0..classes-1."""
+    """Raise :class:`UserError` for ``field`` unless ``split`` has samples, finite values and labels in 0..classes-1.
+
+    With no classes the labels are targets of another kind, which their reader has checked.
+    """
     images, labels = split.images, split.labels
     if images.shape[0] == 0:
         raise UserError("there are no samples.", field=field, value=name, remedy="Name data that is not empty.")
@@ -79,6 +83,8 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
             value=name,
             remedy="Clean the data: every value must be finite.",
         )
+    if not classes:
+        return
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
         raise UserError(
@@ -105,13 +111,6 @@ def check_class_names(names: tuple[str, ...], *, field: str, name: str) -> None:
             )
 
 
-def slices(images: npt.NDArray[np.generic]) -> Iterator[npt.NDArray[np.generic]]:
-    """The samples in consecutive slices, so that a computation on all of them takes little memory at a time."""
-    step = min(4096, max(1, VALUES_AT_ONCE // max(1, math.prod(images.shape[1:]))))
-    for start in range(0, images.shape[0], step):
-        yield images[start : start + step]
-
-
-def _all_usable(images: npt.NDArray[np.generic]) -> bool:
+def _all_usable(images: AnySamples) -> bool:
     # NaN is not below.
     return all(bool((np.abs(piece) <= _LARGEST_VALUE).all()) for piece in slices(images))

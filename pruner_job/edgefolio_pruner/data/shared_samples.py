@@ -9,6 +9,7 @@ import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawSplit
+from edgefolio_pruner.data.stored import slices
 
 #: A part of which more than this share is in the training part is no part of its own; few different samples (plain
 #: colours, silence) may be the same by chance.
@@ -41,4 +42,8 @@ def shared_samples(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], 
 
 
 def _digests(split: RawSplit) -> list[bytes]:
-    return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in split.images]
+    return [
+        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+        for piece in slices(split.images)
+        for image in piece
+    ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ DEFAULT_OPSET = 18
 IR_VERSION = 8
 #: Protobuf cannot hold more than this in one file (bytes).
 _PROTOBUF_LIMIT = 2**31 - 1
+_LONGEST_CHAIN = 8
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,10 @@ def export_onnx(
         raise
     except Exception as error:  # the exporter raises many types, all about the user's model
         raise UserError(
-            f"The model cannot be written as ONNX: {_first_line(error)}",
+            f"The model cannot be written as ONNX: {_reason(error)}",
             field="model",
             value=type(module).__name__,
-            remedy="Replace the operator it names; the file is not written.",
+            remedy="Replace that operator; the file is not written.",
         ) from error
     _normalise(model, output_names=output_names)
     _require_standard_domain(model)
@@ -218,6 +220,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(error: BaseException) -> str:
+    """The operator that the exporter does not know, where that is why; else the first line of its message."""
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(texts) < _LONGEST_CHAIN:
+        texts.append(re.sub(r"\x1b\[[0-9;]*m", "", str(cause)))
+        cause = cause.__cause__
+    operators = dict.fromkeys(re.findall(r"OpOverload\(op='([\w.]+)'", "\n".join(texts)))
+    operators |= dict.fromkeys(re.findall(r"target=torch\.ops\.([\w.]+)\]", "\n".join(texts)))
+    if operators:
+        return f"it has no operator for {next(iter(operators))}."
+    lines = [line.strip() for line in texts[0].splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -37,6 +37,7 @@ def draw_pareto(manifest: Manifest) -> str:
     below mark gaps between neighbours.
     """
     batch = manifest.request_batch_size
+    relative = manifest.score is not None and manifest.score.unit == "PercentOfDense"
     points = []
     for variant in manifest.variants:
         latency = variant.profiles[0].latency(batch)
@@ -57,7 +58,8 @@ def draw_pareto(manifest: Manifest) -> str:
         _draw_gaps(axes, points)
         _draw_legend(axes, points)
         axes.set_xlabel(f"median latency of a batch of {batch}, ms (logarithmic)")
-        axes.set_ylabel("accuracy, %")
+        unit = "% of the dense model's" if relative else "%"
+        axes.set_ylabel(f"{manifest.score_word}, {unit}".replace("$", r"\$"))
         return to_svg(drawn, name="pareto", description="Accuracy over latency of every variant")
 
 

@@ -30,6 +30,7 @@ class VariantRow:
     method: str
     accuracy: str
     interval: str
+    own_unit: str
     balanced: str
     weakest: str
     validation: str
@@ -88,6 +89,7 @@ def variant_rows(manifest: Manifest) -> list[VariantRow]:
                 method=variant.method,
                 accuracy=f"{accuracy.percent:.2f}",
                 interval=f"{accuracy.low_percent:.2f}{DASH}{accuracy.high_percent:.2f}",
+                own_unit=own_unit(variant),
                 balanced=DASH if classes is None else f"{classes.balanced_accuracy_percent:.2f} %",
                 weakest=""
                 if classes is None
@@ -108,6 +110,27 @@ def variant_rows(manifest: Manifest) -> list[VariantRow]:
             )
         )
     return rows
+
+
+def own_unit(variant: Variant) -> str:
+    """The test score in the metric's own unit with its interval; nothing where it is a share."""
+    score = variant.test_score
+    return "" if score is None else f"{score.value:.4g} ({score.low:.4g}{DASH}{score.high:.4g})"
+
+
+def score_sentence(manifest: Manifest) -> str:
+    """What the manifest's scores are, where they are not accuracies of a classifier."""
+    score = manifest.score
+    if score is None:
+        return ""
+    direction = "higher is better" if score.better == "Higher" else "lower is better"
+    if score.unit == "Percent":
+        return f"The score of a variant is its {score.metric}, in percent."
+    return (
+        f"The score of a variant is its {score.metric} ({direction}), here in percent of the dense model's"
+        f"{'' if score.better == 'Higher' else ' (of errors the inverse ratio)'}, at most 100; the figure itself "
+        "stands below it."
+    )
 
 
 def proof_rows(manifest: Manifest) -> list[ProofRow]:
@@ -161,7 +184,9 @@ def headline(manifest: Manifest) -> list[tuple[str, str]]:
     sizes = [variant.size_bytes for variant in manifest.variants]
     return [
         (str(len(rows)), "variants" if len(rows) > 1 else "variant"),
-        (f"{max(accuracies):.1f} → {min(accuracies):.1f} %", "test accuracy, most to least accurate"),
+        (f"{max(accuracies):.1f} → {min(accuracies):.1f} %", f"test {manifest.score_word}, best to worst")
+        if manifest.score is not None
+        else (f"{max(accuracies):.1f} → {min(accuracies):.1f} %", "test accuracy, most to least accurate"),
         (f"{max(medians) / min(medians):.1f}{TIMES}", f"between slowest and fastest (batch of {batch})"),
         (f"{max(sizes) / min(sizes):.1f}{TIMES}", "between largest and smallest file"),
     ]

@@ -18,6 +18,7 @@ import torch
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.progress import Progress
+from edgefolio_pruner.spatial import CapturedModel
 from edgefolio_pruner.work.directory import WorkDirectory
 
 #: The candidate that all others are compared with.
@@ -77,6 +78,14 @@ class Method(ABC):
 
         In the order of :func:`edgefolio.contract.work_pieces.pieces_of`, by which the operator counts them.
         """
+
+    def require_possible(self, captured: CapturedModel) -> tuple[str, ...]:
+        """What is to be told of this method on the network, before anything is made.
+
+        Raises :class:`~edgefolio.errors.UserError` if it can make nothing of it.
+        """
+        del captured
+        return ()
 
     @abstractmethod
     def make(

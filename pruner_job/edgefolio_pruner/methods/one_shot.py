@@ -14,17 +14,24 @@ import torch
 from edgefolio.contract.work_pieces import LATENCY, latency_candidate, one_shot_piece
 from edgefolio.files import write_durably
 from edgefolio.specification import ModelPortfolio, OneShot
+from edgefolio_pruner.available_memory import memory_to_plan_with, told_memory
 from edgefolio_pruner.methods.base import CandidateWeights, Method, Workbench
 from edgefolio_pruner.oneshot import (
     OneShotResult,
     layers_to_time,
+    least_share,
     prune_to_latencies,
     prune_to_targets,
 )
 from edgefolio_pruner.oneshot.distillation import distill
 from edgefolio_pruner.profiling.layer_times import LayerTimes, measure_layer_times
+from edgefolio_pruner.progress import part_of
+from edgefolio_pruner.spatial import CapturedModel
 from edgefolio_pruner.training import state_digest
 from edgefolio_pruner.work.directory import WorkDirectory
+
+#: Part of the free memory for variants that are made together.
+_SHARE_OF_VARIANTS = 4
 
 
 class OneShotMethod(Method):
@@ -61,6 +68,18 @@ class OneShotMethod(Method):
         """One piece for all entries of ``latencyPercent``, and one per entry of ``macsPercent``."""
         return (*((LATENCY,) if self._latencies else ()), *self._macs)
 
+    def require_possible(self, captured: CapturedModel) -> tuple[str, ...]:
+        """Which shares cannot be reached."""
+        least = least_share(captured)
+        beyond = sorted({percent for percent in self._macs.values() if percent < least.percent - 0.05})
+        if not beyond:
+            return ()
+        others = ", ".join(f"{name}: {reason}" for name, reason in list(least.left_out.items())[:3])
+        return (
+            f"oneShot.macsPercent {', '.join(map(str, beyond))} cannot be reached: at least {least.percent:.1f} % of "
+            f"the multiply-accumulates stay, since {len(least.left_out)} groups of channels are not pruned ({others})",
+        )
+
     def make(
         self, bench: Workbench, *, dense: CandidateWeights | None, pieces: Collection[str]
     ) -> tuple[CandidateWeights, ...]:
@@ -74,6 +93,9 @@ class OneShotMethod(Method):
             "threads": bench.threads,
             "torch": torch.__version__,
         }
+        if (limit := told_memory()) is not None:
+            # It decides how many samples are used, and how wide maps are selected.
+            common["memory"] = limit
         made: list[CandidateWeights] = []
         if LATENCY in pieces and self._latencies:
             made += self._by_latency(bench, dense, common)
@@ -85,16 +107,21 @@ class OneShotMethod(Method):
         records = {percent: shelf.kept() for percent, shelf in shelves.items()}
         missing = [percent for percent, record in records.items() if record is None]
         if missing:
-            results = prune_to_targets(
-                module=source.build_with(dense.load()),
-                calibration=torch.from_numpy(source.data.calibration(samples, seed=source.seed)),
-                macs_percents=missing,
-                seed=source.seed,
-                threads=bench.threads,
-                progress=bench.progress,
-            )
-            for result in results:
-                records[result.percent] = shelves[result.percent].keep(result, {"macsPercent": result.percent})
+            module = source.build_with(dense.load())
+            calibration = torch.from_numpy(source.data.calibration(samples, seed=source.seed))
+            together = _together(module)
+            for start in range(0, len(missing), together):
+                stop = min(start + together, len(missing))
+                results = prune_to_targets(
+                    module=module,
+                    calibration=calibration,
+                    macs_percents=missing[start:stop],
+                    seed=source.seed,
+                    threads=bench.threads,
+                    progress=part_of(bench.progress, start=start / len(missing), end=stop / len(missing)),
+                )
+                for result in results:
+                    records[result.percent] = shelves[result.percent].keep(result, {"macsPercent": result.percent})
         made += [shelves[percent].weights(record, dense) for percent, record in records.items() if record is not None]
         _tell(bench, made)
         if self._distillation_epochs:
@@ -185,6 +212,12 @@ class OneShotMethod(Method):
         }
         bench.work.keep(stage, key, table)
         return table
+
+
+def _together(module: torch.nn.Module) -> int:
+    """How many variants are made at a time: the weights of each are held twice until all are done."""
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    return max(1, memory_to_plan_with() // (_SHARE_OF_VARIANTS * max(1, 2 * weights)))
 
 
 def _read(table: Mapping[str, Any]) -> dict[str, LayerTimes]:

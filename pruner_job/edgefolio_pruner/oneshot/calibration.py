@@ -22,6 +22,8 @@ MOST_ROWS = 65_536
 PRODUCTS = 4e9
 #: Every fourth calibration sample is held out.
 HOLD_OUT_EVERY = 4
+#: Values of the rows that are taken together.
+_VALUES_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +74,18 @@ def calibration_rows(
     skips = None if linear.skip is None else pruned.values(linear.skip)
     start = 0
     for index, source in enumerate(pruned.values(linear.source)):
-        here = chosen[start : start + len(source)]
-        targets = output_rows(ends[index], here, convolution=convolution)[:, rows]
-        if skips is not None:
-            targets = targets - output_rows(skips[index], here, convolution=convolution)[:, rows]
-        inputs = input_rows(source, here, sources, linear.geometry)
-        last = torch.arange(start, start + len(source)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
-        last = last.repeat_interleave(here.shape[1])
-        for held_out in (False, True):
-            yield inputs[last == held_out], targets[last == held_out], held_out
+        step = max(1, _VALUES_AT_ONCE // max(1, chosen.shape[1] * columns * kept.groups.numel()))
+        for first in range(0, len(source), step):
+            part = slice(first, min(first + step, len(source)))
+            here = chosen[start + part.start : start + part.stop]
+            targets = output_rows(ends[index][part], here, convolution=convolution)[:, rows]
+            if skips is not None:
+                targets = targets - output_rows(skips[index][part], here, convolution=convolution)[:, rows]
+            inputs = input_rows(source[part], here, sources, linear.geometry)
+            last = torch.arange(start + part.start, start + part.stop) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
+            last = last.repeat_interleave(here.shape[1])
+            for held_out in (False, True):
+                yield inputs[last == held_out], targets[last == held_out], held_out
         start += len(source)
 
 
@@ -142,6 +147,30 @@ def write_refit(
     fitted = (weights / torch.where(live, scale[outputs], 1.0)).T
     flat[outputs[live]] = fitted[live].to(held.dtype)
     state[linear.weight] = flat.reshape(held.shape)
+    _write_offsets(linear, state, bias=bias, outputs=outputs, scale=scale)
+
+
+def write_scaled(
+    linear: LinearMap, state: State, *, factor: torch.Tensor, bias: torch.Tensor, outputs: torch.Tensor
+) -> None:
+    """Multiply the weights of ``outputs`` by ``factor`` and write ``bias``, as :func:`write_refit` does, in place of a
+    fit of all columns."""
+    held = state[linear.weight].clone()
+    scale = torch.ones(held.shape[0], dtype=torch.float64)
+    if linear.norm is not None:
+        scale = linear.norm.scale(state)
+    live = torch.where(scale[outputs].abs() > 0, factor, 1.0)
+    every = torch.ones(held.shape[0], dtype=held.dtype)
+    every[outputs] = live.to(held.dtype)
+    state[linear.weight] = held.mul_(every.reshape(-1, *[1] * (held.ndim - 1)))
+    _write_offsets(linear, state, bias=bias, outputs=outputs, scale=scale)
+
+
+def _write_offsets(
+    linear: LinearMap, state: State, *, bias: torch.Tensor, outputs: torch.Tensor, scale: torch.Tensor
+) -> None:
+    """Write the offset of each of ``outputs``; ``scale`` is the batch norm's factor of every output."""
+    live = scale[outputs].abs() > 0
     if linear.norm is None:
         if linear.bias is not None:
             offsets = state[linear.bias].clone()

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from edgefolio_pruner.available_memory import memory_to_plan_with
 from edgefolio_pruner.oneshot.attention.pairs import UNITS, Unit, least_first, pair_losses
-from edgefolio_pruner.oneshot.calibration import KeptChannels, calibration_rows, collect_moments, write_refit
+from edgefolio_pruner.oneshot.calibration import (
+    KeptChannels,
+    calibration_rows,
+    collect_moments,
+    write_refit,
+    write_scaled,
+)
 from edgefolio_pruner.oneshot.graph_run import GraphRun
 from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.prunable_groups import GroupRead, PrunableGroup
 from edgefolio_pruner.oneshot.result import ReaderResidual
 from edgefolio_pruner.oneshot.rows import by_position
 from edgefolio_pruner.refit import (
+    GRAM_BYTES,
     GRAM_COLUMNS,
     ContributionAccumulator,
     Elimination,
@@ -99,20 +107,30 @@ def _parts(
     seed: int,
 ) -> Iterator[tuple[Unit, PrunableGroup, SelectionPart]]:
     """The map's part in the selection of each group that it reads; several for a convolution with groups."""
-    everything, prior = KeptChannels.all_of(linear), linear.folded(state)
+    everything = KeptChannels.all_of(linear)
     losses = {"output": output_losses, "own": torch.full_like(output_losses, 1 / _variance(linear, run))}
-    if linear.columns > GRAM_COLUMNS:
+    if _is_wide(linear.columns, groups=linear.groups):
+        wide = linear.folded(state, dtype=state[linear.weight].dtype)
         sums = [
-            (unit, group, ContributionAccumulator(prior, blocks=read.blocks, output_losses=losses[unit], seed=seed))
+            (
+                unit,
+                group,
+                number,
+                ContributionAccumulator(wide[:, rows], blocks=read.blocks, output_losses=losses[unit][rows], seed=seed),
+            )
             for unit in UNITS
             for group, read in reads
+            for number, rows in enumerate(everything.rows(linear))
         ]
+        del wide
         for inputs, _, _ in calibration_rows(linear, original=run, pruned=run, kept=everything, seed=seed):
-            for _, _, accumulator in sums:
-                accumulator.add(inputs)
-        for unit, group, accumulator in sums:
+            by_group = inputs.reshape(len(inputs), linear.groups, linear.columns)
+            for _, _, number, accumulator in sums:
+                accumulator.add(by_group[:, number])
+        for unit, group, _, accumulator in sums:
             yield unit, group, accumulator.part(intercept=linear.intercept)
         return
+    prior = linear.folded(state)
     moments = collect_moments(linear, original=run, pruned=run, kept=everything, seed=seed)
     for rows, split in zip(everything.rows(linear), moments, strict=True):
         total = split.total()
@@ -204,6 +222,10 @@ class PrunedNet:
         if not cut and (linear.columns > WIDEST_REPAIR or not linear.intercept):
             return
         columns, rows = kept.columns(linear), kept.rows(linear)
+        if _is_wide(len(columns), groups=len(rows)):
+            self._refit_wide(linear, columns, kept, original, seed=seed)
+            self.run.rerun(linear.chain)
+            return
         prior = linear.folded(self.original_state)[columns]
         fits = self._fits(linear, prior, kept, original, seed=seed)
         weights = torch.zeros(linear.columns, rows.numel(), dtype=torch.float64)
@@ -217,18 +239,46 @@ class PrunedNet:
         self, linear: LinearMap, prior: torch.Tensor, kept: KeptChannels, original: GraphRun, *, seed: int
     ) -> list[Refit]:
         """The fit of each of the map's groups."""
-        if len(prior) > GRAM_COLUMNS and linear.groups == 1:
-            sums = ScaleAccumulator(prior[:, kept.outputs])
-            for inputs, targets, held_out in calibration_rows(
-                linear, original=original, pruned=self.run, kept=kept, seed=seed
-            ):
-                sums.add(inputs, targets, held_out=held_out)
-            return [sums.refit(intercept=linear.intercept)]
         moments = collect_moments(linear, original=original, pruned=self.run, kept=kept, seed=seed)
         return [
             refit_columns(part, prior=prior[:, rows], kept=torch.arange(len(prior)), intercept=linear.intercept)
             for rows, part in zip(kept.rows(linear), moments, strict=True)
         ]
+
+    def _refit_wide(
+        self, linear: LinearMap, columns: torch.Tensor, kept: KeptChannels, original: GraphRun, *, seed: int
+    ) -> None:
+        """Give each output one factor and one offset: a map this wide gets no matrix of its columns."""
+        rows = kept.rows(linear)
+        weights = linear.folded(self.original_state, dtype=self.original_state[linear.weight].dtype)
+        sums = [ScaleAccumulator(weights[columns[:, None], part]) for part in rows]
+        del weights
+        for inputs, targets, held_out in calibration_rows(
+            linear, original=original, pruned=self.run, kept=kept, seed=seed
+        ):
+            by_group = inputs.reshape(len(inputs), len(rows), len(columns))
+            wanted = targets.reshape(len(targets), *rows.shape)
+            for number, accumulator in enumerate(sums):
+                accumulator.add(by_group[:, number], wanted[:, number], held_out=held_out)
+        fits = [accumulator.refit(intercept=linear.intercept, with_weights=False) for accumulator in sums]
+        write_scaled(
+            linear,
+            self.state,
+            factor=torch.cat([accumulator.factor(intercept=linear.intercept) for accumulator in sums]),
+            bias=torch.cat([fit.bias for fit in fits]),
+            outputs=rows.reshape(-1),
+        )
+        self.residuals.append(_residual(linear, fits))
+
+    def end_run(self) -> None:
+        """Let go of the samples' activations; the net is as it is."""
+        self.run.end()
+
+
+def _is_wide(columns: int, *, groups: int) -> bool:
+    """Whether the Gram matrices of a map's groups, and what is made of them, would take too much memory."""
+    most = min(GRAM_COLUMNS, int((memory_to_plan_with() / GRAM_BYTES) ** 0.5))
+    return groups * columns**2 > most**2
 
 
 def _residual(linear: LinearMap, fits: Sequence[Refit]) -> ReaderResidual:

@@ -62,6 +62,11 @@ class GraphRun:
                 fresh[node] = self._run(node, values | fresh)
             values[nodes[-1]] = fresh[nodes[-1]]
 
+    def end(self) -> None:
+        """Let go of all values."""
+        for values in self._values:
+            values.clear()
+
     def held_bytes(self) -> int:
         """Bytes of all activations held at present."""
         return sum(

@@ -91,10 +91,10 @@ class LinearMap:
         """Whether the map can take a new offset."""
         return self.bias is not None or self.norm is not None
 
-    def folded(self, state: State) -> torch.Tensor:
-        """The weights with the batch norm folded in, as columns by outputs [columns, groups * outputs], float64."""
-        weights = state[self.weight].double().flatten(1).T
-        return weights if self.norm is None else weights * self.norm.scale(state)
+    def folded(self, state: State, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        """The weights with the batch norm folded in, as columns by outputs [columns, groups * outputs]."""
+        weights = state[self.weight].to(dtype).flatten(1).T
+        return weights if self.norm is None else weights * self.norm.scale(state).to(dtype)
 
 
 def linear_maps(graph: fx.Graph, state: State) -> tuple[tuple[LinearMap, ...], dict[str, str]]:

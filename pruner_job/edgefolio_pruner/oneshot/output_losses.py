@@ -10,6 +10,7 @@ from torch import fx
 
 from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.rows import by_position
+from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial.graph.nodes import tensor_inputs
 
 #: Bytes of activations that one backward pass may hold.
@@ -65,6 +66,8 @@ def drawn_objective(values: Mapping[fx.Node, Any], graph: fx.Graph, generator: t
     total = torch.zeros(())
     for node in tensor_inputs(output):
         found = values[node]
+        if not bool(torch.isfinite(found).all()):
+            raise NotFiniteError("outputs of the network are not finite")
         if not found.requires_grad:
             continue
         if found.ndim == 2 and found.shape[1] > 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,13 +20,27 @@ from edgefolio.errors import UserError
 from edgefolio_pruner.oneshot.attention.coordinates import in_own_coordinates
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
 from edgefolio_pruner.oneshot.costs.macs import CostModel, attention_costs, layer_costs
+from edgefolio_pruner.oneshot.graph_run import peak_bytes_per_sample
 from edgefolio_pruner.oneshot.linear_maps import State, linear_maps
-from edgefolio_pruner.oneshot.prunable_groups import channel_step, prunable_groups
+from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
-from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, Target, TargetPruner
+from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, MEMORY_BYTES, Target, TargetPruner
+from edgefolio_pruner.oneshot.unread import with_unread
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.refit import GRAM_COLUMNS, NotFiniteError
 from edgefolio_pruner.spatial import CapturedModel, attention_layers, capture, channel_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastShare:
+    """The least part of the multiply-accumulates that a network can be pruned to, ``groups`` that are pruned, and why
+    others are not."""
+
+    percent: float
+    groups: tuple[str, ...]
+    left_out: Mapping[str, str]
+
 
 _MEASURED = {"macs": "multiply-accumulates", "latency": "milliseconds"}
 
@@ -97,33 +112,33 @@ def _prune(
         graph, state = captured.graph_module.graph, captured.parameters
         maps, refused = linear_maps(graph, state)
         attention = attention_layers(captured)
-        groups, left_out = prunable_groups(channel_groups(captured), maps, refused, attention)
-        if not groups:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]) or "no groups"
-            raise UserError(
-                f"the model has no channels that the one-shot route can prune ({reasons}).",
-                field="spec.methods.oneShot",
-                remedy="Use sparseTraining, or leave oneShot out.",
-            )
+        groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused, attention))
         held = [group.group for group in groups]
         layers = (*layer_costs(graph, state, held), *attention_costs(attention, held))
         macs = CostModel(layers, {group.name: group.channels for group in held})
         model = macs if layer_times is None else latency_model(layers, layer_times, held)
         by: Literal["macs", "latency"] = "macs" if layer_times is None else "latency"
         targets = [Target(by, percent, model) for percent in percents]
-        if attention:
-            state = in_own_coordinates(graph, state, calibration, maps, attention, seed=seed)
-        pruner = TargetPruner(
-            graph,
-            state,
-            groups=groups,
-            maps=maps,
-            calibration=calibration,
-            targets=targets,
-            seed=seed,
-            progress=progress,
-        )
-        found = pruner.run()
+        try:
+            if attention:
+                state = in_own_coordinates(graph, state, calibration, maps, attention, seed=seed)
+            pruner = TargetPruner(
+                graph,
+                state,
+                groups=groups,
+                maps=maps,
+                calibration=calibration,
+                targets=targets,
+                seed=seed,
+                progress=progress,
+            )
+            found = pruner.run()
+        except NotFiniteError as error:
+            raise UserError(
+                "activations of the network are not finite (NaN or infinity) on the calibration samples.",
+                field="spec.source.weightsURI",
+                remedy="Check the weights: a negative running variance or huge values give such activations.",
+            ) from error
     seconds = (time.perf_counter() - started) / max(1, len(found))
     results: list[OneShotResult] = []
     for target in targets:
@@ -131,6 +146,7 @@ def _prune(
         if isinstance(net, str):
             continue
         dropped = {name: macs.channels[name] - len(channels) for name, channels in net.kept.items()}
+        dropped = with_unread(groups, dropped, state)
         reached = 100 * target.left(dropped) / target.dense
         notes = list(pruner.notes)
         if reached > target.percent + 1e-9:
@@ -156,6 +172,49 @@ def _prune(
         )
     not_offered = {target.percent: reason for target, reason in found.items() if isinstance(reason, str)}
     return OneShotResults(results=tuple(results), not_offered=not_offered)
+
+
+def least_share(captured: CapturedModel) -> LeastShare:
+    """What the one-shot route can do with a captured network. Raises :class:`UserError` if that is nothing."""
+    graph, state = captured.graph_module.graph, captured.parameters
+    maps, refused = linear_maps(graph, state)
+    attention = attention_layers(captured)
+    groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused, attention))
+    held = [group.group for group in groups]
+    layers = (*layer_costs(graph, state, held), *attention_costs(attention, held))
+    costs = CostModel(layers, {group.name: group.channels for group in held})
+    least = costs.cost({group.name: max(1, group.least) for group in groups})
+    return LeastShare(
+        percent=100 * least / costs.cost(costs.channels),
+        groups=tuple(group.name for group in groups),
+        left_out=left_out,
+    )
+
+
+def one_shot_bytes(captured: CapturedModel, example: torch.Tensor, *, samples: int) -> int:
+    """About the bytes that :func:`prune_to_targets` takes beside what is held before it."""
+    graph, state = captured.graph_module.graph, captured.parameters
+    maps, _ = linear_maps(graph, state)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    activations = min(MEMORY_BYTES, int(2 * samples * peak_bytes_per_sample(graph, state, example)))
+    # Five matrices of float64, as in refit.wide; wider maps get none.
+    grams = max(
+        (40 * linear.groups * linear.columns**2 for linear in maps if linear.columns <= GRAM_COLUMNS), default=0
+    )
+    return activations + grams + 4 * weights
+
+
+def _required(
+    groups: Sequence[PrunableGroup], left_out: dict[str, str]
+) -> tuple[Sequence[PrunableGroup], dict[str, str]]:
+    if groups:
+        return groups, left_out
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]) or "no groups"
+    raise UserError(
+        f"the model has no channels that the one-shot route can prune ({reasons}).",
+        field="spec.methods.oneShot",
+        remedy="Use sparseTraining, or leave oneShot out.",
+    )
 
 
 def _full_state(module: nn.Module, captured: CapturedModel, state: State) -> State:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import fx
 
+from edgefolio_pruner.available_memory import memory_to_plan_with, require_memory
 from edgefolio_pruner.oneshot.attention.pairs import Unit
 from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, survey_groups
 from edgefolio_pruner.oneshot.costs.macs import CostModel
@@ -41,10 +42,12 @@ WEIGHTINGS = (
     Weighting("own", 1.0, streams=False),
     Weighting("own", 4.0, streams=False),
 )
-#: Bytes of activations held at a time, over all nets that run side by side.
+#: Bytes of activations held at a time, over all nets that run side by side; less where less is free.
 MEMORY_BYTES = 2 * 1024**3
 #: With fewer calibration samples nothing can be held out.
 LEAST_SAMPLES = 8
+#: Part of the free memory for them; the rest is for weights, sums and what comes between.
+_SHARE_OF_ACTIVATIONS = 4
 #: Samples that go through the graph together.
 CHUNK_SAMPLES = 64
 #: A net that keeps more of the dense one's time than this is no faster: the table errs by as much.
@@ -106,8 +109,16 @@ class TargetPruner:
         #: An upper bound until the plans for each target are known.
         self._candidates = len(self._targets) * len(WEIGHTINGS)
         per_sample = peak_bytes_per_sample(self._graph, self._state, calibration[:2])
-        self.samples = max(LEAST_SAMPLES, min(len(calibration), int(MEMORY_BYTES / (2 * per_sample))))
-        self._side_by_side = max(1, int(MEMORY_BYTES / (self.samples * per_sample)) - 1)
+        memory = min(MEMORY_BYTES, memory_to_plan_with() // _SHARE_OF_ACTIVATIONS)
+        require_memory(
+            int(2 * LEAST_SAMPLES * per_sample),
+            what=f"{LEAST_SAMPLES} samples on their way through the network",
+            field="spec.methods.oneShot",
+            value=f"{tuple(calibration.shape[1:])}",
+        )
+        self.samples = max(LEAST_SAMPLES, min(len(calibration), int(memory / (2 * per_sample))))
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in self._state.values())
+        self._side_by_side = max(1, int(memory / (self.samples * per_sample + weights)) - 1)
         self._chunks = list(torch.split(calibration[: self.samples], CHUNK_SAMPLES))
         self.notes: list[str] = []
         if self.samples < len(calibration):
@@ -174,6 +185,7 @@ class TargetPruner:
             ]
             self._cascade(batch)
             best = [min(best + batch, key=lambda net: net.error)]
+            best[0].end_run()
         return best[0]
 
     def _plans(self, target: Target, surveys: Surveys) -> list[Plan]:

@@ -6,6 +6,7 @@ done on the second moments of (X, T), so its cost does not depend on the number 
 it drops the columns of a reader whose input channels are removed.
 """
 
+from edgefolio_pruner.refit.factor import NotFiniteError
 from edgefolio_pruner.refit.grouped import GroupedAccumulator
 from edgefolio_pruner.refit.kept_channels import (
     Elimination,
@@ -18,9 +19,10 @@ from edgefolio_pruner.refit.kept_channels import (
 from edgefolio_pruner.refit.moments import MomentAccumulator, Moments, SplitMoments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
 from edgefolio_pruner.refit.solve import RIDGES, Refit, refit_columns
-from edgefolio_pruner.refit.wide import GRAM_COLUMNS, ContributionAccumulator, ScaleAccumulator
+from edgefolio_pruner.refit.wide import GRAM_BYTES, GRAM_COLUMNS, ContributionAccumulator, ScaleAccumulator
 
 __all__ = [
+    "GRAM_BYTES",
     "GRAM_COLUMNS",
     "RIDGES",
     "ContributionAccumulator",
@@ -28,6 +30,7 @@ __all__ = [
     "GroupedAccumulator",
     "MomentAccumulator",
     "Moments",
+    "NotFiniteError",
     "Quadratic",
     "Refit",
     "ScaleAccumulator",

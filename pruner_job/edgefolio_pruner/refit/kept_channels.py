@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from edgefolio_pruner.refit.factor import cholesky
 from edgefolio_pruner.refit.moments import MIN_ROWS_PER_COLUMN, Moments
 from edgefolio_pruner.refit.quadratic import Quadratic, block_contributions, regularised_quadratic
 
@@ -58,7 +59,7 @@ class SelectionPart:
         flat = blocks.reshape(-1)
         if len(set(flat.tolist())) != flat.numel():
             raise ValueError(f"{len(blocks)} blocks of {blocks.shape[1]} columns overlap")
-        factor = torch.linalg.cholesky(form.curvature)
+        factor = cholesky(form.curvature)
         inverse = torch.cholesky_inverse(factor)
         weights = torch.cholesky_solve(form.linear, factor)[flat]
         if output_losses is not None:
@@ -193,7 +194,7 @@ class _Elimination:
             single: torch.Tensor = self.weights.square().sum(1) / self.inverse.diagonal()
             return single
         squares = self.inverse.view(number, size, number, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        factors = torch.linalg.cholesky(squares)
+        factors = cholesky(squares)
         whitened = torch.linalg.solve_triangular(factors, self.weights.view(number, size, -1), upper=False)
         costs: torch.Tensor = whitened.square().sum((1, 2))
         return costs
@@ -202,7 +203,7 @@ class _Elimination:
         """Remove one block: Schur complement of the inverse, and the optimum without it."""
         span = slice(position * self.size, (position + 1) * self.size)
         rows = self.inverse[:, span].clone()
-        factor = torch.linalg.cholesky(self.inverse[span, span])
+        factor = cholesky(self.inverse[span, span])
         half = torch.linalg.solve_triangular(factor, rows.T, upper=False)
         shift = torch.linalg.solve_triangular(factor, self.weights[span], upper=False)
         self.inverse.addmm_(half.T, half, alpha=-1)

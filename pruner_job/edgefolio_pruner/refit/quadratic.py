@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from edgefolio_pruner.refit.factor import cholesky
 from edgefolio_pruner.refit.moments import Moments
 
 
@@ -24,7 +25,7 @@ class Quadratic:
 
     def minimum(self) -> torch.Tensor:
         """The weights [d, o] of least loss."""
-        factor = torch.linalg.cholesky(self.curvature)
+        factor = cholesky(self.curvature)
         return torch.cholesky_solve(self.linear, factor)
 
 

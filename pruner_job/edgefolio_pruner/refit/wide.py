@@ -12,10 +12,15 @@ from edgefolio_pruner.refit.kept_channels import SelectionPart
 from edgefolio_pruner.refit.quadratic import Quadratic, ridge_strength
 from edgefolio_pruner.refit.solve import Refit
 
-#: Widest map that gets a Gram matrix: five of them take 4 GB.
+#: Widest map that gets a Gram matrix where there is memory enough: five of them take 4 GB.
 GRAM_COLUMNS = 10_000
+#: Bytes per squared column: five matrices of float64, and as much again is left for other things.
+GRAM_BYTES = 2 * 5 * 8
 #: Outputs are projected onto so many random directions: the loss of a block is then known to a few percent.
 _DIRECTIONS = 64
+_COLUMNS_AT_ONCE = 4096
+_OUTPUTS_AT_ONCE = 256
+_VALUES_AT_ONCE = 1 << 23
 
 
 class ContributionAccumulator:
@@ -33,7 +38,9 @@ class ContributionAccumulator:
         directions = torch.randn(outputs, number, generator=generator, dtype=torch.float64) / number**0.5
         if number == outputs:
             directions = torch.eye(number, dtype=torch.float64)
-        projected = weights @ (output_losses.sqrt()[:, None] * directions)
+        weighted = output_losses.sqrt()[:, None] * directions
+        # Piece by piece: as float64 the weights would be twice what they are.
+        projected = torch.cat([piece.double() @ weighted for piece in torch.split(weights, _COLUMNS_AT_ONCE)])
         self._blocks = blocks
         self._weights = projected[blocks.reshape(-1)].reshape(*blocks.shape, number).float()
         self._products = torch.zeros(len(blocks), len(blocks), dtype=torch.float64)
@@ -42,6 +49,11 @@ class ContributionAccumulator:
 
     def add(self, inputs: torch.Tensor) -> None:
         """Add rows: ``inputs`` [rows, d]."""
+        most = max(1, _VALUES_AT_ONCE // (len(self._blocks) * max(self._blocks.shape[1], self._weights.shape[2])))
+        for rows in torch.split(inputs, most):
+            self._add(rows)
+
+    def _add(self, inputs: torch.Tensor) -> None:
         by_block = inputs[:, self._blocks.reshape(-1)].reshape(len(inputs), *self._blocks.shape).transpose(0, 1)
         contributions = torch.bmm(by_block, self._weights).double()
         self._sums += contributions.sum(1)
@@ -74,19 +86,24 @@ class ScaleAccumulator:
 
     def add(self, inputs: torch.Tensor, targets: torch.Tensor, *, held_out: bool) -> None:
         """Add rows: ``inputs`` [rows, d] and ``targets`` [rows, o]."""
-        found, wanted = inputs.double() @ self._weights, targets.double()
+        rows, wanted = inputs.double(), targets.double()
+        found = torch.cat([rows @ piece.double() for piece in torch.split(self._weights, _OUTPUTS_AT_ONCE, 1)], 1)
         self._rows[held_out] += len(inputs)
         for index, values in enumerate((found, wanted, found.square(), found * wanted, wanted.square())):
             self._sums[int(held_out), index] += values.sum(0)
 
-    def refit(self, *, intercept: bool) -> Refit:
-        """The old weights times the best factor, and the best offset, per output."""
+    def factor(self, *, intercept: bool) -> torch.Tensor:
+        """The best factor per output [o]."""
+        return _scaled(self._sums.sum(0), sum(self._rows), intercept=intercept)[0]
+
+    def refit(self, *, intercept: bool, with_weights: bool = True) -> Refit:
+        """The old weights times the best factor (none without ``with_weights``), and the best offset, per output."""
         judge = 1 if self._rows[1] else 0
         trial = _scaled(self._sums[0], self._rows[0], intercept=intercept)
         error, variance = _error(self._sums[judge], self._rows[judge], *trial, intercept=intercept)
         factor, offset = _scaled(self._sums.sum(0), sum(self._rows), intercept=intercept)
         return Refit(
-            weights=self._weights * factor,
+            weights=self._weights * factor.to(self._weights.dtype) if with_weights else self._weights[:0],
             bias=offset,
             method="scale-and-bias",
             ridge=0.0,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from pydantic import Field
 
 from edgefolio import __version__
 from edgefolio.errors import EdgefolioError
@@ -22,21 +23,23 @@ from edgefolio.manifest import (
     Probe,
     QuantizationRecord,
     Record,
+    ScoreFigures,
 )
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE, CandidateWeights
-from edgefolio_pruner.profiling.accuracy import FAST_BATCH, measure
+from edgefolio_pruner.methods.given_weights import given_weights
 from edgefolio_pruner.progress import Progress, part_of
+from edgefolio_pruner.scoring import Judge
+from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.spatial import compress, count_macs
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.probe import make_probe, probe_samples
+from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_probe, probe_samples
 from edgefolio_pruner.work.directory import WorkDirectory
 
 INPUT_NAME = "input"
-OUTPUT_NAME = "output"
 PARITY_SAMPLES = 256
 _EXACTNESS_SAMPLES = 128
 #: An exported file may differ by this part of the largest logit, and must agree on nearly every sample.
@@ -45,6 +48,7 @@ PARITY_LEAST_AGREEMENT_PERCENT = 99.0
 #: Raised with each field that a stored candidate gains: one without it is made again.
 STORED_RECORD = 2
 _STAGE = "candidates"
+_CLASSIFYING = ("Classification", "Segmentation")
 
 
 class CandidateRecord(Record):
@@ -63,13 +67,16 @@ class CandidateRecord(Record):
     macs: int
     outputs: int
     validation_accuracy: Accuracy
-    validation_classes: ClassFigures
+    validation_classes: ClassFigures | None
     parity: ParityProof
     exactness: ExactnessProof | None
     layers: tuple[LayerKept, ...]
     precision: Literal["Float32", "Int8"] = "Float32"
     quantization: QuantizationRecord | None = None
     probe: Probe
+    validation_score: Annotated[ScoreFigures | None, Field(exclude_if=lambda value: value is None)] = None
+    #: Shape of each output without the batch, where it is not one vector.
+    output_shapes: Annotated[tuple[tuple[int, ...], ...], Field(exclude_if=lambda value: not value)] = ()
 
 
 class CandidateMaker:
@@ -81,10 +88,16 @@ class CandidateMaker:
         """``batch`` is the size of batches in which accuracy is measured."""
         self._source, self._graphs, self._work, self._threads = source, graphs, work, threads
         self._batch = batch
+        self.judge = Judge(scoring=source.scoring, data=source.data, threads=threads, batch=batch)
 
     def make(self, weights: Sequence[CandidateWeights], *, progress: Progress) -> list[tuple[CandidateRecord, Path]]:
         """The candidate of each of ``weights`` with its ONNX file. Raises if one fails its proof or parity."""
         made = []
+        if self._source.scoring.needs_dense:
+            dense = next((given for given in weights if given.name == DENSE), None)
+            dense = dense or given_weights(self._source, self._work)
+            self.judge = self.judge.compared_with(dense.digest)
+            self._make(dense, progress)
         for position, given in enumerate(weights):
             part = part_of(progress, start=position / len(weights), end=(position + 1) / len(weights))
             made.append(self._make(given, part))
@@ -102,8 +115,11 @@ class CandidateMaker:
             "onnxruntime": onnxruntime.__version__,
             "record": STORED_RECORD,
             **({} if self._batch == FAST_BATCH else {"batch": self._batch}),
+            **self.judge.key,
         }
         path = self._work.folder(f"candidate-{given.name}", key) / "model.onnx"
+        if given.name == DENSE and self._source.scoring.needs_dense:
+            self.judge = self.judge.beside(path)
 
         def usable(value: Any) -> bool:
             return path.is_file() and digest_of_file(path) == value["sha256"]
@@ -136,22 +152,15 @@ class CandidateMaker:
                 (torch.from_numpy(source.data.train.images[:2]),),
                 path,
                 input_names=(INPUT_NAME,),
-                output_names=(OUTPUT_NAME,),
+                output_names=source.output_names,
             )
             progress(stage=_STAGE, fraction=0.6, message=f"{given.name}: parity and accuracy")
             proof = self._prove_parity(given.name, module, path)
-            outputs = int(module(torch.from_numpy(source.data.train.images[:1])).shape[1])
+            shapes = source.output_shapes(module)
         finally:
             torch.set_num_threads(before)
         validation = source.data.validation
-        measured = measure(
-            path,
-            validation.images,
-            validation.labels,
-            classes=len(source.data.class_names),
-            threads=self._threads,
-            batch=self._batch,
-        )
+        measured = self.judge.measure(path, "validation")
         return CandidateRecord(
             name=given.name,
             parent=given.parent,
@@ -164,17 +173,19 @@ class CandidateMaker:
             ir_version=exported.ir_version,
             parameters=_stored_numbers(module),
             macs=macs,
-            outputs=outputs,
+            outputs=shapes[0][0] if shapes[0] else 1,
+            output_shapes=() if len(shapes) == 1 and len(shapes[0]) == 1 else shapes,
             validation_accuracy=measured.accuracy,
             validation_classes=measured.classes,
+            validation_score=measured.score,
             parity=proof,
             exactness=exactness,
             layers=layers,
             probe=make_probe(
                 path,
-                probe_samples(validation.images),
+                probe_samples(validation.images[:LARGEST_PROBE]),
                 input_name=INPUT_NAME,
-                output_names=(OUTPUT_NAME,),
+                output_names=source.output_names,
                 threads=self._threads,
             ),
         )
@@ -195,8 +206,10 @@ class CandidateMaker:
     def _prove_parity(self, name: str, module: torch.nn.Module, path: Path) -> ParityProof:
         found = parity(module, path, parity_samples(self._source), batch=64, threads=self._threads)
         agreement = 100 * found.top1_agreement
+        # The largest of several numbers that are no classes may change for nothing.
+        least = PARITY_LEAST_AGREEMENT_PERCENT if self._source.scoring.task in _CLASSIFYING else 0.0
         # Written so that a NaN breaks the bound.
-        if not (found.relative_difference <= PARITY_RELATIVE_BOUND and agreement >= PARITY_LEAST_AGREEMENT_PERCENT):
+        if not (found.relative_difference <= PARITY_RELATIVE_BOUND and agreement >= least):
             raise EdgefolioError(
                 f"The ONNX file of {name!r} does not give the torch model's answers: it differs by up to "
                 f"{found.max_abs_difference:.3g} (largest logit {found.max_abs_logit:.3g}) and agrees on "

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from edgefolio import __version__
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.profiling.accuracy import FAST_BATCH
+from edgefolio_pruner.methods import Method
+from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.stages.graph_cache import GraphCache
+from edgefolio_pruner.stages.rehearsal import rehearse
 from edgefolio_pruner.stages.weights_check import check_given_weights, depends_on_batch
 from edgefolio_pruner.work.directory import WorkDirectory
 
@@ -20,20 +26,41 @@ class FirstLook:
     notes: tuple[str, ...]
 
 
-def look_first(source: MakingSource, graphs: GraphCache, *, work: WorkDirectory, batch: int) -> FirstLook:
-    """Look at given weights and at the graph, once per source. ``batch`` is the size of the batches that are served.
+def look_first(
+    source: MakingSource,
+    graphs: GraphCache,
+    methods: Sequence[Method],
+    *,
+    work: WorkDirectory,
+    batches: Sequence[int],
+    threads: int,
+) -> FirstLook:
+    """Look at given weights and at the graph, and rehearse the run, once per source and methods.
 
-    Raises :class:`~edgefolio.errors.UserError` for weights that do not answer as trained ones, and for a network in
-    which nothing can be pruned.
+    ``batches`` are the sizes of batches that are served, the last one first of all. Raises
+    :class:`~edgefolio.errors.UserError` for weights that do not answer as trained ones, for a network in which nothing
+    can be pruned, and for what :func:`~edgefolio_pruner.stages.rehearsal.rehearse` finds.
     """
+    batch = batches[-1]
 
     def look() -> dict[str, Any]:
         notes = check_given_weights(source)
         module = source.build() if source.initial_state is None else source.build_with(source.initial_state)
-        return {"notes": notes, "dependsOnBatch": depends_on_batch(module.eval(), source.data.train.images)}
+        depends = depends_on_batch(module.eval(), source.data.train.images)
+        notes += rehearse(source, graphs, methods, batches=batches, threads=threads)
+        return {"notes": notes, "dependsOnBatch": depends}
 
     work.result("prunable-groups", source.record, graphs.require_prunable)
-    seen = work.result("first-look", source.record, look)
+    key = {
+        **source.record,
+        "methods": [[method.stage, *method.pieces()] for method in methods],
+        "batches": list(batches),
+        "edgefolio": __version__,
+        "torch": torch.__version__,
+    }
+    if not source.scoring.is_default:
+        key["scoring"] = source.scoring.key
+    seen = work.result("first-look", key, look)
     notes = [*source.notes, *seen["notes"]]
     if not seen["dependsOnBatch"]:
         return FirstLook(batch=FAST_BATCH, notes=tuple(notes))

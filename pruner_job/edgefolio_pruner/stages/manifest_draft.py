@@ -22,10 +22,12 @@ from edgefolio.shown_text import printable, shortened
 from edgefolio.specification import ModelPortfolio, Selection
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
-from edgefolio_pruner.profiling.accuracy import Measured
-from edgefolio_pruner.stages.candidates import INPUT_NAME, OUTPUT_NAME, CandidateRecord
+from edgefolio_pruner.scoring import Measured
+from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateRecord
 from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
 
+#: Balanced accuracy that exceeds chance by a smaller part is a guess.
+_NEAR_CHANCE = 0.1
 _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn")
 
 
@@ -35,8 +37,12 @@ def choose(
     portfolio: ModelPortfolio,
     *,
     class_names: Sequence[str],
+    score: str = "accuracy",
 ) -> SelectionResult:
-    """Select by validation accuracy, median latency of the request batch, and memory while serving."""
+    """Select by validation accuracy, median latency of the request batch, and memory while serving.
+
+    ``score`` is what the accuracy is called.
+    """
     batch = portfolio.spec.profiling.batch_sizes[-1]
     measured = []
     for candidate in candidates:
@@ -48,13 +54,29 @@ def choose(
                 name=candidate.name,
                 accuracy_percent=accuracy.percent,
                 accuracy_interval=(accuracy.low_percent, accuracy.high_percent),
-                lowest_recall_percent=classes.lowest_recall_percent,
-                lowest_class=class_names[classes.lowest_class],
+                lowest_recall_percent=None if classes is None else classes.lowest_recall_percent,
+                lowest_class="" if classes is None else class_names[classes.lowest_class],
                 latency_milliseconds=latency.p50_milliseconds,
                 memory_bytes=profiles[candidate.name].memory_steady_bytes,
             )
         )
-    return select(measured, dense=DENSE, rules=_rules(portfolio.spec.selection))
+    return select(measured, dense=DENSE, rules=_rules(portfolio.spec.selection, score))
+
+
+def chance_notes(candidates: Sequence[CandidateRecord]) -> list[str]:
+    """What is to be told where the dense model is no better than the answer that is most often right."""
+    dense = next((candidate for candidate in candidates if candidate.name == DENSE), None)
+    if dense is None or dense.validation_classes is None:
+        return []
+    recalls = [recall for recall in dense.validation_classes.recall_percents if recall is not None]
+    balanced = dense.validation_classes.balanced_accuracy_percent
+    chance = 100 / max(1, len(recalls))
+    if len(recalls) < 2 or balanced > chance * (1 + _NEAR_CHANCE):
+        return []
+    return [
+        f"the dense model recognizes {balanced:.1f} % of each class on average, which is what a guess among "
+        f"{len(recalls)} classes gives: its accuracy of {dense.validation_accuracy.percent:.1f} % says nothing of it"
+    ]
 
 
 def draft_manifest(
@@ -88,7 +110,8 @@ def draft_manifest(
     rejected += [(name, f"its file is the same as that of {other}") for name, other in duplicates.items()]
     rejected += left_out.items()
     specification = making_specification(portfolio.spec)
-    classes = by_name[choice.chosen[0]].outputs
+    first = by_name[choice.chosen[0]]
+    shapes = first.output_shapes or ((first.outputs,),)
     return Manifest(
         model=portfolio.spec.serving.model_name,
         revision=1,
@@ -102,10 +125,14 @@ def draft_manifest(
         data=source.data.digests,
         labels=source.data.class_names,
         class_samples=source.data.class_samples,
+        score=source.scoring.description(),
         preprocessing=source.data.preprocessing,
         signature=Signature(
             inputs=(TensorSignature(name=INPUT_NAME, datatype="FP32", shape=source.data.sample_shape),),
-            outputs=(TensorSignature(name=OUTPUT_NAME, datatype="FP32", shape=(classes,)),),
+            outputs=tuple(
+                TensorSignature(name=name, datatype="FP32", shape=shape)
+                for name, shape in zip(source.output_names, shapes, strict=True)
+            ),
         ),
         software=_software(),
         request_batch_size=batch,
@@ -135,6 +162,8 @@ def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Meas
         validation_accuracy=candidate.validation_accuracy,
         test_accuracy=test.accuracy,
         test_classes=test.classes,
+        validation_score=candidate.validation_score,
+        test_score=test.score,
         parity=candidate.parity,
         exactness=candidate.exactness,
         layers=candidate.layers,
@@ -158,11 +187,12 @@ def _rejected(
     )
 
 
-def _rules(selection: Selection) -> Rules:
+def _rules(selection: Selection, score: str) -> Rules:
     def number(text: str | None) -> float | None:
         return None if text is None else float(text)
 
     return Rules(
+        score=score,
         max_variants=selection.max_variants,
         min_accuracy_percent=number(selection.min_accuracy_percent),
         max_accuracy_loss_points=number(selection.max_accuracy_loss_points),

@@ -32,7 +32,7 @@ def make_piece(
     Each is the same, bit by bit, as in an undivided run with the same processor, torch and number of threads. Raises
     :class:`~edgefolio.errors.UserError` for bad input.
     """
-    source = load_source(portfolio, progress=progress)
+    source = load_source(portfolio, progress=progress, scratch=work_directory)
     # Fail before hours of work, as in a single run.
     Publication.check(portfolio.spec.repository.uri, field="spec.repository.uri")
     if source.initial_state is None:
@@ -45,10 +45,11 @@ def make_piece(
     work = WorkDirectory(work_directory)
     with work.occupied(), no_space_left(work.path):
         graphs = GraphCache(source)
-        batch = portfolio.spec.profiling.batch_sizes[-1]
-        first = look_first(source, graphs, work=work, batch=batch)
+        chosen = methods.asked_for(portfolio, known_methods)
+        batches = portfolio.spec.profiling.batch_sizes
+        first = look_first(source, graphs, chosen, work=work, batches=batches, threads=threads)
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
-        weights = methods.make_piece(methods.asked_for(portfolio, known_methods), piece, bench)
+        weights = methods.make_piece(chosen, piece, bench)
         made = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch).make(
             weights, progress=progress
         )

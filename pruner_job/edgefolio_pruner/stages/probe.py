@@ -19,7 +19,7 @@ _SMALLEST_TOLERANCE = 1e-5
 _SAMPLES = ((1 << 10, 4), (1 << 14, 2))
 #: Of so many samples the steadiest are the probe of a quantized file. They are shaken by more than a hundred times what
 #: float operators differ on other processors (1e-7 to 1e-6).
-_POOL = 64
+LARGEST_PROBE = 64
 _SHAKES = 4
 _SHAKE = np.float32(1e-4)
 
@@ -53,20 +53,26 @@ def make_int8_probe(
     move an activation over the edge between two steps, which moves the answer by far more. Samples far from such edges
     answer alike on every processor; for others the tolerance would have to be so wide that a wrong weight hides in it.
     """
-    pool = probe_samples(images[:_POOL], most=_POOL)
+    pool = probe_samples(images[:LARGEST_PROBE], most=LARGEST_PROBE)
     found = outputs_of(path.read_bytes(), pool, threads=threads)
     literal = outputs_of(path.read_bytes(), pool, threads=threads, literal=True)
-    moved = np.abs(found - literal).max(axis=1)
+    moved = _largest(found - literal)
     generator = np.random.default_rng(0)
     for _ in range(_SHAKES):
         shaken = pool * (1 + _SHAKE * generator.uniform(-1, 1, pool.shape).astype(np.float32))
-        moved = np.maximum(moved, np.abs(found - outputs_of(path.read_bytes(), shaken, threads=threads)).max(axis=1))
+        moved = np.maximum(moved, _largest(found - outputs_of(path.read_bytes(), shaken, threads=threads)))
     count = len(probe_samples(images))
     steadiest = np.sort(np.argsort(moved, kind="stable")[:count])
     probe = make_probe(path, pool[steadiest], input_name=input_name, output_names=output_names, threads=threads)
     return probe.model_copy(
         update={"absolute_tolerance": max(probe.absolute_tolerance, 2 * float(moved[steadiest].max()))}
     )
+
+
+def _largest(differences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The largest of each sample."""
+    found: npt.NDArray[np.float64] = np.abs(differences).reshape(len(differences), -1).max(axis=1)
+    return found
 
 
 def _tensor(name: str, array: npt.NDArray[np.float32], *, decimals: int) -> Tensor:

@@ -18,18 +18,18 @@ from edgefolio.repository.fetching import digest_of_file
 from edgefolio.specification import ModelPortfolio, Quantization
 from edgefolio_pruner.export.onnx_file import write_atomically
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.profiling.accuracy import FAST_BATCH, Measured, measure
 from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.quantization import Refusal, Twin, compare_files, make_twin, require_calibration
 from edgefolio_pruner.quantization.calibration import Samples
+from edgefolio_pruner.scoring import Judge, Measured
+from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.stages.candidates import (
     INPUT_NAME,
-    OUTPUT_NAME,
     STORED_RECORD,
     CandidateRecord,
     parity_samples,
 )
-from edgefolio_pruner.stages.probe import make_int8_probe
+from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_int8_probe
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
@@ -55,16 +55,13 @@ def twin_name(parent: str) -> str:
 class TwinMaker:
     """Makes the twins of one source's candidates. Raises :class:`UserError` if the data cannot calibrate any."""
 
-    def __init__(
-        self, source: MakingSource, settings: Quantization, *, work: WorkDirectory, threads: int, batch: int
-    ) -> None:
-        """``batch`` is the size of batches in which accuracy is measured."""
+    def __init__(self, source: MakingSource, settings: Quantization, *, work: WorkDirectory, threads: int) -> None:
         self._source, self._settings, self._work, self._threads = source, settings, work, threads
-        self._batch = batch
         require_calibration(self._calibration)
 
-    def make(self, parents: Sequence[tuple[CandidateRecord, Path]], *, progress: Progress) -> Twins:
-        """The twin of each of ``parents``, or why it has none."""
+    def make(self, parents: Sequence[tuple[CandidateRecord, Path]], *, judge: Judge, progress: Progress) -> Twins:
+        """The twin of each of ``parents``, or why it has none, by the scores of ``judge``."""
+        self._judge = judge
         made, refused = [], {}
         for position, (parent, path) in enumerate(parents):
             part = part_of(progress, start=position / len(parents), end=(position + 1) / len(parents))
@@ -85,7 +82,8 @@ class TwinMaker:
             "name": name,
             "settings": self._settings.model_dump(mode="json"),
             "threads": self._threads,
-            **({} if self._batch == FAST_BATCH else {"batch": self._batch}),
+            **({} if self._judge.batch == FAST_BATCH else {"batch": self._judge.batch}),
+            **self._judge.key,
             "record": STORED_RECORD,
             "edgefolio": __version__,
             "onnx": onnx.__version__,
@@ -131,6 +129,8 @@ class TwinMaker:
             outputs=parent.outputs,
             validation_accuracy=measured.accuracy,
             validation_classes=measured.classes,
+            validation_score=measured.score,
+            output_shapes=parent.output_shapes,
             parity=compare_files(parent_path, path, parity_samples(self._source), threads=self._threads),
             exactness=None,
             layers=parent.layers,
@@ -146,9 +146,9 @@ class TwinMaker:
             ),
             probe=make_int8_probe(
                 path,
-                validation.images,
+                validation.images[:LARGEST_PROBE],
                 input_name=INPUT_NAME,
-                output_names=(OUTPUT_NAME,),
+                output_names=self._source.output_names,
                 threads=self._threads,
             ),
         )
@@ -158,18 +158,10 @@ class TwinMaker:
         return self._source.data.calibration(self._settings.calibration_samples, seed=self._source.seed)
 
     def _measured(self, content: bytes) -> Measured:
-        validation, classes = self._source.data.validation, len(self._source.data.class_names)
         with tempfile.TemporaryDirectory(prefix="edgefolio-quantize-") as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(content)
-            return measure(
-                path,
-                validation.images,
-                validation.labels,
-                classes=classes,
-                threads=self._threads,
-                batch=self._batch,
-            )
+            return self._judge.measure(path, "validation")
 
 
 def slower_twins(

@@ -54,6 +54,8 @@ class Rules:
     """Selection rules. ``None`` sets no floor; the loss is against the dense candidate."""
 
     max_variants: int
+    score: str = "accuracy"
+    """What accuracies are called in reasons."""
     min_accuracy_percent: float | None = None
     max_accuracy_loss_points: float | None = None
     min_class_recall_percent: float | None = None
@@ -166,7 +168,7 @@ def _preference(candidate: Candidate) -> tuple[float, float, int, str]:
 
 
 def _below_floor(candidate: Candidate, dense: Candidate, rules: Rules) -> str | None:
-    found = f"its validation accuracy, {candidate.accuracy_percent:.2f} %, is"
+    found = f"its validation {rules.score}, {candidate.accuracy_percent:.2f} %, is"
     minimum = rules.min_accuracy_percent
     if minimum is not None and candidate.accuracy_percent < minimum - _TOLERANCE:
         return f"{found} below the floor of {minimum:g} %"
@@ -224,9 +226,10 @@ def _no_difference(kept: Candidate, other: Candidate, rules: Rules) -> str:
         f"{kept.latency_milliseconds:.2f} ms against {other.latency_milliseconds:.2f} ms, "
         f"{kept.memory_bytes / 2**20:.1f} MiB against {other.memory_bytes / 2**20:.1f} MiB"
     )
+    scores = "accuracies" if rules.score == "accuracy" else "scores"
     if covers(kept, other, rules):
         return f"{kept.name} is as good or better: {figures}"
-    return f"{kept.name} is faster, and their accuracies cannot be told apart (95 % intervals overlap): {figures}"
+    return f"{kept.name} is faster, and their {scores} cannot be told apart (95 % intervals overlap): {figures}"
 
 
 def _merit(candidate: Candidate, rules: Rules) -> float:

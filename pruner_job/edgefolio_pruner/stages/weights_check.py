@@ -19,8 +19,12 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Accuracy
 from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.class_order import natural
+from edgefolio_pruner.data.stored import JoinedSamples, StoredSamples, chosen
+from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled
+from edgefolio_pruner.stages.other_inputs import other_inputs
+from edgefolio_pruner.stages.score_check import check_score
 
 _WEIGHTS = "spec.source.weightsURI"
 _BATCH = 32
@@ -34,6 +38,8 @@ _SIGNIFICANT = 3.0
 #: Answers that differ by less, relative to the largest, are the same.
 _RELATIVE_DIFFERENCE = 1e-3
 _NAMES_SHOWN = 24
+#: Values of the training part that its own mean and deviation are taken from.
+_VALUES_FOR_STATISTICS = 1 << 24
 #: Samples that are also given alone, to see whether a batch changes their answers.
 _ONE_BY_ONE = 16
 
@@ -45,7 +51,7 @@ Images = npt.NDArray[np.float32]
 class _Sample:
     """Samples of all parts with their labels, as the network is fed with them."""
 
-    images: Images
+    images: Images | StoredSamples
     labels: npt.NDArray[np.int64]
 
     def first(self, count: int) -> _Sample:
@@ -63,6 +69,8 @@ def check_given_weights(source: MakingSource) -> list[str]:
     module = source.build_with(source.initial_state)
     data = source.data
     sample = _sample(source)
+    if data.task != "Classification" or not data.has_labels:
+        return check_score(module, source, sample.images, sample.labels)
     answers, outputs = _answers(module, sample.images)
     accuracy = _accuracy(answers, sample.labels)
     _refuse_permutation(answers, sample.labels, outputs=outputs, class_names=data.class_names, accuracy=accuracy)
@@ -84,25 +92,31 @@ def check_given_weights(source: MakingSource) -> list[str]:
     return notes
 
 
-def depends_on_batch(module: nn.Module, images: Images) -> bool:
+def depends_on_batch(module: nn.Module, images: Images | StoredSamples) -> bool:
     """Whether the network's answer for a sample depends on the others in its batch, in evaluation mode.
 
     Raises :class:`UserError` if it takes no single sample, or gives it another shape.
     """
     few = torch.from_numpy(images[:_ONE_BY_ONE])
     with torch.inference_mode():
-        together = module.eval()(few)
-        alone = [_alone(module, few[place : place + 1], together.shape[1:]) for place in range(len(few))]
-    largest = float(together.abs().max())
-    # Written so that a NaN is no dependence; it is found elsewhere.
-    return bool(float((together - torch.cat(alone)).abs().max()) > _RELATIVE_DIFFERENCE * max(largest, 1e-6))
+        together = flat_outputs(module.eval()(few))
+        shapes = [output.shape[1:] for output in together]
+        alone = [_alone(module, few[place : place + 1], shapes) for place in range(len(few))]
+    return any(
+        # Written so that a NaN is no dependence; it is found elsewhere.
+        float((output - torch.cat([one[place] for one in alone])).abs().max())
+        > _RELATIVE_DIFFERENCE * max(float(output.abs().max()), 1e-6)
+        for place, output in enumerate(together)
+    )
 
 
-def _alone(module: nn.Module, sample: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def _alone(module: nn.Module, sample: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     try:
-        found: torch.Tensor = module(sample)
-        problem = f"gives {'x'.join(map(str, found.shape)) or 'one number'} instead of 1x{'x'.join(map(str, shape))}"
-        fits = found.shape == (1, *shape)
+        found = flat_outputs(module(sample))
+        given = ", ".join("x".join(map(str, output.shape)) or "one number" for output in found)
+        wanted = ", ".join("x".join(map(str, (1, *shape))) for shape in shapes)
+        problem = f"gives {given} instead of {wanted}"
+        fits = [output.shape for output in found] == [(1, *shape) for shape in shapes]
     except Exception as error:  # a module may raise anything
         problem, fits = f"fails ({' '.join(str(error).split())[:200]})", False
     if not fits:
@@ -119,25 +133,25 @@ def _sample(source: MakingSource) -> _Sample:
     data = source.data
     parts = (data.validation, data.test, data.train)
     most = min(_MOST, max(_FEWEST, _PER_CLASS * len(data.class_names)))
-    images: list[Images] = []
-    labels: list[Answers] = []
+    first, taken = 0, 0
+    places: list[Answers] = []
     for part in parts:
         # A third of each, and more of the training part where the others are small.
-        wanted = most // 3 if part is not data.train else most - sum(len(chunk) for chunk in labels)
-        chosen = shuffled(part.samples, seed=source.seed, stream="weights-check")[:wanted]
-        images.append(part.images[chosen])
-        labels.append(part.labels[chosen])
+        wanted = most // 3 if part is not data.train else most - taken
+        places.append(first + shuffled(part.samples, seed=source.seed, stream="weights-check")[:wanted])
+        first, taken = first + part.samples, taken + len(places[-1])
     # Mixed, so that any first part of it has all.
-    order = shuffled(sum(map(len, labels)), seed=source.seed, stream="weights-check-order")
-    return _Sample(images=np.concatenate(images)[order], labels=np.concatenate(labels)[order])
+    order = np.concatenate(places)[shuffled(taken, seed=source.seed, stream="weights-check-order")]
+    images, labels = JoinedSamples([part.images for part in parts]), np.concatenate([part.labels for part in parts])
+    return _Sample(images=chosen(images, order), labels=labels[order])
 
 
-def _answers(module: nn.Module, images: Images) -> tuple[Answers, int]:
+def _answers(module: nn.Module, images: Images | StoredSamples) -> tuple[Answers, int]:
     """The output with the largest value for each sample, and the number of outputs."""
     found, broken = [], 0
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
-            logits = module(torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH])))
+            logits = flat_outputs(module(torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))))[0]
             broken += int((~torch.isfinite(logits).all(dim=1)).sum())
             found.append(logits.argmax(dim=1).numpy())
     if broken:
@@ -224,7 +238,7 @@ def _refuse_normalization(module: nn.Module, source: MakingSource, sample: _Samp
     few = sample.first(_FEWEST)
     now = _accuracy(_answers(module, few.images)[0], few.labels)
     best: tuple[Accuracy, str, str] | None = None
-    for what, remedy, images in _other_inputs(module, source, few.images):
+    for what, remedy, images in other_inputs(module, source, few.images[:]):
         try:
             found = _accuracy(_answers(module, images)[0], few.labels)
         except UserError:
@@ -239,56 +253,13 @@ def _refuse_normalization(module: nn.Module, source: MakingSource, sample: _Samp
             f"these weights were trained on other values: {now.percent:.1f} % of {now.samples} samples are right as "
             f"data.normalization has them, {found.percent:.1f} % {what}.",
             field="spec.data.normalization",
-            value="absent: mean and deviation of the training data" if source.normalization is None else "as given",
+            value=_normalization_taken(source),
             remedy=remedy,
         )
 
 
-def _other_inputs(
-    module: nn.Module, source: MakingSource, images: Images
-) -> list[tuple[str, str, npt.NDArray[np.float32]]]:
-    """What networks are often fed with: a phrase, the remedy, and the samples in that form."""
-    given = source.data.preprocessing
-    shape = (1, -1, 1, 1)
-    mean, deviation = (np.array(values, dtype=np.float32).reshape(shape) for values in (given.mean, given.std))
-    plain = images * deviation + mean
-    channels = images.shape[1]
-    found: list[tuple[str, str, npt.NDArray[np.float32]]] = []
-
-    def add(what: str, means: Sequence[float], deviations: Sequence[float]) -> None:
-        if np.allclose(means, given.mean, atol=1e-4) and np.allclose(deviations, given.std, rtol=1e-2):
-            return
-        scaled = (plain - np.array(means, dtype=np.float32).reshape(shape)) / np.array(
-            deviations, dtype=np.float32
-        ).reshape(shape)
-        numbers = f"{{mean: {_quoted(means)}, standardDeviation: {_quoted(deviations)}}}"
-        found.append((what, f"Set data.normalization: {numbers}.", scaled.astype(np.float32)))
-
-    for name in ("pretrained_cfg", "default_cfg"):
-        own = getattr(module, name, None)
-        own = own if isinstance(own, dict) else {}
-        if len(own.get("mean", ())) == channels == len(own.get("std", ())):
-            add("with the mean and deviation of the model's own configuration", own["mean"], own["std"])
+def _normalization_taken(source: MakingSource) -> str:
     if source.normalization is not None:
-        train = source.data.train.images[:4096] * deviation + mean
-        axes = (0, 2, 3)
-        add(
-            "with the training data's own mean and deviation",
-            train.mean(axis=axes).tolist(),
-            (train.std(axis=axes) + 1e-6).tolist(),
-        )
-    if channels == 3:
-        add("with ImageNet's mean and deviation", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    add("with values from 0 to 1", [0.0] * channels, [1.0] * channels)
-    add("with values from -1 to 1", [0.5] * channels, [0.5] * channels)
-    if given.scale != 1.0:
-        add("with values from 0 to 255", [0.0] * channels, [1 / 255] * channels)
-    if channels == 3:
-        reverse = "Reverse the input channels of the first layer's weights: samples here are RGB."
-        found.append(("with the channels in reverse order (BGR)", reverse, np.ascontiguousarray(images[:, ::-1])))
-    return found
-
-
-def _quoted(values: Sequence[float]) -> str:
-    """As the resource holds decimals: ``["0.5", "0.25"]``."""
-    return "[" + ", ".join(f'"{value:.6f}"' for value in values) + "]"
+        return "as given"
+    whose = "the model's own configuration" if source.normalization_of_model else "the training data"
+    return f"absent: mean and deviation of {whose}"

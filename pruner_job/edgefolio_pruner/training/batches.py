@@ -15,14 +15,13 @@ Augmentation = Literal["None", "Flip", "FlipCrop"]
 
 
 class Batches:
-    """The training samples as tensors, and every batch of every epoch by its number.
+    """The training samples, and every batch of every epoch as tensors by its number.
 
     A last batch that would be smaller is left out; each epoch leaves out others.
     """
 
     def __init__(self, split: Split, *, batch_size: int, augmentation: Augmentation, seed: int) -> None:
-        images = torch.from_numpy(split.images)
-        self._images = images.contiguous(memory_format=torch.channels_last)
+        self._images = split.images
         self._labels = torch.from_numpy(split.labels)
         self._batch_size = min(batch_size, split.samples)
         self._augmentation = augmentation
@@ -45,12 +44,11 @@ class Batches:
     def batch(self, *, epoch: int, position: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images ``[B, C, H, W]`` (augmented, channels last) and labels ``[B]``."""
         indices = self.indices(epoch=epoch, position=position)
-        chosen = torch.from_numpy(indices)
-        images = self._images[chosen]
+        images = torch.from_numpy(self._images[indices])
         if self._augmentation != "None":
             bits = random_bits(indices, seed=self._seed, stream="augmentation", epoch=epoch)
             images = augment(images, bits, crop=self._augmentation == "FlipCrop")
-        return images.contiguous(memory_format=torch.channels_last), self._labels[chosen]
+        return images.contiguous(memory_format=torch.channels_last), self._labels[torch.from_numpy(indices)]
 
 
 def augment(images: torch.Tensor, bits: npt.NDArray[np.uint64], *, crop: bool) -> torch.Tensor:

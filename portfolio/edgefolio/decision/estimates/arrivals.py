@@ -75,17 +75,20 @@ def traffic_before(measurement: Measurement | None, switching: Switching) -> Tra
     )
 
 
-def conditions_of(state: State, measurement: Measurement | None, *, going_down: bool) -> Conditions:
+def conditions_of(
+    state: State, measurement: Measurement | None, *, going_down: bool, latest: Measurement | None = None
+) -> Conditions:
     """The conditions under which another variant is predicted.
 
     Where the rate is censored by saturation, the last rate that was not is a lower bound of the demand; on the way down
     also what the server answers now, so that an overloaded stream does not land on a variant that is just as full. On
-    the way down the compute factor is not below what was measured last: it follows with a delay.
+    the way down the compute factor is not below what was measured last, in the window and in the ``latest`` reading:
+    it follows with a delay.
     """
     rate, in_flight, merged, factor = state.arrival_rate, None, 1.0, state.compute_factor
     if measurement is not None:
         if going_down:
-            factor = max(factor, measurement.factor or 0.0)
+            factor = max(factor, measurement.factor or 0.0, (latest and latest.factor) or 0.0)
         merged = measurement.merged_requests
         if not is_censored(state, measurement):
             rate = measurement.arrival_rate

@@ -27,6 +27,8 @@ from edgefolio.errors import UserError
 from edgefolio.specification.serving import Switching
 
 TRACE_VERSION = "edgefolio.dev/decision-trace/v1"
+#: Earlier versions left out what was the default then, and these have another one now.
+_EARLIER_DEFAULTS = {"maxSwitchesPerHour": 12}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def header_line(
             "trace": TRACE_VERSION,
             "note": note,
             "profiles": encoded(profiles),
-            "switching": switching.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+            "switching": switching.model_dump(mode="json", by_alias=True),
             "state": encoded(state or State()),
         }
     )
@@ -177,7 +179,7 @@ def _header(document: dict[str, Any]) -> tuple[str, tuple[VariantProfile, ...], 
     if document.get("trace") != TRACE_VERSION:
         raise ValueError(f"the first line must hold trace: {TRACE_VERSION!r}, not {document.get('trace')!r}")
     try:
-        switching = Switching.model_validate(document.get("switching", {}))
+        switching = Switching.model_validate(_EARLIER_DEFAULTS | document.get("switching", {}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

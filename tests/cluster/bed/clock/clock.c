@@ -14,7 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SHIFT
 #define SHIFT "/run/bed-clock"
+#endif
 #define SECOND 1000000000LL
 /* Later than any time since boot, earlier than any time of day here. */
 #define TIME_OF_DAY 300000000LL
