@@ -120,7 +120,7 @@ def test_what_does_not_help_is_not_taken(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distillation, "RATE", float("inf"))
-    with pytest.raises(UserError, match=r"distillation diverged.*\n*.*distillationEpochs"):
+    with pytest.raises(UserError, match="distillationEpochs = 3: distillation diverged"):
         run(tmp_path / "checkpoint")
 
 

@@ -125,6 +125,18 @@ def test_own_coordinates_lose_less_than_those_of_training(
     assert own < error(pruned(transformer, digits, 40))
 
 
+@pytest.mark.parametrize("percent", [10, 25])
+def test_what_is_told_to_be_left_is_what_the_exact_pruning_leaves(
+    percent: int, transformer: nn.Module, digits: Digits
+) -> None:
+    """Also where whole attention is gone, and with it the queries and keys that nothing weighs any more."""
+    result = pruned(transformer, digits, percent)
+    net = copy.deepcopy(transformer)
+    net.load_state_dict(result.state)
+    report = compress(capture(net, (digits.images[:2],))).report
+    assert 100 * report.macs_after / report.macs_before == pytest.approx(result.macs_percent_reached, abs=1e-6)
+
+
 def test_equal_inputs_give_equal_bytes(transformer: nn.Module, digits: Digits) -> None:
     first, second = pruned(transformer, digits), pruned(transformer, digits)
     assert all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from generated_nets import BLOCKS, net_of, samples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -27,6 +27,7 @@ def pruned(net: nn.Module, *percents: int) -> tuple[OneShotResult, ...]:
     seed=st.integers(0, 1000),
     percent=st.integers(25, 80),
 )
+@example(names=["inverted", "concatenation", "grouped"], seed=311, percent=25)
 def test_the_compiled_net_is_the_masked_net_and_has_the_size_that_was_told(
     names: list[str], seed: int, percent: int
 ) -> None:

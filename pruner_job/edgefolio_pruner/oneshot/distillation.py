@@ -89,6 +89,7 @@ class _Run:
         self._dense, self._pruned = dense.eval(), pruned.eval()
         self._images = torch.from_numpy(samples.images)
         self._batches = Batches(samples, batch_size=BATCH, augmentation="None", seed=seed)
+        self._epochs = epochs
         self.steps, self.step, self.seconds = epochs * self._batches.per_epoch, 0, 0.0
         self.given = self.state()
         self._masks = _masks(pruned, self._images[:2])
@@ -125,7 +126,7 @@ class _Run:
             raise UserError(
                 "distillation diverged: the loss is not finite.",
                 field="spec.methods.oneShot.distillationEpochs",
-                value=f"step {self.step}",
+                value=self._epochs,
                 remedy="Set it to 0.",
             )
         for name, mask in self._masks.items():

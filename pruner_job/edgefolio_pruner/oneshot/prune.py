@@ -25,6 +25,7 @@ from edgefolio_pruner.oneshot.costs.macs import CostModel, attention_costs, laye
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
 from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, MEMORY_BYTES, Target, TargetPruner
+from edgefolio_pruner.oneshot.unread import with_unread
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.refit import GRAM_COLUMNS, NotFiniteError
@@ -118,19 +119,19 @@ def _prune(
         model = macs if layer_times is None else latency_model(layers, layer_times, held)
         by: Literal["macs", "latency"] = "macs" if layer_times is None else "latency"
         targets = [Target(by, percent, model) for percent in percents]
-        if attention:
-            state = in_own_coordinates(graph, state, calibration, maps, attention, seed=seed)
-        pruner = TargetPruner(
-            graph,
-            state,
-            groups=groups,
-            maps=maps,
-            calibration=calibration,
-            targets=targets,
-            seed=seed,
-            progress=progress,
-        )
         try:
+            if attention:
+                state = in_own_coordinates(graph, state, calibration, maps, attention, seed=seed)
+            pruner = TargetPruner(
+                graph,
+                state,
+                groups=groups,
+                maps=maps,
+                calibration=calibration,
+                targets=targets,
+                seed=seed,
+                progress=progress,
+            )
             found = pruner.run()
         except NotFiniteError as error:
             raise UserError(
@@ -145,6 +146,7 @@ def _prune(
         if isinstance(net, str):
             continue
         dropped = {name: macs.channels[name] - len(channels) for name, channels in net.kept.items()}
+        dropped = with_unread(groups, dropped, state)
         reached = 100 * target.left(dropped) / target.dense
         notes = list(pruner.notes)
         if reached > target.percent + 1e-9:
@@ -179,7 +181,8 @@ def least_share(captured: CapturedModel) -> LeastShare:
     attention = attention_layers(captured)
     groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused, attention))
     held = [group.group for group in groups]
-    costs = CostModel(layer_costs(graph, state, held), {group.name: group.channels for group in held})
+    layers = (*layer_costs(graph, state, held), *attention_costs(attention, held))
+    costs = CostModel(layers, {group.name: group.channels for group in held})
     least = costs.cost({group.name: max(1, group.least) for group in groups})
     return LeastShare(
         percent=100 * least / costs.cost(costs.channels),

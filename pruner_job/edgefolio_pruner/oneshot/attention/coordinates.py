@@ -8,7 +8,7 @@ samples'); queries and keys are balanced, so that a pair's part in the products 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import fx
@@ -16,6 +16,7 @@ from torch import fx
 from edgefolio_pruner.calibrating.graph_run import GraphRun
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.output_losses import output_losses
+from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial import AttentionLayer, HeadSlice
 
 #: Ridge on second moments, relative to their mean diagonal: directions that hardly occur keep a finite inverse.
@@ -24,7 +25,7 @@ _RIDGE = 1e-5
 _WEAKEST = 1e-3
 #: Samples that the coordinates are found from: second moments of a few dozen numbers per head.
 _SAMPLES = 256
-_CHUNK = 64
+_CHUNK = 32
 
 
 def in_own_coordinates(
@@ -47,48 +48,64 @@ def in_own_coordinates(
     if not usable:
         return state
     losses = output_losses(graph, state, chunks, [by_weight[layer.reader.weight] for layer in usable], seed=seed)
-    read = {by_weight[layer.reader.weight] for layer in usable}
-    written = {by_weight[part.weight] for layer in usable for part in (layer.query, layer.key)}
-    hold = [(linear.source, linear.node) for linear in read] + [(linear.node, linear.node) for linear in written]
-    run = GraphRun(graph, state, chunks, hold=hold)
-    result = dict(state)
+    moments = [_Moments() for _ in usable]
+    hold = []
     for layer in usable:
-        query, key = by_weight[layer.query.weight], by_weight[layer.key.weight]
-        for node in (query.node, key.node):
-            run.advance(node)
-        queries = _moments(run.values(query.node), layer.query, centred=False)
-        keys = _moments(run.values(key.node), layer.key, centred=True)
         reader = by_weight[layer.reader.weight]
-        run.advance(reader.node)
-        heads = _moments(run.values(reader.source), layer.reader, centred=False)
-        weights = losses[reader.layer].clamp_min(losses[reader.layer].max() * 1e-6).sqrt()
+        hold += [(node, reader.node) for node in (*_written(layer, by_weight), reader.source)]
+    for chunk in chunks:
+        run = GraphRun(graph, state, [chunk], hold=hold)
+        for layer, held in zip(usable, moments, strict=True):
+            query, key = _written(layer, by_weight)
+            reader = by_weight[layer.reader.weight]
+            run.advance(reader.node)
+            held.add("query", run.values(query)[0], layer.query, centred=False)
+            held.add("key", run.values(key)[0], layer.key, centred=True)
+            held.add("heads", run.values(reader.source)[0], layer.reader, centred=False)
+    result = dict(state)
+    for layer, held in zip(usable, moments, strict=True):
+        weights = losses[by_weight[layer.reader.weight].layer]
+        weights = weights.clamp_min(weights.max() * 1e-6).sqrt() if weights.max() > 0 else torch.ones_like(weights)
         for head in range(layer.heads):
-            change = _balanced(queries[head], keys[head])
+            change = _balanced(held.of("query", head), held.of("key", head))
             _write_rows(result, layer.query, head, change)
             _write_rows(result, layer.key, head, torch.linalg.inv(change).T)
             columns = state[layer.reader.weight][:, list(layer.reader.indices[head])].double()
-            change = _by_weight(columns * weights[:, None] if weights.max() > 0 else columns, heads[head])
+            change = _by_weight(columns * weights[:, None], held.of("heads", head))
             _write_rows(result, layer.value, head, change)
             _write_columns(result, layer.reader, head, torch.linalg.inv(change))
     return result
 
 
-def _moments(values: Sequence[torch.Tensor], part: HeadSlice, *, centred: bool) -> torch.Tensor:
-    """Second moments [heads, width, width] of what is written or read; ``centred`` within each sample's tokens."""
-    index = torch.tensor(part.indices)
-    total = torch.zeros(len(index), index.shape[1], index.shape[1], dtype=torch.float64)
-    rows = 0
-    for value in values:
+def _written(layer: AttentionLayer, by_weight: Mapping[str, LinearMap]) -> tuple[fx.Node, fx.Node]:
+    return by_weight[layer.query.weight].node, by_weight[layer.key.weight].node
+
+
+class _Moments:
+    """Second moments of queries, keys and heads, by head."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._rows: dict[str, int] = {}
+
+    def add(self, what: str, value: torch.Tensor, part: HeadSlice, *, centred: bool) -> None:
+        """Add what is written or read for a chunk of samples; ``centred`` within each sample's tokens."""
         tokens = value.double().reshape(len(value), -1, value.shape[-1])
         if centred:
             # What all keys of a sample have in common, softmax does not see.
             tokens = tokens - tokens.mean(1, keepdim=True)
-        flat = tokens[..., index].flatten(0, 1).transpose(0, 1)
-        total += flat.transpose(1, 2) @ flat
-        rows += flat.shape[1]
-    total /= max(1, rows)
-    ridge = _RIDGE * total.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    return total + ridge[:, None, None] * torch.eye(index.shape[1], dtype=torch.float64)
+        rows = tokens[..., torch.tensor(part.indices)].flatten(0, 1).transpose(0, 1)
+        sums = rows.transpose(1, 2) @ rows
+        self._sums[what] = self._sums[what] + sums if what in self._sums else sums
+        self._rows[what] = self._rows.get(what, 0) + rows.shape[1]
+
+    def of(self, what: str, head: int) -> torch.Tensor:
+        """The second moments [width, width] of one head, with a ridge. Raises :class:`NotFiniteError`."""
+        found = self._sums[what][head] / self._rows[what]
+        if not bool(torch.isfinite(found).all()):
+            raise NotFiniteError(f"{what} of an attention are not finite")
+        ridge = _RIDGE * found.diagonal().mean().clamp_min(1e-12)
+        return found + ridge * torch.eye(len(found), dtype=torch.float64)
 
 
 def _balanced(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
