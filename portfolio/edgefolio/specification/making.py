@@ -75,8 +75,8 @@ class Source(Specification):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc)://.')",
-                "weightsURI must begin with s3://, https:// or pvc://",
+                "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc|hf)://.')",
+                "weightsURI must begin with s3://, https://, pvc:// or hf://",
             ),
         )
     )
@@ -84,7 +84,8 @@ class Source(Specification):
     architecture: Architecture
     """The network."""
     weights_uri: GivenUri | None = None
-    """Trained weights (safetensors); absent: it is trained from scratch."""
+    """Trained weights (safetensors), hf://organization/model@commit of the Hugging Face Hub too; absent: it is trained
+    from scratch."""
 
 
 _DEVIATION_RULE = "standardDeviation must be above 0 for every channel"
@@ -237,7 +238,8 @@ class OneShot(Specification):
 
     ``macsPercent`` is the part of the dense model's multiply-accumulates that a variant may keep, ``latencyPercent``
     that of its time on the machine of the Job, by a table of onnxruntime's times per layer and width that is measured
-    first. An entry of it that makes the model no faster gives no variant.
+    first. An entry of it that makes the model no faster gives no variant. With ``distillationEpochs`` each variant then
+    learns the dense model's answers.
     """
 
     model_config = ConfigDict(
@@ -258,6 +260,10 @@ class OneShot(Specification):
         Field(max_length=16, exclude_if=lambda value: not value, json_schema_extra=without_default),
     ] = ()
     """Part of the dense model's time that a variant may keep; one variant each."""
+    distillation_epochs: Annotated[
+        int, Field(ge=0, le=1000, exclude_if=lambda value: not value, json_schema_extra=without_default)
+    ] = 0
+    """Epochs in which each variant learns the dense model's answers on training samples, without labels; 0: none."""
 
     @model_validator(mode="after")
     def _a_share_is_given(self) -> OneShot:

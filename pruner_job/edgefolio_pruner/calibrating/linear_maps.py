@@ -154,6 +154,8 @@ def _map_at(
         return f"its reader {name} is used {len(uses[name])} times"
     if not isinstance(source, fx.Node) or source.op == "get_attr":
         return "its reader's input is not an activation"
+    if not _has_samples_first(node):
+        return "its reader does not have the samples on axis 0"
     weight = state[name]
     geometry: Geometry | None = None
     groups = 1
@@ -216,6 +218,13 @@ def _tail(node: fx.Node, uses: dict[str, list[fx.Node]]) -> tuple[Norm | None, _
         if len(sides) == 1 and isinstance(sides[0], fx.Node) and _same_shape(sides[0], end):
             return norm, _Sum(user, sides[0])
     return norm, None
+
+
+def _has_samples_first(node: fx.Node) -> bool:
+    """Whether axis 0 of the value is the batch, and that alone."""
+    first = next(other for other in node.graph.nodes if other.op == "placeholder")
+    sizes = [getattr(other.meta.get("val"), "shape", None) for other in (first, node)]
+    return sizes[0] is not None and sizes[1] is not None and bool(str(sizes[0][0]) == str(sizes[1][0]))
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

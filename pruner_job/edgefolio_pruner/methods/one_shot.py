@@ -23,6 +23,7 @@ from edgefolio_pruner.oneshot import (
     prune_to_latencies,
     prune_to_targets,
 )
+from edgefolio_pruner.oneshot.distillation import distill
 from edgefolio_pruner.profiling.layer_times import LayerTimes, measure_layer_times
 from edgefolio_pruner.progress import part_of
 from edgefolio_pruner.spatial import CapturedModel
@@ -45,6 +46,7 @@ class OneShotMethod(Method):
     def __init__(self, specification: OneShot, *, calibration_samples: int, batch: int, timing_threads: int) -> None:
         self._macs = {one_shot_piece(percent): percent for percent in specification.macs_percent}
         self._latencies = tuple(dict.fromkeys(specification.latency_percent))
+        self._distillation_epochs = specification.distillation_epochs
         self._calibration_samples = calibration_samples
         self._timing = {"batch": batch, "threads": timing_threads}
 
@@ -122,7 +124,36 @@ class OneShotMethod(Method):
                     records[result.percent] = shelves[result.percent].keep(result, {"macsPercent": result.percent})
         made += [shelves[percent].weights(record, dense) for percent, record in records.items() if record is not None]
         _tell(bench, made)
+        if self._distillation_epochs:
+            made = [self._distilled(bench, dense, pruned, common) for pruned in made]
         return tuple(made)
+
+    def _distilled(
+        self, bench: Workbench, dense: CandidateWeights, pruned: CandidateWeights, common: Mapping[str, Any]
+    ) -> CandidateWeights:
+        """``pruned`` after it has learned the dense model's answers; from where a killed run left off."""
+        source, epochs = bench.source, self._distillation_epochs
+        key = {**common, "pruned": pruned.digest, "distillationEpochs": epochs}
+        shelf = _Shelf(bench.work, pruned.name, f"{pruned.name}-distilled", key)
+        record = shelf.kept()
+        if record is None:
+            found = distill(
+                dense=source.build_with(dense.load()),
+                pruned=source.build_with(pruned.load()),
+                samples=source.data.train,
+                epochs=epochs,
+                seed=source.seed,
+                threads=bench.threads,
+                checkpoint=shelf.checkpoint,
+                progress=bench.progress,
+            )
+            learned = {
+                **pruned.settings,
+                "distillationEpochs": epochs,
+                "divergence": [float(f"{value:.4g}") for value in (found.before, found.after)],
+            }
+            record = shelf.keep_state(found.state, learned, seconds=(pruned.seconds or 0.0) + found.seconds)
+        return shelf.weights(record, dense, method="one-shot pruning with refit and distillation")
 
     def _by_latency(
         self, bench: Workbench, dense: CandidateWeights, common: Mapping[str, Any]
@@ -223,28 +254,39 @@ class _Shelf:
         return record
 
     def keep(self, result: OneShotResult, asked: Mapping[str, Any]) -> dict[str, Any]:
-        write_durably(self._path, safetensors.torch.save(result.state), field="--work-dir")
-        record = {
+        told = {
             **asked,
-            "digest": state_digest(result.state),
             "macsPercentReached": round(result.macs_percent_reached, 2),
             "calibrationSamples": result.samples,
-            "seconds": round(result.seconds, 1),
             "notes": list(result.notes),
         }
+        return self.keep_state(result.state, told, seconds=result.seconds)
+
+    def keep_state(
+        self, state: Mapping[str, torch.Tensor], told: Mapping[str, Any], *, seconds: float
+    ) -> dict[str, Any]:
+        write_durably(self._path, safetensors.torch.save(dict(state)), field="--work-dir")
+        record = {**told, "digest": state_digest(state), "seconds": round(seconds, 1)}
         self._work.keep(self._stage, self._key, record)
         return record
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a stage that takes long keeps its place."""
+        return self._path.with_suffix(".checkpoint")
 
     def keep_reason(self, reason: str) -> dict[str, Any]:
         record = {"notOffered": reason}
         self._work.keep(self._stage, self._key, record)
         return record
 
-    def weights(self, record: Mapping[str, Any], dense: CandidateWeights) -> CandidateWeights:
+    def weights(
+        self, record: Mapping[str, Any], dense: CandidateWeights, *, method: str = "one-shot pruning with refit"
+    ) -> CandidateWeights:
         return CandidateWeights(
             name=self._name,
             parent=dense.name,
-            method="one-shot pruning with refit",
+            method=method,
             path=self._path,
             digest=record["digest"],
             settings={name: value for name, value in record.items() if name not in ("digest", "seconds")},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import fx
@@ -20,6 +19,7 @@ from edgefolio_pruner.calibrating.calibration import (
 from edgefolio_pruner.calibrating.graph_run import GraphRun
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.calibrating.rows import by_position
+from edgefolio_pruner.oneshot.attention.pairs import UNITS, Unit, least_first, pair_losses
 from edgefolio_pruner.oneshot.prunable_groups import GroupRead, PrunableGroup
 from edgefolio_pruner.oneshot.result import ReaderResidual
 from edgefolio_pruner.refit import (
@@ -39,11 +39,6 @@ from edgefolio_pruner.refit import (
 SELECTION_RIDGE = 1e-4
 #: Widest map that is re-fitted without losing columns; beyond, the cost exceeds the gain.
 WIDEST_REPAIR = 2304
-
-
-#: Units of a loss: that at the net's output, or the variance of the map's own output.
-Unit = Literal["output", "own"]
-UNITS: tuple[Unit, ...] = ("output", "own")
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,8 @@ def survey_groups(
 ) -> dict[Unit, dict[str, GroupSurvey]]:
     """Rank the channels of every group on the original net's activations, in the order of ``groups``.
 
-    A channel costs what all maps that read it lose once each is re-fitted.
+    A channel costs what all maps that read it lose once each is re-fitted; a pair of queries and keys what leaving it
+    out costs.
     """
     reads: dict[LinearMap, list[tuple[PrunableGroup, GroupRead]]] = {linear: [] for linear in maps}
     for group in groups:
@@ -81,6 +77,11 @@ def survey_groups(
     left = {group.name: len(group.reads) for group in groups}
     parts: dict[tuple[Unit, str], list[SelectionPart]] = {(unit, name): [] for unit in UNITS for name in left}
     found: dict[Unit, dict[str, GroupSurvey]] = {unit: {} for unit in UNITS}
+    pairs = [group for group in groups if group.attention is not None]
+    for group, losses in pair_losses(graph, state, chunks, maps, pairs, seed=seed).items():
+        for unit in UNITS:
+            found[unit][group.name] = GroupSurvey(least_first(losses[unit], least=group.least))
+        done(group.name)
     for index, linear in enumerate(maps):
         if not reads[linear]:
             continue

@@ -29,12 +29,12 @@ def output_losses(
     generator = torch.Generator().manual_seed(seed)
     sums = {linear.layer: torch.zeros(linear.groups * linear.outputs, dtype=torch.float64) for linear in maps}
     samples = 0
-    per_pass = _samples_per_pass(graph)
+    per_pass = samples_per_pass(graph)
     for chunk in (part for whole in chunks for part in torch.split(whole, per_pass)):
         with torch.enable_grad():
-            values = _forward(graph, state, chunk.detach().clone().requires_grad_())
+            values = forward_values(graph, state, chunk.detach().clone().requires_grad_())
             ends = {linear: values[linear.end] for linear in maps if values[linear.end].requires_grad}
-            objective = _objective(values, graph, generator)
+            objective = drawn_objective(values, graph, generator)
             gradients = torch.autograd.grad(objective, list(ends.values()), allow_unused=True)
         for linear, gradient in zip(ends, gradients, strict=True):
             if gradient is not None:
@@ -44,7 +44,8 @@ def output_losses(
     return {layer: total / samples for layer, total in sums.items()}
 
 
-def _forward(graph: fx.Graph, state: State, chunk: torch.Tensor) -> Mapping[fx.Node, Any]:
+def forward_values(graph: fx.Graph, state: State, chunk: torch.Tensor) -> Mapping[fx.Node, Any]:
+    """The values of all nodes for one chunk of samples."""
     values: dict[fx.Node, Any] = {}
 
     def load(source: fx.Node) -> Any:
@@ -59,7 +60,8 @@ def _forward(graph: fx.Graph, state: State, chunk: torch.Tensor) -> Mapping[fx.N
     return values
 
 
-def _objective(values: Mapping[fx.Node, Any], graph: fx.Graph, generator: torch.Generator) -> torch.Tensor:
+def drawn_objective(values: Mapping[fx.Node, Any], graph: fx.Graph, generator: torch.Generator) -> torch.Tensor:
+    """What is differentiated: the log probability of a class drawn from the net's own."""
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     total = torch.zeros(())
     for node in tensor_inputs(output):
@@ -77,7 +79,8 @@ def _objective(values: Mapping[fx.Node, Any], graph: fx.Graph, generator: torch.
     return total
 
 
-def _samples_per_pass(graph: fx.Graph) -> int:
+def samples_per_pass(graph: fx.Graph) -> int:
+    """How many samples go through one backward pass."""
     held = 0
     for node in graph.nodes:
         value = node.meta.get("val")

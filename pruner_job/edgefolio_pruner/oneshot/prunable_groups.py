@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from edgefolio_pruner.calibrating.linear_maps import LinearMap
-from edgefolio_pruner.spatial import ChannelGroup, channel_floor
+from edgefolio_pruner.spatial import AttentionLayer, ChannelGroup, channel_floor
 
 #: Fewest channels that a group keeps, absolute and in percent of what it had.
 LEAST_CHANNELS = 4
@@ -40,12 +40,14 @@ class GroupRead:
 class PrunableGroup:
     """A channel group, all maps that read it, and the number of channels that it always keeps.
 
-    An inner group whose map ends in a residual sum may lose all: what is left of the block is its skip.
+    An inner group whose map ends in a residual sum may lose all: what is left of the block is its skip. Pairs of
+    queries and keys are read by no map, but by ``attention``.
     """
 
     group: ChannelGroup
     reads: tuple[GroupRead, ...]
     least: int
+    attention: AttentionLayer | None = None
 
     @property
     def name(self) -> str:
@@ -59,14 +61,18 @@ class PrunableGroup:
 
 
 def prunable_groups(
-    groups: Sequence[ChannelGroup], maps: Sequence[LinearMap], refused: Mapping[str, str]
+    groups: Sequence[ChannelGroup],
+    maps: Sequence[LinearMap],
+    refused: Mapping[str, str],
+    attention: Sequence[AttentionLayer] = (),
 ) -> tuple[tuple[PrunableGroup, ...], dict[str, str]]:
     """The groups that can be pruned without training, and the reasons why others are left out."""
     by_weight = {linear.weight: linear for linear in maps}
+    pairs = {row: layer for layer in attention if layer.query.weight in by_weight for row in layer.pair_rows()}
     found: list[PrunableGroup] = []
     left_out: dict[str, str] = {}
     for group in groups:
-        made = _prunable(group, by_weight, refused)
+        made = _prunable(group, by_weight, refused, pairs)
         if isinstance(made, PrunableGroup):
             found.append(made)
         else:
@@ -75,12 +81,21 @@ def prunable_groups(
 
 
 def _prunable(
-    group: ChannelGroup, by_weight: Mapping[str, LinearMap], refused: Mapping[str, str]
+    group: ChannelGroup,
+    by_weight: Mapping[str, LinearMap],
+    refused: Mapping[str, str],
+    pairs: Mapping[tuple[str, int], AttentionLayer],
 ) -> PrunableGroup | str:
     if not group.prunable:
         return group.reason or "not prunable"
     if group.channels <= least_channels(group.channels):
         return f"it has only {group.channels} channels"
+    if not group.readers:
+        rows = [(part.parameter, index) for part in group.writers for index in part.indices[0]]
+        layer = next((pairs[row] for row in rows if row in pairs), None)
+        if layer is None:
+            return "queries and keys that other operators than linear layers write or read"
+        return PrunableGroup(group=group, reads=(), least=least_channels(group.channels), attention=layer)
     reads: list[GroupRead] = []
     for part in group.readers:
         linear = by_weight.get(part.parameter)

@@ -19,15 +19,16 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio_pruner.calibrating.graph_run import peak_bytes_per_sample
 from edgefolio_pruner.calibrating.linear_maps import State, linear_maps
+from edgefolio_pruner.oneshot.attention.coordinates import in_own_coordinates
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
-from edgefolio_pruner.oneshot.costs.macs import CostModel, layer_costs
+from edgefolio_pruner.oneshot.costs.macs import CostModel, attention_costs, layer_costs
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
 from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, MEMORY_BYTES, Target, TargetPruner
 from edgefolio_pruner.profiling.layer_times import LayerShape, LayerTimes
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.refit import GRAM_COLUMNS, NotFiniteError
-from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
+from edgefolio_pruner.spatial import CapturedModel, attention_layers, capture, channel_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def layers_to_time(module: nn.Module, example: torch.Tensor) -> tuple[LayerShape
     captured = capture(module, (example[:2],))
     graph, state = captured.graph_module.graph, captured.parameters
     maps, refused = linear_maps(graph, state)
-    groups, _ = prunable_groups(channel_groups(captured), maps, refused)
+    groups, _ = prunable_groups(channel_groups(captured), maps, refused, attention_layers(captured))
     steps = {group.name: channel_step(group.channels) for group in groups}
     return layer_shapes(graph, state, [group.group for group in groups], steps=steps)
 
@@ -109,15 +110,25 @@ def _prune(
         captured = capture(module, (calibration[:2],))
         graph, state = captured.graph_module.graph, captured.parameters
         maps, refused = linear_maps(graph, state)
-        groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused))
+        attention = attention_layers(captured)
+        groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused, attention))
         held = [group.group for group in groups]
-        layers = layer_costs(graph, state, held)
+        layers = (*layer_costs(graph, state, held), *attention_costs(attention, held))
         macs = CostModel(layers, {group.name: group.channels for group in held})
         model = macs if layer_times is None else latency_model(layers, layer_times, held)
         by: Literal["macs", "latency"] = "macs" if layer_times is None else "latency"
         targets = [Target(by, percent, model) for percent in percents]
+        if attention:
+            state = in_own_coordinates(graph, state, calibration, maps, attention, seed=seed)
         pruner = TargetPruner(
-            captured, groups=groups, maps=maps, calibration=calibration, targets=targets, seed=seed, progress=progress
+            graph,
+            state,
+            groups=groups,
+            maps=maps,
+            calibration=calibration,
+            targets=targets,
+            seed=seed,
+            progress=progress,
         )
         try:
             found = pruner.run()
@@ -165,7 +176,8 @@ def least_share(captured: CapturedModel) -> LeastShare:
     """What the one-shot route can do with a captured network. Raises :class:`UserError` if that is nothing."""
     graph, state = captured.graph_module.graph, captured.parameters
     maps, refused = linear_maps(graph, state)
-    groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused))
+    attention = attention_layers(captured)
+    groups, left_out = _required(*prunable_groups(channel_groups(captured), maps, refused, attention))
     held = [group.group for group in groups]
     costs = CostModel(layer_costs(graph, state, held), {group.name: group.channels for group in held})
     least = costs.cost({group.name: max(1, group.least) for group in groups})

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import fx
 
 from edgefolio_pruner.available_memory import memory_to_plan_with, require_memory
 from edgefolio_pruner.calibrating.graph_run import GraphRun, peak_bytes_per_sample
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
-from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, Unit, survey_groups
+from edgefolio_pruner.oneshot.attention.pairs import Unit
+from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, survey_groups
 from edgefolio_pruner.oneshot.costs.macs import CostModel
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step
 from edgefolio_pruner.oneshot.shares import GroupLosses, plan_shares
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.spatial import CapturedModel
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class TargetPruner:
 
     def __init__(
         self,
-        captured: CapturedModel,
+        graph: fx.Graph,
+        state: State,
         *,
         groups: Sequence[PrunableGroup],
         maps: Sequence[LinearMap],
@@ -96,8 +98,8 @@ class TargetPruner:
         seed: int,
         progress: Progress,
     ) -> None:
-        self._graph = captured.graph_module.graph
-        self._state: State = captured.parameters
+        self._graph = graph
+        self._state = state
         self._groups = groups
         self._maps = maps
         self._targets = tuple(targets)

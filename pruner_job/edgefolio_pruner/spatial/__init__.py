@@ -4,6 +4,7 @@
 removes every channel that provably does not affect the outputs and returns a smaller module.
 """
 
+from edgefolio_pruner.spatial.attention_layers import AttentionLayer, HeadSlice, attention_layers
 from edgefolio_pruner.spatial.channel_groups import ChannelGroup, ChannelSlice, channel_floor, channel_groups
 from edgefolio_pruner.spatial.compress import Compressed, compress
 from edgefolio_pruner.spatial.compression_report import LayerChannels, ReportedBarrier, SpatialReport
@@ -11,14 +12,17 @@ from edgefolio_pruner.spatial.graph.capture import CapturedModel, CaptureRefused
 from edgefolio_pruner.spatial.graph.macs import count_macs, count_parameters
 
 __all__ = [
+    "AttentionLayer",
     "CaptureRefused",
     "CapturedModel",
     "ChannelGroup",
     "ChannelSlice",
     "Compressed",
+    "HeadSlice",
     "LayerChannels",
     "ReportedBarrier",
     "SpatialReport",
+    "attention_layers",
     "capture",
     "channel_floor",
     "channel_groups",

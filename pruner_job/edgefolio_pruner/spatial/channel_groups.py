@@ -42,10 +42,10 @@ class ChannelGroup:
 
     ``name`` is that of the first writer (``layer1.0.conv1``; a number is added where one writer has several groups).
     Zeroing all of ``writers`` for one channel makes that channel exactly zero everywhere it is read. ``readers`` are
-    the columns (axis 1; axis 0 of transposed convolutions) that read it; pairs of a query's and a key's rows have none:
-    the attention reads them. ``prunable`` says whether the compiler would
-    then remove it, ``reason`` why not. An ``inner`` group has one layer that writes and one that reads it, beside
-    depthwise convolutions and batch norms; any other is a ``stream``. ``macs_per_channel`` is the work per sample, to
+    the columns (axis 1; axis 0 of transposed convolutions) that read it; pairs of queries and keys, one of each head,
+    have none: their attention reads them. ``prunable`` says whether the compiler would then remove it, ``reason`` why
+    not. An ``inner`` group has one layer that writes and one that reads it, beside depthwise convolutions and batch
+    norms, or is read by an attention alone; any other is a ``stream``. ``macs_per_channel`` is the work per sample, to
     first order, that goes with one channel.
     """
 
@@ -139,7 +139,7 @@ def _group(
     names[name] += 1
     if names[name] > 1:
         name = f"{name}#{names[name]}"
-    inner = len(modules[True]) == 1 and len(modules[False]) == 1
+    inner = not modules[False] or (len(modules[True]) == 1 and len(modules[False]) == 1)
     return ChannelGroup(
         name=name,
         channels=len(holdings),

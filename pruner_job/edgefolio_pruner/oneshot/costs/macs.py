@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import fx
 
-from edgefolio_pruner.spatial import ChannelGroup
+from edgefolio_pruner.spatial import AttentionLayer, ChannelGroup
 
 _WEIGHTED = {
     torch.ops.aten.conv1d.default,
@@ -86,6 +86,22 @@ class Layer(Protocol):
 def macs_model(graph: fx.Graph, parameters: Mapping[str, torch.Tensor], groups: Sequence[ChannelGroup]) -> CostModel:
     """Multiply-accumulates of a captured graph (one of static size), as a function of the channels kept."""
     return CostModel(layer_costs(graph, parameters, groups), {group.name: group.channels for group in groups})
+
+
+def attention_costs(layers: Sequence[AttentionLayer], groups: Sequence[ChannelGroup]) -> tuple[LayerCost, ...]:
+    """The two products of each attention: queries times keys, and weights times values."""
+    costs: list[LayerCost] = []
+    for layer in layers:
+        for part, rows in ((layer.query, layer.pair_rows()), (layer.value, layer.value_rows())):
+            size = sum(len(head) for head in part.indices)
+            held = tuple((group.name, layer.heads) for group in groups if _writes_any(group, rows))
+            name = f"{part.weight} products of {'queries' if part is layer.query else 'values'}"
+            costs.append(LayerCost(name=name, macs=layer.products * size, axes=(Axis(size, held),)))
+    return tuple(costs)
+
+
+def _writes_any(group: ChannelGroup, rows: Collection[tuple[str, int]]) -> bool:
+    return any((part.parameter, index) in rows for part in group.writers if part.axis == 0 for index in part.indices[0])
 
 
 def layer_costs(

@@ -1,0 +1,164 @@
+"""``distillationEpochs``: nearer to the dense model without labels, resumed to the same bytes, off by default."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgefolio.contract.making_key import making_key, making_specification
+from edgefolio.errors import UserError
+from edgefolio.specification.loading import load_portfolio
+from edgefolio_pruner.data import Split
+from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.methods import CandidateWeights, Workbench, asked_for, make_piece
+from edgefolio_pruner.oneshot import distillation, prune_to_targets
+from edgefolio_pruner.oneshot.distillation import Distilled, distill
+from edgefolio_pruner.progress import no_progress
+from edgefolio_pruner.work.directory import WorkDirectory
+
+
+class Killed(Exception):
+    pass
+
+
+def net() -> nn.Module:
+    """Convolutions with batch norms that have seen data, and a bias that is zero."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 5),
+    )  # fmt: skip
+    nn.init.zeros_(module[8].bias)
+    module.train()
+    for _ in range(5):
+        module(images() * 1.5 + 0.2)
+    return module.eval()
+
+
+def images(number: int = 192) -> torch.Tensor:
+    return torch.randn(number, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+
+
+def samples() -> Split:
+    # The labels are nonsense: nothing may look at them.
+    return Split(images=images().numpy(), labels=np.zeros(192, dtype=np.int64), digest="")
+
+
+def pruned_net(dense: nn.Module) -> nn.Module:
+    (result,) = prune_to_targets(module=dense, calibration=images(), macs_percents=[35], seed=0, threads=1)
+    module = copy.deepcopy(dense)
+    module.load_state_dict(result.state)
+    return module
+
+
+def run(checkpoint: Path, *, epochs: int = 3) -> Distilled:
+    dense = net()
+    return distill(
+        dense=dense,
+        pruned=pruned_net(dense),
+        samples=samples(),
+        epochs=epochs,
+        seed=0,
+        threads=1,
+        checkpoint=checkpoint,
+        checkpoint_seconds=0,
+    )
+
+
+def test_it_comes_nearer_keeps_statistics_and_leaves_removed_channels_at_zero(tmp_path: Path) -> None:
+    before = pruned_net(net()).state_dict()
+    found = run(tmp_path / "checkpoint")
+    assert found.after < found.before
+    for name, tensor in found.state.items():
+        if "running" in name or "num_batches" in name:
+            assert torch.equal(tensor, before[name])
+    gone = [name for name, tensor in before.items() if tensor.ndim > 1 and bool((tensor.flatten(1) == 0).all(1).any())]
+    assert gone
+    for name in gone:
+        rows = (before[name].flatten(1) == 0).all(1)
+        assert not found.state[name][rows].any()
+        bias = name.replace("weight", "bias")
+        assert bias not in found.state or not found.state[bias][rows].any()
+        assert not torch.equal(found.state[name], before[name])
+
+
+@pytest.mark.parametrize("after", [1, 4, 8])
+def test_a_killed_run_goes_on_to_the_same_bytes(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole")
+    store = distillation._Run.store
+
+    def killed(self: distillation._Run, path: Path) -> None:
+        store(self, path)
+        if self.step == after:
+            raise Killed
+
+    monkeypatch.setattr(distillation._Run, "store", killed)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut")
+    assert (tmp_path / "cut").exists()
+    monkeypatch.setattr(distillation._Run, "store", store)
+    again = run(tmp_path / "cut")
+    assert all(torch.equal(tensor, again.state[name]) for name, tensor in whole.state.items())
+    assert (whole.before, whole.after) == (again.before, again.after)
+    assert not (tmp_path / "cut").exists()
+
+
+def test_what_does_not_help_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "RATE", 1.0)
+    before = pruned_net(net()).state_dict()
+    found = run(tmp_path / "checkpoint", epochs=1)
+    assert found.after >= found.before
+    assert all(torch.equal(tensor, before[name]) for name, tensor in found.state.items())
+
+
+def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "RATE", float("inf"))
+    with pytest.raises(UserError, match=r"distillation diverged.*\n*.*distillationEpochs"):
+        run(tmp_path / "checkpoint")
+
+
+def ask(document, epochs: int | None) -> None:
+    document["spec"]["methods"] = {"oneShot": {"macsPercent": [60]}}
+    document["spec"]["source"]["architecture"] = {
+        "library": "edgefolio", "name": "cnn", "options": {"in_channels": 1, "width": 16},
+    }  # fmt: skip
+    if epochs is not None:
+        document["spec"]["methods"]["oneShot"]["distillationEpochs"] = epochs
+
+
+def test_zero_changes_neither_key_nor_manifest(portfolio_file) -> None:
+    without, zero, three = (
+        load_portfolio(portfolio_file(lambda document, epochs=epochs: ask(document, epochs))).spec
+        for epochs in (None, 0, 3)
+    )
+    assert making_key(without) == making_key(zero) != making_key(three)
+    assert making_specification(without) == making_specification(zero)
+    assert "distillationEpochs" not in making_specification(zero)["methods"]["oneShot"]
+    assert making_specification(three)["methods"]["oneShot"]["distillationEpochs"] == 3
+
+
+def test_a_piece_of_a_pruning_run_is_distilled_and_kept(portfolio_file, tmp_path: Path) -> None:
+    def pieces(epochs: int | None) -> tuple[CandidateWeights, ...]:
+        portfolio = load_portfolio(portfolio_file(lambda document: ask(document, epochs)))
+        bench = Workbench(
+            source=load_source(portfolio, progress=no_progress),
+            work=WorkDirectory(tmp_path / "work"),
+            threads=1,
+            progress=no_progress,
+        )
+        return make_piece(asked_for(portfolio), "oneshot-60", bench)
+
+    (plain,), (learned,) = pieces(None), pieces(1)
+    assert (learned.name, learned.parent, learned.settings["distillationEpochs"]) == ("oneshot-60", "dense", 1)
+    assert learned.settings["divergence"][1] <= learned.settings["divergence"][0]
+    assert {name: learned.settings[name] for name in plain.settings} == dict(plain.settings)
+    content = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (plain.path, learned.path)}
+    assert (pieces(1)[0].digest, pieces(None)[0].digest) == (learned.digest, plain.digest)
+    assert content == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in content}
