@@ -111,7 +111,7 @@ def test_a_wrong_value_is_named_with_its_field(path: str, value: Any, problem: s
         ("spec.repository", "./portfolios", "spec.repository", "must be a mapping"),
         ("spec.methods.oneShot.macsPercent", [], "spec.methods.oneShot", "macsPercent or latencyPercent"),
         ("spec.methods.oneShot.macsPercent", [75, 100], "spec.methods.oneShot.macsPercent.1", "less than or equal"),
-        ("spec.source.architecture.options", {"a": [1]}, "spec.source.architecture.options.a", "valid string or"),
+        ("spec.source.architecture.options", {"a": {"b": 1}}, "spec.source.architecture.options.a", "valid string or"),
         ("spec.methods", {}, "spec.methods", "needs sparseTraining or oneShot"),
         ("spec.data", REMOVED, "spec.data", "data is needed"),
         ("spec.profiling", {"batchSizes": [8, 8]}, "spec.profiling.batchSizes", "twice"),
@@ -139,7 +139,7 @@ def test_more_mistakes_are_counted_by_field() -> None:
     document = copy.deepcopy(GOOD)
     document["spec"]["seed"] = -1
     document["spec"]["serving"]["threads"] = 0
-    document["spec"]["source"]["architecture"]["options"] = {"a": [1]}
+    document["spec"]["source"]["architecture"]["options"] = {"a": {"b": 1}}
     assert "(2 more fields are wrong)" in refused(yaml.safe_dump(document)).problem
 
 

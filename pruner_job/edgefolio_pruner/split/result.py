@@ -19,7 +19,7 @@ class Link:
 
     def milliseconds(self, size: float) -> float:
         """How long so many bytes are on the wire."""
-        return 8000 * size / self.bits_per_second
+        return 1000 * 8 * size / self.bits_per_second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,6 @@ def measured_split(
         bytes_in=busiest,
         input_bytes=input_bytes,
         rival=rival,
-        least_bits_per_second=8000 * size / room if room > 0 else None,
+        least_bits_per_second=1000 * 8 * size / room if room > 0 else None,
         accurate_enough=accuracy_percent >= singles[0].accuracy_percent - most_loss_points,
     )

@@ -66,7 +66,7 @@ def _place(mistake: ErrorDetails, document: Any) -> tuple[str | int, ...]:
     place: list[str | int] = []
     for position, part in enumerate(mistake["loc"]):
         if isinstance(document, Mapping):
-            if part not in document and position < len(mistake["loc"]) - 1:
+            if part not in document and (position < len(mistake["loc"]) - 1 or mistake["type"] != "missing"):
                 continue  # the member of a union that the mapping was taken for
             place.append(part)
             document = document.get(part)
