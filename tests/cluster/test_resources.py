@@ -162,7 +162,10 @@ def test_endpoint_columns_and_category(namespace: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("mpf.spec.switching.downAfterSeconds", "The longest time that a violation must last before a faster variant is taken."),
+        (
+            "mpf.spec.switching.downAfterSeconds",
+            "The longest time that a violation must last before a faster variant is taken.",
+        ),
         ("mpf.spec.methods.oneShot", "one variant per entry"),
         ("mep.spec.epoch", "Fencing epoch of the leader: agents refuse orders with a lower one."),
         ("mep.status.observation.validUntil", "The agent reports again by then"),

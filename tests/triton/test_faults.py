@@ -203,6 +203,7 @@ def test_a_killed_backend_is_found_by_inference_and_repaired(site: Site) -> None
     # And switching goes on from there.
     site.serve(1)
     site.serve(3)
+    observer.close()
 
 
 def test_full_shared_memory_refuses_the_new_variant_and_the_old_serves_on(site: Site, tmp_path: Path) -> None:

@@ -162,25 +162,27 @@ def test_windows_count_users_requests_and_not_the_agents(site: Site) -> None:
     site.serve(2)
     observer = TrafficObserver(window_seconds=60)
 
-    def reading() -> Any:
-        """Triton counts a request after it has answered it: the figures once they stand still."""
-        known = None
+    def reading(*, successes: int) -> Any:
+        """Triton counts a request after it has answered it: the figures once so many are counted."""
         while True:
             (entry,) = (entry for entry in site.control.statistics(MODEL) if entry.version == 102)
-            if entry == known:
+            if entry.successes >= successes:
                 return entry
-            known = entry
-            time.sleep(0.2)
+            time.sleep(0.05)
 
-    observer.add(reading(), at=0.0)
+    # The switch itself asked once at least.
+    time.sleep(1.0)
+    began = reading(successes=1)
+    observer.add(began, at=0.0)
     for _ in range(7):
         site.control.infer(MODEL, {"image": images(3)})
-    observer.add(reading(), at=2.0)
-    before = reading()
+    before = reading(successes=began.successes + 7)
+    observer.add(before, at=2.0)
     for _ in range(3):
         site.control.infer(MODEL, {"image": images(1)})
-    assert observer.exclude(before, reading(), own_requests=3)
-    observer.add(reading(), at=4.0)
+    after = reading(successes=before.successes + 3)
+    assert observer.exclude(before, after, own_requests=3)
+    observer.add(after, at=4.0)
     window = observer.window(now=4.5)
     assert window is not None
     assert (window.requests, window.failures, window.executions) == (7, 0, 7)
