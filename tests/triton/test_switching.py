@@ -178,6 +178,7 @@ def test_windows_count_users_requests_and_not_the_agents(site: Site) -> None:
         site.control.infer(MODEL, {"image": images(3)})
     before = reading(successes=began.successes + 7)
     observer.add(before, at=2.0)
+    observer.take()
     for _ in range(3):
         site.control.infer(MODEL, {"image": images(1)})
     after = reading(successes=before.successes + 3)
