@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from edgefolio_pruner.calibrating.graph_run import GraphRun
+from edgefolio_pruner.calibrating.linear_maps import linear_maps
 from edgefolio_pruner.oneshot.cascade import PrunedNet, survey_groups
-from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.linear_maps import linear_maps
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.oneshot.prunable_groups import prunable_groups
 from edgefolio_pruner.oneshot.targets import CHUNK_SAMPLES

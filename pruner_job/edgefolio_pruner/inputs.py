@@ -22,7 +22,13 @@ from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.data.model_input import model_input
 from edgefolio_pruner.export import evaluating, flat_outputs
 from edgefolio_pruner.model_code import code_digest
-from edgefolio_pruner.model_loading import build_architecture, check_weights_fit, read_weights, weights_for
+from edgefolio_pruner.model_loading import (
+    build_architecture,
+    check_weights_fit,
+    read_weights,
+    weights_for,
+    with_hub_configuration,
+)
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring import Scoring, scoring_of
 from edgefolio_pruner.scoring.outputs import Outputs, look_at_outputs
@@ -128,6 +134,7 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
     state: dict[str, torch.Tensor] | None = None
     told: tuple[str, ...] = ()
     if spec.source.weights_uri is not None:
+        with_hub_configuration(module, spec.source.weights_uri, library=architecture.library)
         state, told = weights_for(module, read_weights(spec.source.weights_uri))
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)

@@ -18,7 +18,14 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 #: The interpreter's own modules.
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 #: Which of these are loaded differs from command to command.
-_OWN_PACKAGES = ("edgefolio", "edgefolio_pruner", "edgefolio_edge", "edgefolio_operator", "edgefolio_kubectl")
+_OWN_PACKAGES = (
+    "edgefolio",
+    "edgefolio_split",
+    "edgefolio_pruner",
+    "edgefolio_edge",
+    "edgefolio_operator",
+    "edgefolio_kubectl",
+)
 _LARGEST_FILE = 16 << 20
 
 

@@ -23,6 +23,7 @@ from edgefolio.specification import Architecture
 from edgefolio.specification.making import OptionValue
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.callables import imported
+from edgefolio_pruner.hub import SCHEME, HubModel
 from edgefolio_pruner.uris import read_uri
 from edgefolio_pruner.weight_forms import plain_module, plain_weights
 from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
@@ -117,7 +118,19 @@ def weights_for(
 
 
 def read_weights(uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> dict[str, torch.Tensor]:
-    """The tensors in the safetensors file at ``uri``, by name; all finite. Raises :class:`UserError`."""
+    """The tensors in the safetensors file at ``uri``, by name; all finite. Raises :class:`UserError`.
+
+    ``hf://`` names a model of the Hugging Face Hub, whose weights may be several files.
+    """
+    if str(uri).startswith(SCHEME):
+        state: dict[str, torch.Tensor] = {}
+        for path in HubModel.of(str(uri), field=field).weights():
+            state |= _read_file(path, field=field)
+        return state
+    return _read_file(uri, field=field)
+
+
+def _read_file(uri: str | Path, *, field: str) -> dict[str, torch.Tensor]:
     content = read_uri(uri, field=field)
     _refuse_pickle(content, field=field, name=str(uri))
     require_memory(len(content), what="these weights", field=field, value=uri)
@@ -208,6 +221,15 @@ def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     if library == "timm":
         import timm
 
+        if name.startswith(("hf_hub:", "hf-hub:", SCHEME)):
+            model = name.partition(":")[2].lstrip("/")
+            raise UserError(
+                "a model of the Hub is named by its weights.",
+                field=f"{field}.name",
+                value=name,
+                remedy=f"Set source.weightsURI: {SCHEME}{model.partition('@')[0]}@COMMIT, and here the name in timm "
+                f"({model.rpartition('/')[2].partition('.')[0]}).",
+            )
         if not timm.is_model(name):
             raise _unknown(architecture, timm.list_models(), field)
         return lambda **options: timm.create_model(name, pretrained=False, **options)
@@ -219,6 +241,18 @@ def _builder(architecture: Architecture, field: str) -> Callable[..., Any]:
     # torchvision downloads backbones by default.
     backbone = {"weights_backbone": None} if name not in torchvision.models.list_models(torchvision.models) else {}
     return lambda **options: torchvision.models.get_model(name, weights=None, **backbone, **options)
+
+
+def with_hub_configuration(module: nn.Module, uri: str, *, library: str, field: str = _WEIGHTS_FIELD) -> None:
+    """Give ``module`` of timm the ``pretrained_cfg`` of its model on the Hub: how its samples are prepared."""
+    if not uri.startswith(SCHEME) or library != "timm":
+        return
+    found = HubModel.of(uri, field=field).configuration()
+    own = found.get("pretrained_cfg")
+    before = getattr(module, "pretrained_cfg", None)
+    if isinstance(own, dict):
+        names = {"label_names": found["label_names"]} if isinstance(found.get("label_names"), list) else {}
+        module.pretrained_cfg = {**(before if isinstance(before, dict) else {}), **own, **names}  # type: ignore[assignment]
 
 
 def _unknown(architecture: Architecture, known: Sequence[str], field: str) -> UserError:

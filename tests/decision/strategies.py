@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
     Contention,
-    FactorBefore,
     FittingVariant,
     LatencyTest,
     MemoryState,
@@ -163,7 +162,6 @@ def states(number: st.SearchStrategy[float]) -> st.SearchStrategy[State]:
             st.builds(UpgradeBackoff, variant=names, until=number, bounces=st.integers(-3, 10**6)), max_size=3
         ).map(tuple),
         own_factors=st.lists(st.builds(OwnFactor, variant=names, factor=number), max_size=3).map(tuple),
-        factor_before=optional(st.builds(FactorBefore, variant=names, factor=number)),
         latency_test=st.builds(
             LatencyTest,
             weighted_level=number,

@@ -200,3 +200,17 @@ def test_another_normalization_is_found_for_every_task(prepared_of: Any, tmp_pat
             )
         assert caught.value.field == "spec.data.normalization"
         assert caught.value.remedy.startswith("Set data.normalization")
+
+
+def test_a_network_of_two_inputs_is_refused_with_what_to_do(prepared_of: Any, tmp_path: Path) -> None:
+    folder = prepared_of("Classification")
+    spec = portfolio("Classification", folder).model_dump(mode="json", by_alias=True, exclude_none=True)
+    spec["spec"]["source"]["architecture"]["name"] = "task_nets:TwoInputs"
+    del spec["spec"]["source"]["weightsURI"]
+    spec["spec"]["methods"]["sparseTraining"] = {}
+    with pytest.raises(UserError, match=r"takes 2 inputs \(image, numbers\)") as caught:
+        make_portfolio(
+            type(portfolio("Classification", folder)).model_validate(spec), work_directory=tmp_path, threads=1
+        )
+    assert caught.value.field == "spec.source.architecture"
+    assert "one tensor" in caught.value.remedy

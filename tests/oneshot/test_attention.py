@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.calibrating.linear_maps import linear_maps
 from edgefolio_pruner.oneshot import OneShotResult, prune, prune_to_targets
 from edgefolio_pruner.oneshot.attention.coordinates import in_own_coordinates
-from edgefolio_pruner.oneshot.linear_maps import linear_maps
 from edgefolio_pruner.spatial import attention_layers, capture, channel_groups, compress
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.calibrating.linear_maps import linear_maps
 from edgefolio_pruner.oneshot import OneShotResult, prune_to_targets
 from edgefolio_pruner.oneshot import targets as ladder_module
 from edgefolio_pruner.oneshot.costs.macs import macs_model
-from edgefolio_pruner.oneshot.linear_maps import linear_maps
 from edgefolio_pruner.oneshot.prunable_groups import prunable_groups
 from edgefolio_pruner.spatial import capture, channel_groups, compress, count_macs
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.linear_maps import linear_maps
+from edgefolio_pruner.calibrating.graph_run import GraphRun
+from edgefolio_pruner.calibrating.linear_maps import linear_maps
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.spatial import capture
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from edgefolio_pruner.calibrating.graph_run import GraphRun, peak_bytes_per_sample
+from edgefolio_pruner.calibrating.linear_maps import Geometry, LinearMap, linear_maps
+from edgefolio_pruner.calibrating.rows import input_rows, output_positions, output_rows, sampled_positions
 from edgefolio_pruner.oneshot.costs.macs import Axis, CostModel, LayerCost
-from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
-from edgefolio_pruner.oneshot.linear_maps import Geometry, LinearMap, linear_maps
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, least_channels, prunable_groups
-from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
 from edgefolio_pruner.oneshot.shares import GroupLosses, plan_shares
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 

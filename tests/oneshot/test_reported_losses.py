@@ -6,10 +6,10 @@ import pytest
 import torch
 from generated_nets import BLOCKS, net_of, samples
 
-from edgefolio_pruner.oneshot.calibration import calibration_rows, collect_moments
+from edgefolio_pruner.calibrating.calibration import calibration_rows, collect_moments
+from edgefolio_pruner.calibrating.graph_run import GraphRun
+from edgefolio_pruner.calibrating.linear_maps import linear_maps
 from edgefolio_pruner.oneshot.cascade import PrunedNet, survey_groups
-from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.linear_maps import linear_maps
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.oneshot.prunable_groups import prunable_groups
 from edgefolio_pruner.spatial import capture, channel_groups

@@ -66,3 +66,27 @@ def test_an_order_that_was_stored_before_is_read() -> None:
     stored = dict(site.endpoints["digits-edge-1"]["spec"])
     del stored["descendAtPercent"]
     assert understood(EndpointSpecification, stored).descend_at_percent is None
+
+
+def seconds_until_dense_is_ordered(*, left: str | None) -> float:
+    """From the agent's step down to the operator's order back; ``left`` is what the agent reports to have left."""
+    site = with_standbys()
+    began = site.now
+    while site.targets()["edge-1"] != "dense" or site.now == began:
+        for node in site.nodes:
+            site.report(node, obey=node != "edge-1")
+        status = site.endpoints["digits-edge-1"]["status"]
+        status["activeVariant"] = "small"
+        status["residentVariants"] = ["small"]
+        status["observation"]["traffic"] |= {"meanComputeMilliseconds": "2", "meanTotalMilliseconds": "2.5"}
+        status["decision"] |= {"decidedBy": "Agent", "lastSwitchTime": time_text(began)}
+        if left is not None:
+            status["decision"]["descent"] = {"variant": left, "at": time_text(began)}
+        site.now += 5
+        site.cycle()
+        assert site.now - began < 1000
+    return float(site.now - began)
+
+
+def test_it_takes_again_what_the_agent_left_sooner_than_anything_else() -> None:
+    assert 2 * seconds_until_dense_is_ordered(left="dense") < seconds_until_dense_is_ordered(left=None)

@@ -63,6 +63,17 @@ class TwoHeads(nn.Module):
         return {"logits": self.head(features), "features": features}
 
 
+class TwoInputs(nn.Module):
+    """Logits of a picture and a few numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 3), nn.Linear(12, 4)
+
+    def forward(self, image: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.body(image).mean((2, 3)), numbers], 1))
+
+
 def table(samples: int = 400) -> Arrays:
     random = np.random.default_rng(0)
     rows = random.normal(size=(samples, 12)).astype(np.float32) * 3 + 1

@@ -17,8 +17,8 @@ from triton_site import Site, open_site
 
 from edgefolio.manifest import Manifest
 from edgefolio_edge.models.triton_configuration import configuration_of
-from edgefolio_edge.triton import server as server_module
 from edgefolio_edge.triton.client import ControlError
+from edgefolio_edge.triton.launcher import server as server_module
 
 CLOCK = Path(__file__).parents[1] / "cluster" / "bed" / "clock" / "clock.c"
 YEAR = 365 * 86_400

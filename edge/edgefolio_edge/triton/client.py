@@ -29,6 +29,8 @@ CALL_SECONDS = 5.0
 #: A load that takes longer is watched: its answer may not come although it has ended.
 _WATCHED_AFTER_SECONDS = 1.0
 _WATCH_SECONDS = 0.25
+#: Triton's reason for a version that was loaded before, which is no failure.
+_UNLOADED = "unloaded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +136,14 @@ class TritonControl:
         load that takes long has also ended when the server's states say so, which they did not before it.
         """
         wanted = tuple(sorted(configuration.version_policy.specific.versions))
-        before = _States()
-        with contextlib.suppress(ControlError):
-            before = self._states(model)
+        before = self._states_if_known(model)
         call = _LoadCall(self._load_answered, model, configuration, seconds)
         if call.ends_within(_WATCHED_AFTER_SECONDS):
             return
         while not call.ends_within(_WATCH_SECONDS):
-            now = _States()
-            with contextlib.suppress(ControlError):  # busy with the load
-                now = self._states(model)
+            now = self._states_if_known(model)
+            if before is None or now is None:
+                continue
             if now.ready == wanted != before.ready:
                 self._reconnect()
                 return
@@ -167,12 +167,22 @@ class TritonControl:
         self._client.close()
         self._client = self._connected()
 
+    def _states_if_known(self, model: str) -> _States | None:
+        """``None`` where the server does not say, as while it is busy with a load."""
+        with contextlib.suppress(ControlError):
+            return self._states(model)
+        return None
+
     def _states(self, model: str) -> _States:
         index = self._call(self._client.get_model_repository_index, headers=self._headers, client_timeout=CALL_SECONDS)
         entries = [entry for entry in index.models if entry.name == model and entry.version]
         return _States(
             ready=tuple(sorted(int(entry.version) for entry in entries if entry.state == "READY")),
-            failures={int(entry.version): str(entry.reason) for entry in entries if entry.state == "UNAVAILABLE"},
+            failures={
+                int(entry.version): str(entry.reason)
+                for entry in entries
+                if entry.state == "UNAVAILABLE" and entry.reason != _UNLOADED
+            },
         )
 
     def unload(self, model: str) -> None:

@@ -18,6 +18,7 @@ COMMAND_GROUP = "edgefolio.commands"
 COMMAND_ORDER = (
     "check",
     "make",
+    "split",
     "shrink",
     "profile",
     "verify",

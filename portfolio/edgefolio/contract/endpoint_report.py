@@ -14,6 +14,7 @@ from typing import Any
 from edgefolio.contract.status_mapper import StatusMapper
 from edgefolio.decision.types import (
     Decision,
+    Descent,
     MemoryState,
     Observation,
     ProbeResult,
@@ -27,6 +28,7 @@ from edgefolio.decision.types import (
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import (
     DecisionReport,
+    DescentReport,
     EndpointStatus,
     MemoryReport,
     ObservationReport,
@@ -80,11 +82,15 @@ STATE = StatusMapper(
     unreported=(
         *("factor_updated_at", "saturated_at", "before_switch", "closed_loop", "observed_at"),
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
-        # The agent alone keeps a standby; what it left for one is of no use to another reader.
-        *("slowest_factor", "slowest_updated_at", "standby_released_at", "descent"),
-        *("latency_test", "own_factors", "factor_before"),
+        # The agent alone keeps a standby.
+        *("slowest_factor", "slowest_updated_at", "standby_released_at"),
+        *("latency_test", "own_factors"),
     ),
-    parts=(StatusMapper(Quarantine, QuarantineReport), StatusMapper(UpgradeBackoff, UpgradeBackoffReport)),
+    parts=(
+        StatusMapper(Quarantine, QuarantineReport),
+        StatusMapper(UpgradeBackoff, UpgradeBackoffReport),
+        StatusMapper(Descent, DescentReport),
+    ),
 )
 
 

@@ -27,7 +27,7 @@ from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
 from edgefolio.decision.estimates.compute_factor import measure, update_estimates
-from edgefolio.decision.estimates.own_factors import factor_before, learned_from_probe, learned_from_step
+from edgefolio.decision.estimates.own_factors import learned_from_probe
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.evidence import forgotten, with_readings, with_window
 from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
@@ -87,12 +87,7 @@ def decide(
     if decision.action is Action.HOLD and shortage(context) is not None:
         after = replace(after, standby_released_at=context.now)
     if decision.action is Action.SWITCH:
-        calm = decision.reason is Reason.MORE_ACCURATE_FITS
-        after = replace(
-            after,
-            before_switch=traffic_before(context.measurement, switching),
-            factor_before=factor_before(context.state, context.active, context.measurement) if calm else None,
-        )
+        after = replace(after, before_switch=traffic_before(context.measurement, switching))
     return decision, after
 
 
@@ -218,7 +213,6 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
         active=active,
         elapsed=elapsed,
     )
-    state = learned_from_step(state, measurement, active=active, switching=switching, now=context.now)
     state = update_arrivals(
         state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )

@@ -12,7 +12,7 @@ from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
 from edgefolio.decision.standby import shortage
 from edgefolio.decision.state import retry_at
-from edgefolio.decision.timers import record_bounce
+from edgefolio.decision.timers import descended, record_bounce, risen
 from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState
 
 
@@ -60,9 +60,11 @@ def pin_rule(context: RuleContext) -> Outcome | None:
     if context.objectives.pin_is_order:
         # The operator's steps up and down bounce as the agent's own do, and the agent remembers it for both.
         if found.profile.rank > context.known_active.rank:
-            state = replace(state, upgraded_variant=pinned, upgraded_at=context.now)
+            state = risen(context, pinned)
         else:
             state = record_bounce(context)
+            if pinned in context.observation.resident_variants:
+                state = descended(context, state)
     return context.switch(Reason.PINNED, f"{pinned} is pinned.", target=pinned), state
 
 

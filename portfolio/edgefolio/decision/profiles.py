@@ -125,7 +125,7 @@ def rescaled(
     What the node takes stays; the factor changes as the profile of the ``active`` variant does. Without one the factor
     is measured anew, and so are the variants' own parts, which speak of the profiles that are replaced.
     """
-    state = replace(state, own_factors=(), factor_before=None)
+    state = replace(state, own_factors=())
     old = next((entry.mean_milliseconds for entry in before if entry.name == active), None)
     new = next((entry.mean_milliseconds for entry in after if entry.name == active), None)
     if old is None or new is None or old <= 0 or new <= 0:

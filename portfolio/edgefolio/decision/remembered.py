@@ -50,14 +50,6 @@ class OwnFactor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactorBefore:
-    """The variant that was left in calm, and its compute factor then: compared with the next one's."""
-
-    variant: str
-    factor: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Descent:
     """A switch down to what was resident, and the variant that was left for it: something between may fit better."""
 
@@ -132,4 +124,3 @@ class State:
     latency_test: LatencyTest = LatencyTest()
     #: What was learned of single variants; :attr:`compute_factor` is that of the active one, its own part included.
     own_factors: tuple[OwnFactor, ...] = ()
-    factor_before: FactorBefore | None = None

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.state import state_after_failure
-from edgefolio.decision.timers import record_bounce, waiting_backoffs
-from edgefolio.decision.types import Decision, Descent, Reason, State
+from edgefolio.decision.timers import descended, is_on_the_way_back, record_bounce, risen, waiting_backoffs
+from edgefolio.decision.types import Decision, Reason
 
 FAILURE_CAUSE = "most requests failed"
 
@@ -100,15 +99,7 @@ def latency_rule(context: RuleContext) -> Outcome | None:
     if resident is None:
         return context.switch(reason, f"{what}, for {age:.0f} s; {context.clause(choice)}.", target=choice.name), after
     message = f"{what}, for {age:.1f} s; {choice.name} is resident{'' if choice.objectives_met else ', and faster'}."
-    return context.switch(reason, message, target=choice.name), _descended(context, after)
-
-
-def _descended(context: RuleContext, state: State) -> State:
-    """``state`` after a step down to what was resident; of several steps, the way back leads to where they began."""
-    active, before = context.known_active, state.descent
-    first = context.profile(None if before is None else before.variant)
-    left = first if first is not None and first.mean_milliseconds > active.mean_milliseconds else active
-    return replace(state, descent=Descent(variant=left.name, at=context.now))
+    return context.switch(reason, message, target=choice.name), descended(context, after)
 
 
 def ordered_descent_rule(context: RuleContext) -> Outcome | None:
@@ -126,7 +117,7 @@ def ordered_descent_rule(context: RuleContext) -> Outcome | None:
         f"p95 of {active.name} is {budget * verdict.ratio:.1f} ms of {budget:.1f} ms; "
         f"from {percent:g} % on the order is to go down to {resident.name}, which is resident."
     )
-    after = _descended(context, record_bounce(context))
+    after = descended(context, record_bounce(context))
     return context.switch(Reason.LATENCY_VIOLATED, message, target=resident.name), after
 
 
@@ -181,9 +172,7 @@ def upgrade_rule(context: RuleContext) -> Outcome:
         f"{best.variant} has fitted for {age:.0f} s; {context.clause(Choice(assessment=chosen, objectives_met=True))}."
     )
     decision = context.switch(Reason.MORE_ACCURATE_FITS, message, target=best.variant)
-    # A step on the way back leaves the rest of it as short.
-    descent = state.descent if _is_on_the_way_back(context, best.variant) else None
-    return decision, replace(state, upgraded_variant=best.variant, upgraded_at=context.now, descent=descent)
+    return decision, risen(context, best.variant)
 
 
 def _up_after(context: RuleContext, variant: str) -> float:
@@ -194,15 +183,8 @@ def _up_after(context: RuleContext, variant: str) -> float:
     """
     switching, descent = context.switching, context.state.descent
     returns = descent is not None and descent.variant == variant
-    shortest = returns or _is_on_the_way_back(context, variant)
+    shortest = returns or is_on_the_way_back(context, variant)
     return float(min(switching.up_after_seconds, switching.down_after_seconds if shortest else math.inf))
-
-
-def _is_on_the_way_back(context: RuleContext, variant: str) -> bool:
-    """Whether ``variant`` is faster than the one that was left for what was resident."""
-    descent = context.state.descent
-    left, chosen = context.profile(None if descent is None else descent.variant), context.profile(variant)
-    return left is not None and chosen is not None and chosen.mean_milliseconds < left.mean_milliseconds
 
 
 def _no_upgrade_due(context: RuleContext) -> Decision:

@@ -128,9 +128,6 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
         standby_released_at=past(state.standby_released_at),
         latency_test=_usable_test(state.latency_test),
         own_factors=tuple(entry for entry in state.own_factors if 0 < entry.factor <= LARGEST_SENSIBLE),
-        factor_before=state.factor_before
-        if state.factor_before is not None and 0 < state.factor_before.factor <= LARGEST_SENSIBLE
-        else None,
         descent=None
         if state.descent is None or (descended := past(state.descent.at)) is None or now - descended >= HOUR_SECONDS
         else replace(state.descent, at=descended),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgefolio.decision.context import RuleContext
 from edgefolio.decision.state import LONGEST_BACKOFF_SECONDS
-from edgefolio.decision.types import FittingVariant, State, UpgradeBackoff
+from edgefolio.decision.types import Descent, FittingVariant, State, UpgradeBackoff
 
 #: From this share of failed requests on, the variant is suspected; a few failures are the clients' own.
 FAILURE_SHARE = 0.5
@@ -57,6 +57,27 @@ def record_bounce(context: RuleContext) -> State:
     return replace(
         state, upgraded_variant=None, upgraded_at=None, upgrade_backoffs=(*others, record), closed_loop=False
     )
+
+
+def descended(context: RuleContext, state: State) -> State:
+    """``state`` after a step down to what was resident; of several steps, the way back leads to where they began."""
+    active, before = context.known_active, state.descent
+    first = context.profile(None if before is None else before.variant)
+    left = first if first is not None and first.mean_milliseconds > active.mean_milliseconds else active
+    return replace(state, descent=Descent(variant=left.name, at=context.now))
+
+
+def is_on_the_way_back(context: RuleContext, variant: str) -> bool:
+    """Whether ``variant`` is faster than the one that was left for what was resident."""
+    descent = context.state.descent
+    left, chosen = context.profile(None if descent is None else descent.variant), context.profile(variant)
+    return left is not None and chosen is not None and chosen.mean_milliseconds < left.mean_milliseconds
+
+
+def risen(context: RuleContext, variant: str) -> State:
+    """The state after a step up to ``variant``; one on the way back leaves the rest of it as short."""
+    descent = context.state.descent if is_on_the_way_back(context, variant) else None
+    return replace(context.state, upgraded_variant=variant, upgraded_at=context.now, descent=descent)
 
 
 def waiting_backoffs(context: RuleContext) -> tuple[UpgradeBackoff, ...]:

@@ -7,7 +7,6 @@ from enum import StrEnum
 
 # What is remembered has a file of its own, and is found here with the rest.
 from edgefolio.decision.remembered import Descent as Descent
-from edgefolio.decision.remembered import FactorBefore as FactorBefore
 from edgefolio.decision.remembered import FittingVariant as FittingVariant
 from edgefolio.decision.remembered import LatencyTest as LatencyTest
 from edgefolio.decision.remembered import OwnFactor as OwnFactor

@@ -225,6 +225,15 @@ class UpgradeBackoffReport(StatusRecord):
     """How often that happened in a row."""
 
 
+class DescentReport(StatusRecord):
+    """A step down to what was resident."""
+
+    variant: VariantName
+    """The variant that was left, and is to be taken again."""
+    at: Time
+    """When that was."""
+
+
 class DecisionReport(StatusRecord):
     """The last decision and what must be remembered for the next, also over restarts."""
 
@@ -262,6 +271,8 @@ class DecisionReport(StatusRecord):
         tuple[UpgradeBackoffReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
     """Variants that are not taken on the way up for now."""
+    descent: DescentReport | None = None
+    """The last step down to a standby: the way back is shorter than any other step up."""
 
 
 class SwitchReport(StatusRecord):

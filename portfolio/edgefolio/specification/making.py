@@ -75,8 +75,8 @@ class Source(Specification):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc)://.')",
-                "weightsURI must begin with s3://, https:// or pvc://",
+                "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc|hf)://.')",
+                "weightsURI must begin with s3://, https://, pvc:// or hf://",
             ),
         )
     )
@@ -84,7 +84,8 @@ class Source(Specification):
     architecture: Architecture
     """The network."""
     weights_uri: GivenUri | None = None
-    """Trained weights (safetensors); absent: it is trained from scratch."""
+    """Trained weights (safetensors), hf://organization/model@commit of the Hugging Face Hub too; absent: it is trained
+    from scratch."""
 
 
 _DEVIATION_RULE = "standardDeviation must be above 0 for every channel"

@@ -71,9 +71,10 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
             "network",
             f"{found.source.description}: {found.parameters:,} parameters, {found.macs:,} MACs a sample",
         ),
-        ("weights", "trained from scratch" if found.score is None else _weights(found)),
+        ("weights", _weights(found)),
         ("samples", _samples(data)),
-        ("classes", f"{len(data.class_names)}, in this order: {', '.join(data.class_names)}"),
+        ("task", _task(found)),
+        *_classes(data),
         ("values", f"raw x {record.scale:.6g}, then mean {_numbers(record.mean)}, deviation {_numbers(record.std)}"),
     ]
     if record.pictures is not None:
@@ -90,11 +91,23 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
 
 def _weights(found: Understanding) -> str:
     score = found.score
-    assert score is not None
+    if score is None:
+        given = "none: it is trained from scratch" if found.source.initial_state is None else "given"
+        return found.other_score or given
     return (
         f"given; right on {score.percent:.1f} % of {score.samples} validation samples "
         f"({score.low_percent:.1f} to {score.high_percent:.1f} %)"
     )
+
+
+def _classes(data: Any) -> list[tuple[str, str]]:
+    if not data.class_names:
+        return []
+    return [("classes", f"{len(data.class_names)}, in this order: {', '.join(data.class_names)}")]
+
+
+def _task(found: Understanding) -> str:
+    return f"{found.data.task}, compared by {found.source.scoring.title}"
 
 
 def _samples(data: Any) -> str:
@@ -147,6 +160,7 @@ def _document(found: Understanding, *, report: Path | None) -> dict[str, Any]:
             "highPercent": score.high_percent,
             "samples": score.samples,
         },
+        **({"score": found.other_score} if found.other_score else {}),
         "data": data.digests.model_dump(mode="json", by_alias=True),
         "sampleShape": list(data.sample_shape),
         "classes": list(data.class_names),

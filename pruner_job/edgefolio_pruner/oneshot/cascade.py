@@ -9,19 +9,19 @@ import torch
 from torch import fx
 
 from edgefolio_pruner.available_memory import memory_to_plan_with
-from edgefolio_pruner.oneshot.attention.pairs import UNITS, Unit, least_first, pair_losses
-from edgefolio_pruner.oneshot.calibration import (
+from edgefolio_pruner.calibrating.calibration import (
     KeptChannels,
     calibration_rows,
     collect_moments,
     write_refit,
     write_scaled,
 )
-from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
+from edgefolio_pruner.calibrating.graph_run import GraphRun
+from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
+from edgefolio_pruner.calibrating.rows import by_position
+from edgefolio_pruner.oneshot.attention.pairs import UNITS, Unit, least_first, pair_losses
 from edgefolio_pruner.oneshot.prunable_groups import GroupRead, PrunableGroup
 from edgefolio_pruner.oneshot.result import ReaderResidual
-from edgefolio_pruner.oneshot.rows import by_position
 from edgefolio_pruner.refit import (
     GRAM_BYTES,
     GRAM_COLUMNS,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
-from edgefolio_pruner.oneshot.rows import by_position
+from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
+from edgefolio_pruner.calibrating.rows import by_position
 from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial.graph.nodes import tensor_inputs
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from edgefolio_pruner.oneshot.linear_maps import LinearMap
+from edgefolio_pruner.calibrating.linear_maps import LinearMap
 from edgefolio_pruner.spatial import AttentionLayer, ChannelGroup, channel_floor
 
 #: Fewest channels that a group keeps, absolute and in percent of what it had.

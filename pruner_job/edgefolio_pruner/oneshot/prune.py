@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.calibrating.graph_run import peak_bytes_per_sample
+from edgefolio_pruner.calibrating.linear_maps import State, linear_maps
 from edgefolio_pruner.oneshot.attention.coordinates import in_own_coordinates
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
 from edgefolio_pruner.oneshot.costs.macs import CostModel, attention_costs, layer_costs
-from edgefolio_pruner.oneshot.graph_run import peak_bytes_per_sample
-from edgefolio_pruner.oneshot.linear_maps import State, linear_maps
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step, prunable_groups
 from edgefolio_pruner.oneshot.result import OneShotResult, OneShotResults
 from edgefolio_pruner.oneshot.targets import LEAST_SAMPLES, MEMORY_BYTES, Target, TargetPruner

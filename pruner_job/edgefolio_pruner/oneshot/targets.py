@@ -10,11 +10,11 @@ import torch
 from torch import fx
 
 from edgefolio_pruner.available_memory import memory_to_plan_with, require_memory
+from edgefolio_pruner.calibrating.graph_run import GraphRun, peak_bytes_per_sample
+from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.attention.pairs import Unit
 from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, survey_groups
 from edgefolio_pruner.oneshot.costs.macs import CostModel
-from edgefolio_pruner.oneshot.graph_run import GraphRun, peak_bytes_per_sample
-from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup, channel_step
 from edgefolio_pruner.oneshot.shares import GroupLosses, plan_shares

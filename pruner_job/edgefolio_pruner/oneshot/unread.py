@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgefolio_pruner.oneshot.linear_maps import State
+from edgefolio_pruner.calibrating.linear_maps import State
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup
 
 

@@ -76,6 +76,28 @@ class Moments:
             target_square=self.target_square,
         )
 
+    def outputs(self, rows: torch.Tensor) -> Moments:
+        """The moments of some outputs only, with the same Gram matrix; ``rows`` holds their positions."""
+        return Moments(
+            rows=self.rows,
+            input_sum=self.input_sum,
+            target_sum=self.target_sum[rows],
+            gram=self.gram,
+            cross=self.cross[:, rows],
+            target_square=self.target_square[rows],
+        )
+
+    def with_targets(self, *, cross: torch.Tensor, target_sum: torch.Tensor, target_square: torch.Tensor) -> Moments:
+        """The same rows with other targets: no new Gram matrix."""
+        return Moments(
+            rows=self.rows,
+            input_sum=self.input_sum,
+            target_sum=target_sum,
+            gram=self.gram,
+            cross=cross,
+            target_square=target_square,
+        )
+
     def squared_error(self, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Sum over the rows of ``(t - x W - b)^2`` per output [o], for ``weights`` [d, o] and ``bias`` [o]."""
         if self.rows == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from edgefolio_pruner.scoring.scoring import Scoring, Tally
 FAST_BATCH = 256
 
 Part = Literal["validation", "test"]
+#: Gives all outputs for a batch of all inputs.
+Runner = Callable[[Sequence[Array]], Sequence[Array]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +63,16 @@ class Judge:
 
     def measure(self, path: Path, part: Part, *, progress: Progress = no_progress) -> Measured:
         """The score of the file at ``path`` on ``part``. A sample with a NaN among its outputs is wrong."""
+        return self.measure_answers(self._runner(path), part, progress=progress)
+
+    def measure_answers(self, answer: Runner, part: Part, *, progress: Progress = no_progress) -> Measured:
+        """As :meth:`measure`, of whatever gives outputs for a batch of inputs."""
         scoring, split = self.scoring, self._split(part)
         wanted = self._dense_outputs.get(part) if not scoring.needs_labels else None
         tally = Tally(scoring, dense=wanted)
         classes = len(self.data.class_names) if scoring.task == "Classification" and self.data.has_labels else 0
         right = np.zeros(classes, dtype=np.int64)
-        for start, outputs in self._outputs(path, split, progress=progress):
+        for start, outputs in self._outputs(answer, split, progress=progress):
             stop = start + len(outputs[0])
             labels = split.labels[start:stop]
             tally.add(outputs, labels if wanted is None else wanted[start:stop])
@@ -102,7 +108,7 @@ class Judge:
         found: dict[str, Score] = {}
         for part in ("validation", "test"):
             split, tally = self._split(part), Tally(self.scoring)
-            for start, outputs in self._outputs(self.dense, split):
+            for start, outputs in self._outputs(self._runner(self.dense), split):
                 tally.add(outputs, split.labels[start : start + len(outputs[0])])
             found[part] = tally.result().score
             require_comparable(
@@ -115,17 +121,19 @@ class Judge:
 
     def _first_outputs(self, split: Split) -> Array:
         assert self.dense is not None
-        return np.concatenate([outputs[0] for _, outputs in self._outputs(self.dense, split)])
+        return np.concatenate([outputs[0] for _, outputs in self._outputs(self._runner(self.dense), split)])
 
     def _outputs(
-        self, path: Path, split: Split, *, progress: Progress = no_progress
+        self, answer: Runner, split: Split, *, progress: Progress = no_progress
     ) -> Iterator[tuple[int, tuple[Array, ...]]]:
-        session = open_session(path, threads=self.threads)
-        names = [value.name for value in session.get_inputs()]
         for start in range(0, split.samples, self.batch):
             progress(stage="accuracy", fraction=start / split.samples, message=f"{start} of {split.samples} samples")
-            feeds = dict(zip(names, split.inputs(start, start + self.batch), strict=True))
-            yield start, tuple(session.run(None, feeds))
+            yield start, tuple(answer(split.inputs(start, start + self.batch)))
+
+    def _runner(self, path: Path) -> Runner:
+        session = open_session(path, threads=self.threads)
+        names = [value.name for value in session.get_inputs()]
+        return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
     def _split(self, part: Part) -> Split:
         return self.data.validation if part == "validation" else self.data.test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class Outputs:
 def look_at_outputs(module: nn.Module, data: DataBundle, *, field: str = _FIELD) -> Outputs:
     """Run ``module`` on a few samples. Raises :class:`UserError` for ``field`` unless it does what the task wants."""
     shape = "x".join(str(size) for size in data.sample_shape)
+    require_one_input(module, field=field)
     count = min(_LOOKED_AT, data.train.samples)
     inputs = tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in data.train.inputs(0, count))
     try:
@@ -59,6 +61,23 @@ def look_at_outputs(module: nn.Module, data: DataBundle, *, field: str = _FIELD)
         # Written so that a NaN is no probability; it is found elsewhere.
         threshold=0.5 if low >= 0 and high <= 1 and high > low else 0.0,
     )
+
+
+def require_one_input(module: nn.Module, *, field: str) -> None:
+    """Raise :class:`UserError` for ``field`` if ``module`` needs several inputs, or keywords."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in kinds]
+    if len(needed) > 1:
+        raise UserError(
+            f"the network takes {len(needed)} inputs ({', '.join(needed[:8])}), and portfolios have one.",
+            field=field,
+            value=type(module).__name__,
+            remedy="Wrap it: give one tensor, and take it apart in forward (x[:, :3], x[:, 3:]).",
+        )
 
 
 def output_names(outputs: Any, count: int) -> tuple[str, ...]:

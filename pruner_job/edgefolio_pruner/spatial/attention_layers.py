@@ -19,7 +19,7 @@ from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.graph.movements import is_scaling
 from edgefolio_pruner.spatial.graph.program import lower
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
-from edgefolio_pruner.spatial.roles import Attention, Constant, Contraction, Input, Map, Mixer, Move, Role
+from edgefolio_pruner.spatial.roles import Attention, Constant, Contraction, Exchange, Input, Map, Mixer, Move, Role
 from edgefolio_pruner.spatial.structure import Structure
 
 __all__ = ["AttentionLayer", "HeadSlice", "attention_layers"]
@@ -178,7 +178,7 @@ def _sources(role: Role) -> Iterator[fx.Node]:
         yield from role.sources
     elif isinstance(role, Map):
         yield from (operand.node for operand in role.operands if operand.node.op != "get_attr")
-    elif isinstance(role, (Contraction, Mixer)):
+    elif isinstance(role, (Contraction, Mixer, Exchange)):
         yield role.source
     elif isinstance(role, Attention):
         yield from role.sources

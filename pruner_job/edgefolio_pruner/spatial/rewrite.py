@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,35 @@ from edgefolio_pruner.spatial.graph_writer import Writer
 from edgefolio_pruner.spatial.layers import new_layer
 from edgefolio_pruner.spatial.operators.registry import operator_of
 from edgefolio_pruner.spatial.passes.removal_plan import RemovalPlan, pairs_of
-from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Map, Mixer, Move, Operand, Output
+from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Exchange, Map, Mixer, Move, Operand, Output
 
-__all__ = ["rewrite"]
+__all__ = ["WriteExchange", "rewrite"]
 
 aten = torch.ops.aten
+#: Writes an exchange: the value with what this worker keeps of its result; ``None`` if it keeps nothing.
+WriteExchange = Callable[[Writer, fx.Node, Exchange], fx.Node | None]
 
 
-def rewrite(plan: RemovalPlan) -> fx.GraphModule:
-    """The smaller network as a graph module of its own."""
+def rewrite(
+    plan: RemovalPlan, *, exchange: WriteExchange | None = None, sent: Callable[[], list[fx.Node]] = list
+) -> fx.GraphModule:
+    """The smaller network as a graph module of its own.
+
+    In a network with exchanges ``exchange`` writes them, and ``sent`` gives the values that go out in front of the
+    outputs of the network.
+    """
     writer = Writer(plan)
     for node in plan.structure.program.nodes:
-        _write(writer, node)
+        if node.op == "output" and exchange is not None:
+            writer.graph.output((*sent(), *[writer.new(source) for source in node.all_input_nodes]))
+        elif exchange is not None and isinstance(plan.structure.roles.get(node), Exchange):
+            role = plan.structure.roles[node]
+            assert isinstance(role, Exchange)
+            value = exchange(writer, node, role)
+            if value is not None:
+                writer.values[node] = value
+        else:
+            _write(writer, node)
     writer.graph.eliminate_dead_code()
     module = fx.GraphModule(writer.root, writer.graph)
     _drop_unread(module)

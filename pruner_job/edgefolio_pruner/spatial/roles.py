@@ -26,6 +26,7 @@ __all__ = [
     "Constant",
     "Contraction",
     "Effect",
+    "Exchange",
     "Input",
     "Map",
     "Mixer",
@@ -154,6 +155,17 @@ class Mixer:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """An identity whose result has channels of its own, so that it may hold other channels than ``source`` does.
+
+    In a network that is divided over workers, each keeps channels of its own of ``source`` and sends some of them; of
+    the result it keeps what it owns and what it receives.
+    """
+
+    source: fx.Node
+
+
+@dataclass(frozen=True)
 class Attention:
     """Attention over flat values: each head averages its channels of ``value``, weighted by query times key.
 
@@ -196,4 +208,4 @@ class Output:
     inputs: tuple[fx.Node, ...]
 
 
-Role = Input | Constant | Move | Map | Contraction | Mixer | Attention | Barrier | Output
+Role = Input | Constant | Move | Map | Contraction | Mixer | Attention | Exchange | Barrier | Output

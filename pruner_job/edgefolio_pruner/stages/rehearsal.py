@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.export import export_onnx, parity
+from edgefolio_pruner.export import export_onnx, flat_outputs, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
 from edgefolio_pruner.stages.graph_cache import GraphCache
@@ -39,7 +39,7 @@ def rehearse(
     told = [note for method in methods for note in method.require_possible(graphs.model)]
     with tempfile.TemporaryDirectory(prefix="edgefolio-rehearsal-") as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(module, (samples[:2],), path, input_names=("input",), output_names=("output",))
+        export_onnx(module, (samples[:2],), path, input_names=("input",), output_names=source.output_names)
         for batch in sorted({1, 2, *batches}):
             _require_parity(module, path, source, batch=batch, threads=threads)
     return told
@@ -51,17 +51,18 @@ def _built(source: MakingSource) -> nn.Module:
 
 def _require_repeatable(module: nn.Module, again: nn.Module, samples: torch.Tensor) -> None:
     with torch.inference_mode():
-        first, second, other = module(samples), module(samples), again(samples)
-    largest = max(float(first.abs().max()), 1e-6)
+        first, second, other = (flat_outputs(network(samples)) for network in (module, module, again))
+    largest = max(*(float(leaf.abs().max()) for leaf in first), 1e-6)
     for found, when, remedy in (
         (second, "run", "Switch off dropout and noise in evaluation mode (self.training, module.eval())."),
         (other, "built", "Draw random numbers from torch, NumPy or random alone: these are seeded."),
     ):
+        difference = max(float((one - two).abs().max()) for one, two in zip(first, found, strict=True))
         # Written so that a NaN passes; it is found elsewhere.
-        if float((found - first).abs().max()) > _RELATIVE_DIFFERENCE * largest:
+        if difference > _RELATIVE_DIFFERENCE * largest:
             raise UserError(
-                f"the network answers differently each time it is {when}: by {float((found - first).abs().max()):.3g} "
-                f"where the largest output is {largest:.3g}.",
+                f"the network answers differently each time it is {when}: by {difference:.3g} where the largest output "
+                f"is {largest:.3g}.",
                 field=_FIELD,
                 value=type(module).__name__,
                 remedy=remedy,

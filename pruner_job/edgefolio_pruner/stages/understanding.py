@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from edgefolio.manifest import Accuracy
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.available_memory import available_memory, shown_bytes
 from edgefolio_pruner.data import DataBundle
+from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.inputs import MakingSource, load_source
 from edgefolio_pruner.methods import METHODS, Method, asked_for
 from edgefolio_pruner.oneshot import LeastShare, least_share
 from edgefolio_pruner.progress import Progress
+from edgefolio_pruner.scoring.metrics import classes_of
+from edgefolio_pruner.scoring.scoring import Tally
 from edgefolio_pruner.spatial import ChannelGroup, channel_groups, count_macs
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.forecast import Forecast, forecast
@@ -33,7 +36,8 @@ _BATCH = 64
 class Understanding:
     """The data, the network and what can be made of it.
 
-    ``score`` is of given weights, on some samples of the validation part. ``least`` is what the one-shot route reaches,
+    ``score`` is of given weights, on some samples of the validation part, ``other_score`` the same of a task that has
+    no accuracy, in words. ``least`` is what the one-shot route reaches,
     where it is asked for. ``notes`` are what is to be told.
     """
 
@@ -42,6 +46,7 @@ class Understanding:
     macs: int
     groups: tuple[ChannelGroup, ...]
     score: Accuracy | None
+    other_score: str
     least: LeastShare | None
     forecast: Forecast
     free_bytes: int
@@ -90,6 +95,7 @@ def understand(
             macs=count_macs(module.eval(), (source.data.sample_shape,)),
             groups=tuple(channel_groups(graphs.model)),
             score=_score(source),
+            other_score=_other_score(source),
             least=least_share(graphs.model) if portfolio.spec.methods.one_shot is not None else None,
             forecast=predicted,
             free_bytes=free,
@@ -103,7 +109,9 @@ def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[
     """A training sample of each class ``[C, H, W]``, values 0..1 as before normalization; by the class's number."""
     shape = (-1, *(1 for _ in data.sample_shape[1:]))
     mean, deviation = (np.reshape(values, shape) for values in (data.preprocessing.mean, data.preprocessing.std))
-    found = {}
+    found: dict[int, np.ndarray[Any, Any]] = {}
+    if data.task != "Classification" or not data.has_labels:
+        return found
     classes, places = np.unique(data.train.labels, return_index=True)
     for number, place in list(zip(classes.tolist(), places.tolist(), strict=True))[:most]:
         values = data.train.images[np.array([place])][0] * deviation + mean
@@ -114,14 +122,43 @@ def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[
     return found
 
 
+def _classifies(source: MakingSource) -> bool:
+    return source.data.task == "Classification" and source.data.has_labels
+
+
 def _score(source: MakingSource) -> Accuracy | None:
-    if source.initial_state is None:
+    if source.initial_state is None or not _classifies(source):
         return None
+    correct = samples = 0
+    for outputs, labels in _answers(source):
+        correct += int((classes_of(outputs[0]) == labels).sum())
+        samples += len(labels)
+    return Accuracy.from_counts(correct=correct, samples=samples)
+
+
+def _other_score(source: MakingSource) -> str:
+    """The score of given weights in words, where the task has no accuracy."""
+    scoring = source.scoring
+    if source.initial_state is None or _classifies(source):
+        return ""
+    if not (scoring.needs_labels and source.data.has_labels):
+        return "given; variants are compared with them, not with labels"
+    tally, samples = Tally(scoring), 0
+    for outputs, targets in _answers(source):
+        tally.add(outputs, targets)
+        samples += len(targets)
+    value = tally.result().score.value
+    shown = f"{value:.4g}" if scoring.in_percent_of_dense else f"{100 * value:.1f} %"
+    return f"given; {scoring.title} {shown} on {samples} validation samples"
+
+
+def _answers(source: MakingSource) -> Iterator[tuple[tuple[np.ndarray[Any, Any], ...], np.ndarray[Any, Any]]]:
+    """Outputs and targets of some validation samples, batch by batch."""
+    assert source.initial_state is not None
     module, part = source.build_with(source.initial_state), source.data.validation
-    samples, correct = min(_SCORED, part.samples), 0
+    samples = min(_SCORED, part.samples)
     with torch.inference_mode():
         for start in range(0, samples, _BATCH):
             stop = min(start + _BATCH, samples)
-            answers = module(torch.from_numpy(part.images[start:stop])).argmax(dim=1).numpy()
-            correct += int((answers == part.labels[start:stop]).sum())
-    return Accuracy.from_counts(correct=correct, samples=samples)
+            found = flat_outputs(module(*(torch.from_numpy(array) for array in part.inputs(start, stop))))
+            yield tuple(output.numpy() for output in found), part.labels[start:stop]

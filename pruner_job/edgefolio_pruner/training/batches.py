@@ -42,9 +42,11 @@ class Batches:
         return self._order[position * self._batch_size : (position + 1) * self._batch_size]
 
     def batch(self, *, epoch: int, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images ``[B, C, H, W]`` (augmented, channels last) and labels ``[B]``."""
+        """Images ``[B, C, H, W]`` (augmented, channels last) and labels ``[B]``; other samples are not augmented."""
         indices = self.indices(epoch=epoch, position=position)
         images = torch.from_numpy(self._images[indices])
+        if images.ndim != 4:
+            return images.contiguous(), self._labels[torch.from_numpy(indices)]
         if self._augmentation != "None":
             bits = random_bits(indices, seed=self._seed, stream="augmentation", epoch=epoch)
             images = augment(images, bits, crop=self._augmentation == "FlipCrop")

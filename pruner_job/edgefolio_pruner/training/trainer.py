@@ -12,6 +12,7 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio.specification import SparseTraining
+from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.determinism import Precision, seed_step
 from edgefolio_pruner.training.masks import Masks, apply_masks
@@ -51,7 +52,10 @@ class LevelTrainer:
     """
 
     def __init__(self, module: nn.Module, masks: Masks, specification: SparseTraining, precision: Precision) -> None:
-        self.module = module.train().to(memory_format=torch.channels_last)
+        self.module = module.train()
+        if all(parameter.ndim < 5 for parameter in module.parameters()):
+            # Of volumes torch knows another format.
+            self.module = self.module.to(memory_format=torch.channels_last)
         self.masks = masks
         self._specification = specification
         self._precision = precision
@@ -125,8 +129,8 @@ class LevelTrainer:
             group["lr"] = rate
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._precision == "bfloat16"):
             output = self.module(images)
-        # Some networks give auxiliary outputs too while they are trained.
-        logits = output if isinstance(output, torch.Tensor) else output[0]
+        # Some networks give further outputs, or auxiliary ones while they are trained.
+        logits = flat_outputs(output)[0]
         loss = nn.functional.cross_entropy(logits.float(), labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

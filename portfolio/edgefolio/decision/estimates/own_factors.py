@@ -4,8 +4,9 @@
 
 A node that slows convolutions more than copies, a server whose overhead weighs more in a small variant, int8 beside
 float on a processor without the instructions: profiles of another machine cannot tell. A variant's own part is learned
-where two variants are measured at about the same time: when the standby is probed while the active variant serves, and
-at a step up, which is made in calm. Until then it is 1, as the profiles say.
+where two variants are measured at the same time: when the standby is probed while the active variant serves. Until then
+it is 1, as the profiles say. The two sides of a switch are seconds apart, and a neighbour that comes or goes in between
+would be taken for a property of the variant.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgefolio.decision.estimates.compute_factor import Measurement, bounded
-from edgefolio.decision.types import FactorBefore, OwnFactor, ProbeResult, State, VariantProfile
-from edgefolio.specification.serving import Switching
+from edgefolio.decision.estimates.compute_factor import bounded
+from edgefolio.decision.types import OwnFactor, ProbeResult, State, VariantProfile
 
 OWN_BOUNDS = (0.1, 10.0)
-#: Weights of a probe and of a step up, in logarithms: the node may have changed between the two sides of a step.
+#: Weight of a probe, in logarithms.
 _PROBE_WEIGHT = 0.5
-_STEP_WEIGHT = 0.3
 #: More variants than a revision has are forgotten, oldest first.
 _REMEMBERED = 64
 
@@ -45,29 +44,6 @@ def learned_from_probe(
         return state
     factor = probe.compute_milliseconds / profile.mean_milliseconds
     return _towards(state, profile.name, own_factor(state, active.name) * factor / state.compute_factor, _PROBE_WEIGHT)
-
-
-def learned_from_step(
-    state: State, measurement: Measurement, *, active: VariantProfile, switching: Switching, now: float
-) -> State:
-    """``state`` once the active variant is measured alone after a step up in calm; the one before is then forgotten."""
-    before, switched = state.factor_before, state.last_switch_at
-    if before is None or switched is None or measurement.factor is None or measurement.saturated:
-        return state
-    if now - switched < switching.settle_seconds + switching.window_seconds:
-        return state
-    state = replace(state, factor_before=None)
-    if before.variant == active.name or measurement.requests < switching.min_requests:
-        return state
-    own = own_factor(state, before.variant) * measurement.factor / before.factor
-    return _towards(state, active.name, own, _STEP_WEIGHT)
-
-
-def factor_before(state: State, active: VariantProfile | None, measurement: Measurement | None) -> FactorBefore | None:
-    """What a step up leaves behind for :func:`learned_from_step`."""
-    if active is None or measurement is None or measurement.factor is None:
-        return None
-    return FactorBefore(variant=active.name, factor=state.compute_factor)
 
 
 def _towards(state: State, variant: str, found: float, weight: float) -> State:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import fx
 
-from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
+from edgefolio_pruner.calibrating.graph_run import GraphRun
+from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial import AttentionLayer, HeadSlice

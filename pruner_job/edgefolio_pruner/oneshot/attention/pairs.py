@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import fx
 
-from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
+from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.oneshot.output_losses import drawn_objective, forward_values, samples_per_pass
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup
 from edgefolio_pruner.refit import Elimination

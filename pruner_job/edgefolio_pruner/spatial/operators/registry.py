@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import fx
 
 from edgefolio_pruner.spatial.graph.nodes import operator_name
-from edgefolio_pruner.spatial.operators import attention, contractions, elementwise, indexing, pooling, reshaping
+from edgefolio_pruner.spatial.operators import (
+    attention,
+    contractions,
+    elementwise,
+    exchanging,
+    indexing,
+    pooling,
+    reshaping,
+)
 from edgefolio_pruner.spatial.operators.operator import Operator
 
 __all__ = ["MOVEMENTS", "OPERATORS", "operator_of"]
@@ -16,6 +24,7 @@ OPERATORS: dict[str, Operator] = {
     **contractions.OPERATORS,
     **attention.OPERATORS,
     **elementwise.OPERATORS,
+    **exchanging.OPERATORS,
     **MOVEMENTS,
 }
 

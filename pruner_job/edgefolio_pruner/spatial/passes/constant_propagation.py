@@ -23,6 +23,7 @@ from edgefolio_pruner.spatial.roles import (
     Constant,
     Contraction,
     Effect,
+    Exchange,
     Input,
     Map,
     Mixer,
@@ -82,6 +83,8 @@ def propagate_constants(structure: Structure, matrices: Matrices, *, writers_zer
             _move(constants, node, role)
         elif isinstance(role, Map):
             _map(structure, constants, node, role, writers_zeroed)
+        elif isinstance(role, Exchange):
+            constants.put(node, constants.codes[role.source], constants.values[role.source])
         elif isinstance(role, Mixer):
             # With constant inputs only, its result is constant too.
             fixed = not writers_zeroed and bool((constants.codes[role.source] <= Constancy.BORDER).all())

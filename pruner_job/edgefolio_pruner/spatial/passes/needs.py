@@ -17,7 +17,7 @@ from torch import fx
 
 from edgefolio_pruner.spatial.passes.constant_propagation import ChannelConstants, Constancy, operand_constants
 from edgefolio_pruner.spatial.passes.weights import Matrices
-from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Map, Mixer, Move, Output, Zeros
+from edgefolio_pruner.spatial.roles import Attention, Barrier, Contraction, Exchange, Map, Mixer, Move, Output, Zeros
 from edgefolio_pruner.spatial.structure import Structure
 
 __all__ = ["Merge", "Needs", "find_needs"]
@@ -103,6 +103,8 @@ def _pass(
             _move(needs, node, role)
         elif isinstance(role, Map):
             _map(structure, constants, needs, node, role)
+        elif isinstance(role, Exchange):
+            needs.slots[role.source] |= needs.slots[node]
         elif isinstance(role, Mixer):
             if needs.slots[node].any():
                 needs.slots[role.source] |= constants.codes[role.source] >= Constancy.BORDER

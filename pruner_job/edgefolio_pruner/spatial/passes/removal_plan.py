@@ -16,7 +16,7 @@ from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.roles import Attention, Contraction, Map
 from edgefolio_pruner.spatial.structure import Structure
 
-__all__ = ["RemovalPlan", "plan_removal"]
+__all__ = ["RemovalPlan", "plan_of", "plan_removal"]
 
 Mask = NDArray[np.bool_]
 _ROUNDS = 8
@@ -73,6 +73,19 @@ def plan_removal(structure: Structure) -> RemovalPlan:
             break
         pairs = kept
     return RemovalPlan(structure, constants, matrices, needs, keep, wanted, dict(merges), merged)
+
+
+def plan_of(structure: Structure, keep: Mask, *, matrices: Matrices) -> RemovalPlan:
+    """The plan that keeps just these channels, whatever they hold: a part of the network, not an equal of it."""
+    constants = ChannelConstants()
+    needs = Needs()
+    for node, channels in structure.channels.items():
+        constants.put(node, np.full(channels.shape, Constancy.LIVE, dtype=np.int8), np.zeros(channels.shape))
+        needs.slots[node] = keep[channels]
+    for node, role in structure.contractions():
+        needs.reads[node] = np.ones(role.columns.shape, dtype=bool)
+        needs.soft[node] = np.zeros(role.columns.shape, dtype=bool)
+    return RemovalPlan(structure, constants, matrices, needs, keep, keep, {}, np.zeros(structure.count, dtype=bool))
 
 
 def _wanted(structure: Structure, needs: Needs) -> Mask:

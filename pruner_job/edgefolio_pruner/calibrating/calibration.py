@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from edgefolio_pruner.oneshot.graph_run import GraphRun
-from edgefolio_pruner.oneshot.linear_maps import LinearMap, State
-from edgefolio_pruner.oneshot.rows import input_rows, output_positions, output_rows, sampled_positions
+from edgefolio_pruner.calibrating.graph_run import GraphRun
+from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
+from edgefolio_pruner.calibrating.rows import input_rows, output_positions, output_rows, sampled_positions
 from edgefolio_pruner.refit import GroupedAccumulator, MomentAccumulator, Moments, SplitMoments
 
 #: Rows collected per column (if available), for narrow and for wide maps; at least LEAST_ROWS.

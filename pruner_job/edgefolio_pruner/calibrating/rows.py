@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from edgefolio_pruner.oneshot.linear_maps import Geometry
+from edgefolio_pruner.calibrating.linear_maps import Geometry
 
 
 def sampled_positions(samples: int, positions: int, wanted_rows: int, *, generator: torch.Generator) -> torch.Tensor:

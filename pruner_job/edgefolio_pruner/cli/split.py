@@ -1,0 +1,231 @@
+"""``edgefolio split``."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from rich.table import Table
+
+from edgefolio.commands.terminal import Terminal
+from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, UserError
+from edgefolio.specification.loading import load_portfolio
+
+if TYPE_CHECKING:
+    from edgefolio_pruner.split.result import Link, MeasuredSplit, SplitReport
+
+_MOST_WORKERS = 8
+_LINK = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([KMG])(?:,([0-9]{1,6}(?:\.[0-9]{1,6})?)ms)?")
+_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
+_LAYOUTS: dict[str, Literal["Auto", "Rows", "Channels"]] = {"Auto": "Auto", "Rows": "Rows", "Channels": "Channels"}
+_WIRES: dict[str, Literal["Float32", "UInt8"]] = {"Float32": "Float32", "UInt8": "UInt8"}
+
+
+def split(
+    file: Path = typer.Option(..., "--file", "-f", help="A ModelPortfolio, the file that `edgefolio make` takes."),
+    workers: int = typer.Option(2, min=2, max=_MOST_WORKERS, help="Nodes that compute one answer together."),
+    shares: str | None = typer.Option(
+        None, help="Part of the work of each worker in percent, such as 60,40. Default: equal parts."
+    ),
+    link: str = typer.Option(
+        "1G,0.3ms", help="The network between them: bits a second (K, M or G), and the round trip of a message."
+    ),
+    layout: str = typer.Option("Auto", help="How layers are divided: Rows, Channels, or Auto for plans of both."),
+    wire: str = typer.Option("UInt8", help="How channels travel: UInt8 or Float32. Rows travel as Float32."),
+    max_accuracy_loss: float = typer.Option(
+        1.0, min=0.0, max=100.0, help="Points of validation accuracy that a plan may lose against the dense model."
+    ),
+    work_dir: Path | None = typer.Option(
+        None, help="Where work is kept, as for `edgefolio make`, whose models it takes from there."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object to standard output, no table."),
+) -> int:
+    """Plan how several nodes could compute one model together, and tell whether that pays. Publishes nothing.
+
+    Makes a plan by rows and plans by channels for six amounts of traffic, measures their shards here one after another,
+    and adds the declared link. Every plan is compared with the fastest model of one node that is at least as accurate.
+
+    Example: edgefolio split -f examples/digits.yaml --workers 2 --link 1G,0.3ms
+
+    Exit codes: 0 a plan pays; 2 bad input; 3 none pays.
+    """
+    asked = parse_link(link)
+    parts = parse_shares(shares, workers)
+    if wire not in _WIRES:
+        raise UserError("this is no wire.", field="--wire", value=wire, remedy="Give UInt8 or Float32.")
+    if layout not in _LAYOUTS:
+        raise UserError("this is no layout.", field="--layout", value=layout, remedy="Give Rows, Channels or Auto.")
+    portfolio = load_portfolio(file)
+    from edgefolio_pruner.cli.json_output import output_kept_for_json
+    from edgefolio_pruner.cli.progress_display import shown_progress
+    from edgefolio_pruner.splitting import plan_splits
+
+    # The network's own code may print.
+    with output_kept_for_json(active=as_json) as print_document:
+        with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
+            report = plan_splits(
+                portfolio,
+                shares=parts,
+                wire=_WIRES[wire],
+                layout=_LAYOUTS[layout],
+                link=asked,
+                most_loss_points=max_accuracy_loss,
+                work_directory=work_dir,
+                progress=progress,
+            )
+        if as_json:
+            print_document(json.dumps(document_of(report), indent=2))
+    if not as_json:
+        _print(report)
+    return EXIT_OK if report.best is not None else EXIT_OBJECTIVE_NOT_MET
+
+
+def parse_link(text: str) -> Link:
+    """The link that ``1G,0.3ms`` describes; without a round trip it is 0.3 ms."""
+    from edgefolio_pruner.split.result import Link
+
+    found = _LINK.fullmatch(text)
+    rate = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if found is None or rate <= 0:
+        raise UserError(
+            "this is no link: a number above 0 with K, M or G (bits a second), and perhaps a round trip in ms.",
+            field="--link",
+            value=text,
+            remedy="Write for example 1G,0.3ms or 100M,1ms.",
+        )
+    return Link(bits_per_second=rate, round_trip_milliseconds=float(found[3]) if found[3] else 0.3)
+
+
+def parse_shares(text: str | None, workers: int) -> tuple[int, ...]:
+    """The share of each worker in percent; equal parts without a text."""
+    if text is None:
+        return tuple(100 // workers + (rank < 100 % workers) for rank in range(workers))
+    try:
+        shares = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != workers or sum(shares) != 100 or min(shares, default=0) < 1:
+        raise UserError(
+            f"these are not {workers} whole numbers above 0 that sum to 100.",
+            field="--shares",
+            value=text,
+            remedy=f"Give one number for each of the {workers} workers, such as "
+            + ",".join(str(share) for share in parse_shares(None, workers))
+            + ".",
+        )
+    return shares
+
+
+def document_of(report: SplitReport) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    best = report.best
+    return {
+        "workers": len(report.shares),
+        "sharesPercent": list(report.shares),
+        "wire": report.wire,
+        "link": {
+            "bitsPerSecond": report.link.bits_per_second,
+            "roundTripMilliseconds": report.link.round_trip_milliseconds,
+        },
+        "validationSamples": report.samples,
+        "dense": {
+            "parameters": report.dense_parameters,
+            "macs": report.dense_macs,
+            "bytesOfFloat32Exchange": report.dense_bytes,
+        },
+        "singleNode": [
+            {
+                "name": single.name,
+                "validationAccuracyPercent": single.accuracy_percent,
+                "p50Milliseconds": single.milliseconds,
+            }
+            for single in report.singles
+        ],
+        "plans": [_plan_document(entry) for entry in report.splits],
+        "best": None if best is None else best.plan.title,
+        "verdict": report.verdict,
+        "notes": list(report.notes),
+    }
+
+
+def _plan_document(entry: MeasuredSplit) -> dict[str, Any]:
+    plan = entry.plan.made.plan
+    least = entry.least_bits_per_second
+    return {
+        "title": entry.plan.title,
+        "layout": plan.layout,
+        "keep": entry.plan.keep,
+        "wire": plan.wire,
+        "exchanges": [
+            {
+                "place": exchange.place,
+                "kind": exchange.kind,
+                "depth": exchange.depth,
+                "bytesInto": [plan.element_bytes * exchange.elements_into(rank) for rank in range(plan.workers)],
+            }
+            for exchange in plan.exchanges
+        ],
+        "synchronisations": plan.synchronisations,
+        "bytesIntoBusiest": entry.bytes_in,
+        "bytesIntoAll": entry.plan.bytes_in,
+        "inputBytes": entry.input_bytes,
+        "parametersOfLargest": entry.parameters,
+        "macsOfBusiest": entry.macs,
+        "shardBytes": [shard.size_bytes for shard in plan.shards],
+        "validationAccuracyPercent": entry.accuracy_percent,
+        "accurateEnough": entry.accurate_enough,
+        "computeMilliseconds": entry.compute_milliseconds,
+        "ownMilliseconds": entry.own_milliseconds,
+        "predictedMilliseconds": entry.predicted_milliseconds,
+        "fastestSingleNode": entry.rival.name,
+        "pays": entry.pays,
+        "paysFromBitsPerSecond": None if least is None or math.isinf(least) else least,
+        "certificate": None if plan.certificate is None else plan.certificate.model_dump(mode="json", by_alias=True),
+        "seconds": round(entry.plan.seconds, 1),
+    }
+
+
+def _print(report: SplitReport) -> None:
+    from edgefolio_pruner.split.result import shown_rate
+
+    console = Terminal(highlight=False)
+    rate = shown_rate(report.link.bits_per_second)
+    console.print(
+        f"{len(report.shares)} workers ({', '.join(f'{share} %' for share in report.shares)}), wire {report.wire}, "
+        f"{rate}, round trip {report.link.round_trip_milliseconds:g} ms; accuracy on {report.samples} validation "
+        "samples, milliseconds of one sample on one thread",
+        soft_wrap=True,
+    )
+    singles = Table(title="Models of one node")
+    singles.add_column("model", no_wrap=True)
+    for heading in ("accuracy", "ms"):
+        singles.add_column(heading, justify="right", no_wrap=True)
+    for single in report.singles:
+        singles.add_row(single.name, f"{single.accuracy_percent:.2f} %", f"{single.milliseconds:.2f}")
+    console.print(singles)
+    table = Table(title="Plans")
+    table.add_column("plan", no_wrap=True)
+    for heading in ("waits", "bytes in", "weights", "MACs", "accuracy", "compute", "predicted", "own"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("one node", no_wrap=True)
+    for entry in report.splits:
+        table.add_row(
+            entry.plan.title,
+            str(entry.plan.made.plan.synchronisations),
+            f"{entry.bytes_in:,}",
+            f"{100 * entry.parameters / max(1, report.dense_parameters):.0f} %",
+            f"{100 * entry.macs / max(1, report.dense_macs):.0f} %",
+            f"{entry.accuracy_percent:.2f} %",
+            f"{entry.compute_milliseconds:.2f}",
+            f"{entry.predicted_milliseconds:.2f}",
+            f"{entry.own_milliseconds:.2f}",
+            f"{entry.rival.milliseconds:.2f} ({entry.rival.name})",
+        )
+    console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    console.print(report.verdict, markup=False, soft_wrap=True)

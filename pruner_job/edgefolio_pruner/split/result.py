@@ -1,0 +1,157 @@
+"""Measured splits beside the models that fit one node, and whether a split pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgefolio_pruner.split.planning import PlannedSplit
+
+__all__ = ["Link", "MeasuredSplit", "SingleNode", "SplitReport", "measured_split"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """The network between two workers: bits a second, and the round trip of a small message."""
+
+    bits_per_second: float
+    round_trip_milliseconds: float
+
+    def milliseconds(self, size: float) -> float:
+        """How long so many bytes are on the wire."""
+        return 8000 * size / self.bits_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleNode:
+    """A model that fits one node; ``milliseconds`` is the median of one sample on one thread."""
+
+    name: str
+    accuracy_percent: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSplit:
+    """One plan, measured: medians of one sample, one thread for each worker.
+
+    ``compute_milliseconds`` is the slowest worker's, ``own_milliseconds`` that of all shards one after another on one
+    node. ``predicted_milliseconds`` adds the link to the first. ``rival`` is the fastest model of one node that is at
+    least as accurate, and ``least_bits_per_second`` the slowest link at which the split is faster; None if there is
+    none at this round trip.
+    """
+
+    plan: PlannedSplit
+    accuracy_percent: float
+    compute_milliseconds: float
+    own_milliseconds: float
+    predicted_milliseconds: float
+    bytes_in: int
+    input_bytes: int
+    rival: SingleNode
+    least_bits_per_second: float | None
+    accurate_enough: bool
+
+    @property
+    def parameters(self) -> int:
+        """Of the largest shard."""
+        return max(shard.parameters for shard in self.plan.made.plan.shards)
+
+    @property
+    def macs(self) -> int:
+        """Of the busiest worker."""
+        return max(shard.macs for shard in self.plan.made.plan.shards)
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is predicted to be faster than every model of one node that is as accurate."""
+        return self.accurate_enough and self.predicted_milliseconds < self.rival.milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """All plans and all models of one node, the dense one first, on ``samples`` validation samples."""
+
+    shares: tuple[int, ...]
+    wire: str
+    link: Link
+    dense_parameters: int
+    dense_macs: int
+    dense_bytes: int
+    singles: tuple[SingleNode, ...]
+    splits: tuple[MeasuredSplit, ...]
+    samples: int
+    notes: tuple[str, ...]
+
+    @property
+    def best(self) -> MeasuredSplit | None:
+        """Of the plans that pay the fastest."""
+        paying = [split for split in self.splits if split.pays]
+        return min(paying, key=lambda split: split.predicted_milliseconds, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether a split pays, and from which link on."""
+        best = self.best
+        if best is not None:
+            return (
+                f"It pays: the plan '{best.plan.title}' is predicted to take "
+                f"{best.predicted_milliseconds:.2f} ms, {best.rival.name} on one node takes "
+                f"{best.rival.milliseconds:.2f} ms; from {shown_rate(best.least_bits_per_second)} on."
+            )
+        near = [split for split in self.splits if split.accurate_enough and split.least_bits_per_second is not None]
+        if near:
+            least = min(near, key=lambda split: split.least_bits_per_second or 0.0)
+            return (
+                f"It does not pay over this link; the plan '{least.plan.title}' would from "
+                f"{shown_rate(least.least_bits_per_second)} on, at the same round trip."
+            )
+        if any(split.accurate_enough for split in self.splits):
+            return "It does not pay over any link with this round trip: a model of one node is faster."
+        return "It does not pay: no plan is accurate enough."
+
+
+def shown_rate(bits_per_second: float | None) -> str:
+    """A rate for people."""
+    if bits_per_second is None:
+        return "no link"
+    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if bits_per_second >= size:
+            return f"{bits_per_second / size:.3g} {unit}"
+    return f"{bits_per_second:.3g} bit/s"
+
+
+def measured_split(
+    plan: PlannedSplit,
+    *,
+    accuracy_percent: float,
+    compute_milliseconds: Sequence[float],
+    input_bytes: int,
+    singles: Sequence[SingleNode],
+    link: Link,
+    most_loss_points: float,
+) -> MeasuredSplit:
+    """A plan with what was measured of it, compared; ``compute_milliseconds`` of each worker."""
+    made = plan.made.plan
+    slowest = max(compute_milliseconds)
+    busiest = max(made.bytes_into(rank) for rank in range(made.workers))
+    # The input goes out and the answer comes back once, which is one more round trip.
+    trips = made.synchronisations + 1 if made.workers > 1 else 0
+    size = busiest + input_bytes if made.workers > 1 else 0
+    fixed = slowest + trips * link.round_trip_milliseconds
+    as_accurate = [single for single in singles if single.accuracy_percent >= accuracy_percent]
+    rivals = as_accurate or [max(singles, key=lambda single: single.accuracy_percent)]
+    rival = min(rivals, key=lambda single: single.milliseconds)
+    room = rival.milliseconds - fixed
+    return MeasuredSplit(
+        plan=plan,
+        accuracy_percent=accuracy_percent,
+        compute_milliseconds=slowest,
+        own_milliseconds=sum(compute_milliseconds),
+        predicted_milliseconds=fixed + link.milliseconds(size),
+        bytes_in=busiest,
+        input_bytes=input_bytes,
+        rival=rival,
+        least_bits_per_second=8000 * size / room if room > 0 else None,
+        accurate_enough=accuracy_percent >= singles[0].accuracy_percent - most_loss_points,
+    )

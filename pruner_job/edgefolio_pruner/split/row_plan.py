@@ -1,0 +1,285 @@
+"""Division by rows: each worker computes a band of rows of every map, and receives the rows around it that it needs.
+
+Convolutions, pools, elementwise operators, batch norms, sums and concatenations have row rules. A mean over all
+positions whose result only linear layers read is a partial sum, which the entry adds up. In front of any other operator
+all rows are gathered, and everybody computes the rest. Nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from edgefolio.errors import UserError
+from edgefolio_pruner.spatial.assign import build_structure
+from edgefolio_pruner.spatial.graph.capture import CapturedModel
+from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
+from edgefolio_pruner.spatial.graph.program import Program, lower
+from edgefolio_pruner.spatial.roles import Map
+from edgefolio_pruner.split.bands import Rows, Window, band_edges
+from edgefolio_pruner.split.dividing import ExchangePoint
+
+__all__ = ["RowPlan", "RowTraffic", "plan_rows", "windows_of"]
+
+aten = torch.ops.aten
+Mask = NDArray[np.bool_]
+#: ``whole``: every worker has all of it; ``rows``: its band; ``part``: a term of a sum.
+State = Literal["whole", "rows", "part"]
+_WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d")
+_MEANS = ("adaptive_avg_pool2d", "mean")
+_LINEAR = ("flatten", "reshape", "squeeze", "unsqueeze", "linear")
+
+
+@dataclass(frozen=True, eq=False)
+class RowTraffic:
+    """Which rows of each exchanged map each worker computes, and which it has afterwards."""
+
+    workers: int
+    edges: dict[str, tuple[int, ...]]
+    kept: dict[str, Mask]
+
+    def owners(self, point: ExchangePoint) -> NDArray[np.int64]:
+        """The worker that computes each row."""
+        edges = self.edges[point.name]
+        found: NDArray[np.int64] = np.repeat(np.arange(self.workers), np.diff(edges)).astype(np.int64)
+        return found
+
+    def has(self, point: ExchangePoint, worker: int) -> Mask:
+        """Which rows the worker computes."""
+        found: Mask = self.owners(point) == worker
+        return found
+
+    def keeps(self, point: ExchangePoint, worker: int) -> Mask:
+        """Which rows the worker has behind the exchange."""
+        found: Mask = self.kept[point.name][worker]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """A program by rows: the state of each value, and the exchange in front of what reads more than a band of it."""
+
+    program: Program
+    shares: tuple[int, ...]
+    states: dict[fx.Node, State]
+    points: dict[fx.Node, ExchangePoint]
+    traffic: RowTraffic
+    depths: dict[str, int]
+    gathered: tuple[str, ...]
+
+    def band(self, node: fx.Node, worker: int) -> Rows:
+        """The rows of a value that a worker computes."""
+        edges = band_edges(self.program.shapes[node][2], self.shares)
+        return Rows(edges[worker], edges[worker + 1])
+
+
+@dataclass
+class _Builder:
+    program: Program
+    shares: tuple[int, ...]
+    maps: set[fx.Node]
+    states: dict[fx.Node, State] = field(default_factory=dict)
+    #: Rows that each worker needs of a value, by value.
+    needs: dict[fx.Node, list[Mask]] = field(default_factory=dict)
+    gathered: dict[fx.Node, str] = field(default_factory=dict)
+
+
+def plan_rows(captured: CapturedModel, shares: Sequence[int], *, field: str = "--layout") -> RowPlan:
+    """The plan by rows. Raises :class:`UserError` if no layer has rows, or a map too few of them."""
+    program = lower(captured)
+    structure = build_structure(program)
+    maps = {node for node, role in structure.roles.items() if isinstance(role, Map)}
+    builder = _Builder(program, tuple(shares), maps)
+    for node in program.nodes:
+        if node in program.shapes and node.op != "get_attr":
+            builder.states[node] = _state(builder, node)
+        elif node.op == "output":
+            for source in node.all_input_nodes:
+                if builder.states[source] == "rows":
+                    _gather(builder, source, "the network's output")
+    banded = [node for node, state in builder.states.items() if state == "rows"]
+    if not banded:
+        raise UserError(
+            "no layer of this model has rows that could be divided.",
+            field=field,
+            value="Rows",
+            remedy="Give Channels: only convolutions over images and what follows them are divided by rows.",
+        )
+    for node in banded:
+        rows = program.shapes[node][2]
+        if any(left >= right for left, right in pairwise(band_edges(rows, shares))):
+            raise UserError(
+                f"layer {node.name} has {rows} rows, too few for the shares of {len(shares)} workers.",
+                field=field,
+                value="Rows",
+                remedy="Give fewer workers, larger images, or Channels.",
+            )
+    return _finished(builder, tuple(shares))
+
+
+def windows_of(node: fx.Node, program: Program) -> tuple[Window, Window]:
+    """What a convolution or pool reads along height and width."""
+    name = operator_name(node)
+    if name == "conv2d":
+        kernel = list(program.shapes[argument(node, "weight")][2:])
+        stride, dilation = _pair(argument(node, "stride")), _pair(argument(node, "dilation"))
+    else:
+        kernel = _pair(argument(node, "kernel_size"))
+        given = argument(node, "stride")
+        stride = _pair(given) if given else kernel
+        dilation = _pair(argument(node, "dilation")) if name == "max_pool2d" else [1, 1]
+    padding = argument(node, "padding")
+    if padding == "same":
+        before = [dilation[axis] * (kernel[axis] - 1) // 2 for axis in (0, 1)]
+    else:
+        before = [0, 0] if padding == "valid" else _pair(padding)
+    first, second = (Window(kernel[axis], stride[axis], before[axis], dilation[axis]) for axis in (0, 1))
+    return first, second
+
+
+def _pair(value: Any) -> list[int]:
+    values = [int(item) for item in value] if isinstance(value, (list, tuple)) else [int(value)]
+    return values * 2 if len(values) == 1 else values
+
+
+def _state(builder: _Builder, node: fx.Node) -> State:
+    """The state of a value, once what it reads is taken care of."""
+    if node.op == "placeholder":
+        return "whole"
+    sources = [source for source in node.all_input_nodes if source in builder.states]
+    shape, name = builder.program.shapes[node], operator_name(node)
+    states = {builder.states[source] for source in sources}
+    if states == {"part"}:
+        return "part"
+    is_image = len(shape) == 4 and all(isinstance(size, int) for size in shape[2:])
+    if is_image and name in _WINDOWED:
+        (source,) = sources
+        # Of what everybody has, as of the input, each takes the rows that it needs.
+        if builder.states[source] == "rows":
+            _need(builder, source, windows_of(node, builder.program)[0], shape[2])
+        return "rows"
+    if "rows" not in states:
+        return "whole"
+    if is_image and _keeps_rows(builder, node, sources):
+        return "rows"
+    if name in _MEANS and _is_mean_of_all(builder, node) and _is_linear_tail(node):
+        return "part"
+    for source in sources:
+        if builder.states[source] == "rows":
+            _gather(builder, source, f"operator {node.target} ({node.name})")
+    return "whole"
+
+
+def _keeps_rows(builder: _Builder, node: fx.Node, sources: Sequence[fx.Node]) -> bool:
+    """Whether each row of the result depends on the same row of the operands alone."""
+    shapes, rows = builder.program.shapes, builder.program.shapes[node][2]
+    images = [source for source in sources if len(shapes[source]) == 4 and shapes[source][2] == rows and rows > 1]
+    if node in builder.maps:
+        others = [source for source in node.all_input_nodes if source in shapes and source not in images]
+        return all(len(shapes[other]) < 2 or shapes[other][-2] == 1 or _is_statistics(node, other) for other in others)
+    if operator_name(node) == "cat":
+        return len(images) == len(set(node.all_input_nodes)) and int(argument(node, "dim")) % 4 == 1
+    if operator_name(node) == "index_select":
+        return int(argument(node, "dim")) % 4 == 1
+    return False
+
+
+def _is_statistics(node: fx.Node, other: fx.Node) -> bool:
+    """Whether ``other`` is a vector along the channels: of a batch norm, or slopes."""
+    return other.op == "get_attr" and operator_name(node) in ("batch_norm", "prelu", "_prelu_kernel")
+
+
+def _is_mean_of_all(builder: _Builder, node: fx.Node) -> bool:
+    if operator_name(node) == "adaptive_avg_pool2d":
+        return tuple(builder.program.shapes[node][2:]) == (1, 1)
+    axes = argument(node, "dim")
+    source = node.args[0]
+    return (
+        isinstance(axes, (list, tuple))
+        and isinstance(source, fx.Node)
+        and sorted(axis % 4 for axis in axes) == [2, 3]
+        and argument(node, "dtype") is None
+    )
+
+
+def _is_linear_tail(node: fx.Node) -> bool:
+    """Whether only linear operators follow, up to the outputs: then terms can be added at the end."""
+    for user in node.users:
+        if user.op == "output":
+            continue
+        activations = [source for source in user.all_input_nodes if source.op == "call_function"]
+        if operator_name(user) not in _LINEAR or activations != [node] or not _is_linear_tail(user):
+            return False
+    return bool(node.users)
+
+
+def _need(builder: _Builder, source: fx.Node, window: Window, results: int) -> None:
+    rows = builder.program.shapes[source][2]
+    edges = band_edges(results, builder.shares)
+    needs = builder.needs.setdefault(source, [np.zeros(rows, dtype=bool) for _ in builder.shares])
+    for worker in range(len(builder.shares)):
+        if edges[worker] < edges[worker + 1]:
+            needed, _, _ = window.needs(Rows(edges[worker], edges[worker + 1]), rows)
+            needs[worker][needed.start : needed.stop] = True
+
+
+def _gather(builder: _Builder, source: fx.Node, reason: str) -> None:
+    rows = builder.program.shapes[source][2]
+    builder.needs[source] = [np.ones(rows, dtype=bool) for _ in builder.shares]
+    builder.gathered.setdefault(source, reason)
+
+
+def _finished(builder: _Builder, shares: tuple[int, ...]) -> RowPlan:
+    shapes = builder.program.shapes
+    points: dict[fx.Node, ExchangePoint] = {}
+    edges_of: dict[str, tuple[int, ...]] = {}
+    kept: dict[str, Mask] = {}
+    for source in builder.program.nodes:
+        if source not in builder.needs:
+            continue
+        _, channels, rows, columns = shapes[source]
+        edges = band_edges(rows, shares)
+        place = np.arange(rows)
+        own = [(place >= first) & (place < last) for first, last in pairwise(edges)]
+        keeps = np.stack([have | need for have, need in zip(own, builder.needs[source], strict=True)])
+        if not (keeps & ~np.stack(own)).any():
+            continue
+        name = f"x{len(points)}"
+        points[source] = ExchangePoint(
+            name=name,
+            kind="gather" if source in builder.gathered else "send",
+            source=source,
+            node=source,
+            axis=2,
+            units=np.arange(rows, dtype=np.int64),
+            blocks=np.arange(rows, dtype=np.int64),
+            elements=channels * columns,
+            readers=(),
+            place=source.name,
+            reason=builder.gathered.get(source, ""),
+        )
+        edges_of[name], kept[name] = edges, keeps
+    return RowPlan(
+        program=builder.program,
+        shares=shares,
+        states=builder.states,
+        points=points,
+        traffic=RowTraffic(len(shares), edges_of, kept),
+        depths=_depths(builder.program, points),
+        gathered=tuple(builder.gathered.values()),
+    )
+
+
+def _depths(program: Program, points: dict[fx.Node, ExchangePoint]) -> dict[str, int]:
+    """How many exchanges lie on the way up to each, itself counted."""
+    depths: dict[fx.Node, int] = {}
+    for node in program.nodes:
+        depths[node] = max((depths[source] + (source in points) for source in node.all_input_nodes), default=0)
+    return {point.name: depths[source] + 1 for source, point in points.items()}
