@@ -28,6 +28,7 @@ from edgefolio_pruner.split.dividing import divide
 from edgefolio_pruner.split.ownership import contiguous
 from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
 from edgefolio_pruner.split.result import Link, SingleNode, SplitReport, measured_split
+from edgefolio_pruner.split.row_plan import plan_rows
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
@@ -71,6 +72,8 @@ def plan_splits(
         first = look_first(source, graphs, methods, work=work, batches=batches, threads=threads)
         # Before anything is trained: a model that cannot be divided so is refused here.
         contiguous(divide(graphs.model), shares)
+        if layout == "Rows":
+            plan_rows(graphs.model, shares)
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
         weights = make_all(methods, bench)
         captured = graphs.model.with_state(weights[0].load())

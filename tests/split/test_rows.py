@@ -100,7 +100,7 @@ def windows(**changes: object) -> Windows:
     counts=st.booleans(),
     shares=st.sampled_from(SHARES),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_bands_answer_as_the_dense_net(
     stride: int,
     kernel: int,

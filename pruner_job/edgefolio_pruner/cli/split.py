@@ -207,14 +207,14 @@ def _print(report: SplitReport) -> None:
     for single in report.singles:
         singles.add_row(single.name, f"{single.accuracy_percent:.2f} %", f"{single.milliseconds:.2f}")
     console.print(singles)
-    table = Table(title="Plans")
-    table.add_column("plan", no_wrap=True)
-    for heading in ("waits", "bytes in", "weights", "MACs", "accuracy", "compute", "predicted", "own"):
+    # Fits eighty columns; --json says more.
+    table = Table(title="Plans", box=None, padding=(0, 1, 0, 0))
+    table.add_column("traffic", no_wrap=True)
+    for heading in ("waits", "bytes in", "weights", "MACs", "accuracy", "compute", "predicted", "own", "one node"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("one node", no_wrap=True)
     for entry in report.splits:
         table.add_row(
-            entry.plan.title,
+            "rows" if entry.plan.keep is None else f"{100 * entry.plan.keep:g} %",
             str(entry.plan.made.plan.synchronisations),
             f"{entry.bytes_in:,}",
             f"{100 * entry.parameters / max(1, report.dense_parameters):.0f} %",
@@ -223,7 +223,7 @@ def _print(report: SplitReport) -> None:
             f"{entry.compute_milliseconds:.2f}",
             f"{entry.predicted_milliseconds:.2f}",
             f"{entry.own_milliseconds:.2f}",
-            f"{entry.rival.milliseconds:.2f} ({entry.rival.name})",
+            f"{entry.rival.milliseconds:.2f}",
         )
     console.print(table)
     for note in report.notes:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgefolio_pruner.spatial.graph.capture import CapturedModel
+from edgefolio_pruner.spatial.graph.capture import CapturedModel, assign_tensor
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.split.bands import Rows, divisors
 from edgefolio_pruner.split.making import MadeSplit, add_segments, planned_exchanges
@@ -128,24 +128,12 @@ def row_module(plan: RowPlan, worker: int) -> RowModule:
     """The band of one worker."""
     found = RowModule(plan, worker)
     for name, tensor in plan.program.module.state_dict(keep_vars=True).items():
-        _assign(found.root, name, tensor.detach())
+        assign_tensor(found.root, name, tensor.detach().clone(), trainable=isinstance(tensor, torch.nn.Parameter))
     for node in plan.program.nodes:
         _write(found, node)
     found.graph.eliminate_dead_code()
     found.module = fx.GraphModule(found.root, found.graph).eval()
     return found
-
-
-def _assign(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    *path, leaf = name.split(".")
-    for part in path:
-        if part not in root._modules:
-            root.add_module(part, torch.nn.Module())
-        root = root.get_submodule(part)
-    if tensor.is_floating_point():
-        root.register_parameter(leaf, torch.nn.Parameter(tensor.clone(), requires_grad=False))
-    else:
-        root.register_buffer(leaf, tensor.clone())
 
 
 def _write(found: RowModule, node: fx.Node) -> None:
