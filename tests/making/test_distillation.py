@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from edgefolio.contract.making_key import making_key, making_specification
 from edgefolio.errors import UserError
 from edgefolio.specification.loading import load_portfolio
+from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.data import Split
 from edgefolio_pruner.inputs import load_source
 from edgefolio_pruner.methods import CandidateWeights, Workbench, asked_for, make_piece
@@ -120,22 +123,23 @@ def test_what_does_not_help_is_not_taken(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distillation, "RATE", float("inf"))
-    with pytest.raises(UserError, match="distillationEpochs = 3: distillation diverged"):
+    with pytest.raises(UserError, match="distillationEpochs = '3': distillation diverged"):
         run(tmp_path / "checkpoint")
 
 
-def ask(document, epochs: int | None) -> None:
+def ask(document: dict[str, Any], epochs: int | None, folder: Path) -> None:
+    torch.manual_seed(0)
+    safetensors.torch.save_file(cnn(in_channels=1, width=16).state_dict(), folder / "weights.safetensors")
+    document["spec"]["source"]["architecture"]["options"]["width"] = 16
+    document["spec"]["source"]["weightsURI"] = str(folder / "weights.safetensors")
     document["spec"]["methods"] = {"oneShot": {"macsPercent": [60]}}
-    document["spec"]["source"]["architecture"] = {
-        "library": "edgefolio", "name": "cnn", "options": {"in_channels": 1, "width": 16},
-    }  # fmt: skip
     if epochs is not None:
         document["spec"]["methods"]["oneShot"]["distillationEpochs"] = epochs
 
 
-def test_zero_changes_neither_key_nor_manifest(portfolio_file) -> None:
+def test_zero_changes_neither_key_nor_manifest(portfolio_file, tmp_path: Path) -> None:
     without, zero, three = (
-        load_portfolio(portfolio_file(lambda document, epochs=epochs: ask(document, epochs))).spec
+        load_portfolio(portfolio_file(lambda document, epochs=epochs: ask(document, epochs, tmp_path))).spec
         for epochs in (None, 0, 3)
     )
     assert making_key(without) == making_key(zero) != making_key(three)
@@ -146,7 +150,7 @@ def test_zero_changes_neither_key_nor_manifest(portfolio_file) -> None:
 
 def test_a_piece_of_a_pruning_run_is_distilled_and_kept(portfolio_file, tmp_path: Path) -> None:
     def pieces(epochs: int | None) -> tuple[CandidateWeights, ...]:
-        portfolio = load_portfolio(portfolio_file(lambda document: ask(document, epochs)))
+        portfolio = load_portfolio(portfolio_file(lambda document: ask(document, epochs, tmp_path)))
         bench = Workbench(
             source=load_source(portfolio, progress=no_progress),
             work=WorkDirectory(tmp_path / "work"),

@@ -147,6 +147,12 @@ class _Odd(nn.Module):
         elif self.kind == "weights that are read":
             weights = (query @ key.transpose(-2, -1)).softmax(-1)
             return self.project((weights @ value).transpose(1, 2).flatten(2)) + weights.mean((1, 2, 3))[:, None, None]
+        elif self.kind == "scores that are rounded":
+            scores = torch.div(query @ key.transpose(-2, -1), 0.5, rounding_mode="floor")
+            return self.project((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        elif self.kind == "scores and truth values":
+            scores = query @ key.transpose(-2, -1) + (torch.arange(TOKENS) > 1)
+            return self.project((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
         elif self.kind == "heads that are mixed":
             value = value + value.flip(1)
         return self.project(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
@@ -159,6 +165,8 @@ class _Odd(nn.Module):
         ("mask computed per head", "attention with a computed mask for each head"),
         ("weights that are read", "operator aten.matmul.default"),
         ("heads that are mixed", "attention whose heads cannot be followed"),
+        ("scores that are rounded", "operator aten.matmul.default"),
+        ("scores and truth values", "operator aten.matmul.default"),
     ],
 )
 def test_what_cannot_be_followed_is_a_barrier_and_named(kind: str, reason: str) -> None:
@@ -169,6 +177,26 @@ def test_what_cannot_be_followed_is_a_barrier_and_named(kind: str, reason: str) 
     compressed = shrink(net, (TOKENS, 6))
     assert reason in [barrier.reason for barrier in compressed.report.barriers]
     assert after(compressed)["qkv"] == 24
+
+
+def test_attention_that_nobody_reads_beside_a_value_that_somebody_does() -> None:
+    class Beside(Attention):
+        def _attend(self, x: torch.Tensor, mask: torch.Tensor | None, *, causal: bool) -> torch.Tensor:
+            split = [layer(x).view(-1, TOKENS, 2, 4).transpose(1, 2) for layer in (self.query, self.key)]
+            value = self.value(x)
+            joined = F.scaled_dot_product_attention(*split, value.view(-1, TOKENS, 2, 4).transpose(1, 2))
+            return value + self.side(joined.transpose(1, 2).flatten(2))
+
+        def __init__(self) -> None:
+            super().__init__(Shape(spelling="separate"))
+            self.side = nn.Linear(8, 8)
+
+    net = lively(Beside())
+    with torch.no_grad():
+        net.side.weight.zero_()
+    layers = after(shrink(net, (TOKENS, 6)))
+    assert layers["value"] == 8
+    assert layers["query"] == layers["key"]
 
 
 def test_a_constant_value_goes_through_but_an_image_does_not() -> None:

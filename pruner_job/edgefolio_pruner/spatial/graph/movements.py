@@ -55,7 +55,8 @@ def is_movement(node: fx.Node) -> bool:
 
 def is_scaling(node: fx.Node) -> bool:
     """Whether the operator multiplies its first argument by a plain number."""
-    return operator_name(node) in ("mul", "div") and len(node.args) == 2 and isinstance(node.args[1], (int, float))
+    plain = len(node.args) == 2 and not node.kwargs and isinstance(node.args[1], (int, float))
+    return plain and operator_name(node) in ("mul", "div")
 
 
 def follow(node: fx.Node, positions: _Indices, sizes: Sizes) -> _Indices | None:

@@ -89,11 +89,12 @@ def _fuse(node: fx.Node, product: _Product, sizes: Sizes) -> None:
 
 
 def _is_added_alone(total: fx.Node) -> bool:
-    """Whether a sum has shape and type of its first operand."""
-    first = total.args[0]
+    """Whether a sum has shape and type of its first operand, and the second operand has that type too."""
+    first, second = total.args[:2]
     assert isinstance(first, fx.Node)
-    value, before = total.meta["val"], first.meta["val"]
-    return bool(value.shape == before.shape and value.dtype == before.dtype)
+    assert isinstance(second, fx.Node)
+    value, before, added = total.meta["val"], first.meta["val"], second.meta["val"]
+    return bool(value.shape == before.shape) and value.dtype == before.dtype == added.dtype
 
 
 def _inner(node: fx.Node) -> list[int]:

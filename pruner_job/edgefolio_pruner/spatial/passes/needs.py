@@ -173,13 +173,13 @@ def _attend(
     key = role.by_head(constants.codes[role.key], size)
     attended = role.by_head(wanted, shapes[role.value][-1]).any(axis=1)
     pairs: Mask = attended[:, None] & (query != Constancy.ZERO) & (key > Constancy.CONSTANT)
-    if forced is not None and attended.any():
+    if forced is not None:
         pairs = pairs | forced
     needs.pairs[node] = pairs
     for source in (role.query, role.key):
         slots = needs.slots[source]
         slots |= reduce_to(pairs.reshape((1,) * (slots.ndim - 1) + (-1,)), slots.shape)
-    if attended.any() and role.mask in needs.slots:
+    if (attended.any() or pairs.any()) and role.mask in needs.slots:
         needs.slots[role.mask][...] = True
 
 
