@@ -58,7 +58,7 @@ def test_what_is_understood_is_told_and_nothing_is_made(folder: Path) -> None:
     code, out, _ = check(folder, "--report", "check.html")
     assert code == 0, out
     for text in (
-        "3, in this order: ant, bee (x), cat",
+        "3, in this order: ant, bee [x], cat",
         "trained from scratch",
         "groups of channels",
         "about",

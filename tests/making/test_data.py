@@ -237,7 +237,7 @@ def test_addresses_that_cannot_be_used(tmp_path: Path) -> None:
         "gopher9://host/data.npz": "scheme",
         tmp_path / "absent.npz": "no such file",
         tmp_path / "text.npz": "no .npz",
-        tmp_path / "single.npy": "no .npz",
+        tmp_path / "single.npy": "no labels beside it",
     }.items():
         with pytest.raises(UserError, match=problem):
             load(uri)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from edgefolio.commands.terminal import Terminal
 from edgefolio.shown_text import printable, shortened
@@ -186,8 +187,8 @@ def _print(found: Understanding, rows: list[tuple[str, str]], *, file: Path, rep
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     for name, text in rows:
-        # Square brackets would be taken for rich's markup.
-        table.add_row(name, text.replace("[", "("))
+        # As it is: square brackets would be taken for rich's markup.
+        table.add_row(name, Text(text))
     console.print(table)
     for note in found.notes:
         console.print(f"note: {printable(note)}", markup=False, soft_wrap=True)
