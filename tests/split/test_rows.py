@@ -182,6 +182,9 @@ def test_nothing_has_rows_or_too_few() -> None:
     low = capture(windows(), (torch.randn(2, 2, 5, 19),))
     with pytest.raises(UserError, match="rows, too few for the shares of 4 workers"):
         plan_rows(low, (25, 25, 25, 25))
+    line = capture(windows(), (torch.randn(2, 2, 1, 19),))
+    with pytest.raises(UserError, match="layer conv2d has 1 rows, too few for the shares of 2 workers"):
+        plan_rows(line, (50, 50))
 
 
 @given(size=st.integers(1, 100), shares=st.sampled_from(SHARES))

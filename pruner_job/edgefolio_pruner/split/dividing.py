@@ -329,7 +329,8 @@ def _points(
     for node, role in structure.roles.items():
         if not isinstance(role, Exchange):
             continue
-        channels = structure.channels[role.source]
+        # What everybody has is owned where it is taken: in front, its channels are those of no unit.
+        channels = structure.channels[node if kinds[node] == "take" else role.source]
         varied = [axis for axis in range(channels.ndim) if channels.shape[axis] > 1]
         axis = varied[-1] if varied else min(1, channels.ndim - 1)
         line = channels.reshape(-1, channels.shape[axis])[0] if varied else channels.ravel()

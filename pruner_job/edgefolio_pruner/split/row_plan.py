@@ -89,6 +89,8 @@ class _Builder:
     #: Rows that each worker needs of a value, by value.
     needs: dict[fx.Node, list[Mask]] = field(default_factory=dict)
     gathered: dict[fx.Node, str] = field(default_factory=dict)
+    #: Layers with too few rows, of what everybody has: everybody computes them.
+    low: list[fx.Node] = field(default_factory=list)
 
 
 def plan_rows(captured: CapturedModel, shares: Sequence[int], *, field: str = "--layout") -> RowPlan:
@@ -105,6 +107,8 @@ def plan_rows(captured: CapturedModel, shares: Sequence[int], *, field: str = "-
                 if builder.states[source] == "rows":
                     _gather(builder, source, "the network's output")
     banded = [node for node, state in builder.states.items() if state == "rows"]
+    if not banded and builder.low:
+        raise _too_low(builder, builder.low[0], field)
     if not banded:
         raise UserError(
             "no layer of this model has rows that could be divided.",
@@ -113,15 +117,24 @@ def plan_rows(captured: CapturedModel, shares: Sequence[int], *, field: str = "-
             remedy="Give Channels: only convolutions over images and what follows them are divided by rows.",
         )
     for node in banded:
-        rows = program.shapes[node][2]
-        if any(left >= right for left, right in pairwise(band_edges(rows, shares))):
-            raise UserError(
-                f"layer {node.name} has {rows} rows, too few for the shares of {len(shares)} workers.",
-                field=field,
-                value="Rows",
-                remedy="Give fewer workers, larger images, or Channels.",
-            )
+        if _is_low(builder, node):
+            raise _too_low(builder, node, field)
     return _finished(builder, tuple(shares))
+
+
+def _is_low(builder: _Builder, node: fx.Node) -> bool:
+    edges = band_edges(builder.program.shapes[node][2], builder.shares)
+    return any(left >= right for left, right in pairwise(edges))
+
+
+def _too_low(builder: _Builder, node: fx.Node, field: str) -> UserError:
+    rows = builder.program.shapes[node][2]
+    return UserError(
+        f"layer {node.name} has {rows} rows, too few for the shares of {len(builder.shares)} workers.",
+        field=field,
+        value="Rows",
+        remedy="Give fewer workers, larger images, or Channels.",
+    )
 
 
 def windows_of(node: fx.Node, program: Program) -> tuple[Window, Window]:
@@ -162,6 +175,10 @@ def _state(builder: _Builder, node: fx.Node) -> State:
     if is_image and name in _WINDOWED:
         (source,) = sources
         # Of what everybody has, as of the input, each takes the rows that it needs.
+        if builder.states[source] == "whole" and _is_low(builder, node):
+            # As in a gate over the channels, behind a mean of all positions.
+            builder.low.append(node)
+            return "whole"
         if builder.states[source] == "rows":
             _need(builder, source, windows_of(node, builder.program)[0], shape[2])
         return "rows"

@@ -24,6 +24,8 @@ Integers = NDArray[np.int64]
 State = dict[str, torch.Tensor]
 #: A column whose variance is a smaller part of its mean square is constant, as in the moments.
 _CONSTANT = 1e-10
+#: Equal samples differ by less of the largest value, wherever they stand in a batch (float32).
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,8 @@ class ReaderStatistics:
 
     ``moments`` are those of all its columns, ``prior`` [columns, outputs] its weights with the batch norm folded in,
     zero for columns that never change, and ``variance`` that of a row of its output, the skip included.
-    ``row_units[output]`` is the unit of each output.
+    ``row_units[output]`` is the unit of each output. ``varies``: whether samples differ in what the layer reads; the
+    places of one image may differ where no two samples do.
     """
 
     linear: LinearMap
@@ -41,6 +44,7 @@ class ReaderStatistics:
     variance: float
     columns: Integers
     row_units: Integers
+    varies: bool
 
     @property
     def live_columns(self) -> int:
@@ -119,9 +123,10 @@ def survey(divided: Divided, captured: CapturedModel, chunks: Sequence[torch.Ten
             continue
         readers = []
         for linear, columns, rows in wanted[point.name]:
-            total, variance = moments[linear.weight]
-            readers.append(ReaderStatistics(linear, total, _live(linear.folded(state), total), variance, columns, rows))
-        if any(not reader.variance > 0 or reader.live_columns == 0 for reader in readers):
+            total, variance, varies = moments[linear.weight]
+            prior = _live(linear.folded(state), total)
+            readers.append(ReaderStatistics(linear, total, prior, variance, columns, rows, varies))
+        if any(not reader.varies or not reader.variance > 0 or reader.live_columns == 0 for reader in readers):
             whole.append(f"{point.place}: its values never change over the calibration samples")
             continue
         for reader in readers:
@@ -152,12 +157,12 @@ def _columns(point: ExchangePoint, slots: Integers, linear: LinearMap) -> Intege
 
 def collect_statistics(
     captured: CapturedModel, state: State, chunks: Sequence[torch.Tensor], maps: Sequence[LinearMap], seed: int
-) -> dict[str, tuple[Moments, float]]:
-    """Moments of each map, by its weight, and the variance of a row of its end."""
+) -> dict[str, tuple[Moments, float, bool]]:
+    """Of each map, by its weight: moments, the variance of a row of its end, whether samples differ in its source."""
     graph = captured.graph_module.graph
     run = GraphRun(graph, state, chunks, hold=[pair for linear in maps for pair in linear.held])
     position = {node: index for index, node in enumerate(graph.nodes)}
-    found: dict[str, tuple[Moments, float]] = {}
+    found: dict[str, tuple[Moments, float, bool]] = {}
     for index, linear in enumerate(sorted(maps, key=lambda each: position[each.end])):
         run.advance(linear.end)
         kept = KeptChannels.all_of(linear)
@@ -165,5 +170,12 @@ def collect_statistics(
         axis = 1 if linear.geometry is not None else -1
         ends = torch.cat([end.movedim(axis, -1).flatten(0, -2) for end in run.values(linear.end)]).double()
         variance = float(ends.var(0, unbiased=False).sum())
-        found[linear.weight] = (split.total(), variance)
+        found[linear.weight] = (split.total(), variance, _differs(run.values(linear.source)))
     return found
+
+
+def _differs(chunks: Sequence[torch.Tensor]) -> bool:
+    """Whether any sample differs from the first by more than rounding, which depends on its place in a batch."""
+    first = chunks[0][:1]
+    bound = _ROUNDING * max(float(first.abs().max()), float(torch.finfo(first.dtype).tiny))
+    return any(float((chunk - first).abs().max()) > bound for chunk in chunks)
