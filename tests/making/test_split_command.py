@@ -49,7 +49,9 @@ def test_plans_are_measured_and_compared_with_the_models_of_one_node(planned):
 
 
 def test_a_slow_link_does_not_pay(made, edgefolio):
-    found = edgefolio("split", "-f", "portfolio.yaml", "--work-dir", "work", "--link", "1K,900ms", cwd=made.folder)
+    found = edgefolio(
+        "split", "-f", "portfolio.yaml", "--work-dir", "work", "--layout", "Rows", "--link", "1K,900ms", cwd=made.folder
+    )
     assert found.code == 3, found.stderr
     assert "It does not pay" in found.stdout
 

@@ -100,7 +100,7 @@ def windows(**changes: object) -> Windows:
     counts=st.booleans(),
     shares=st.sampled_from(SHARES),
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_bands_answer_as_the_dense_net(
     stride: int,
     kernel: int,
@@ -188,7 +188,7 @@ def test_nothing_has_rows_or_too_few() -> None:
 
 
 @given(size=st.integers(1, 100), shares=st.sampled_from(SHARES))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 def test_bands_cover_all_rows_once(size: int, shares: tuple[int, ...]) -> None:
     edges = bands.band_edges(size, shares)
     assert (edges[0], edges[-1], len(edges)) == (0, size, len(shares) + 1)
@@ -203,7 +203,7 @@ def test_bands_cover_all_rows_once(size: int, shares: tuple[int, ...]) -> None:
     ceil=st.booleans(),
     counts=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_divisors_are_those_of_torch(
     kernel: int, stride: int, before: int, size: int, ceil: bool, counts: bool
 ) -> None:

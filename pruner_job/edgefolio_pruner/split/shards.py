@@ -30,7 +30,18 @@ from edgefolio_pruner.spatial.roles import Exchange
 from edgefolio_pruner.split.dividing import Divided, ExchangePoint
 from edgefolio_pruner.split.ownership import Ownership
 
-__all__ = ["INPUT", "Joint", "RankGraph", "exported", "output_names", "rank_graph", "sums", "traffic_of"]
+__all__ = [
+    "INPUT",
+    "Joint",
+    "RankGraph",
+    "RankModule",
+    "exported",
+    "output_names",
+    "rank_graph",
+    "rank_module",
+    "sums",
+    "traffic_of",
+]
 
 aten = torch.ops.aten
 INPUT = "input"
@@ -86,16 +97,34 @@ def _results(divided: Divided) -> list[fx.Node]:
     return list(next(iter(reversed(divided.structure.program.module.graph.nodes))).all_input_nodes)
 
 
+@dataclass(frozen=True, eq=False)
+class RankModule:
+    """One worker's part as a module. Its inputs, of these ``shapes`` without the batch: the sample, then what comes.
+
+    Its outputs are those that others need, then those of the network.
+    """
+
+    module: fx.GraphModule
+    joints: tuple[Joint, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
 def rank_graph(divided: Divided, ownership: Ownership, worker: int, *, matrices: Matrices) -> RankGraph:
     """The graph of one worker."""
+    part = rank_module(divided, ownership, worker, matrices=matrices)
+    return exported(part.module, part.joints, part.shapes, output_names(divided))
+
+
+def rank_module(divided: Divided, ownership: Ownership, worker: int, *, matrices: Matrices) -> RankModule:
+    """The part of one worker, before it is written as ONNX."""
     writing = _Writing(divided, ownership, worker, traffic_of(ownership, divided.points))
     plan = plan_of(divided.structure, ownership.channels(divided, worker), matrices=matrices)
     with torch.no_grad():
         module = rewrite(plan, exchange=writing.exchange, sent=lambda: writing.own)
     if worker:
         _without_bias(module, sums(divided))
-    shapes = [*divided.structure.program.captured.input_shapes, *writing.shapes]
-    return exported(module, writing.joints, shapes, output_names(divided))
+    shapes = (*divided.structure.program.captured.input_shapes, *writing.shapes)
+    return RankModule(module, tuple(writing.joints), shapes)
 
 
 def exported(
