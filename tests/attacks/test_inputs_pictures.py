@@ -151,8 +151,11 @@ def test_each_picture_is_refused_in_bounded_memory(tmp_path: Path) -> None:
 
 
 def test_many_large_pictures_are_read_one_at_a_time(tmp_path: Path) -> None:
-    # Twelve of the large ones are 590 MB.
-    names = [folder(tmp_path, f"l{n}", [write()] * 12) for n, (write, _) in enumerate(LOADED.values())]
+    # Twelve of the large ones are 590 MB; samples that are all equal would be refused.
+    others = {1: encoded(Image.new("1", (9, 7))), 3: encoded(Image.new("RGB", (9, 7), "red"))}
+    names = [
+        folder(tmp_path, f"l{n}", [write()] * 12 + [others[of]] * 6) for n, (write, of) in enumerate(LOADED.values())
+    ]
     finished = run_limited(LOAD, *names, memory=MEMORY, folder=tmp_path)
     assert finished.returncode == 0, finished.stderr[-3000:]
     answers = [json.loads(line) for line in finished.stdout.splitlines()]

@@ -134,9 +134,15 @@ def few(array: np.ndarray) -> np.ndarray:
     return array[:36]
 
 
-@pytest.mark.parametrize(("change", "problem"), [(constant, "all the same"), (few, "samples")])
+@pytest.mark.parametrize(
+    ("change", "problem", "field"),
+    [
+        (constant, "samples are equal", "spec.data.trainingURI"),
+        (few, "samples", "spec.methods.quantization.calibrationSamples"),
+    ],
+)
 def test_data_that_calibrates_nothing_is_one_error_before_any_work(
-    edgefolio, portfolio_file, tmp_path, change: Callable[[np.ndarray], np.ndarray], problem: str
+    edgefolio, portfolio_file, tmp_path, change: Callable[[np.ndarray], np.ndarray], problem: str, field: str
 ):
     images = np.random.default_rng(0).random((400, 1, 8, 8)).astype(np.float32)
     labels = np.arange(400, dtype=np.int64) % 4
@@ -149,7 +155,7 @@ def test_data_that_calibrates_nothing_is_one_error_before_any_work(
     finished = edgefolio("make", "-f", portfolio_file(ask), "--work-dir", "work", "--repository", "out", cwd=tmp_path)
     assert finished.code == 2
     assert problem in finished.stderr
-    assert "spec.methods.quantization.calibrationSamples" in finished.stderr
+    assert field in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not list((tmp_path / "out").glob("revisions/*/*"))
     assert not list((tmp_path / "work").glob("train-*"))
