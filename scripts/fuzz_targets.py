@@ -211,12 +211,12 @@ def fuzz_picture(raw: bytes) -> bool:
     from fsspec.implementations.memory import MemoryFileSystem
 
     from edgefolio.errors import UserError
-    from edgefolio_pruner.data.pictures import read_pictures
+    from edgefolio_pruner.data.pictures import PictureSize, read_pictures
 
     files = MemoryFileSystem()
     files.pipe_file("/picture", raw)
     try:
-        read_pictures(files, {"/picture": files.info("/picture")}, image_size=8, field="fuzz")
+        read_pictures(files, {"/picture": files.info("/picture")}, size=PictureSize.of(8), field="fuzz")
     except UserError:
         return False
     return True
