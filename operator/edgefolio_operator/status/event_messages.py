@@ -121,15 +121,26 @@ def _of_decision(endpoint: Endpoint, assignment: Assignment) -> list[Event]:
     spec, why, stored = assignment.spec, assignment.told, endpoint.spec
     before = stored.target_variant if stored is not None else None
     if spec.target_variant not in (None, before):
-        reason = why.reason or reasons.SWITCH
         step = f"{before} -> {spec.target_variant}" if before is not None else f"{spec.target_variant} is to serve"
-        events = [Event(reason=reason, message=truncated(f"{step}. {why.message}"), endpoint=spec.pod_name)]
+        alone = _reason_of_agent(endpoint, spec.target_variant)
+        reason = alone or why.reason or reasons.SWITCH
+        message = f"{step}. {why.message}" if alone is None else f"{step}, by the agent itself. {why.message}"
+        events = [Event(reason=reason, message=truncated(message), endpoint=spec.pod_name)]
         if before is not None:
-            events.append(Event(reason=reason, message=truncated(f"{spec.pod_name}: {step}. {why.message}")))
+            events.append(Event(reason=reason, message=truncated(f"{spec.pod_name}: {message}")))
         return events
     if stored is None or why.reason in (None, endpoint.told.reason) or why.reason in _WITHOUT_EVENT:
         return []
     return [Event(reason=str(why.reason), message=why.message, warning=why.reason in _WARNINGS, endpoint=spec.pod_name)]
+
+
+def _reason_of_agent(endpoint: Endpoint, target: str | None) -> str | None:
+    """Why the agent went to ``target`` by itself, if it did; the operator then only takes over what serves."""
+    status = endpoint.status
+    last = status.switches[-1] if status.switches else None
+    if last is None or last.decided_by != "Agent" or not last.to_variant == target == status.active_variant:
+        return None
+    return last.reason
 
 
 def _new_issues(
