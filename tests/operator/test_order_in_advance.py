@@ -55,10 +55,17 @@ def test_the_operator_goes_on_from_where_the_agent_went() -> None:
     status["residentVariants"] = ["small"]
     status["observation"]["traffic"]["meanComputeMilliseconds"] = "2"
     status["decision"] |= {"decidedBy": "Agent", "reason": "LatencyViolated", "lastSwitchTime": time_text(site.now)}
+    went = {"time": time_text(site.now), "fromVariant": left, "toVariant": "small", "reason": "LatencyViolated"}
+    revision = status["activeRevision"]
+    status["switches"] = [{**went, "fromRevision": revision, "toRevision": revision, "decidedBy": "Agent"}]
     assert left != "small"
+    events = []
     for _ in range(3):
-        site.cycle()
+        events += site.cycle().events
         assert site.targets()["edge-1"] == "small"
+    # One on the endpoint and one on the portfolio, with the agent's own reason.
+    told = [event for event in events if f"{left} -> small, by the agent itself" in event.message]
+    assert [event.reason for event in told] == ["LatencyViolated"] * 2
 
 
 def test_an_order_that_was_stored_before_is_read() -> None:
