@@ -86,7 +86,7 @@ class EdgeSite:
         """Name of the fastest variant."""
         return str(self.variants()[0]["name"])
 
-    def objective(self, *, times: float = 3.0) -> int:
+    def objective(self, *, times: float = 4.0) -> int:
         """A latency objective in milliseconds that only a faster variant meets beside a busy neighbour."""
         # Clients share the node's one processor, which the profile did not, and the way back up asks for some room:
         # beside its fixed costs a small variant makes its node look slower than it is.

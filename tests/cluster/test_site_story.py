@@ -46,7 +46,7 @@ def test_a_busy_neighbour_moves_one_node_and_no_request_fails(site: EdgeSite) ->
     time.sleep(5)
     assert site.active("edge-1") == site.most_accurate
     site.delete_pod(hog)
-    site.settle_on(site.most_accurate, "edge-2", seconds=120)
+    site.settle_on(site.most_accurate, "edge-2", seconds=240)
     recorded = {node: client.stop() for node, client in clients.items()}
     assert not [request for requests in recorded.values() for request in requests if request.error]
     # Each client is answered by its own node: only the neighbour's client met the faster variant.
