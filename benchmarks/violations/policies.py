@@ -1,7 +1,8 @@
 """The rules that Edgefolio is compared with, each on the same profiles; all pay the same for a switch.
 
 They keep one variant loaded and load another before they leave it, as their systems do. InfAdapter and Proteus choose
-for many servers; here stands the part that chooses the variant of one.
+for many servers; here stands a simplified form of the part that chooses the variant of one, not checked against the
+papers.
 """
 
 from __future__ import annotations
