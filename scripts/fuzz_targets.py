@@ -193,8 +193,8 @@ def fuzz_metrics(raw: bytes) -> bool:
 def fuzz_npz(raw: bytes) -> bool:
     """Data of a stranger in one file."""
     from edgefolio.errors import UserError
-    from edgefolio_pruner.data.arrays import Request
-    from edgefolio_pruner.data.npz import read_npz
+    from edgefolio_pruner.data.arrays.converting import Request
+    from edgefolio_pruner.data.readers.npz import read_npz
 
     with tempfile.NamedTemporaryFile(suffix=".npz", dir="/dev/shm") as file:
         file.write(raw)

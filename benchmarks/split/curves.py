@@ -34,7 +34,7 @@ from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.data.loading import load_data
 from edgefolio_pruner.profiling.environment import describe_environment
 from edgefolio_pruner.spatial import capture
-from edgefolio_pruner.split.ownership import even_shares
+from edgefolio_pruner.split.channels.ownership import even_shares
 from edgefolio_pruner.split.planning import Recipe, SplitPlanner
 
 Json = dict[str, Any]

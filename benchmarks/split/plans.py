@@ -26,7 +26,7 @@ from benchmarks.over_seeds import say
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.cli.split import document_of
 from edgefolio_pruner.profiling.environment import describe_environment
-from edgefolio_pruner.split.ownership import even_shares
+from edgefolio_pruner.split.channels.ownership import even_shares
 from edgefolio_pruner.split.result import Link
 from edgefolio_pruner.splitting import plan_splits
 

@@ -24,11 +24,11 @@ from edgefolio_pruner.profiling.session import open_session
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.scoring.judge import Judge
 from edgefolio_pruner.spatial import count_macs, count_parameters
-from edgefolio_pruner.split.dividing import divide
-from edgefolio_pruner.split.ownership import contiguous
+from edgefolio_pruner.split.channels.ownership import contiguous
+from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
 from edgefolio_pruner.split.result import Link, SingleNode, SplitReport, measured_split
-from edgefolio_pruner.split.row_plan import plan_rows
+from edgefolio_pruner.split.rows.plan import plan_rows
 from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache

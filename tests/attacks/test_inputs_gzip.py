@@ -8,14 +8,14 @@ from pathlib import Path
 
 from limited_process import run_limited
 
-from edgefolio_pruner.data.fashion_mnist import FILES
+from edgefolio_pruner.data.readers.fashion_mnist import FILES
 
 # Each cache in turn, with the memory for one file and no more.
 LOAD = """
 import json, sys
 from pathlib import Path
 from edgefolio.errors import UserError
-from edgefolio_pruner.data import fashion_mnist
+from edgefolio_pruner.data.readers import fashion_mnist
 fashion_mnist.INSTALLED = Path("nowhere")
 #limit
 for folder in sys.argv[1:]:

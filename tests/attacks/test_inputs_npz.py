@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from limited_process import run_limited
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.data.arrays import Request
-from edgefolio_pruner.data.npz import read_npz
+from edgefolio_pruner.data.arrays.converting import Request
+from edgefolio_pruner.data.readers.npz import read_npz
 
 MEMORY = 600 << 20
 GIB = 1 << 30

@@ -20,7 +20,7 @@ from limited_process import run_limited
 from PIL import Image
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.data.image_folder import read_image_folder
+from edgefolio_pruner.data.readers.image_folder import read_image_folder
 
 MEMORY = 400 << 20
 # Each folder in turn, after the imports, with MEMORY bytes of address space more than they took.
@@ -29,7 +29,7 @@ import json, sys, warnings, torch
 from edgefolio.errors import UserError
 from edgefolio.specification import DataSpecification
 from edgefolio_pruner.data import load_data
-from edgefolio_pruner.data.image_folder import read_image_folder
+from edgefolio_pruner.data.readers.image_folder import read_image_folder
 import PIL.Image; PIL.Image.init()
 warnings.simplefilter("ignore")
 #limit

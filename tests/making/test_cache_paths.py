@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgefolio.specification.loading import load_portfolio
-from edgefolio_pruner.data.fashion_mnist import cache_folder
+from edgefolio_pruner.data.readers.fashion_mnist import cache_folder
 from edgefolio_pruner.work.directory import default_work_directory
 
 

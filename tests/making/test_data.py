@@ -12,7 +12,8 @@ from PIL import Image
 
 from edgefolio.errors import UserError
 from edgefolio.specification import DataSpecification
-from edgefolio_pruner.data import DataBundle, fashion_mnist, load_data
+from edgefolio_pruner.data import DataBundle, load_data
+from edgefolio_pruner.data.readers import fashion_mnist
 
 
 def load(uri: object, *, seed: int = 0, **settings: Any) -> DataBundle:

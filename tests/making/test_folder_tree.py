@@ -16,7 +16,7 @@ from edgefolio.errors import UserError
 from edgefolio.specification import DataSpecification
 from edgefolio_pruner.data import load_data
 from edgefolio_pruner.data.bundle import DataBundle
-from edgefolio_pruner.data.folder_tree import Arrangement, arrange
+from edgefolio_pruner.data.readers.folder_tree import Arrangement, arrange
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

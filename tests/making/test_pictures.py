@@ -12,10 +12,10 @@ from PIL import Image
 from edgefolio.errors import UserError
 from edgefolio.specification import DataSpecification
 from edgefolio_pruner.data import DataBundle, load_data
-from edgefolio_pruner.data.image_folder import read_image_folder
 from edgefolio_pruner.data.model_input import ModelInput
 from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import RawData
+from edgefolio_pruner.data.readers.image_folder import read_image_folder
 
 
 def write(root: Path, pictures: dict[str, Image.Image], **options: Any) -> str:

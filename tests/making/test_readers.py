@@ -22,7 +22,7 @@ from PIL import Image
 
 from edgefolio.errors import UserError
 from edgefolio.specification.metric import Task
-from edgefolio_pruner.data.arrays import Request
+from edgefolio_pruner.data.arrays.converting import Request
 from edgefolio_pruner.data.raw import RawData
 from edgefolio_pruner.data.reading import read_raw
 from edgefolio_pruner.data.stored import StoredSamples

@@ -12,7 +12,7 @@ from faulty_server import FaultyServer, faulty_server, files_of, in_front_of, st
 
 from edgefolio.errors import TransientError, UserError
 from edgefolio.repository.storage import open_storage
-from edgefolio_pruner.data.image_folder import is_folder
+from edgefolio_pruner.data.readers.image_folder import is_folder
 from edgefolio_pruner.uris import read_uri
 
 CONTENT = os.urandom(3_000_000)

@@ -12,9 +12,10 @@ from torch import nn
 
 from edgefolio_pruner.spatial import CapturedModel, capture
 from edgefolio_pruner.spatial.passes.weights import Matrices
-from edgefolio_pruner.split.dividing import Divided, depths_of, divide
-from edgefolio_pruner.split.ownership import Ownership, contiguous, everything
-from edgefolio_pruner.split.shards import rank_module, sums, traffic_of
+from edgefolio_pruner.split.channels.ownership import Ownership, contiguous, everything
+from edgefolio_pruner.split.exchanges.dividing import divide
+from edgefolio_pruner.split.exchanges.points import Divided, depths_of
+from edgefolio_pruner.split.shards.writing import rank_module, sums, traffic_of
 
 
 @cache

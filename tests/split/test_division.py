@@ -15,9 +15,9 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.spatial import CapturedModel, capture
-from edgefolio_pruner.split.dividing import divide
+from edgefolio_pruner.split.channels.ownership import Ownership, capacities, contiguous, even_shares, masked
+from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.making import MadeSplit, make_split
-from edgefolio_pruner.split.ownership import Ownership, capacities, contiguous, even_shares, masked
 from edgefolio_split.executor import SplitExecutor
 
 
@@ -92,7 +92,7 @@ def test_equal_inputs_give_equal_bytes() -> None:
 @given(units=st.integers(1, 40), shares=st.sampled_from([(50, 50), (70, 30), (50, 30, 20), (25, 25, 25, 25)]))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_capacities_follow_the_shares(units: int, shares: tuple[int, ...]) -> None:
-    from edgefolio_pruner.split.dividing import Family
+    from edgefolio_pruner.split.exchanges.points import Family
 
     family = Family("layer", np.arange(units))
     exact = [units * share / 100 for share in shares]
@@ -189,7 +189,7 @@ def test_every_exchange_is_a_linear_operator_with_its_adjoint(seed: int, keep: f
     """``<F x, y> = <x, F* y>``: no element is lost, doubled or sent by two."""
     divided = divide(captured_net("residual", "concatenation"))
     ownership = any_ownership(divided, even_shares(workers), seed, keep)
-    from edgefolio_pruner.split.wire import slots_between
+    from edgefolio_pruner.split.shards.wire import slots_between
 
     generator = np.random.default_rng(seed)
     for point in divided.points:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planted_nets import PlantedNet, planted_samples
 
 from edgefolio_pruner.spatial import capture
-from edgefolio_pruner.split.assignment import Objective, assign, restructure
+from edgefolio_pruner.split.channels.assignment import Objective, assign, restructure
 from edgefolio_pruner.split.planning import SplitPlanner
 
 WIDTH = 40

@@ -10,10 +10,10 @@ from torch import nn
 
 from edgefolio_pruner.refit import regularised_quadratic
 from edgefolio_pruner.spatial import CapturedModel, capture
-from edgefolio_pruner.split.ownership import Ownership, contiguous, everything, masked
+from edgefolio_pruner.split.channels.ownership import Ownership, contiguous, everything, masked
+from edgefolio_pruner.split.channels.sending import choose_sent, elimination_orders
+from edgefolio_pruner.split.channels.swapping import RIDGE, swap_units
 from edgefolio_pruner.split.planning import Recipe, SplitPlanner
-from edgefolio_pruner.split.sending import choose_sent, elimination_orders
-from edgefolio_pruner.split.swapping import RIDGE, swap_units
 
 
 class Redundant(nn.Module):
@@ -55,7 +55,7 @@ def test_a_remote_column_that_equals_a_local_one_goes_first_and_is_not_missed() 
     received = everything(planner.divided, 2)
     received[exchange.point.name][0, 4] = False
     ownership = Ownership(2, owner, received)
-    from edgefolio_pruner.split.adjusting import adjust
+    from edgefolio_pruner.split.channels.adjusting import adjust
 
     chunks = list(torch.split(inputs, 256))
     with torch.no_grad():

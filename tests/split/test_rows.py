@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.spatial import CapturedModel, capture
-from edgefolio_pruner.split import bands
-from edgefolio_pruner.split.bands import Rows, Window
-from edgefolio_pruner.split.row_plan import RowPlan, plan_rows
-from edgefolio_pruner.split.row_shards import make_row_split, row_module
-from edgefolio_pruner.split.wire import slots_between
+from edgefolio_pruner.split.rows import bands
+from edgefolio_pruner.split.rows.bands import Rows, Window
+from edgefolio_pruner.split.rows.plan import RowPlan, plan_rows
+from edgefolio_pruner.split.rows.shards import make_row_split, row_module
+from edgefolio_pruner.split.shards.wire import slots_between
 from edgefolio_split.executor import SplitExecutor
 
 SHARES = [(50, 50), (50, 30, 20), (25, 25, 25, 25), (70, 30)]
@@ -169,7 +169,7 @@ def test_a_fault_in_a_halo_is_seen(fault: object, monkeypatch: pytest.MonkeyPatc
         def needs(self, results: Rows, size: int) -> tuple[Rows, int, int]:
             return fault(self, results, size)  # type: ignore[operator]
 
-    monkeypatch.setattr("edgefolio_pruner.split.row_plan.Window", Faulty)
+    monkeypatch.setattr("edgefolio_pruner.split.rows.plan.Window", Faulty)
     assert largest_difference(captured, plan_rows(captured, (50, 50)), inputs) > 1e-3
 
 

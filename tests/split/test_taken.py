@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from edgefolio_pruner.spatial import capture
-from edgefolio_pruner.split.dividing import divide
+from edgefolio_pruner.split.channels.ownership import masked
+from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.making import make_split
-from edgefolio_pruner.split.ownership import masked
 from edgefolio_split.executor import SplitExecutor
 
 SHARES = [(50, 50), (50, 30, 20)]

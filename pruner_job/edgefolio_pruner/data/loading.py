@@ -12,7 +12,7 @@ from edgefolio.errors import UserError
 from edgefolio.shown_text import shortened
 from edgefolio.specification import DataSpecification
 from edgefolio.uris import redacted
-from edgefolio_pruner.data.arrays import Request
+from edgefolio_pruner.data.arrays.converting import Request
 from edgefolio_pruner.data.bundle import DataBundle
 from edgefolio_pruner.data.class_order import ClassOrder, in_order, names_of_outputs
 from edgefolio_pruner.data.model_input import ModelInput

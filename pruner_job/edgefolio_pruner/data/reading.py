@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.data.arrays import Request
-from edgefolio_pruner.data.digits import read_digits
-from edgefolio_pruner.data.fashion_mnist import read_fashion_mnist
-from edgefolio_pruner.data.image_folder import is_folder, read_image_folder
-from edgefolio_pruner.data.npz import read_npz
+from edgefolio_pruner.data.arrays.converting import Request
 from edgefolio_pruner.data.raw import TRAIN, RawData
 from edgefolio_pruner.data.readers.arrow_table import read_arrow
 from edgefolio_pruner.data.readers.csv_table import read_csv
 from edgefolio_pruner.data.readers.data_set import SCHEME, read_data_set
+from edgefolio_pruner.data.readers.digits import read_digits
+from edgefolio_pruner.data.readers.fashion_mnist import read_fashion_mnist
+from edgefolio_pruner.data.readers.image_folder import is_folder, read_image_folder
 from edgefolio_pruner.data.readers.npy import read_npy
+from edgefolio_pruner.data.readers.npz import read_npz
 from edgefolio_pruner.data.readers.tar_archive import read_tar
 
 BUILTIN = ("builtin:digits", "builtin:fashion-mnist")

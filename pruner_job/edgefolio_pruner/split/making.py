@@ -10,11 +10,12 @@ import torch
 
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.passes.weights import Matrices
-from edgefolio_pruner.split.dividing import ExchangePoint, depths_of, divide
-from edgefolio_pruner.split.ownership import Ownership
-from edgefolio_pruner.split.segments import CutSegment, cut
-from edgefolio_pruner.split.shards import INPUT, output_names, rank_graph, sums, traffic_of
-from edgefolio_pruner.split.wire import SlotRanges, Traffic, add_wire, received_name, sent_name, slots_between
+from edgefolio_pruner.split.channels.ownership import Ownership
+from edgefolio_pruner.split.exchanges.dividing import divide
+from edgefolio_pruner.split.exchanges.points import ExchangePoint, depths_of
+from edgefolio_pruner.split.shards.segments import CutSegment, cut
+from edgefolio_pruner.split.shards.wire import SlotRanges, Traffic, add_wire, received_name, sent_name, slots_between
+from edgefolio_pruner.split.shards.writing import INPUT, output_names, rank_graph, sums, traffic_of
 from edgefolio_split.plan import Certificate, PlannedExchange, PlannedSegment, PlannedShard, SplitPlan, Transfer
 
 __all__ = ["MadeSplit", "add_segments", "make_split", "planned_exchanges"]

@@ -15,17 +15,18 @@ from edgefolio_pruner.calibrating.calibration import HOLD_OUT_EVERY
 from edgefolio_pruner.calibrating.graph_run import peak_bytes_per_sample
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
-from edgefolio_pruner.split.adjusting import LayerResidual, adjust
-from edgefolio_pruner.split.assignment import Objective, restructure
 from edgefolio_pruner.split.certificate import certify
-from edgefolio_pruner.split.dividing import Divided, divide
+from edgefolio_pruner.split.channels.adjusting import LayerResidual, adjust
+from edgefolio_pruner.split.channels.assignment import Objective, restructure
+from edgefolio_pruner.split.channels.ownership import Ownership, contiguous, everything, masked
+from edgefolio_pruner.split.channels.sending import choose_sent, elimination_orders
+from edgefolio_pruner.split.channels.statistics import State, survey
+from edgefolio_pruner.split.channels.swapping import swap_units
+from edgefolio_pruner.split.exchanges.dividing import divide
+from edgefolio_pruner.split.exchanges.points import Divided
 from edgefolio_pruner.split.making import MadeSplit, make_split
-from edgefolio_pruner.split.ownership import Ownership, contiguous, everything, masked
-from edgefolio_pruner.split.ranges import measure_ranges
-from edgefolio_pruner.split.row_shards import make_row_split
-from edgefolio_pruner.split.sending import choose_sent, elimination_orders
-from edgefolio_pruner.split.statistics import State, survey
-from edgefolio_pruner.split.swapping import swap_units
+from edgefolio_pruner.split.rows.shards import make_row_split
+from edgefolio_pruner.split.shards.ranges import measure_ranges
 from edgefolio_split.executor import SplitExecutor
 
 __all__ = ["KEEPS", "PlannedSplit", "Recipe", "ShapedSplit", "SplitPlanner"]

@@ -1,1 +1,1 @@
-"""Readers of tables, archives and data sets, each by what a URI names."""
+"""Readers of data: one for each form in which a URI can name it."""

@@ -16,8 +16,8 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from edgefolio_pruner.data.array_names import column_of
-from edgefolio_pruner.data.arrays import Found, Request, assembled
+from edgefolio_pruner.data.arrays.converting import Found, Request, assembled
+from edgefolio_pruner.data.arrays.names import column_of
 from edgefolio_pruner.data.raw import TRAIN, RawData
 from edgefolio_pruner.data.readers.held_pictures import data_of_pictures, part_called, pictures_of
 from edgefolio_pruner.uris import read_uri

@@ -15,8 +15,8 @@ import numpy as np
 
 from edgefolio.errors import EdgefolioError
 from edgefolio_pruner.callables import imported
-from edgefolio_pruner.data.array_names import SAMPLES, TARGETS, column_of
-from edgefolio_pruner.data.arrays import Found, Request, assembled
+from edgefolio_pruner.data.arrays.converting import Found, Request, assembled
+from edgefolio_pruner.data.arrays.names import SAMPLES, TARGETS, column_of
 from edgefolio_pruner.data.raw import RawData
 from edgefolio_pruner.data.stored import SampleWriter
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.data.arrays import Request
+from edgefolio_pruner.data.arrays.converting import Request
+from edgefolio_pruner.data.arrays.targets import classes_in, targets_of
 from edgefolio_pruner.data.pictures import ReadPictures, SizesDifferError, read_pictures
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
-from edgefolio_pruner.data.targets import classes_in, targets_of
 
 #: Words for the parts, in columns, folders and names.
 PARTS = {

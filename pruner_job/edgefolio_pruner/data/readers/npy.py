@@ -16,8 +16,8 @@ import numpy as np
 from edgefolio.errors import EdgefolioError
 from edgefolio.repository.storage import local_root
 from edgefolio_pruner.available_memory import require_memory
-from edgefolio_pruner.data.array_names import SAMPLES, TARGETS
-from edgefolio_pruner.data.arrays import Found, Request, assembled
+from edgefolio_pruner.data.arrays.converting import Found, Request, assembled
+from edgefolio_pruner.data.arrays.names import SAMPLES, TARGETS
 from edgefolio_pruner.data.raw import RawData
 from edgefolio_pruner.uris import read_uri
 

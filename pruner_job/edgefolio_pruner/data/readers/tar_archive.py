@@ -19,7 +19,7 @@ import numpy as np
 
 from edgefolio.errors import EdgefolioError
 from edgefolio.repository.storage import local_root
-from edgefolio_pruner.data.arrays import Found, Request, assembled
+from edgefolio_pruner.data.arrays.converting import Found, Request, assembled
 from edgefolio_pruner.data.raw import RawData
 from edgefolio_pruner.data.readers.held_pictures import PARTS, HeldFiles, data_of_pictures, pictures_of
 from edgefolio_pruner.data.stored import SampleWriter

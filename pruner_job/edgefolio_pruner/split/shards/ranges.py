@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgefolio_pruner.split.dividing import Divided, ExchangePoint
-from edgefolio_pruner.split.wire import SlotRanges
+from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint
+from edgefolio_pruner.split.shards.wire import SlotRanges
 
 __all__ = ["measure_ranges"]
 

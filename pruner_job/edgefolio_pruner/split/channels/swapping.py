@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgefolio.errors import EdgefolioError
 from edgefolio_pruner.refit import regularised_quadratic
-from edgefolio_pruner.split.dividing import Divided
-from edgefolio_pruner.split.statistics import ReaderStatistics, Survey
+from edgefolio_pruner.split.channels.statistics import ReaderStatistics, Survey
+from edgefolio_pruner.split.exchanges.points import Divided
 
 __all__ = ["Swapped", "swap_units"]
 

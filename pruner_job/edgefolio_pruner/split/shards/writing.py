@@ -27,8 +27,8 @@ from edgefolio_pruner.spatial.passes.removal_plan import plan_of
 from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.spatial.rewrite import rewrite
 from edgefolio_pruner.spatial.roles import Exchange
-from edgefolio_pruner.split.dividing import Divided, ExchangePoint
-from edgefolio_pruner.split.ownership import Ownership
+from edgefolio_pruner.split.channels.ownership import Ownership
+from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint
 
 __all__ = [
     "INPUT",

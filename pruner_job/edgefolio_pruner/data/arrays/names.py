@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from edgefolio_pruner.data.arrays import Request
+from edgefolio_pruner.data.arrays.converting import Request
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION
 
 SAMPLES = ("x", "image", "images", "img", "imgs", "data", "input", "inputs", "sample", "samples", "feature", "features")

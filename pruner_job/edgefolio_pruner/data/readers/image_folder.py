@@ -15,9 +15,9 @@ import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio.transient_errors import is_lasting, unreachable
-from edgefolio_pruner.data.folder_tree import arrange, list_tree
 from edgefolio_pruner.data.pictures import PictureSize, SizesDifferError, read_pictures
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION, RawData, RawSplit
+from edgefolio_pruner.data.readers.folder_tree import arrange, list_tree
 
 
 def is_folder(uri: str, *, field: str) -> bool:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from edgefolio.errors import UserError
 from edgefolio.specification.metric import Task
+from edgefolio_pruner.data.arrays.targets import classes_in, targets_of
 from edgefolio_pruner.data.pictures import PictureSize
 from edgefolio_pruner.data.raw import RawData, RawSplit
 from edgefolio_pruner.data.stored import AnySamples, StoredSamples
-from edgefolio_pruner.data.targets import classes_in, targets_of
 
 _CHANNELS = (1, 3, 4)
 _SCALES: dict[np.dtype[Any], float] = {np.dtype(np.uint8): 1 / 255, np.dtype(np.uint16): 1 / 65535}

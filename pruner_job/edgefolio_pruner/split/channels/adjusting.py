@@ -23,9 +23,9 @@ from edgefolio_pruner.calibrating.graph_run import GraphRun
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, linear_maps
 from edgefolio_pruner.refit import GRAM_COLUMNS, Refit, ScaleAccumulator, SplitMoments, refit_columns
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
-from edgefolio_pruner.split.dividing import Divided
-from edgefolio_pruner.split.ownership import Ownership, masked
-from edgefolio_pruner.split.statistics import State
+from edgefolio_pruner.split.channels.ownership import Ownership, masked
+from edgefolio_pruner.split.channels.statistics import State
+from edgefolio_pruner.split.exchanges.points import Divided
 
 __all__ = ["Adjusted", "LayerResidual", "adjust"]
 

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from edgefolio_pruner.refit import SelectionPart, eliminate_jointly, regularised_quadratic, selection_parts
-from edgefolio_pruner.split.dividing import Divided
-from edgefolio_pruner.split.ownership import Ownership, everything
-from edgefolio_pruner.split.statistics import ExchangeStatistics, ReaderStatistics, Survey
-from edgefolio_pruner.split.swapping import RIDGE
+from edgefolio_pruner.split.channels.ownership import Ownership, everything
+from edgefolio_pruner.split.channels.statistics import ExchangeStatistics, ReaderStatistics, Survey
+from edgefolio_pruner.split.channels.swapping import RIDGE
+from edgefolio_pruner.split.exchanges.points import Divided
 
 __all__ = ["Orders", "choose_sent", "elimination_orders"]
 

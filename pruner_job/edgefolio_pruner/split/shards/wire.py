@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgefolio_pruner.split.dividing import ExchangePoint
-from edgefolio_pruner.split.shards import RankGraph
+from edgefolio_pruner.split.exchanges.points import ExchangePoint
+from edgefolio_pruner.split.shards.writing import RankGraph
 
 __all__ = ["SlotRanges", "Traffic", "add_wire", "received_name", "sent_name", "slots_between"]
 

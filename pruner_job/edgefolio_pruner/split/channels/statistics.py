@@ -16,7 +16,7 @@ from edgefolio_pruner.refit import GRAM_COLUMNS, Moments
 from edgefolio_pruner.refit.kept_channels import FULL_SELECTION_COLUMNS
 from edgefolio_pruner.refit.moments import MIN_ROWS_PER_COLUMN
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
-from edgefolio_pruner.split.dividing import Divided, ExchangePoint
+from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint
 
 __all__ = ["ExchangeStatistics", "ReaderStatistics", "State", "collect_statistics", "survey"]
 

@@ -15,12 +15,12 @@ from torch import fx
 
 from edgefolio_pruner.spatial.graph.capture import CapturedModel, assign_tensor
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
-from edgefolio_pruner.split.bands import Rows, divisors
 from edgefolio_pruner.split.making import MadeSplit, add_segments, planned_exchanges
-from edgefolio_pruner.split.row_plan import RowPlan, plan_rows, windows_of
-from edgefolio_pruner.split.segments import cut
-from edgefolio_pruner.split.shards import INPUT, Joint, RankGraph, exported
-from edgefolio_pruner.split.wire import add_wire, received_name
+from edgefolio_pruner.split.rows.bands import Rows, divisors
+from edgefolio_pruner.split.rows.plan import RowPlan, plan_rows, windows_of
+from edgefolio_pruner.split.shards.segments import cut
+from edgefolio_pruner.split.shards.wire import add_wire, received_name
+from edgefolio_pruner.split.shards.writing import INPUT, Joint, RankGraph, exported
 from edgefolio_split.plan import PlannedShard, SplitPlan
 
 __all__ = ["make_row_split", "row_module"]

@@ -23,8 +23,8 @@ from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.spatial.graph.program import Program, lower
 from edgefolio_pruner.spatial.roles import Map
-from edgefolio_pruner.split.bands import Rows, Window, band_edges
-from edgefolio_pruner.split.dividing import ExchangePoint
+from edgefolio_pruner.split.exchanges.points import ExchangePoint
+from edgefolio_pruner.split.rows.bands import Rows, Window, band_edges
 
 __all__ = ["RowPlan", "RowTraffic", "plan_rows", "windows_of"]
 

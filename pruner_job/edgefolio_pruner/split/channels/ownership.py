@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.spatial.roles import Contraction
-from edgefolio_pruner.split.dividing import Divided, ExchangePoint, Family
+from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint, Family
 
 __all__ = ["Ownership", "capacities", "contiguous", "even_shares", "everything", "line_of", "masked", "reads_of"]
 

@@ -21,10 +21,10 @@ import numpy as np
 
 from edgefolio.errors import EdgefolioError
 from edgefolio.repository.storage import local_root
-from edgefolio_pruner.data.array_names import arrays_of_parts, class_names_key
-from edgefolio_pruner.data.arrays import Found, Request, assembled
-from edgefolio_pruner.data.npz_archive import NpzArchive
+from edgefolio_pruner.data.arrays.converting import Found, Request, assembled
+from edgefolio_pruner.data.arrays.names import arrays_of_parts, class_names_key
 from edgefolio_pruner.data.raw import LONGEST_CLASS_NAME, MOST_CLASSES, RawData
+from edgefolio_pruner.data.readers.npz_archive import NpzArchive
 from edgefolio_pruner.uris import read_uri
 
 #: Bytes of one class name; NumPy takes four a character.

@@ -20,9 +20,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
 from edgefolio.errors import EdgefolioError
-from edgefolio_pruner.split.dividing import Divided
-from edgefolio_pruner.split.ownership import capacities, contiguous
-from edgefolio_pruner.split.statistics import Survey
+from edgefolio_pruner.split.channels.ownership import capacities, contiguous
+from edgefolio_pruner.split.channels.statistics import Survey
+from edgefolio_pruner.split.exchanges.points import Divided
 
 __all__ = ["Objective", "Restructured", "assign", "restructure"]
 

@@ -1,0 +1,1 @@
+"""Arrays as people store them, taken as the samples and targets of a task."""

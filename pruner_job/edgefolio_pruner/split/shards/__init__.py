@@ -1,0 +1,1 @@
+"""What each worker loads: its part of the network as ONNX, cut into segments, with the wire inside."""
