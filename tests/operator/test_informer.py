@@ -115,7 +115,7 @@ def test_no_hot_loop_and_no_end(server: FakeApiServer, watches: Watches) -> None
             server.cut()
             asked: list[float] = []
             async with asyncio.timeout(60):
-                while len(asked) < 4:
+                while len(asked) < 3:
                     await asyncio.sleep(0.05)
                     asked = [request.at for request in server.requests[before:] if request.verb == "watch"]
             pauses = [after - before for before, after in itertools.pairwise(asked)]
