@@ -31,7 +31,8 @@ def exclusive_processors(site: EdgeSite) -> Iterator[None]:
     before = file.read_text()
     states = site.machine.run / NODE / "kubelet" / "cpu_manager_state"
     try:
-        file.write_text(before + 'cpuManagerPolicy: static\nreservedSystemCPUs: "0"\n')
+        # A tenth is reserved, and so one whole processor is nobody's own; pods may use the rest of it.
+        file.write_text(before + "cpuManagerPolicy: static\nkubeReserved: {cpu: 100m}\n")
         states.unlink(missing_ok=True)
         site.machine.restart(NODE, "kubelet")
         yield
@@ -82,7 +83,6 @@ def test_a_pod_with_a_processor_of_its_own_computes_on_it(site: EdgeSite) -> Non
             site.wait_ready(name="exclusive", seconds=240)
             triton = process_in(site, NODE, "triton")
             (given,) = triton.cpu_affinity()
-            assert given != 0
             for variant in (site.fastest, site.most_accurate):
                 pod = site.pod_on(NODE)["metadata"]["name"]
                 site.kubernetes.kubectl("annotate", "--overwrite", "pod", pod, f"edgefolio.dev/pin-variant={variant}")
