@@ -18,7 +18,7 @@ from edgefolio.errors import UserError
 from edgefolio_pruner.onnx_source.graph import Node
 from edgefolio_pruner.onnx_source.network import OnnxNetwork, Step, run_step
 from edgefolio_pruner.onnx_source.operators.arranging import REPEATED, target_sizes
-from edgefolio_pruner.onnx_source.operators.operator import Value
+from edgefolio_pruner.onnx_source.operators.operator import Value, axes_of
 
 __all__ = ["freed"]
 
@@ -71,6 +71,8 @@ class _Mending:
         node = step.node
         if node.operator == "Concat":
             return _mended_concat(step, given), inner
+        if node.operator == "Squeeze" and _takes_batch(step, given):
+            raise _fixes(node)
         axis = _batch_axis(given[0]) if node.operator == "Reshape" and isinstance(given[0], torch.Tensor) else None
         if axis is None:
             return step, inner
@@ -119,6 +121,15 @@ def _mended_concat(step: Step, given: Sequence[Value | None]) -> Step:
         raise _fixes(step.node)
     repeated = (known[0], axes.index(known[0]), tuple(lacking))
     return replace(step, node=replace(step.node, attributes={**step.node.attributes, REPEATED: repeated}))
+
+
+def _takes_batch(step: Step, given: Sequence[Value | None]) -> bool:
+    value = given[0]
+    axes = axes_of(step.node, given[1] if len(given) > 1 else None)
+    if not isinstance(value, torch.Tensor):
+        return False
+    # Without axes, all of size one: the batch is one of them.
+    return axes is None or any(axis % value.ndim == _batch_axis(value) for axis in axes)
 
 
 def _batch_axis(value: torch.Tensor) -> int | None:

@@ -47,6 +47,9 @@ class Names:
         """``name`` as a path that is free, none of whose parts is ``reserved``."""
         pieces = [f"{piece}_" if piece in self._reserved or not piece else piece for piece in name.split(".")]
         base = ".".join(pieces)
+        # A layer has no layers in it: its own attributes are in the way.
+        if any(folder in self._taken for folder in _folders(base)):
+            base = "_".join(pieces)
         path, number = base, 1
         while self._is_taken(path):
             number += 1
@@ -56,8 +59,7 @@ class Names:
         return path
 
     def _is_taken(self, path: str) -> bool:
-        # A layer has no layers in it: its own attributes are in the way.
-        return path in self._taken or path in self._folders or any(folder in self._taken for folder in _folders(path))
+        return path in self._taken or path in self._folders
 
 
 def _folders(path: str) -> list[str]:

@@ -55,6 +55,7 @@ def parse(content: bytes, *, field: str, name: str) -> Graph:
         ) from error
     try:
         model = onnx.load_model_from_string(content)
+        without_shape = _with_shapes(model)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf and the checker raise their own kinds
         raise UserError(
@@ -64,12 +65,24 @@ def parse(content: bytes, *, field: str, name: str) -> Graph:
             remedy="Export it again.",
         ) from error
     try:
-        return _graph(model.graph, opset=summary.opset)
+        return _graph(model.graph, opset=summary.opset, without_shape=without_shape)
     except UserError as error:
         raise UserError(error.problem, field=field, value=name, remedy=error.remedy) from error
 
 
-def _graph(graph: Any, *, opset: int) -> Graph:
+def _with_shapes(model: Any) -> frozenset[str]:
+    """Let every input and output say something of its shape, as the checker asks; the names of those that did not."""
+    without = [
+        value
+        for value in (*model.graph.input, *model.graph.output)
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+    ]
+    for value in without:
+        value.type.tensor_type.shape.SetInParent()
+    return frozenset(value.name for value in without)
+
+
+def _graph(graph: Any, *, opset: int, without_shape: frozenset[str]) -> Graph:
     constants = {tensor.name: _array(tensor, f"the constant {tensor.name!r}") for tensor in graph.initializer}
     nodes = []
     for number, node in enumerate(graph.node):
@@ -93,10 +106,10 @@ def _graph(graph: Any, *, opset: int) -> Graph:
             )
         )
     outputs = tuple(value.name for value in graph.output)
-    return Graph(nodes=tuple(nodes), constants=constants, input=_input(graph), outputs=outputs)
+    return Graph(nodes=tuple(nodes), constants=constants, input=_input(graph, without_shape), outputs=outputs)
 
 
-def _input(graph: Any) -> Input:
+def _input(graph: Any, without_shape: frozenset[str]) -> Input:
     held = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in held]
     if len(inputs) != 1:
@@ -114,7 +127,7 @@ def _input(graph: Any) -> Input:
             f"its input {inputs[0].name!r} is {kind}, not FLOAT.",
             "Export the part behind the embedding or the conversion, which takes float32.",
         )
-    if not given.HasField("shape"):
+    if inputs[0].name in without_shape:
         return Input(name=inputs[0].name, sizes=None)
     sizes = tuple(one.dim_value if one.dim_value > 0 else None for one in given.shape.dim)
     if len(sizes) < 2:
