@@ -217,6 +217,17 @@ CASES |= {
         SIGNAL,
         {"zero": np.array(0), "one": np.array(1)},
     ),
+    "constants of constants": model(
+        [
+            node("Pad", "w", "p", "v", out="a"),
+            node("Sigmoid", "a", out="b"),
+            node("MatMul", "b", "m", out="c"),
+            node("Softmax", "c", out="d"),
+            node("Add", "x", "d"),
+        ],
+        SIGNAL,
+        {"w": weights(1, 2), "p": np.array([0, 0, 0, 1]), "v": np.float32(0.5), "m": weights(3, 9)},
+    ),
     "a factor of a shape": model(
         [
             node("Shape", "x", out="s"),

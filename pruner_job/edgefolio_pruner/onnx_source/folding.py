@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.onnx_source.graph import Array, Graph, Node
+from edgefolio_pruner.onnx_source.graph import Array, Graph, Node, is_scalar
+from edgefolio_pruner.onnx_source.operators import host
 from edgefolio_pruner.onnx_source.operators.layers import LINEAR
 from edgefolio_pruner.onnx_source.operators.operator import Operator, Value
 from edgefolio_pruner.onnx_source.operators.registry import OPERATORS
@@ -18,6 +23,11 @@ __all__ = ["folded", "joined"]
 
 #: Joined to a node behind its product.
 _SUM = "Add"
+#: Numbers that may be computed, besides a multiple of those that the file holds.
+_BUDGET, _SHARE = 1 << 26, 4
+_WITHOUT = (
+    "Export it with constants that are computed beforehand (onnxsim, or ONNX Runtime's optimized_model_filepath)."
+)
 
 
 def folded(graph: Graph) -> Graph:
@@ -26,6 +36,8 @@ def folded(graph: Graph) -> Graph:
     Raises a refusal for a node whose operator is not in the table.
     """
     constants = dict(graph.constants)
+    # What a small file may compute is bounded, all its nodes together.
+    budget = _BUDGET + _SHARE * sum(value.size for value in constants.values())
     left: list[Node] = []
     for node in graph.nodes:
         operator = OPERATORS.get(node.operator)
@@ -39,7 +51,11 @@ def folded(graph: Graph) -> Graph:
         if any(name and name not in constants for name in node.inputs) or not node.inputs:
             left.append(node)
             continue
-        constants.update(zip(node.outputs, _computed(node, operator, given), strict=False))
+        found = _computed(node, operator, given)
+        budget -= sum(value.size for value in found)
+        if budget < 0:
+            raise node.refused("computes too much from constants", remedy=_WITHOUT)
+        constants.update(zip(node.outputs, found, strict=False))
     return _without_unread(replace(graph, nodes=tuple(left), constants=constants))
 
 
@@ -50,12 +66,16 @@ def _computed(node: Node, operator: Operator, given: list[Array | None]) -> list
         else:
             layer = operator.layer(node, given) if operator.layer is not None else None
             kept = [one for place, one in enumerate(given) if layer is None or place not in operator.weights]
-            tensors = [None if one is None else torch.tensor(np.ascontiguousarray(one)) for one in kept]
+            if node.operator == "Einsum":
+                raise node.refused("multiplies constants alone", remedy=_WITHOUT)
+            run = operator.run if layer is None else partial(_with_layer, operator, layer.eval())
             with torch.no_grad():
-                if layer is None:
-                    found = operator.run(node, *tensors)
-                else:
-                    found = operator.with_layer(node, layer.eval(), *tensors)
+                # On sizes alone first.
+                with FakeTensorMode(allow_non_fake_inputs=True):
+                    sizes = run(node, *_as_read(kept, lambda one: torch.empty(one.shape)))
+                for size in sizes if isinstance(sizes, tuple) else (sizes,):
+                    host.require_small(node, size.shape)
+                found = run(node, *_as_read(kept, lambda one: torch.tensor(np.ascontiguousarray(one))))
     except UserError:
         raise
     except Exception as error:  # NumPy and torch raise their own kinds for what does not fit
@@ -64,6 +84,19 @@ def _computed(node: Node, operator: Operator, given: list[Array | None]) -> list
         ) from error
     values = found if isinstance(found, tuple) else (found,)
     return [value.numpy() if isinstance(value, torch.Tensor) else value for value in values]
+
+
+def _as_read(given: list[Array | None], tensor: Callable[[Array], torch.Tensor]) -> list[Value | None]:
+    """Operands as tensors; integers and single numbers, which are settings, as they are."""
+    return [
+        tensor(one) if one is not None and one.dtype.kind == "f" and (place == 0 or not is_scalar(one)) else one
+        for place, one in enumerate(given)
+    ]
+
+
+def _with_layer(operator: Operator, layer: nn.Module, node: Node, *given: Value | None) -> Value | tuple[Value, ...]:
+    result: Value | tuple[Value, ...] = operator.with_layer(node, layer, *given)
+    return result
 
 
 def joined(graph: Graph) -> Graph:

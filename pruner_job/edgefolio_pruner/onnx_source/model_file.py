@@ -77,6 +77,15 @@ def read_model_file(uri: str | Path, *, field: str) -> ModelFile:
             network = freed(network)
     except UserError as error:
         raise UserError(error.problem, field=field, value=uri, remedy=error.remedy) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a file may hold attributes, weights and sizes that do not fit one another
+        raise UserError(
+            f"no network can be built of it ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
+            field=field,
+            value=uri,
+            remedy="Export it again; ONNX Runtime tells whether the file is sound.",
+        ) from error
     return ModelFile(
         name=name, sha256=hashlib.sha256(content).hexdigest(), where=field, network=network, content=content
     )

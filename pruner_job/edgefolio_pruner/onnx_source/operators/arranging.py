@@ -183,6 +183,8 @@ def _gather(node: Node, value: Value, index: Value) -> torch.Tensor:
 
 
 def _host_gather(node: Node, value: Array, index: Array) -> Array:
+    axis = node.attributes.get("axis", 0) % value.ndim
+    host.require_small(node, [index.size, *value.shape[:axis], *value.shape[axis + 1 :]])
     return np.asarray(np.take(value, index.astype(np.int64), axis=node.attributes.get("axis", 0)))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from edgefolio_pruner.onnx_source.graph import Node
+from edgefolio_pruner.onnx_source.operators import host
 from edgefolio_pruner.onnx_source.operators.operator import Operator, Value, integers
 
 __all__ = ["OPERATORS"]
@@ -90,6 +91,7 @@ def _nearest(
         if not isinstance(length, int):
             raise node.refused(f"is nearest by {how} and {rounding} for sizes that are free", remedy=_REMEDY)
         wanted = math.floor(length * scales[place]) if scales is not None else sizes[place]  # type: ignore[index]
+        host.require_small(node, [wanted])
         factor = scales[place] if scales is not None else wanted / length
         places = [_place(node, at, factor, length, wanted, how, rounding) for at in range(wanted)]
         if places != list(range(length)):
