@@ -23,7 +23,7 @@ from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
 from edgefolio.uris import redacted
 from edgefolio_pruner.data.class_table import class_table
-from edgefolio_pruner.inputs import MakingSource, load_source
+from edgefolio_pruner.inputs import MakingSource, load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
@@ -55,6 +55,7 @@ class MakeResult:
         return EXIT_OK if self.manifest.accuracy_floor_met else EXIT_OBJECTIVE_NOT_MET
 
 
+@naming_the_model_file
 def make_portfolio(
     portfolio: ModelPortfolio,
     *,

@@ -62,22 +62,24 @@ def shrink_model(
     latency_samples: int = 30,
     threads: int = 1,
     seed: int = 0,
+    field: str = "--architecture",
     progress: Progress = no_progress,
 ) -> Shrunk:
     """Remove every channel of ``module`` (float32) that provably does not matter, and write the rest to ``output``.
 
     ``input_shape`` is of one sample, without the batch. Parity is checked on ``samples`` random inputs, exactness on
     the first four of them; each model runs ``latency_samples`` times with a batch of 1 on ``threads`` threads (0: no
-    measurement). Raises :class:`UserError` if the input does not fit, the model cannot be captured or written, or has
-    no prunable layer, and :class:`NotExactError` if the proof fails; then nothing is written.
+    measurement). ``field`` is the option that names the model. Raises :class:`UserError` if the input does not fit, the
+    model cannot be captured or written, or has no prunable layer, and :class:`NotExactError` if the proof fails; then
+    nothing is written.
     """
     module = module.float().eval()
     inputs = torch.randn((max(2, samples), *input_shape), generator=torch.Generator().manual_seed(seed))
-    output_names = _run_once(module, inputs[:2])
-    _require_single(module, inputs)
+    output_names = _run_once(module, inputs[:2], field=field)
+    _require_single(module, inputs, field=field)
     progress(stage=_STAGE, fraction=0.05, message="capturing the network")
     captured = capture(module, (inputs[:2],), dynamic_size=dynamic_size)
-    _require_prunable(captured, name=type(module).__name__)
+    _require_prunable(captured, name=type(module).__name__, field=field)
     progress(stage=_STAGE, fraction=0.2, message="removing channels")
     compressed = compress(captured)
     progress(stage=_STAGE, fraction=0.3, message="proving that nothing changed")
@@ -129,11 +131,11 @@ def shrink_model(
     )
 
 
-def _require_prunable(captured: CapturedModel, *, name: str) -> None:
+def _require_prunable(captured: CapturedModel, *, name: str, field: str) -> None:
     if not any(group.prunable for group in channel_groups(captured)):
         raise UserError(
             "the model has no prunable layer: no convolution or linear layer whose channels only other layers read.",
-            field="--architecture",
+            field=field,
             value=name,
             remedy="Nothing can be removed from it; deploy it as it is.",
         )
@@ -149,7 +151,7 @@ def _require_near(proof: Parity, exactness: Exactness) -> None:
         )
 
 
-def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:
+def _run_once(module: torch.nn.Module, inputs: torch.Tensor, *, field: str) -> list[str]:
     """Run the model on two samples; the names of its outputs. Raises :class:`UserError` if it does not take them."""
     shape = ",".join(str(size) for size in inputs.shape[1:])
     try:
@@ -166,14 +168,14 @@ def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:
     if not leaves or any(leaf.ndim == 0 or leaf.shape[0] != len(inputs) for leaf in leaves):
         raise UserError(
             "an output has no batch axis, so samples cannot be told apart.",
-            field="--architecture",
+            field=field,
             value=type(module).__name__,
             remedy="Let the model return one row for each sample.",
         )
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
         raise UserError(
             "the model gives values that are not finite (NaN or infinity) for random inputs.",
-            field="--weights",
+            field="--weights" if field != "--model" else field,
             remedy="Check the weights; a batch norm with a variance of zero or below is a common cause.",
         )
     if isinstance(outputs, dict) and len(outputs) == len(leaves):
@@ -181,7 +183,7 @@ def _run_once(module: torch.nn.Module, inputs: torch.Tensor) -> list[str]:
     return ["output"] if len(leaves) == 1 else [f"output_{index}" for index in range(len(leaves))]
 
 
-def _require_single(module: torch.nn.Module, inputs: torch.Tensor) -> None:
+def _require_single(module: torch.nn.Module, inputs: torch.Tensor, *, field: str) -> None:
     """Raise :class:`UserError` unless one sample alone has the outputs that it has among others, in shape."""
     with torch.no_grad(), evaluating(module):
         together = [tuple(leaf.shape[1:]) for leaf in flat_outputs(module(inputs[:2]))]
@@ -194,7 +196,7 @@ def _require_single(module: torch.nn.Module, inputs: torch.Tensor) -> None:
     if not fits:
         raise UserError(
             f"for a batch of one sample the model {problem}.",
-            field="--architecture",
+            field=field,
             value=type(module).__name__,
             remedy="Keep the batch axis: write squeeze(dim) or flatten(1), not squeeze().",
         )

@@ -17,7 +17,7 @@ import torch
 
 from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio
-from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Workbench, asked_for, make_all
 from edgefolio_pruner.pipeline import available_threads
 from edgefolio_pruner.profiling.session import open_session
@@ -42,6 +42,7 @@ _STAGE = "split"
 _ROUNDS, _RUNS = 5, 6
 
 
+@naming_the_model_file
 def plan_splits(
     portfolio: ModelPortfolio,
     *,

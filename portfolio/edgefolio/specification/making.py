@@ -69,11 +69,21 @@ class Architecture(Specification):
     """Keyword arguments it is built with: strings, numbers, booleans, and lists of these."""
 
 
+MODEL_OR_ARCHITECTURE = "source needs either architecture or modelURI"
+MODEL_HOLDS_WEIGHTS = "modelURI holds network and weights: leave out weightsURI"
+
+
 class Source(Specification):
-    """The model: an architecture, and its trained weights (safetensors; without them it is trained)."""
+    """The model: an architecture and its trained weights (safetensors; without them it is trained), or an ONNX file."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            ("has(self.architecture) != has(self.modelURI)", MODEL_OR_ARCHITECTURE),
+            ("!has(self.modelURI) || !has(self.weightsURI)", MODEL_HOLDS_WEIGHTS),
+            (
+                "!has(self.modelURI) || self.modelURI.matches('^(s3|https|pvc|hf)://.')",
+                "modelURI must begin with s3://, https://, pvc:// or hf://",
+            ),
             (
                 "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc|hf)://.')",
                 "weightsURI must begin with s3://, https://, pvc:// or hf://",
@@ -81,11 +91,27 @@ class Source(Specification):
         )
     )
 
-    architecture: Architecture
-    """The network."""
+    architecture: Architecture | None = None
+    """The network by name; absent: modelURI holds it."""
     weights_uri: GivenUri | None = None
     """Trained weights (safetensors), hf://organization/model@commit of the Hugging Face Hub too; absent: it is trained
     from scratch."""
+    model_uri: GivenUri | None = None
+    """A trained model in one ONNX file, in place of architecture and weightsURI; on the Hugging Face Hub
+    hf://organization/model@commit/model.onnx."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether trained weights are given."""
+        return self.weights_uri is not None or self.model_uri is not None
+
+    @model_validator(mode="after")
+    def _one_form_of_a_model(self) -> Source:
+        if (self.architecture is None) == (self.model_uri is None):
+            raise ValueError(MODEL_OR_ARCHITECTURE)
+        if self.model_uri is not None and self.weights_uri is not None:
+            raise ValueError(MODEL_HOLDS_WEIGHTS)
+        return self
 
 
 _DEVIATION_RULE = "standardDeviation must be above 0 for every channel"

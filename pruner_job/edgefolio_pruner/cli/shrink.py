@@ -14,6 +14,10 @@ from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.nn import Module
+
     from edgefolio_pruner.shrinking import Shrunk
 
 #: As a manifest may record them.
@@ -21,13 +25,20 @@ _MOST_AXES, _LARGEST_SIZE = 8, 2**24
 
 
 def shrink(
-    weights: str = typer.Option(..., help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."),
-    input_shape: str = typer.Option(..., help="Shape of one input without the batch, such as 3,224,224."),
+    weights: str | None = typer.Option(
+        None, help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."
+    ),
+    input_shape: str | None = typer.Option(
+        None, help="Shape of one input without the batch, such as 3,224,224. Default: as the ONNX file says."
+    ),
     output: Path = typer.Option(..., "--output", "-o", help="The ONNX file to write."),
     architecture: str | None = typer.Option(
         None, help="LIBRARY:NAME, such as timm:resnet18, torchvision:vgg11_bn or edgefolio:resnet8."
     ),
     factory: str | None = typer.Option(None, help="MODULE:CALLABLE that returns the torch module, in place of a name."),
+    model: str | None = typer.Option(
+        None, help="A sparse model in one ONNX file, by path or URL, in place of architecture and weights."
+    ),
     option: list[str] = typer.Option([], help="NAME=VALUE for the architecture, such as num_classes=10; repeatable."),
     dynamic_size: bool = typer.Option(False, help="Let the file take any height and width."),
     samples: int = typer.Option(
@@ -46,30 +57,30 @@ def shrink(
     Example: edgefolio shrink --architecture timm:resnet18 --option num_classes=10 --weights sparse.safetensors
     --input-shape 3,224,224 --output shrunk.onnx
     """
-    if (architecture is None) == (factory is None):
-        raise UserError(
-            "exactly one of --architecture and --factory is needed.",
-            field="--architecture",
-            value=architecture,
-            remedy="Name an architecture such as timm:resnet18, or a callable such as nets:build.",
-        )
-    shape = _parse_shape(input_shape)
+    _require_one_model(architecture=architecture, factory=factory, model=model, weights=weights, options=option)
+    shape = None if input_shape is None else _parse_shape(input_shape)
     if output.is_dir():
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
-    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.available_memory import require_memory
     from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
-    from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
     from edgefolio_pruner.shrinking import shrink_model
 
-    require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=input_shape)
-    named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
-    described = parse_architecture(named, option, field=field)
+    def bounded(shape: tuple[int, ...]) -> tuple[int, ...]:
+        shown = ",".join(str(size) for size in shape)
+        require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=shown)
+        return shape
+
     # The network's own code may print.
     with output_kept_for_json(active=as_json) as print_document:
-        module = build_architecture(described, field=field)
-        load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+        if model is not None:
+            module, shape = _of_file(model, shape, bounded=bounded, threads=threads)
+            field = "--model"
+        else:
+            assert weights is not None
+            shape = bounded(_given_shape(shape))
+            field = "--architecture" if architecture else "--factory"
+            module = _of_architecture(architecture or f"factory:{factory}", option, weights, field=field)
         with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
             result = shrink_model(
                 module,
@@ -79,12 +90,65 @@ def shrink(
                 samples=samples,
                 latency_samples=latency_samples,
                 threads=threads,
+                field=field,
                 progress=progress,
             )
         if as_json:
             print_document(json.dumps(_document(result), indent=2))
     if not as_json:
         _print(result)
+
+
+def _require_one_model(
+    *, architecture: str | None, factory: str | None, model: str | None, weights: str | None, options: list[str]
+) -> None:
+    if sum(given is not None for given in (architecture, factory, model)) != 1:
+        raise UserError(
+            "exactly one of --architecture, --factory and --model is needed.",
+            field="--architecture",
+            value=architecture,
+            remedy="Name an architecture such as timm:resnet18, a callable such as nets:build, or an ONNX file.",
+        )
+    if model is None and weights is None:
+        raise UserError(
+            "the weights are missing.", field="--weights", remedy="Name a safetensors file, or use --model."
+        )
+    if model is not None and (weights is not None or options):
+        raise UserError(
+            "an ONNX file holds network and weights.",
+            field="--model",
+            value=model,
+            remedy="Leave out --weights and --option.",
+        )
+
+
+def _of_architecture(name: str, options: list[str], weights: str, *, field: str) -> Module:
+    from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
+
+    module = build_architecture(parse_architecture(name, options, field=field), field=field)
+    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+    return module
+
+
+def _of_file(
+    uri: str, shape: tuple[int, ...] | None, *, bounded: Callable[[tuple[int, ...]], tuple[int, ...]], threads: int
+) -> tuple[Module, tuple[int, ...]]:
+    """The network in an ONNX file, and the shape of its samples."""
+    from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.onnx_source.model_file import read_model_file
+
+    file = read_model_file(checked_argument(uri, field="--model"), field="--model")
+    shape = bounded(_given_shape(shape or file.sample_shape))
+    return file.proven(shape, threads=threads).build(), shape
+
+
+def _given_shape(shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if shape is None:
+        raise UserError(
+            "the shape of a sample is not known.", field="--input-shape", remedy="Write for example 3,224,224."
+        )
+    return shape
 
 
 def _why_nothing(result: Shrunk) -> str:

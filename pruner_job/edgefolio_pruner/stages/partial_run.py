@@ -9,7 +9,7 @@ from edgefolio.errors import UserError
 from edgefolio.repository import Publication
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner import methods
-from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, Workbench
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
@@ -18,6 +18,7 @@ from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
 
+@naming_the_model_file
 def make_piece(
     portfolio: ModelPortfolio,
     piece: str,

@@ -16,7 +16,7 @@ from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.available_memory import available_memory, shown_bytes
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.export import flat_outputs
-from edgefolio_pruner.inputs import MakingSource, load_source
+from edgefolio_pruner.inputs import MakingSource, load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, asked_for
 from edgefolio_pruner.oneshot import LeastShare, least_share
 from edgefolio_pruner.progress import Progress
@@ -58,6 +58,7 @@ class Understanding:
         return self.source.data
 
 
+@naming_the_model_file
 def understand(
     portfolio: ModelPortfolio,
     *,

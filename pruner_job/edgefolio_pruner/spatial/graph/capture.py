@@ -111,7 +111,7 @@ def capture(
             if dynamic_size:
                 _require_free_size(program, inputs)
             graph_module, aliases = _to_graph_module(program, module)
-        except CaptureRefused:
+        except UserError:
             raise
         except Exception as error:
             raise _refusal(type(error).__name__ + ": " + str(error).strip().split("\n")[0][:240]) from error
