@@ -32,6 +32,8 @@ IR_VERSION = 8
 #: Protobuf cannot hold more than this in one file (bytes).
 _PROTOBUF_LIMIT = 2**31 - 1
 _LONGEST_CHAIN = 8
+#: Smaller files are checked with all their weights; of larger ones weights of more bytes than this are left out.
+_CHECKED_WHOLE, _LARGE_WEIGHT = 64 << 20, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,7 @@ def export_onnx(
     _normalise(model, output_names=output_names)
     _require_standard_domain(model)
     content = _serialise(model)
-    onnx.checker.check_model(content, full_check=True)
-    write_atomically(path, content)
-    return ExportedModel(
+    written = ExportedModel(
         path=path,
         bytes=len(content),
         opset=model.opset_import[0].version,
@@ -100,6 +100,13 @@ def export_onnx(
         input_names=tuple(value.name for value in model.graph.input),
         output_names=tuple(value.name for value in model.graph.output),
     )
+    if len(content) <= _CHECKED_WHOLE:
+        onnx.checker.check_model(content, full_check=True)
+    else:
+        _check_without_weights(model)
+    del model
+    write_atomically(path, content)
+    return written
 
 
 def _converted(
@@ -190,6 +197,21 @@ def _require_standard_domain(model: onnx.ModelProto) -> None:
             field="model",
             remedy="Replace them by standard operators; such a file would not run on a plain Triton.",
         )
+
+
+def _check_without_weights(model: onnx.ModelProto) -> None:
+    """Check ``model`` with its large weights as inputs of the same names: the checker would hold them twice more.
+
+    It is of no use afterwards.
+    """
+    graph = model.graph
+    for position in reversed(range(len(graph.initializer))):
+        tensor = graph.initializer[position]
+        if tensor.ByteSize() > _LARGE_WEIGHT:
+            stands_for = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            del graph.initializer[position]
+            graph.input.append(stands_for)
+    onnx.checker.check_model(model, full_check=True)
 
 
 def _serialise(model: onnx.ModelProto) -> bytes:
