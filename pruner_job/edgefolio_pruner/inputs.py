@@ -70,16 +70,28 @@ class MakingSource:
         return build_architecture(self.architecture, seed=self.seed)
 
     def build_with(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
-        """The module with these weights, in evaluation mode."""
+        """The module with these weights, in evaluation mode; it holds the tensors of ``state``, where it can."""
         module = self.build()
-        module.load_state_dict(state, strict=False)
+        wanted = module.state_dict(keep_vars=True)
+        # Weights that are tied would come apart.
+        assign = len({id(tensor) for tensor in wanted.values()}) == len(wanted)
+        own = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items() if name in wanted}
+        del wanted
+        module.load_state_dict(own, strict=False, assign=assign)
         return module.eval()
+
+    def example(self, samples: int = 2) -> tuple[torch.Tensor, ...]:
+        """The first training samples, as the network is called with them."""
+        return tuple(torch.from_numpy(part) for part in self.data.train.inputs(0, samples))
+
+    def calibration(self, samples: int) -> tuple[torch.Tensor, ...]:
+        """Unlabelled training samples, as the network is called with them."""
+        return tuple(torch.from_numpy(part) for part in self.data.calibration_inputs(samples, seed=self.seed))
 
     def output_shapes(self, module: nn.Module) -> tuple[tuple[int, ...], ...]:
         """The shape of each output without the batch."""
-        inputs = tuple(torch.from_numpy(part) for part in self.data.train.inputs(0, 2))
         with torch.inference_mode(), evaluating(module):
-            return tuple(tuple(leaf.shape[1:]) for leaf in flat_outputs(module(*inputs)))
+            return tuple(tuple(leaf.shape[1:]) for leaf in flat_outputs(module(*self.example())))
 
     @property
     def description(self) -> str:
@@ -98,6 +110,8 @@ class MakingSource:
             asked["normalization"] = self.data.preprocessing.model_dump(mode="json", include={"mean", "std"})
         if self.code is not None:
             asked["code"] = self.code
+        if len(self.data.input_names) > 1:
+            asked["inputs"] = list(self.data.input_names)
         return {
             **asked,
             "architecture": self.architecture.model_dump(mode="json"),
@@ -138,12 +152,13 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
         state, told = weights_for(module, read_weights(spec.source.weights_uri))
         check_weights_fit(module, state, field="spec.source.weightsURI", name=spec.source.weights_uri)
         module.load_state_dict(state, strict=False)
-        # With names that the file may omit (tied weights, counters): the whole state.
-        state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        # With names that the file may omit (tied weights, counters): the whole state. The module is not trained.
+        state = dict(module.state_dict())
     own_names = class_names_of_model(module)
     # Weights that were trained elsewhere know the values that they were trained on.
     own_input = None if state is None else model_input(module, library=architecture.library, name=architecture.name)
     scoring_of(spec.data, classes=0)
+    _require_one_input(spec)
     data = load_data(
         spec.data,
         seed=spec.seed,
@@ -191,6 +206,36 @@ def takes(module: nn.Module, shape: tuple[int, ...]) -> bool:
     return bool(leaves) and all(leaf.ndim > 0 and len(leaf) == 2 for leaf in leaves)
 
 
+def _require_one_input(spec: PortfolioSpecification) -> None:
+    """Raise :class:`UserError` if something is asked for that knows networks of one input alone."""
+    assert spec.data is not None
+    if spec.data.inputs is None:
+        return
+    methods = spec.methods
+    asked = {
+        "spec.methods.sparseTraining": (methods.sparse_training is not None, "Leave it out, and give weights."),
+        "spec.methods.quantization": (methods.quantization != "Disabled", "Leave it out."),
+        "spec.methods.oneShot.distillationEpochs": (
+            methods.one_shot is not None and methods.one_shot.distillation_epochs > 0,
+            "Leave it out.",
+        ),
+    }
+    for name, (is_asked, remedy) in asked.items():
+        if is_asked:
+            raise UserError(
+                "a network of several inputs is neither trained nor quantized here.",
+                field=name,
+                value=f"data.inputs: {', '.join(spec.data.inputs)}",
+                remedy=remedy,
+            )
+    if spec.source is not None and spec.source.weights_uri is None:
+        raise UserError(
+            "a network of several inputs is not trained here.",
+            field="spec.source.weightsURI",
+            remedy="Give its trained weights.",
+        )
+
+
 def _require_labels(spec: PortfolioSpecification, data: DataBundle) -> None:
     if data.has_labels:
         return
@@ -211,7 +256,9 @@ def _require_labels(spec: PortfolioSpecification, data: DataBundle) -> None:
 
 def _require_a_probe(outputs: Outputs, data: DataBundle, *, variants: int) -> None:
     """The manifest holds a sample and its answer for every variant, as text."""
-    values = sum(math.prod(shape) for shape in outputs.shapes) + math.prod(data.sample_shape)
+    values = sum(math.prod(shape) for shape in outputs.shapes) + sum(
+        math.prod(shape) for shape in data.input_shapes.values()
+    )
     if variants * values * _PROBE_BYTES > MAXIMUM_MANIFEST_BYTES:
         raise UserError(
             f"a sample and its answer are {values} numbers, which a manifest holds for every variant: {variants} are "

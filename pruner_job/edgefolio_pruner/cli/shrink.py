@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,16 @@ if TYPE_CHECKING:
 
 #: As a manifest may record them.
 _MOST_AXES, _LARGEST_SIZE = 8, 2**24
+_INPUT_NAME = "[A-Za-z_][A-Za-z0-9_]{0,62}"
 
 
 def shrink(
     weights: str = typer.Option(..., help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."),
-    input_shape: str = typer.Option(..., help="Shape of one input without the batch, such as 3,224,224."),
+    input_shape: list[str] = typer.Option(
+        ...,
+        help="Shape of one input without the batch, such as 3,224,224; of a model that takes several once for each, in "
+        "the order of its arguments, also as NAME=SHAPE.",
+    ),
     output: Path = typer.Option(..., "--output", "-o", help="The ONNX file to write."),
     architecture: str | None = typer.Option(
         None, help="LIBRARY:NAME, such as timm:resnet18, torchvision:vgg11_bn or edgefolio:resnet8."
@@ -53,7 +60,7 @@ def shrink(
             value=architecture,
             remedy="Name an architecture such as timm:resnet18, or a callable such as nets:build.",
         )
-    shape = _parse_shape(input_shape)
+    given = [_parse_input(text) for text in input_shape]
     if output.is_dir():
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
     from edgefolio.repository.storage import checked_argument
@@ -63,7 +70,8 @@ def shrink(
     from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
     from edgefolio_pruner.shrinking import shrink_model
 
-    require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=input_shape)
+    needed = 4 * samples * sum(math.prod(shape) for _, shape in given)
+    require_memory(needed, what="the input", field="--input-shape", value=" ".join(input_shape))
     named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
     described = parse_architecture(named, option, field=field)
     # The network's own code may print.
@@ -73,7 +81,7 @@ def shrink(
         with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
             result = shrink_model(
                 module,
-                input_shape=shape,
+                input_shapes=_named(module, given, field="--input-shape"),
                 output=output,
                 dynamic_size=dynamic_size,
                 samples=samples,
@@ -94,6 +102,31 @@ def _why_nothing(result: Shrunk) -> str:
         f"No channel could be removed, though {result.dead_filters} filters are dead: what they give is a constant "
         "that has to be kept for what reads it, as the last column and the barriers say."
     )
+
+
+def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
+    """Name (empty if none is given) and shape."""
+    name, separator, shape = text.rpartition("=")
+    if separator and not re.fullmatch(_INPUT_NAME, name):
+        raise UserError(
+            "this is no name of an input: a letter, then letters, digits and underscores.",
+            field="--input-shape",
+            value=text,
+            remedy="Write for example image=3,224,224.",
+        )
+    return name, _parse_shape(shape)
+
+
+def _named(module: Any, given: Sequence[tuple[str, tuple[int, ...]]], *, field: str) -> dict[str, tuple[int, ...]]:
+    """The shapes by name: as given, else ``input``, or of several the names of the arguments."""
+    from edgefolio_pruner.scoring.outputs import input_names
+
+    found = {name or own: shape for (name, shape), own in zip(given, input_names(module, len(given)), strict=True)}
+    if len(found) < len(given):
+        raise UserError(
+            "two inputs have one name.", field=field, value=", ".join(found), remedy="Name each: NAME=SHAPE."
+        )
+    return found
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:

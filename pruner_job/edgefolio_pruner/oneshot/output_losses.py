@@ -10,6 +10,7 @@ from torch import fx
 
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.calibrating.rows import by_position
+from edgefolio_pruner.network_inputs import Samples, by_input, count, pieces
 from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial.graph.nodes import tensor_inputs
 
@@ -18,7 +19,7 @@ _BACKWARD_BYTES = 512 * 1024**2
 
 
 def output_losses(
-    graph: fx.Graph, state: State, chunks: Sequence[torch.Tensor], maps: Sequence[LinearMap], *, seed: int
+    graph: fx.Graph, state: State, chunks: Sequence[Samples], maps: Sequence[LinearMap], *, seed: int
 ) -> dict[str, torch.Tensor]:
     """Per map the loss [outputs] per sample that a unit mean squared error of each output causes, float64.
 
@@ -30,9 +31,9 @@ def output_losses(
     sums = {linear.layer: torch.zeros(linear.groups * linear.outputs, dtype=torch.float64) for linear in maps}
     samples = 0
     per_pass = samples_per_pass(graph)
-    for chunk in (part for whole in chunks for part in torch.split(whole, per_pass)):
+    for chunk in (part for whole in chunks for part in pieces(whole, per_pass)):
         with torch.enable_grad():
-            values = forward_values(graph, state, chunk.detach().clone().requires_grad_())
+            values = forward_values(graph, state, with_gradients(chunk))
             ends = {linear: values[linear.end] for linear in maps if values[linear.end].requires_grad}
             objective = drawn_objective(values, graph, generator)
             gradients = torch.autograd.grad(objective, list(ends.values()), allow_unused=True)
@@ -40,20 +41,26 @@ def output_losses(
             if gradient is not None:
                 rows = by_position(gradient, convolution=linear.geometry is not None).double()
                 sums[linear.layer] += rows.square().sum((0, 1))
-        samples += len(chunk)
+        samples += count(chunk)
     return {layer: total / samples for layer, total in sums.items()}
 
 
-def forward_values(graph: fx.Graph, state: State, chunk: torch.Tensor) -> Mapping[fx.Node, Any]:
+def with_gradients(chunk: Samples) -> tuple[torch.Tensor, ...]:
+    """The samples as values that a backward pass reaches."""
+    return tuple(given.detach().clone().requires_grad_() for given in by_input(chunk))
+
+
+def forward_values(graph: fx.Graph, state: State, chunk: Samples) -> Mapping[fx.Node, Any]:
     """The values of all nodes for one chunk of samples."""
+    given = iter(by_input(chunk))
     values: dict[fx.Node, Any] = {}
 
     def load(source: fx.Node) -> Any:
         return state[str(source.target)] if source.op == "get_attr" else values[source]
 
     for node in graph.nodes:
-        if node.op == "placeholder" and not values:
-            values[node] = chunk
+        if node.op == "placeholder":
+            values[node] = next(given)
         elif node.op == "call_function":
             arguments, keywords = fx.map_arg((node.args, node.kwargs), load)
             values[node] = node.target(*arguments, **keywords)
