@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.nn import functional
 
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.calibrating.rows import by_position
 from edgefolio_pruner.network_inputs import Samples, by_input, count, pieces
 from edgefolio_pruner.refit import NotFiniteError
-from edgefolio_pruner.spatial.graph.nodes import tensor_inputs
+from edgefolio_pruner.spatial.graph.nodes import operator_name, tensor_inputs
 
 #: Bytes of activations that one backward pass may hold.
 _BACKWARD_BYTES = 512 * 1024**2
@@ -68,7 +69,9 @@ def forward_values(graph: fx.Graph, state: State, chunk: Samples) -> Mapping[fx.
 
 
 def drawn_objective(values: Mapping[fx.Node, Any], graph: fx.Graph, generator: torch.Generator) -> torch.Tensor:
-    """What is differentiated: the log probability of a class drawn from the net's own."""
+    """What is differentiated: the log probability of a class drawn from the net's own; of labels behind a sigmoid that
+    of each label.
+    """
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     total = torch.zeros(())
     for node in tensor_inputs(output):
@@ -77,13 +80,26 @@ def drawn_objective(values: Mapping[fx.Node, Any], graph: fx.Graph, generator: t
             raise NotFiniteError("outputs of the network are not finite")
         if not found.requires_grad:
             continue
-        if found.ndim == 2 and found.shape[1] > 1:
-            logs = torch.log_softmax(found, 1)
+        ends_in = operator_name(node) if node.op == "call_function" else ""
+        if ends_in == "sigmoid":
+            logits = values[_logits(node)]
+            drawn = torch.bernoulli(found.detach(), generator=generator)
+            total = total - functional.binary_cross_entropy_with_logits(logits, drawn, reduction="sum")
+        elif found.ndim == 2 and found.shape[1] > 1:
+            # Probabilities are no logits: these are what they were made of.
+            logits = values[_logits(node)] if ends_in in ("softmax", "_softmax") else found
+            logs = torch.log_softmax(logits, 1)
             drawn = torch.multinomial(logs.detach().exp(), 1, generator=generator)
             total = total + logs.gather(1, drawn).sum()
         else:
             total = total + (found * torch.randn(found.shape, generator=generator)).sum()
     return total
+
+
+def _logits(node: fx.Node) -> fx.Node:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return source
 
 
 def samples_per_pass(graph: fx.Graph) -> int:
