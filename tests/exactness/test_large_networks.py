@@ -12,6 +12,7 @@ from torch import nn
 from edgefolio_pruner import exactness
 from edgefolio_pruner.exactness import in_dtype, prove_exact
 from edgefolio_pruner.export import export_onnx, onnx_file
+from edgefolio_pruner.export.serialising import SerialisedModel
 from edgefolio_pruner.finite import all_finite
 from edgefolio_pruner.spatial import capture, compress
 
@@ -108,7 +109,22 @@ def test_a_large_file_is_checked_without_its_weights_and_has_the_same_bytes(
     broken = onnx.load_from_string(whole)
     broken.graph.node[0].input[0] = "nowhere"
     with pytest.raises(onnx.checker.ValidationError, match="nowhere"):
-        onnx_file._check_without_weights(broken)
+        onnx_file._check(broken, 1)
+
+
+def test_the_pieces_of_a_model_are_the_bytes_that_protobuf_writes(tmp_path: Path) -> None:
+    file = export_onnx(
+        nets()[1], (torch.randn(2, 3, 6, 6),), tmp_path / "a.onnx", input_names=["input"], output_names=["output"]
+    )
+    model = onnx.load(file.path)
+    model.graph.initializer.append(onnx.helper.make_tensor("typed", onnx.TensorProto.INT64, [2], [3, 1 << 40]))
+    model.graph.initializer.append(onnx.helper.make_tensor("empty", onnx.TensorProto.FLOAT, [0], b"", raw=True))
+    model.metadata_props.add(key="made", value="by hand")
+    serialised = SerialisedModel(model)
+    content = b"".join(serialised.pieces())
+    assert content == model.SerializeToString(deterministic=True)
+    assert len(content) == serialised.size
+    assert file.path.stat().st_size == file.bytes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
