@@ -84,16 +84,28 @@ class MakingSource:
         return build_architecture(self.architecture, seed=self.seed)
 
     def build_with(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
-        """The module with these weights, in evaluation mode."""
+        """The module with these weights, in evaluation mode; it holds the tensors of ``state``, where it can."""
         module = self.build()
-        module.load_state_dict(state, strict=False)
+        wanted = module.state_dict(keep_vars=True)
+        # Weights that are tied would come apart.
+        assign = len({id(tensor) for tensor in wanted.values()}) == len(wanted)
+        own = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items() if name in wanted}
+        del wanted
+        module.load_state_dict(own, strict=False, assign=assign)
         return module.eval()
+
+    def example(self, samples: int = 2) -> tuple[torch.Tensor, ...]:
+        """The first training samples, as the network is called with them."""
+        return tuple(torch.from_numpy(part) for part in self.data.train.inputs(0, samples))
+
+    def calibration(self, samples: int) -> tuple[torch.Tensor, ...]:
+        """Unlabelled training samples, as the network is called with them."""
+        return tuple(torch.from_numpy(part) for part in self.data.calibration_inputs(samples, seed=self.seed))
 
     def output_shapes(self, module: nn.Module) -> tuple[tuple[int, ...], ...]:
         """The shape of each output without the batch."""
-        inputs = tuple(torch.from_numpy(part) for part in self.data.train.inputs(0, 2))
         with torch.inference_mode(), evaluating(module):
-            return tuple(tuple(leaf.shape[1:]) for leaf in flat_outputs(module(*inputs)))
+            return tuple(tuple(leaf.shape[1:]) for leaf in flat_outputs(module(*self.example())))
 
     @property
     def description(self) -> str:
@@ -119,6 +131,8 @@ class MakingSource:
             asked["file"] = self.model_file.record
         if self.architecture is not None:
             asked["architecture"] = self.architecture.model_dump(mode="json")
+        if len(self.data.input_names) > 1:
+            asked["inputs"] = list(self.data.input_names)
         return {
             **asked,
             "seed": self.seed,
@@ -158,6 +172,7 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
         else model_input(module, library=network.architecture.library, name=network.architecture.name)
     )
     scoring_of(spec.data, classes=0)
+    _require_one_input(spec)
     data = load_data(
         spec.data,
         seed=spec.seed,
@@ -264,6 +279,36 @@ def takes(module: nn.Module, shape: tuple[int, ...]) -> bool:
     return bool(leaves) and all(leaf.ndim > 0 and len(leaf) == 2 for leaf in leaves)
 
 
+def _require_one_input(spec: PortfolioSpecification) -> None:
+    """Raise :class:`UserError` if something is asked for that knows networks of one input alone."""
+    assert spec.data is not None
+    if spec.data.inputs is None:
+        return
+    methods = spec.methods
+    asked = {
+        "spec.methods.sparseTraining": (methods.sparse_training is not None, "Leave it out, and give weights."),
+        "spec.methods.quantization": (methods.quantization != "Disabled", "Leave it out."),
+        "spec.methods.oneShot.distillationEpochs": (
+            methods.one_shot is not None and methods.one_shot.distillation_epochs > 0,
+            "Leave it out.",
+        ),
+    }
+    for name, (is_asked, remedy) in asked.items():
+        if is_asked:
+            raise UserError(
+                "a network of several inputs is neither trained nor quantized here.",
+                field=name,
+                value=f"data.inputs: {', '.join(spec.data.inputs)}",
+                remedy=remedy,
+            )
+    if spec.source is not None and spec.source.weights_uri is None:
+        raise UserError(
+            "a network of several inputs is not trained here.",
+            field="spec.source.weightsURI",
+            remedy="Give its trained weights.",
+        )
+
+
 def _require_labels(spec: PortfolioSpecification, data: DataBundle) -> None:
     if data.has_labels:
         return
@@ -284,7 +329,9 @@ def _require_labels(spec: PortfolioSpecification, data: DataBundle) -> None:
 
 def _require_a_probe(outputs: Outputs, data: DataBundle, *, variants: int) -> None:
     """The manifest holds a sample and its answer for every variant, as text."""
-    values = sum(math.prod(shape) for shape in outputs.shapes) + math.prod(data.sample_shape)
+    values = sum(math.prod(shape) for shape in outputs.shapes) + sum(
+        math.prod(shape) for shape in data.input_shapes.values()
+    )
     if variants * values * _PROBE_BYTES > MAXIMUM_MANIFEST_BYTES:
         raise UserError(
             f"a sample and its answer are {values} numbers, which a manifest holds for every variant: {variants} are "

@@ -29,7 +29,7 @@ from edgefolio_pruner.profiling.environment import cpu_quota, describe_environme
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.scoring import Judge, Measured
-from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.stages.candidates import CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
@@ -202,7 +202,7 @@ class _PruningRun:
         def measure() -> dict[str, Any]:
             profiles = profile_variants(
                 files,
-                input_shapes={INPUT_NAME: self._source.data.sample_shape},
+                input_shapes=self._source.data.input_shapes,
                 batch_sizes=settings.batch_sizes,
                 threads=settings.threads,
                 samples=settings.samples,
@@ -272,10 +272,9 @@ class _PruningRun:
 
 def _described(source: MakingSource) -> str:
     data = source.data
-    shape = "x".join(str(size) for size in data.sample_shape)
     return (
         f"{source.description} on {data.name}: {data.train.samples} training, {data.validation.samples} validation, "
-        f"{data.test.samples} test samples of {shape}"
+        f"{data.test.samples} test samples of {data.shown_shape}"
     )
 
 

@@ -17,6 +17,7 @@ import torch
 
 from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio
+from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Workbench, asked_for, make_all
 from edgefolio_pruner.pipeline import available_threads
@@ -29,7 +30,7 @@ from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
 from edgefolio_pruner.split.result import Link, SingleNode, SplitReport, measured_split
 from edgefolio_pruner.split.rows.plan import plan_rows
-from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.stages.candidates import CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of
@@ -65,6 +66,13 @@ def plan_splits(
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     source = load_source(portfolio, progress=progress, scratch=work.path)
     assert portfolio.spec.data is not None
+    if portfolio.spec.data.inputs is not None:
+        raise UserError(
+            "a network of several inputs is not divided.",
+            field="spec.data.inputs",
+            value=", ".join(portfolio.spec.data.inputs),
+            remedy="Serve it whole.",
+        )
     with work.occupied(), no_space_left(work.path):
         threads = threads if threads is not None else available_threads()
         graphs = GraphCache(source)

@@ -148,6 +148,8 @@ class Normalization(Specification):
 
 #: A class of the data, as its folder or file calls it.
 ClassName = Annotated[str, Field(min_length=1, max_length=63)]
+#: An input of the network: its array in the file, and its name in requests.
+InputName = Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class DataSpecification(Specification):
@@ -196,6 +198,11 @@ class DataSpecification(Specification):
     """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
+    inputs: Annotated[
+        tuple[InputName, ...] | None, Field(min_length=2, max_length=16, exclude_if=lambda value: value is None)
+    ] = None
+    """Inputs of a network that takes several, in the order of its arguments: arrays of these names in an ``.npz`` file,
+    fed as they are; absent: one input."""
 
     # Both are left out of a manifest where they are the default.
     task: Annotated[Task, Field(exclude_if=lambda value: value == "Classification")] = "Classification"
@@ -208,6 +215,12 @@ class DataSpecification(Specification):
     def _metric_is_one_of_the_task(self) -> DataSpecification:
         if not measures(self.task, self.metric):
             raise ValueError(CUSTOM_NEEDS_METRIC if self.metric is None else METRIC_OF_TASK_RULE)
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_differ(self) -> DataSpecification:
+        if self.inputs is not None and len({name.lower() for name in self.inputs}) != len(self.inputs):
+            raise ValueError("inputs holds a name twice")
         return self
 
     @model_validator(mode="after")

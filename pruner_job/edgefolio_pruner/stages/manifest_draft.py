@@ -23,7 +23,7 @@ from edgefolio.specification import ModelPortfolio, Selection
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.scoring import Measured
-from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateRecord
+from edgefolio_pruner.stages.candidates import CandidateRecord
 from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
 
 #: Balanced accuracy that exceeds chance by a smaller part is a guess.
@@ -128,7 +128,10 @@ def draft_manifest(
         score=source.scoring.description(),
         preprocessing=source.data.preprocessing,
         signature=Signature(
-            inputs=(TensorSignature(name=INPUT_NAME, datatype="FP32", shape=source.data.sample_shape),),
+            inputs=tuple(
+                TensorSignature(name=name, datatype="FP32", shape=shape)
+                for name, shape in source.data.input_shapes.items()
+            ),
             outputs=tuple(
                 TensorSignature(name=name, datatype="FP32", shape=shape)
                 for name, shape in zip(source.output_names, shapes, strict=True)

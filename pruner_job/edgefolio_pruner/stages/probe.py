@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +25,23 @@ _SHAKES = 4
 _SHAKE = np.float32(1e-4)
 
 
-def probe_samples(images: npt.NDArray[np.float32], *, most: int | None = None) -> npt.NDArray[np.float32]:
-    """The first samples of ``images`` [N, ...], 4, 2 or 1 by their size (or ``most``), rounded to two decimals."""
-    values = int(np.prod(images.shape[1:]))
+def probe_samples(
+    inputs: Sequence[npt.NDArray[np.float32]], *, most: int | None = None
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """The first samples of each input [N, ...], 4, 2 or 1 by their size (or ``most``), rounded to two decimals."""
+    values = sum(int(np.prod(given.shape[1:])) for given in inputs)
     count = most or next((count for largest, count in _SAMPLES if values <= largest), 1)
-    return np.round(images[:count].astype(np.float64), 2).astype(np.float32)
+    return tuple(np.round(given[:count].astype(np.float64), 2).astype(np.float32) for given in inputs)
 
 
 def make_probe(
-    path: Path, samples: npt.NDArray[np.float32], *, input_name: str, output_names: tuple[str, ...], threads: int
+    path: Path, samples: Mapping[str, npt.NDArray[np.float32]], *, output_names: tuple[str, ...], threads: int
 ) -> Probe:
-    """The probe of the ONNX file at ``path``: ``samples`` and what the runtime gives for them."""
-    outputs = open_session(path, threads=threads).run(list(output_names), {input_name: samples})
+    """The probe of the ONNX file at ``path``: ``samples`` by input and what the runtime gives for them."""
+    outputs = open_session(path, threads=threads).run(list(output_names), dict(samples))
     largest = max(float(np.abs(output).max()) for output in outputs)
     return Probe(
-        inputs=(_tensor(input_name, samples, decimals=2),),
+        inputs=tuple(_tensor(name, given, decimals=2) for name, given in samples.items()),
         outputs=tuple(_tensor(name, output, decimals=6) for name, output in zip(output_names, outputs, strict=True)),
         absolute_tolerance=max(_SMALLEST_TOLERANCE, RELATIVE_TOLERANCE * largest),
     )
@@ -53,7 +56,7 @@ def make_int8_probe(
     move an activation over the edge between two steps, which moves the answer by far more. Samples far from such edges
     answer alike on every processor; for others the tolerance would have to be so wide that a wrong weight hides in it.
     """
-    pool = probe_samples(images[:LARGEST_PROBE], most=LARGEST_PROBE)
+    (pool,) = probe_samples((images[:LARGEST_PROBE],), most=LARGEST_PROBE)
     found = outputs_of(path.read_bytes(), pool, threads=threads)
     literal = outputs_of(path.read_bytes(), pool, threads=threads, literal=True)
     moved = _largest(found - literal)
@@ -61,9 +64,9 @@ def make_int8_probe(
     for _ in range(_SHAKES):
         shaken = pool * (1 + _SHAKE * generator.uniform(-1, 1, pool.shape).astype(np.float32))
         moved = np.maximum(moved, _largest(found - outputs_of(path.read_bytes(), shaken, threads=threads)))
-    count = len(probe_samples(images))
+    count = len(probe_samples((images,))[0])
     steadiest = np.sort(np.argsort(moved, kind="stable")[:count])
-    probe = make_probe(path, pool[steadiest], input_name=input_name, output_names=output_names, threads=threads)
+    probe = make_probe(path, {input_name: pool[steadiest]}, output_names=output_names, threads=threads)
     return probe.model_copy(
         update={"absolute_tolerance": max(probe.absolute_tolerance, 2 * float(moved[steadiest].max()))}
     )

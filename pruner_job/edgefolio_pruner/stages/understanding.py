@@ -93,7 +93,7 @@ def understand(
         found = Understanding(
             source=source,
             parameters=sum(tensor.numel() for tensor in module.parameters()),
-            macs=count_macs(module.eval(), (source.data.sample_shape,)),
+            macs=count_macs(module.eval(), tuple(source.data.input_shapes.values())),
             groups=tuple(channel_groups(graphs.model)),
             score=_score(source),
             other_score=_other_score(source),
@@ -109,7 +109,8 @@ def understand(
 def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[Any, Any]]:
     """A training sample of each class ``[C, H, W]``, values 0..1 as before normalization; by the class's number."""
     shape = (-1, *(1 for _ in data.sample_shape[1:]))
-    mean, deviation = (np.reshape(values, shape) for values in (data.preprocessing.mean, data.preprocessing.std))
+    given = data.preprocessing
+    mean, deviation = (np.reshape(values, shape) for values in (given.mean or (0.0,), given.std or (1.0,)))
     found: dict[int, np.ndarray[Any, Any]] = {}
     if data.task != "Classification" or not data.has_labels:
         return found
