@@ -284,6 +284,13 @@ def _require_one_input(spec: PortfolioSpecification) -> None:
     assert spec.data is not None
     if spec.data.inputs is None:
         return
+    if spec.source is not None and spec.source.model_uri is not None:
+        raise UserError(
+            "an ONNX file as the source has one input.",
+            field="spec.data.inputs",
+            value=", ".join(spec.data.inputs),
+            remedy="Leave it out, or give the torch module of a network of several inputs.",
+        )
     methods = spec.methods
     asked = {
         "spec.methods.sparseTraining": (methods.sparse_training is not None, "Leave it out, and give weights."),
