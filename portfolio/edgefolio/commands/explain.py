@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
-from edgefolio.commands.splits import NOT_SERVED, parse_link, split_documents, split_table
+from edgefolio.commands.splits import NOT_SERVED, parse_link, split_documents, split_lines
 from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
@@ -129,9 +129,8 @@ def explain(
     console.print(Text(_conclusion(explanation), style="bold"))
     if explanation.standby is not None:
         console.print(Text(f"Standby: {explanation.standby.message}"))
-    splits_shown = split_table(manifest, link=over, cpu_factor=cpu_factor)
-    if splits_shown is not None:
-        console.print(splits_shown)
+    for line in split_lines(manifest, link=over, cpu_factor=cpu_factor):
+        console.print(Text(line), soft_wrap=True)
 
 
 def _trusted(repository: Repository, verification_key: str | None) -> Repository | None:

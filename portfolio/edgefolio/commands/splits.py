@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 
-from rich.table import Table
-from rich.text import Text
-
 from edgefolio.errors import UserError
 from edgefolio.manifest import Manifest
 from edgefolio.records.split_member import SplitLink, SplitMember
@@ -32,28 +29,20 @@ def parse_link(text: str, *, field: str = "--link") -> SplitLink:
     return SplitLink(bits_per_second=rate, round_trip_milliseconds=float(found[3]) if found[3] else _ROUND_TRIP)
 
 
-def split_table(manifest: Manifest, *, link: SplitLink | None, cpu_factor: float) -> Table | None:
-    """The splits, most accurate first, over ``link`` or each over its own; ``None`` where there is none."""
-    if not manifest.splits:
-        return None
-    table = Table(title=f"Splits: {NOT_SERVED}", title_justify="left")
-    table.add_column("split", overflow="fold")
-    for heading in ("accuracy %", "nodes", "predicted ms", "KiB in", "memory MiB"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("link", overflow="fold")
+def split_lines(manifest: Manifest, *, link: SplitLink | None, cpu_factor: float) -> list[str]:
+    """A line for each split, most accurate first, over ``link`` or its own."""
+    lines = []
     for variant in reversed(manifest.splits):
         split, profile = _split(variant.split), variant.profiles[0]
         over = link or split.link
-        table.add_row(
-            Text(variant.name),
-            f"{variant.test_accuracy.percent:.2f}",
-            str(split.workers),
-            f"{split.milliseconds_over(over, cpu_factor=cpu_factor):.2f}",
-            f"{split.bytes_into_busiest / 1024:.1f}",
-            f"{max(profile.memory_peak_bytes, profile.memory_steady_bytes) / 2**20:.1f}",
-            Text(f"{shown_rate(over.bits_per_second)}, {over.round_trip_milliseconds:g} ms"),
+        lines.append(
+            f"{variant.name}: {variant.test_accuracy.percent:.2f} % on {split.workers} nodes, predicted "
+            f"{split.milliseconds_over(over, cpu_factor=cpu_factor):.2f} ms a sample over "
+            f"{shown_rate(over.bits_per_second)} and {over.round_trip_milliseconds:g} ms, "
+            f"{max(profile.memory_peak_bytes, profile.memory_steady_bytes) / 2**20:.1f} MiB each at most. "
+            f"Not chosen: {NOT_SERVED}."
         )
-    return table
+    return lines
 
 
 def split_documents(manifest: Manifest, *, link: SplitLink | None, cpu_factor: float) -> list[dict[str, object]]:
