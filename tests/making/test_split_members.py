@@ -128,7 +128,7 @@ def test_what_a_killed_making_leaves_is_made_again_to_the_same_bytes(slow_link: 
     assert slow_link.make().code == 0
     assert slow_link.plan_files() == before
     # Nor does a record make a torn file whole.
-    (folder / "shard-0" / "segment-1.onnx").write_bytes(b"torn")
+    (folder / "shard-0" / "segment-0.onnx").write_bytes(b"torn")
     assert slow_link.make().code == 0
     assert slow_link.plan_files() == before
 
