@@ -24,6 +24,7 @@ from edgefolio.crd.schema import plain
 from edgefolio.decision import types as decision_types
 from edgefolio.manifest import manifest_schema
 from edgefolio.node_profile import profile_schema
+from edgefolio.records.split_plan import plan_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_edge.agent.records.metrics import AgentMetrics
@@ -55,6 +56,7 @@ def pages() -> dict[str, str]:
         "rights.md": _rights(),
         "components.md": _components(),
         "manifest.schema.json": json.dumps(manifest_schema(), indent=2, sort_keys=True) + "\n",
+        "split-plan.schema.json": json.dumps(plan_schema(), indent=2, sort_keys=True) + "\n",
         "profile.schema.json": json.dumps(profile_schema(), indent=2, sort_keys=True) + "\n",
     }
 

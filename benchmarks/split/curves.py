@@ -30,11 +30,11 @@ from benchmarks.split.nets import NETS, trained
 from benchmarks.variants.store import PRODUCT, Store
 
 from edgefolio.specification import DataSpecification
+from edgefolio.specification.splitting import equal_shares
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.data.loading import load_data
 from edgefolio_pruner.profiling.environment import describe_environment
 from edgefolio_pruner.spatial import capture
-from edgefolio_pruner.split.channels.ownership import even_shares
 from edgefolio_pruner.split.planning import Recipe, SplitPlanner
 
 Json = dict[str, Any]
@@ -81,7 +81,7 @@ def _of_net(name: str, seed: int, data: DataBundle, folder: Path) -> Json:
     for workers in NETS[name][2]:
 
         def work(workers: int = workers) -> Json:
-            planner = SplitPlanner(captured, calibration, shares=even_shares(workers), seed=seed)
+            planner = SplitPlanner(captured, calibration, shares=equal_shares(workers), seed=seed)
             return {title: [_point(planner, keep, recipe, data) for keep in KEEPS] for title, recipe in RECIPES.items()}
 
         result["workers"][str(workers)] = store.stage(f"{workers}-workers", work, code=PRODUCT, keeps=KEEPS)

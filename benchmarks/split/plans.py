@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.over_seeds import say
 
 from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.splitting import equal_shares
 from edgefolio_pruner.cli.split import document_of
 from edgefolio_pruner.profiling.environment import describe_environment
-from edgefolio_pruner.split.channels.ownership import even_shares
-from edgefolio_pruner.split.result import Link
+from edgefolio_pruner.split.result import Link, Question
 from edgefolio_pruner.splitting import plan_splits
 
 Json = dict[str, Any]
@@ -75,10 +75,7 @@ def main() -> None:
         say(f"{workers} workers")
         report = plan_splits(
             portfolio(arguments.epochs),
-            shares=even_shares(workers),
-            wire="UInt8",
-            link=LINK,
-            most_loss_points=0.5,
+            Question(shares=equal_shares(workers), wire="UInt8", link=LINK, most_loss_points=0.5),
             work_directory=arguments.work_dir,
             threads=1,
         )

@@ -17,6 +17,7 @@ from edgefolio.manifest import Manifest
 from edgefolio.repository import Repository, layout
 from edgefolio.repository.signature import VerificationKey, parsed_key
 from edgefolio.repository.skipping import SkippingStream
+from edgefolio.repository.version_files import published_plan
 from edgefolio.untrusted.model_file import check_onnx
 
 _FIELD = "spec.repository.uri"
@@ -79,14 +80,23 @@ def _found(repository: Repository, model: str, revision: int | None, digest: str
 
 
 def _require_files(repository: Repository, manifest: Manifest) -> None:
-    """Raise :class:`IntegrityError` if a variant has no file, or one that no runtime may open."""
+    """Raise :class:`IntegrityError` if a variant lacks a file, or has one that no runtime may open."""
     for variant in manifest.variants:
         path = layout.variant_path(manifest.model, variant.file)
-        try:
-            with SkippingStream(repository.storage, path) as stream:
-                check_onnx(stream, size=variant.size_bytes, location=repository.location(path))
-        except FileNotFoundError as error:
-            raise IntegrityError("the file is missing.", location=repository.location(path)) from error
+        if variant.split is None:
+            _require_onnx(repository, path, size=variant.size_bytes)
+            continue
+        for shard in published_plan(repository.storage, manifest.model, variant).shards:
+            for segment in shard.segments:
+                _require_onnx(repository, layout.beside(path, segment.file), size=segment.size_bytes)
+
+
+def _require_onnx(repository: Repository, path: str, *, size: int) -> None:
+    try:
+        with SkippingStream(repository.storage, path) as stream:
+            check_onnx(stream, size=size, location=repository.location(path))
+    except FileNotFoundError as error:
+        raise IntegrityError("the file is missing.", location=repository.location(path)) from error
 
 
 def main(arguments: list[str]) -> int:

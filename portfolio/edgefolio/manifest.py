@@ -26,30 +26,26 @@ from edgefolio.manifest_parts import (
     ClassFigures,
     ClassSamples,
     DataDigests,
-    Digest,
-    Environment,
     ExactnessProof,
     FloatLayer,
-    LatencyProfile,
     LayerKept,
     ParityProof,
     PictureReading,
     Preprocessing,
     Probe,
-    Profile,
     QuantizationRecord,
-    Record,
     RejectedCandidate,
     RevisionNumber,
     ScoreDescription,
     ScoreFigures,
-    Segment,
     Signature,
     Tensor,
     TensorSignature,
     Variant,
     fits,
 )
+from edgefolio.records.base import Digest, Record, Segment
+from edgefolio.records.measured import Environment, LatencyProfile, Profile
 from edgefolio.untrusted.json_document import (
     LARGEST_COUNT,
     BatchSize,
@@ -60,11 +56,14 @@ from edgefolio.untrusted.json_document import (
 )
 
 SCHEMA_VERSION = "edgefolio.dev/manifest/v1"
+#: Of manifests that hold a split. Readers of before splits refuse them, and keep the revision that serves.
+SPLIT_SCHEMA_VERSION = "edgefolio.dev/manifest/v2"
 
 __all__ = [
     "LARGEST_REVISION",
     "MOST_LISTED_CLASSES",
     "SCHEMA_VERSION",
+    "SPLIT_SCHEMA_VERSION",
     "VERSIONS_PER_REVISION",
     "Accuracy",
     "ClassFigures",
@@ -103,7 +102,7 @@ __all__ = [
 class Manifest(Record):
     """One revision of one model's portfolio."""
 
-    schema_version: Literal["edgefolio.dev/manifest/v1"] = "edgefolio.dev/manifest/v1"
+    schema_version: Literal["edgefolio.dev/manifest/v1", "edgefolio.dev/manifest/v2"] = "edgefolio.dev/manifest/v1"
     model: Segment
     revision: RevisionNumber
     created: Line
@@ -139,8 +138,18 @@ class Manifest(Record):
         if len({variant.name for variant in self.variants}) != len(self.variants):
             raise ValueError("variant names must differ")
         for variant in self.variants:
-            if variant.file != f"{self.version_of(variant)}/model.onnx":
-                raise ValueError(f"variant {variant.name}: file must be {self.version_of(variant)}/model.onnx")
+            wanted = f"{self.version_of(variant)}/{variant.file_name}"
+            if variant.file != wanted:
+                raise ValueError(f"variant {variant.name}: file must be {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_have_their_version(self) -> Manifest:
+        wanted = SPLIT_SCHEMA_VERSION if self.splits else SCHEMA_VERSION
+        if self.schema_version != wanted:
+            raise ValueError(f"schemaVersion must be {wanted}, by whether a variant is a split")
+        if not self.single_node:
+            raise ValueError("one variant at least must be no split: there must be one to fall back to")
         return self
 
     @model_validator(mode="after")
@@ -184,6 +193,16 @@ class Manifest(Record):
         """What :class:`Accuracy` is called in headings and sentences."""
         return "accuracy" if self.score is None else self.score.word
 
+    @property
+    def single_node(self) -> tuple[Variant, ...]:
+        """The variants that one server serves by itself, by rank."""
+        return tuple(variant for variant in self.variants if variant.split is None)
+
+    @property
+    def splits(self) -> tuple[Variant, ...]:
+        """The variants that several nodes compute together, by rank: listed, and served by nothing of this release."""
+        return tuple(variant for variant in self.variants if variant.split is not None)
+
     def version_of(self, variant: Variant) -> int:
         """The Triton version that serves ``variant``."""
         return self.revision * VERSIONS_PER_REVISION + variant.rank
@@ -205,9 +224,10 @@ class Manifest(Record):
         """Parse what :meth:`to_bytes` wrote; ``location`` stands in errors. Raises :class:`IntegrityError`."""
         document = parse_json(raw, what="manifest", location=location)
         found = document.get("schemaVersion") if isinstance(document, dict) else None
-        if found != SCHEMA_VERSION:
+        if found not in (SCHEMA_VERSION, SPLIT_SCHEMA_VERSION):
             raise IntegrityError(
-                f"the manifest has schema version {str(found)[:80]!r}, this edgefolio reads {SCHEMA_VERSION!r}.",
+                f"the manifest has schema version {str(found)[:80]!r}, this edgefolio reads {SCHEMA_VERSION!r} and "
+                f"{SPLIT_SCHEMA_VERSION!r}.",
                 location=location,
                 remedy="Read it with the edgefolio that wrote it, or publish the revision again.",
             )
@@ -244,7 +264,8 @@ def manifest_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that a published manifest follows."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_VERSION,
+        # Version 2 is version 1 with splits.
+        "$id": SPLIT_SCHEMA_VERSION,
         **Manifest.model_json_schema(by_alias=True, mode="serialization"),
     }
 

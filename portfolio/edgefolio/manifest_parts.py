@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 
+from edgefolio.records.base import Digest, Record, Segment
+from edgefolio.records.measured import Profile
+from edgefolio.records.split_member import SplitMember
 from edgefolio.untrusted.json_document import (
     BatchSize,
     Count,
@@ -44,20 +46,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     **{name: (-largest, largest) for name, largest in _FLOATS.items()},
 }
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-#: One path segment; never a way out of its folder.
-Segment = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", max_length=63)]
 RevisionNumber = Annotated[int, Field(ge=1, le=LARGEST_REVISION)]
 TensorName = Annotated[Line, Field(min_length=1, max_length=253)]
 Factor = Annotated[float, Field(ge=-1e30, le=1e30)]
-
-
-class Record(BaseModel):
-    """Frozen, camelCase in JSON; unknown fields are refused, NaN and infinity too."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
-    )
 
 
 class TensorSignature(Record):
@@ -217,43 +208,6 @@ class ExactnessProof(Record):
     float32_bound: Magnitude
 
 
-class LatencyProfile(Record):
-    """Latency of one batch in milliseconds; p99 only from at least 1,000 samples."""
-
-    batch_size: BatchSize
-    mean_milliseconds: Milliseconds
-    p50_milliseconds: Milliseconds
-    p95_milliseconds: Milliseconds
-    p99_milliseconds: Milliseconds | None = None
-    samples: Positive
-
-
-class Environment(Record):
-    """Where a profile was taken; profiles of different environments are not compared."""
-
-    cpu_model: Line
-    instruction_sets: Annotated[tuple[Line, ...], Field(max_length=256)] = ()
-    logical_cpus: Count
-    cpu_quota: Magnitude | None = None
-    threads: Positive
-    onnxruntime_version: Line
-    platform: Line
-
-
-class Profile(Record):
-    """What a variant costs in one environment. Memory in bytes above the empty runtime."""
-
-    environment: Environment
-    latencies: Annotated[tuple[LatencyProfile, ...], Field(min_length=1, max_length=8)]
-    load_milliseconds: Milliseconds
-    memory_peak_bytes: Count
-    memory_steady_bytes: Count
-
-    def latency(self, batch_size: int) -> LatencyProfile | None:
-        """The profile at this batch size, if it was measured."""
-        return next((entry for entry in self.latencies if entry.batch_size == batch_size), None)
-
-
 class Tensor(Record):
     """A small tensor in full: shape (with the batch axis) and values in row-major order."""
 
@@ -310,11 +264,16 @@ class LayerKept(Record):
 
 
 class Variant(Record):
-    """One deployable ONNX model of the portfolio. ``rank`` 1 is the least accurate on validation."""
+    """One deployable model of the portfolio: an ONNX file, or the plan of a split with the files of its shards beside.
+
+    ``rank`` 1 is the least accurate on validation. ``sha256`` and ``size_bytes`` are those of ``file``; a plan holds
+    those of its shards. The profile of a split is the slowest worker's latency, without a network, and the largest's
+    memory.
+    """
 
     name: Segment
     rank: Annotated[int, Field(ge=1, lt=VERSIONS_PER_REVISION)]
-    file: Annotated[str, Field(pattern=r"^[0-9]{1,12}/model\.onnx$")]
+    file: Annotated[str, Field(pattern=r"^[0-9]{1,12}/(model\.onnx|plan\.json)$")]
     sha256: Digest
     size_bytes: Annotated[int, Field(ge=1, le=2**31 - 1)]
     parent: Line | None
@@ -337,8 +296,20 @@ class Variant(Record):
     # Left out of float variants: readers from before these fields refuse manifests that have them, and only those.
     precision: Annotated[Literal["Float32", "Int8"], Field(exclude_if=lambda value: value == "Float32")] = "Float32"
     quantization: Annotated[QuantizationRecord | None, Field(exclude_if=lambda value: value is None)] = None
+    #: Only in manifests of version 2.
+    split: Annotated[SplitMember | None, Field(exclude_if=lambda value: value is None)] = None
     profiles: Annotated[tuple[Profile, ...], Field(min_length=1, max_length=32)]
     probe: Probe
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in the folder of its version."""
+        return "model.onnx" if self.split is None else "plan.json"
+
+    @property
+    def stored_bytes(self) -> int:
+        """All of its files together."""
+        return self.size_bytes + (0 if self.split is None else self.split.stored_bytes)
 
     @model_validator(mode="after")
     def _quantized_ones_say_how(self) -> Variant:

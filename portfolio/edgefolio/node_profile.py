@@ -16,16 +16,10 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from edgefolio.errors import IntegrityError
 from edgefolio.manifest import Manifest, sha256_of
-from edgefolio.manifest_parts import (
-    Digest,
-    Environment,
-    LatencyProfile,
-    Profile,
-    Record,
-    RevisionNumber,
-    Segment,
-)
+from edgefolio.manifest_parts import RevisionNumber
 from edgefolio.processor_class import class_of
+from edgefolio.records.base import Digest, Record, Segment
+from edgefolio.records.measured import Environment, LatencyProfile, Profile
 from edgefolio.untrusted.json_document import Line, Magnitude, Percent, parse_json
 
 SCHEMA_VERSION = "edgefolio.dev/profile/v1"
@@ -118,13 +112,13 @@ class NodeProfile(Record):
         }
 
     def require_of(self, manifest: Manifest, *, manifest_sha256: str, location: str) -> None:
-        """Raise :class:`IntegrityError` unless it is of exactly this revision and of all its variants."""
+        """Raise :class:`IntegrityError` unless it is of exactly this revision and of all that one node serves of it."""
         if (self.model, self.revision) != (manifest.model, manifest.revision):
             raise refused(f"it is the profile of {self.model!r}, revision {self.revision}.", location=location)
         if self.manifest_sha256 != manifest_sha256:
             raise refused(f"it is the profile of another manifest ({self.manifest_sha256[:12]}...).", location=location)
         measured = {(variant.name, variant.sha256) for variant in self.variants}
-        if measured != {(variant.name, variant.sha256) for variant in manifest.variants}:
+        if measured != {(variant.name, variant.sha256) for variant in manifest.single_node}:
             raise refused("it is not of the variants of its revision.", location=location)
         batch = manifest.request_batch_size
         for variant in self.variants:

@@ -68,3 +68,13 @@ def _long_integer(value: int) -> str:
 
 
 _BOUNDED = _BoundedRepr()
+
+
+def shown_rate(bits_per_second: float | None) -> str:
+    """A rate for people."""
+    if bits_per_second is None:
+        return "no link"
+    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if bits_per_second >= size:
+            return f"{bits_per_second / size:.3g} {unit}"
+    return f"{bits_per_second:.3g} bit/s"

@@ -1,1 +1,1 @@
-"""Plan of a split model and its reference executor: what making a split and verifying it both need. No torch."""
+"""Reference executor of a split model and the probes of its shards: what making and verifying both need. No torch."""

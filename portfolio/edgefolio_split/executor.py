@@ -18,11 +18,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from edgefolio.errors import IntegrityError
-from edgefolio_split.plan import SplitPlan, Transfer
+from edgefolio.records.split_plan import SplitPlan, Transfer
 
-__all__ = ["Answer", "SplitExecutor"]
+__all__ = ["Answer", "Arrays", "SplitExecutor", "open_segment"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+#: Worker, number of its segment, inputs, outputs.
+Watch = Callable[[int, int, Arrays, Arrays], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class SplitExecutor:
         available = [{plan.input, *self._received(rank)} for rank in range(plan.workers)]
         for shard in plan.shards:
             for segment in shard.segments:
-                session = _opened(read(segment.file), sha256=segment.sha256, location=segment.file, threads=threads)
+                session = open_segment(
+                    read(segment.file), sha256=segment.sha256, location=segment.file, threads=threads
+                )
                 inputs = [value.name for value in session.get_inputs()]
                 outputs = [value.name for value in session.get_outputs()]
                 missing = sorted(set(inputs) - available[shard.rank])
@@ -72,8 +76,8 @@ class SplitExecutor:
                     f"no segment of worker {rank} gives the output {lacking[0]}.", location="plan.json"
                 )
 
-    def run(self, samples: npt.NDArray[np.float32]) -> Answer:
-        """The answer to a batch."""
+    def run(self, samples: npt.NDArray[np.float32], *, watch: Watch | None = None) -> Answer:
+        """The answer to a batch; ``watch`` is told of each segment that ran, by worker and number."""
         plan = self.plan
         held: list[Arrays] = [{plan.input: samples} for _ in range(plan.workers)]
         spent = [0.0] * plan.workers
@@ -96,12 +100,16 @@ class SplitExecutor:
                     bytes_in[exchange.name][transfer.receiver] += moved.nbytes
                     held[transfer.receiver][transfer.received] = moved
             for rank, worker in enumerate(self._workers):
-                for at, session, inputs, outputs in worker.segments:
+                for number, (at, session, inputs, outputs) in enumerate(worker.segments):
                     if at == depth:
+                        given = {name: held[rank][name] for name in inputs}
                         start = time.perf_counter()
-                        values = session.run(outputs, {name: held[rank][name] for name in inputs})
+                        values = session.run(outputs, given)
                         spent[rank] += 1000 * (time.perf_counter() - start)
-                        held[rank].update(zip(outputs, values, strict=True))
+                        made = dict(zip(outputs, values, strict=True))
+                        held[rank].update(made)
+                        if watch is not None:
+                            watch(rank, number, given, made)
         found = []
         for name, how in zip(plan.outputs, plan.combination, strict=True):
             total = held[0][name]
@@ -118,7 +126,8 @@ class SplitExecutor:
         return {transfer.received for transfer in self._transfers() if transfer.receiver == rank}
 
 
-def _opened(content: bytes, *, sha256: str, location: str, threads: int) -> Any:
+def open_segment(content: bytes, *, sha256: str, location: str, threads: int = 1) -> Any:
+    """A session of one file of a plan. Raises :class:`IntegrityError` if it is not the one that the plan names."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise IntegrityError(f"not the file that the plan names: its sha256 is {found}.", location=location)

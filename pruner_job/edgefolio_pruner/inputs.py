@@ -295,6 +295,7 @@ def _require_one_input(spec: PortfolioSpecification) -> None:
     asked = {
         "spec.methods.sparseTraining": (methods.sparse_training is not None, "Leave it out, and give weights."),
         "spec.methods.quantization": (methods.quantization != "Disabled", "Leave it out."),
+        "spec.methods.split": (bool(methods.split), "Leave it out."),
         "spec.methods.oneShot.distillationEpochs": (
             methods.one_shot is not None and methods.one_shot.distillation_epochs > 0,
             "Leave it out.",
@@ -303,7 +304,7 @@ def _require_one_input(spec: PortfolioSpecification) -> None:
     for name, (is_asked, remedy) in asked.items():
         if is_asked:
             raise UserError(
-                "a network of several inputs is neither trained nor quantized here.",
+                "a network of several inputs is neither trained nor quantized nor divided here.",
                 field=name,
                 value=f"data.inputs: {', '.join(spec.data.inputs)}",
                 remedy=remedy,

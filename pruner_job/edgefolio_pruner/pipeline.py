@@ -34,6 +34,7 @@ from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins
+from edgefolio_pruner.stages.splits.stage import SplitsOfRun, SplitStage
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_pruner.work.draft_store import DraftStore
 
@@ -158,6 +159,17 @@ class _PruningRun:
         for note in first.notes:
             self._progress(stage="note", fraction=1.0, message=note)
         self._first = first
+        stage = SplitStage(
+            self._portfolio,
+            self._source,
+            graphs,
+            work=self._work,
+            threads=self._threads,
+            batch=first.batch,
+            making=self._making,
+            progress=self._progress,
+        )
+        stage.require_possible()
         quantization = quantization_of(self._portfolio)
         twin_maker = (
             None
@@ -166,7 +178,8 @@ class _PruningRun:
         )
         maker = CandidateMaker(self._source, graphs, work=self._work, threads=self._threads, batch=first.batch)
         bench = Workbench(source=self._source, work=self._work, threads=self._threads, progress=self._progress)
-        made = maker.make(make_all(self._methods, bench), progress=self._progress)
+        weights = make_all(self._methods, bench)
+        made = maker.make(weights, progress=self._progress)
         self._progress(stage="candidates", fraction=1.0, message=f"{len(made)} candidates, proven and exported")
         refused: dict[str, str] = {}
         if twin_maker is not None:
@@ -176,6 +189,7 @@ class _PruningRun:
             twins = twin_maker.make(parents, judge=maker.judge, progress=self._progress)
             made, refused = [*made, *twins.made], twins.refused
             self._progress(stage="quantization", fraction=1.0, message=f"{len(twins.made)} quantized twins")
+        entries = stage.make(weights[0], made, judge=maker.judge)
         first_with: dict[str, str] = {}
         duplicates: dict[str, str] = {}
         for record, _ in made:
@@ -184,7 +198,9 @@ class _PruningRun:
                 duplicates[record.name] = holder
         files = {record.name: path for record, path in made if record.name not in duplicates}
         profiles = self._profiles(files, {record.name: record.sha256 for record, _ in made})
-        draft = self._draft([record for record, _ in made], profiles, duplicates, refused, files, maker.judge)
+        splits = stage.choose(entries, [(record, path) for record, path in made if record.name in files])
+        draft = self._draft([record for record, _ in made], profiles, duplicates, refused, files, maker.judge, splits)
+        files |= {split.name: split.made.path for split in splits.members}
         return draft, {variant.name: files[variant.name] for variant in draft.variants}
 
     def _profiles(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Profile]:
@@ -223,6 +239,7 @@ class _PruningRun:
         refused: Mapping[str, str],
         files: Mapping[str, Path],
         judge: Judge,
+        splits: SplitsOfRun,
     ) -> Manifest:
         key: dict[str, Any] = {
             "candidates": {candidate.name: candidate.sha256 for candidate in candidates},
@@ -231,6 +248,7 @@ class _PruningRun:
             "model": self._portfolio.spec.serving.model_name,
             "source": self._source.record,
             **judge.key,
+            **splits.key,
         }
 
         def draft() -> dict[str, Any]:
@@ -253,13 +271,20 @@ class _PruningRun:
                 choice=choice,
                 duplicates=duplicates,
                 left_out={**refused, **slower},
-                tested=self._tested(choice.chosen, files, judge),
-                notes=[*self._first.notes, *chance_notes(candidates)],
+                tested=self._tested(choice.chosen, files, judge)
+                | {split.name: split.measured(judge, "test") for split in splits.members},
+                splits=splits.members,
+                splits_rejected=splits.rejected,
+                notes=[*self._first.notes, *chance_notes(candidates), *splits.notes],
             )
             return manifest.model_dump(mode="json", by_alias=True)
 
         manifest = Manifest.model_validate(self._work.result("draft", key, draft))
-        self._progress(stage="test", fraction=1.0, message=f"{len(manifest.variants)} of {len(candidates)} chosen")
+        self._progress(
+            stage="test",
+            fraction=1.0,
+            message=f"{len(manifest.single_node)} of {len(candidates)} chosen{_and_splits(manifest)}",
+        )
         return manifest
 
     def _tested(self, names: Sequence[str], files: Mapping[str, Path], judge: Judge) -> dict[str, Measured]:
@@ -268,6 +293,10 @@ class _PruningRun:
             self._progress(stage="test", fraction=position / len(names), message=name)
             tested[name] = judge.measure(files[name], "test")
         return tested
+
+
+def _and_splits(manifest: Manifest) -> str:
+    return f", and {len(manifest.splits)} splits" if manifest.splits else ""
 
 
 def _described(source: MakingSource) -> str:

@@ -5,64 +5,79 @@ Nothing is published. The models of one node are those that ``edgefolio make`` m
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio
-from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Workbench, asked_for, make_all
 from edgefolio_pruner.pipeline import available_threads
-from edgefolio_pruner.profiling.session import open_session
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.scoring.judge import Judge
 from edgefolio_pruner.spatial import count_macs, count_parameters
 from edgefolio_pruner.split.channels.ownership import contiguous
 from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
-from edgefolio_pruner.split.result import Link, SingleNode, SplitReport, measured_split
+from edgefolio_pruner.split.result import Link, MeasuredSplit, Question, SingleNode, SplitReport, compared_plan
 from edgefolio_pruner.split.rows.plan import plan_rows
-from edgefolio_pruner.stages.candidates import CandidateMaker, CandidateRecord
+from edgefolio_pruner.stages.candidates import CandidateMaker
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of
+from edgefolio_pruner.stages.splits.making import of_entry
+from edgefolio_pruner.stages.splits.plans import labels, planned
+from edgefolio_pruner.stages.splits.times import measured_times
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_split.executor import SplitExecutor
 
-__all__ = ["plan_splits"]
+__all__ = ["plan_entry", "plan_splits"]
 
 _STAGE = "split"
-_ROUNDS, _RUNS = 5, 6
+
+
+def plan_entry(
+    portfolio: ModelPortfolio,
+    position: int,
+    *,
+    work_directory: Path | None = None,
+    progress: Progress = no_progress,
+) -> SplitReport:
+    """The plans of one entry of ``methods.split``, as :func:`plan_splits`; errors name its fields."""
+    entry = portfolio.spec.methods.split[position]
+    link = Link(
+        bits_per_second=entry.link.bits_per_second,
+        round_trip_milliseconds=float(entry.link.round_trip_milliseconds),
+    )
+    asked = Question(
+        shares=entry.shares,
+        wire=entry.wire,
+        layout=entry.layout,
+        link=link,
+        most_loss_points=float(entry.max_accuracy_loss_points),
+        most_waits=entry.most_waits,
+    )
+    with of_entry(position):
+        return plan_splits(portfolio, asked, work_directory=work_directory, progress=progress)
 
 
 @naming_the_model_file
 def plan_splits(
     portfolio: ModelPortfolio,
+    asked: Question,
     *,
-    shares: Sequence[int],
-    wire: Literal["Float32", "UInt8"],
-    link: Link,
-    most_loss_points: float,
-    layout: Literal["Auto", "Rows", "Channels"] = "Auto",
     work_directory: Path | None = None,
     threads: int | None = None,
     keeps: Sequence[float] = KEEPS,
     progress: Progress = no_progress,
 ) -> SplitReport:
-    """Make a plan by rows and one by channels for each of ``keeps``, as far as ``layout`` has them, and measure them.
-
-    Further than ``most_loss_points`` below dense none pays.
+    """Make a plan by rows and one by channels for each of ``keeps``, as far as the layout has them, and measure them.
 
     Raises :class:`~edgefolio.errors.UserError` for bad input and for models that cannot be divided so.
     """
+    shares, layout = asked.shares, asked.layout
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     source = load_source(portfolio, progress=progress, scratch=work.path)
     assert portfolio.spec.data is not None
@@ -97,7 +112,7 @@ def plan_splits(
                 seed=source.seed,
                 progress=progress,
             )
-            plans, without = _plans(planner, layout, wire=wire, keeps=keeps)
+            made = [planned(planner, keep, layout=layout, wire=asked.wire) for keep in labels(layout, keeps).values()]
         finally:
             torch.set_num_threads(before)
         maker = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch)
@@ -107,9 +122,15 @@ def plan_splits(
             twins = TwinMaker(source, quantization, work=work, threads=threads)
             candidates = [*candidates, *twins.make(candidates, judge=maker.judge, progress=progress).made]
         progress(stage=_STAGE, fraction=0.9, message="measuring")
+        plans = [
+            plan
+            for plan in made
+            if isinstance(plan, PlannedSplit)
+            and (asked.most_waits is None or plan.made.plan.synchronisations <= asked.most_waits)
+        ]
         executors = [plan.executor() for plan in plans]
         (sample,) = source.data.validation.inputs(0, 1)
-        single_times, split_times = _times(candidates, executors, sample)
+        single_times, split_times = measured_times([path for _, path in candidates], executors, sample)
         singles = [
             SingleNode(
                 name=record.name,
@@ -119,71 +140,36 @@ def plan_splits(
             for index, (record, _) in enumerate(candidates)
         ]
         splits = [
-            measured_split(
+            MeasuredSplit.of(
                 plan,
-                accuracy_percent=_score(maker.judge, executor),
-                compute_milliseconds=times,
-                input_bytes=sample.nbytes,
-                singles=singles,
-                link=link,
-                most_loss_points=most_loss_points,
+                compared_plan(
+                    plan.made.plan,
+                    title=plan.title,
+                    accuracy_percent=_score(maker.judge, executor),
+                    compute_milliseconds=times,
+                    input_bytes=sample.nbytes,
+                    singles=singles,
+                    link=asked.link,
+                    most_loss_points=asked.most_loss_points,
+                ),
             )
             for plan, executor, times in zip(plans, executors, split_times, strict=True)
         ]
     return SplitReport(
-        shares=tuple(shares),
-        wire=wire,
-        link=link,
+        shares=shares,
+        wire=asked.wire,
+        link=asked.link,
         dense_parameters=count_parameters(captured.graph_module),
         dense_macs=count_macs(captured),
         dense_bytes=planner.dense_bytes,
         singles=tuple(singles),
         splits=tuple(splits),
         samples=source.data.validation.samples,
-        notes=(*first.notes, *without, *dict.fromkeys(note for plan in plans for note in plan.made.plan.notes)),
-    )
-
-
-def _plans(
-    planner: SplitPlanner, layout: str, *, wire: Literal["Float32", "UInt8"], keeps: Sequence[float]
-) -> tuple[list[PlannedSplit], tuple[str, ...]]:
-    """The plans of a layout, and why there is none by rows."""
-    plans: list[PlannedSplit] = []
-    without: tuple[str, ...] = ()
-    if layout != "Channels":
-        try:
-            plans.append(planner.by_rows())
-        except UserError as error:
-            if layout == "Rows":
-                raise
-            without = (f"no plan by rows: {error.problem}",)
-    if layout != "Rows":
-        plans += [planner.plan(keep, wire=wire) for keep in sorted(set(keeps), reverse=True)]
-    return plans, without
-
-
-def _times(
-    candidates: Sequence[tuple[CandidateRecord, Path]],
-    executors: Sequence[SplitExecutor],
-    sample: npt.NDArray[np.float32],
-) -> tuple[list[float], list[list[float]]]:
-    """Median milliseconds of each candidate and of each worker of each split; all take turns on one thread."""
-    sessions = [open_session(path, threads=1) for _, path in candidates]
-    single: list[list[float]] = [[] for _ in sessions]
-    workers: list[list[tuple[float, ...]]] = [[] for _ in executors]
-    for _ in range(_ROUNDS):
-        for session, found in zip(sessions, single, strict=True):
-            session.run(None, {INPUT_NAME: sample})
-            for _ in range(_RUNS):
-                start = time.perf_counter()
-                session.run(None, {INPUT_NAME: sample})
-                found.append(1000 * (time.perf_counter() - start))
-        for executor, taken in zip(executors, workers, strict=True):
-            executor.run(sample)
-            taken += [executor.run(sample).milliseconds for _ in range(_RUNS)]
-    return (
-        [statistics.median(found) for found in single],
-        [[statistics.median(of) for of in zip(*taken, strict=True)] for taken in workers],
+        notes=(
+            *first.notes,
+            *(text for text in made if isinstance(text, str)),
+            *dict.fromkeys(note for plan in plans for note in plan.made.plan.notes),
+        ),
     )
 
 

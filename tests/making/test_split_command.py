@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edgefolio.commands.splits import parse_link
 from edgefolio.errors import UserError
-from edgefolio_pruner.cli.split import parse_link, parse_shares
+from edgefolio_pruner.cli.split import parse_shares
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgefolio.errors import UserError
+from edgefolio.specification.splitting import equal_shares
 from edgefolio_pruner.spatial import CapturedModel, capture
-from edgefolio_pruner.split.channels.ownership import Ownership, capacities, contiguous, even_shares, masked
+from edgefolio_pruner.split.channels.ownership import Ownership, capacities, contiguous, masked
 from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.making import MadeSplit, make_split
 from edgefolio_split.executor import SplitExecutor
@@ -120,7 +121,7 @@ def _largest_remainders(exact: list[float]) -> list[int]:
 def test_more_workers_than_units_names_the_layer_and_the_largest_number() -> None:
     divided = divide(captured_net("grouped"))
     with pytest.raises(UserError) as error:
-        contiguous(divided, even_shares(3))
+        contiguous(divided, equal_shares(3))
     assert error.value.field == "--workers"
     assert "2.down.0 has only 2 units" in error.value.problem
     assert "at most 2 workers" in error.value.remedy
@@ -188,7 +189,7 @@ def test_a_model_without_layers_has_nothing_to_divide() -> None:
 def test_every_exchange_is_a_linear_operator_with_its_adjoint(seed: int, keep: float, workers: int) -> None:
     """``<F x, y> = <x, F* y>``: no element is lost, doubled or sent by two."""
     divided = divide(captured_net("residual", "concatenation"))
-    ownership = any_ownership(divided, even_shares(workers), seed, keep)
+    ownership = any_ownership(divided, equal_shares(workers), seed, keep)
     from edgefolio_pruner.split.shards.wire import slots_between
 
     generator = np.random.default_rng(seed)

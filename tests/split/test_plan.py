@@ -2,97 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from draft_splits import document, two_workers
 
 from edgefolio.errors import IntegrityError
+from edgefolio.records.split_plan import SplitPlan, parse_plan
 from edgefolio_split.executor import SplitExecutor
-from edgefolio_split.plan import SplitPlan, parse_plan
-
-
-def segment(nodes: list[Any], inputs: list[str], outputs: list[str]) -> bytes:
-    def values(names: list[str]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", None]) for name in names]
-
-    graph = helper.make_graph(nodes, "model", values(inputs), values(outputs))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
-    return helper.make_node(kind, inputs, outputs, **attributes)
-
-
-def two_workers() -> dict[str, bytes]:
-    """Each worker owns two of four channels of the input's negative, and gets one from the other."""
-    files = {}
-    for rank in range(2):
-        other, low = 1 - rank, 2 * rank
-        picked = [
-            node("Constant", [], ["from"], value_ints=[low]),
-            node("Constant", [], ["to"], value_ints=[low + 2]),
-            node("Constant", [], ["axis"], value_ints=[1]),
-            node("Slice", ["input", "from", "to", "axis"], ["mine"]),
-            node("Neg", ["mine"], ["x0_own"]),
-            node("Constant", [], ["zero"], value_ints=[0]),
-            node("Gather", ["x0_own", "zero"], [f"x0_to_{other}"], axis=1),
-        ]
-        files[f"shard-{rank}/segment-0.onnx"] = segment(picked, ["input"], ["x0_own", f"x0_to_{other}"])
-        joined = [
-            node("Concat", ["x0_own", f"x0_from_{other}"], ["all"], axis=1),
-            node("Constant", [], ["one"], value_ints=[1]),
-            node("ReduceMax", ["all", "one"], ["output"], keepdims=1),
-        ]
-        files[f"shard-{rank}/segment-1.onnx"] = segment(joined, ["x0_own", f"x0_from_{other}"], ["output"])
-    return files
-
-
-def document(files: dict[str, bytes]) -> dict[str, Any]:
-    shards = []
-    for rank in range(2):
-        segments = [
-            {
-                "file": name,
-                "depth": depth,
-                "sha256": hashlib.sha256(files[name]).hexdigest(),
-                "sizeBytes": len(files[name]),
-            }
-            for depth, name in enumerate(f"shard-{rank}/segment-{number}.onnx" for number in range(2))
-        ]
-        shards.append({"rank": rank, "segments": segments, "parameters": 0, "macs": 0})
-    transfers = [
-        {"sender": 0, "receiver": 1, "slots": [0], "sent": "x0_to_1", "received": "x0_from_0"},
-        {"sender": 1, "receiver": 0, "slots": [2], "sent": "x0_to_0", "received": "x0_from_1"},
-    ]
-    exchange = {
-        "name": "x0",
-        "place": "layer",
-        "kind": "send",
-        "depth": 1,
-        "elements": 1,
-        "owners": [0, 0, 1, 1],
-        "transfers": transfers,
-    }
-    return {
-        "schemaVersion": "edgefolio.dev/split-plan/v1",
-        "workers": 2,
-        "sharesPercent": [50, 50],
-        "layout": "Channels",
-        "wire": "Float32",
-        "input": "input",
-        "outputs": ["output"],
-        "combination": ["First"],
-        "exchanges": [exchange],
-        "shards": shards,
-    }
 
 
 def parsed(changed: dict[str, Any]) -> SplitPlan:

@@ -220,7 +220,7 @@ def test_what_is_not_json_is_refused(raw: bytes) -> None:
         Manifest.from_bytes(raw, location="x")
 
 
-@pytest.mark.parametrize("raw", [b"{}", b"[]", b"null", b'{"schemaVersion": "edgefolio.dev/manifest/v2"}'])
+@pytest.mark.parametrize("raw", [b"{}", b"[]", b"null", b'{"schemaVersion": "edgefolio.dev/manifest/v3"}'])
 def test_another_schema_version_is_named(raw: bytes) -> None:
     with pytest.raises(IntegrityError, match=r"schema version .*edgefolio\.dev/manifest/v1") as caught:
         Manifest.from_bytes(raw, location="x")
@@ -288,6 +288,6 @@ def test_the_published_schema_names_every_field_of_a_manifest() -> None:
     assert schema["additionalProperties"] is False
     inner = schema["$defs"]["Variant"]
     # What float variants leave out, so that older readers take their manifests.
-    assert set(inner["properties"]) - set(written["variants"][0]) == {"precision", "quantization"}
+    assert set(inner["properties"]) - set(written["variants"][0]) == {"precision", "quantization", "split"}
     assert set(written["variants"][0]) <= set(inner["properties"])
-    assert not {"precision", "quantization"} & set(inner["required"])
+    assert not {"precision", "quantization", "split"} & set(inner["required"])

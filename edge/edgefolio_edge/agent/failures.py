@@ -63,4 +63,4 @@ class SwitchFailures:
     def have_all_failed(self, target: Placement) -> bool:
         """Note that ``target`` failed. Returns whether each variant of its revision has."""
         self._failed.add(target.variant.name)
-        return self._failed >= {variant.name for variant in target.manifest.variants}
+        return self._failed >= {variant.name for variant in target.manifest.single_node}

@@ -49,7 +49,7 @@ def serve_variant(options: ServeOptions) -> None:
         manifest = repository.current_manifest(options.model)[1]
     else:
         manifest = repository.manifest(options.model, options.revision)
-    variant = manifest.variants[-1] if options.variant is None else variant_named(manifest, options.variant)
+    variant = manifest.single_node[-1] if options.variant is None else variant_named(manifest, options.variant)
     if options.triton.endpoint is None:
         require_shared_memory(manifest)
     with contextlib.ExitStack() as stack:

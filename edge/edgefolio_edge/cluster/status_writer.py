@@ -284,7 +284,7 @@ def _synced(synced: Synced, wanted: tuple[int, str] | None) -> ConditionValue:
         return "True", reasons.VERIFIED, f"Revision {wanted[0]} is on disk, verified."
     if synced.unreachable is not None:
         return "False", reasons.UNREACHABLE, synced.unreachable
-    count = f"{len(synced.available)} of {len(manifest.variants)} variants" if is_wanted and manifest else "Nothing"
+    count = f"{len(synced.available)} of {len(manifest.single_node)} variants" if is_wanted and manifest else "Nothing"
     return "False", reasons.FETCHING, f"{count} of revision {wanted[0]} can be loaded so far."
 
 

@@ -41,7 +41,10 @@ class StoredFile:
 
 
 class ModelStore:
-    """Local copies of one model's variants. One process writes them, Triton reads them."""
+    """Local copies of the variants that one server serves. One process writes them, Triton reads them.
+
+    Splits are left in the repository: nothing on this machine could run their shards.
+    """
 
     def __init__(
         self,
@@ -124,7 +127,7 @@ class ModelStore:
 
     def available(self, manifest: Manifest) -> tuple[Variant, ...]:
         """The variants that can be loaded now, by rank."""
-        return tuple(variant for variant in manifest.variants if self.has(manifest, variant))
+        return tuple(variant for variant in manifest.single_node if self.has(manifest, variant))
 
     def available_names(self, manifest: Manifest) -> tuple[str, ...]:
         """The names of the variants that can be loaded now, by rank."""
@@ -132,7 +135,7 @@ class ModelStore:
 
     def is_complete(self, manifest: Manifest) -> bool:
         """Whether all variants of ``manifest`` can be loaded."""
-        return len(self.available(manifest)) == len(manifest.variants)
+        return len(self.available(manifest)) == len(manifest.single_node)
 
     def fetch(
         self,
@@ -183,7 +186,7 @@ class ModelStore:
             manifest,
             model_name=self.model,
             threads=self.threads,
-            versions=[manifest.version_of(manifest.variants[0])],
+            versions=[manifest.version_of(manifest.single_node[0])],
             largest_batch=self.largest_batch(manifest),
         )
         path = self.model_directory / "config.pbtxt"
@@ -213,7 +216,7 @@ class ModelStore:
         """Size of the variants of ``manifest`` that are not on disk."""
         return sum(
             _in_blocks(variant.size_bytes) + _in_blocks(len(backend_probe(manifest, variant)))
-            for variant in manifest.variants
+            for variant in manifest.single_node
             if not self.has(manifest, variant)
         )
 

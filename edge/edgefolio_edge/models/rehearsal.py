@@ -40,7 +40,7 @@ def _rehearse(manifest: Manifest) -> None:
         state=State(),
         now=0.0,
     )
-    versions = [manifest.version_of(variant) for variant in manifest.variants]
+    versions = [manifest.version_of(variant) for variant in manifest.single_node]
     for warm_up in (False, True):
         configuration = configuration_of(
             manifest, model_name=manifest.model, threads=1, versions=versions, warm_up=warm_up

@@ -21,6 +21,7 @@ from edgefolio.shown_text import printable
 from edgefolio.untrusted.model_file import OnnxSummary, check_onnx_file
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.rehearsal import require_usable
+from edgefolio_edge.models.split_audit import split_problems
 
 #: Newest versions that deployed Tritons read.
 MAXIMUM_OPSET = 18
@@ -178,8 +179,9 @@ def _verify_revision(repository: Repository, model: str, revision: int, sha256: 
     else:
         for variant in manifest.variants:
             problems = list(_verify_variant(repository, manifest, variant))
-            location = repository.location(layout.variant_path(model, variant.file))
-            findings += [Finding(location=location, problem=f"variant {variant.name}: {text}") for text in problems]
+            findings += [
+                Finding(location=location, problem=f"variant {variant.name}: {text}") for location, text in problems
+            ]
             if not problems:
                 passed.append(variant.name)
         findings += [
@@ -194,24 +196,35 @@ def _verify_revision(repository: Repository, model: str, revision: int, sha256: 
     )
 
 
-def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant) -> Iterator[str]:
-    """The problems of one variant, as text."""
-    with tempfile.TemporaryDirectory(prefix="edgefolio-verify-") as folder:
-        try:
-            path = repository.fetch(manifest, variant, Path(folder) / "model.onnx")
-            summary = check_onnx_file(path)
-        except IntegrityError as error:
-            yield error.problem
+def _verify_variant(repository: Repository, manifest: Manifest, variant: Variant) -> Iterator[tuple[str, str]]:
+    """Place and text of the problems of one variant."""
+    with tempfile.TemporaryDirectory(prefix="edgefolio-verify-") as name:
+        folder = Path(name)
+        if variant.split is not None:
+            newest = (MAXIMUM_OPSET, MAXIMUM_IR_VERSION)
+            yield from split_problems(repository, manifest, variant, folder, newest=newest)
             return
-        try:
-            model = onnx.load_model_from_string(path.read_bytes())
-        except Exception as error:  # protobuf's own kinds
-            yield f"it is no ONNX file ({type(error).__name__})."
-            return
-        problems = list(_model_problems(model, summary, manifest, variant))
-        yield from problems
-        if not problems:
-            yield from _probe_problems(path, manifest, variant)
+        location = repository.location(layout.variant_path(manifest.model, variant.file))
+        yield from ((location, text) for text in _file_problems(repository, manifest, variant, folder))
+
+
+def _file_problems(repository: Repository, manifest: Manifest, variant: Variant, folder: Path) -> Iterator[str]:
+    """The problems of a variant that is one file, as text."""
+    try:
+        path = repository.fetch(manifest, variant, folder / "model.onnx")
+        summary = check_onnx_file(path)
+    except IntegrityError as error:
+        yield error.problem
+        return
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception as error:  # protobuf's own kinds
+        yield f"it is no ONNX file ({type(error).__name__})."
+        return
+    problems = list(_model_problems(model, summary, manifest, variant))
+    yield from problems
+    if not problems:
+        yield from _probe_problems(path, manifest, variant)
 
 
 def _model_problems(

@@ -364,7 +364,7 @@ class Synchronizer:
             return Synced(refusal=refusal)
         self._published = published
         available = self._store.available_names(published.manifest)
-        complete = len(available) == len(published.manifest.variants)
+        complete = len(available) == len(published.manifest.single_node)
         return Synced(
             manifest=published.manifest,
             available=available,

@@ -7,24 +7,22 @@ from edgefolio.manifest import Manifest, Variant
 
 
 def by_size(manifest: Manifest) -> tuple[Variant, ...]:
-    """The manifest's variants, smallest file first, so that a slow link has one to serve soonest."""
-    return tuple(sorted(manifest.variants, key=lambda variant: (variant.size_bytes, variant.rank)))
+    """The variants that one server serves, smallest file first, so that a slow link has one to serve soonest."""
+    return tuple(sorted(manifest.single_node, key=lambda variant: (variant.size_bytes, variant.rank)))
 
 
 def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
     """The variant of ``manifest`` that Triton serves as ``version``."""
-    return next((variant for variant in manifest.variants if manifest.version_of(variant) == version), None)
+    return next((variant for variant in manifest.single_node if manifest.version_of(variant) == version), None)
 
 
 def variant_named(manifest: Manifest, name: str) -> Variant:
-    """The variant called ``name``. Raises :class:`UserError` that lists the known ones."""
-    try:
-        return manifest.variant(name)
-    except KeyError:
-        known = ", ".join(variant.name for variant in manifest.variants)
-        raise UserError(
-            f"revision {manifest.revision} of model {manifest.model!r} has no such variant.",
-            field="--variant",
-            value=name,
-            remedy=f"Name one of: {known}.",
-        ) from None
+    """The variant called ``name``. Raises :class:`UserError` that lists those that one server can serve."""
+    found = next((variant for variant in manifest.variants if variant.name == name), None)
+    if found is not None and found.split is None:
+        return found
+    known = ", ".join(variant.name for variant in manifest.single_node)
+    problem = f"revision {manifest.revision} of model {manifest.model!r} has no such variant."
+    if found is not None and found.split is not None:
+        problem = f"it is a split over {found.split.workers} nodes, which no server of this release serves."
+    raise UserError(problem, field="--variant", value=name, remedy=f"Name one of: {known}.")

@@ -34,8 +34,15 @@ def pin(
     revision = portfolio.revision(found.revision)
     known = [entry.name for entry in revision.variants] if revision is not None else []
     if variant not in known:
+        split = next(
+            (entry for entry in (revision.splits if revision is not None else ()) if entry.name == variant), None
+        )
+        if split is not None:
+            problem = f"it is a split over {split.workers} nodes, which no server of this release serves."
+        else:
+            problem = f"revision {found.revision} has no such variant."
         raise UserError(
-            f"revision {found.revision} has no such variant." if known else "no revision is published for it yet.",
+            problem if known else "no revision is published for it yet.",
             field="VARIANT",
             value=variant,
             remedy=nearest(variant, known) if known else "Wait for it: kubectl edgefolio status.",

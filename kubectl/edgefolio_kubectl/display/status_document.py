@@ -45,6 +45,18 @@ def _portfolio(portfolio: PortfolioView, *, now: float) -> dict[str, Any]:
                     }
                     for variant in revision.variants
                 ],
+                "splits": [
+                    {
+                        "name": split.name,
+                        "rank": split.rank,
+                        "workers": split.workers,
+                        "accuracyPercent": float(split.accuracy_percent),
+                        "predictedMilliseconds": float(split.predicted_milliseconds),
+                        "receivedBytes": split.received_bytes,
+                        "memoryBytes": split.memory_bytes,
+                    }
+                    for split in revision.splits
+                ],
             }
             for revision in status.revisions
         ],

@@ -155,6 +155,14 @@ def _variants(portfolio: PortfolioView, revision: RevisionStatus) -> Table:
             mebibytes(max(variant.memory_peak_bytes, variant.memory_steady_bytes)),
             f"serves on {count}" if count else "",
         )
+    for split in sorted(revision.splits, key=lambda entry: -entry.rank):
+        table.add_row(
+            Text(split.name),
+            percent(split.accuracy_percent),
+            f"predicted {milliseconds(float(split.predicted_milliseconds))}",
+            mebibytes(split.memory_bytes),
+            Text(f"a split over {split.workers} nodes: nothing serves it yet", style=QUIET),
+        )
     return table
 
 

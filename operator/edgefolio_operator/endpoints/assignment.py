@@ -68,7 +68,8 @@ def assign(
     resolved = objectives_for(portfolio, surroundings)
     issues = list(resolved.issues)
     known = [variant.name for variant in revision.variants] if revision is not None else []
-    pinned = pinned_variant(surroundings.annotations, known=known, issues=issues) if known else None
+    splits = [split.name for split in revision.splits] if revision is not None else []
+    pinned = pinned_variant(surroundings.annotations, known=known, splits=splits, issues=issues) if known else None
     switching = portfolio.spec.switching
     if is_paused(surroundings.annotations, issues=issues):
         switching = switching.model_copy(update={"policy": "Paused"})

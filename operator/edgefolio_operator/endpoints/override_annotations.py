@@ -19,15 +19,19 @@ _LONGEST_SHOWN = 60
 Levels = Iterable[tuple[Level, Mapping[str, str]]]
 
 
-def pinned_variant(levels: Levels, *, known: Sequence[str], issues: list[Issue]) -> str | None:
+def pinned_variant(
+    levels: Levels, *, known: Sequence[str], splits: Sequence[str] = (), issues: list[Issue]
+) -> str | None:
     """The pinned variant; a name that is not ``known`` is added to ``issues``."""
     for level, value in _values(levels, labels.PIN_VARIANT_ANNOTATION):
         if value in known:
             return value
-        message = (
-            f"{labels.PIN_VARIANT_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} is not one of {', '.join(known)}; "
-            "it is not pinned."
+        what = (
+            "is a split over several nodes, which no server of this release serves"
+            if value in splits
+            else f"is not one of {', '.join(known)}"
         )
+        message = f"{labels.PIN_VARIANT_ANNOTATION}: {value[:_LONGEST_SHOWN]!r} {what}; it is not pinned."
         issues.append(
             Issue(level=level, key=labels.PIN_VARIANT_ANNOTATION, reason=reasons.UNKNOWN_VARIANT, message=message)
         )

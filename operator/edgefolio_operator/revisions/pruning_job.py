@@ -254,5 +254,6 @@ def _published(job: ObservedJob, *, now: float) -> RevisionStatus | None:
         specification_hash=job.key,
         published_time=job.completion_time or time_text(now),
         variants=job.report.variants,
+        splits=job.report.splits,
         measured_on=job.report.measured_on,
     )

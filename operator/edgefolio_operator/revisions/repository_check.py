@@ -155,6 +155,7 @@ def _accepted(
         manifest_digest=report.manifest_digest,
         published_time=time_text(now),
         variants=report.variants,
+        splits=report.splits,
         measured_on=report.measured_on,
     )
     return _Found(outcome="Found", revision=revision)

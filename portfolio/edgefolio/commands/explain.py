@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
+from edgefolio.commands.splits import NOT_SERVED, parse_link, split_documents, split_lines
 from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
@@ -58,6 +59,11 @@ def explain(
         help="A class of processors, as `edgefolio profile` names it, or `manifest`; default: as an agent on this "
         "machine would decide.",
     ),
+    link: str | None = typer.Option(
+        None,
+        "--link",
+        help="The network between nodes, as 1G,0.3ms, that splits are predicted over; default: the one declared.",
+    ),
     active: str | None = typer.Option(None, "--active", help="The variant that serves now; default: nothing does."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -80,10 +86,12 @@ def explain(
     opened = Repository.open(uri, field=field)
     pointer, manifest = opened.current_manifest(portfolio.spec.serving.model_name)
     trusted = _trusted(opened, portfolio.spec.repository.verification_key)
-    names = [variant.name for variant in manifest.variants]
+    over = None if link is None else parse_link(link)
+    names = [variant.name for variant in manifest.single_node]
     if active is not None and active not in names:
+        is_split = active in {variant.name for variant in manifest.splits}
         raise UserError(
-            "the current revision has no such variant.",
+            f"it is a split: {NOT_SERVED}." if is_split else "the current revision has no such variant.",
             field="--active",
             value=active,
             remedy=f"Name one of: {', '.join(names)}.",
@@ -103,7 +111,8 @@ def explain(
         active=active,
     )
     if as_json:
-        typer.echo(json.dumps(_document(explanation, manifest, fitting), indent=2))
+        splits = split_documents(manifest, link=over, cpu_factor=cpu_factor)
+        typer.echo(json.dumps(_document(explanation, manifest, fitting) | {"splits": splits}, indent=2))
         return
     console = Terminal(highlight=False)
     conditions = f"compute {cpu_factor:g}x slower than profiled, {rate:g} requests/s"
@@ -120,6 +129,8 @@ def explain(
     console.print(Text(_conclusion(explanation), style="bold"))
     if explanation.standby is not None:
         console.print(Text(f"Standby: {explanation.standby.message}"))
+    for line in split_lines(manifest, link=over, cpu_factor=cpu_factor):
+        console.print(Text(line), soft_wrap=True)
 
 
 def _trusted(repository: Repository, verification_key: str | None) -> Repository | None:

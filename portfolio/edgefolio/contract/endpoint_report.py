@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edgefolio.contract.status_mapper import StatusMapper
+from edgefolio.contract.status_mapper import StatusMapper, decimal_text
 from edgefolio.decision.types import (
     Decision,
     Descent,
@@ -26,6 +26,7 @@ from edgefolio.decision.types import (
     UpgradeBackoff,
     VariantProfile,
 )
+from edgefolio.manifest import Variant
 from edgefolio.specification.conditions import time_seconds, time_text
 from edgefolio.specification.endpoint import (
     DecisionReport,
@@ -39,7 +40,7 @@ from edgefolio.specification.endpoint import (
     TrafficReport,
     UpgradeBackoffReport,
 )
-from edgefolio.specification.portfolio_status import VariantStatus
+from edgefolio.specification.portfolio_status import LARGEST_BYTES, SplitStatus, VariantStatus
 
 PROFILE = StatusMapper(VariantProfile, VariantStatus)
 OBSERVATION = StatusMapper(
@@ -100,6 +101,21 @@ STATE = StatusMapper(
 def variant_status_of(profile: VariantProfile) -> VariantStatus:
     """The compact profile of a variant, as a portfolio's status and a Job's termination message hold it."""
     return PROFILE.report_of(profile)
+
+
+def split_status_of(variant: Variant) -> SplitStatus:
+    """The figures of a split, as a portfolio's status and a Job's termination message hold them."""
+    split, profile = variant.split, variant.profiles[0]
+    assert split is not None
+    return SplitStatus(
+        name=variant.name,
+        rank=variant.rank,
+        workers=split.workers,
+        accuracy_percent=decimal_text(variant.test_accuracy.percent),
+        predicted_milliseconds=decimal_text(split.predicted_milliseconds),
+        received_bytes=min(split.bytes_into_busiest, LARGEST_BYTES),
+        memory_bytes=max(profile.memory_peak_bytes, profile.memory_steady_bytes),
+    )
 
 
 def profile_of(variant: VariantStatus) -> VariantProfile:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgefolio.contract.endpoint_report import variant_status_of
+from edgefolio.contract.endpoint_report import split_status_of, variant_status_of
 from edgefolio.contract.log_format import printable_json
 from edgefolio.contract.node_profiles import processor_report
 from edgefolio.contract.pod import TERMINATION_MESSAGE, TERMINATION_MESSAGE_VARIABLE
@@ -24,13 +24,14 @@ from edgefolio.manifest import Manifest
 from edgefolio.node_profile import PublishedProfile
 from edgefolio.shown_text import printable
 from edgefolio.specification.conditions import RevisionNumber, Sha256
-from edgefolio.specification.portfolio_status import ClassName, ProcessorReport, VariantStatus
+from edgefolio.specification.portfolio_status import ClassName, ProcessorReport, SplitStatus, VariantStatus
 from edgefolio.specification.validation.base import resource_name
 from edgefolio.uris import redacted
 
 #: Kubernetes truncates termination messages here.
 LARGEST_MESSAGE_BYTES = 4096
 _ROW = tuple(VariantStatus.model_fields)
+_SPLIT_ROW = tuple(SplitStatus.model_fields)
 
 
 class _Message(BaseModel):
@@ -52,6 +53,8 @@ class PublishedReport(_Message):
     manifest_digest: Sha256
     accuracy_floor_met: bool = True
     variants: Annotated[tuple[VariantStatus, ...], Field(min_length=1, max_length=16)]
+    #: Beside the variants, so that an operator of before reads those, and skips what it does not know.
+    splits: Annotated[tuple[SplitStatus, ...], Field(max_length=4)] = ()
     measured_on: ProcessorReport | None = None
 
     @classmethod
@@ -63,11 +66,13 @@ class PublishedReport(_Message):
             manifest_digest=digest,
             accuracy_floor_met=manifest.accuracy_floor_met,
             variants=tuple(variant_status_of(profile) for profile in profiles_from_manifest(manifest)),
+            splits=tuple(split_status_of(variant) for variant in manifest.splits),
             measured_on=processor_report(environment.cpu_model, environment.instruction_sets),
         )
 
     def _document(self) -> dict[str, Any]:
-        return _with_rows(self, self.variants)
+        splits = {"splits": [[getattr(split, field) for field in _SPLIT_ROW] for split in self.splits]}
+        return {**_with_rows(self, self.variants), **(splits if self.splits else {})}
 
 
 class ProfiledReport(_Message):
@@ -105,7 +110,10 @@ class ProfiledReport(_Message):
 
 def _with_rows(report: PublishedReport | ProfiledReport, variants: tuple[VariantStatus, ...]) -> dict[str, Any]:
     rows = [[getattr(variant, field) for field in _ROW] for variant in variants]
-    return {**report.model_dump(by_alias=True, mode="json", exclude={"variants"}, exclude_none=True), "variants": rows}
+    return {
+        **report.model_dump(by_alias=True, mode="json", exclude={"variants", "splits"}, exclude_none=True),
+        "variants": rows,
+    }
 
 
 class FailureReport(_Message):
@@ -189,7 +197,8 @@ def report_of_message(text: str) -> JobReport | None:
         if kind is None:
             return FailureReport.model_validate(document)
         rows = [dict(zip(_ROW, row, strict=True)) for row in document["variants"]]
-        return kind.model_validate({**document, "variants": rows})
+        splits = [dict(zip(_SPLIT_ROW, row, strict=True)) for row in document.get("splits", ())]
+        return kind.model_validate({**document, "variants": rows, "splits": splits})
     except (ValueError, TypeError, LookupError, RecursionError, ValidationError):
         return None
 

@@ -9,6 +9,7 @@ TRAINING = "training"
 #: All one-shot variants by time: they share one table of times, measured on one machine.
 LATENCY = "oneshot-latency"
 _ONE_SHOT = "oneshot-"
+_SPLIT = "split-"
 
 
 def pieces_of(methods: Methods) -> tuple[str, ...]:
@@ -17,7 +18,13 @@ def pieces_of(methods: Methods) -> tuple[str, ...]:
     percents = one_shot.macs_percent if one_shot is not None else ()
     training = (TRAINING,) if methods.sparse_training is not None else ()
     latency = (LATENCY,) if one_shot is not None and one_shot.latency_percent else ()
-    return (*training, *latency, *dict.fromkeys(one_shot_piece(percent) for percent in percents))
+    splits = (split_piece(entry.name) for entry in methods.split)
+    return (*training, *latency, *dict.fromkeys(one_shot_piece(percent) for percent in percents), *splits)
+
+
+def split_piece(name: str) -> str:
+    """Name of the piece, and of its variant, that divides the dense model as the entry ``name`` says."""
+    return f"{_SPLIT}{name}"
 
 
 def one_shot_piece(macs_percent: int) -> str:

@@ -92,7 +92,7 @@ def choose_profile(
 
 def int8_variants(manifest: Manifest) -> tuple[str, ...]:
     """Names of the variants that multiply 8-bit integers."""
-    return tuple(variant.name for variant in manifest.variants if variant.precision == "Int8")
+    return tuple(variant.name for variant in manifest.single_node if variant.precision == "Int8")
 
 
 def stated(measured: Measured) -> ProfileChoice:
@@ -103,17 +103,18 @@ def stated(measured: Measured) -> ProfileChoice:
 def profiles_from_manifest(
     manifest: Manifest, *, batch_size: int | None = None, measured: NodeProfile | None = None
 ) -> tuple[VariantProfile, ...]:
-    """The profile of each variant, by rank, at ``batch_size`` samples (default: the request batch).
+    """The profile of each variant of one server, by rank, at ``batch_size`` samples (default: the request batch).
 
     Costs are those of ``measured``, a profile of this very manifest, else those of a variant's first profile; how a
     machine differs from the profile's is what the compute factor measures. A batch that was not profiled is scaled from
     the nearest one in proportion. The accuracy is that on the test part; the order (rank) comes from validation.
+    Splits are no candidates: several nodes would have to serve them together.
     """
     batch = batch_size or manifest.request_batch_size
     of_node: Mapping[str, Profile] = {} if measured is None else measured.profiles()
     return tuple(
         _variant_profile(variant, of_node.get(variant.name, variant.profiles[0]), batch=batch)
-        for variant in manifest.variants
+        for variant in manifest.single_node
     )
 
 

@@ -19,6 +19,8 @@ MAXIMUM_SIGNATURE_BYTES = 4 << 10
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _CLASS = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SHARD = re.compile(r"shard-[0-7]")
+_SHARD_FILE = re.compile(r"segment-[0-9]{1,3}\.onnx|probe\.safetensors")
 _NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 
 
@@ -93,13 +95,28 @@ def class_in(name: str) -> str | None:
 
 
 def variant_path(model: str, file: str) -> str:
-    """The ONNX file of a variant; ``file`` is ``<version>/model.onnx`` as the manifest's schema allows it."""
+    """The ONNX file of a variant, or its plan; ``file`` is ``<version>/<name>`` as the manifest's schema allows it."""
     return f"{versions_folder(model)}/{file}"
 
 
-def version_path(model: str, version: str) -> str:
-    """The ONNX file of one Triton version."""
-    return f"{versions_folder(model)}/{version}/model.onnx"
+def version_folder(model: str, version: str) -> str:
+    """The folder of one Triton version."""
+    return f"{versions_folder(model)}/{version}"
+
+
+def beside(path: str, name: str) -> str:
+    """The path of a shard's file, ``shard-<n>/<file>`` as a plan's schema allows it, beside the plan at ``path``."""
+    return f"{path.rpartition('/')[0]}/{name}"
+
+
+def is_shard(name: str) -> bool:
+    """Whether ``name`` is that of a shard's folder."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def is_shard_file(name: str) -> bool:
+    """Whether ``name`` is that of a file in a shard's folder."""
+    return _SHARD_FILE.fullmatch(name) is not None
 
 
 def number_of(name: str, suffix: str = "") -> int | None:

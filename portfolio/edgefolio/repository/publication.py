@@ -16,12 +16,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationError
 
 from edgefolio.errors import IntegrityError, UserError
-from edgefolio.manifest import VERSIONS_PER_REVISION, CurrentPointer, Digest, Manifest, Record, Segment, sha256_of
+from edgefolio.manifest import (
+    VERSIONS_PER_REVISION,
+    CurrentPointer,
+    Digest,
+    Manifest,
+    Record,
+    Segment,
+    Variant,
+    sha256_of,
+)
 from edgefolio.repository import layout
 from edgefolio.repository.fetching import digest_and_size, digest_of_file
 from edgefolio.repository.reading import MAXIMUM_MANIFEST_BYTES, MAXIMUM_POINTER_BYTES, Repository, parse_pointer
 from edgefolio.repository.retention import remove_old_revisions
 from edgefolio.repository.storage import local_root, open_storage
+from edgefolio.repository.version_files import files_of
 
 if TYPE_CHECKING:
     from edgefolio.repository.signature import SigningKey
@@ -107,8 +117,9 @@ class Publication:
         signing_key: SigningKey | None = None,
         on_step: Callable[[str], None] | None = None,
     ) -> Published:
-        """Publish ``draft`` under a revision number of its own; ``files`` holds each variant's ONNX file by its name.
+        """Publish ``draft`` under a revision number of its own.
 
+        ``files`` holds each variant's ONNX file by its name; a split's is its plan, with its shards beside it.
         The draft's own revision number has no meaning. The same content as the current revision's is not published
         twice (missing or damaged files of it are put back). Revisions older than the newest ``history_limit`` are
         removed, but never the current one or one ``in_use``. With a ``signing_key`` the manifest is signed.
@@ -136,10 +147,10 @@ class Publication:
         raw = manifest.to_bytes()
         wrote = False
         for variant in manifest.variants:
-            path = layout.variant_path(manifest.model, variant.file)
-            if digest_and_size(self._storage, path) != (variant.sha256, variant.size_bytes):
-                self._storage.write_file(path, files[variant.name])
-                wrote = True
+            for file in files_of(manifest.model, variant, files[variant.name]):
+                if digest_and_size(self._storage, file.path) != (file.sha256, file.size_bytes):
+                    self._storage.write_file(file.path, file.local)
+                    wrote = True
             done(f"variant {variant.name}")
         # The signature comes first: whoever finds the manifest finds it signed.
         documents = {layout.manifest_path(manifest.model, revision): raw}
@@ -240,24 +251,38 @@ def renumbered(manifest: Manifest, revision: int) -> Manifest:
     document = manifest.model_dump(mode="python")
     document["revision"] = revision
     for variant in document["variants"]:
-        variant["file"] = f"{revision * VERSIONS_PER_REVISION + variant['rank']}/model.onnx"
+        name = variant["file"].rpartition("/")[2]
+        variant["file"] = f"{revision * VERSIONS_PER_REVISION + variant['rank']}/{name}"
     return Manifest.model_validate(document)
 
 
 def _require_files(draft: Manifest, files: Mapping[str, Path]) -> None:
     for variant in draft.variants:
         path = files.get(variant.name)
-        if path is None or not path.is_file():
+        _require_file(path, variant, sha256=variant.sha256, size_bytes=variant.size_bytes)
+        assert path is not None
+        try:
+            shards = files_of(draft.model, variant, path)[:-1]
+        except IntegrityError as error:
             raise UserError(
-                f"the file of variant {variant.name!r} is missing.", field="files", value=path, remedy="Make it again."
-            )
-        if path.stat().st_size != variant.size_bytes or digest_of_file(path) != variant.sha256:
-            raise UserError(
-                f"the file of variant {variant.name!r} is not the one in the manifest.",
-                field="files",
-                value=path,
-                remedy="Make it again.",
-            )
+                f"variant {variant.name!r}: {error.problem}", field="files", value=path, remedy="Make it again."
+            ) from error
+        for file in shards:
+            _require_file(file.local, variant, sha256=file.sha256, size_bytes=file.size_bytes)
+
+
+def _require_file(path: Path | None, variant: Variant, *, sha256: str, size_bytes: int) -> None:
+    if path is None or not path.is_file():
+        raise UserError(
+            f"the file of variant {variant.name!r} is missing.", field="files", value=path, remedy="Make it again."
+        )
+    if path.stat().st_size != size_bytes or digest_of_file(path) != sha256:
+        raise UserError(
+            f"the file of variant {variant.name!r} is not the one in the manifest.",
+            field="files",
+            value=path,
+            remedy="Make it again.",
+        )
 
 
 def _ignore(step: str) -> None:

@@ -11,6 +11,7 @@ from edgefolio.manifest import CurrentPointer, Manifest, PublishedManifest, Vari
 from edgefolio.repository import layout
 from edgefolio.repository.fetching import fetch_verified
 from edgefolio.repository.storage import Storage, open_storage
+from edgefolio.repository.version_files import files_of
 
 if TYPE_CHECKING:
     from edgefolio.repository.signature import VerificationKey
@@ -143,20 +144,30 @@ class Repository:
     ) -> Path:
         """Download the variant's file to ``destination``, which exists only once size and digest are verified.
 
+        The files of a split's shards follow the plan, into the same folder: they are all there once this returns.
+
         An interrupted transfer is resumed. A file that is already there with the right digest is kept.
         ``may_go_on`` is polled; once it is false, :class:`~edgefolio.repository.fetching.TransferStopped`
         is raised. Raises :class:`IntegrityError` if the bytes are not the manifest's (nothing of them is left), and
         :class:`UserError` if the repository cannot be read or the disk is full.
         """
-        return fetch_verified(
-            self.storage,
-            layout.variant_path(manifest.model, variant.file),
-            destination,
-            sha256=variant.sha256,
-            size_bytes=variant.size_bytes,
-            maximum_bytes_per_second=maximum_bytes_per_second,
-            may_go_on=may_go_on,
-        )
+
+        def fetched(path: str, local: Path, *, sha256: str, size_bytes: int) -> Path:
+            return fetch_verified(
+                self.storage,
+                path,
+                local,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                maximum_bytes_per_second=maximum_bytes_per_second,
+                may_go_on=may_go_on,
+            )
+
+        path = layout.variant_path(manifest.model, variant.file)
+        fetched(path, destination, sha256=variant.sha256, size_bytes=variant.size_bytes)
+        for file in files_of(manifest.model, variant, destination)[:-1]:
+            fetched(file.path, file.local, sha256=file.sha256, size_bytes=file.size_bytes)
+        return destination
 
     def _revision_files(self, model: str) -> tuple[str, ...]:
         return self.storage.names(layout.revisions_folder(model))

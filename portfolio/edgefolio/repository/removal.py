@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgefolio.repository import layout
 from edgefolio.repository.profiles import delete_profiles
 from edgefolio.repository.reading import Repository
+from edgefolio.repository.version_files import delete_version
 
 
 def remove_model(
@@ -30,7 +31,7 @@ def remove_model(
     on_step("profiles")
     for name in storage.names(layout.versions_folder(model)):
         if layout.number_of(name) is not None:
-            storage.delete(layout.version_path(model, name))
+            delete_version(storage, model, name)
     on_step("files")
     names = storage.names(layout.revisions_folder(model))
     reserved = [found for name in names if (found := layout.number_of(name, layout.RESERVED_SUFFIX)) is not None]

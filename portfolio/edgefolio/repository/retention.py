@@ -8,6 +8,7 @@ from edgefolio.manifest import VERSIONS_PER_REVISION
 from edgefolio.repository import layout
 from edgefolio.repository.profiles import delete_profiles
 from edgefolio.repository.reading import Repository
+from edgefolio.repository.version_files import delete_version
 
 
 def remove_old_revisions(
@@ -34,5 +35,5 @@ def remove_old_revisions(
     for name in storage.names(layout.versions_folder(model)):
         version = layout.number_of(name)
         if version is not None and is_gone(version // VERSIONS_PER_REVISION):
-            storage.delete(layout.version_path(model, name))
+            delete_version(storage, model, name)
     return removed

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
+from edgefolio.specification.splitting import Split
 from edgefolio.specification.validation.base import (
     DecimalString,
     NonNegativeDecimal,
@@ -15,7 +16,7 @@ from edgefolio.specification.validation.base import (
     PositiveDecimal,
     Specification,
 )
-from edgefolio.specification.validation.cel import rules, without_default
+from edgefolio.specification.validation.cel import list_map, rules, without_default
 from edgefolio.uris import SECRET_NAME
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -344,6 +345,26 @@ class Methods(Specification):
         Discriminator(_form),
     ] = "Disabled"
     """Disabled, or how candidates are quantized: ``{precision: Int8}``."""
+    # Left out where it is absent, so that manifests and keys of before are as they were.
+    split: Annotated[
+        tuple[Split, ...],
+        Field(
+            max_length=4,
+            exclude_if=lambda value: not value,
+            json_schema_extra={**list_map("name"), "default": None},
+        ),
+    ] = ()
+    """The dense model over several nodes, one entry for each way to divide it; see docs/split.md."""
+
+    @model_validator(mode="after")
+    def _splits_have_names_of_their_own(self) -> Methods:
+        if len({entry.name for entry in self.split}) != len(self.split):
+            raise ValueError("split holds a name twice")
+        return self
+
+
+#: Splits of a portfolio that says nothing of them.
+MAX_SPLITS = 2
 
 
 class Selection(Specification):
@@ -357,6 +378,10 @@ class Selection(Specification):
 
     max_variants: Annotated[int, Field(ge=1, le=16)] = 5
     """Most variants in the portfolio."""
+    max_splits: Annotated[
+        int, Field(ge=0, le=4, exclude_if=lambda value: value == MAX_SPLITS, json_schema_extra=without_default)
+    ] = MAX_SPLITS
+    """Most splits beside them, 2 where it is absent; they count apart and push no variant out."""
     max_accuracy_loss_points: NonNegativeDecimal | None = None
     """Largest loss against the dense model, in points of accuracy, or of the score in percent."""
     min_accuracy_percent: PercentDecimal | None = None

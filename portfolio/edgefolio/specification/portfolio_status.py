@@ -53,6 +53,25 @@ class VariantStatus(StatusRecord):
     """Memory while serving, above the empty server."""
 
 
+class SplitStatus(StatusRecord):
+    """A split of a revision: listed, and served by nothing of this release."""
+
+    name: VariantName
+    """Its name."""
+    rank: Annotated[int, Field(ge=1, le=99)]
+    """Position by validation accuracy among all variants."""
+    workers: Annotated[int, Field(ge=2, le=8)]
+    """Nodes that compute one answer together."""
+    accuracy_percent: DecimalString
+    """Accuracy on the test samples; with data.metric the test score in percent."""
+    predicted_milliseconds: DecimalString
+    """One sample: the slowest worker's compute and the declared link."""
+    received_bytes: Bytes
+    """Bytes a sample into the worker that receives most."""
+    memory_bytes: Bytes
+    """Memory of the largest worker, above the empty server."""
+
+
 class ProcessorReport(StatusRecord):
     """A processor; its name and instruction sets are its class."""
 
@@ -101,7 +120,12 @@ class RevisionStatus(StatusRecord):
     published_time: Time
     """When it was published."""
     variants: Annotated[tuple[VariantStatus, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = ()
-    """Its variants by rank."""
+    """Its variants by rank; splits apart."""
+    splits: Annotated[
+        tuple[SplitStatus, ...],
+        Field(max_length=4, exclude_if=lambda value: not value, json_schema_extra=list_map("name")),
+    ] = ()
+    """Its splits over several nodes by rank."""
     measured_on: ProcessorReport | None = None
     """The processor that the manifest's own profiles were measured on; absent: a Job of before did not say."""
     profiles: Annotated[

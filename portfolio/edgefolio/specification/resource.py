@@ -64,6 +64,7 @@ _DIGEST_FOR_FOLLOWING = (
 )
 _TRAINING_CLASSIFIES = "methods.sparseTraining trains classifiers only: leave it out, and give source.weightsURI"
 _RECALL_OF_CLASSES = "selection.minClassRecallPercent is of classes: leave it out for this data.task"
+_AT_MOST_SIXTEEN = "selection.maxVariants and maxSplits (2 where it is absent) are at most 16 together"
 _PIECES_NEED = "job.parallelism above 1 needs source.weightsURI, methods.oneShot and job.workDirectory.uri"
 
 
@@ -107,6 +108,11 @@ class PortfolioSpecification(Specification):
             (
                 "!has(self.data) || self.data.task == 'Classification' || !has(self.selection.minClassRecallPercent)",
                 _RECALL_OF_CLASSES,
+            ),
+            (
+                "!has(self.methods.split) || self.methods.split.size() == 0 || self.selection.maxVariants "
+                "+ (has(self.selection.maxSplits) ? self.selection.maxSplits : 2) <= 16",
+                _AT_MOST_SIXTEEN,
             ),
         )
     )
@@ -173,6 +179,12 @@ class PortfolioSpecification(Specification):
             raise ValueError(_TRAINING_CLASSIFIES)
         if self.selection.min_class_recall_percent is not None:
             raise ValueError(_RECALL_OF_CLASSES)
+        return self
+
+    @model_validator(mode="after")
+    def _manifest_holds_all(self) -> PortfolioSpecification:
+        if self.methods.split and self.selection.max_variants + self.selection.max_splits > 16:
+            raise ValueError(_AT_MOST_SIXTEEN)
         return self
 
     @model_validator(mode="after")

@@ -10,11 +10,12 @@ import typer
 from rich.table import Table
 
 from edgefolio.commands.terminal import Terminal
-from edgefolio.shown_text import shortened
+from edgefolio.shown_text import shortened, shown_rate
 from edgefolio.specification.loading import ignored_on_one_machine, load_portfolio
 
 if TYPE_CHECKING:
     from edgefolio.manifest import Manifest, Variant
+    from edgefolio.records.split_member import SplitMember
     from edgefolio_pruner.pipeline import MakeResult
 
 #: Points of recall that a class has lost when it is worth a line.
@@ -90,7 +91,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
                 "version": manifest.version_of(variant),
                 "method": variant.method,
                 "sha256": variant.sha256,
-                "sizeBytes": variant.size_bytes,
+                "sizeBytes": variant.stored_bytes,
                 "parameters": variant.parameters,
                 "macs": variant.macs,
                 "validationAccuracyPercent": variant.validation_accuracy.percent,
@@ -101,6 +102,7 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
                 "p95Milliseconds": latency.p95_milliseconds,
                 "memorySteadyBytes": variant.profiles[0].memory_steady_bytes,
                 "memoryPeakBytes": variant.profiles[0].memory_peak_bytes,
+                **({} if variant.split is None else {"split": _split_figures(variant.split)}),
             }
         )
     return {
@@ -119,6 +121,17 @@ def _document(result: MakeResult, *, report: Path, ignored: tuple[str, ...]) -> 
         "ignoredFields": list(ignored),
         "workDirectory": str(result.work_directory),
         "report": str(report),
+    }
+
+
+def _split_figures(split: SplitMember) -> dict[str, Any]:
+    return {
+        "workers": split.workers,
+        "layout": split.layout,
+        "exchanges": split.synchronisations,
+        "bytesIntoBusiest": split.bytes_into_busiest,
+        "ownMilliseconds": split.own_milliseconds,
+        "predictedMilliseconds": split.predicted_milliseconds,
     }
 
 
@@ -155,6 +168,19 @@ def _lost_classes(manifest: Manifest) -> list[str]:
     return lines
 
 
+def _split_line(variant: Variant) -> str:
+    from edgefolio_pruner.html_report.view import byte_count
+
+    split = variant.split
+    assert split is not None
+    shards = " + ".join(byte_count(shard.size_bytes) for shard in split.shards)
+    return (
+        f"{variant.name}: {variant.test_accuracy.percent:.2f} % on {split.workers} nodes, by {split.layout.lower()}; "
+        f"predicted {split.predicted_milliseconds:.2f} ms over {shown_rate(split.link.bits_per_second)} and "
+        f"{split.link.round_trip_milliseconds:g} ms; shards of {shards}. No server serves it yet."
+    )
+
+
 def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     from edgefolio_pruner.html_report.view import byte_count
 
@@ -168,7 +194,7 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     headings = (word,) if own is None else (word, "% of dense")
     for heading in (*headings, "p50", "p95", "size", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for variant in reversed(manifest.variants):
+    for variant in reversed(manifest.single_node):
         latency = variant.profiles[0].latency(batch)
         assert latency is not None
         table.add_row(
@@ -181,6 +207,8 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
             byte_count(variant.profiles[0].memory_steady_bytes),
         )
     console.print(table)
+    for variant in reversed(manifest.splits):
+        console.print(_split_line(variant), markup=False, soft_wrap=True)
     for line in _lost_classes(manifest):
         console.print(line, markup=False, soft_wrap=True)
     for note in manifest.notes:

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from rich.table import Table
 
+from edgefolio.commands.splits import parse_link
 from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, UserError
 from edgefolio.specification.loading import load_portfolio
+from edgefolio.specification.splitting import equal_shares
 
 if TYPE_CHECKING:
-    from edgefolio_pruner.split.result import Link, MeasuredSplit, SplitReport
+    from edgefolio_pruner.split.result import MeasuredSplit, Question, SplitReport
 
 _MOST_WORKERS = 8
-_LINK = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([KMG])(?:,([0-9]{1,6}(?:\.[0-9]{1,6})?)ms)?")
-_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _LAYOUTS: dict[str, Literal["Auto", "Rows", "Channels"]] = {"Auto": "Auto", "Rows": "Rows", "Channels": "Channels"}
 _WIRES: dict[str, Literal["Float32", "UInt8"]] = {"Float32": "Float32", "UInt8": "UInt8"}
 
 
 def split(
     file: Path = typer.Option(..., "--file", "-f", help="A ModelPortfolio, the file that `edgefolio make` takes."),
-    workers: int = typer.Option(2, min=2, max=_MOST_WORKERS, help="Nodes that compute one answer together."),
+    workers: int | None = typer.Option(
+        None, min=2, max=_MOST_WORKERS, help="Nodes that compute one answer together.", show_default="2"
+    ),
     shares: str | None = typer.Option(
         None, help="Part of the work of each worker in percent, such as 60,40. Default: equal parts."
     ),
-    link: str = typer.Option(
-        "1G,0.3ms", help="The network between them: bits a second (K, M or G), and the round trip of a message."
+    link: str | None = typer.Option(
+        None,
+        help="The network between them: bits a second (K, M or G), and the round trip of a message.",
+        show_default="1G,0.3ms",
     ),
-    layout: str = typer.Option("Auto", help="How layers are divided: Rows, Channels, or Auto for plans of both."),
-    wire: str = typer.Option("UInt8", help="How channels travel: UInt8 or Float32. Rows travel as Float32."),
-    max_accuracy_loss: float = typer.Option(
-        1.0, min=0.0, max=100.0, help="Points of validation accuracy that a plan may lose against the dense model."
+    layout: str | None = typer.Option(
+        None, help="How layers are divided: Rows, Channels, or Auto for plans of both.", show_default="Auto"
+    ),
+    wire: str | None = typer.Option(
+        None, help="How channels travel: UInt8 or Float32. Rows travel as Float32.", show_default="UInt8"
+    ),
+    max_accuracy_loss: float | None = typer.Option(
+        None,
+        min=0.0,
+        max=100.0,
+        help="Points of validation accuracy that a plan may lose against the dense model.",
+        show_default="1.0",
     ),
     work_dir: Path | None = typer.Option(
         None, help="Where work is kept, as for `edgefolio make`, whose models it takes from there."
@@ -49,61 +60,66 @@ def split(
     Makes a plan by rows and plans by channels for six amounts of traffic, measures their shards here one after another,
     and adds the declared link. Every plan is compared with the fastest model of one node that is at least as accurate.
 
+    Without any of the options that describe a split, the entries of spec.methods.split are planned, where there are
+    some: what `edgefolio make` would make of them.
+
     Example: edgefolio split -f examples/digits.yaml --workers 2 --link 1G,0.3ms
 
     Exit codes: 0 a plan pays; 2 bad input; 3 none pays.
     """
-    asked = parse_link(link)
-    parts = parse_shares(shares, workers)
-    if wire not in _WIRES:
-        raise UserError("this is no wire.", field="--wire", value=wire, remedy="Give UInt8 or Float32.")
-    if layout not in _LAYOUTS:
-        raise UserError("this is no layout.", field="--layout", value=layout, remedy="Give Rows, Channels or Auto.")
+    described = (workers, shares, link, layout, wire, max_accuracy_loss)
+    own = _question(workers or 2, shares, link or "1G,0.3ms", layout or "Auto", wire or "UInt8", max_accuracy_loss)
     portfolio = load_portfolio(file)
+    entries = portfolio.spec.methods.split if all(option is None for option in described) else ()
     from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
-    from edgefolio_pruner.splitting import plan_splits
+    from edgefolio_pruner.splitting import plan_entry, plan_splits
 
     # The network's own code may print.
     with output_kept_for_json(active=as_json) as print_document:
         with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
-            report = plan_splits(
-                portfolio,
-                shares=parts,
-                wire=_WIRES[wire],
-                layout=_LAYOUTS[layout],
-                link=asked,
-                most_loss_points=max_accuracy_loss,
-                work_directory=work_dir,
-                progress=progress,
-            )
+            if entries:
+                reports = [
+                    plan_entry(portfolio, position, work_directory=work_dir, progress=progress)
+                    for position in range(len(entries))
+                ]
+            else:
+                reports = [plan_splits(portfolio, own, work_directory=work_dir, progress=progress)]
         if as_json:
-            print_document(json.dumps(document_of(report), indent=2))
+            documents = [document_of(report) for report in reports]
+            named = [{"name": entry.name, **found} for entry, found in zip(entries, documents, strict=False)]
+            print_document(json.dumps({"splits": named} if entries else documents[0], indent=2))
     if not as_json:
-        _print(report)
-    return EXIT_OK if report.best is not None else EXIT_OBJECTIVE_NOT_MET
+        for number, report in enumerate(reports):
+            if entries:
+                Terminal(highlight=False).print(f"spec.methods.split, {entries[number].name}:", markup=False)
+            _print(report)
+    return EXIT_OK if any(report.best is not None for report in reports) else EXIT_OBJECTIVE_NOT_MET
 
 
-def parse_link(text: str) -> Link:
-    """The link that ``1G,0.3ms`` describes; without a round trip it is 0.3 ms."""
-    from edgefolio_pruner.split.result import Link
+def _question(
+    workers: int, shares: str | None, link: str, layout: str, wire: str, max_accuracy_loss: float | None
+) -> Question:
+    from edgefolio_pruner.split.result import Link, Question
 
-    found = _LINK.fullmatch(text)
-    rate = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if found is None or rate <= 0:
-        raise UserError(
-            "this is no link: a number above 0 with K, M or G (bits a second), and perhaps a round trip in ms.",
-            field="--link",
-            value=text,
-            remedy="Write for example 1G,0.3ms or 100M,1ms.",
-        )
-    return Link(bits_per_second=rate, round_trip_milliseconds=float(found[3]) if found[3] else 0.3)
+    over = parse_link(link)
+    if wire not in _WIRES:
+        raise UserError("this is no wire.", field="--wire", value=wire, remedy="Give UInt8 or Float32.")
+    if layout not in _LAYOUTS:
+        raise UserError("this is no layout.", field="--layout", value=layout, remedy="Give Rows, Channels or Auto.")
+    return Question(
+        shares=parse_shares(shares, workers),
+        wire=_WIRES[wire],
+        layout=_LAYOUTS[layout],
+        link=Link(bits_per_second=over.bits_per_second, round_trip_milliseconds=over.round_trip_milliseconds),
+        most_loss_points=1.0 if max_accuracy_loss is None else max_accuracy_loss,
+    )
 
 
 def parse_shares(text: str | None, workers: int) -> tuple[int, ...]:
     """The share of each worker in percent; equal parts without a text."""
     if text is None:
-        return tuple(100 // workers + (rank < 100 % workers) for rank in range(workers))
+        return equal_shares(workers)
     try:
         shares = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -146,19 +162,19 @@ def document_of(report: SplitReport) -> dict[str, Any]:
             for single in report.singles
         ],
         "plans": [_plan_document(entry) for entry in report.splits],
-        "best": None if best is None else best.plan.title,
+        "best": None if best is None else best.title,
         "verdict": report.verdict,
         "notes": list(report.notes),
     }
 
 
 def _plan_document(entry: MeasuredSplit) -> dict[str, Any]:
-    plan = entry.plan.made.plan
+    plan = entry.plan
     least = entry.least_bits_per_second
     return {
-        "title": entry.plan.title,
+        "title": entry.title,
         "layout": plan.layout,
-        "keep": entry.plan.keep,
+        "keep": entry.planned.keep,
         "wire": plan.wire,
         "exchanges": [
             {
@@ -171,7 +187,7 @@ def _plan_document(entry: MeasuredSplit) -> dict[str, Any]:
         ],
         "synchronisations": plan.synchronisations,
         "bytesIntoBusiest": entry.bytes_in,
-        "bytesIntoAll": entry.plan.bytes_in,
+        "bytesIntoAll": entry.planned.bytes_in,
         "inputBytes": entry.input_bytes,
         "parametersOfLargest": entry.parameters,
         "macsOfBusiest": entry.macs,
@@ -185,12 +201,12 @@ def _plan_document(entry: MeasuredSplit) -> dict[str, Any]:
         "pays": entry.pays,
         "paysFromBitsPerSecond": None if least is None or math.isinf(least) else least,
         "certificate": None if plan.certificate is None else plan.certificate.model_dump(mode="json", by_alias=True),
-        "seconds": round(entry.plan.seconds, 1),
+        "seconds": round(entry.planned.seconds, 1),
     }
 
 
 def _print(report: SplitReport) -> None:
-    from edgefolio_pruner.split.result import shown_rate
+    from edgefolio.shown_text import shown_rate
 
     console = Terminal(highlight=False)
     rate = shown_rate(report.link.bits_per_second)
@@ -214,8 +230,8 @@ def _print(report: SplitReport) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in report.splits:
         table.add_row(
-            "rows" if entry.plan.keep is None else f"{100 * entry.plan.keep:g} %",
-            str(entry.plan.made.plan.synchronisations),
+            "rows" if entry.planned.keep is None else f"{100 * entry.planned.keep:g} %",
+            str(entry.plan.synchronisations),
             f"{entry.bytes_in:,}",
             f"{100 * entry.parameters / max(1, report.dense_parameters):.0f} %",
             f"{100 * entry.macs / max(1, report.dense_macs):.0f} %",

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from edgefolio.files import write_durably
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.uris import redacted
-from edgefolio_pruner.html_report import classes, layers, view
+from edgefolio_pruner.html_report import classes, layers, splits, view
 from edgefolio_pruner.html_report.drawing import colour_of
 from edgefolio_pruner.html_report.pareto import draw_pareto
 from edgefolio_pruner.html_report.timeline import RunTimeline
@@ -53,6 +53,7 @@ def render_report(manifest: Manifest, *, timeline: RunTimeline | None = None) ->
         lineage=view.lineage(manifest),
         layer_variants=layer_variants,
         layers=layer_rows,
+        splits=splits.split_rows(manifest),
         strips=layers.layer_strips(manifest),
         class_variants=class_variants,
         class_rows=class_rows,

@@ -85,7 +85,7 @@ def layer_strips(manifest: Manifest) -> list[Strip]:
     """One strip for each variant, most accurate first; a variant without record of its layers keeps all channels."""
     widths = {layer.name: layer.before for variant in manifest.variants for layer in variant.layers}
     strips = []
-    for variant in reversed(manifest.variants):
+    for variant in reversed(manifest.single_node):
         kept = {layer.name: layer.after for layer in variant.layers}
         precision = precision_of(variant)
         still_float = () if variant.quantization is None else variant.quantization.float_layers

@@ -39,7 +39,7 @@ def draw_pareto(manifest: Manifest) -> str:
     batch = manifest.request_batch_size
     relative = manifest.score is not None and manifest.score.unit == "PercentOfDense"
     points = []
-    for variant in manifest.variants:
+    for variant in manifest.single_node:
         latency = variant.profiles[0].latency(batch)
         if latency is not None:
             points.append(_Point(variant=variant, milliseconds=latency.p50_milliseconds))

@@ -75,10 +75,10 @@ class LineageNode:
 def variant_rows(manifest: Manifest) -> list[VariantRow]:
     """Most accurate first; speed is against the slowest variant."""
     batch = manifest.request_batch_size
-    medians = {variant.name: _median(variant, batch) for variant in manifest.variants}
+    medians = {variant.name: _median(variant, batch) for variant in manifest.single_node}
     slowest = max(medians.values())
     rows = []
-    for variant in reversed(manifest.variants):
+    for variant in reversed(manifest.single_node):
         latency = variant.profiles[0].latency(batch) or variant.profiles[0].latencies[-1]
         profile, accuracy, classes = variant.profiles[0], variant.test_accuracy, variant.test_classes
         rows.append(
@@ -178,10 +178,10 @@ def lineage(manifest: Manifest) -> list[LineageNode]:
 def headline(manifest: Manifest) -> list[tuple[str, str]]:
     """The figures at the top: value and what it is."""
     rows = variant_rows(manifest)
-    accuracies = [variant.test_accuracy.percent for variant in manifest.variants]
+    accuracies = [variant.test_accuracy.percent for variant in manifest.single_node]
     batch = manifest.request_batch_size
-    medians = [_median(variant, batch) for variant in manifest.variants]
-    sizes = [variant.size_bytes for variant in manifest.variants]
+    medians = [_median(variant, batch) for variant in manifest.single_node]
+    sizes = [variant.size_bytes for variant in manifest.single_node]
     return [
         (str(len(rows)), "variants" if len(rows) > 1 else "variant"),
         (f"{max(accuracies):.1f} → {min(accuracies):.1f} %", f"test {manifest.score_word}, best to worst")

@@ -10,7 +10,17 @@ from edgefolio_pruner.methods.given_weights import given_weights
 from edgefolio_pruner.methods.one_shot import OneShotMethod
 from edgefolio_pruner.methods.sparse_training import SparseTrainingMethod
 
-__all__ = ["DENSE", "METHODS", "CandidateWeights", "Method", "Workbench", "asked_for", "make_all", "make_piece"]
+__all__ = [
+    "DENSE",
+    "METHODS",
+    "CandidateWeights",
+    "Method",
+    "Workbench",
+    "asked_for",
+    "given_weights",
+    "make_all",
+    "make_piece",
+]
 
 #: All methods. Those that make the dense model come first.
 METHODS: tuple[type[Method], ...] = (SparseTrainingMethod, OneShotMethod)

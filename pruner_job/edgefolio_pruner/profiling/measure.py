@@ -38,6 +38,14 @@ class MeasuredProfile:
     spread_percent: float
 
 
+@dataclass(frozen=True)
+class ModelFile:
+    """An ONNX file, with the element type and the shape without the batch axis of each input."""
+
+    path: Path
+    inputs: Mapping[str, tuple[str, tuple[int, ...]]]
+
+
 def profile_variants(
     models: Mapping[str, Path],
     *,
@@ -71,9 +79,33 @@ def measure_variants(
     rounds: int,
     progress: Progress = no_progress,
 ) -> dict[str, MeasuredProfile]:
-    """The profile of each ONNX file in ``models`` (by name) in this environment.
+    """The profile of each ONNX file in ``models`` (by name), as :func:`measure_models`.
 
-    ``input_shapes`` are by input name, without the batch axis; inputs are float32. Every batch of ``batch_sizes`` is
+    ``input_shapes`` are by input name, without the batch axis; inputs are float32.
+    """
+    inputs = {name: ("float32", tuple(shape)) for name, shape in input_shapes.items()}
+    return measure_models(
+        {name: (ModelFile(path, inputs),) for name, path in models.items()},
+        batch_sizes=batch_sizes,
+        threads=threads,
+        samples=samples,
+        rounds=rounds,
+        progress=progress,
+    )
+
+
+def measure_models(
+    models: Mapping[str, Sequence[ModelFile]],
+    *,
+    batch_sizes: Sequence[int],
+    threads: int,
+    samples: int,
+    rounds: int,
+    progress: Progress = no_progress,
+) -> dict[str, MeasuredProfile]:
+    """The profile of each of ``models`` (by name) in this environment: its files are run one after another.
+
+    Every batch of ``batch_sizes`` is
     run at least ``samples`` times per variant, spread over ``rounds`` in which the variants take turns in rotating
     order, on ``threads`` threads without spinning. Raises :class:`EdgefolioError` if a variant cannot be run.
     """
@@ -86,16 +118,16 @@ def measure_variants(
         empty = _write_empty_model(folder / "empty.onnx")
         runners: dict[str, RunnerProcess] = {}
         loads: dict[str, dict[str, Any]] = {}
-        for position, (name, path) in enumerate(models.items()):
+        for position, (name, files) in enumerate(models.items()):
             progress(stage=_STAGE, fraction=0.2 * position / len(names), message=f"loading {name}")
             runners[name] = stack.enter_context(RunnerProcess(name))
             loads[name] = runners[name].ask(
                 command="load",
-                path=str(path),
+                paths=[str(file.path) for file in files],
                 empty_path=str(empty),
                 threads=threads,
                 batch_sizes=list(batch_sizes),
-                shapes={input_name: list(shape) for input_name, shape in input_shapes.items()},
+                inputs=[dict(file.inputs) for file in files],
             )
         for number in range(rounds):
             turn = number % len(names)

@@ -146,15 +146,15 @@ def profile_revision(
     busy: float,
     progress: Progress = no_progress,
 ) -> NodeProfile:
-    """Measure all variants of ``wanted`` on this machine; ``busy`` is what :func:`busy_percent` said before.
+    """Measure all variants of ``wanted`` that one node serves; ``busy`` is what :func:`busy_percent` said before.
 
     Raises :class:`UserError` or :class:`IntegrityError` if they cannot be fetched, verified or run.
     """
     manifest = wanted.manifest
     shapes = _input_shapes(manifest)
     files: dict[str, Path] = {}
-    for position, variant in enumerate(manifest.variants):
-        progress(stage=_STAGE, fraction=position / len(manifest.variants), message=variant.name)
+    for position, variant in enumerate(manifest.single_node):
+        progress(stage=_STAGE, fraction=position / len(manifest.single_node), message=variant.name)
         path = repository.fetch(manifest, variant, work_directory / variant.sha256 / "model.onnx")
         check_onnx_file(path, location=repository.location(layout.variant_path(manifest.model, variant.file)))
         files[variant.name] = path
@@ -204,7 +204,7 @@ def _profile(
                 memory_steady_bytes=measured[variant.name].profile.memory_steady_bytes,
                 spread_percent=round(measured[variant.name].spread_percent, 1),
             )
-            for variant in manifest.variants
+            for variant in manifest.single_node
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Runner process with one ONNX session: ``python -m edgefolio_pruner.profiling.runner``.
+"""Runner process of one model, a file or several in turn: ``python -m edgefolio_pruner.profiling.runner``.
 
 It reads one JSON command per line from standard input and answers each with one JSON line. It loads nothing but numpy
 and the runtime, so that memory above the empty runtime is the variant's own.
@@ -29,36 +29,44 @@ from edgefolio_pruner.profiling.session import open_session
 
 
 class Runner:
-    """One session and its inputs by batch size."""
+    """A session for each file, and their inputs by batch size."""
 
     def __init__(self) -> None:
-        self._session: Any = None
-        self._feeds: dict[int, dict[str, Any]] = {}
+        self._sessions: list[Any] = []
+        self._feeds: dict[int, list[dict[str, Any]]] = {}
 
     def load(
-        self, *, path: str, empty_path: str, threads: int, batch_sizes: list[int], shapes: dict[str, list[int]]
+        self,
+        *,
+        paths: list[str],
+        empty_path: str,
+        threads: int,
+        batch_sizes: list[int],
+        inputs: list[dict[str, tuple[str, list[int]]]],
     ) -> dict[str, Any]:
-        """Create the session, run every batch once, and report time and memory (bytes above the empty runtime)."""
+        """Create the sessions, run every batch once, and report time and memory (bytes above the empty runtime)."""
         generator = np.random.default_rng(0)
         self._feeds = {
-            batch: {
-                name: generator.standard_normal((batch, *shape), dtype=np.float32) for name, shape in shapes.items()
-            }
+            batch: [
+                {name: _filled(generator, kind, (batch, *shape)) for name, (kind, shape) in each.items()}
+                for each in inputs
+            ]
             for batch in batch_sizes
         }
         # The runtime's own one-time allocations happen here, and are not the variant's.
         empty = open_session(empty_path, threads=threads, spinning=False)
         empty.run(None, {empty.get_inputs()[0].name: np.zeros((1, 1), dtype=np.float32)})
-        Path(path).read_bytes()  # the file's pages are in the page cache for every variant alike
+        for path in paths:
+            Path(path).read_bytes()  # the file's pages are in the page cache for every variant alike
         _release_free_memory()
         proportional, resident = proportional_bytes(), resident_bytes()
         reset_peak()
         started = time.perf_counter()
         # One variant's spinning thread would take CPU from the measured one.
-        self._session = open_session(path, threads=threads, spinning=False)
+        self._sessions = [open_session(path, threads=threads, spinning=False) for path in paths]
         load_milliseconds = (time.perf_counter() - started) * 1e3
         for feeds in self._feeds.values():
-            self._session.run(None, feeds)
+            self._run(feeds)
         peak = peak_resident_bytes() - resident
         _release_free_memory()
         steady = proportional_bytes() - proportional
@@ -71,17 +79,28 @@ class Runner:
 
     def run(self, *, batch: int, samples: int, warm_up: int) -> dict[str, Any]:
         """Latencies of ``samples`` runs in milliseconds, after ``warm_up`` runs that do not count."""
-        feeds, session = self._feeds[batch], self._session
+        feeds = self._feeds[batch]
         for _ in range(warm_up):
-            session.run(None, feeds)
+            self._run(feeds)
         latencies = []
         gc.disable()
         for _ in range(samples):
             started = time.perf_counter_ns()
-            session.run(None, feeds)
+            self._run(feeds)
             latencies.append((time.perf_counter_ns() - started) / 1e6)
         gc.enable()
         return {"latencies": latencies}
+
+    def _run(self, feeds: list[dict[str, Any]]) -> None:
+        for session, given in zip(self._sessions, feeds, strict=True):
+            session.run(None, given)
+
+
+def _filled(generator: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Any:
+    """Random numbers; what travels as bytes is bytes."""
+    if kind == "uint8":
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    return generator.standard_normal(shape, dtype=np.float32)
 
 
 def _release_free_memory() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefolio_split.plan import Certificate
+from edgefolio.records.split_plan import Certificate
 
 __all__ = ["certify"]
 

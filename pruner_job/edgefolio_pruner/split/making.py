@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from edgefolio.records.split_plan import Certificate, PlannedExchange, PlannedSegment, PlannedShard, SplitPlan, Transfer
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.spatial.passes.weights import Matrices
 from edgefolio_pruner.split.channels.ownership import Ownership
@@ -16,7 +17,6 @@ from edgefolio_pruner.split.exchanges.points import ExchangePoint, depths_of
 from edgefolio_pruner.split.shards.segments import CutSegment, cut
 from edgefolio_pruner.split.shards.wire import SlotRanges, Traffic, add_wire, received_name, sent_name, slots_between
 from edgefolio_pruner.split.shards.writing import INPUT, output_names, rank_graph, sums, traffic_of
-from edgefolio_split.plan import Certificate, PlannedExchange, PlannedSegment, PlannedShard, SplitPlan, Transfer
 
 __all__ = ["MadeSplit", "add_segments", "make_split", "planned_exchanges"]
 

@@ -29,7 +29,7 @@ from edgefolio_pruner.split.rows.shards import make_row_split
 from edgefolio_pruner.split.shards.ranges import measure_ranges
 from edgefolio_split.executor import SplitExecutor
 
-__all__ = ["KEEPS", "PlannedSplit", "Recipe", "ShapedSplit", "SplitPlanner"]
+__all__ = ["KEEPS", "PlannedSplit", "Recipe", "ShapedSplit", "SplitPlanner", "require_possible"]
 
 #: Parts of the traffic of a dense exchange that plans keep.
 KEEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.0)
@@ -118,7 +118,7 @@ class SplitPlanner:
         progress: Progress = no_progress,
     ) -> None:
         """Survey the dense model. Raises :class:`~edgefolio.errors.UserError` if it cannot be divided so."""
-        _check(captured, calibration)
+        require_possible(captured, calibration)
         self.captured, self._shares, self._seed, self._field = captured, tuple(shares), seed, field
         self._progress = progress
         self.divided = divide(captured)
@@ -256,7 +256,8 @@ def _first_tensor(outputs: object) -> torch.Tensor:
     return found
 
 
-def _check(captured: CapturedModel, calibration: torch.Tensor) -> None:
+def require_possible(captured: CapturedModel, calibration: torch.Tensor) -> None:
+    """Raise :class:`~edgefolio.errors.UserError` for a model or samples that no split can be planned with."""
     if len(captured.input_shapes) != 1:
         raise UserError(
             f"the model has {len(captured.input_shapes)} inputs; only models with one can be divided.",

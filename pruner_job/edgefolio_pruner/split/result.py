@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from edgefolio.records.split_plan import SplitPlan
+from edgefolio.shown_text import shown_rate
 from edgefolio_pruner.split.planning import PlannedSplit
 
-__all__ = ["Link", "MeasuredSplit", "SingleNode", "SplitReport", "measured_split"]
+__all__ = ["ComparedPlan", "Link", "MeasuredSplit", "Question", "SingleNode", "SplitReport", "compared_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,18 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of the plans of one way to divide a model; ``most_waits`` bounds their synchronisations."""
+
+    shares: tuple[int, ...]
+    wire: Literal["Float32", "UInt8"]
+    link: Link
+    most_loss_points: float
+    layout: Literal["Auto", "Rows", "Channels"] = "Auto"
+    most_waits: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SingleNode:
     """A model that fits one node; ``milliseconds`` is the median of one sample on one thread."""
 
@@ -32,8 +47,8 @@ class SingleNode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredSplit:
-    """One plan, measured: medians of one sample, one thread for each worker.
+class ComparedPlan:
+    """One plan, measured and compared: medians of one sample, one thread for each worker.
 
     ``compute_milliseconds`` is the slowest worker's, ``own_milliseconds`` that of all shards one after another on one
     node. ``predicted_milliseconds`` adds the link to the first. ``rival`` is the fastest model of one node that is at
@@ -41,7 +56,8 @@ class MeasuredSplit:
     none at this round trip.
     """
 
-    plan: PlannedSplit
+    title: str
+    plan: SplitPlan
     accuracy_percent: float
     compute_milliseconds: float
     own_milliseconds: float
@@ -55,17 +71,29 @@ class MeasuredSplit:
     @property
     def parameters(self) -> int:
         """Of the largest shard."""
-        return max(shard.parameters for shard in self.plan.made.plan.shards)
+        return max(shard.parameters for shard in self.plan.shards)
 
     @property
     def macs(self) -> int:
         """Of the busiest worker."""
-        return max(shard.macs for shard in self.plan.made.plan.shards)
+        return max(shard.macs for shard in self.plan.shards)
 
     @property
     def pays(self) -> bool:
         """Whether it is predicted to be faster than every model of one node that is as accurate."""
         return self.accurate_enough and self.predicted_milliseconds < self.rival.milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSplit(ComparedPlan):
+    """A compared plan, and how it was planned."""
+
+    planned: PlannedSplit
+
+    @classmethod
+    def of(cls, planned: PlannedSplit, compared: ComparedPlan) -> MeasuredSplit:
+        """Both together."""
+        return cls(**vars(compared), planned=planned)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +123,7 @@ class SplitReport:
         best = self.best
         if best is not None:
             return (
-                f"It pays: the plan '{best.plan.title}' is predicted to take "
+                f"It pays: the plan '{best.title}' is predicted to take "
                 f"{best.predicted_milliseconds:.2f} ms, {best.rival.name} on one node takes "
                 f"{best.rival.milliseconds:.2f} ms; from {shown_rate(best.least_bits_per_second)} on."
             )
@@ -103,47 +131,40 @@ class SplitReport:
         if near:
             least = min(near, key=lambda split: split.least_bits_per_second or 0.0)
             return (
-                f"It does not pay over this link; the plan '{least.plan.title}' would from "
+                f"It does not pay over this link; the plan '{least.title}' would from "
                 f"{shown_rate(least.least_bits_per_second)} on, at the same round trip."
             )
         if any(split.accurate_enough for split in self.splits):
             return "It does not pay over any link with this round trip: a model of one node is faster."
+        if not self.splits:
+            return "It does not pay: no plan has so few exchanges."
         return "It does not pay: no plan is accurate enough."
 
 
-def shown_rate(bits_per_second: float | None) -> str:
-    """A rate for people."""
-    if bits_per_second is None:
-        return "no link"
-    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
-        if bits_per_second >= size:
-            return f"{bits_per_second / size:.3g} {unit}"
-    return f"{bits_per_second:.3g} bit/s"
-
-
-def measured_split(
-    plan: PlannedSplit,
+def compared_plan(
+    plan: SplitPlan,
     *,
+    title: str,
     accuracy_percent: float,
     compute_milliseconds: Sequence[float],
     input_bytes: int,
     singles: Sequence[SingleNode],
     link: Link,
     most_loss_points: float,
-) -> MeasuredSplit:
+) -> ComparedPlan:
     """A plan with what was measured of it, compared; ``compute_milliseconds`` of each worker."""
-    made = plan.made.plan
     slowest = max(compute_milliseconds)
-    busiest = max(made.bytes_into(rank) for rank in range(made.workers))
+    busiest = max(plan.bytes_into(rank) for rank in range(plan.workers))
     # The input goes out and the answer comes back once, which is one more round trip.
-    trips = made.synchronisations + 1 if made.workers > 1 else 0
-    size = busiest + input_bytes if made.workers > 1 else 0
+    trips = plan.synchronisations + 1 if plan.workers > 1 else 0
+    size = busiest + input_bytes if plan.workers > 1 else 0
     fixed = slowest + trips * link.round_trip_milliseconds
     as_accurate = [single for single in singles if single.accuracy_percent >= accuracy_percent]
     rivals = as_accurate or [max(singles, key=lambda single: single.accuracy_percent)]
     rival = min(rivals, key=lambda single: single.milliseconds)
     room = rival.milliseconds - fixed
-    return MeasuredSplit(
+    return ComparedPlan(
+        title=title,
         plan=plan,
         accuracy_percent=accuracy_percent,
         compute_milliseconds=slowest,

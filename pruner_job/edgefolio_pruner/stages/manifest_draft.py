@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from edgefolio import __version__
 from edgefolio.contract.making_key import making_specification, specification_sha256
 from edgefolio.manifest import (
+    SCHEMA_VERSION,
+    SPLIT_SCHEMA_VERSION,
     VERSIONS_PER_REVISION,
     Manifest,
     Profile,
@@ -19,12 +21,14 @@ from edgefolio.manifest import (
     Variant,
 )
 from edgefolio.shown_text import printable, shortened
-from edgefolio.specification import ModelPortfolio, Selection
+from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.scoring import Measured
 from edgefolio_pruner.stages.candidates import CandidateRecord
-from edgefolio_pruner.stages.variant_selection import Candidate, Rules, SelectionResult, select
+from edgefolio_pruner.stages.splits.choice import RejectedSplit
+from edgefolio_pruner.stages.splits.members import SplitVariant
+from edgefolio_pruner.stages.variant_selection import Candidate, SelectionResult, rules_of, select
 
 #: Balanced accuracy that exceeds chance by a smaller part is a guess.
 _NEAR_CHANCE = 0.1
@@ -60,7 +64,7 @@ def choose(
                 memory_bytes=profiles[candidate.name].memory_steady_bytes,
             )
         )
-    return select(measured, dense=DENSE, rules=_rules(portfolio.spec.selection, score))
+    return select(measured, dense=DENSE, rules=rules_of(portfolio.spec.selection, score))
 
 
 def chance_notes(candidates: Sequence[CandidateRecord]) -> list[str]:
@@ -89,23 +93,23 @@ def draft_manifest(
     duplicates: Mapping[str, str],
     left_out: Mapping[str, str],
     tested: Mapping[str, Measured],
+    splits: Sequence[SplitVariant] = (),
+    splits_rejected: Sequence[RejectedSplit] = (),
     notes: Sequence[str] = (),
 ) -> Manifest:
     """The manifest, as revision 1; publishing gives it a number.
 
     ``duplicates`` names candidates with the same file, ``left_out`` those that were no choice, with the reason.
+    ``splits`` are ranked among the variants, and push none of them out.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
     batch = portfolio.spec.profiling.batch_sizes[-1]
     # Equal accuracies are ordered by work and name, so that the ranks are the same each time.
-    ranked = sorted(
-        (by_name[name] for name in choice.chosen),
-        key=lambda candidate: (candidate.validation_accuracy.percent, candidate.macs, candidate.name),
-    )
-    variants = tuple(
-        _variant(candidate, rank, profiles[candidate.name], tested[candidate.name])
-        for rank, candidate in enumerate(ranked, start=1)
-    )
+    variants = [
+        *(_variant(by_name[name], 1, profiles[name], tested[name]) for name in choice.chosen),
+        *(split.variant(tested[split.name]) for split in splits),
+    ]
+    ranked = sorted(variants, key=lambda variant: (variant.validation_accuracy.percent, variant.macs, variant.name))
     rejected = [(rejection.name, rejection.reason) for rejection in choice.rejected]
     rejected += [(name, f"its file is the same as that of {other}") for name, other in duplicates.items()]
     rejected += left_out.items()
@@ -113,6 +117,7 @@ def draft_manifest(
     first = by_name[choice.chosen[0]]
     shapes = first.output_shapes or ((first.outputs,),)
     return Manifest(
+        schema_version=SPLIT_SCHEMA_VERSION if splits else SCHEMA_VERSION,
         model=portfolio.spec.serving.model_name,
         revision=1,
         created=datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -139,8 +144,16 @@ def draft_manifest(
         ),
         software=_software(),
         request_batch_size=batch,
-        variants=variants,
-        rejected=tuple(_rejected(name, reason, by_name, profiles, batch) for name, reason in sorted(rejected)),
+        variants=tuple(ranked_as(variant, rank) for rank, variant in enumerate(ranked, start=1)),
+        rejected=tuple(
+            sorted(
+                (
+                    *(_rejected(name, reason, by_name, profiles, batch) for name, reason in rejected),
+                    *(_rejected_split(split) for split in splits_rejected),
+                ),
+                key=lambda entry: (entry.name, entry.reason),
+            )
+        ),
         accuracy_floor_met=choice.accuracy_floor_met,
         reproduce="edgefolio make -f portfolio.yaml, with this manifest's specification as spec (and a repository and "
         "serving.modelName), on the same CPU model with the same software",
@@ -177,6 +190,20 @@ def _variant(candidate: CandidateRecord, rank: int, profile: Profile, test: Meas
     )
 
 
+def ranked_as(variant: Variant, rank: int) -> Variant:
+    """The variant with this rank, as that of revision 1."""
+    version = VERSIONS_PER_REVISION + rank
+    return variant.model_copy(update={"rank": rank, "file": f"{version}/{variant.file_name}"})
+
+
+def _rejected_split(split: RejectedSplit) -> RejectedCandidate:
+    return RejectedCandidate(
+        name=split.name,
+        reason=shortened(printable(split.reason), 500),
+        validation_accuracy_percent=split.accuracy_percent,
+    )
+
+
 def _rejected(
     name: str, reason: str, by_name: Mapping[str, CandidateRecord], profiles: Mapping[str, Profile], batch: int
 ) -> RejectedCandidate:
@@ -187,22 +214,6 @@ def _rejected(
         validation_accuracy_percent=by_name[name].validation_accuracy.percent if name in by_name else None,
         p50_milliseconds=None if latency is None else latency.p50_milliseconds,
         p95_milliseconds=None if latency is None else latency.p95_milliseconds,
-    )
-
-
-def _rules(selection: Selection, score: str) -> Rules:
-    def number(text: str | None) -> float | None:
-        return None if text is None else float(text)
-
-    return Rules(
-        score=score,
-        max_variants=selection.max_variants,
-        min_accuracy_percent=number(selection.min_accuracy_percent),
-        max_accuracy_loss_points=number(selection.max_accuracy_loss_points),
-        min_class_recall_percent=number(selection.min_class_recall_percent),
-        accuracy_epsilon_points=float(selection.accuracy_epsilon_points),
-        latency_epsilon_percent=float(selection.latency_epsilon_percent),
-        memory_epsilon_percent=float(selection.memory_epsilon_percent),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgefolio.contract.work_pieces import split_piece
 from edgefolio.errors import UserError
 from edgefolio.repository import Publication
 from edgefolio.specification import ModelPortfolio
@@ -15,6 +16,7 @@ from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
+from edgefolio_pruner.stages.splits.making import SplitMaker
 from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
 
@@ -28,7 +30,7 @@ def make_piece(
     progress: Progress,
     known_methods: Sequence[type[Method]] = METHODS,
 ) -> tuple[str, ...]:
-    """Make the candidates of ``piece`` and leave them in the work directory; their names.
+    """Make the candidates of ``piece``, or the plans of a split, and leave them in the work directory; their names.
 
     Each is the same, bit by bit, as in an undivided run with the same processor, torch and number of threads. Raises
     :class:`~edgefolio.errors.UserError` for bad input.
@@ -49,11 +51,17 @@ def make_piece(
         chosen = methods.asked_for(portfolio, known_methods)
         batches = portfolio.spec.profiling.batch_sizes
         first = look_first(source, graphs, chosen, work=work, batches=batches, threads=threads)
+        splits = SplitMaker(portfolio, source, graphs, work=work, threads=threads, batch=first.batch)
+        splits.require_possible()
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
-        weights = methods.make_piece(chosen, piece, bench)
-        made = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch).make(
-            weights, progress=progress
-        )
+        maker = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch)
+        if piece in {split_piece(entry.name) for entry in portfolio.spec.methods.split}:
+            dense = methods.given_weights(source, work)
+            (made_dense,) = maker.make((dense,), progress=progress)
+            splits.make(dense, made_dense, judge=maker.judge, progress=progress, only=piece)
+            progress(stage="split", fraction=1.0, message=f"{piece}: planned and measured")
+            return (piece,)
+        made = maker.make(methods.make_piece(chosen, piece, bench), progress=progress)
     names = tuple(record.name for record, _ in made)
     progress(stage="candidates", fraction=1.0, message=f"{', '.join(names)}: proven and exported")
     return names

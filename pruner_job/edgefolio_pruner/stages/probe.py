@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,15 @@ def make_probe(
 ) -> Probe:
     """The probe of the ONNX file at ``path``: ``samples`` by input and what the runtime gives for them."""
     outputs = open_session(path, threads=threads).run(list(output_names), dict(samples))
+    return _probe(samples, outputs, output_names=output_names)
+
+
+def _probe(
+    samples: Mapping[str, npt.NDArray[np.float32]],
+    outputs: Sequence[npt.NDArray[np.float32]],
+    *,
+    output_names: tuple[str, ...],
+) -> Probe:
     largest = max(float(np.abs(output).max()) for output in outputs)
     return Probe(
         inputs=tuple(_tensor(name, given, decimals=2) for name, given in samples.items()),
@@ -56,19 +65,53 @@ def make_int8_probe(
     move an activation over the edge between two steps, which moves the answer by far more. Samples far from such edges
     answer alike on every processor; for others the tolerance would have to be so wide that a wrong weight hides in it.
     """
+    content = path.read_bytes()
     (pool,) = probe_samples((images[:LARGEST_PROBE],), most=LARGEST_PROBE)
-    found = outputs_of(path.read_bytes(), pool, threads=threads)
-    literal = outputs_of(path.read_bytes(), pool, threads=threads, literal=True)
-    moved = _largest(found - literal)
+    moved = np.maximum(
+        _moved(lambda samples: outputs_of(content, samples, threads=threads), pool),
+        _largest(outputs_of(content, pool, threads=threads) - outputs_of(content, pool, threads=threads, literal=True)),
+    )
+    steadiest = _steadiest(moved, len(probe_samples((images,))[0]))
+    probe = make_probe(path, {input_name: pool[steadiest]}, output_names=output_names, threads=threads)
+    return _as_wide_as(probe, moved[steadiest])
+
+
+def make_split_probe(
+    run: Callable[[npt.NDArray[np.float32]], Sequence[npt.NDArray[np.float32]]],
+    images: npt.NDArray[np.float32],
+    *,
+    input_name: str,
+    output_names: tuple[str, ...],
+) -> Probe:
+    """The probe of a split, whose wire rounds as an int8 model does: the steadiest samples, as ``run`` answers."""
+    (pool,) = probe_samples((images[:LARGEST_PROBE],), most=LARGEST_PROBE)
+    moved = _moved(lambda samples: np.asarray(run(samples)[0], dtype=np.float64), pool)
+    steadiest = _steadiest(moved, len(probe_samples((images,))[0]))
+    samples = pool[steadiest]
+    return _as_wide_as(_probe({input_name: samples}, run(samples), output_names=output_names), moved[steadiest])
+
+
+def _moved(
+    answer: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]], pool: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """How far each sample's answer moves when the sample is shaken."""
+    found = answer(pool)
+    moved = np.zeros(len(pool))
     generator = np.random.default_rng(0)
     for _ in range(_SHAKES):
         shaken = pool * (1 + _SHAKE * generator.uniform(-1, 1, pool.shape).astype(np.float32))
-        moved = np.maximum(moved, _largest(found - outputs_of(path.read_bytes(), shaken, threads=threads)))
-    count = len(probe_samples((images,))[0])
-    steadiest = np.sort(np.argsort(moved, kind="stable")[:count])
-    probe = make_probe(path, {input_name: pool[steadiest]}, output_names=output_names, threads=threads)
+        moved = np.maximum(moved, _largest(found - answer(shaken)))
+    return moved
+
+
+def _steadiest(moved: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
+    return np.sort(np.argsort(moved, kind="stable")[:count])
+
+
+def _as_wide_as(probe: Probe, moved: npt.NDArray[np.float64]) -> Probe:
+    """The probe with a tolerance of at least twice what its own answers move."""
     return probe.model_copy(
-        update={"absolute_tolerance": max(probe.absolute_tolerance, 2 * float(moved[steadiest].max()))}
+        update={"absolute_tolerance": max(probe.absolute_tolerance, 2 * float(moved.max(initial=0.0)))}
     )
 
 

@@ -25,6 +25,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgefolio.specification import Selection
 from edgefolio_pruner.stages.coverage import Point, spread
 
 #: Accuracies farther apart than this many epsilons are no tie, however wide their intervals are.
@@ -64,6 +65,24 @@ class Rules:
     memory_epsilon_percent: float = 5.0
 
 
+def rules_of(selection: Selection, score: str) -> Rules:
+    """The rules of a portfolio; ``score`` is what the accuracy is called."""
+
+    def number(text: str | None) -> float | None:
+        return None if text is None else float(text)
+
+    return Rules(
+        score=score,
+        max_variants=selection.max_variants,
+        min_accuracy_percent=number(selection.min_accuracy_percent),
+        max_accuracy_loss_points=number(selection.max_accuracy_loss_points),
+        min_class_recall_percent=number(selection.min_class_recall_percent),
+        accuracy_epsilon_points=float(selection.accuracy_epsilon_points),
+        latency_epsilon_percent=float(selection.latency_epsilon_percent),
+        memory_epsilon_percent=float(selection.memory_epsilon_percent),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
     """A candidate that is left out, and why."""
@@ -92,7 +111,7 @@ def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> Sele
     reference = next(candidate for candidate in ordered if candidate.name == dense)
     able = []
     for candidate in ordered:
-        problem = _below_floor(candidate, reference, rules)
+        problem = below_floor(candidate, reference, rules)
         if problem is None:
             able.append(candidate)
         else:
@@ -167,7 +186,8 @@ def _preference(candidate: Candidate) -> tuple[float, float, int, str]:
     )
 
 
-def _below_floor(candidate: Candidate, dense: Candidate, rules: Rules) -> str | None:
+def below_floor(candidate: Candidate, dense: Candidate, rules: Rules) -> str | None:
+    """Which floor the candidate is below, with the figures; ``None``: below none."""
     found = f"its validation {rules.score}, {candidate.accuracy_percent:.2f} %, is"
     minimum = rules.min_accuracy_percent
     if minimum is not None and candidate.accuracy_percent < minimum - _TOLERANCE:

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgefolio.errors import IntegrityError
 from edgefolio.manifest import Manifest
 from edgefolio.repository.fetching import digest_of_file
+from edgefolio.repository.version_files import files_of
 from edgefolio_pruner.work.directory import WorkDirectory
 
 _STAGE = "decided"
@@ -33,11 +35,15 @@ class DraftStore:
         value = self._work.kept(_STAGE, self._key)
         try:
             return self._read(value) if value is not None else None
-        except (ValidationError, KeyError, TypeError, OSError):
+        except (ValidationError, IntegrityError, KeyError, TypeError, OSError):
             return None
 
     def _read(self, value: dict[str, Any]) -> tuple[Manifest, dict[str, Path]] | None:
         draft = Manifest.model_validate(value["draft"])
         files = {variant.name: self._work.path / value["files"][variant.name] for variant in draft.variants}
-        whole = all(digest_of_file(files[variant.name]) == variant.sha256 for variant in draft.variants)
+        whole = all(
+            digest_of_file(file.local) == file.sha256
+            for variant in draft.variants
+            for file in files_of(draft.model, variant, files[variant.name])
+        )
         return (draft, files) if whole else None

@@ -13,7 +13,7 @@ from edgefolio.errors import UserError
 from edgefolio_pruner.spatial.roles import Contraction
 from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint, Family
 
-__all__ = ["Ownership", "capacities", "contiguous", "even_shares", "everything", "line_of", "masked", "reads_of"]
+__all__ = ["Ownership", "capacities", "contiguous", "everything", "line_of", "masked", "reads_of"]
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -81,11 +81,6 @@ def line_of(divided: Divided, point: ExchangePoint) -> Integers:
     channels = divided.structure.channels[point.node]
     line: Integers = channels.reshape(-1, channels.shape[point.axis])[0] if channels.size > 1 else channels.ravel()
     return line
-
-
-def even_shares(workers: int) -> tuple[int, ...]:
-    """Equal parts of 100, the remainder to the first."""
-    return tuple(100 // workers + (rank < 100 % workers) for rank in range(workers))
 
 
 def capacities(family: Family, shares: Sequence[int], *, field: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from edgefolio.records.split_plan import PlannedShard, SplitPlan
 from edgefolio_pruner.spatial.graph.capture import CapturedModel, assign_tensor
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
 from edgefolio_pruner.split.making import MadeSplit, add_segments, planned_exchanges
@@ -21,7 +22,6 @@ from edgefolio_pruner.split.rows.plan import RowPlan, plan_rows, windows_of
 from edgefolio_pruner.split.shards.segments import cut
 from edgefolio_pruner.split.shards.wire import add_wire, received_name
 from edgefolio_pruner.split.shards.writing import INPUT, Joint, RankGraph, exported
-from edgefolio_split.plan import PlannedShard, SplitPlan
 
 __all__ = ["make_row_split", "row_module"]
 

@@ -8,34 +8,42 @@ from __future__ import annotations
 
 import hashlib
 from itertools import pairwise
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgefolio.errors import IntegrityError
-from edgefolio.manifest_parts import Digest, Record
+from edgefolio.records.base import Digest, Record
 from edgefolio.untrusted.json_document import Count, Line, Magnitude, Percent, Positive, parse_json
 
 __all__ = [
+    "MAXIMUM_PLAN_BYTES",
     "MOST_WORKERS",
     "PLAN_VERSION",
     "Certificate",
     "PlannedExchange",
+    "PlannedFile",
+    "PlannedProbe",
     "PlannedSegment",
     "PlannedShard",
     "SplitPlan",
     "Transfer",
     "parse_plan",
+    "plan_schema",
 ]
 
 PLAN_VERSION: Final = "edgefolio.dev/split-plan/v1"
 MOST_WORKERS = 8
+#: Larger plans are refused unread.
+MAXIMUM_PLAN_BYTES = 64 << 20
 #: Owner of a slot that every worker has.
 EVERYBODY = -1
 _LARGEST_AXIS = 1 << 22
 #: Tensors of a shard's segments; written into ONNX, so letters, digits and a few signs.
 TensorName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:-]{1,256}$", max_length=256)]
 Rank = Annotated[int, Field(ge=0, lt=MOST_WORKERS)]
+#: A file of a shard: ONNX holds at most 2 GiB.
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Slot = Annotated[int, Field(ge=0, lt=_LARGEST_AXIS)]
 
 
@@ -101,7 +109,25 @@ class PlannedSegment(Record):
     file: Annotated[str, Field(pattern=r"^shard-[0-7]/segment-[0-9]{1,3}\.onnx$")]
     depth: Annotated[int, Field(ge=0, le=1024)]
     sha256: Digest
-    size_bytes: Positive
+    size_bytes: Size
+
+
+class PlannedProbe(Record):
+    """Inputs and expected outputs of every segment of a worker, in one safetensors file: ``<segment>/in/<tensor>`` and
+
+    ``<segment>/out/<tensor>``. Floats may differ by ``relative_tolerance`` of the largest value of their tensor, bytes
+    of the wire by ``levels``.
+    """
+
+    file: Annotated[str, Field(pattern=r"^shard-[0-7]/probe\.safetensors$")]
+    sha256: Digest
+    size_bytes: Size
+    relative_tolerance: Annotated[float, Field(gt=0, le=1)]
+    levels: Annotated[int, Field(ge=0, le=255)]
+
+
+#: A file that a plan names.
+PlannedFile = PlannedSegment | PlannedProbe
 
 
 class PlannedShard(Record):
@@ -111,17 +137,26 @@ class PlannedShard(Record):
     segments: Annotated[tuple[PlannedSegment, ...], Field(min_length=1, max_length=1000)]
     parameters: Count
     macs: Count
+    #: Absent from plans that are not published.
+    probe: Annotated[PlannedProbe | None, Field(exclude_if=lambda value: value is None)] = None
+
+    @property
+    def files(self) -> tuple[PlannedFile, ...]:
+        """All of its files."""
+        return (*self.segments, *([] if self.probe is None else [self.probe]))
 
     @property
     def size_bytes(self) -> int:
-        """All segments together."""
-        return sum(segment.size_bytes for segment in self.segments)
+        """All files together."""
+        return sum(file.size_bytes for file in self.files)
 
     @model_validator(mode="after")
     def _names_its_files(self) -> PlannedShard:
         wanted = [f"shard-{self.rank}/segment-{number}.onnx" for number in range(len(self.segments))]
         if [segment.file for segment in self.segments] != wanted:
             raise ValueError(f"shard {self.rank}: its files are not {wanted[0]} and so on, in order")
+        if self.probe is not None and self.probe.file != f"shard-{self.rank}/probe.safetensors":
+            raise ValueError(f"shard {self.rank}: its probe is not shard-{self.rank}/probe.safetensors")
         depths = [segment.depth for segment in self.segments]
         if any(left >= right for left, right in pairwise(depths)):
             raise ValueError(f"shard {self.rank}: its segments are not in order of depth")
@@ -186,6 +221,11 @@ class SplitPlan(Record):
         return self
 
     @property
+    def files(self) -> tuple[PlannedFile, ...]:
+        """The files of all shards."""
+        return tuple(file for shard in self.shards for file in shard.files)
+
+    @property
     def element_bytes(self) -> int:
         """Bytes of a number on the wire."""
         return 4 if self.wire == "Float32" else 1
@@ -209,8 +249,19 @@ class SplitPlan(Record):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
+def plan_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that a published plan follows."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": PLAN_VERSION,
+        **SplitPlan.model_json_schema(by_alias=True, mode="serialization"),
+    }
+
+
 def parse_plan(raw: bytes, *, location: str) -> SplitPlan:
     """A plan from its bytes. Raises :class:`~edgefolio.errors.IntegrityError` for anything that is none."""
+    if len(raw) > MAXIMUM_PLAN_BYTES:
+        raise IntegrityError(f"the plan is larger than {MAXIMUM_PLAN_BYTES} bytes.", location=location)
     document = parse_json(raw, what="plan", location=location)
     try:
         return SplitPlan.model_validate(document)

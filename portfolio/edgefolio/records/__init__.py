@@ -1,0 +1,1 @@
+"""Records that manifests and plans of splits are made of."""

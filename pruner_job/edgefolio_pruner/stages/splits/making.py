@@ -1,0 +1,242 @@
+"""Split maker: the plans of each entry of ``methods.split``, their shards and probes, and how they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+
+from edgefolio import __version__
+from edgefolio.contract.work_pieces import split_piece
+from edgefolio.errors import UserError
+from edgefolio.files import write_durably
+from edgefolio.manifest import Probe
+from edgefolio.specification import ModelPortfolio
+from edgefolio.specification.splitting import Split
+from edgefolio_pruner.data.bundle import INPUT_NAME
+from edgefolio_pruner.inputs import MakingSource
+from edgefolio_pruner.methods import CandidateWeights
+from edgefolio_pruner.profiling.session import open_session
+from edgefolio_pruner.progress import Progress, part_of
+from edgefolio_pruner.quantization import compare_answers
+from edgefolio_pruner.scoring import Judge
+from edgefolio_pruner.scoring.judge import FAST_BATCH
+from edgefolio_pruner.split.channels.ownership import contiguous
+from edgefolio_pruner.split.exchanges.dividing import divide
+from edgefolio_pruner.split.planning import PlannedSplit, SplitPlanner, require_possible
+from edgefolio_pruner.split.rows.plan import plan_rows
+from edgefolio_pruner.stages.candidates import CandidateRecord, parity_samples
+from edgefolio_pruner.stages.graph_cache import GraphCache
+from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_split_probe, probe_samples
+from edgefolio_pruner.stages.splits.plans import labels, planned
+from edgefolio_pruner.stages.splits.records import PLAN_FILE, MadeEntry, MadePlan, PlanRecord
+from edgefolio_pruner.work.directory import WorkDirectory
+from edgefolio_split.executor import SplitExecutor
+from edgefolio_split.probes import with_probes
+
+__all__ = ["SplitMaker", "of_entry"]
+
+_STAGE = "split"
+_FIELD = "--work-dir"
+#: Raised with each field that a stored plan gains, and with each change of what planning gives.
+_STORED = 1
+
+
+class SplitMaker:
+    """Makes the plans of one source's entries of ``methods.split``."""
+
+    def __init__(
+        self,
+        portfolio: ModelPortfolio,
+        source: MakingSource,
+        graphs: GraphCache,
+        *,
+        work: WorkDirectory,
+        threads: int,
+        batch: int = FAST_BATCH,
+    ) -> None:
+        assert portfolio.spec.data is not None
+        self._entries = portfolio.spec.methods.split
+        self._count = portfolio.spec.data.calibration_samples
+        self._source, self._graphs, self._work, self._threads, self._batch = source, graphs, work, threads, batch
+
+    def require_possible(self) -> None:
+        """Raise :class:`UserError` for an entry that the network, or the data, cannot be divided by."""
+        for position, entry in enumerate(self._entries):
+            with of_entry(position):
+                require_possible(self._graphs.model, self._calibration)
+                contiguous(divide(self._graphs.model), entry.shares)
+                if entry.layout == "Rows":
+                    plan_rows(self._graphs.model, entry.shares)
+
+    def make(
+        self,
+        dense: CandidateWeights,
+        dense_file: tuple[CandidateRecord, Path],
+        *,
+        judge: Judge,
+        progress: Progress,
+        only: str | None = None,
+    ) -> tuple[MadeEntry, ...]:
+        """The plans of each entry (``only``: of the one whose piece is called so); finished ones are not made again."""
+        wanted = [
+            (position, entry)
+            for position, entry in enumerate(self._entries)
+            if only is None or split_piece(entry.name) == only
+        ]
+        made = []
+        for place, (position, entry) in enumerate(wanted):
+            part = part_of(progress, start=place / len(wanted), end=(place + 1) / len(wanted))
+            with of_entry(position):
+                made.append(_Entry(self, entry, dense, dense_file, judge, part).made())
+        return tuple(made)
+
+    @cached_property
+    def _calibration(self) -> torch.Tensor:
+        return torch.from_numpy(self._source.data.calibration(self._count, seed=self._source.seed))
+
+
+class _Entry:
+    """One entry while its plans are made."""
+
+    def __init__(
+        self,
+        maker: SplitMaker,
+        entry: Split,
+        dense: CandidateWeights,
+        dense_file: tuple[CandidateRecord, Path],
+        judge: Judge,
+        progress: Progress,
+    ) -> None:
+        self._maker, self._entry, self._dense, self._dense_file = maker, entry, dense, dense_file
+        self._judge, self._progress = judge, progress
+        self._name = split_piece(entry.name)
+
+    def made(self) -> MadeEntry:
+        plans, notes = [], []
+        wanted = labels(self._entry.layout)
+        for position, (label, keep) in enumerate(wanted.items()):
+            self._progress(stage=_STAGE, fraction=position / len(wanted), message=f"{self._name}: {label}")
+            found = self._plan(label, keep)
+            if isinstance(found, str):
+                notes.append(f"{self._name}: {found}")
+            else:
+                plans.append(found)
+        return MadeEntry(self._entry, self._name, tuple(plans), tuple(notes))
+
+    def _plan(self, label: str, keep: float | None) -> MadePlan | str:
+        maker, entry = self._maker, self._entry
+        key = {
+            **maker._source.record,
+            "state": self._dense.digest,
+            "name": self._name,
+            "plan": label,
+            "shares": list(entry.shares),
+            "layout": entry.layout,
+            "wire": entry.wire,
+            "calibration": maker._count,
+            "threads": maker._threads,
+            "record": _STORED,
+            "edgefolio": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            **({} if maker._batch == FAST_BATCH else {"batch": maker._batch}),
+            **self._judge.key,
+        }
+        stage = f"{self._name}-{label}"
+        folder = maker._work.folder(stage, key)
+
+        def usable(value: Any) -> bool:
+            return "refused" in value or MadePlan(PlanRecord.model_validate(value), folder).is_whole()
+
+        def build() -> dict[str, Any]:
+            before = torch.get_num_threads()
+            torch.set_num_threads(maker._threads)
+            try:
+                found = planned(self._planner, keep, layout=entry.layout, wire=entry.wire)
+            finally:
+                torch.set_num_threads(before)
+            if isinstance(found, str):
+                return {"refused": found}
+            return self._record(found, label, folder).model_dump(mode="json", by_alias=True)
+
+        value = maker._work.result(stage, key, build, usable=usable)
+        return value["refused"] if "refused" in value else MadePlan(PlanRecord.model_validate(value), folder)
+
+    @cached_property
+    def _planner(self) -> SplitPlanner:
+        maker = self._maker
+        captured = maker._graphs.model.with_state(self._dense.load())
+        return SplitPlanner(
+            captured, maker._calibration, shares=self._entry.shares, seed=maker._source.seed, progress=self._progress
+        )
+
+    def _record(self, found: PlannedSplit, label: str, folder: Path) -> PlanRecord:
+        source, validation = self._maker._source, self._maker._source.data.validation
+        made = found.made
+        (few,) = probe_samples((validation.images[:1],))
+        plan, probes = with_probes(made.plan, made.files.__getitem__, few)
+        raw = plan.to_bytes()
+        # The plan last: it vouches for the others.
+        for name, content in {**made.files, **probes, PLAN_FILE: raw}.items():
+            write_durably(folder / name, content, field=_FIELD)
+        executor = SplitExecutor(plan, made.files.__getitem__, threads=self._maker._threads)
+        measured = self._judge.measure_answers(lambda inputs: executor.run(inputs[0]).outputs, "validation")
+        record, path = self._dense_file
+        return PlanRecord(
+            label=label,
+            sha256=plan.sha256,
+            size_bytes=len(raw),
+            opset=record.opset,
+            ir_version=record.ir_version,
+            dense_bytes=self._planner.dense_bytes,
+            validation_accuracy=measured.accuracy,
+            validation_classes=measured.classes,
+            validation_score=measured.score,
+            parity=compare_answers(self._dense_answers(path), _answers(executor, parity_samples(source)[0])),
+            probe=self._probe(executor, validation.images[:LARGEST_PROBE]),
+        )
+
+    def _dense_answers(self, path: Path) -> npt.NDArray[np.float32]:
+        session = open_session(path, threads=self._maker._threads)
+        (samples,) = parity_samples(self._maker._source)
+        parts = (samples[start : start + 64] for start in range(0, len(samples), 64))
+        return np.concatenate([session.run(None, {INPUT_NAME: part})[0] for part in parts])
+
+    def _probe(self, executor: SplitExecutor, images: npt.NDArray[np.float32]) -> Probe:
+        names = self._maker._source.output_names
+        return make_split_probe(
+            lambda samples: executor.run(samples).outputs, images, input_name=INPUT_NAME, output_names=names
+        )
+
+
+def _answers(executor: SplitExecutor, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    parts = (samples[start : start + 64] for start in range(0, len(samples), 64))
+    return np.concatenate([executor.run(part).outputs[0] for part in parts])
+
+
+@contextmanager
+def of_entry(position: int) -> Iterator[None]:
+    """Errors of planning, which name the options of the command, for the fields of an entry."""
+    fields = {"--workers": "workers", "--shares": "sharesPercent", "--layout": "layout"}
+    try:
+        yield
+    except UserError as error:
+        field = fields.get(error.field)
+        if field is None:
+            raise
+        raise UserError(
+            error.problem,
+            field=f"spec.methods.split[{position}].{field}",
+            value=error.value,
+            remedy=error.remedy,
+        ) from error
