@@ -206,18 +206,18 @@ def test_a_portfolio_of_two_inputs_is_published_with_both(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("data", "methods", "field", "said"),
     [
-        ({}, {"sparseTraining": {}}, "spec.methods.sparseTraining", "neither trained nor quantized"),
+        ({}, {"sparseTraining": {}}, "spec.methods.sparseTraining", "neither trained nor quantized nor divided"),
         (
             {},
             {"oneShot": {}, "quantization": {"precision": "Int8"}},
             "spec.methods.quantization",
-            "neither trained nor quantized",
+            "neither trained nor quantized nor divided",
         ),
         (
             {},
             {"oneShot": {"distillationEpochs": 1}},
             "spec.methods.oneShot.distillationEpochs",
-            "neither trained nor quantized",
+            "neither trained nor quantized nor divided",
         ),
         ({"inputs": ["image", "rows"]}, {}, "spec.data.trainingURI", "no array 'rows'"),
         ({"inputs": ["image", "row", "y"]}, {}, "spec.data.trainingURI", "no labels"),
