@@ -9,6 +9,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from building import by_name, traffic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import switchings
@@ -16,7 +17,15 @@ from strategies import switchings
 from edgefolio.decision import decide, state_after_failure, state_after_switch, state_from_json, state_to_json
 from edgefolio.decision.explain import explain_choice, explain_observed
 from edgefolio.decision.state import shifted
-from edgefolio.decision.types import Objectives, Observation, State, VariantProfile
+from edgefolio.decision.types import (
+    Objectives,
+    Observation,
+    Reading,
+    ServerState,
+    State,
+    TrafficWindow,
+    VariantProfile,
+)
 
 #: Ordinary values too, so that the rules are reached.
 INTEGERS = st.one_of(
@@ -78,6 +87,30 @@ def test_it_decides(seen, objectives, profiles, switching, state, now) -> None:
     for name in {"a", *(profile.name for profile in profiles)}:
         state_after_failure(after, variant=name, cause="it failed", now=now, switching=switching)
         state_after_switch(after, variant=name, now=now)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seen=any_of(Observation),
+    window=any_of(TrafficWindow),
+    readings=st.lists(any_of(Reading), min_size=1, max_size=4).map(tuple),
+    budget=FLOATS | INTEGERS,
+    switching=switchings,
+    state=any_of(State),
+)
+def test_it_decides_on_any_readings_of_a_variant_that_serves(seen, window, readings, budget, switching, state) -> None:
+    served = {"active_variant": "large", "resident_variants": ("large", "small"), "server": ServerState.SERVING}
+    calm = traffic("large", readings=readings)
+    for traffic_seen in (calm, dataclasses.replace(window, readings=readings)):
+        arguments = {
+            "observation": dataclasses.replace(seen, **served, traffic=traffic_seen),
+            "objectives": Objectives(latency_p95_milliseconds=budget),
+            "profiles": (by_name("large"), by_name("small")),
+            "switching": switching,
+        }
+        decision, after = decide(**arguments, state=state, now=5.0)
+        assert decision.message
+        decide(**arguments, state=after, now=6.0)
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,6 +12,7 @@ from simulator import MEBIBYTE, PROFILES, SWITCHING
 from strategies import observations, states, switchings, times
 
 from edgefolio.decision import decide, state_after_switch
+from edgefolio.decision.estimates.memory import NODE_RESERVE_BYTES, needed_bytes
 from edgefolio.decision.standby import LEAST_SLOWDOWN, MOST_SLOWDOWN, remember_slowest, slowdown
 from edgefolio.decision.types import (
     Action,
@@ -103,6 +104,15 @@ def test_the_fastest_variant_needs_none() -> None:
 def test_a_variant_that_failed_is_no_standby() -> None:
     failed = replace(quarantined("mid", "small"), calm_since=CALM.calm_since, observed_at=CALM.observed_at)
     assert planned(state=failed).variant == "tiny"
+
+
+def test_room_for_one_load_is_room_that_a_neighbour_may_want_too() -> None:
+    needed = needed_bytes(by_name("mid")) / MEBIBYTE
+    assert not planned().is_scarce, "nobody knows of what the node has"
+    for loads, is_scarce in ((1.5, True), (2.5, False)):
+        left = memory(node=NODE_RESERVE_BYTES / MEBIBYTE + loads * needed)
+        found = planned(observation("large", memory=left))
+        assert (found.variant, found.reason, found.is_scarce) == ("mid", StandbyReason.LOAD, is_scarce)
 
 
 def test_memory_is_honest() -> None:

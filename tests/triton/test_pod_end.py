@@ -130,7 +130,7 @@ def container(tmp_path: Path) -> Iterator[Container]:
     """Triton's container, which serves variant 2 of two."""
     container = Container(tmp_path)
     repository = tmp_path / "portfolios"
-    manifest = publish(repository, [revealing_model(tag, width=4 * tag) for tag in (1, 2)])
+    manifest = publish(repository, [revealing_model(1), revealing_model(2, width=64, layers=6)])
     store = ModelStore(tmp_path / "state", model=MODEL, model_repository=container.models)
     for variant in manifest.variants:
         store.fetch(Repository.open(str(repository)), manifest, variant)
@@ -194,6 +194,28 @@ def test_who_is_still_connected_is_served_until_the_end(container: Container) ->
     # Its connection ends with the server: it can go to another one, and is never told that there is no model.
     assert client.errors
     assert [error for error in client.errors if NO_MODEL in error] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the shell would see the processes of others, busy ones among them")
+def test_a_request_under_way_is_answered_before_the_container_ends(container: Container) -> None:
+    client = triton_grpc.InferenceServerClient(f"{address_of_machine()}:{container.ports.grpc}")
+    many = images(64)
+    tensor = triton_grpc.InferInput("image", list(many.shape), "FP32")
+    tensor.set_data_from_numpy(many)
+    client.infer(MODEL, [tensor])
+    under_way = client.async_infer(MODEL, [tensor], callback=lambda result, error: found.append(error or result))
+    found: list[object] = []
+    assert container.process is not None
+    triton = psutil.Process(container.process.pid)
+    while not any(task.status() == psutil.STATUS_RUNNING for task in triton.children(recursive=True)):
+        time.sleep(0.001)
+    container.end()
+    end = time.monotonic() + 10
+    while not found and time.monotonic() < end:
+        time.sleep(0.01)
+    assert under_way is not None
+    assert isinstance(found[0], triton_grpc.InferResult), found
+    client.close()
 
 
 def test_nobody_waits_for_the_agent(container: Container) -> None:

@@ -10,6 +10,7 @@ from edgefolio.manifest import Manifest
 from edgefolio_edge.agent.cycle_result import ServedVersions
 from edgefolio_edge.agent.options import AgentOutputs
 from edgefolio_edge.agent.supervisor import ServerSupervisor
+from edgefolio_edge.agent.turns import Turn
 from edgefolio_edge.models.variants import variant_of_version
 from edgefolio_edge.triton.client import ControlError
 from edgefolio_edge.triton.placement import Placement, SwitchResult
@@ -30,6 +31,7 @@ class StandbyKeeper:
         self._probed_at: dict[int, float] = {}
         self._not_before = float("-inf")
         self._failures = 0
+        self._turn = Turn()
         self._last_reason: tuple[StandbyReason, str | None] | None = None
 
     def keep(
@@ -46,11 +48,13 @@ class StandbyKeeper:
             target = Placement(manifest=manifest, variant=manifest.variant(wanted.variant))
         if target is not None and (target.version >= active.version or active.manifest.revision != manifest.revision):
             target = None
+        if target is None or others or not wanted.is_scarce:
+            self._turn.forget()
         if target is None or others not in ((), (target.version,)):
             return self._released(served, active) if others else served, None
         if others:
             return self._verified(served, active, target), None
-        if time.monotonic() < self._not_before:
+        if time.monotonic() < self._not_before or (wanted.is_scarce and not self._turn.has_come(target.version)):
             return served, None
         return self._loaded(served, active, target)
 

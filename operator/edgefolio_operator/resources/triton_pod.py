@@ -57,14 +57,31 @@ _AGENT_MEMORY = "512Mi"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 #: Run at the start of Triton's container: the files of the server before are stale.
 FORGET_HEALTH = f"rm -f {pod.HEALTH_MOUNT}/{pod.SERVING} {pod.HEALTH_MOUNT}/{pod.RESTART}"
-# A killed server leaves its shared memory on a volume that outlives it. The shell ends at once when it is told to, and
-# its container with it: the drain is over then, and a Triton that is told to end unloads its model before it closes its
-# connections, so that whoever is still connected is refused for seconds (two without load; up to 30 were seen).
+# A killed server leaves its shared memory on a volume that outlives it. The shell ends when it is told to, and its
+# container with it: the drain is over then, and a Triton that is told to end unloads its model before it closes its
+# connections, so that whoever is still connected is refused for seconds (two without load; up to 30 were seen). It ends
+# in a moment in which no thread computes, and so no request is under way. Two looks: on its way between two processes a
+# request is seen in neither.
 _TRITON = f"""\
 {FORGET_HEALTH}
 rm -rf {pod.SHARED_MEMORY_MOUNT}/*
 key="$(cat {pod.KEY_FILE})"
-trap 'exit 143' TERM
+is_calm() {{
+  for file in /proc/[0-9]*/task/[0-9]*/stat; do
+    case "$file" in /proc/$$/*) continue ;; esac
+    read -r line 2>/dev/null <"$file" || continue
+    case "$line" in *") R "*) return 1 ;; esac
+  done
+}}
+end() {{
+  looks=0
+  until {{ is_calm && sleep 0.01 && is_calm; }} || [ "$looks" -ge 100 ]; do
+    sleep 0.01
+    looks=$((looks + 1))
+  done
+  exit 143
+}}
+trap end TERM
 tritonserver --model-repository={pod.MODELS_MOUNT} --model-control-mode=explicit --disable-auto-complete-config \\
   --strict-readiness=false --allow-gpu-metrics=false \\
   --grpc-port={pod.GRPC_PORT} --metrics-port={pod.METRICS_PORT} \\

@@ -17,6 +17,7 @@ from edgefolio.decision.types import (
     Descent,
     MemoryState,
     Observation,
+    OwnFactor,
     ProbeResult,
     Quarantine,
     ServerState,
@@ -33,6 +34,7 @@ from edgefolio.specification.endpoint import (
     EndpointStatus,
     MemoryReport,
     ObservationReport,
+    OwnFactorReport,
     ProbeReport,
     QuarantineReport,
     TrafficReport,
@@ -85,12 +87,13 @@ STATE = StatusMapper(
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
         # The agent alone keeps a standby.
         *("slowest_factor", "slowest_updated_at", "standby_released_at"),
-        *("latency_test", "own_factors"),
+        "latency_test",
     ),
     parts=(
         StatusMapper(Quarantine, QuarantineReport),
         StatusMapper(UpgradeBackoff, UpgradeBackoffReport),
         StatusMapper(Descent, DescentReport),
+        StatusMapper(OwnFactor, OwnFactorReport, renamed={"factor": "percent"}),
     ),
 )
 

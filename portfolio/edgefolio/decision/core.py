@@ -21,7 +21,8 @@ only says what they would do, but for serving nothing or a dead server.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar, cast
 
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
@@ -46,6 +47,9 @@ from edgefolio.decision.types import (
     VariantProfile,
 )
 from edgefolio.specification.serving import Switching
+
+_Value = TypeVar("_Value")
+_LARGEST_INTEGER = 2**63 - 1
 
 
 def decide(
@@ -102,8 +106,8 @@ def context_of(
 ) -> RuleContext:
     """The context at ``now`` before anything is measured: usable profiles alone, and a state that is usable now."""
     return RuleContext(
-        observation=observation,
-        objectives=objectives,
+        observation=_with_bounded_integers(observation),
+        objectives=_with_bounded_integers(objectives),
         profiles=_usable(profiles),
         switching=switching,
         state=sanitized(state, now=now, switching=switching),
@@ -145,6 +149,20 @@ def _by_rules(context: RuleContext, problem: tuple[Reason, str] | None) -> Outco
         if (outcome := rule(context)) is not None:
             return outcome
     return upgrade_rule(context)
+
+
+def _with_bounded_integers(value: _Value) -> _Value:
+    """``value`` with every whole number in it within 64 bits: larger ones from JSON cannot be made floats of."""
+    found: object = value
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = min(max(value, -_LARGEST_INTEGER), _LARGEST_INTEGER)
+    elif isinstance(value, tuple):
+        found = tuple(_with_bounded_integers(entry) for entry in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+        changed = {name: new for name, old in parts.items() if (new := _with_bounded_integers(old)) != old}
+        found = replace(value, **changed) if changed else value
+    return cast(_Value, found)
 
 
 def _usable(profiles: tuple[VariantProfile, ...]) -> tuple[VariantProfile, ...]:

@@ -131,7 +131,8 @@ def forgotten(test: LatencyTest) -> LatencyTest:
 
 def measurement_of(reading: Reading, profile: VariantProfile) -> Measurement | None:
     """One reading in the form of a window; ``None`` if nothing was answered in it, or its numbers make no sense."""
-    if reading.requests <= 0:
+    means = (reading.mean_compute_milliseconds, reading.mean_queue_milliseconds, reading.mean_total_milliseconds)
+    if reading.requests <= 0 or not all(0 <= value <= LARGEST_SENSIBLE for value in (reading.requests, *means)):
         return None
     return measure(
         TrafficWindow(

@@ -25,7 +25,7 @@ def serve_something_rule(context: RuleContext) -> Decision | None:
         observation = replace(observation, active_variant=None, resident_variants=(), memory=memory)
         reason, why = Reason.SERVER_DEAD, "The server does not answer inference"
     elif observation.active_variant is None:
-        reason, why = Reason.INITIAL, "Nothing is served yet"
+        reason, why = Reason.INITIAL, "Nothing of this revision is served yet"
     elif context.active is None:
         reason, why = Reason.UNKNOWN_ACTIVE_VARIANT, f"No profile knows the active {observation.active_variant}"
         observation = replace(observation, active_variant=None)

@@ -17,6 +17,7 @@ from edgefolio.decision.choice import Assessment, assess, choose, latency_budget
 from edgefolio.decision.context import RuleContext
 from edgefolio.decision.estimates.memory import (
     exceeds_limit,
+    is_room_for_one,
     is_short_of_memory,
     mebibytes,
     memory_bounds,
@@ -81,7 +82,12 @@ def standby_in_calm(context: RuleContext) -> Standby:
         name = kept.name
     if kept is not None and kept.name == name:
         return Standby(variant=name, reason=StandbyReason.RESIDENT, message=_what(name, factor))
-    return Standby(variant=name, reason=StandbyReason.LOAD, message=_what(name, factor))
+    return Standby(
+        variant=name,
+        reason=StandbyReason.LOAD,
+        message=_what(name, factor),
+        is_scarce=is_room_for_one(context.observation.memory, choice.assessment.profile),
+    )
 
 
 def _ruled_out(context: RuleContext) -> Standby | None:

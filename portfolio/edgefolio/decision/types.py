@@ -254,11 +254,15 @@ class StandbyReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Standby:
-    """The variant that is to be resident beside the one that serves; ``None``: none, and what is there is unloaded."""
+    """The variant that is to be resident beside the one that serves; ``None``: none, and what is there is unloaded.
+
+    ``is_scarce`` says that the node has room for one such load and not for two: a neighbour may want the same memory.
+    """
 
     variant: str | None
     reason: StandbyReason
     message: str
+    is_scarce: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,6 +225,15 @@ class UpgradeBackoffReport(StatusRecord):
     """How often that happened in a row."""
 
 
+class OwnFactorReport(StatusRecord):
+    """How much more, or less, than the others this node slows a variant; learned from probes of the standby."""
+
+    variant: VariantName
+    """The variant."""
+    percent: FactorPercent = 100
+    """Its own part of the compute time here against the profile."""
+
+
 class DescentReport(StatusRecord):
     """A step down to what was resident."""
 
@@ -271,6 +280,10 @@ class DecisionReport(StatusRecord):
         tuple[UpgradeBackoffReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
     """Variants that are not taken on the way up for now."""
+    own_factors: Annotated[
+        tuple[OwnFactorReport, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
+    ] = ()
+    """Variants that this node slows by another factor than the rest, as far as that was measured."""
     descent: DescentReport | None = None
     """The last step down to a standby: the way back is shorter than any other step up."""
 

@@ -117,6 +117,12 @@ def is_short_of_memory(observation: Observation) -> bool:
     return observation.node is not None and MEMORY_PRESSURE in observation.node.pressures
 
 
+def is_room_for_one(memory: MemoryState | None, profile: VariantProfile) -> bool:
+    """Whether the node has memory left for fewer than two loads of this size."""
+    node = None if memory is None else _bytes(memory.node_available_bytes)
+    return node is not None and node - NODE_RESERVE_BYTES < 2 * needed_bytes(profile)
+
+
 def exceeds_limit(memory: MemoryState | None, *, headroom_percent: float) -> bool:
     """Whether the server has eaten into the headroom under its limit: an emergency."""
     if memory is None:
