@@ -35,7 +35,7 @@ __all__ = [
 PLAN_VERSION: Final = "edgefolio.dev/split-plan/v1"
 MOST_WORKERS = 8
 #: Larger plans are refused unread.
-MAXIMUM_PLAN_BYTES = 64 << 20
+MAXIMUM_PLAN_BYTES = 16 << 20
 #: Owner of a slot that every worker has.
 EVERYBODY = -1
 _LARGEST_AXIS = 1 << 22
