@@ -47,47 +47,47 @@ class SerialisedModel:
 
 @dataclass(frozen=True)
 class _Weight:
-    """One weight: what stands before its values, which are read when they are written, or all of it."""
+    """One weight: what stands before its values, which are read when they are written, and behind them."""
 
     before: bytes
     tensor: onnx.TensorProto | None
+    after: bytes
     size: int
 
     @classmethod
     def of(cls, tensor: onnx.TensorProto) -> _Weight:
         before, after = _around(tensor, "raw_data")
-        if after or not tensor.HasField("raw_data"):
-            whole = tensor.SerializeToString()
-            return cls(whole, None, len(whole))
+        if not tensor.HasField("raw_data"):
+            return cls(before, None, after, len(before) + len(after))
         length = weight_bytes(tensor)
         before += bytes([_RAW_DATA]) + _varint(length)
-        return cls(before, tensor, len(before) + length)
+        return cls(before, tensor, after, len(before) + length + len(after))
 
     def pieces(self) -> Iterator[bytes]:
         yield self.before
         if self.tensor is not None:
             raw = self.tensor.raw_data
-            assert len(raw) == self.size - len(self.before), self.tensor.name
+            assert len(raw) == self.size - len(self.before) - len(self.after), self.tensor.name
             yield raw
+        yield self.after
 
 
 def _around(message: Any, cut: str) -> tuple[bytes, bytes]:
-    """The bytes of the fields of ``message`` before the field ``cut`` and behind it."""
+    """The bytes of the fields of ``message`` before the field ``cut``, which is not read, and behind it."""
     number = message.DESCRIPTOR.fields_by_name[cut].number
-    parts = []
-    for behind in (False, True):
-        part = type(message)()
-        for field, value in message.ListFields():
-            if field.number == number or (field.number > number) != behind:
-                continue
-            if isinstance(value, str | bytes | int | float):
-                setattr(part, field.name, value)
-            elif hasattr(value, "ListFields"):
+    before, after = type(message)(), type(message)()
+    for field in message.DESCRIPTOR.fields:
+        if field.number == number:
+            continue
+        part, value = before if field.number < number else after, getattr(message, field.name)
+        if hasattr(value, "extend"):
+            getattr(part, field.name).extend(value)
+        elif message.HasField(field.name):
+            if hasattr(value, "CopyFrom"):
                 getattr(part, field.name).CopyFrom(value)
             else:
-                getattr(part, field.name).extend(value)
-        parts.append(part.SerializePartialToString())
-    return parts[0], parts[1]
+                setattr(part, field.name, value)
+    return before.SerializePartialToString(), after.SerializePartialToString()
 
 
 def _varint(value: int) -> bytes:
