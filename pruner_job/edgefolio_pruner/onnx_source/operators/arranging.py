@@ -16,6 +16,8 @@ __all__ = ["OPERATORS", "REPEATED", "target_sizes"]
 
 #: Attribute of a Concat whose batch was freed: the batch axis, a part that has it, and those repeated along it.
 REPEATED = "repeated along the batch"
+#: The end of a Slice that takes all: of the batch it would ask how large that is.
+_ALL = (1 << 31) - 1
 _SAME_REMEDY = "Export the network again, without this operator or with constant settings."
 
 
@@ -135,7 +137,7 @@ def _slice(node: Node, value: torch.Tensor, *given: Value | None) -> torch.Tenso
             if step != -1 or (start not in (-1,) and start < value.shape[axis] - 1) or end > -value.shape[axis]:
                 raise node.refused("takes a part of an axis backwards", remedy=_SAME_REMEDY)
             value = value.flip(axis)
-        else:
+        elif not (start == 0 and step == 1 and isinstance(end, int) and end >= _ALL):
             value = value[(slice(None),) * axis + (slice(start, end, step),)]
     return value
 
