@@ -19,6 +19,7 @@ from torch import fx
 from edgefolio.errors import EdgefolioError
 from edgefolio.manifest import ExactnessProof
 from edgefolio_pruner.export import evaluating, flat_outputs
+from edgefolio_pruner.network_inputs import Samples, count, first, pieces
 from edgefolio_pruner.spatial import CapturedModel, Compressed, capture, compress
 from edgefolio_pruner.spatial.graph.capture import copy_graph_module
 
@@ -29,6 +30,8 @@ FLOAT32_BOUND = 1e-4
 #: The float32 bound as a multiple of the sparse network's own float32 error, where that is more.
 FLOAT32_FACTOR = 4.0
 _BATCH = 64
+#: Networks whose weights take more bytes are held in float64 one at a time.
+_LARGE = 128 << 20
 
 
 class NotExactError(EdgefolioError):
@@ -79,33 +82,82 @@ class Exactness:
 
 
 def prove_exact(
-    module: torch.nn.Module, captured: CapturedModel, compressed: Compressed, samples: torch.Tensor
+    module: torch.nn.Module, captured: CapturedModel, compressed: Compressed, samples: Samples
 ) -> Exactness:
-    """Compare ``module`` (float32) with its compression on ``samples`` ``[samples, channels, height, width]``.
+    """Compare ``module`` (float32) with its compression on ``samples`` ``[samples, channels, height, width]``
+    (of several inputs one tensor for each).
 
     ``captured`` and ``compressed`` are of ``module`` in float32. The captured graph is cast to float64; only where the
     module names float32 itself (then it computes a part in float32 in any case) it is captured a second time.
     """
-    exact = copy.deepcopy(module).double()
-    if _names_its_type(captured):
-        captured64 = capture(exact.eval(), (samples[:2].double(),))
-    else:
-        captured64 = in_dtype(captured, torch.float64)
-    compressed64 = compress(captured64)
+    batches = pieces(samples, _BATCH)
+    networks = _Networks(module, captured, compressed, batches[0])
     float64, own, float32 = _Differences(), _Differences(), _Differences()
-    with torch.no_grad(), evaluating(exact), evaluating(module):
-        for batch in torch.split(samples, _BATCH):
-            truth = flat_outputs(exact(batch.double()))
-            float64.add(truth, flat_outputs(compressed64.module(batch.double())))
-            own.add(truth, flat_outputs(module(batch.float())))
-            float32.add(truth, flat_outputs(compressed.module(batch.float())))
+    # The answers of a large network are held, so that it need not be held twice in float64 as well.
+    for part in [batches] if _weight_bytes(module) > _LARGE else [[batch] for batch in batches]:
+        truth = networks.answers("exact", part)
+        for differences, name in ((float64, "compressed64"), (own, "own"), (float32, "compressed")):
+            for one, two in zip(truth, networks.answers(name, part), strict=True):
+                differences.add(one, two)
     return Exactness(
         float64_difference=float64.relative,
         float32_difference=float32.relative,
         float32_own_error=own.relative,
         largest_output=float64.largest_output,
-        samples=len(samples),
+        samples=count(samples),
     )
+
+
+def _cast(samples: tuple[torch.Tensor, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    return tuple(given.to(dtype) for given in samples)
+
+
+class _Networks:
+    """The networks that a proof compares; of a large one no two are held in float64 at a time."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        captured: CapturedModel,
+        compressed: Compressed,
+        example: tuple[torch.Tensor, ...],
+    ) -> None:
+        self._module, self._captured, self._example = module, captured, example
+        self._made: dict[str, torch.nn.Module] = {"own": module, "compressed": compressed.module}
+        self._large = _weight_bytes(module) > _LARGE
+
+    def answers(self, name: str, batches: list[tuple[torch.Tensor, ...]]) -> list[list[torch.Tensor]]:
+        """The outputs of the network ``name`` for each batch."""
+        wide = name in ("exact", "compressed64")
+        network = self._made.get(name)
+        if network is None:
+            network = self._exact() if name == "exact" else self._compressed64()
+        if not (wide and self._large):
+            self._made[name] = network
+        dtype = torch.float64 if wide else torch.float32
+        with torch.no_grad(), evaluating(network):
+            return [flat_outputs(network(*_cast(batch, dtype))) for batch in batches]
+
+    def _exact(self) -> torch.nn.Module:
+        # What a copy would hold of each tensor, in float64 at once: there is no copy in float32 beside it.
+        copies: dict[int, Any] = {}
+        for tensor in (*self._module.parameters(), *self._module.buffers()):
+            if tensor.is_floating_point():
+                wide = tensor.detach().double()
+                is_parameter = isinstance(tensor, torch.nn.Parameter)
+                copies[id(tensor)] = torch.nn.Parameter(wide, requires_grad=False) if is_parameter else wide
+        return copy.deepcopy(self._module, copies).double().eval()
+
+    def _compressed64(self) -> torch.nn.Module:
+        if _names_its_type(self._captured):
+            captured64 = capture(self._exact(), _cast(first(self._example, 2), torch.float64), share_weights=True)
+        else:
+            captured64 = in_dtype(self._captured, torch.float64, as_read=True)
+        return compress(captured64).module
+
+
+def _weight_bytes(module: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
 class _Differences:
@@ -163,11 +215,16 @@ def relative_difference(truth: list[torch.Tensor], other: list[torch.Tensor]) ->
     return differences.relative
 
 
-def in_dtype(captured: CapturedModel, dtype: torch.dtype) -> CapturedModel:
-    """The captured model in another floating point type: weights, and types that the graph names."""
+def in_dtype(captured: CapturedModel, dtype: torch.dtype, *, as_read: bool = False) -> CapturedModel:
+    """The captured model in another floating point type: weights, and types that the graph names.
+
+    With ``as_read`` the weights are those of ``captured``, and cast when :func:`compress` reads them: its result is the
+    same, and no second set of all weights is held.
+    """
     old = captured.dtype
-    graph_module = copy_graph_module(captured.graph_module)
-    graph_module.to(dtype)
+    graph_module = copy_graph_module(captured.graph_module, share_weights=True)
+    if not as_read:
+        graph_module.to(dtype)
 
     def cast(value: Any) -> Any:
         if value is old:
@@ -186,4 +243,4 @@ def in_dtype(captured: CapturedModel, dtype: torch.dtype) -> CapturedModel:
             node.args = tuple(argument if isinstance(argument, fx.Node) else cast(argument) for argument in node.args)
             node.kwargs = cast(node.kwargs)
     graph_module.recompile()
-    return dataclasses.replace(captured, graph_module=graph_module)
+    return dataclasses.replace(captured, graph_module=graph_module, reads_as=dtype if as_read else None)

@@ -1,4 +1,4 @@
-"""Weights and configuration from the Hugging Face Hub: ``hf://organization/model@commit``, safetensors alone.
+"""Models from the Hugging Face Hub: ``hf://organization/model@commit``, safetensors or one ONNX file, no pickles.
 
 The commit is named in full, so that the same URI gives the same bytes. ``HF_ENDPOINT`` names a mirror that speaks the
 Hub's protocol, ``HF_HOME`` the cache, ``HF_HUB_OFFLINE=1`` reads the cache alone, ``HF_TOKEN`` opens private models;
@@ -18,8 +18,11 @@ from typing import Any
 from edgefolio.errors import EdgefolioError, TransientError, UserError
 
 SCHEME = "hf://"
-_FORM = re.compile(r"hf://(?P<model>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+?))?(?:/(?P<file>[\w.-]+\.safetensors))?")
+_FORM = re.compile(
+    r"hf://(?P<model>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+?))?(?:/(?P<file>(?:[\w-][\w.-]*/){0,4}[\w-][\w.-]*\.(?:safetensors|onnx)))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ONNX = ".onnx"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _CONFIGURATION = "config.json"
@@ -28,7 +31,7 @@ _LARGEST_CONFIGURATION = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """A model at one commit; ``file`` is the file of weights, where it is named."""
+    """A model at one commit; ``file`` is the file of weights or the ONNX file, where it is named."""
 
     model: str
     commit: str
@@ -60,6 +63,13 @@ class HubModel:
 
     def weights(self) -> tuple[Path, ...]:
         """The files of weights, one or several. Raises :class:`UserError`."""
+        if self.file is not None and self.file.endswith(_ONNX):
+            raise UserError(
+                "an ONNX file holds network and weights.",
+                field=self.field,
+                value=self.uri,
+                remedy="Name it in source.modelURI, without architecture and weightsURI.",
+            )
         if self.file is not None:
             return (self._required(self.file),)
         single = self._file(_WEIGHTS)
@@ -74,6 +84,17 @@ class HubModel:
                 remedy="Name another file of safetensors behind the commit; pickles (.bin, .pth) are not read.",
             )
         return tuple(self._required(name) for name in sorted(set(self._weight_map(index).values())))
+
+    def model_file(self) -> Path:
+        """The ONNX file. Raises :class:`UserError` if none is named."""
+        if self.file is None or not self.file.endswith(_ONNX):
+            raise UserError(
+                "it names no ONNX file of the model.",
+                field=self.field,
+                value=self.uri,
+                remedy=f"Write {SCHEME}{self.model}@{self.commit}/onnx/model.onnx, for example.",
+            )
+        return self._required(self.file)
 
     def configuration(self) -> Mapping[str, Any]:
         """What ``config.json`` holds; nothing where there is none. Raises :class:`UserError` if it is broken."""

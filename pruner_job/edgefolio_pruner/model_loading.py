@@ -23,6 +23,7 @@ from edgefolio.specification import Architecture
 from edgefolio.specification.making import OptionValue
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.callables import imported
+from edgefolio_pruner.finite import all_finite
 from edgefolio_pruner.hub import SCHEME, HubModel
 from edgefolio_pruner.uris import read_uri
 from edgefolio_pruner.weight_forms import plain_module, plain_weights
@@ -139,6 +140,7 @@ def _read_file(uri: str | Path, *, field: str) -> dict[str, torch.Tensor]:
         if int.from_bytes(content[:8], "little") > _LARGEST_HEADER:
             raise ValueError(f"its header is larger than {_LARGEST_HEADER} bytes")
         state: dict[str, torch.Tensor] = safetensors.torch.load(content)
+        del content  # as large as what was made of it
     except MemoryError:
         raise
     except Exception as error:  # SafetensorError, and what torch raises on odd shapes and types
@@ -149,7 +151,7 @@ def _read_file(uri: str | Path, *, field: str) -> dict[str, torch.Tensor]:
             remedy="Save the weights with safetensors.torch.save_file(model.state_dict(), path).",
         ) from error
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+        if not all_finite(tensor):
             raise UserError(
                 f"the tensor {name!r} holds values that are not finite (NaN or infinity).",
                 field=field,

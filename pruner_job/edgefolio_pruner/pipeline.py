@@ -23,13 +23,13 @@ from edgefolio.repository.signature import publisher_key
 from edgefolio.specification import ModelPortfolio
 from edgefolio.uris import redacted
 from edgefolio_pruner.data.class_table import class_table
-from edgefolio_pruner.inputs import MakingSource, load_source
+from edgefolio_pruner.inputs import MakingSource, load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, Workbench, asked_for, make_all
 from edgefolio_pruner.profiling.environment import cpu_quota, describe_environment
 from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.scoring import Judge, Measured
-from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateMaker, CandidateRecord
+from edgefolio_pruner.stages.candidates import CandidateMaker, CandidateRecord
 from edgefolio_pruner.stages.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
@@ -56,6 +56,7 @@ class MakeResult:
         return EXIT_OK if self.manifest.accuracy_floor_met else EXIT_OBJECTIVE_NOT_MET
 
 
+@naming_the_model_file
 def make_portfolio(
     portfolio: ModelPortfolio,
     *,
@@ -217,7 +218,7 @@ class _PruningRun:
         def measure() -> dict[str, Any]:
             profiles = profile_variants(
                 files,
-                input_shapes={INPUT_NAME: self._source.data.sample_shape},
+                input_shapes=self._source.data.input_shapes,
                 batch_sizes=settings.batch_sizes,
                 threads=settings.threads,
                 samples=settings.samples,
@@ -300,10 +301,9 @@ def _and_splits(manifest: Manifest) -> str:
 
 def _described(source: MakingSource) -> str:
     data = source.data
-    shape = "x".join(str(size) for size in data.sample_shape)
     return (
         f"{source.description} on {data.name}: {data.train.samples} training, {data.validation.samples} validation, "
-        f"{data.test.samples} test samples of {shape}"
+        f"{data.test.samples} test samples of {data.shown_shape}"
     )
 
 

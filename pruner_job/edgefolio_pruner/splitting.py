@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio
-from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Workbench, asked_for, make_all
 from edgefolio_pruner.pipeline import available_threads
 from edgefolio_pruner.progress import Progress, no_progress
@@ -62,6 +63,7 @@ def plan_entry(
         return plan_splits(portfolio, asked, work_directory=work_directory, progress=progress)
 
 
+@naming_the_model_file
 def plan_splits(
     portfolio: ModelPortfolio,
     asked: Question,
@@ -79,6 +81,13 @@ def plan_splits(
     work = WorkDirectory(work_directory if work_directory is not None else default_work_directory(portfolio))
     source = load_source(portfolio, progress=progress, scratch=work.path)
     assert portfolio.spec.data is not None
+    if portfolio.spec.data.inputs is not None:
+        raise UserError(
+            "a network of several inputs is not divided.",
+            field="spec.data.inputs",
+            value=", ".join(portfolio.spec.data.inputs),
+            remedy="Serve it whole.",
+        )
     with work.occupied(), no_space_left(work.path):
         threads = threads if threads is not None else available_threads()
         graphs = GraphCache(source)

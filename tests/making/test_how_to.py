@@ -1,4 +1,4 @@
-"""The pages for own folder, weights and metric: their files and commands do what they say."""
+"""The pages for own folder, weights, metric and ONNX file: their files and commands do what they say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx_graphs import exported
 from PIL import Image
 from sklearn.datasets import load_digits
 from task_nets import normalized, prepared, trained
@@ -53,7 +54,23 @@ def digit_weights(folder: Path) -> None:
     torch.save({f"module.{name}": tensor for name, tensor in module.state_dict().items()}, folder / "weights.pt")
 
 
+def digit_file(folder: Path) -> None:
+    digits = load_digits()
+    images = np.asarray(digits.images, dtype=np.float32)[:, None] / 16
+    labels = torch.from_numpy(digits.target).long()
+
+    def build() -> torch.nn.Module:
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(1, 16, 3, 2, 1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 10)
+        )
+
+    module = trained(build, torch.from_numpy(images), labels, torch.nn.functional.cross_entropy, 150)
+    exported(module, (1, 8, 8), folder / "model.onnx", by="old 1")
+    np.savez(folder / "digits.npz", x=images, y=digits.target)
+
+
 PREPARED = {
+    "own-onnx.md": digit_file,
     "own-data.md": pictures,
     "own-weights.md": digit_weights,
     "own-metric.md": lambda folder: prepared("Regression", folder),

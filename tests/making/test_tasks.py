@@ -213,4 +213,4 @@ def test_a_network_of_two_inputs_is_refused_with_what_to_do(prepared_of: Any, tm
             type(portfolio("Classification", folder)).model_validate(spec), work_directory=tmp_path, threads=1
         )
     assert caught.value.field == "spec.source.architecture"
-    assert "one tensor" in caught.value.remedy
+    assert "data.inputs: [image, numbers]" in caught.value.remedy

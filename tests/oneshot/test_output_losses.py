@@ -70,3 +70,30 @@ def test_a_map_whose_output_nothing_reads_costs_nothing() -> None:
     losses = output_losses(captured.graph_module.graph, captured.parameters, [images], maps, seed=0)
     assert float(losses["inner"][2]) == 0
     assert bool((losses["head"] > 0).all())
+
+
+def losses_of(net: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    captured = capture(net.eval(), (images[:2],))
+    graph, state = captured.graph_module.graph, captured.parameters
+    return output_losses(graph, state, [images], linear_maps(graph, state)[0], seed=0)
+
+
+def test_probabilities_cost_what_their_logits_do() -> None:
+    torch.manual_seed(1)
+    net, images = Net(4), torch.randn(200, 1, 6, 6)
+    logits = losses_of(nn.Sequential(net), images)
+    for same in (nn.Softmax(1), nn.Softmax(-1), nn.LogSoftmax(1)):
+        found = losses_of(nn.Sequential(net, same), images)
+        assert all(torch.allclose(found[layer], logits[layer], rtol=1e-4) for layer in logits)
+
+
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_labels_behind_a_sigmoid_cost_their_own_divergence(outputs: int) -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, outputs), nn.Sigmoid())
+    images = 2 * torch.randn(4000, 1, 6, 6)
+    with torch.no_grad():
+        probabilities = net(images).double()
+    # The variance of a label is the curvature of its log probability in the logit.
+    wanted = (probabilities * (1 - probabilities)).mean(0)
+    assert torch.allclose(losses_of(net, images)["1"], wanted, rtol=0.1)

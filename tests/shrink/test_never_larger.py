@@ -51,7 +51,7 @@ def stored(path: Path) -> int:
 def test_a_shared_convolution_is_not_copied(tmp_path: Path, times: int, dead: int) -> None:
     torch.manual_seed(0)
     module = sparse(Twice(times), dead=dead)
-    result = shrink_model(module, input_shape=(3, 8, 8), output=tmp_path / "out.onnx", latency_samples=0)
+    result = shrink_model(module, input_shapes={"input": (3, 8, 8)}, output=tmp_path / "out.onnx", latency_samples=0)
     assert result.report.parameters_after <= result.report.parameters_before
     assert result.after.bytes <= result.before.bytes
     assert stored(tmp_path / "out.onnx") == result.after.bytes
@@ -70,7 +70,7 @@ def test_a_shared_convolution_is_not_copied(tmp_path: Path, times: int, dead: in
 def test_a_convolution_used_once_is_still_shrunk(tmp_path: Path) -> None:
     torch.manual_seed(0)
     result = shrink_model(
-        sparse(Twice(1), dead=14), input_shape=(3, 8, 8), output=tmp_path / "out.onnx", latency_samples=0
+        sparse(Twice(1), dead=14), input_shapes={"input": (3, 8, 8)}, output=tmp_path / "out.onnx", latency_samples=0
     )
     assert result.report.channels_removed == 14
 
@@ -99,6 +99,6 @@ class Fixed(Twice):
 @pytest.mark.parametrize("kind", [Squeezed, OneOutput, Fixed])
 def test_a_batch_of_one_that_is_another_is_refused(tmp_path: Path, kind: type[Twice]) -> None:
     with pytest.raises(UserError, match="for a batch of one sample") as caught:
-        shrink_model(kind(1), input_shape=(3, 8, 8), output=tmp_path / "out.onnx", latency_samples=0)
+        shrink_model(kind(1), input_shapes={"input": (3, 8, 8)}, output=tmp_path / "out.onnx", latency_samples=0)
     assert "squeeze" in caught.value.remedy
     assert not (tmp_path / "out.onnx").exists()

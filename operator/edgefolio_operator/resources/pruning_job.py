@@ -121,7 +121,9 @@ def claims_in(spec: PortfolioSpecification) -> tuple[str, ...]:
             yield claim
 
     # Only these fields hold URIs: a pvc:// in an environment variable mounts nothing.
-    uris = spec.model_dump(mode="json", include={"source": {"weights_uri"}, "data": True, "repository": {"uri"}})
+    uris = spec.model_dump(
+        mode="json", include={"source": {"weights_uri", "model_uri"}, "data": True, "repository": {"uri"}}
+    )
     return tuple(sorted(set(found(uris))))
 
 

@@ -50,6 +50,8 @@ def uris_of(portfolio: ModelPortfolio) -> Iterator[tuple[str, str]]:
     yield "spec.repository.uri", spec.repository.uri
     if spec.source is not None and spec.source.weights_uri is not None:
         yield "spec.source.weightsURI", spec.source.weights_uri
+    if spec.source is not None and spec.source.model_uri is not None:
+        yield "spec.source.modelURI", spec.source.model_uri
     if spec.data is not None:
         for name in ("training_uri", "validation_uri", "test_uri"):
             uri = getattr(spec.data, name)

@@ -70,11 +70,21 @@ class Architecture(Specification):
     """Keyword arguments it is built with: strings, numbers, booleans, and lists of these."""
 
 
+MODEL_OR_ARCHITECTURE = "source needs either architecture or modelURI"
+MODEL_HOLDS_WEIGHTS = "modelURI holds network and weights: leave out weightsURI"
+
+
 class Source(Specification):
-    """The model: an architecture, and its trained weights (safetensors; without them it is trained)."""
+    """The model: an architecture and its trained weights (safetensors; without them it is trained), or an ONNX file."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            ("has(self.architecture) != has(self.modelURI)", MODEL_OR_ARCHITECTURE),
+            ("!has(self.modelURI) || !has(self.weightsURI)", MODEL_HOLDS_WEIGHTS),
+            (
+                "!has(self.modelURI) || self.modelURI.matches('^(s3|https|pvc|hf)://.')",
+                "modelURI must begin with s3://, https://, pvc:// or hf://",
+            ),
             (
                 "!has(self.weightsURI) || self.weightsURI.matches('^(s3|https|pvc|hf)://.')",
                 "weightsURI must begin with s3://, https://, pvc:// or hf://",
@@ -82,11 +92,27 @@ class Source(Specification):
         )
     )
 
-    architecture: Architecture
-    """The network."""
+    architecture: Architecture | None = None
+    """The network by name; absent: modelURI holds it."""
     weights_uri: GivenUri | None = None
     """Trained weights (safetensors), hf://organization/model@commit of the Hugging Face Hub too; absent: it is trained
     from scratch."""
+    model_uri: GivenUri | None = None
+    """A trained model in one ONNX file, in place of architecture and weightsURI; on the Hugging Face Hub
+    hf://organization/model@commit/model.onnx."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether trained weights are given."""
+        return self.weights_uri is not None or self.model_uri is not None
+
+    @model_validator(mode="after")
+    def _one_form_of_a_model(self) -> Source:
+        if (self.architecture is None) == (self.model_uri is None):
+            raise ValueError(MODEL_OR_ARCHITECTURE)
+        if self.model_uri is not None and self.weights_uri is not None:
+            raise ValueError(MODEL_HOLDS_WEIGHTS)
+        return self
 
 
 _DEVIATION_RULE = "standardDeviation must be above 0 for every channel"
@@ -123,6 +149,8 @@ class Normalization(Specification):
 
 #: A class of the data, as its folder or file calls it.
 ClassName = Annotated[str, Field(min_length=1, max_length=63)]
+#: An input of the network: its array in the file, and its name in requests.
+InputName = Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class DataSpecification(Specification):
@@ -171,6 +199,11 @@ class DataSpecification(Specification):
     """Order of class names where it is not given: as text (1, 10, 2), or natural (1, 2, 10)."""
     normalization: Annotated[Normalization | None, Field(exclude_if=lambda value: value is None)] = None
     """Give it with weights that were trained elsewhere; absent: mean and deviation of the training data."""
+    inputs: Annotated[
+        tuple[InputName, ...] | None, Field(min_length=2, max_length=16, exclude_if=lambda value: value is None)
+    ] = None
+    """Inputs of a network that takes several, in the order of its arguments: arrays of these names in an ``.npz`` file,
+    fed as they are; absent: one input."""
 
     # Both are left out of a manifest where they are the default.
     task: Annotated[Task, Field(exclude_if=lambda value: value == "Classification")] = "Classification"
@@ -183,6 +216,12 @@ class DataSpecification(Specification):
     def _metric_is_one_of_the_task(self) -> DataSpecification:
         if not measures(self.task, self.metric):
             raise ValueError(CUSTOM_NEEDS_METRIC if self.metric is None else METRIC_OF_TASK_RULE)
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_differ(self) -> DataSpecification:
+        if self.inputs is not None and len({name.lower() for name in self.inputs}) != len(self.inputs):
+            raise ValueError("inputs holds a name twice")
         return self
 
     @model_validator(mode="after")

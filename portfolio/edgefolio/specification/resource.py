@@ -79,7 +79,8 @@ class PortfolioSpecification(Specification):
                 "methods needs sparseTraining or oneShot (or both)",
             ),
             (
-                "!has(self.source) || has(self.source.weightsURI) || has(self.methods.sparseTraining)",
+                "!has(self.source) || has(self.source.weightsURI) || has(self.source.modelURI)"
+                " || has(self.methods.sparseTraining)",
                 "source has no weightsURI, so methods.sparseTraining is needed to train it",
             ),
             (
@@ -96,7 +97,7 @@ class PortfolioSpecification(Specification):
             ),
             (
                 "!has(self.job.parallelism) || self.job.parallelism == 1 || (has(self.source) "
-                "&& has(self.source.weightsURI) && has(self.methods.oneShot) "
+                "&& (has(self.source.weightsURI) || has(self.source.modelURI)) && has(self.methods.oneShot) "
                 "&& has(self.job.workDirectory) && has(self.job.workDirectory.uri))",
                 _PIECES_NEED,
             ),
@@ -166,7 +167,7 @@ class PortfolioSpecification(Specification):
             raise ValueError("data is needed to make variants of source: name at least data.trainingURI")
         if self.methods.sparse_training is None and self.methods.one_shot is None:
             raise ValueError("methods needs sparseTraining or oneShot (or both)")
-        if self.source.weights_uri is None and self.methods.sparse_training is None:
+        if not self.source.is_trained and self.methods.sparse_training is None:
             raise ValueError("source has no weightsURI, so methods.sparseTraining is needed to train it")
         return self
 
@@ -192,7 +193,7 @@ class PortfolioSpecification(Specification):
             raise ValueError(_DIGEST_FOR_FOLLOWING)
         if self.job.parallelism == 1:
             return self
-        given = self.source is not None and self.source.weights_uri is not None
+        given = self.source is not None and self.source.is_trained
         work = self.job.work_directory
         if not (given and self.methods.one_shot is not None and work is not None and work.uri is not None):
             raise ValueError(_PIECES_NEED)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgefolio_pruner.network_inputs import Samples, by_input, count
+
 
 class GraphRun:
     """One pass of all calibration samples through a graph, which can stop after any node and resume.
@@ -20,7 +22,7 @@ class GraphRun:
         self,
         graph: fx.Graph,
         state: Mapping[str, torch.Tensor],
-        chunks: Sequence[torch.Tensor],
+        chunks: Sequence[Samples],
         *,
         hold: Iterable[tuple[fx.Node, fx.Node]] = (),
     ) -> None:
@@ -36,7 +38,9 @@ class GraphRun:
             self._dying.setdefault(index, []).append(node)
         self._position = 0
         placeholders = [node for node in self._nodes if node.op == "placeholder"]
-        self._values: list[dict[fx.Node, Any]] = [{placeholders[0]: chunk} for chunk in chunks]
+        self._values: list[dict[fx.Node, Any]] = [
+            dict(zip(placeholders, by_input(chunk), strict=True)) for chunk in chunks
+        ]
 
     def advance(self, through: fx.Node) -> None:
         """Run all nodes through ``through``."""
@@ -85,7 +89,7 @@ class GraphRun:
         return node.target(*arguments, **keywords)
 
 
-def peak_bytes_per_sample(graph: fx.Graph, state: Mapping[str, torch.Tensor], sample: torch.Tensor) -> float:
+def peak_bytes_per_sample(graph: fx.Graph, state: Mapping[str, torch.Tensor], sample: Samples) -> float:
     """Peak bytes of live activations between two nodes, per sample of ``sample`` [n, ...]."""
     run = GraphRun(graph, state, [sample])
     peak = 0
@@ -93,4 +97,4 @@ def peak_bytes_per_sample(graph: fx.Graph, state: Mapping[str, torch.Tensor], sa
         if node.op == "call_function":
             run.advance(node)
             peak = max(peak, run.held_bytes())
-    return peak / len(sample)
+    return peak / count(sample)

@@ -76,7 +76,7 @@ def _rows(found: Understanding) -> list[tuple[str, str]]:
         ("samples", _samples(data)),
         ("task", _task(found)),
         *_classes(data),
-        ("values", f"raw x {record.scale:.6g}, then mean {_numbers(record.mean)}, deviation {_numbers(record.std)}"),
+        ("values", _values(record)),
     ]
     if record.pictures is not None:
         rows.append(("pictures", _pictures(record.pictures)))
@@ -112,10 +112,9 @@ def _task(found: Understanding) -> str:
 
 
 def _samples(data: Any) -> str:
-    shape = "x".join(str(size) for size in data.sample_shape)
     return (
         f"{data.train.samples:,} for training, {data.validation.samples:,} for validation, {data.test.samples:,} for "
-        f"test{' (held out)' if data.test_is_held_out else ''}, each {shape}"
+        f"test{' (held out)' if data.test_is_held_out else ''}, each {data.shown_shape}"
     )
 
 
@@ -133,6 +132,12 @@ def _groups(prunable: list[Any]) -> str:
     shown = ", ".join(f"{group.name} ({group.channels})" for group in prunable[:_GROUPS_SHOWN])
     more = len(prunable) - _GROUPS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _values(record: Any) -> str:
+    if not record.mean:
+        return "as they are in the file"
+    return f"raw x {record.scale:.6g}, then mean {_numbers(record.mean)}, deviation {_numbers(record.std)}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -164,6 +169,11 @@ def _document(found: Understanding, *, report: Path | None) -> dict[str, Any]:
         **({"score": found.other_score} if found.other_score else {}),
         "data": data.digests.model_dump(mode="json", by_alias=True),
         "sampleShape": list(data.sample_shape),
+        **(
+            {"inputs": {name: list(shape) for name, shape in data.input_shapes.items()}}
+            if len(data.input_names) > 1
+            else {}
+        ),
         "classes": list(data.class_names),
         "classSamples": None if samples is None else samples.model_dump(mode="json", by_alias=True),
         "preprocessing": data.preprocessing.model_dump(mode="json", by_alias=True),

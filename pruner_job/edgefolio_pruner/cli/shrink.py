@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +16,34 @@ from edgefolio.commands.terminal import Terminal
 from edgefolio.errors import UserError
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from edgefolio_pruner.shrinking import Shrunk
 
 #: As a manifest may record them.
 _MOST_AXES, _LARGEST_SIZE = 8, 2**24
+_INPUT_NAME = "[A-Za-z_][A-Za-z0-9_]{0,62}"
+#: Name (empty if none is given) and shape of one sample of an input.
+Input = tuple[str, tuple[int, ...]]
 
 
 def shrink(
-    weights: str = typer.Option(..., help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."),
-    input_shape: str = typer.Option(..., help="Shape of one input without the batch, such as 3,224,224."),
+    weights: str | None = typer.Option(
+        None, help="The sparse weights: a safetensors file, by path or URL (s3://, https://)."
+    ),
+    input_shape: list[str] = typer.Option(
+        [],
+        help="Shape of one input without the batch, such as 3,224,224; of a model that takes several once for each, in "
+        "the order of its arguments, also as NAME=SHAPE. Default: as the ONNX file says.",
+    ),
     output: Path = typer.Option(..., "--output", "-o", help="The ONNX file to write."),
     architecture: str | None = typer.Option(
         None, help="LIBRARY:NAME, such as timm:resnet18, torchvision:vgg11_bn or edgefolio:resnet8."
     ),
     factory: str | None = typer.Option(None, help="MODULE:CALLABLE that returns the torch module, in place of a name."),
+    model: str | None = typer.Option(
+        None, help="A sparse model in one ONNX file, by path or URL, in place of architecture and weights."
+    ),
     option: list[str] = typer.Option([], help="NAME=VALUE for the architecture, such as num_classes=10; repeatable."),
     dynamic_size: bool = typer.Option(False, help="Let the file take any height and width."),
     samples: int = typer.Option(
@@ -46,45 +62,105 @@ def shrink(
     Example: edgefolio shrink --architecture timm:resnet18 --option num_classes=10 --weights sparse.safetensors
     --input-shape 3,224,224 --output shrunk.onnx
     """
-    if (architecture is None) == (factory is None):
-        raise UserError(
-            "exactly one of --architecture and --factory is needed.",
-            field="--architecture",
-            value=architecture,
-            remedy="Name an architecture such as timm:resnet18, or a callable such as nets:build.",
-        )
-    shape = _parse_shape(input_shape)
+    _require_one_model(architecture=architecture, factory=factory, model=model, weights=weights, options=option)
+    given = [_parse_input(text) for text in input_shape]
     if output.is_dir():
         raise UserError("this is a directory.", field="--output", value=output, remedy="Name a file in it.")
-    from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.available_memory import require_memory
     from edgefolio_pruner.cli.json_output import output_kept_for_json
     from edgefolio_pruner.cli.progress_display import shown_progress
-    from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
     from edgefolio_pruner.shrinking import shrink_model
 
-    require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=input_shape)
-    named, field = (architecture, "--architecture") if architecture else (f"factory:{factory}", "--factory")
-    described = parse_architecture(named, option, field=field)
+    needed = 4 * samples * sum(math.prod(shape) for _, shape in given)
+    require_memory(needed, what="the input", field="--input-shape", value=" ".join(input_shape))
     # The network's own code may print.
     with output_kept_for_json(active=as_json) as print_document:
-        module = build_architecture(described, field=field)
-        load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+        if model is not None:
+            module, given = _of_file(model, given, samples=samples, threads=threads)
+            field = "--model"
+        else:
+            assert weights is not None
+            _require_shape(given)
+            field = "--architecture" if architecture else "--factory"
+            module = _of_architecture(architecture or f"factory:{factory}", option, weights, field=field)
         with shown_progress(Terminal(stderr=True, highlight=False)) as progress:
             result = shrink_model(
                 module,
-                input_shape=shape,
+                input_shapes=_named(module, given, field="--input-shape"),
                 output=output,
                 dynamic_size=dynamic_size,
                 samples=samples,
                 latency_samples=latency_samples,
                 threads=threads,
+                field=field,
                 progress=progress,
             )
         if as_json:
             print_document(json.dumps(_document(result), indent=2))
     if not as_json:
         _print(result)
+
+
+def _require_one_model(
+    *, architecture: str | None, factory: str | None, model: str | None, weights: str | None, options: list[str]
+) -> None:
+    if sum(given is not None for given in (architecture, factory, model)) != 1:
+        raise UserError(
+            "exactly one of --architecture, --factory and --model is needed.",
+            field="--architecture",
+            value=architecture,
+            remedy="Name an architecture such as timm:resnet18, a callable such as nets:build, or an ONNX file.",
+        )
+    if model is None and weights is None:
+        raise UserError(
+            "the weights are missing.", field="--weights", remedy="Name a safetensors file, or use --model."
+        )
+    if model is not None and (weights is not None or options):
+        raise UserError(
+            "an ONNX file holds network and weights.",
+            field="--model",
+            value=model,
+            remedy="Leave out --weights and --option.",
+        )
+
+
+def _of_architecture(name: str, options: list[str], weights: str, *, field: str) -> Module:
+    from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
+
+    module = build_architecture(parse_architecture(name, options, field=field), field=field)
+    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+    return module
+
+
+def _of_file(uri: str, given: list[Input], *, samples: int, threads: int) -> tuple[Module, list[Input]]:
+    """The network in an ONNX file, and the shape of its samples."""
+    from edgefolio.repository.storage import checked_argument
+    from edgefolio_pruner.available_memory import require_memory
+    from edgefolio_pruner.onnx_source.model_file import read_model_file
+
+    if len(given) > 1:
+        raise UserError(
+            "an ONNX file as the source has one input.",
+            field="--input-shape",
+            value=" ".join(name or ",".join(map(str, shape)) for name, shape in given),
+            remedy="Give one shape, or none.",
+        )
+    file = read_model_file(checked_argument(uri, field="--model"), field="--model")
+    if not given and file.sample_shape is not None:
+        given = [("", file.sample_shape)]
+    _require_shape(given)
+    ((_, shape),) = given
+    shown = ",".join(str(size) for size in shape)
+    require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=shown)
+    return file.proven(shape, threads=threads).build(), given
+
+
+def _require_shape(given: list[Input]) -> None:
+    if not given:
+        raise UserError(
+            "the shape of a sample is not known.", field="--input-shape", remedy="Write for example 3,224,224."
+        )
 
 
 def _why_nothing(result: Shrunk) -> str:
@@ -94,6 +170,31 @@ def _why_nothing(result: Shrunk) -> str:
         f"No channel could be removed, though {result.dead_filters} filters are dead: what they give is a constant "
         "that has to be kept for what reads it, as the last column and the barriers say."
     )
+
+
+def _parse_input(text: str) -> Input:
+    """Name (empty if none is given) and shape."""
+    name, separator, shape = text.rpartition("=")
+    if separator and not re.fullmatch(_INPUT_NAME, name):
+        raise UserError(
+            "this is no name of an input: a letter, then letters, digits and underscores.",
+            field="--input-shape",
+            value=text,
+            remedy="Write for example image=3,224,224.",
+        )
+    return name, _parse_shape(shape)
+
+
+def _named(module: Any, given: Sequence[Input], *, field: str) -> dict[str, tuple[int, ...]]:
+    """The shapes by name: as given, else ``input``, or of several the names of the arguments."""
+    from edgefolio_pruner.scoring.outputs import input_names
+
+    found = {name or own: shape for (name, shape), own in zip(given, input_names(module, len(given)), strict=True)}
+    if len(found) < len(given):
+        raise UserError(
+            "two inputs have one name.", field=field, value=", ".join(found), remedy="Name each: NAME=SHAPE."
+        )
+    return found
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:

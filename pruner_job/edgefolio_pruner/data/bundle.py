@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from edgefolio.manifest import MOST_LISTED_CLASSES, ClassSamples, DataDigests, Preprocessing
 from edgefolio.specification.metric import Task
 from edgefolio_pruner.data.stored import AnySamples, StoredSamples, slices
+
+#: The input of a network that has one, in files and requests.
+INPUT_NAME = "input"
 
 Images = npt.NDArray[np.float32]
 #: int64 [N] of a classifier; of other tasks whatever their targets are, with the samples on axis 0.
@@ -23,13 +27,14 @@ class Split:
     """One part of the data. ``images`` is float32 ``[N, C, H, W]``, normalised; ``labels`` is int64 ``[N]``.
 
     Other tasks have samples of any rank, and targets in place of labels. Of many samples ``images`` are stored
-    elsewhere and normalised as they are read. ``digest`` is the sha256 of the raw samples and labels, before
-    normalisation.
+    elsewhere and normalised as they are read. ``others`` are further inputs of the network for the same samples.
+    ``digest`` is the sha256 of the raw samples and labels, before normalisation.
     """
 
     images: Images | StoredSamples
     labels: Labels
     digest: str
+    others: tuple[Images | StoredSamples, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -38,7 +43,12 @@ class Split:
 
     def inputs(self, start: int, stop: int) -> tuple[Images, ...]:
         """The inputs of the network for the samples from ``start`` on, up to ``stop`` (excluded)."""
-        return (np.ascontiguousarray(self.images[start:stop]),)
+        return tuple(np.ascontiguousarray(given[start:stop]) for given in self.all_inputs)
+
+    @property
+    def all_inputs(self) -> tuple[Images | StoredSamples, ...]:
+        """Every input of the network for all samples."""
+        return (self.images, *self.others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +70,24 @@ class DataBundle:
     notes: tuple[str, ...] = ()
     task: Task = "Classification"
     has_labels: bool = True
+    input_names: tuple[str, ...] = (INPUT_NAME,)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample; of a picture channels, height and width."""
+        """Shape of one sample (of its first input); of a picture channels, height and width."""
         return tuple(self.train.images.shape[1:])
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample of each input, by name."""
+        shapes = (tuple(given.shape[1:]) for given in self.train.all_inputs)
+        return dict(zip(self.input_names, shapes, strict=True))
+
+    @property
+    def shown_shape(self) -> str:
+        """The shape of one sample for people: ``3x32x32``, or ``image 3x32x32, age 1``."""
+        shown = {name: "x".join(str(size) for size in shape) for name, shape in self.input_shapes.items()}
+        return ", ".join(f"{name} {shape}" for name, shape in shown.items()) if len(shown) > 1 else shown.popitem()[1]
 
     @property
     def digests(self) -> DataDigests:
@@ -92,18 +115,21 @@ class DataBundle:
         return ClassSamples(training=training, validation=validation, test=test)
 
     def calibration(self, samples: int, *, seed: int) -> Images:
-        """``[min(samples, all), ...]`` unlabelled training samples, chosen by ``seed``."""
+        """``[min(samples, all), ...]`` unlabelled training samples, chosen by ``seed``; of the first input."""
+        return self.calibration_inputs(samples, seed=seed)[0]
+
+    def calibration_inputs(self, samples: int, *, seed: int) -> tuple[Images, ...]:
+        """As :meth:`calibration`, of every input."""
         from edgefolio_pruner.randomness import shuffled
 
-        chosen = shuffled(self.train.samples, seed=seed, stream="calibration")[:samples]
-        found: Images = self.train.images[np.sort(chosen)]
-        return found
+        chosen = np.sort(shuffled(self.train.samples, seed=seed, stream="calibration")[:samples])
+        return tuple(given[chosen] for given in self.train.all_inputs)
 
 
-def digest_of(images: AnySamples, labels: Labels) -> str:
-    """The sha256 over dtype, shape and bytes of both arrays."""
+def digest_of(images: AnySamples, labels: Labels, others: Sequence[AnySamples] = ()) -> str:
+    """The sha256 over dtype, shape and bytes of all arrays."""
     digest = hashlib.sha256()
-    for array in (images, labels):
+    for array in (images, labels, *others):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         for piece in slices(array):
             digest.update(np.ascontiguousarray(piece).data)

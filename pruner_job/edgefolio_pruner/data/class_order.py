@@ -15,7 +15,7 @@ import numpy as np
 
 from edgefolio.errors import UserError
 from edgefolio.shown_text import shortened
-from edgefolio_pruner.data.raw import RawData, RawSplit
+from edgefolio_pruner.data.raw import RawData
 
 _SHOWN = 5
 
@@ -106,5 +106,5 @@ def _renumbered(data: RawData, names: Sequence[str]) -> RawData:
         return replace(data, class_names=tuple(names), has_names=True)
     number = {name: place for place, name in enumerate(names)}
     table = np.array([number[name] for name in data.class_names], dtype=np.int64)
-    parts = {part: RawSplit(images=split.images, labels=table[split.labels]) for part, split in data.parts.items()}
+    parts = {part: replace(split, labels=table[split.labels]) for part, split in data.parts.items()}
     return replace(data, parts=parts, class_names=tuple(names))

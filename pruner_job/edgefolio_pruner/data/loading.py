@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from edgefolio.errors import UserError
+from edgefolio.manifest import Preprocessing
 from edgefolio.shown_text import shortened
 from edgefolio.specification import DataSpecification
 from edgefolio.uris import redacted
 from edgefolio_pruner.data.arrays.converting import Request
-from edgefolio_pruner.data.bundle import DataBundle
+from edgefolio_pruner.data.bundle import INPUT_NAME, DataBundle
 from edgefolio_pruner.data.class_order import ClassOrder, in_order, names_of_outputs
 from edgefolio_pruner.data.model_input import ModelInput
 from edgefolio_pruner.data.normalising import (
@@ -79,7 +80,9 @@ def load_data(
         image_size=size,
         model_size=None if model_input is None else model_input.size,
         scratch=scratch,
+        inputs=specification.inputs or (),
     )
+    _require_fed_as_they_are(specification, field=field)
     data = _read_in_order(request, order=order, order_field=field)
     # Other parts as the training part was read in the end.
     request = replace(request, image_size=_size_that_was_taken(data, size))
@@ -136,16 +139,24 @@ def load_data(
         }
     shape = parts[TRAIN].images.shape[1:]
     for part, split in parts.items():
-        if split.images.shape[1:] != shape:
+        own = [_shown(given.shape[1:]) for given in split.inputs]
+        wanted = [_shown(given.shape[1:]) for given in parts[TRAIN].inputs]
+        if own != wanted:
             raise UserError(
-                f"its samples have the shape {_shown(split.images.shape[1:])}, those for training {_shown(shape)}.",
+                f"its samples have the shape {', '.join(own)}, those for training {', '.join(wanted)}.",
                 field=fields[part],
                 value=names.get(part),
                 remedy="Give all parts samples of one shape, or set data.imageSize.",
             )
     _require_different(parts[TRAIN], field=fields[TRAIN], name=specification.training_uri)
-    own_is_used = specification.normalization is None and _is_of_use(model_input, channels=shape[0], scale=data.scale)
-    if specification.normalization is not None:
+    own_is_used = (
+        not specification.inputs
+        and specification.normalization is None
+        and _is_of_use(model_input, channels=shape[0], scale=data.scale)
+    )
+    if specification.inputs is not None:
+        preprocessing = Preprocessing()
+    elif specification.normalization is not None:
         preprocessing = given_preprocessing(specification.normalization, data.scale, channels=shape[0], field=field)
     elif own_is_used:
         assert model_input is not None
@@ -169,7 +180,20 @@ def load_data(
         notes=tuple(notes),
         task=task,
         has_labels=data.has_labels,
+        input_names=specification.inputs or (INPUT_NAME,),
     )
+
+
+def _require_fed_as_they_are(specification: DataSpecification, *, field: str) -> None:
+    """Raise :class:`UserError` if something is to be done to the samples of a network of several inputs."""
+    for name, given in (("imageSize", specification.image_size), ("normalization", specification.normalization)):
+        if specification.inputs is not None and given is not None:
+            raise UserError(
+                "several inputs are fed as they are in the file.",
+                field=f"{field}.{name}",
+                value=given if isinstance(given, int) else "as given",
+                remedy=f"Leave data.{name} out, and store the arrays as the network takes them.",
+            )
 
 
 def _check_targets(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], names: Mapping[str, str]) -> None:
@@ -187,8 +211,11 @@ def _check_targets(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], 
 
 def _require_different(split: RawSplit, *, field: str, name: str) -> None:
     """Raise :class:`UserError` for ``field`` if all training samples are equal."""
-    first = split.images[:1]
-    if len(split.images) > 1 and all(bool((piece == first).all()) for piece in slices(split.images)):
+    equal = len(split.images) > 1
+    for given in split.inputs:
+        first = given[:1]
+        equal = equal and all(bool((piece == first).all()) for piece in slices(given))
+    if equal:
         raise UserError(
             f"all {len(split.images)} training samples are equal: nothing tells their classes apart.",
             field=field,
@@ -261,7 +288,7 @@ def _renumbered(split: RawSplit, own: tuple[str, ...], wanted: tuple[str, ...]) 
     if own == wanted[: len(own)]:
         return split
     table = np.array([wanted.index(name) for name in own], dtype=np.int64)
-    return RawSplit(images=split.images, labels=table[split.labels])
+    return replace(split, labels=table[split.labels])
 
 
 def _split_off(

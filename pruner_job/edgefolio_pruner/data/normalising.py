@@ -14,7 +14,14 @@ from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.data.bundle import Images, Split, digest_of
 from edgefolio_pruner.data.model_input import ModelInput
 from edgefolio_pruner.data.raw import RawSplit
-from edgefolio_pruner.data.stored import VALUES_AT_ONCE, NormalisedSamples, SampleWriter, StoredSamples, slices
+from edgefolio_pruner.data.stored import (
+    VALUES_AT_ONCE,
+    AnySamples,
+    NormalisedSamples,
+    SampleWriter,
+    StoredSamples,
+    slices,
+)
 
 #: Normalised samples of fewer bytes are held in memory; others are normalised whenever they are read.
 _HELD_BYTES = 256 << 20
@@ -109,10 +116,19 @@ def preprocessing_of_model(model: ModelInput, scale: float) -> Preprocessing:
 
 def normalised(split: RawSplit, preprocessing: Preprocessing) -> Split:
     """The samples as the network takes them."""
-    stored = NormalisedSamples(split.images, preprocessing)
+    found = tuple(_normalised(given, preprocessing) for given in split.inputs)
+    return Split(
+        images=found[0],
+        labels=split.labels,
+        digest=digest_of(split.images, split.labels, split.others),
+        others=found[1:],
+    )
+
+
+def _normalised(samples: AnySamples, preprocessing: Preprocessing) -> Images | StoredSamples:
+    stored = NormalisedSamples(samples, preprocessing)
     small = math.prod(stored.shape) * stored.dtype.itemsize <= _HELD_BYTES
-    images: Images | StoredSamples = stored[:] if small else stored
-    return Split(images=images, labels=split.labels, digest=digest_of(split.images, split.labels))
+    return stored[:] if small else stored
 
 
 def listed(values: tuple[float, ...]) -> str:

@@ -27,14 +27,27 @@ _LARGEST_VALUE = 1e18
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """Samples ``[N, C, H, W]`` (uint8, uint16 or floating) with their labels ``[N]`` in 0..classes-1."""
+    """Samples ``[N, C, H, W]`` (uint8, uint16 or floating) with their labels ``[N]`` in 0..classes-1.
+
+    ``others`` are further inputs of the network for the same samples.
+    """
 
     images: AnySamples
     labels: Labels
+    others: tuple[AnySamples, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[AnySamples, ...]:
+        """All inputs of the network."""
+        return (self.images, *self.others)
 
     def take(self, indices: npt.NDArray[np.int64]) -> RawSplit:
         """The samples at ``indices``."""
-        return RawSplit(images=chosen(self.images, indices), labels=self.labels[indices])
+        return RawSplit(
+            images=chosen(self.images, indices),
+            labels=self.labels[indices],
+            others=tuple(chosen(other, indices) for other in self.others),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +75,13 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
     images, labels = split.images, split.labels
     if images.shape[0] == 0:
         raise UserError("there are no samples.", field=field, value=name, remedy="Name data that is not empty.")
+    if any(len(other) != len(images) for other in split.others):
+        raise UserError(
+            f"its inputs have {', '.join(str(len(given)) for given in split.inputs)} samples.",
+            field=field,
+            value=name,
+            remedy="Give every input of data.inputs for every sample.",
+        )
     if images.shape[0] != labels.shape[0]:
         raise UserError(
             f"there are {images.shape[0]} samples but {labels.shape[0]} labels.",
@@ -69,6 +89,21 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
             value=name,
             remedy="Give one label per sample.",
         )
+    for given in split.inputs:
+        _check_samples(given, field=field, name=name)
+    if not classes:
+        return
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise UserError(
+            f"{outside.size} labels lie outside the classes 0..{classes - 1}, the first is {int(outside[0])}.",
+            field=field,
+            value=name,
+            remedy="Number the classes from 0 without a gap, and name each of them.",
+        )
+
+
+def _check_samples(images: AnySamples, *, field: str, name: str) -> None:
     if not 0 < math.prod(images.shape[1:]) <= _LARGEST_SAMPLE or images.shape[1] > _MOST_CHANNELS:
         raise UserError(
             f"a sample has the shape {'x'.join(str(side) for side in images.shape[1:])}.",
@@ -82,16 +117,6 @@ def check_split(split: RawSplit, *, classes: int, field: str, name: str) -> None
             field=field,
             value=name,
             remedy="Clean the data: every value must be finite.",
-        )
-    if not classes:
-        return
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if outside.size:
-        raise UserError(
-            f"{outside.size} labels lie outside the classes 0..{classes - 1}, the first is {int(outside[0])}.",
-            field=field,
-            value=name,
-            remedy="Number the classes from 0 without a gap, and name each of them.",
         )
 
 

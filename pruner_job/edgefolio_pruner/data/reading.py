@@ -29,12 +29,19 @@ _BY_SUFFIX: tuple[tuple[tuple[str, ...], Callable[[Request], RawData]], ...] = (
 )
 
 
+_SEVERAL = "Name an .npz file that holds one array for each of data.inputs."
+
+
 def read_raw(request: Request) -> RawData:
     """The data at ``request.uri``. Raises :class:`UserError` for its field."""
     uri, needed, field = request.uri, request.needed, request.field
     if uri.startswith(SCHEME):
+        if request.inputs:
+            raise request.bad("a factory gives one input, and data.inputs names several.", _SEVERAL)
         return read_data_set(request)
     reader = next((read for suffixes, read in _BY_SUFFIX if _path(uri).endswith(suffixes)), None)
+    if request.inputs and (reader is not None or uri.startswith("builtin:") or is_folder(uri, field=field)):
+        raise request.bad("it has one input, and data.inputs names several.", _SEVERAL)
     if reader is not None:
         return reader(request)
     folder = not uri.startswith("builtin:") and is_folder(uri, field=field)

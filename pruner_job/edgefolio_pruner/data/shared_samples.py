@@ -42,8 +42,12 @@ def shared_samples(parts: Mapping[str, RawSplit], *, fields: Mapping[str, str], 
 
 
 def _digests(split: RawSplit) -> list[bytes]:
-    return [
-        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
-        for piece in slices(split.images)
-        for image in piece
+    by_input = [
+        [
+            hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+            for piece in slices(given)
+            for image in piece
+        ]
+        for given in split.inputs
     ]
+    return [b"".join(digests) for digests in zip(*by_input, strict=True)]

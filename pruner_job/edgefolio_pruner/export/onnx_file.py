@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import torch
 from edgefolio.errors import UserError
 from edgefolio_pruner.export.batch_norm_folding import fold_batch_norms
 from edgefolio_pruner.export.evaluation_mode import evaluating
+from edgefolio_pruner.export.serialising import SerialisedModel, weight_bytes
 from edgefolio_pruner.spatial.graph.dynamic_shapes import dynamic_shapes
 
 #: Operator set and IR version that Triton's onnxruntime backend has read since 2023 (opset 18 came with IR version 8).
@@ -32,6 +33,8 @@ IR_VERSION = 8
 #: Protobuf cannot hold more than this in one file (bytes).
 _PROTOBUF_LIMIT = 2**31 - 1
 _LONGEST_CHAIN = 8
+#: Smaller files are checked with all their weights; of larger ones weights of more bytes than this are left out.
+_CHECKED_WHOLE, _LARGE_WEIGHT = 64 << 20, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,18 @@ def export_onnx(
         ) from error
     _normalise(model, output_names=output_names)
     _require_standard_domain(model)
-    content = _serialise(model)
-    onnx.checker.check_model(content, full_check=True)
-    write_atomically(path, content)
-    return ExportedModel(
+    serialised = _serialised(model)
+    written = ExportedModel(
         path=path,
-        bytes=len(content),
+        bytes=serialised.size,
         opset=model.opset_import[0].version,
         ir_version=model.ir_version,
         input_names=tuple(value.name for value in model.graph.input),
         output_names=tuple(value.name for value in model.graph.output),
     )
+    _check(model, serialised.size)
+    write_atomically(path, serialised.pieces())
+    return written
 
 
 def _converted(
@@ -192,24 +196,41 @@ def _require_standard_domain(model: onnx.ModelProto) -> None:
         )
 
 
-def _serialise(model: onnx.ModelProto) -> bytes:
-    if model.ByteSize() > _PROTOBUF_LIMIT:
+def _check(model: onnx.ModelProto, size: int) -> None:
+    """Check ``model``, which is of no use afterwards: the checker holds what it is given several times more.
+
+    Of a large model the large weights become inputs of the same names.
+    """
+    if size > _CHECKED_WHOLE:
+        graph = model.graph
+        for position in reversed(range(len(graph.initializer))):
+            tensor = graph.initializer[position]
+            if weight_bytes(tensor) > _LARGE_WEIGHT:
+                stands_for = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                del graph.initializer[position]
+                graph.input.append(stands_for)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def _serialised(model: onnx.ModelProto) -> SerialisedModel:
+    found = SerialisedModel(model)
+    if found.size > _PROTOBUF_LIMIT:
         raise UserError(
             "The model is larger than one ONNX file can hold (2 GiB).",
             field="model",
-            value=f"{model.ByteSize()} bytes",
+            value=f"{found.size} bytes",
             remedy="Use a smaller architecture.",
         )
-    return bytes(model.SerializeToString(deterministic=True))
+    return found
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` by a rename: a reader sees all of it or none."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write ``content`` (in pieces, perhaps) to ``path`` by a rename: a reader sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes the file private; a repository's reader may be another user.

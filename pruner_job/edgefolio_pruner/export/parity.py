@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,27 +35,36 @@ class Parity:
 
 
 def parity(
-    module: torch.nn.Module, onnx_path: Path, samples: np.ndarray[Any, Any], *, batch: int, threads: int = 1
+    module: torch.nn.Module,
+    onnx_path: Path,
+    samples: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]],
+    *,
+    batch: int,
+    threads: int = 1,
 ) -> Parity:
     """Compare ``module`` (torch, evaluation mode, as it is) with the file at ``onnx_path`` (onnxruntime, CPU).
 
-    ``samples`` is ``[samples, channels, height, width]`` (or what the module takes), run ``batch`` at a time on
-    ``threads`` threads. Raises ``ValueError`` for no samples, or if the two give different numbers of outputs or
-    different shapes.
+    ``samples`` is ``[samples, channels, height, width]`` (or what the module takes; of several inputs an array for
+    each), run ``batch`` at a time on ``threads`` threads. Raises ``ValueError`` for no samples, or if the two give
+    different numbers of outputs or different shapes.
     """
-    if len(samples) == 0:
+    inputs = [samples] if isinstance(samples, np.ndarray) else list(samples)
+    number = len(inputs[0])
+    if number == 0:
         raise ValueError("parity needs at least one sample")
     session = open_session(onnx_path, threads=threads)
-    input_name = session.get_inputs()[0].name
+    names = [given.name for given in session.get_inputs()]
     parameter = next(module.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
     difference = largest = 0.0
     agreeing = 0.0
     with evaluating(module), torch.no_grad():
-        for start in range(0, len(samples), batch):
-            part = np.ascontiguousarray(samples[start : start + batch])
-            expected = [output.numpy() for output in flat_outputs(module(torch.from_numpy(part).to(dtype)))]
-            got = session.run(None, {input_name: part.astype(np.float32)})
+        for start in range(0, number, batch):
+            part = [np.ascontiguousarray(given[start : start + batch]) for given in inputs]
+            given = [torch.from_numpy(array).to(dtype) for array in part]
+            expected = [output.numpy() for output in flat_outputs(module(*given))]
+            fed = zip(names, part, strict=True)
+            got = session.run(None, {name: array.astype(np.float32) for name, array in fed})
             if [output.shape for output in expected] != [output.shape for output in got]:
                 raise ValueError(
                     f"torch gives outputs {[output.shape for output in expected]}, "
@@ -65,14 +75,16 @@ def parity(
                 largest = _larger(largest, np.abs(one).max(initial=0.0))
             # One number for each sample has no largest entry.
             same = (
-                np.ones(len(part)) if expected[0].ndim < 2 else largest_entries(expected[0]) == largest_entries(got[0])
+                np.ones(len(part[0]))
+                if expected[0].ndim < 2
+                else largest_entries(expected[0]) == largest_entries(got[0])
             )
-            agreeing += float(same.reshape(len(part), -1).mean(axis=1).sum())
+            agreeing += float(same.reshape(len(part[0]), -1).mean(axis=1).sum())
     return Parity(
         max_abs_difference=difference,
         max_abs_logit=largest,
-        top1_agreement=agreeing / len(samples),
-        samples=len(samples),
+        top1_agreement=agreeing / number,
+        samples=number,
     )
 
 

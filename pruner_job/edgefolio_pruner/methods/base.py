@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -40,9 +40,13 @@ class CandidateWeights:
     digest: str
     settings: Mapping[str, Any]
     seconds: float | None
+    held: Mapping[str, torch.Tensor] | None = field(default=None, repr=False, compare=False)
+    """The state dict where it is in memory in any case."""
 
     def load(self) -> dict[str, torch.Tensor]:
-        """The state dict."""
+        """The state dict, of tensors that nobody writes into."""
+        if self.held is not None:
+            return dict(self.held)
         state: dict[str, torch.Tensor] = safetensors.torch.load_file(self.path)
         return state
 

@@ -26,6 +26,7 @@ def given_weights(source: MakingSource, work: WorkDirectory) -> CandidateWeights
         digest=source.initial_digest,
         settings={},
         seconds=None,
+        held=source.initial_state,
     )
 
 

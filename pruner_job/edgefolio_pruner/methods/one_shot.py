@@ -16,6 +16,7 @@ from edgefolio.files import write_durably
 from edgefolio.specification import ModelPortfolio, OneShot
 from edgefolio_pruner.available_memory import memory_to_plan_with, told_memory
 from edgefolio_pruner.methods.base import CandidateWeights, Method, Workbench
+from edgefolio_pruner.network_inputs import Samples
 from edgefolio_pruner.oneshot import (
     OneShotResult,
     layers_to_time,
@@ -108,7 +109,7 @@ class OneShotMethod(Method):
         missing = [percent for percent, record in records.items() if record is None]
         if missing:
             module = source.build_with(dense.load())
-            calibration = torch.from_numpy(source.data.calibration(samples, seed=source.seed))
+            calibration = source.calibration(samples)
             together = _together(module)
             for start in range(0, len(missing), together):
                 stop = min(start + together, len(missing))
@@ -160,7 +161,7 @@ class OneShotMethod(Method):
     ) -> list[CandidateWeights]:
         source, samples = bench.source, self._calibration_samples
         module = source.build_with(dense.load())
-        calibration = torch.from_numpy(source.data.calibration(samples, seed=source.seed))
+        calibration = source.calibration(samples)
         table = self._table(bench, module, calibration, common)
         key = {**common, "latencyPercent": list(self._latencies), "table": table}
         shelves = {
@@ -194,7 +195,7 @@ class OneShotMethod(Method):
         ]
 
     def _table(
-        self, bench: Workbench, module: torch.nn.Module, calibration: torch.Tensor, common: Mapping[str, Any]
+        self, bench: Workbench, module: torch.nn.Module, calibration: Samples, common: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The table of times, measured or as it is kept: a run that goes on elsewhere must give the same bits."""
         stage = "one-shot-layer-times"

@@ -19,6 +19,7 @@ from edgefolio_pruner.calibrating.calibration import (
 from edgefolio_pruner.calibrating.graph_run import GraphRun
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
 from edgefolio_pruner.calibrating.rows import by_position
+from edgefolio_pruner.network_inputs import Samples
 from edgefolio_pruner.oneshot.attention.pairs import UNITS, Unit, least_first, pair_losses
 from edgefolio_pruner.oneshot.prunable_groups import GroupRead, PrunableGroup
 from edgefolio_pruner.oneshot.result import ReaderResidual
@@ -56,7 +57,7 @@ class GroupSurvey:
 def survey_groups(
     graph: fx.Graph,
     state: State,
-    chunks: Sequence[torch.Tensor],
+    chunks: Sequence[Samples],
     maps: Sequence[LinearMap],
     groups: Sequence[PrunableGroup],
     *,
@@ -166,7 +167,7 @@ class PrunedNet:
         self,
         graph: fx.Graph,
         state: State,
-        chunks: Sequence[torch.Tensor],
+        chunks: Sequence[Samples],
         maps: Sequence[LinearMap],
         groups: Sequence[PrunableGroup],
         *,

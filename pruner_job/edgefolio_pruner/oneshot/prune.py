@@ -19,6 +19,8 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio_pruner.calibrating.graph_run import peak_bytes_per_sample
 from edgefolio_pruner.calibrating.linear_maps import State, linear_maps
+from edgefolio_pruner.finite import all_finite
+from edgefolio_pruner.network_inputs import Samples, by_input, count, first
 from edgefolio_pruner.oneshot.attention.coordinates import in_own_coordinates
 from edgefolio_pruner.oneshot.costs.latency import latency_model, layer_shapes
 from edgefolio_pruner.oneshot.costs.macs import CostModel, attention_costs, layer_costs
@@ -48,7 +50,7 @@ _MEASURED = {"macs": "multiply-accumulates", "latency": "milliseconds"}
 def prune_to_targets(
     *,
     module: nn.Module,
-    calibration: torch.Tensor,
+    calibration: Samples,
     macs_percents: Sequence[int],
     seed: int,
     threads: int,
@@ -57,8 +59,9 @@ def prune_to_targets(
     """One variant per entry of ``macs_percents``, in that order; shared work is done once.
 
     ``module`` is trained, on the CPU, and left as it is. ``calibration`` is [N, C, H, W], float32, prepared as the
-    module expects it, 256 to 1024 samples as a rule; labels are not needed. ``macs_percents`` are parts of the dense
-    model's multiply-accumulates, 1 to 100. Equal arguments give equal results on one machine.
+    module expects it (of several inputs a tensor for each), 256 to 1024 samples as a rule; labels are not needed.
+    ``macs_percents`` are parts of the dense model's multiply-accumulates, 1 to 100. Equal arguments give equal results
+    on one machine.
 
     Raises :class:`~edgefolio.errors.UserError` for samples that do not fit or are not finite, weights that are not
     finite, and a model without any group that this route can prune.
@@ -70,7 +73,7 @@ def prune_to_targets(
 def prune_to_latencies(
     *,
     module: nn.Module,
-    calibration: torch.Tensor,
+    calibration: Samples,
     latency_percents: Sequence[int],
     layer_times: Mapping[str, LayerTimes],
     seed: int,
@@ -84,9 +87,9 @@ def prune_to_latencies(
     return _prune(module, calibration, latency_percents, layer_times, seed=seed, threads=threads, progress=progress)
 
 
-def layers_to_time(module: nn.Module, example: torch.Tensor) -> tuple[LayerShape, ...]:
+def layers_to_time(module: nn.Module, example: Samples) -> tuple[LayerShape, ...]:
     """The layers and widths that a table of times for :func:`prune_to_latencies` must hold."""
-    captured = capture(module, (example[:2],))
+    captured = capture(module, first(example, 2), share_weights=True)
     graph, state = captured.graph_module.graph, captured.parameters
     maps, refused = linear_maps(graph, state)
     groups, _ = prunable_groups(channel_groups(captured), maps, refused, attention_layers(captured))
@@ -96,7 +99,7 @@ def layers_to_time(module: nn.Module, example: torch.Tensor) -> tuple[LayerShape
 
 def _prune(
     module: nn.Module,
-    calibration: torch.Tensor,
+    calibration: Samples,
     percents: Sequence[int],
     layer_times: Mapping[str, LayerTimes] | None,
     *,
@@ -108,7 +111,7 @@ def _prune(
     _check(module, calibration, percents, "macsPercent" if layer_times is None else "latencyPercent")
     with _threads(threads), torch.no_grad():
         progress(stage="one-shot", fraction=0.0, message="capturing the model")
-        captured = capture(module, (calibration[:2],))
+        captured = capture(module, first(calibration, 2), share_weights=True)
         graph, state = captured.graph_module.graph, captured.parameters
         maps, refused = linear_maps(graph, state)
         attention = attention_layers(captured)
@@ -191,7 +194,7 @@ def least_share(captured: CapturedModel) -> LeastShare:
     )
 
 
-def one_shot_bytes(captured: CapturedModel, example: torch.Tensor, *, samples: int) -> int:
+def one_shot_bytes(captured: CapturedModel, example: Samples, *, samples: int) -> int:
     """About the bytes that :func:`prune_to_targets` takes beside what is held before it."""
     graph, state = captured.graph_module.graph, captured.parameters
     maps, _ = linear_maps(graph, state)
@@ -226,22 +229,23 @@ def _full_state(module: nn.Module, captured: CapturedModel, state: State) -> Sta
     return full
 
 
-def _check(module: nn.Module, calibration: torch.Tensor, percents: Sequence[int], field: str) -> None:
-    if calibration.ndim < 2 or len(calibration) < LEAST_SAMPLES:
+def _check(module: nn.Module, calibration: Samples, percents: Sequence[int], field: str) -> None:
+    given = by_input(calibration)
+    if min(tensor.ndim for tensor in given) < 2 or count(calibration) < LEAST_SAMPLES:
         raise UserError(
             f"the one-shot route needs at least {LEAST_SAMPLES} calibration samples.",
             field="spec.data.calibrationSamples",
-            value=tuple(calibration.shape),
+            value=", ".join(f"{tuple(tensor.shape)}" for tensor in given),
             remedy="Give 256 to 1024 samples as an array [N, C, H, W].",
         )
-    if not bool(torch.isfinite(calibration).all()):
+    if not all(all_finite(tensor) for tensor in given):
         raise UserError(
             "calibration samples are not finite.",
             field="spec.data.trainingURI",
             remedy="Remove samples that hold NaN or infinite values.",
         )
     for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise UserError(
                 "weights are not finite.",
                 field="spec.source.weightsURI",

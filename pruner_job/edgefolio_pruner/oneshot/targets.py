@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import fx
 
 from edgefolio_pruner.available_memory import memory_to_plan_with, require_memory
 from edgefolio_pruner.calibrating.graph_run import GraphRun, peak_bytes_per_sample
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
+from edgefolio_pruner.network_inputs import Samples, by_input, count, first, pieces
 from edgefolio_pruner.oneshot.attention.pairs import Unit
 from edgefolio_pruner.oneshot.cascade import GroupSurvey, PrunedNet, survey_groups
 from edgefolio_pruner.oneshot.costs.macs import CostModel
@@ -93,7 +93,7 @@ class TargetPruner:
         *,
         groups: Sequence[PrunableGroup],
         maps: Sequence[LinearMap],
-        calibration: torch.Tensor,
+        calibration: Samples,
         targets: Sequence[Target],
         seed: int,
         progress: Progress,
@@ -108,22 +108,22 @@ class TargetPruner:
         self._steps_done = 0
         #: An upper bound until the plans for each target are known.
         self._candidates = len(self._targets) * len(WEIGHTINGS)
-        per_sample = peak_bytes_per_sample(self._graph, self._state, calibration[:2])
+        per_sample = peak_bytes_per_sample(self._graph, self._state, first(calibration, 2))
         memory = min(MEMORY_BYTES, memory_to_plan_with() // _SHARE_OF_ACTIVATIONS)
         require_memory(
             int(2 * LEAST_SAMPLES * per_sample),
             what=f"{LEAST_SAMPLES} samples on their way through the network",
             field="spec.methods.oneShot",
-            value=f"{tuple(calibration.shape[1:])}",
+            value=", ".join(f"{tuple(given.shape[1:])}" for given in by_input(calibration)),
         )
-        self.samples = max(LEAST_SAMPLES, min(len(calibration), int(memory / (2 * per_sample))))
+        self.samples = max(LEAST_SAMPLES, min(count(calibration), int(memory / (2 * per_sample))))
         weights = sum(tensor.numel() * tensor.element_size() for tensor in self._state.values())
         self._side_by_side = max(1, int(memory / (self.samples * per_sample + weights)) - 1)
-        self._chunks = list(torch.split(calibration[: self.samples], CHUNK_SAMPLES))
+        self._chunks = pieces(first(calibration, self.samples), CHUNK_SAMPLES)
         self.notes: list[str] = []
-        if self.samples < len(calibration):
+        if self.samples < count(calibration):
             self.notes.append(
-                f"{self.samples} of {len(calibration)} calibration samples were used: more do not fit into memory"
+                f"{self.samples} of {count(calibration)} calibration samples were used: more do not fit into memory"
             )
 
     def run(self) -> dict[Target, PrunedNet | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.data import DataBundle
+from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.export import evaluating, flat_outputs
 
 _FIELD = "spec.source.architecture"
@@ -30,8 +32,8 @@ class Outputs:
 
 def look_at_outputs(module: nn.Module, data: DataBundle, *, field: str = _FIELD) -> Outputs:
     """Run ``module`` on a few samples. Raises :class:`UserError` for ``field`` unless it does what the task wants."""
-    shape = "x".join(str(size) for size in data.sample_shape)
-    require_one_input(module, field=field)
+    shape = data.shown_shape
+    require_inputs(module, len(data.input_names), field=field)
     count = min(_LOOKED_AT, data.train.samples)
     inputs = tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in data.train.inputs(0, count))
     try:
@@ -56,35 +58,55 @@ def look_at_outputs(module: nn.Module, data: DataBundle, *, field: str = _FIELD)
     _CHECKS[data.task](leaves[0], data, field)
     low, high = float(leaves[0].min()), float(leaves[0].max())
     return Outputs(
-        names=output_names(outputs, len(leaves)),
+        names=output_names(outputs, len(leaves), taken=data.input_names),
         shapes=tuple(tuple(leaf.shape[1:]) for leaf in leaves),
         # Written so that a NaN is no probability; it is found elsewhere.
         threshold=0.5 if low >= 0 and high <= 1 and high > low else 0.0,
     )
 
 
-def require_one_input(module: nn.Module, *, field: str) -> None:
-    """Raise :class:`UserError` for ``field`` if ``module`` needs several inputs, or keywords."""
+def input_names(module: nn.Module, count: int) -> tuple[str, ...]:
+    """Names of inputs that have none: ``input``; of several those of the arguments of ``module``."""
+    if count == 1:
+        return (INPUT_NAME,)
+    try:
+        parameters = list(inspect.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = tuple(one.name for one in parameters if one.kind in kinds)[:count]
+    return names if len(names) == count else tuple(f"{INPUT_NAME}_{number}" for number in range(count))
+
+
+def require_inputs(module: nn.Module, given: int, *, field: str) -> None:
+    """Raise :class:`UserError` for ``field`` if ``module`` needs another number of inputs, or keywords."""
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    taken = [one.name for one in parameters if one.kind not in kinds]
     needed = [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in kinds]
-    if len(needed) > 1:
-        raise UserError(
-            f"the network takes {len(needed)} inputs ({', '.join(needed[:8])}), and portfolios have one.",
-            field=field,
-            value=type(module).__name__,
-            remedy="Wrap it: give one tensor, and take it apart in forward (x[:, :3], x[:, 3:]).",
-        )
+    most = given if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters) else len(taken)
+    if len(needed) <= given <= most:
+        return
+    names = needed if len(needed) > given else taken
+    raise UserError(
+        f"the network takes {len(names)} {'input' if len(names) == 1 else 'inputs'} ({', '.join(names[:8])}), and the "
+        f"data has {given}.",
+        field=field,
+        value=type(module).__name__,
+        remedy=f"Set data.inputs: [{', '.join(names[:16])}], arrays of these names in an .npz file."
+        if len(names) > 1
+        else "Leave data.inputs out.",
+    )
 
 
-def output_names(outputs: Any, count: int) -> tuple[str, ...]:
-    """Names in the file: the keys of a dict, else ``output``, or ``output_0`` and so on."""
+def output_names(outputs: Any, count: int, *, taken: Sequence[str] = (INPUT_NAME,)) -> tuple[str, ...]:
+    """Names in the file: the keys of a dict, else ``output``, or ``output_0`` and so on; ``taken`` are the inputs'."""
     if isinstance(outputs, dict) and len(outputs) == count:
         names = tuple(str(name) for name in outputs)
-        if all(name.isidentifier() and len(name) < 64 for name in names) and "input" not in names:
+        if all(name.isidentifier() and len(name) < 64 for name in names) and not {*taken} & {*names}:
             return names
     return ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
 

@@ -57,6 +57,8 @@ def compress(captured: CapturedModel) -> Compressed:
         if _held_numbers(module) <= _held_numbers(captured.graph_module):
             return Compressed(module=module, captured=captured, plan=plan)
         own = copy_graph_module(captured.graph_module)
+        if captured.reads_as is not None:
+            own.to(captured.reads_as)
         return Compressed(module=own, captured=captured, plan=plan, is_as_it_came=True)
 
 

@@ -59,21 +59,26 @@ class Writer:
         if node.graph is self.graph:
             return node
         if node not in self.values and node.op == "get_attr":
-            self.values[node] = self.hold(str(node.target), self.program.constant(node))
+            casts = self.program.casts(self.program.held(node))
+            self.values[node] = self.hold(str(node.target), self.program.constant(node), own=casts)
         if node in self.constants:
             shape = [self.batch_size(), *self.constants.pop(node)]
             self.values[node] = self.call(aten.expand.default, self.values[node], shape)
         return self.values[node]
 
-    def hold(self, name: str, tensor: torch.Tensor, key: Any = "whole") -> fx.Node:
-        """A weight under ``name``; equal ``key`` means equal content, another content gets another name."""
+    def hold(self, name: str, tensor: torch.Tensor, key: Any = "whole", *, own: bool = False) -> fx.Node:
+        """A weight under ``name``; equal ``key`` means equal content, another content gets another name.
+
+        ``own`` tells that nobody else has ``tensor``, so that no copy is needed.
+        """
         if (name, key) not in self._held:
             unique, number = name, 2
             while unique in self._names:
                 unique, number = f"{name}_{number}", number + 1
             self._names.add(unique)
             trainable = isinstance(_lookup(self.program.module, name), torch.nn.Parameter)
-            assign_tensor(self.root, unique, tensor.detach().clone().contiguous(), trainable=trainable)
+            held = tensor.detach() if own else tensor.detach().clone()
+            assign_tensor(self.root, unique, held.contiguous(), trainable=trainable)
             self._held[name, key] = self.graph.get_attr(unique)
         return self._held[name, key]
 

@@ -52,13 +52,15 @@ def new_layer(plan: RemovalPlan, node: fx.Node, role: Contraction, *, shared: bo
     added = matrix.column_sums(np.where(folded, values, 0.0))
     bias = np.where(needed_rows, matrix.bias + added, 0.0)
     rows_matter = needed_rows | shared
-    dtype = matrix.weight.dtype
+    program = plan.structure.program
+    casts = program.casts(matrix.weight)
+    dtype = program.captured.reads_as if casts and program.captured.reads_as else matrix.weight.dtype
 
     clear_columns = keep_columns & ~plan.needs.reads[node] & matrix.nonzero.any(axis=1)
     clear_rows = keep_rows & ~rows_matter & matrix.nonzero.any(axis=2)
     weight = matrix.weight
     if clear_columns.any() or clear_rows.any() or plan.merges.get(node):
-        weight = weight.clone()
+        weight = weight.to(dtype, copy=True)
         _merge_columns(plan, node, weight, matrix.weight)
         weight[torch.from_numpy(clear_rows)] = 0
         if clear_columns.any():
@@ -74,13 +76,13 @@ def new_layer(plan: RemovalPlan, node: fx.Node, role: Contraction, *, shared: bo
     rows = _indices(keep_rows[alive])
     columns = _indices(keep_columns[alive])
     sliced = weight[torch.from_numpy(alive)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    original = plan.structure.program.shapes[role.weight]
+    original = program.shapes[role.weight]
     if role.kind == "conv_transpose":
         sliced = sliced.transpose(1, 2)
         shape = (len(alive) * columns.shape[1], rows.shape[1], *original[2:])
     else:
         shape = (len(alive) * rows.shape[1], columns.shape[1], *original[2:])
-    return NewLayer(sliced.reshape(shape).contiguous(), new_bias, len(alive), unchanged=False)
+    return NewLayer(sliced.reshape(shape).contiguous().to(dtype), new_bias, len(alive), unchanged=False)
 
 
 def _indices(mask: NDArray[np.bool_]) -> torch.Tensor:

@@ -108,7 +108,7 @@ def _write_layer(writer: Writer, node: fx.Node, role: Contraction) -> fx.Node:
     if layer.weight is None:
         return _write_constant(writer, node, bias)
     # All call sites of one weight keep the same rows and columns.
-    weight = writer.hold(weight_name, layer.weight, role.kind)
+    weight = writer.hold(weight_name, layer.weight, role.kind, own=True)
     replaced: dict[str, Any] = {"weight": weight, "bias": bias}
     if role.kind != "linear" and layer.groups != role.groups:
         replaced["groups"] = layer.groups

@@ -39,7 +39,6 @@ from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_probe, probe_samples
 from edgefolio_pruner.work.directory import WorkDirectory
 
-INPUT_NAME = "input"
 PARITY_SAMPLES = 256
 _EXACTNESS_SAMPLES = 128
 #: An exported file may differ by this part of the largest logit, and must agree on nearly every sample.
@@ -138,20 +137,19 @@ class CandidateMaker:
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            state = given.load()
             exactness: ExactnessProof | None = None
             layers: tuple[LayerKept, ...] = ()
             if given.name == DENSE:
-                module: torch.nn.Module = source.build_with(state)
-                macs = count_macs(module, (source.data.sample_shape,))
+                module: torch.nn.Module = source.build_with(given.load())
+                macs = count_macs(module, tuple(source.data.input_shapes.values()))
             else:
-                module, exactness, layers, macs = self._prune(given.name, state)
+                module, exactness, layers, macs = self._prune(given.name, given.load())
             progress(stage=_STAGE, fraction=0.4, message=f"{given.name}: writing ONNX")
             exported = export_onnx(
                 module,
-                (torch.from_numpy(source.data.train.images[:2]),),
+                source.example(),
                 path,
-                input_names=(INPUT_NAME,),
+                input_names=source.data.input_names,
                 output_names=source.output_names,
             )
             progress(stage=_STAGE, fraction=0.6, message=f"{given.name}: parity and accuracy")
@@ -183,8 +181,7 @@ class CandidateMaker:
             layers=layers,
             probe=make_probe(
                 path,
-                probe_samples(validation.images[:LARGEST_PROBE]),
-                input_name=INPUT_NAME,
+                dict(zip(source.data.input_names, probe_samples(validation.inputs(0, LARGEST_PROBE)), strict=True)),
                 output_names=source.output_names,
                 threads=self._threads,
             ),
@@ -195,7 +192,8 @@ class CandidateMaker:
     ) -> tuple[torch.nn.Module, ExactnessProof, tuple[LayerKept, ...], int]:
         captured = self._graphs.model.with_state(state)
         compressed = compress(captured)
-        samples = torch.from_numpy(self._source.data.validation.images[:_EXACTNESS_SAMPLES])
+        validation = self._source.data.validation
+        samples = tuple(torch.from_numpy(given) for given in validation.inputs(0, _EXACTNESS_SAMPLES))
         exactness = prove_exact(self._source.build_with(state), captured, compressed, samples)
         exactness.require(name)
         layers = tuple(
@@ -223,10 +221,11 @@ class CandidateMaker:
         )
 
 
-def parity_samples(source: MakingSource) -> npt.NDArray[np.float32]:
+def parity_samples(source: MakingSource) -> tuple[npt.NDArray[np.float32], ...]:
     """Validation samples; a small part is filled up from the training samples (labels don't matter here)."""
-    samples = source.data.validation.images[:PARITY_SAMPLES]
-    return np.concatenate([samples, source.data.train.images[: PARITY_SAMPLES - len(samples)]])
+    validation = source.data.validation.inputs(0, PARITY_SAMPLES)
+    more = source.data.train.inputs(0, PARITY_SAMPLES - len(validation[0]))
+    return tuple(np.concatenate(parts) for parts in zip(validation, more, strict=True))
 
 
 def _stored_numbers(module: torch.nn.Module) -> int:

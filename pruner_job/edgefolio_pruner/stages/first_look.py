@@ -46,7 +46,8 @@ def look_first(
     def look() -> dict[str, Any]:
         notes = check_given_weights(source)
         module = source.build() if source.initial_state is None else source.build_with(source.initial_state)
-        depends = depends_on_batch(module.eval(), source.data.train.images)
+        depends = depends_on_batch(module.eval(), *source.data.train.all_inputs)
+        del module
         notes += rehearse(source, graphs, methods, batches=batches, threads=threads)
         return {"notes": notes, "dependsOnBatch": depends}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def forecast(portfolio: ModelPortfolio, source: MakingSource, captured: Captured
     held = psutil.Process().memory_info().rss
     sample_seconds = _sample_seconds(module, source, threads=threads)
     kept = _kept_bytes(captured.graph_module.graph)
-    sample_bytes = 4 * int(torch.tensor(data.sample_shape).prod())
+    sample_bytes = 4 * sum(math.prod(shape) for shape in data.input_shapes.values())
     memory = {"proof and export": held + _PROOF_COPIES * weights + 64 * kept}
     seconds, candidates = 0.0, 1
     if methods.sparse_training is not None:
@@ -66,8 +67,7 @@ def forecast(portfolio: ModelPortfolio, source: MakingSource, captured: Captured
         samples = min(portfolio.spec.data.calibration_samples, data.train.samples)
         seconds += samples * (_SURVEY_PASSES + shares * _PASSES_PER_SHARE) * sample_seconds
         candidates += shares
-        example = torch.from_numpy(data.train.images[:2])
-        memory["one-shot"] = held + one_shot_bytes(captured, example, samples=samples) + samples * sample_bytes
+        memory["one-shot"] = held + one_shot_bytes(captured, source.example(), samples=samples) + samples * sample_bytes
     profiling = portfolio.spec.profiling
     runs = sum(batch * (profiling.samples + 4 * profiling.rounds) for batch in profiling.batch_sizes)
     per_candidate = 2 * data.validation.samples + data.test.samples + _PROOF_PASSES * _PROOF_SAMPLES + runs
@@ -76,7 +76,7 @@ def forecast(portfolio: ModelPortfolio, source: MakingSource, captured: Captured
 
 def _sample_seconds(module: nn.Module, source: MakingSource, *, threads: int) -> float:
     """Seconds of one sample in a small batch, the least of three runs."""
-    samples = torch.from_numpy(source.data.train.images[:_SAMPLES])
+    samples = source.example(_SAMPLES)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -84,11 +84,11 @@ def _sample_seconds(module: nn.Module, source: MakingSource, *, threads: int) ->
         with torch.inference_mode():
             for _ in range(3):
                 started = time.perf_counter()
-                module(samples)
+                module(*samples)
                 found.append(time.perf_counter() - started)
     finally:
         torch.set_num_threads(before)
-    return min(found) / len(samples)
+    return min(found) / len(samples[0])
 
 
 def _kept_bytes(graph: fx.Graph) -> int:

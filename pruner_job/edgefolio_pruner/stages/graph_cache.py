@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
-
 from edgefolio.errors import UserError
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.spatial import CapturedModel, capture, channel_groups
 
 
 class GraphCache:
-    """The graph of one source, with freshly initialised weights."""
+    """The graph of one source, with the weights that are given, or freshly initialised ones."""
 
     def __init__(self, source: MakingSource) -> None:
         self._source = source
@@ -20,7 +18,10 @@ class GraphCache:
     @cached_property
     def model(self) -> CapturedModel:
         """The network as it was captured, in float32."""
-        return capture(self._source.build().eval(), (self._example,))
+        given = self._source.initial_state
+        # Given weights are held once; fresh ones are those of a module that nobody else has.
+        module = self._source.build().eval() if given is None else self._source.build_with(given)
+        return capture(module, self._source.example(), share_weights=True)
 
     def require_prunable(self) -> int:
         """The number of groups of channels that can be pruned. Raises :class:`UserError` if there are none."""
@@ -35,7 +36,3 @@ class GraphCache:
                 remedy="Name a network with convolutions or hidden linear layers.",
             )
         return prunable
-
-    @property
-    def _example(self) -> torch.Tensor:
-        return torch.from_numpy(self._source.data.train.images[:2])

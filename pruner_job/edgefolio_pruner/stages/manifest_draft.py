@@ -25,7 +25,7 @@ from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.scoring import Measured
-from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateRecord
+from edgefolio_pruner.stages.candidates import CandidateRecord
 from edgefolio_pruner.stages.splits.choice import RejectedSplit
 from edgefolio_pruner.stages.splits.members import SplitVariant
 from edgefolio_pruner.stages.variant_selection import Candidate, SelectionResult, rules_of, select
@@ -133,7 +133,10 @@ def draft_manifest(
         score=source.scoring.description(),
         preprocessing=source.data.preprocessing,
         signature=Signature(
-            inputs=(TensorSignature(name=INPUT_NAME, datatype="FP32", shape=source.data.sample_shape),),
+            inputs=tuple(
+                TensorSignature(name=name, datatype="FP32", shape=shape)
+                for name, shape in source.data.input_shapes.items()
+            ),
             outputs=tuple(
                 TensorSignature(name=name, datatype="FP32", shape=shape)
                 for name, shape in zip(source.output_names, shapes, strict=True)

@@ -10,7 +10,7 @@ from edgefolio.errors import UserError
 from edgefolio.repository import Publication
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner import methods
-from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, Workbench
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
@@ -20,6 +20,7 @@ from edgefolio_pruner.stages.splits.making import SplitMaker
 from edgefolio_pruner.work.directory import WorkDirectory, no_space_left
 
 
+@naming_the_model_file
 def make_piece(
     portfolio: ModelPortfolio,
     piece: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +25,32 @@ _SHAKES = 4
 _SHAKE = np.float32(1e-4)
 
 
-def probe_samples(images: npt.NDArray[np.float32], *, most: int | None = None) -> npt.NDArray[np.float32]:
-    """The first samples of ``images`` [N, ...], 4, 2 or 1 by their size (or ``most``), rounded to two decimals."""
-    values = int(np.prod(images.shape[1:]))
+def probe_samples(
+    inputs: Sequence[npt.NDArray[np.float32]], *, most: int | None = None
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """The first samples of each input [N, ...], 4, 2 or 1 by their size (or ``most``), rounded to two decimals."""
+    values = sum(int(np.prod(given.shape[1:])) for given in inputs)
     count = most or next((count for largest, count in _SAMPLES if values <= largest), 1)
-    return np.round(images[:count].astype(np.float64), 2).astype(np.float32)
+    return tuple(np.round(given[:count].astype(np.float64), 2).astype(np.float32) for given in inputs)
 
 
 def make_probe(
-    path: Path, samples: npt.NDArray[np.float32], *, input_name: str, output_names: tuple[str, ...], threads: int
+    path: Path, samples: Mapping[str, npt.NDArray[np.float32]], *, output_names: tuple[str, ...], threads: int
 ) -> Probe:
-    """The probe of the ONNX file at ``path``: ``samples`` and what the runtime gives for them."""
-    outputs = open_session(path, threads=threads).run(list(output_names), {input_name: samples})
-    return _probe(samples, outputs, input_name=input_name, output_names=output_names)
+    """The probe of the ONNX file at ``path``: ``samples`` by input and what the runtime gives for them."""
+    outputs = open_session(path, threads=threads).run(list(output_names), dict(samples))
+    return _probe(samples, outputs, output_names=output_names)
 
 
 def _probe(
-    samples: npt.NDArray[np.float32],
+    samples: Mapping[str, npt.NDArray[np.float32]],
     outputs: Sequence[npt.NDArray[np.float32]],
     *,
-    input_name: str,
     output_names: tuple[str, ...],
 ) -> Probe:
     largest = max(float(np.abs(output).max()) for output in outputs)
     return Probe(
-        inputs=(_tensor(input_name, samples, decimals=2),),
+        inputs=tuple(_tensor(name, given, decimals=2) for name, given in samples.items()),
         outputs=tuple(_tensor(name, output, decimals=6) for name, output in zip(output_names, outputs, strict=True)),
         absolute_tolerance=max(_SMALLEST_TOLERANCE, RELATIVE_TOLERANCE * largest),
     )
@@ -65,13 +66,13 @@ def make_int8_probe(
     answer alike on every processor; for others the tolerance would have to be so wide that a wrong weight hides in it.
     """
     content = path.read_bytes()
-    pool = probe_samples(images[:LARGEST_PROBE], most=LARGEST_PROBE)
+    (pool,) = probe_samples((images[:LARGEST_PROBE],), most=LARGEST_PROBE)
     moved = np.maximum(
         _moved(lambda samples: outputs_of(content, samples, threads=threads), pool),
         _largest(outputs_of(content, pool, threads=threads) - outputs_of(content, pool, threads=threads, literal=True)),
     )
-    steadiest = _steadiest(moved, len(probe_samples(images)))
-    probe = make_probe(path, pool[steadiest], input_name=input_name, output_names=output_names, threads=threads)
+    steadiest = _steadiest(moved, len(probe_samples((images,))[0]))
+    probe = make_probe(path, {input_name: pool[steadiest]}, output_names=output_names, threads=threads)
     return _as_wide_as(probe, moved[steadiest])
 
 
@@ -83,13 +84,11 @@ def make_split_probe(
     output_names: tuple[str, ...],
 ) -> Probe:
     """The probe of a split, whose wire rounds as an int8 model does: the steadiest samples, as ``run`` answers."""
-    pool = probe_samples(images[:LARGEST_PROBE], most=LARGEST_PROBE)
+    (pool,) = probe_samples((images[:LARGEST_PROBE],), most=LARGEST_PROBE)
     moved = _moved(lambda samples: np.asarray(run(samples)[0], dtype=np.float64), pool)
-    steadiest = _steadiest(moved, len(probe_samples(images)))
+    steadiest = _steadiest(moved, len(probe_samples((images,))[0]))
     samples = pool[steadiest]
-    return _as_wide_as(
-        _probe(samples, run(samples), input_name=input_name, output_names=output_names), moved[steadiest]
-    )
+    return _as_wide_as(_probe({input_name: samples}, run(samples), output_names=output_names), moved[steadiest])
 
 
 def _moved(

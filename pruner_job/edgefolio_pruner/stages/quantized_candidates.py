@@ -16,6 +16,7 @@ from edgefolio import __version__
 from edgefolio.manifest import FloatLayer, Profile, QuantizationRecord
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio.specification import ModelPortfolio, Quantization
+from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.export.onnx_file import write_atomically
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.progress import Progress, part_of
@@ -24,7 +25,6 @@ from edgefolio_pruner.quantization.calibration import Samples
 from edgefolio_pruner.scoring import Judge, Measured
 from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.stages.candidates import (
-    INPUT_NAME,
     STORED_RECORD,
     CandidateRecord,
     parity_samples,
@@ -131,7 +131,7 @@ class TwinMaker:
             validation_classes=measured.classes,
             validation_score=measured.score,
             output_shapes=parent.output_shapes,
-            parity=compare_files(parent_path, path, parity_samples(self._source), threads=self._threads),
+            parity=compare_files(parent_path, path, parity_samples(self._source)[0], threads=self._threads),
             exactness=None,
             layers=parent.layers,
             precision="Int8",

@@ -14,6 +14,7 @@ from edgefolio.errors import UserError
 from edgefolio_pruner.export import export_onnx, flat_outputs, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
+from edgefolio_pruner.network_inputs import first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 
 _FIELD = "spec.source.architecture"
@@ -34,12 +35,18 @@ def rehearse(
     of, or that ONNX cannot hold.
     """
     module = _built(source)
-    samples = torch.from_numpy(source.data.train.images[:_SAMPLES])
+    samples = source.example(_SAMPLES)
     _require_repeatable(module, _built(source), samples)
     told = [note for method in methods for note in method.require_possible(graphs.model)]
     with tempfile.TemporaryDirectory(prefix="edgefolio-rehearsal-") as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(module, (samples[:2],), path, input_names=("input",), output_names=source.output_names)
+        export_onnx(
+            module,
+            first(samples, 2),
+            path,
+            input_names=source.data.input_names,
+            output_names=source.output_names,
+        )
         for batch in sorted({1, 2, *batches}):
             _require_parity(module, path, source, batch=batch, threads=threads)
     return told
@@ -49,15 +56,15 @@ def _built(source: MakingSource) -> nn.Module:
     return (source.build() if source.initial_state is None else source.build_with(source.initial_state)).eval()
 
 
-def _require_repeatable(module: nn.Module, again: nn.Module, samples: torch.Tensor) -> None:
+def _require_repeatable(module: nn.Module, again: nn.Module, samples: tuple[torch.Tensor, ...]) -> None:
     with torch.inference_mode():
-        first, second, other = (flat_outputs(network(samples)) for network in (module, module, again))
-    largest = max(*(float(leaf.abs().max()) for leaf in first), 1e-6)
+        once, second, other = (flat_outputs(network(*samples)) for network in (module, module, again))
+    largest = max(*(float(leaf.abs().max()) for leaf in once), 1e-6)
     for found, when, remedy in (
         (second, "run", "Switch off dropout and noise in evaluation mode (self.training, module.eval())."),
         (other, "built", "Draw random numbers from torch, NumPy or random alone: these are seeded."),
     ):
-        difference = max(float((one - two).abs().max()) for one, two in zip(first, found, strict=True))
+        difference = max(float((one - two).abs().max()) for one, two in zip(once, found, strict=True))
         # Written so that a NaN passes; it is found elsewhere.
         if difference > _RELATIVE_DIFFERENCE * largest:
             raise UserError(
@@ -70,8 +77,8 @@ def _require_repeatable(module: nn.Module, again: nn.Module, samples: torch.Tens
 
 
 def _require_parity(module: nn.Module, path: Path, source: MakingSource, *, batch: int, threads: int) -> None:
-    available = source.data.train.images[: min(batch, source.data.train.samples)]
-    samples = np.resize(available, (batch, *available.shape[1:])).astype(np.float32)
+    available = source.data.train.inputs(0, min(batch, source.data.train.samples))
+    samples = tuple(np.resize(given, (batch, *given.shape[1:])).astype(np.float32) for given in available)
     try:
         found = parity(module, path, samples, batch=batch, threads=threads)
         problem = (

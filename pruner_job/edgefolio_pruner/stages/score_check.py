@@ -31,18 +31,19 @@ _GAIN, _LEFT_OF_ERROR = 0.1, 0.6
 Array = npt.NDArray[Any]
 
 
-def check_score(module: nn.Module, source: MakingSource, images: AnySamples, targets: Array) -> list[str]:
+def check_score(module: nn.Module, source: MakingSource, inputs: tuple[AnySamples, ...], targets: Array) -> list[str]:
     """What is to be told of the weights in ``module``.
 
     Raises :class:`UserError` if they do not do what trained ones do: outputs that are no numbers; another normalization
     under which they are far better; a score that is no better with the samples' own targets than with those of others.
     """
-    outputs = _outputs(module, images)
+    outputs = _outputs(module, inputs)
     scoring = _scoring(source)
     if scoring is None:
         return ["the data has no labels to check the given weights by: they are taken as they are"]
     score = _score(scoring, outputs, targets)
-    _refuse_normalization(module, source, scoring, images[:_FEW], targets[:_FEW])
+    if len(inputs) == 1:
+        _refuse_normalization(module, source, scoring, inputs[0][:_FEW], targets[:_FEW])
     others = [
         _score(scoring, outputs, targets[shuffled(len(targets), seed=source.seed, stream=f"weights-chance-{number}")])
         for number in range(_SHUFFLES)
@@ -80,12 +81,13 @@ def _scoring(source: MakingSource) -> Scoring | None:
     return None if source.scoring.task == "Custom" else replace(source.scoring, asked=None)
 
 
-def _outputs(module: nn.Module, images: AnySamples) -> tuple[Array, ...]:
+def _outputs(module: nn.Module, inputs: tuple[AnySamples, ...]) -> tuple[Array, ...]:
+    images = inputs[0]
     found: list[list[Array]] = []
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))
-            found.append([output.numpy() for output in flat_outputs(module(batch))])
+            batch = [torch.from_numpy(np.ascontiguousarray(given[start : start + _BATCH])) for given in inputs]
+            found.append([output.numpy() for output in flat_outputs(module(*batch))])
     outputs = tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
     finite = np.logical_and.reduce([np.isfinite(output).reshape(len(output), -1).all(axis=1) for output in outputs])
     if not finite.all():
@@ -107,11 +109,11 @@ def _score(scoring: Scoring, outputs: tuple[Array, ...], targets: Array) -> Scor
 def _refuse_normalization(
     module: nn.Module, source: MakingSource, scoring: Scoring, images: Array, targets: Array
 ) -> None:
-    now = _score(scoring, _outputs(module, images), targets)
+    now = _score(scoring, _outputs(module, (images,)), targets)
     best: tuple[Score, str, str] | None = None
     for what, remedy, changed in other_inputs(module, source, images):
         try:
-            found = _score(scoring, _outputs(module, changed), targets)
+            found = _score(scoring, _outputs(module, (changed,)), targets)
         except UserError:
             continue  # outputs that are not finite explain nothing
         if best is None or (found.value > best[0].value) == scoring.higher_is_better:

@@ -16,7 +16,7 @@ from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.available_memory import available_memory, shown_bytes
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.export import flat_outputs
-from edgefolio_pruner.inputs import MakingSource, load_source
+from edgefolio_pruner.inputs import MakingSource, load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, asked_for
 from edgefolio_pruner.oneshot import LeastShare, least_share
 from edgefolio_pruner.progress import Progress
@@ -58,6 +58,7 @@ class Understanding:
         return self.source.data
 
 
+@naming_the_model_file
 def understand(
     portfolio: ModelPortfolio,
     *,
@@ -92,7 +93,7 @@ def understand(
         found = Understanding(
             source=source,
             parameters=sum(tensor.numel() for tensor in module.parameters()),
-            macs=count_macs(module.eval(), (source.data.sample_shape,)),
+            macs=count_macs(module.eval(), tuple(source.data.input_shapes.values())),
             groups=tuple(channel_groups(graphs.model)),
             score=_score(source),
             other_score=_other_score(source),
@@ -108,7 +109,8 @@ def understand(
 def first_of_each_class(data: DataBundle, *, most: int) -> dict[int, np.ndarray[Any, Any]]:
     """A training sample of each class ``[C, H, W]``, values 0..1 as before normalization; by the class's number."""
     shape = (-1, *(1 for _ in data.sample_shape[1:]))
-    mean, deviation = (np.reshape(values, shape) for values in (data.preprocessing.mean, data.preprocessing.std))
+    given = data.preprocessing
+    mean, deviation = (np.reshape(values, shape) for values in (given.mean or (0.0,), given.std or (1.0,)))
     found: dict[int, np.ndarray[Any, Any]] = {}
     if data.task != "Classification" or not data.has_labels:
         return found

@@ -19,7 +19,7 @@ from edgefolio.errors import UserError
 from edgefolio.manifest import Accuracy
 from edgefolio.shown_text import shortened
 from edgefolio_pruner.data.class_order import natural
-from edgefolio_pruner.data.stored import JoinedSamples, StoredSamples, chosen
+from edgefolio_pruner.data.stored import AnySamples, JoinedSamples, chosen
 from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled
@@ -44,18 +44,17 @@ _VALUES_FOR_STATISTICS = 1 << 24
 _ONE_BY_ONE = 16
 
 Answers = npt.NDArray[np.int64]
-Images = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
     """Samples of all parts with their labels, as the network is fed with them."""
 
-    images: Images | StoredSamples
+    inputs: tuple[AnySamples, ...]
     labels: npt.NDArray[np.int64]
 
     def first(self, count: int) -> _Sample:
-        return _Sample(images=self.images[:count], labels=self.labels[:count])
+        return _Sample(inputs=tuple(given[:count] for given in self.inputs), labels=self.labels[:count])
 
 
 def check_given_weights(source: MakingSource) -> list[str]:
@@ -70,11 +69,11 @@ def check_given_weights(source: MakingSource) -> list[str]:
     data = source.data
     sample = _sample(source)
     if data.task != "Classification" or not data.has_labels:
-        return check_score(module, source, sample.images, sample.labels)
-    answers, outputs = _answers(module, sample.images)
+        return check_score(module, source, sample.inputs, sample.labels)
+    answers, outputs = _answers(module, sample.inputs)
     accuracy = _accuracy(answers, sample.labels)
     _refuse_permutation(answers, sample.labels, outputs=outputs, class_names=data.class_names, accuracy=accuracy)
-    if accuracy.percent < _GOOD_PERCENT:
+    if accuracy.percent < _GOOD_PERCENT and len(sample.inputs) == 1:
         _refuse_normalization(module, source, sample)
     if _is_chance(answers, sample.labels, outputs=outputs):
         raise UserError(
@@ -92,16 +91,16 @@ def check_given_weights(source: MakingSource) -> list[str]:
     return notes
 
 
-def depends_on_batch(module: nn.Module, images: Images | StoredSamples) -> bool:
+def depends_on_batch(module: nn.Module, *inputs: AnySamples) -> bool:
     """Whether the network's answer for a sample depends on the others in its batch, in evaluation mode.
 
     Raises :class:`UserError` if it takes no single sample, or gives it another shape.
     """
-    few = torch.from_numpy(images[:_ONE_BY_ONE])
+    few = [torch.from_numpy(given[:_ONE_BY_ONE]) for given in inputs]
     with torch.inference_mode():
-        together = flat_outputs(module.eval()(few))
+        together = flat_outputs(module.eval()(*few))
         shapes = [output.shape[1:] for output in together]
-        alone = [_alone(module, few[place : place + 1], shapes) for place in range(len(few))]
+        alone = [_alone(module, [given[place : place + 1] for given in few], shapes) for place in range(len(few[0]))]
     return any(
         # Written so that a NaN is no dependence; it is found elsewhere.
         float((output - torch.cat([one[place] for one in alone])).abs().max())
@@ -110,9 +109,9 @@ def depends_on_batch(module: nn.Module, images: Images | StoredSamples) -> bool:
     )
 
 
-def _alone(module: nn.Module, sample: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
+def _alone(module: nn.Module, sample: Sequence[torch.Tensor], shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     try:
-        found = flat_outputs(module(sample))
+        found = flat_outputs(module(*sample))
         given = ", ".join("x".join(map(str, output.shape)) or "one number" for output in found)
         wanted = ", ".join("x".join(map(str, (1, *shape))) for shape in shapes)
         problem = f"gives {given} instead of {wanted}"
@@ -142,16 +141,19 @@ def _sample(source: MakingSource) -> _Sample:
         first, taken = first + part.samples, taken + len(places[-1])
     # Mixed, so that any first part of it has all.
     order = np.concatenate(places)[shuffled(taken, seed=source.seed, stream="weights-check-order")]
-    images, labels = JoinedSamples([part.images for part in parts]), np.concatenate([part.labels for part in parts])
-    return _Sample(images=chosen(images, order), labels=labels[order])
+    labels = np.concatenate([part.labels for part in parts])
+    joined = (JoinedSamples(list(given)) for given in zip(*(part.all_inputs for part in parts), strict=True))
+    return _Sample(inputs=tuple(chosen(given, order) for given in joined), labels=labels[order])
 
 
-def _answers(module: nn.Module, images: Images | StoredSamples) -> tuple[Answers, int]:
+def _answers(module: nn.Module, inputs: tuple[AnySamples, ...]) -> tuple[Answers, int]:
     """The output with the largest value for each sample, and the number of outputs."""
+    images = inputs[0]
     found, broken = [], 0
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
-            logits = flat_outputs(module(torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))))[0]
+            batch = [torch.from_numpy(np.ascontiguousarray(given[start : start + _BATCH])) for given in inputs]
+            logits = flat_outputs(module(*batch))[0]
             broken += int((~torch.isfinite(logits).all(dim=1)).sum())
             found.append(logits.argmax(dim=1).numpy())
     if broken:
@@ -236,11 +238,11 @@ def _ordering_remedy(
 def _refuse_normalization(module: nn.Module, source: MakingSource, sample: _Sample) -> None:
     """Try other ways in which networks are fed; one that is far better is how these weights were trained."""
     few = sample.first(_FEWEST)
-    now = _accuracy(_answers(module, few.images)[0], few.labels)
+    now = _accuracy(_answers(module, few.inputs)[0], few.labels)
     best: tuple[Accuracy, str, str] | None = None
-    for what, remedy, images in other_inputs(module, source, few.images[:]):
+    for what, remedy, images in other_inputs(module, source, few.inputs[0][:]):
         try:
-            found = _accuracy(_answers(module, images)[0], few.labels)
+            found = _accuracy(_answers(module, (images,))[0], few.labels)
         except UserError:
             continue  # outputs that are not finite explain nothing
         if best is None or found.percent > best[0].percent:

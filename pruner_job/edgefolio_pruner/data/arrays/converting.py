@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class Request:
 
     ``needed`` is the part that must be there (or the training part), ``fits`` tells whether the network takes samples
     of a shape. ``image_size`` is what pictures are brought to, ``model_size`` where they differ in size; many are kept
-    in a file in ``scratch``. ``class_names`` are all classes where the user gives them.
+    in a file in ``scratch``. ``class_names`` are all classes where the user gives them, ``inputs`` the names of the
+    arrays that a network of several inputs is fed with.
     """
 
     uri: str
@@ -43,6 +44,7 @@ class Request:
     image_size: PictureSize | None = None
     model_size: PictureSize | None = None
     scratch: Path | None = None
+    inputs: tuple[str, ...] = ()
 
     def bad(self, problem: str, remedy: str) -> UserError:
         """The error of data that cannot be used."""
@@ -51,20 +53,28 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Samples of one part and their targets, if there are any, with what they are called in errors."""
+    """Samples of one part and their targets, if there are any, with what they are called in errors.
+
+    ``others`` are further inputs by their name there.
+    """
 
     samples: AnySamples
     targets: Array | None
     samples_name: str
     targets_name: str = ""
+    others: Mapping[str, AnySamples] = field(default_factory=dict)
 
 
 def assembled(parts: Mapping[str, Found], request: Request, *, class_names: tuple[str, ...] | None = None) -> RawData:
     """The data in ``parts``; ``class_names`` are those that the file gives. Raises :class:`UserError`."""
-    samples = {part: _samples(found, request) for part, found in parts.items()}
-    kinds = {array.dtype if array.dtype in _SCALES else np.dtype(np.float32) for array in samples.values()}
-    if len(kinds) != 1:
-        raise request.bad("its parts hold values of several types.", "Give all parts one element type.")
+    if request.inputs:
+        samples, others, scale = *_as_they_are(parts, request), 1.0
+    else:
+        samples, others = {part: _samples(found, request) for part, found in parts.items()}, {}
+        kinds = {array.dtype if array.dtype in _SCALES else np.dtype(np.float32) for array in samples.values()}
+        if len(kinds) != 1:
+            raise request.bad("its parts hold values of several types.", "Give all parts one element type.")
+        scale = _SCALES.get(kinds.pop(), 1.0)
     labels, names = _targets(parts, request)
     if class_names is None:
         class_names = names
@@ -73,9 +83,12 @@ def assembled(parts: Mapping[str, Found], request: Request, *, class_names: tupl
         highest = max((classes_in(array, request.task) for array in labels.values()), default=0)
         class_names = tuple(str(number) for number in range(highest))
     return RawData(
-        parts={part: RawSplit(images=array, labels=labels[part]) for part, array in samples.items()},
+        parts={
+            part: RawSplit(images=array, labels=labels[part], others=others.get(part, ()))
+            for part, array in samples.items()
+        },
         class_names=class_names,
-        scale=_SCALES.get(kinds.pop(), 1.0),
+        scale=scale,
         has_names=has_names,
         has_labels=all(found.targets is not None for found in parts.values()),
     )
@@ -111,8 +124,32 @@ def _targets(parts: Mapping[str, Found], request: Request) -> tuple[dict[str, Ar
     return found, every
 
 
-def _samples(found: Found, request: Request) -> AnySamples:
-    array, key = found.samples, found.samples_name
+def _as_they_are(
+    parts: Mapping[str, Found], request: Request
+) -> tuple[dict[str, AnySamples], dict[str, tuple[AnySamples, ...]]]:
+    """The first and the further inputs of each part, as numbers that nothing is done to."""
+    first: dict[str, AnySamples] = {}
+    others: dict[str, tuple[AnySamples, ...]] = {}
+    shapes: set[tuple[tuple[int, ...], ...]] = set()
+    for part, found in parts.items():
+        arrays = {found.samples_name: found.samples, **found.others}
+        for key, array in arrays.items():
+            _require_samples(array, key, request)
+        whole = tuple(_numbers(array) for array in arrays.values())
+        first[part], others[part] = whole[0], whole[1:]
+        shapes.add(tuple(tuple(array.shape[1:]) for array in whole))
+    if len(shapes) != 1:
+        raise request.bad("its parts hold inputs of several shapes.", "Give an input one shape in all parts.")
+    return first, others
+
+
+def _numbers(array: AnySamples) -> AnySamples:
+    if array.dtype.kind == "f" or isinstance(array, StoredSamples | np.memmap):
+        return array
+    return array.astype(np.float32)
+
+
+def _require_samples(array: AnySamples, key: str, request: Request) -> None:
     if array.dtype not in _SCALES and array.dtype.kind not in "fiub":
         raise request.bad(
             f"{key} holds {array.dtype}, not uint8 or floating values.", "Convert it to uint8 or floating values."
@@ -122,6 +159,11 @@ def _samples(found: Found, request: Request) -> AnySamples:
         raise request.bad(
             f"{key} has the shape {shape}, which are no samples.", "Give [N, C, H, W], [N, H, W] or [N, numbers]."
         )
+
+
+def _samples(found: Found, request: Request) -> AnySamples:
+    array, key = found.samples, found.samples_name
+    _require_samples(array, key, request)
     ways = _arrangements(array.shape)
     chosen = ways[0]
     if request.fits is not None:

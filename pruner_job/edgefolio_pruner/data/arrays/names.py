@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgefolio_pruner.data.arrays.converting import Request
 from edgefolio_pruner.data.raw import TEST, TRAIN, VALIDATION
@@ -55,6 +55,37 @@ def arrays_of_parts(names: Iterable[str], request: Request) -> dict[str, tuple[s
     return {part: (found[0], targets[part][0] if part in targets else None) for part, found in samples.items()}
 
 
+def inputs_of_parts(names: Iterable[str], request: Request) -> dict[str, tuple[tuple[str, ...], str | None]]:
+    """Names of all inputs of ``request``, in their order, and of the targets, by part; as :func:`arrays_of_parts`."""
+    known = list(names)
+    wanted = [name.lower() for name in request.inputs]
+    inputs: dict[str, dict[str, str]] = {}
+    targets: dict[str, str] = {}
+    for name in known:
+        part, bare = _split(name, wanted)
+        if bare in wanted:
+            inputs.setdefault(part, {})[bare] = name
+        elif bare in TARGETS:
+            targets.setdefault(part, name)
+    for part, found in inputs.items():
+        missing = [name for name in request.inputs if name.lower() not in found]
+        if missing:
+            where = "" if part == TRAIN else f" for {part}"
+            raise request.bad(
+                f"it holds {', '.join(sorted(known)[:20])}, and no array {missing[0]!r}{where} of data.inputs.",
+                "Name arrays of the file in data.inputs.",
+            )
+        if part not in targets and request.needs_labels:
+            raise request.bad(f"there are no labels for {part}.", "Give an array y, or y_validation and the like.")
+    if TRAIN not in inputs and request.needed not in inputs:
+        held = ", ".join(sorted(known)[:20]) or "nothing"
+        raise request.bad(
+            f"it holds {held}, and no array {request.inputs[0]!r} of data.inputs.",
+            "Name arrays of the file in data.inputs.",
+        )
+    return {part: (tuple(found[name] for name in wanted), targets.get(part)) for part, found in inputs.items()}
+
+
 def class_names_key(names: Iterable[str]) -> str | None:
     """The array that names the classes."""
     return next((name for name in names if name.lower() in CLASS_NAMES), None)
@@ -66,9 +97,11 @@ def column_of(columns: Iterable[str], wanted: tuple[str, ...]) -> str | None:
     return next((by_name[name] for name in wanted if name in by_name), None)
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Part and bare name, in small letters."""
+def _split(name: str, inputs: Sequence[str] = SAMPLES) -> tuple[str, str]:
+    """Part and bare name, in small letters; ``inputs`` are the names of samples."""
     text = name.lower()
+    if text in inputs:
+        return TRAIN, text
     for part, words in _PARTS.items():
         for word in words:
             match = re.fullmatch(
@@ -76,6 +109,6 @@ def _split(name: str) -> tuple[str, str]:
             )
             if match:
                 bare = match["after"] or match["before"] or match["close"]
-                if bare in SAMPLES or bare in TARGETS:
+                if bare in inputs or bare in TARGETS:
                     return part, bare
     return TRAIN, text

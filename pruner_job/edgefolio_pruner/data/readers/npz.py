@@ -6,6 +6,7 @@
 | ``x_validation``, ``y_validation``, ``x_test``, ``y_test`` | optional parts of their own |
 | ``class_names`` | optional, one text per class; without it the classes are 0..max(y) |
 
+A network of several inputs is fed with the arrays that ``data.inputs`` names (``image``, ``image_test``), as they are.
 Other common names are known too (``images`` and ``labels``, ``train_images``, ``data`` and ``targets``:
 :mod:`.array_names`). Samples are uint8 (0..255), uint16 (0..65535) or floating, ``[N, H, W]``, ``[N, C, H, W]`` or
 ``[N, H, W, C]`` (channels last where the last axis has 1, 3 or 4 entries and the second has not), ``[N, numbers]``, or
@@ -22,7 +23,7 @@ import numpy as np
 from edgefolio.errors import EdgefolioError
 from edgefolio.repository.storage import local_root
 from edgefolio_pruner.data.arrays.converting import Found, Request, assembled
-from edgefolio_pruner.data.arrays.names import arrays_of_parts, class_names_key
+from edgefolio_pruner.data.arrays.names import arrays_of_parts, class_names_key, inputs_of_parts
 from edgefolio_pruner.data.raw import LONGEST_CLASS_NAME, MOST_CLASSES, RawData
 from edgefolio_pruner.data.readers.npz_archive import NpzArchive
 from edgefolio_pruner.uris import read_uri
@@ -50,17 +51,24 @@ def read_npz(request: Request) -> RawData:
 
 
 def _read(archive: NpzArchive, request: Request) -> RawData:
-    keys = arrays_of_parts(archive.names, request)
-    names = tuple(name for pair in keys.values() for name in pair if name is not None)
+    keys = (
+        inputs_of_parts(archive.names, request)
+        if request.inputs
+        else {
+            part: ((samples,), targets) for part, (samples, targets) in arrays_of_parts(archive.names, request).items()
+        }
+    )
+    names = tuple(name for inputs, targets in keys.values() for name in (*inputs, targets) if name is not None)
     archive.require_memory(names, field=request.field, value=request.uri)
     parts = {
         part: Found(
-            samples=archive.array(samples, mapped=True),
+            samples=archive.array(inputs[0], mapped=True),
             targets=None if targets is None else archive.array(targets),
-            samples_name=samples,
+            samples_name=inputs[0],
             targets_name=targets or "",
+            others={name: archive.array(name, mapped=True) for name in inputs[1:]},
         )
-        for part, (samples, targets) in keys.items()
+        for part, (inputs, targets) in keys.items()
     }
     return assembled(parts, request, class_names=_class_names(archive, request))
 

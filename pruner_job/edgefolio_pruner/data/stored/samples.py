@@ -112,15 +112,18 @@ class ChosenSamples(StoredSamples):
 
 
 class NormalisedSamples(StoredSamples):
-    """Raw samples as the network takes them: float32, scaled, with mean and deviation of each channel taken off."""
+    """Raw samples as the network takes them: float32, scaled, with mean and deviation of each channel taken off.
+
+    Without any mean and deviation they are scaled alone.
+    """
 
     def __init__(self, samples: AnySamples, preprocessing: Preprocessing) -> None:
         super().__init__(shape=samples.shape, dtype=np.dtype(np.float32))
         self._samples = samples
         shape = (1, -1, *(1 for _ in samples.shape[2:]))
         self._scale = np.float32(preprocessing.scale)
-        self._mean = np.array(preprocessing.mean, dtype=np.float32).reshape(shape)
-        self._deviation = np.array(preprocessing.std, dtype=np.float32).reshape(shape)
+        self._mean = np.array(preprocessing.mean or (0.0,), dtype=np.float32).reshape(shape)
+        self._deviation = np.array(preprocessing.std or (1.0,), dtype=np.float32).reshape(shape)
 
     def _rows(self, positions: Positions) -> Array:
         values = np.ascontiguousarray(rows_of(self._samples, positions), dtype=np.float32)

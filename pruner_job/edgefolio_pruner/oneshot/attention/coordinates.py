@@ -15,6 +15,7 @@ from torch import fx
 
 from edgefolio_pruner.calibrating.graph_run import GraphRun
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
+from edgefolio_pruner.network_inputs import Samples, first, pieces
 from edgefolio_pruner.oneshot.output_losses import output_losses
 from edgefolio_pruner.refit import NotFiniteError
 from edgefolio_pruner.spatial import AttentionLayer, HeadSlice
@@ -31,14 +32,14 @@ _CHUNK = 32
 def in_own_coordinates(
     graph: fx.Graph,
     state: State,
-    calibration: torch.Tensor,
+    calibration: Samples,
     maps: Sequence[LinearMap],
     layers: Sequence[AttentionLayer],
     *,
     seed: int,
 ) -> State:
     """The weights of a net of the same function, up to rounding."""
-    chunks = list(torch.split(calibration[:_SAMPLES], _CHUNK))
+    chunks = pieces(first(calibration, _SAMPLES), _CHUNK)
     by_weight = {linear.weight: linear for linear in maps}
     usable = [
         layer

@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from edgefolio_pruner.calibrating.linear_maps import LinearMap, State
-from edgefolio_pruner.oneshot.output_losses import drawn_objective, forward_values, samples_per_pass
+from edgefolio_pruner.network_inputs import Samples, count, pieces
+from edgefolio_pruner.oneshot.output_losses import drawn_objective, forward_values, samples_per_pass, with_gradients
 from edgefolio_pruner.oneshot.prunable_groups import PrunableGroup
 from edgefolio_pruner.refit import Elimination
 from edgefolio_pruner.spatial import AttentionLayer
@@ -22,7 +23,7 @@ UNITS: tuple[Unit, ...] = ("output", "own")
 def pair_losses(
     graph: fx.Graph,
     state: State,
-    chunks: Sequence[torch.Tensor],
+    chunks: Sequence[Samples],
     maps: Sequence[LinearMap],
     groups: Sequence[PrunableGroup],
     *,
@@ -42,9 +43,9 @@ def pair_losses(
     shares = {group: torch.zeros(group.channels, dtype=torch.float64) for group in groups}
     samples = 0
     per_pass = samples_per_pass(graph)
-    for chunk in (part for whole in chunks for part in torch.split(whole, per_pass)):
+    for chunk in (part for whole in chunks for part in pieces(whole, per_pass)):
         with torch.enable_grad():
-            values = forward_values(graph, state, chunk.detach().clone().requires_grad_())
+            values = forward_values(graph, state, with_gradients(chunk))
             ends = [values[by_weight[_attention(group).query.weight]] for group in groups]
             gradients = torch.autograd.grad(drawn_objective(values, graph, generator), ends, allow_unused=True)
         for group, end, gradient in zip(groups, ends, gradients, strict=True):
@@ -60,7 +61,7 @@ def pair_losses(
             grams = [torch.einsum("nthi,nthj->nhij", part, part) for part in (query, key)]
             whole = (grams[0] * grams[1]).sum((2, 3), keepdim=True)[..., 0]
             shares[group] += (alone / whole.clamp_min(1e-30)).mean(1).sum(0)
-        samples += len(chunk)
+        samples += count(chunk)
     return {group: {"output": at_output[group] / samples, "own": shares[group] / samples} for group in groups}
 
 

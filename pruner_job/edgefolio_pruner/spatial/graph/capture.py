@@ -47,6 +47,8 @@ class CapturedModel:
     aliases: Mapping[str, str]
     tracing_sizes: Mapping[Any, int]
     dynamic_size: bool
+    reads_as: torch.dtype | None = None
+    """Floating point type that weights are read in, one at a time, where it is not the one that they are held in."""
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -62,10 +64,11 @@ class CapturedModel:
     def with_state(self, state_dict: Mapping[str, torch.Tensor]) -> CapturedModel:
         """The same graph with other weights, cast to the type of the present ones; no second export.
 
-        Raises :class:`~edgefolio.errors.UserError` if a weight that the graph reads is missing or has another shape.
+        Tensors of that type are held as they are given, not copied: nobody writes into them. Raises
+        :class:`~edgefolio.errors.UserError` if a weight that the graph reads is missing or has another shape.
         """
-        module = copy_graph_module(self.graph_module)
-        present = module.state_dict()
+        module = copy_graph_module(self.graph_module, share_weights=True)
+        present = module.state_dict(keep_vars=True)
         problems: list[str] = []
         for name, tensor in present.items():
             given = state_dict.get(name)
@@ -78,7 +81,8 @@ class CapturedModel:
             elif given.shape != tensor.shape:
                 problems.append(f"{name} has shape {tuple(given.shape)}, not {tuple(tensor.shape)}")
             else:
-                tensor.copy_(given.detach().to(tensor.dtype))
+                trainable = isinstance(tensor, torch.nn.Parameter)
+                assign_tensor(module, name, given.detach().to(tensor.dtype), trainable=trainable)
         if problems:
             raise UserError(
                 "weights do not fit the captured model: " + "; ".join(problems[:10]) + ".",
@@ -92,12 +96,17 @@ class CapturedModel:
 
 
 def capture(
-    module: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...], *, dynamic_size: bool = False
+    module: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    dynamic_size: bool = False,
+    share_weights: bool = False,
 ) -> CapturedModel:
     """Capture ``module`` in evaluation mode as one graph; the module itself is left as it was.
 
     ``example_inputs`` are float32 or float64 tensors with the batch on axis 0. The batch size of the result is free;
-    with ``dynamic_size`` so are axes 2 and 3 of inputs with four axes. Raises :class:`CaptureRefused`.
+    with ``dynamic_size`` so are axes 2 and 3 of inputs with four axes. The graph has weights of its own unless
+    ``share_weights`` is set: then nobody may write into the module's. Raises :class:`CaptureRefused`.
     """
     inputs = tuple(tensor.detach() for tensor in example_inputs)
     _check_inputs(inputs)
@@ -110,8 +119,8 @@ def capture(
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
             if dynamic_size:
                 _require_free_size(program, inputs)
-            graph_module, aliases = _to_graph_module(program, module)
-        except CaptureRefused:
+            graph_module, aliases = _to_graph_module(program, module, share_weights=share_weights)
+        except UserError:
             raise
         except Exception as error:
             raise _refusal(type(error).__name__ + ": " + str(error).strip().split("\n")[0][:240]) from error
@@ -203,7 +212,9 @@ def _require_free_size(program: ExportedProgram, inputs: tuple[torch.Tensor, ...
             raise _refusal(f"an operator fixes the height or width of {node.name} (the size cannot be dynamic)")
 
 
-def _to_graph_module(program: ExportedProgram, module: torch.nn.Module) -> tuple[fx.GraphModule, dict[str, str]]:
+def _to_graph_module(
+    program: ExportedProgram, module: torch.nn.Module, *, share_weights: bool
+) -> tuple[fx.GraphModule, dict[str, str]]:
     """The program as a graph module whose weights are attributes under their original names."""
     program = functionalize(program)
     signature = program.graph_signature
@@ -230,7 +241,8 @@ def _to_graph_module(program: ExportedProgram, module: torch.nn.Module) -> tuple
                 name = canonical.get(str(spec.target), str(spec.target))
                 if name not in assigned:
                     trainable = spec.kind is InputKind.PARAMETER
-                    assign_tensor(root, name, held[str(spec.target)].detach().clone(), trainable=trainable)
+                    tensor = held[str(spec.target)].detach()
+                    assign_tensor(root, name, tensor if share_weights else tensor.clone(), trainable=trainable)
                     assigned.add(name)
                     if name not in names_in_state:
                         unnamed.append(name)

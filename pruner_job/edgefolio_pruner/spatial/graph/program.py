@@ -44,6 +44,16 @@ class Program:
 
     def constant(self, node: fx.Node) -> torch.Tensor:
         """The tensor that a ``get_attr`` node reads."""
+        held = self.held(node)
+        return held.to(self.captured.reads_as) if self.casts(held) and self.captured.reads_as else held
+
+    def casts(self, held: torch.Tensor) -> bool:
+        """Whether a constant is read in another type than it is held in."""
+        wanted = self.captured.reads_as
+        return wanted is not None and held.is_floating_point() and held.dtype != wanted
+
+    def held(self, node: fx.Node) -> torch.Tensor:
+        """As :meth:`constant`, in the type that it is held in."""
         value: Any = self.module
         for part in str(node.target).split("."):
             value = getattr(value, part)
@@ -62,6 +72,8 @@ class Program:
 def lower(captured: CapturedModel) -> Program:
     """The program of a captured model, on a copy of its graph; the weights are only read."""
     module = copy_graph_module(captured.graph_module, share_weights=True)
+    if captured.reads_as is not None and _computes_constants(module):
+        module.to(captured.reads_as)
     _fold_constants(module)
     recognize_attention(module, captured.tracing_sizes)
     shapes = _shapes(module, captured)
@@ -80,6 +92,16 @@ def _shapes(module: fx.GraphModule, captured: CapturedModel) -> dict[fx.Node, tu
         if isinstance(value, torch.Tensor):
             shapes[node] = shape_of(value, captured.tracing_sizes)
     return shapes
+
+
+def _computes_constants(module: fx.GraphModule) -> bool:
+    """Whether any node depends on constants alone."""
+    return any(
+        node.op == "call_function"
+        and node.all_input_nodes
+        and all(source.op == "get_attr" for source in node.all_input_nodes)
+        for node in module.graph.nodes
+    )
 
 
 def _fold_constants(module: fx.GraphModule) -> None:

@@ -61,6 +61,19 @@ def _is_input(builder: Builder, node: fx.Node) -> bool:
     return isinstance(role, Input)
 
 
+def _slots_of_input(builder: Builder, node: fx.Node) -> NDArray[np.bool_]:
+    """Which slots of the value are those of an input of the network, in another arrangement or padded; else none."""
+    role = builder.roles.get(node)
+    if isinstance(role, Input):
+        return np.ones(builder.channels[node].size, dtype=bool)
+    followed = isinstance(role, Move) and role.effect in (Effect.KEEPS, Effect.PADS) and len(role.sources) == 1
+    if not followed or not isinstance(role, Move) or len(role.index) != 1:
+        return np.zeros(builder.channels[node].size, dtype=bool)
+    index = role.index[0].ravel()
+    found: NDArray[np.bool_] = (index >= 0) & _slots_of_input(builder, role.sources[0])[index]
+    return found
+
+
 def _convolution(builder: Builder, node: fx.Node) -> None:
     source = argument(node, "input")
     held = _weight_and_bias(node)
@@ -70,14 +83,19 @@ def _convolution(builder: Builder, node: fx.Node) -> None:
         builder.set_barrier(node, "weights computed from activations")
         return
     channels = builder.channels[source]
-    if rank != axes + 2 or channels.size != channels.shape[1]:
-        _along_channels(builder, node, source)
-        return
     groups = int(argument(node, "groups"))
     weight_shape = builder.shape(held[0])
     sizes_in, sizes_out = builder.shape(source)[2:], builder.shape(node)[2:]
     inputs = builder.shape(source)[1]
-    slots = np.broadcast_to(np.arange(channels.size, dtype=np.int64), (inputs,)).reshape(groups, -1)
+    if rank == axes + 2 and channels.size == channels.shape[1]:
+        slots = np.broadcast_to(np.arange(channels.size, dtype=np.int64), (inputs,)).reshape(groups, -1)
+    elif rank == axes + 2 and groups == 1 and (of_input := _slots_of_input(builder, source)).any():
+        # A signal [N, length], whose channels were taken to be on axis 1, as a map of one channel: all of it stays.
+        builder.pin(channels, "network input")
+        slots = np.full((1, inputs), int(np.argmax(of_input)), dtype=np.int64)
+    else:
+        _along_channels(builder, node, source)
+        return
     outputs = builder.shape(node)[1]
     transposed = "transpose" in operator_name(node)
     kernel = weight_shape[2:]

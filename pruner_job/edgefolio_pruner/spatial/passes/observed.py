@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
+from torch.utils._pytree import tree_map
 
-from edgefolio_pruner.spatial.graph.capture import copy_graph_module
 from edgefolio_pruner.spatial.graph.shapes import LARGEST_STATIC_SIZE
 from edgefolio_pruner.spatial.positions import Positions
 from edgefolio_pruner.spatial.structure import Structure
@@ -45,8 +45,7 @@ class Observed:
         return len(shape) > 1 and shape[0] > LARGEST_STATIC_SIZE and shape[1:] == lengths[1:]
 
     def _run(self) -> dict[str, NDArray[np.float64]]:
-        module = copy_graph_module(self._program.module).double()
-        recorder = _Recorder(module, self._single)
+        recorder = _Recorder(self._program.module, self._single)
         shapes = self._program.captured.input_shapes
         try:
             recorder.run(*[torch.zeros((1, *shape), dtype=torch.float64) for shape in shapes])
@@ -56,13 +55,24 @@ class Observed:
         return recorder.found
 
 
+def _in_float64(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
 class _Recorder(fx.Interpreter):
-    """Keeps the results of some nodes."""
+    """Computes in float64, and keeps the results of some nodes."""
 
     def __init__(self, module: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(module)
         self.wanted = wanted
         self.found: dict[str, NDArray[np.float64]] = {}
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # Weights one at a time as they are read: all of them would be twice the network.
+        arguments, keywords = super().fetch_args_kwargs_from_env(n)
+        if n.op != "call_function":
+            return arguments, keywords
+        return tree_map(_in_float64, arguments), tree_map(_in_float64, keywords)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)

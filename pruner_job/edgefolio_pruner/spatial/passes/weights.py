@@ -17,7 +17,8 @@ __all__ = ["Matrices", "Matrix"]
 
 @dataclass(frozen=True)
 class Matrix:
-    """One contraction's weight, arranged as (groups, outputs per group, inputs per group, taps).
+    """One contraction's weight, arranged as (groups, outputs per group, inputs per group, taps), in
+    the type that it is held in.
 
     ``nonzero`` (groups, outputs, inputs): whether any tap is not zero; ``exposed``: whether any tap that reads zero
     padding is not zero. ``bias`` has shape (groups, outputs), in float64.
@@ -50,7 +51,7 @@ class Matrices:
     def __getitem__(self, role: Contraction) -> Matrix:
         key = (str(role.weight.target), f"{role.kind} {role.groups} {role.exposed.tobytes()!r} {role.bias}")
         if key not in self._known:
-            weight = role.as_matrix(self._program.constant(role.weight).detach())
+            weight = role.as_matrix(self._program.held(role.weight).detach())
             entries = weight != 0
             nonzero = entries.any(-1).numpy()
             exposed = entries[..., torch.from_numpy(np.flatnonzero(role.exposed))].any(-1).numpy()

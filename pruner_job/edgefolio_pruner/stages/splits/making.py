@@ -21,6 +21,7 @@ from edgefolio.files import write_durably
 from edgefolio.manifest import Probe
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.splitting import Split
+from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import CandidateWeights
 from edgefolio_pruner.profiling.session import open_session
@@ -32,7 +33,7 @@ from edgefolio_pruner.split.channels.ownership import contiguous
 from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.planning import PlannedSplit, SplitPlanner, require_possible
 from edgefolio_pruner.split.rows.plan import plan_rows
-from edgefolio_pruner.stages.candidates import INPUT_NAME, CandidateRecord, parity_samples
+from edgefolio_pruner.stages.candidates import CandidateRecord, parity_samples
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_split_probe, probe_samples
 from edgefolio_pruner.stages.splits.plans import labels, planned
@@ -182,7 +183,7 @@ class _Entry:
     def _record(self, found: PlannedSplit, label: str, folder: Path) -> PlanRecord:
         source, validation = self._maker._source, self._maker._source.data.validation
         made = found.made
-        few = probe_samples(validation.images[:1])
+        (few,) = probe_samples((validation.images[:1],))
         plan, probes = with_probes(made.plan, made.files.__getitem__, few)
         raw = plan.to_bytes()
         # The plan last: it vouches for the others.
@@ -201,13 +202,13 @@ class _Entry:
             validation_accuracy=measured.accuracy,
             validation_classes=measured.classes,
             validation_score=measured.score,
-            parity=compare_answers(self._dense_answers(path), _answers(executor, parity_samples(source))),
+            parity=compare_answers(self._dense_answers(path), _answers(executor, parity_samples(source)[0])),
             probe=self._probe(executor, validation.images[:LARGEST_PROBE]),
         )
 
     def _dense_answers(self, path: Path) -> npt.NDArray[np.float32]:
         session = open_session(path, threads=self._maker._threads)
-        samples = parity_samples(self._maker._source)
+        (samples,) = parity_samples(self._maker._source)
         parts = (samples[start : start + 64] for start in range(0, len(samples), 64))
         return np.concatenate([session.run(None, {INPUT_NAME: part})[0] for part in parts])
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.profiling.session import open_session
-from edgefolio_pruner.stages.candidates import INPUT_NAME
 from edgefolio_split.executor import SplitExecutor
 
 __all__ = ["measured_times"]
