@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load, save
 
 from edgefolio.errors import IntegrityError
 from edgefolio.records.split_plan import PlannedProbe, PlannedShard, SplitPlan
@@ -28,6 +27,8 @@ def with_probes(
     plan: SplitPlan, read: Callable[[str], bytes], samples: npt.NDArray[np.float32]
 ) -> tuple[SplitPlan, dict[str, bytes]]:
     """The plan with a probe for each shard, and the probes' files by name; equal arguments give equal bytes."""
+    from safetensors.numpy import save
+
     found: dict[int, Arrays] = {rank: {} for rank in range(plan.workers)}
 
     def watch(rank: int, number: int, inputs: Arrays, outputs: Arrays) -> None:
@@ -56,6 +57,9 @@ def probe_problems(shard: PlannedShard, read: Callable[[str], bytes]) -> Iterato
 
     for files that are not the plan's.
     """
+    # Installed where splits are made or verified, not with the agent alone.
+    from safetensors.numpy import load
+
     probe = shard.probe
     if probe is None:
         yield f"shard-{shard.rank}", "the plan names no probe for it."
