@@ -98,7 +98,5 @@ class SplitMember(Record):
 
     def _network(self, link: SplitLink) -> float:
         # The input goes out and the answer comes back once, which is one more round trip.
-        trips = self.synchronisations + 1
-        return trips * link.round_trip_milliseconds + 8000 * (self.bytes_into_busiest + self.input_bytes) / (
-            link.bits_per_second
-        )
+        trips, bits = self.synchronisations + 1, 8 * (self.bytes_into_busiest + self.input_bytes)
+        return trips * link.round_trip_milliseconds + 1e3 * bits / link.bits_per_second
