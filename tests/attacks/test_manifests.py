@@ -94,7 +94,8 @@ def changed(*changes: tuple[tuple[Any, ...], Any]) -> bytes:
         try:
             for key in path[:-1]:
                 target = target[key]
-            target[path[-1]] = copy.deepcopy(value)  # one list at two places may end within itself
+            # One list at two places may end within itself.
+            target[path[-1]] = json.loads(json.dumps(value))
         except (KeyError, IndexError, TypeError):
             continue  # another change has removed the place
     return json.dumps(document).encode()
