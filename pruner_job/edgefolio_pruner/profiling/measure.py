@@ -105,9 +105,9 @@ def measure_models(
 ) -> dict[str, MeasuredProfile]:
     """The profile of each of ``models`` (by name) in this environment: its files are run one after another.
 
-    Every batch of ``batch_sizes`` is
-    run at least ``samples`` times per variant, spread over ``rounds`` in which the variants take turns in rotating
-    order, on ``threads`` threads without spinning. Raises :class:`EdgefolioError` if a variant cannot be run.
+    Every batch of ``batch_sizes`` is run at least ``samples`` times per variant, spread over ``rounds`` in which the
+    variants take turns in rotating order, on ``threads`` threads without spinning. Raises :class:`EdgefolioError` if a
+    variant cannot be run.
     """
     per_round = -(-samples // rounds)
     names = list(models)
