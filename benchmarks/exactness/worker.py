@@ -27,7 +27,7 @@ from exactness_support.damage import damage
 from exactness_support.trained import look_trained
 
 from edgefolio_pruner.exactness import prove_exact
-from edgefolio_pruner.model_loading import build_architecture, parse_architecture
+from edgefolio_pruner.model_source.loading import build_architecture, parse_architecture
 from edgefolio_pruner.spatial import CaptureRefused, capture, compress
 
 SAMPLES = 8

@@ -20,7 +20,7 @@ from torch import nn
 
 from edgefolio_pruner.data import DataBundle
 from edgefolio_pruner.export import export_onnx
-from edgefolio_pruner.model_loading import build_architecture
+from edgefolio_pruner.model_source.loading import build_architecture
 from edgefolio_pruner.oneshot import prune_to_targets
 from edgefolio_pruner.profiling.accuracy import measure_accuracy
 from edgefolio_pruner.spatial import capture, compress

@@ -23,14 +23,14 @@ from edgefolio_pruner.data import DataBundle, load_data
 from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.data.model_input import model_input
 from edgefolio_pruner.export import evaluating, flat_outputs
-from edgefolio_pruner.model_code import code_digest
-from edgefolio_pruner.model_loading import (
+from edgefolio_pruner.model_source.loading import (
     build_architecture,
     check_weights_fit,
     read_weights,
     weights_for,
     with_hub_configuration,
 )
+from edgefolio_pruner.model_source.model_code import code_digest
 from edgefolio_pruner.onnx_source.model_file import ModelFile, read_model_file
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring import Scoring, scoring_of

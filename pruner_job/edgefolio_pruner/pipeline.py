@@ -30,7 +30,7 @@ from edgefolio_pruner.profiling.measure import profile_variants
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.scoring import Judge, Measured
 from edgefolio_pruner.stages.candidates import CandidateMaker, CandidateRecord
-from edgefolio_pruner.stages.first_look import look_first
+from edgefolio_pruner.stages.checks.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.manifest_draft import chance_notes, choose, draft_manifest
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of, slower_twins

@@ -24,7 +24,7 @@ from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
 from edgefolio_pruner.split.result import Link, MeasuredSplit, Question, SingleNode, SplitReport, compared_plan
 from edgefolio_pruner.split.rows.plan import plan_rows
 from edgefolio_pruner.stages.candidates import CandidateMaker
-from edgefolio_pruner.stages.first_look import look_first
+from edgefolio_pruner.stages.checks.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of
 from edgefolio_pruner.stages.splits.making import of_entry

@@ -20,7 +20,7 @@ from limited_process import run_limited
 from edgefolio.commands.main import main
 from edgefolio.contract.job_report import LARGEST_MESSAGE_BYTES, FailureReport, report_of_message
 from edgefolio.errors import EXIT_BAD_INPUT, UserError
-from edgefolio_pruner.model_loading import read_weights
+from edgefolio_pruner.model_source.loading import read_weights
 
 MEMORY = 700 << 20
 # One pod a file, in one process.

@@ -13,7 +13,7 @@ from strategies import observations, states, switchings, times
 
 from edgefolio.decision import decide, state_after_switch
 from edgefolio.decision.estimates.memory import NODE_RESERVE_BYTES, needed_bytes
-from edgefolio.decision.standby import LEAST_SLOWDOWN, MOST_SLOWDOWN, remember_slowest, slowdown
+from edgefolio.decision.rules.standby import LEAST_SLOWDOWN, MOST_SLOWDOWN, remember_slowest, slowdown
 from edgefolio.decision.types import (
     Action,
     Decision,

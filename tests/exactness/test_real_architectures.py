@@ -9,7 +9,7 @@ from exactness_support.damage import damage
 from exactness_support.trained import look_trained
 from torch import nn
 
-from edgefolio_pruner.model_loading import build_architecture, parse_architecture
+from edgefolio_pruner.model_source.loading import build_architecture, parse_architecture
 
 #: Name, side of the input image, and whether the oracle is asked (its experiments take long on deep nets).
 ARCHITECTURES = [

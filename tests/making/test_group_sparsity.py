@@ -13,7 +13,7 @@ from torch import nn
 
 from edgefolio.specification import DataSpecification, SparseTraining
 from edgefolio_pruner.data import DataBundle, load_data
-from edgefolio_pruner.model_loading import build_architecture, parse_architecture
+from edgefolio_pruner.model_source.loading import build_architecture, parse_architecture
 from edgefolio_pruner.spatial import ChannelGroup, capture, channel_groups, compress
 from edgefolio_pruner.training import TrainedLevel, train_levels
 from edgefolio_pruner.training.mask_groups import channel_scores, least_channels, prune_by_group

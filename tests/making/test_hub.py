@@ -18,7 +18,7 @@ from hub_server import COMMIT, HubServer, served
 from edgefolio.errors import TransientError, UserError
 from edgefolio.specification import ModelPortfolio
 from edgefolio_pruner.inputs import load_source
-from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture, read_weights
+from edgefolio_pruner.model_source.loading import build_architecture, load_weights, parse_architecture, read_weights
 from edgefolio_pruner.progress import no_progress
 
 URI = f"hf://own/net@{COMMIT}"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from edgefolio.specification import Architecture
-from edgefolio_pruner.model_code import code_digest
-from edgefolio_pruner.model_loading import build_architecture
+from edgefolio_pruner.model_source.loading import build_architecture
+from edgefolio_pruner.model_source.model_code import code_digest
 
 NETS = """
 import random

@@ -19,8 +19,8 @@ from edgefolio_pruner.data.bundle import DataBundle, Split
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
 from edgefolio_pruner.methods.one_shot import OneShotMethod
+from edgefolio_pruner.stages.checks.rehearsal import rehearse
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.rehearsal import rehearse
 
 torch.set_num_threads(1)
 NUMBERS = count(1)

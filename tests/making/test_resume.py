@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from edgefolio.specification import DataSpecification, SparseTraining
 from edgefolio_pruner.data import load_data
-from edgefolio_pruner.model_loading import build_architecture, parse_architecture
+from edgefolio_pruner.model_source.loading import build_architecture, parse_architecture
 from edgefolio_pruner.training import train_levels
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import torch
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
 from edgefolio_pruner.architectures import BUILTIN
-from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture, read_weights
+from edgefolio_pruner.model_source.loading import build_architecture, load_weights, parse_architecture, read_weights
 
 
 def build(text: str, *options: str, seed: int = 0) -> torch.nn.Module:

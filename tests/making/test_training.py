@@ -14,7 +14,7 @@ import torch
 from edgefolio.errors import UserError
 from edgefolio.specification import DataSpecification, SparseTraining
 from edgefolio_pruner.data import DataBundle, load_data
-from edgefolio_pruner.model_loading import build_architecture, parse_architecture
+from edgefolio_pruner.model_source.loading import build_architecture, parse_architecture
 from edgefolio_pruner.training import TrainedLevel, evaluate, state_digest, train_levels
 from edgefolio_pruner.training.batches import Batches, augment
 from edgefolio_pruner.training.checkpoint import read_tensors, write_tensors

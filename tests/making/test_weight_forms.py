@@ -18,8 +18,8 @@ from torch.nn.utils import parametrizations, prune
 
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
-from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
-from edgefolio_pruner.weight_forms import plain_module, plain_weights
+from edgefolio_pruner.model_source.loading import build_architecture, load_weights, parse_architecture
+from edgefolio_pruner.model_source.weight_forms import plain_module, plain_weights
 
 State = dict[str, Tensor]
 SAMPLES = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))

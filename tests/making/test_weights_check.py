@@ -16,7 +16,7 @@ from edgefolio.manifest import DataDigests, Preprocessing
 from edgefolio.specification import Architecture, Normalization
 from edgefolio_pruner.data.bundle import DataBundle, Split
 from edgefolio_pruner.inputs import MakingSource
-from edgefolio_pruner.stages.weights_check import check_given_weights, depends_on_batch
+from edgefolio_pruner.stages.checks.weights_check import check_given_weights, depends_on_batch
 
 SHAPE = (3, 6, 6)
 

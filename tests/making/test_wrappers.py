@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.model_loading import load_weights
-from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
+from edgefolio_pruner.model_source.loading import load_weights
+from edgefolio_pruner.model_source.wrappers import unwrapped, without_wrapper_names
 
 WRAPPERS = {
     "parallel": nn.DataParallel,

@@ -13,8 +13,8 @@ from onnx_graphs import model, node, written
 from edgefolio.errors import UserError
 from edgefolio.specification import ModelPortfolio
 from edgefolio_operator.resources.pruning_job import claims_in
-from edgefolio_pruner.hub import HubModel
 from edgefolio_pruner.inputs import load_source
+from edgefolio_pruner.model_source.hub import HubModel
 from edgefolio_pruner.onnx_source.model_file import read_model_file
 from edgefolio_pruner.pipeline import make_portfolio
 from edgefolio_pruner.progress import no_progress

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
-from edgefolio_pruner.model_loading import build_architecture
+from edgefolio_pruner.model_source.loading import build_architecture
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_tensors, write_tensors
 from edgefolio_pruner.training.determinism import reproducible

@@ -3,7 +3,7 @@
 Pure: no clock, no input or output, no global state. The same function runs in the operator, in the agent, in tests and
 in the replay of recorded traces in virtual time. How it decides: :mod:`edgefolio.decision.core` (the rules),
 :mod:`~edgefolio.decision.choice` (the best variant), :mod:`~edgefolio.decision.estimates.prediction` (formulas),
-:mod:`~edgefolio.decision.estimates.compute_factor` (measurement), :mod:`~edgefolio.decision.timers` (against
+:mod:`~edgefolio.decision.estimates.compute_factor` (measurement), :mod:`~edgefolio.decision.rules.timers` (against
 flapping).
 """
 

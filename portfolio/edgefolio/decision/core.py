@@ -31,11 +31,11 @@ from edgefolio.decision.estimates.compute_factor import measure, update_estimate
 from edgefolio.decision.estimates.own_factors import learned_from_probe
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.evidence import forgotten, with_readings, with_window
-from edgefolio.decision.immediate_rules import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
-from edgefolio.decision.rules import RULES, ordered_descent_rule, upgrade_rule
-from edgefolio.decision.standby import plan_standby, remember_slowest, shortage
+from edgefolio.decision.rules.immediate import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
+from edgefolio.decision.rules.measured import RULES, ordered_descent_rule, upgrade_rule
+from edgefolio.decision.rules.standby import plan_standby, remember_slowest, shortage
+from edgefolio.decision.rules.timers import update_timers
 from edgefolio.decision.state import is_time, sanitized
-from edgefolio.decision.timers import update_timers
 from edgefolio.decision.types import (
     Action,
     Decision,

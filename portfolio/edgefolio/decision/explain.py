@@ -12,7 +12,7 @@ from edgefolio.decision.context import RuleContext
 from edgefolio.decision.core import context_of, with_measurement
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.remedies import remedies
-from edgefolio.decision.standby import standby_in_calm
+from edgefolio.decision.rules.standby import standby_in_calm
 from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.types import (
     MemoryState,

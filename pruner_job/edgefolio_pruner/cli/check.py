@@ -15,7 +15,7 @@ from edgefolio.shown_text import printable, shortened
 from edgefolio.specification.loading import load_portfolio
 
 if TYPE_CHECKING:
-    from edgefolio_pruner.stages.understanding import Understanding
+    from edgefolio_pruner.stages.checks.understanding import Understanding
 
 _LONGEST = 200
 _GROUPS_SHOWN = 5
@@ -45,7 +45,7 @@ def check(
     from edgefolio_pruner.cli.progress_display import shown_progress
     from edgefolio_pruner.html_report.check_page import write_check_page
     from edgefolio_pruner.pipeline import available_threads
-    from edgefolio_pruner.stages.understanding import understand
+    from edgefolio_pruner.stages.checks.understanding import understand
 
     limit = None if memory is None else memory_argument(memory)
     # The network's own code may print.

@@ -126,7 +126,7 @@ def _require_one_model(
 
 def _of_architecture(name: str, options: list[str], weights: str, *, field: str) -> Module:
     from edgefolio.repository.storage import checked_argument
-    from edgefolio_pruner.model_loading import build_architecture, load_weights, parse_architecture
+    from edgefolio_pruner.model_source.loading import build_architecture, load_weights, parse_architecture
 
     module = build_architecture(parse_architecture(name, options, field=field), field=field)
     load_weights(module, checked_argument(weights, field="--weights"), field="--weights")

@@ -16,7 +16,7 @@ from edgefolio.files import write_durably
 from edgefolio.shown_text import printable
 
 if TYPE_CHECKING:
-    from edgefolio_pruner.stages.understanding import Understanding
+    from edgefolio_pruner.stages.checks.understanding import Understanding
 
 _MOST_PICTURES = 200
 _SIDE = 96
@@ -27,7 +27,7 @@ def write_check_page(found: Understanding, rows: Sequence[tuple[str, str]], path
 
     Raises :class:`~edgefolio.errors.UserError` if it cannot be written.
     """
-    from edgefolio_pruner.stages.understanding import first_of_each_class
+    from edgefolio_pruner.stages.checks.understanding import first_of_each_class
 
     data = found.data
     pictures = []

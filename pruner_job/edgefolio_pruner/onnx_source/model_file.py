@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from edgefolio.errors import UserError
 from edgefolio.shown_text import printable, shortened
 from edgefolio_pruner.available_memory import require_memory
-from edgefolio_pruner.hub import SCHEME, HubModel
+from edgefolio_pruner.model_source.hub import SCHEME, HubModel
 from edgefolio_pruner.onnx_source.building import build
 from edgefolio_pruner.onnx_source.free_batch import freed
 from edgefolio_pruner.onnx_source.network import OnnxNetwork

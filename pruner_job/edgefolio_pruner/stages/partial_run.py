@@ -14,7 +14,7 @@ from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Method, Workbench
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.stages.candidates import CandidateMaker
-from edgefolio_pruner.stages.first_look import look_first
+from edgefolio_pruner.stages.checks.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.splits.making import SplitMaker
 from edgefolio_pruner.work.directory import WorkDirectory, no_space_left

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
-from edgefolio_pruner.model_loading import check_weights_fit
+from edgefolio_pruner.model_source.loading import check_weights_fit
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import ChannelGroup, capture, channel_groups
 from edgefolio_pruner.training.batches import Batches

@@ -23,8 +23,8 @@ from edgefolio_pruner.data.stored import AnySamples, JoinedSamples, chosen
 from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled
-from edgefolio_pruner.stages.other_inputs import other_inputs
-from edgefolio_pruner.stages.score_check import check_score
+from edgefolio_pruner.stages.checks.other_inputs import other_inputs
+from edgefolio_pruner.stages.checks.score_check import check_score
 
 _WEIGHTS = "spec.source.weightsURI"
 _BATCH = 32

@@ -10,9 +10,9 @@ from dataclasses import replace
 from edgefolio.decision.choice import choose, speed
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
-from edgefolio.decision.standby import shortage
+from edgefolio.decision.rules.standby import shortage
+from edgefolio.decision.rules.timers import descended, record_bounce, risen
 from edgefolio.decision.state import retry_at
-from edgefolio.decision.timers import descended, record_bounce, risen
 from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState
 
 

@@ -17,7 +17,7 @@ from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.randomness import shuffled
 from edgefolio_pruner.scoring.score import Score
 from edgefolio_pruner.scoring.scoring import Scoring, Tally
-from edgefolio_pruner.stages.other_inputs import other_inputs
+from edgefolio_pruner.stages.checks.other_inputs import other_inputs
 
 _WEIGHTS = "spec.source.weightsURI"
 _BATCH = 32

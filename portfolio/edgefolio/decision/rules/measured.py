@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
+from edgefolio.decision.rules.timers import descended, is_on_the_way_back, record_bounce, risen, waiting_backoffs
 from edgefolio.decision.state import state_after_failure
-from edgefolio.decision.timers import descended, is_on_the_way_back, record_bounce, risen, waiting_backoffs
 from edgefolio.decision.types import Decision, Reason
 
 FAILURE_CAUSE = "most requests failed"

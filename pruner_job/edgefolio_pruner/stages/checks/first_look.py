@@ -12,9 +12,9 @@ from edgefolio import __version__
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
 from edgefolio_pruner.scoring.judge import FAST_BATCH
+from edgefolio_pruner.stages.checks.rehearsal import rehearse
+from edgefolio_pruner.stages.checks.weights_check import check_given_weights, depends_on_batch
 from edgefolio_pruner.stages.graph_cache import GraphCache
-from edgefolio_pruner.stages.rehearsal import rehearse
-from edgefolio_pruner.stages.weights_check import check_given_weights, depends_on_batch
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
@@ -39,7 +39,7 @@ def look_first(
 
     ``batches`` are the sizes of batches that are served, the last one first of all. Raises
     :class:`~edgefolio.errors.UserError` for weights that do not answer as trained ones, for a network in which nothing
-    can be pruned, and for what :func:`~edgefolio_pruner.stages.rehearsal.rehearse` finds.
+    can be pruned, and for what :func:`~edgefolio_pruner.stages.checks.rehearsal.rehearse` finds.
     """
     batch = batches[-1]
 

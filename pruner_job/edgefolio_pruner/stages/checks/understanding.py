@@ -23,8 +23,8 @@ from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring.metrics import classes_of
 from edgefolio_pruner.scoring.scoring import Tally
 from edgefolio_pruner.spatial import ChannelGroup, channel_groups, count_macs
-from edgefolio_pruner.stages.first_look import look_first
-from edgefolio_pruner.stages.forecast import Forecast, forecast
+from edgefolio_pruner.stages.checks.first_look import look_first
+from edgefolio_pruner.stages.checks.forecast import Forecast, forecast
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.work.directory import WorkDirectory
 

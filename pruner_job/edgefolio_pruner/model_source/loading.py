@@ -24,10 +24,10 @@ from edgefolio.specification.making import OptionValue
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.callables import imported
 from edgefolio_pruner.finite import all_finite
-from edgefolio_pruner.hub import SCHEME, HubModel
+from edgefolio_pruner.model_source.hub import SCHEME, HubModel
+from edgefolio_pruner.model_source.weight_forms import plain_module, plain_weights
+from edgefolio_pruner.model_source.wrappers import unwrapped, without_wrapper_names
 from edgefolio_pruner.uris import read_uri
-from edgefolio_pruner.weight_forms import plain_module, plain_weights
-from edgefolio_pruner.wrappers import unwrapped, without_wrapper_names
 
 _ARCHITECTURE_FIELD = "spec.source.architecture"
 _WEIGHTS_FIELD = "spec.source.weightsURI"
