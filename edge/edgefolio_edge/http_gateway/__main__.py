@@ -9,17 +9,20 @@ import logging
 import os
 import resource
 import signal
+import socket
 from typing import BinaryIO
 
 from aiohttp import web
 
 from edgefolio_edge.http_gateway.application import Gateway
+from edgefolio_edge.http_gateway.connections import BoundedConnections, most_connections
 from edgefolio_edge.http_gateway.limits import LIMITS, Limits
 from edgefolio_edge.process.open_files import raise_open_files_limit
 from edgefolio_edge.process.steady_clock import boot_id
 from edgefolio_edge.triton.processes import ProcessIdentity
 
 _WATCH_SECONDS = 0.25
+_ACCEPTED_AT_ONCE = 32
 #: Requests under way get this long once it is told to end.
 SHUTDOWN_SECONDS = 5.0
 
@@ -47,20 +50,28 @@ async def _serve(address: str, port: int, grpc: str, server: ProcessIdentity, re
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
+    gateway = Gateway(grpc, limits)
     runner = web.AppRunner(
-        Gateway(grpc, limits).application(),
+        gateway.application(),
         access_log=None,
         keepalive_timeout=limits.idle_seconds,
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, address, port, reuse_address=True, backlog=limits.connections)
-        await site.start()
+        assert runner.server is not None
+        factory = BoundedConnections(runner.server, gateway.asking, most=most_connections(limits.connections))
+        listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
+        # The loop takes as many in one turn; the kernel may hold more of them until then.
+        listener = await asyncio.get_running_loop().create_server(factory, sock=listening, backlog=_ACCEPTED_AT_ONCE)
+        listening.listen(limits.connections)
         ready.write(b"r")
         while server.is_alive() and not told.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), timeout=_WATCH_SECONDS)
+        listener.close()
     finally:
         await runner.cleanup()
 

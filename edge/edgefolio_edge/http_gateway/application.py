@@ -12,6 +12,7 @@ from aiohttp import web
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from edgefolio_edge.http_gateway.connections import AskingConnections
 from edgefolio_edge.http_gateway.inference import read_inference, written_answer
 from edgefolio_edge.http_gateway.limits import BadRequestError, Limits
 
@@ -39,6 +40,7 @@ class Gateway:
     def __init__(self, endpoint: str, limits: Limits) -> None:
         self._endpoint = endpoint
         self._limits = limits
+        self.asking = AskingConnections()
         self._under_way = 0
         self._bytes_under_way = 0
 
@@ -71,7 +73,8 @@ class Gateway:
     async def _told(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Every failure as ``{"error": ...}`` with its status."""
         try:
-            return await handler(request)
+            with self.asking.asks(request.transport):
+                return await handler(request)
         except BadRequestError as error:
             return _error(str(error), error.status)
         except web.HTTPRequestEntityTooLarge:
