@@ -102,6 +102,9 @@ def _watch(host: Host, switcher: Switcher, placement: Placement, reporter: Repor
                 field="triton",
                 remedy="Start again; `edgefolio run` restarts a Triton that dies.",
             )
+        if not host.has_gateway():
+            reporter.event("gateway", "The HTTP gateway ended; it is started again.")
+            host.restart_gateway()
         if host.endpoint.lacks_backend_of(placement.version) and switcher.canary(placement) is not None:
             reporter.event("dead", "The backend does not answer inference; it is repaired.")
             outcome = switcher.repair(placement)

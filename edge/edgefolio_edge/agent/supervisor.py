@@ -75,6 +75,7 @@ class ServerSupervisor:
     def runs(self) -> bool:
         """Whether the server runs. One that ended is restarted or reattached to."""
         if self.host.is_alive():
+            self._keep_gateway()
             return True
         self._metrics.serving(None, None)
         if not self.host.is_ours:
@@ -83,6 +84,16 @@ class ServerSupervisor:
             return False
         self._reporter.event("died", "Triton died; it is started again.", log=self.host.log_tail() or None)
         return self._restart()
+
+    def _keep_gateway(self) -> None:
+        if self.host.has_gateway():
+            return
+        self._reporter.event("gateway", "The HTTP gateway ended; it is started again.")
+        self._metrics.repaired("gateway")
+        try:
+            self.host.restart_gateway()
+        except UserError as error:
+            self._changes.error(error)
 
     def ready_versions(self) -> tuple[int, ...] | None:
         """The versions that the server reports ready; ``None`` if it does not answer."""

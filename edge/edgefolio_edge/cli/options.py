@@ -22,7 +22,7 @@ Port = Annotated[int, typer.Option(help="0 takes any free port.", min=0, max=655
 HttpPort = Annotated[
     int | None,
     typer.Option(
-        help="Serve HTTP as well, at this port; 0 takes any free port. Only for clients that you trust.",
+        help="Serve HTTP as well, at this port, through a gateway with bounds; 0 takes any free port.",
         show_default="no HTTP",
         min=0,
         max=65535,

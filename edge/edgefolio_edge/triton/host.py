@@ -108,6 +108,17 @@ class Host:
             return self.server.is_alive()
         return not self._is_lost and (self.endpoint.process is None or self.endpoint.process.is_alive())
 
+    def has_gateway(self) -> bool:
+        """Whether our server's HTTP gateway runs; also where none is asked for, or the server is another's."""
+        return self.server is None or self.server.has_gateway()
+
+    def restart_gateway(self) -> None:
+        """Start our server's gateway again. Raises :class:`UserError` if it does not answer."""
+        assert self.server is not None
+        self.server = self.server.with_gateway()
+        if self._directory is not None:
+            write_record(self.server, self._directory)
+
     def lose(self) -> None:
         """Note that another's server is gone: the next one must be attached to."""
         self._is_lost = True

@@ -153,7 +153,7 @@ class AgentMetrics:
         self.refused.labels(self._model).set(1 if refused else 0)
 
     def repaired(self, kind: str) -> None:
-        """Count a restart of the server (``server``) or a repair of a backend (``backend``)."""
+        """Count a restart of ``server`` or ``gateway`` (HTTP), or a repair of a ``backend``: the ``kind``."""
         self.restarts.labels(self._model, kind).inc()
 
     def _metric(self, kind: Any, name: str, text: str, *labels: str) -> Any:

@@ -32,7 +32,8 @@ def arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_
         "model-control-mode": "explicit",
         # The strict form turns the whole server unready at each switch, and for good after a refused load.
         "strict-readiness": "false",
-        "allow-http": str(ports.http is not None).lower(),
+        # Clients of HTTP talk to the gateway, which bounds what reaches the server.
+        "allow-http": "false",
         "grpc-address": settings.address,
         "grpc-port": ports.grpc,
         "metrics-address": settings.address,
@@ -42,12 +43,6 @@ def arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_
         "model-load-thread-count": 2,
         "pinned-memory-pool-byte-size": 0,
     }
-    if ports.http is not None:
-        options |= {
-            "http-address": settings.address,
-            "http-port": ports.http,
-            "http-thread-count": 4,
-        }
     metrics = ("summary_latencies=true", "summary_quantiles=0.5:0.05,0.95:0.005,0.99:0.001")
     return [
         # Configurations are complete; trying a model to complete them costs a second at each load.
@@ -59,7 +54,6 @@ def arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_
     ]
 
 
-def secret_arguments(key: AccessKey, *, ports: Ports) -> list[str]:
+def secret_arguments(key: AccessKey) -> list[str]:
     """The options that hold ``key``: without it nobody loads or unloads a model."""
-    closed = ["grpc-restricted-protocol", *(["http-restricted-api"] if ports.http is not None else [])]
-    return [f"--{option}={key.restriction()}" for option in closed]
+    return [f"--grpc-restricted-protocol={key.restriction()}"]

@@ -1,4 +1,4 @@
-"""Triton server from the wheel: started, and stopped without remains."""
+"""Triton server from the wheel, with an HTTP gateway where asked for: started, and stopped without remains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -27,6 +27,8 @@ from edgefolio_edge.triton.launcher.command_line import (
     arguments,
     secret_arguments,
 )
+from edgefolio_edge.triton.launcher.gateway_process import LOG_NAME as GATEWAY_LOG
+from edgefolio_edge.triton.launcher.gateway_process import end_gateway, gateways_of, reap_gateway, start_gateway
 from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
 from edgefolio_edge.triton.launcher.wheel import (
     TRITON_VERSION,
@@ -55,7 +57,10 @@ _RUNTIME_PREFIX = "edgefolio-triton-"
 
 @dataclass(frozen=True, kw_only=True)
 class TritonServer:
-    """A server that was started here. ``runtime`` holds its backends and its log and is removed with it."""
+    """A server that was started here. ``runtime`` holds its backends and its log and is removed with it.
+
+    ``gateway`` is the process that serves HTTP in front of it, where ``ports`` has a port for that.
+    """
 
     settings: ServerSettings
     ports: Ports
@@ -63,6 +68,7 @@ class TritonServer:
     identity: ProcessIdentity
     runtime: Path
     shared_memory_prefix: str
+    gateway: ProcessIdentity | None = None
 
     @classmethod
     def start(cls, settings: ServerSettings) -> TritonServer:
@@ -89,7 +95,7 @@ class TritonServer:
             with (runtime / LOG_NAME).open("wb") as log:
                 process, is_hidden = secret_options.start(
                     command,
-                    secret_arguments(key, ports=ports),
+                    secret_arguments(key),
                     environment=environment,
                     log=log.fileno(),
                     directory=runtime,
@@ -111,10 +117,42 @@ class TritonServer:
         try:
             server._wait_until_live()
             server._hide_key(was_hidden=is_hidden)
+            return server.with_gateway()
         except BaseException:
             server.stop(seconds=1)
             raise
-        return server
+
+    def has_gateway(self) -> bool:
+        """Whether HTTP is served as asked for."""
+        if self.gateway is not None:
+            reap_gateway(self.gateway)
+        return self.ports.http is None or (self.gateway is not None and self.gateway.is_alive())
+
+    def with_gateway(self) -> TritonServer:
+        """This server with a gateway that answers; the one that it has, if that runs.
+
+        Raises :class:`UserError` if it does not answer.
+        """
+        if self.ports.http is None or self.has_gateway():
+            return self
+        # Started by an agent that was killed before it had written its record.
+        for left in gateways_of(self.identity):
+            end_gateway(left, seconds=1)
+        gateway = start_gateway(
+            server=self.identity,
+            address=self.settings.address,
+            port=self.ports.http,
+            grpc=self.grpc_endpoint,
+            runtime=self.runtime,
+        )
+        if gateway is not None:
+            return replace(self, gateway=gateway)
+        raise UserError(
+            f"the HTTP gateway did not start. The end of its log: {_tail(self.runtime / GATEWAY_LOG, 3) or 'empty'}",
+            field="--http-port",
+            value=self.ports.http,
+            remedy="Choose another port, or serve gRPC alone without this option.",
+        )
 
     @property
     def grpc_endpoint(self) -> str:
@@ -163,17 +201,15 @@ class TritonServer:
 
     def log_tail(self, lines: int = 8) -> str:
         """The last lines of the server's log."""
-        try:
-            text = (self.runtime / LOG_NAME).read_text(errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return _tail(self.runtime / LOG_NAME, lines)
 
     def stop(self, *, seconds: float = STOP_SECONDS) -> None:
         """End the server, its stubs, its shared memory and its temporary directory. May be called twice.
 
         Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
         """
+        if self.gateway is not None:
+            end_gateway(self.gateway, seconds=min(seconds, EXIT_SECONDS))
         stubs = self.stubs()
         if self.identity.is_alive():
             self.identity.send(signal.SIGTERM)
@@ -199,7 +235,7 @@ class TritonServer:
             if not self.is_alive():
                 raise self._died_at_start()
             # Triton opens its services one after the other; where they all listen, no port was taken.
-            if all(map(_listens, filter(None, (self.grpc_endpoint, self.http_endpoint, self.metrics_endpoint)))):
+            if _listens(self.grpc_endpoint) and _listens(self.metrics_endpoint):
                 control = self.control()
                 try:
                     if control.is_live():
@@ -244,11 +280,14 @@ class TritonServer:
 
 
 def end_left_server(left: LeftServer) -> None:
-    """End a server that nobody controls, its stubs, its shared memory and its temporary directory."""
+    """End a server that nobody controls, its gateway, its stubs, its shared memory and its temporary directory."""
+    gateways = gateways_of(left.identity)
     stubs = stubs_of(left.identity)
     left.identity.send(signal.SIGTERM)
     if not wait_until_gone([left.identity], seconds=STOP_SECONDS):
         left.identity.kill()
+    for gateway in gateways:
+        end_gateway(gateway, seconds=1)
     for stub in stubs:
         stub.kill()
     remove_remains(left.shared_memory_prefix)
@@ -269,6 +308,14 @@ def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
             child.wait(timeout=5)
     if child.poll() is not None:
         del _CHILDREN[identity.pid]
+
+
+def _tail(log: Path, lines: int) -> str:
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
 
 
 def _listens(endpoint: str) -> bool:

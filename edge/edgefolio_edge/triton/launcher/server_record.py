@@ -40,6 +40,7 @@ def write_record(server: TritonServer, directory: Path) -> None:
         # The time is for people, and for agents of earlier versions; ``start`` identifies the process.
         "identity": {"pid": server.identity.pid, "started": time.time() - server.identity.age_seconds()},
         "start": {"ticks": server.identity.ticks, "boot": server.identity.boot},
+        "gateway": None if server.gateway is None else asdict(server.gateway),
         "runtime": str(server.runtime),
         "shared_memory_prefix": server.shared_memory_prefix,
     }
@@ -76,6 +77,7 @@ def recorded_server(directory: Path) -> TritonServer | None:
             identity=_identity(document, prefix),
             runtime=Path(document["runtime"]),
             shared_memory_prefix=prefix,
+            gateway=_gateway(document),
         )
     except (ValueError, KeyError, TypeError) as error:
         damaged(path, error)
@@ -94,6 +96,9 @@ def start_or_adopt(settings: ServerSettings, directory: Path) -> tuple[TritonSer
     if found is not None:
         if _usable(found, settings):
             _end_others(found, settings)
+            if not found.has_gateway():
+                found = found.with_gateway()
+                write_record(found, directory)
             return found, True
         found.stop(seconds=1)
         remove_remains(found.shared_memory_prefix)
@@ -118,6 +123,13 @@ def _identity(document: dict[str, Any], prefix: str) -> ProcessIdentity:
     return ProcessIdentity.of_running(pid) or ProcessIdentity.of_none(pid)
 
 
+def _gateway(document: dict[str, Any]) -> ProcessIdentity | None:
+    found = document.get("gateway")
+    if found is None:
+        return None
+    return ProcessIdentity(pid=int(found["pid"]), ticks=int(found["ticks"]), boot=str(found["boot"]))
+
+
 def _end_others(kept: TritonServer | None, settings: ServerSettings) -> None:
     """End servers on our model repository but ``kept``: an agent was killed before it had written its record."""
     for left in left_servers(settings.model_repository):
@@ -139,7 +151,8 @@ def _usable(server: TritonServer, settings: ServerSettings) -> bool:
             )
         )
     )
-    if not same or not server.is_alive():
+    # Servers of earlier versions served HTTP themselves.
+    if not same or not server.is_alive() or (server.ports.http is not None and server.gateway is None):
         return False
     control = server.control()
     try:

@@ -1,0 +1,48 @@
+"""Bounded reading of a stranger's JSON: size and depth are known before anything is parsed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from edgefolio_edge.http_gateway.limits import BadRequestError, Limits
+
+__all__ = ["read_json_object"]
+
+#: A string with its escapes, or a bracket. A string that never ends is the rest of the text.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+
+
+def read_json_object(raw: bytes, limits: Limits) -> dict[str, Any]:
+    """The object in ``raw``. Raises :class:`BadRequestError` for anything else, and beyond ``limits``."""
+    if len(raw) > limits.json_bytes:
+        raise BadRequestError(
+            f"the JSON part has {len(raw)} bytes, at most {limits.json_bytes} are read; send tensors as binary data",
+            status=413,
+        )
+    if depth_of(raw, most=limits.json_depth) > limits.json_depth:
+        raise BadRequestError(f"the JSON is nested more than {limits.json_depth} deep")
+    try:
+        document = json.loads(raw)
+    # A text of digits beyond Python's bound is a ValueError, too.
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequestError("the body is not a JSON object")
+    return document
+
+
+def depth_of(raw: bytes, *, most: int) -> int:
+    """How deep brackets outside strings are nested; stops counting one beyond ``most``. Linear in the text."""
+    depth = deepest = 0
+    for match in _TOKENS.finditer(raw):
+        token = match[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > most:
+                return deepest
+        elif token in (b"]", b"}"):
+            depth -= 1
+    return deepest
