@@ -25,6 +25,8 @@ _WATCH_SECONDS = 0.25
 _ACCEPTED_AT_ONCE = 32
 #: Requests under way get this long once it is told to end.
 SHUTDOWN_SECONDS = 5.0
+#: So long is read on from a client whose request is refused.
+LINGERING_SECONDS = 1.0
 
 
 def main() -> None:
@@ -56,6 +58,8 @@ async def _serve(address: str, port: int, grpc: str, server: ProcessIdentity, re
         access_log=None,
         keepalive_timeout=limits.idle_seconds,
         shutdown_timeout=SHUTDOWN_SECONDS,
+        # A client reads the answer only once its own request is written.
+        lingering_time=LINGERING_SECONDS,
     )
     await runner.setup()
     try:

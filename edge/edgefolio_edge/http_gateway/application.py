@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -46,7 +46,7 @@ class Gateway:
 
     def application(self) -> web.Application:
         """The routes, with a channel to Triton that lives as long as they are served."""
-        application = web.Application(client_max_size=self._limits.body_bytes, middlewares=[self._told])
+        application = web.Application(middlewares=[self._told])
         application.cleanup_ctx.append(self._channel)
         router = application.router
         router.add_get("/v2", self._server)
@@ -77,8 +77,6 @@ class Gateway:
                 return await handler(request)
         except BadRequestError as error:
             return _error(str(error), error.status)
-        except web.HTTPRequestEntityTooLarge:
-            return _error(f"the body has more than {self._limits.body_bytes} bytes", 413)
         except web.HTTPException as error:
             return _error(f"{request.method} {request.path}: {error.reason}", error.status)
         except TimeoutError:
@@ -112,12 +110,15 @@ class Gateway:
     async def _infer(self, request: web.Request) -> web.Response:
         limits = self._limits
         model, version = _named(request)
-        # A body without a stated length may become as long as the longest.
-        reserved = limits.body_bytes if request.content_length is None else request.content_length
-        if request.headers.get("Content-Encoding"):
-            reserved = limits.body_bytes
-        if reserved > limits.body_bytes:
-            raise web.HTTPRequestEntityTooLarge(limits.body_bytes, reserved)
+        json_length = _json_length(request)
+        # Without tensors behind it, all of a body is JSON.
+        most = limits.json_bytes if json_length is None else limits.body_bytes
+        if request.content_length is None or "Transfer-Encoding" in request.headers:
+            raise BadRequestError("the request does not state its Content-Length", status=411)
+        if request.content_length > most:
+            raise _too_large(most)
+        # A compressed body may become as long as the longest.
+        reserved = most if request.headers.get("Content-Encoding") else request.content_length
         if self._under_way >= limits.at_once or (
             self._under_way and self._bytes_under_way + reserved > limits.bytes_at_once
         ):
@@ -126,8 +127,8 @@ class Gateway:
         self._bytes_under_way += reserved
         try:
             async with asyncio.timeout(limits.body_seconds):
-                body = await request.read()
-            call = read_inference(body, json_length=_json_length(request), model=model, version=version, limits=limits)
+                body = await _read(request, most)
+            call = read_inference(body, json_length=json_length, model=model, version=version, limits=limits)
             try:
                 answer = await self._triton.ModelInfer(call.message, timeout=limits.answer_seconds)
             except ValueError as error:
@@ -152,6 +153,26 @@ def _named(request: web.Request) -> tuple[str, str]:
     return model, version
 
 
+async def _read(request: web.Request, most: int) -> bytes:
+    """The body, decompressed. Raises :class:`BadRequestError` as soon as it has more than ``most`` bytes."""
+    parts, size = [], 0
+    try:
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            parts.append(part)
+    except (web.RequestPayloadError, ClientPayloadError) as error:
+        raise BadRequestError(f"the body is not what its headers say: {error}") from error
+    return b"".join(parts)
+
+
+def _too_large(most: int) -> BadRequestError:
+    return BadRequestError(
+        f"the body has more than {most} bytes; JSON alone may have fewer than tensors as binary data", status=413
+    )
+
+
 def _json_length(request: web.Request) -> int | None:
     text = request.headers.get(JSON_LENGTH_HEADER)
     if text is None:
@@ -171,4 +192,7 @@ def _document(message: Any) -> web.Response:
 
 
 def _error(message: str, status: int) -> web.Response:
-    return web.json_response({"error": message}, status=status)
+    answer = web.json_response({"error": message}, status=status)
+    # What is left of its body is not worth reading.
+    answer.force_close()
+    return answer
