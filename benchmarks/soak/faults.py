@@ -34,13 +34,15 @@ _STEP_SECONDS = 6.0
 class Kind:
     """One kind of fault. It lasts for ``seconds`` once it is made; one of 0 is over at once.
 
-    ``ends_triton`` says that requests on its node may fail: the server that they ask is killed.
+    ``ends_triton`` says that requests on its node may fail: the server that they ask is killed. ``parts`` says that
+    those between its node and others may: the cable is cut.
     """
 
     name: str
     strike: Fault
     seconds: float = 0.0
     ends_triton: bool = False
+    parts: bool = False
 
 
 @contextmanager
@@ -185,8 +187,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="object store frozen", strike=_frozen("s3"), seconds=25),
     Kind(name="object store answers 503", strike=_refusing_store, seconds=20),
     Kind(name="metrics-server frozen", strike=_frozen("metrics-server"), seconds=25),
-    Kind(name="node cut off", strike=_cut_off, seconds=25),
-    Kind(name="node lost", strike=_cut_off, seconds=70),
+    Kind(name="node cut off", strike=_cut_off, seconds=25, parts=True),
+    Kind(name="node lost", strike=_cut_off, seconds=70, parts=True),
     Kind(name="clock of a node stepped", strike=_clock_steps, seconds=_STEP_SECONDS),
     Kind(name="disk of a node full", strike=_full_disk, seconds=25),
     Kind(name="busy neighbour", strike=_neighbour, seconds=30),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.soak.memory import Sample, growth
@@ -16,27 +16,51 @@ EXCUSED_SECONDS = 30.0
 #: Answers of one version to the same input may differ by this part: another batch, another processor.
 RELATIVE_TOLERANCE = 1e-3
 
+#: A request on its way across a cable that is cut is lost, and so are those until the client's library notices.
+PARTED_SECONDS = 5.0
+
 #: A request, and the node of the client that sent it.
 Sent = tuple[str, Request]
+#: The nodes that the connections of a node's client led to at a time; empty: unknown.
+LedTo = Callable[[str, float], frozenset[str]]
 
 
-def excused(request: Request, node: str, struck: Sequence[Struck]) -> bool:
-    """Whether the server of this request's node was killed shortly before, so that nobody could answer."""
+def nowhere_known(_node: str, _at: float) -> frozenset[str]:
+    """The record of a soak that looked at no connections."""
+    return frozenset()
+
+
+def excused(request: Request, node: str, struck: Sequence[Struck], led_to: LedTo = nowhere_known) -> bool:
+    """Whether nobody could answer: the server of this request's node was killed shortly before, or the cable to the
+    node that its connection led to was cut just then.
+    """
     return any(
         fault.kind.ends_triton
         and fault.node == node
         and fault.began - 1 <= request.due <= fault.ended + EXCUSED_SECONDS
         for fault in struck
-    )
+    ) or was_parted(request, node, struck, led_to)
 
 
-def failures_at_nodes_that_were_up(requests: Mapping[str, Sequence[Request]], struck: Sequence[Struck]) -> list[Sent]:
+def was_parted(request: Request, node: str, struck: Sequence[Struck], led_to: LedTo) -> bool:
+    """Whether the client's connection led to another node, and one of the two was cut off just then."""
+    for fault in struck:
+        if fault.kind.parts and fault.began - 1 <= request.due <= fault.began + PARTED_SECONDS:
+            led = led_to(node, min(request.due, fault.began))
+            if led and node not in led and (fault.node == node or led == {fault.node}):
+                return True
+    return False
+
+
+def failures_at_nodes_that_were_up(
+    requests: Mapping[str, Sequence[Request]], struck: Sequence[Struck], led_to: LedTo = nowhere_known
+) -> list[Sent]:
     """The requests that failed and are not excused."""
     return [
         (node, request)
         for node, recorded in requests.items()
         for request in recorded
-        if request.error is not None and not excused(request, node, struck)
+        if request.error is not None and not excused(request, node, struck, led_to)
     ]
 
 
@@ -61,11 +85,13 @@ def summary(
     *,
     began: float,
     seconds: float,
+    led_to: LedTo = nowhere_known,
 ) -> dict[str, Any]:
     """The results as JSON."""
     every = [(node, request) for node, recorded in requests.items() for request in recorded]
     failed = [(node, request) for node, request in every if request.error is not None]
-    inexcusable = failures_at_nodes_that_were_up(requests, struck)
+    inexcusable = failures_at_nodes_that_were_up(requests, struck, led_to)
+    parted = [entry for entry in failed if was_parted(entry[1], entry[0], struck, led_to)]
     wrong = wrong_answers(every)
     kinds: dict[str, list[Struck]] = defaultdict(list)
     for fault in struck:
@@ -74,10 +100,12 @@ def summary(
         "seconds": round(seconds),
         "requests": len(every),
         "failedAtNodesThatWereUp": len(inexcusable),
-        "failedWhereTritonWasKilled": len(failed) - len(inexcusable),
+        "failedWhereTritonWasKilled": len(failed) - len(inexcusable) - len(parted),
+        "failedOnTheWayToAnotherNode": len(parted),
         "countedAs": "each client asks on its own node, and every request of it counts, those of a node that is cut "
-        "off or restarts its kubelet as well; a failure is excused on the node of a killed Triton alone, until "
-        f"{EXCUSED_SECONDS:.0f} s after it",
+        "off or restarts its kubelet as well; a failure is excused on the node of a killed Triton, until "
+        f"{EXCUSED_SECONDS:.0f} s after it, and where the client's connection led to another node (by the kernel's "
+        f"table of connections) when one of the two was cut off, until {PARTED_SECONDS:.0f} s after that",
         "wrongAnswers": len(wrong),
         "convergedMeans": "the portfolio is Ready, every node serves the most accurate variant of the newest "
         "published revision, all pods of agents and operator are ready, and the Service routes to each node",
@@ -94,7 +122,12 @@ def summary(
         ],
         "memory": growth(memory),
         "failures": [
-            {"node": node, "atSeconds": round(request.due - began, 1), "error": request.error}
+            {
+                "node": node,
+                "atSeconds": round(request.due - began, 1),
+                "ledTo": sorted(led_to(node, request.due)),
+                "error": request.error,
+            }
             for node, request in inexcusable[:50]
         ],
         "struck": [fault.document(since=began) for fault in struck],
@@ -141,6 +174,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"- requests: {content['requests']:,}",
         f"- failed at nodes that were up: {content['failedAtNodesThatWereUp']} ({content['countedAs']})",
         f"- failed where Triton was killed: {content['failedWhereTritonWasKilled']}",
+        f"- failed on the way to a node that was cut off: {content['failedOnTheWayToAnotherNode']}",
         f"- wrong answers: {content['wrongAnswers']}",
         f"- converged means: {content['convergedMeans']}",
     ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.soak.connections import Connections
 from benchmarks.soak.faults import KINDS
 from benchmarks.soak.logs import PodLogs
 from benchmarks.soak.memory import Sample, sampled
@@ -46,6 +47,7 @@ class Soak:
         self._clients_began = 0.0
         self._struck: list[Struck] = []
         self._memory: list[Sample] = []
+        self._connections = Connections(NODES)
         self._began = 0.0
 
     def set_up(self) -> None:
@@ -62,7 +64,7 @@ class Soak:
         """Make faults for so long; whatever happens, the results are written."""
         self._began = time.time()
         ended_by: str | None = None
-        with self._logs:
+        with self._logs, self._connections:
             try:
                 self._look_at_memory()
                 self._renew_clients()
@@ -87,7 +89,7 @@ class Soak:
         print(line, file=sys.stderr, flush=True)
         if found.converged_at is not None:
             self._look_at_memory()
-        failed = failures_at_nodes_that_were_up(self._sent(), self._struck)
+        failed = failures_at_nodes_that_were_up(self._sent(), self._struck, self._connections.led_to)
         if found.converged_at is None or any(request.due >= found.began for _, request in failed):
             self._keep_logs(found)
         self._written(ended_by="it still runs", converged=found.converged_at is not None)
@@ -130,7 +132,14 @@ class Soak:
 
     def _written(self, *, ended_by: str | None, converged: bool) -> None:
         seconds = time.time() - self._began
-        found = summary(self._sent(), self._struck, self._memory, began=self._began, seconds=seconds)
+        found = summary(
+            self._sent(),
+            self._struck,
+            self._memory,
+            began=self._began,
+            seconds=seconds,
+            led_to=self._connections.led_to,
+        )
         self._write({**found, "endedBy": ended_by, "convergedAtEnd": converged})
 
     def _apply(self, **changes: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.soak.connections import Connections, servers_of
 from benchmarks.soak.faults import KINDS, Kind
 from benchmarks.soak.logs import KEPT_FAULTS, TAIL_BYTES, PodLogs
 from benchmarks.soak.memory import Sample, growth
@@ -26,6 +27,7 @@ from edgefolio.untrusted.model_file import check_onnx_file
 NODES = ("edge-1", "edge-2")
 QUIET = Kind(name="nothing", strike=lambda *_: nullcontext())
 KILL = Kind(name="kill", strike=lambda *_: nullcontext(), ends_triton=True)
+CUT = Kind(name="cut", strike=lambda *_: nullcontext(), parts=True)
 FACTS: dict[str, Any] = {"command": "soak", "seed": 1, "commit": "1", "nodes": 2, "machine": {"logicalCpus": 2}}
 
 
@@ -67,6 +69,48 @@ def test_requests_are_counted_by_fault_and_excused_on_the_killed_node_alone() ->
     assert (kill["requests"], kill["failed"], kill["excused"], kill["wrongAnswers"]) == (2, 1, 1, 0)
     assert (quiet["requests"], quiet["failed"], quiet["excused"], quiet["wrongAnswers"]) == (3, 0, 0, 1)
     assert kill["p50Seconds"] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("client", "led", "due", "excused"),
+    [
+        pytest.param("edge-2", {"edge-1"}, 100.2, 1, id="on its way to the node that is cut off"),
+        pytest.param("edge-1", {"edge-2"}, 100.2, 1, id="on its way from the node that is cut off"),
+        pytest.param("edge-2", {"edge-2"}, 100.2, 0, id="at home"),
+        pytest.param("edge-1", {"edge-1"}, 100.2, 0, id="at home on the node that is cut off"),
+        pytest.param("edge-2", {"edge-1", "edge-2"}, 100.2, 0, id="perhaps at home"),
+        pytest.param("edge-2", set(), 100.2, 0, id="nobody knows where"),
+        pytest.param("edge-2", {"edge-1"}, 110.0, 0, id="long after the cut"),
+        pytest.param("edge-2", {"edge-1"}, 90.0, 0, id="before the cut"),
+    ],
+)
+def test_a_failure_across_a_cut_cable_is_excused_where_the_connection_led_across(
+    client: str, led: set[str], due: float, excused: int
+) -> None:
+    connections = Connections(NODES)
+    connections.note(client, 50, frozenset({"edge-1", "edge-2"}))
+    connections.note(client, 80, frozenset(led))
+    connections.note(client, 100.1, frozenset())
+    found = summary(
+        {client: [request(due, error="lost")]},
+        [struck(CUT, 100, 130)],
+        (),
+        began=0,
+        seconds=200,
+        led_to=connections.led_to,
+    )
+    assert found["failedOnTheWayToAnotherNode"] == excused
+    assert found["failedAtNodesThatWereUp"] == 1 - excused
+
+
+def test_the_table_of_connections_says_who_answers_a_client() -> None:
+    table = """\
+tcp      6 431999 ESTABLISHED src=10.244.2.13 dst=10.244.1.15 sport=58532 dport=8001 src=10.244.1.15 dst=10.244.2.13 sport=8001 dport=58532 [ASSURED] mark=0 use=1
+tcp      6 431999 ESTABLISHED src=10.244.1.21 dst=10.96.147.251 sport=52384 dport=8001 src=10.244.3.15 dst=10.244.1.21 sport=8001 dport=52384 [ASSURED] mark=0 use=1
+tcp      6 110 TIME_WAIT src=10.244.1.21 dst=10.96.147.251 sport=52380 dport=8001 src=10.244.2.15 dst=10.244.1.21 sport=8001 dport=52380 [ASSURED] mark=0 use=1
+"""  # noqa: E501
+    assert servers_of(table, "1") == {"3"}
+    assert servers_of(table, "2") == frozenset()
 
 
 @pytest.mark.parametrize(
