@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edgefolio.records.base import Record
 from edgefolio.records.measured import Profile
-from edgefolio.records.split_plan import MOST_WORKERS, Certificate
+from edgefolio.records.split_plan import MOST_WORKERS, Certificate, Layout
 from edgefolio.untrusted.json_document import Count, Line, Milliseconds, Positive
 
 __all__ = ["Certificate", "SplitExchange", "SplitLink", "SplitMember", "SplitShard"]
@@ -57,7 +57,9 @@ class SplitMember(Record):
 
     workers: Annotated[int, Field(ge=2, le=MOST_WORKERS)]
     shares_percent: Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], Field(max_length=MOST_WORKERS)]
-    layout: Literal["Channels", "Rows"]
+    layout: Layout
+    #: The last layer that is divided by rows, where channels follow.
+    rows_until: Annotated[Line | None, Field(exclude_if=lambda value: value is None)] = None
     wire: Literal["Float32", "UInt8"]
     input_bytes: Count
     synchronisations: Annotated[int, Field(ge=0, le=1024)]
@@ -80,6 +82,12 @@ class SplitMember(Record):
             if {len(exchange.bytes_into), len(exchange.dense_bytes_into)} != {self.workers}:
                 raise ValueError(f"exchange at {exchange.place} has not one number for each worker")
         return self
+
+    @property
+    def shown_layout(self) -> str:
+        """The layout in words."""
+        words = {"Channels": "channels", "Rows": "rows", "RowsThenChannels": f"rows until {self.rows_until}, channels"}
+        return words[self.layout]
 
     @property
     def bytes_into_busiest(self) -> int:

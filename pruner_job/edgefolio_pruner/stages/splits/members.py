@@ -18,7 +18,11 @@ from edgefolio_pruner.stages.splits.records import MadeEntry, MadePlan
 __all__ = ["FLOAT_BYTES", "SplitVariant"]
 
 FLOAT_BYTES = 4
-_METHODS = {"Rows": "split by rows", "Channels": "split by channels (RePurpose)"}
+_METHODS = {
+    "Rows": "split by rows",
+    "Channels": "split by channels (RePurpose)",
+    "RowsThenChannels": "split by rows, then by channels (RePurpose)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,7 @@ class SplitVariant:
             workers=plan.workers,
             shares_percent=plan.shares_percent,
             layout=plan.layout,
+            rows_until=plan.rows_until,
             wire=plan.wire,
             input_bytes=compared.input_bytes,
             synchronisations=plan.synchronisations,
