@@ -57,8 +57,9 @@ def split(
 ) -> int:
     """Plan how several nodes could compute one model together, and tell whether that pays. Publishes nothing.
 
-    Makes a plan by rows and plans by channels for six amounts of traffic, measures their shards here one after another,
-    and adds the declared link. Every plan is compared with the fastest model of one node that is at least as accurate.
+    Searches for plans over the declared link: by rows, by channels, and by rows until a layer. Makes at most six,
+    measures their shards here one after another, and adds the link. Every plan is compared with the fastest model of
+    one node that is at least as accurate; plans that another beats in accuracy, time and weights are not shown.
 
     Without any of the options that describe a split, the entries of spec.methods.split are planned, where there are
     some: what `edgefolio make` would make of them.
@@ -174,6 +175,7 @@ def _plan_document(entry: MeasuredSplit) -> dict[str, Any]:
     return {
         "title": entry.title,
         "layout": plan.layout,
+        "rowsUntil": plan.rows_until,
         "keep": entry.planned.keep,
         "wire": plan.wire,
         "exchanges": [
@@ -230,7 +232,7 @@ def _print(report: SplitReport) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in report.splits:
         table.add_row(
-            "rows" if entry.planned.keep is None else f"{100 * entry.planned.keep:g} %",
+            entry.planned.short_title,
             str(entry.plan.synchronisations),
             f"{entry.bytes_in:,}",
             f"{100 * entry.parameters / max(1, report.dense_parameters):.0f} %",
@@ -242,6 +244,9 @@ def _print(report: SplitReport) -> None:
             f"{entry.rival.milliseconds:.2f}",
         )
     console.print(table)
+    for entry in report.splits:
+        if entry.plan.rows_until is not None:
+            console.print(f"{entry.planned.short_title}: {entry.title}", markup=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print(report.verdict, markup=False, soft_wrap=True)

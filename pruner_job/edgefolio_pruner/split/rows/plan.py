@@ -22,7 +22,7 @@ from edgefolio_pruner.split.exchanges.points import ExchangePoint
 from edgefolio_pruner.split.rows.bands import Rows, band_edges, hull
 from edgefolio_pruner.split.rows.states import WINDOWED, RowStates, State, row_states, windows_of
 
-__all__ = ["RowPlan", "RowTraffic", "plan_rows"]
+__all__ = ["RowPlan", "RowTraffic", "plan_rows", "rows_of"]
 
 Mask = NDArray[np.bool_]
 
@@ -92,14 +92,18 @@ def plan_rows(
     Exchanges are numbered from ``first_number`` on. Raises :class:`~edgefolio.errors.UserError` if no layer has rows,
     or a map too few of them.
     """
-    states = row_states(lower(captured), shares, field=field)
-    program, workers = states.program, range(len(shares))
+    return rows_of(row_states(lower(captured), shares, field=field), fused=fused, first_number=first_number)
+
+
+def rows_of(states: RowStates, *, fused: Collection[str] = (), first_number: int = 0) -> RowPlan:
+    """As :func:`plan_rows`, of a program whose states are known."""
+    program, shares, workers = states.program, states.shares, range(len(states.shares))
     computed: dict[fx.Node, tuple[Rows, ...]] = {}
     needs: dict[fx.Node, tuple[Rows, ...]] = {}
     for node in reversed(program.nodes):
         if states.states.get(node) != "rows":
             continue
-        bands = tuple(_band(program, tuple(shares), node, worker) for worker in workers)
+        bands = tuple(_band(program, shares, node, worker) for worker in workers)
         wanted = tuple(hull(_reads(states, computed, node, worker)) or bands[worker] for worker in workers)
         is_source = node in states.gathered or any(operator_name(user) in WINDOWED for user in node.users)
         is_within = all(band.holds(rows) for band, rows in zip(bands, wanted, strict=True))

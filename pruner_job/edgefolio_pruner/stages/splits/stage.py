@@ -22,7 +22,6 @@ from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.splits.choice import Asked, RejectedSplit, SplitChoice, Weighed, choose_splits
 from edgefolio_pruner.stages.splits.making import SplitMaker
 from edgefolio_pruner.stages.splits.members import SplitVariant
-from edgefolio_pruner.stages.splits.plans import title_of
 from edgefolio_pruner.stages.splits.profiles import shard_profiles
 from edgefolio_pruner.stages.splits.records import MadeEntry, MadePlan
 from edgefolio_pruner.stages.splits.times import measured_times
@@ -164,7 +163,7 @@ class SplitStage:
         link, record = entry.entry.link, made.record
         compared = compared_plan(
             made.plan(),
-            title=title_of(record.label),
+            title=record.title,
             accuracy_percent=record.validation_accuracy.percent,
             compute_milliseconds=workers[entry.name][record.label],
             input_bytes=input_bytes,
