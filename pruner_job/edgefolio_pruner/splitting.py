@@ -35,7 +35,14 @@ from edgefolio_pruner.stages.checks.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of
 from edgefolio_pruner.stages.splits.making import of_entry
-from edgefolio_pruner.stages.splits.plans import question_of, search_document, search_key, searched_of, threads_of_torch
+from edgefolio_pruner.stages.splits.plans import (
+    question_of,
+    search_document,
+    search_key,
+    searched_of,
+    threads_of_torch,
+    tuning_of,
+)
 from edgefolio_pruner.stages.splits.times import measured_times
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_split.executor import SplitExecutor
@@ -100,7 +107,12 @@ def plan_splits(
         key = {**source.record, **search_key(asked, state=weights[0].digest, calibration=count, threads=threads)}
         with threads_of_torch(threads):
             maker_of_plans = PlanMaker(
-                captured, torch.from_numpy(calibration), shares=shares, seed=source.seed, progress=progress
+                captured,
+                torch.from_numpy(calibration),
+                shares=shares,
+                seed=source.seed,
+                tuning=tuning_of(asked, source.data.train),
+                progress=progress,
             )
             found = searched_of(
                 work.result("split-search", key, lambda: search_document(maker_of_plans, captured, asked))

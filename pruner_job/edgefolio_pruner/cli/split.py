@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +51,13 @@ def split(
         help="Points of validation accuracy that a plan may lose against the dense model.",
         show_default="1.0",
     ),
+    fine_tune_epochs: int | None = typer.Option(
+        None,
+        min=0,
+        max=100,
+        help="Passes over the training samples, without labels, in which the weights of a plan by channels are tuned.",
+        show_default="0",
+    ),
     work_dir: Path | None = typer.Option(
         None, help="Where work is kept, as for `edgefolio make`, whose models it takes from there."
     ),
@@ -68,8 +76,11 @@ def split(
 
     Exit codes: 0 a plan pays; 2 bad input; 3 none pays.
     """
-    described = (workers, shares, link, layout, wire, max_accuracy_loss)
-    own = _question(workers or 2, shares, link or "1G,0.3ms", layout or "Auto", wire or "UInt8", max_accuracy_loss)
+    described = (workers, shares, link, layout, wire, max_accuracy_loss, fine_tune_epochs)
+    own = replace(
+        _question(workers or 2, shares, link or "1G,0.3ms", layout or "Auto", wire or "UInt8", max_accuracy_loss),
+        fine_tune_epochs=fine_tune_epochs or 0,
+    )
     portfolio = load_portfolio(file)
     entries = portfolio.spec.methods.split if all(option is None for option in described) else ()
     from edgefolio_pruner.cli.json_output import output_kept_for_json

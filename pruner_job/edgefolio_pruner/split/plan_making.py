@@ -9,6 +9,7 @@ import torch
 
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
+from edgefolio_pruner.split.channels.fine_tuning import Tuning
 from edgefolio_pruner.split.cutting import cuts_of
 from edgefolio_pruner.split.planned import PlannedSplit
 from edgefolio_pruner.split.planning import SplitPlanner
@@ -27,12 +28,16 @@ class PlanMaker:
         *,
         shares: Sequence[int],
         seed: int = 0,
+        tuning: Tuning | None = None,
         field: str = "--workers",
         progress: Progress = no_progress,
     ) -> None:
-        """Survey the whole network. Raises :class:`~edgefolio.errors.UserError` if it cannot be divided so."""
+        """Survey the whole network; with ``tuning`` the weights of plans that lose something are fine-tuned.
+
+        Raises :class:`~edgefolio.errors.UserError` if it cannot be divided so.
+        """
         self._captured, self._calibration, self._shares, self._seed = captured, calibration, tuple(shares), seed
-        self._field, self._progress = field, progress
+        self._field, self._progress, self._tuning = field, progress, tuning
         self._behind: tuple[str, SplitPlanner] | None = None
         self.whole = self._planner(None)
 
@@ -41,7 +46,7 @@ class PlanMaker:
         if spec.layout == "Rows":
             return self.whole.by_rows(spec.fused)
         planner = self.whole if spec.rows_until is None else self._behind_cut(spec.rows_until)
-        return planner.plan(dict(spec.keeps), wire=wire, fused=spec.fused)
+        return planner.plan(dict(spec.keeps), wire=wire, fused=spec.fused, tuning=self._tuning)
 
     def _behind_cut(self, until: str) -> SplitPlanner:
         # One is held at a time: a survey holds the moments of all layers.

@@ -45,6 +45,11 @@ class ShapedSplit:
     residuals: tuple[LayerResidual, ...]
     exact: bool
 
+    @property
+    def loses(self) -> bool:
+        """Whether anything is missing."""
+        return self.bytes_in < self.dense_bytes
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedSplit:

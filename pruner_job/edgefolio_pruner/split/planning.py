@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgefolio_pruner.spatial.graph.capture import CapturedModel
 from edgefolio_pruner.split.certificate import certify
 from edgefolio_pruner.split.channels.adjusting import LayerResidual, adjust
 from edgefolio_pruner.split.channels.assignment import Objective, restructure
+from edgefolio_pruner.split.channels.fine_tuning import Tuning, fine_tune
 from edgefolio_pruner.split.channels.ownership import Ownership, contiguous, everything, masked
 from edgefolio_pruner.split.channels.sending import choose_parts, choose_sent, elimination_orders, lost_at
 from edgefolio_pruner.split.channels.statistics import State, survey
@@ -98,6 +100,7 @@ class SplitPlanner:
         wire: Literal["Float32", "UInt8"] = "Float32",
         fused: Collection[str] = (),
         recipe: Recipe | None = None,
+        tuning: Tuning | None = None,
     ) -> PlannedSplit:
         """The plan that sends at most this part of the dense exchange's bytes, or this part of each exchange's.
 
@@ -106,6 +109,8 @@ class SplitPlanner:
         """
         started = time.perf_counter()
         shaped = self.shape(keep, recipe=recipe)
+        if tuning is not None and shaped.loses:
+            shaped = self.tuned(shaped, tuning)
         self._tell(shaped.keep, 0.8, "writing the shards")
         notes = [f"all columns are kept at {text}" for text in self.survey.whole]
         notes += [f"one factor a channel instead of a fit, {text}" for text in self.survey.scarce]
@@ -147,6 +152,21 @@ class SplitPlanner:
         with torch.no_grad():
             keeps = keep if isinstance(keep, Mapping) else None
             return self._shape(self._mean(keep), keeps, Recipe() if recipe is None else recipe)
+
+    def tuned(self, shaped: ShapedSplit, tuning: Tuning) -> ShapedSplit:
+        """The plan with weights that gradient steps have brought nearer to the dense model's outputs."""
+        cut = self._cut
+        state = fine_tune(
+            self.divided,
+            self.body,
+            shaped.state,
+            shaped.ownership,
+            tuning,
+            before=(lambda inputs: inputs) if cut is None else cut.before.graph_module,
+            seed=self._seed,
+            progress=self._progress,
+        )
+        return replace(shaped, state=state)
 
     def losses(self, keeps: Sequence[float]) -> dict[str, tuple[float, ...]]:
         """Of each exchange that can be pruned what it loses at each of ``keeps``, with owners for few bytes.

@@ -44,6 +44,7 @@ class Question:
     most_loss_points: float
     layout: Literal["Auto", "Rows", "Channels"] = "Auto"
     most_waits: int | None = None
+    fine_tune_epochs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

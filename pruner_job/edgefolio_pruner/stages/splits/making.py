@@ -38,7 +38,14 @@ from edgefolio_pruner.split.search.spec import PlanSpec
 from edgefolio_pruner.stages.candidates import CandidateRecord, parity_samples
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_split_probe, probe_samples
-from edgefolio_pruner.stages.splits.plans import question_of, search_document, search_key, searched_of, threads_of_torch
+from edgefolio_pruner.stages.splits.plans import (
+    question_of,
+    search_document,
+    search_key,
+    searched_of,
+    threads_of_torch,
+    tuning_of,
+)
 from edgefolio_pruner.stages.splits.records import PLAN_FILE, MadeEntry, MadePlan, PlanRecord
 from edgefolio_pruner.work.directory import WorkDirectory
 from edgefolio_split.executor import SplitExecutor
@@ -151,6 +158,7 @@ class _Entry:
             "label": label,
             "plan": spec.key,
             "record": _STORED,
+            **({"fineTuneEpochs": asked.fine_tune_epochs} if asked.fine_tune_epochs else {}),
             **({} if maker._batch == FAST_BATCH else {"batch": maker._batch}),
             **self._judge.key,
         }
@@ -180,6 +188,7 @@ class _Entry:
             maker._calibration,
             shares=self._entry.shares,
             seed=maker._source.seed,
+            tuning=tuning_of(question_of(self._entry), maker._source.data.train),
             progress=self._progress,
         )
 

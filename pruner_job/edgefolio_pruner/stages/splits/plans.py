@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
 
 from edgefolio import __version__
 from edgefolio.specification.splitting import Split
+from edgefolio_pruner.data.bundle import Split as Samples
 from edgefolio_pruner.spatial import CapturedModel
+from edgefolio_pruner.split.channels.fine_tuning import Tuning
 from edgefolio_pruner.split.plan_making import PlanMaker
 from edgefolio_pruner.split.result import Link, Question
 from edgefolio_pruner.split.search.channel_ways import KEEPS
@@ -21,7 +24,7 @@ from edgefolio_pruner.split.search.network import Network
 from edgefolio_pruner.split.search.searching import Searched, search
 from edgefolio_pruner.split.search.spec import PlanSpec
 
-__all__ = ["question_of", "search_document", "search_key", "searched_of", "threads_of_torch"]
+__all__ = ["question_of", "search_document", "search_key", "searched_of", "threads_of_torch", "tuning_of"]
 
 #: Raised with each change of what a search gives.
 _SEARCH = 1
@@ -40,6 +43,7 @@ def question_of(entry: Split) -> Question:
         ),
         most_loss_points=float(entry.max_accuracy_loss_points),
         most_waits=entry.most_waits,
+        fine_tune_epochs=entry.fine_tune_epochs,
     )
 
 
@@ -94,6 +98,17 @@ def search_document(plans: PlanMaker, captured: CapturedModel, asked: Question) 
 def searched_of(document: Mapping[str, Any]) -> Searched:
     """The plans of a document."""
     return Searched(specs=tuple(PlanSpec.read(each) for each in document["plans"]), notes=tuple(document["notes"]))
+
+
+def tuning_of(asked: Question, train: Samples) -> Tuning | None:
+    """How plans are fine-tuned, on all training samples; their labels are not read."""
+    if not asked.fine_tune_epochs:
+        return None
+
+    def read(places: list[int]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(train.images[np.sort(np.asarray(places))]))
+
+    return Tuning(epochs=asked.fine_tune_epochs, samples=train.samples, read=read)
 
 
 @contextmanager
