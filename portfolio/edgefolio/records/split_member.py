@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from edgefolio.records.base import Record
 from edgefolio.records.measured import Profile
 from edgefolio.records.split_plan import MOST_WORKERS, Certificate, Layout
-from edgefolio.untrusted.json_document import Count, Line, Milliseconds, Positive
+from edgefolio.untrusted.json_document import Count, Line, Magnitude, Milliseconds, Positive
 
-__all__ = ["Certificate", "SplitExchange", "SplitLink", "SplitMember", "SplitShard"]
+__all__ = ["Certificate", "MeasuredPlan", "SplitExchange", "SplitLink", "SplitMember", "SplitShard"]
 
 _Bytes = Annotated[tuple[Count, ...], Field(min_length=1, max_length=MOST_WORKERS)]
 
@@ -34,6 +34,15 @@ class SplitExchange(Record):
     depth: Annotated[int, Field(ge=1, le=1024)]
     bytes_into: _Bytes
     dense_bytes_into: _Bytes
+
+
+class MeasuredPlan(Record):
+    """A plan that was made and measured beside the chosen one; bytes are those into the busiest worker, a sample."""
+
+    title: Line
+    bytes_into_busiest: Count
+    predicted_milliseconds: Milliseconds
+    validation_percent: Magnitude
 
 
 class SplitShard(Record):
@@ -71,6 +80,8 @@ class SplitMember(Record):
     own_milliseconds: Milliseconds
     predicted_milliseconds: Milliseconds
     least_bits_per_second: Annotated[float | None, Field(ge=0, le=1e30)] = None
+    #: All plans that were measured for it, the chosen one among them.
+    plans: Annotated[tuple[MeasuredPlan, ...], Field(max_length=16, exclude_if=lambda value: not value)] = ()
 
     @model_validator(mode="after")
     def _is_of_its_workers(self) -> SplitMember:

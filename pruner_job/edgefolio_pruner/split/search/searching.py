@@ -32,6 +32,7 @@ MOST_PLANS = 6
 _MOST_BY_ROWS = 3
 #: Rows alone lose nothing, and travel as Float32.
 _FLOAT_BYTES = 4
+_NO_ROWS = RowWay(fused=(), milliseconds=0.0, waits=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,24 +101,20 @@ class _Finder:
 
     def by_channels(self, most_waits: int | None) -> list[PlanSpec]:
         """All ways by channels from the first layer on."""
-        return self._channels(self.captured, None, None, most_waits)
+        return self._channels(self._ways(self.captured), None, _NO_ROWS, most_waits)
 
     def by_both(self, cut: Cut, most_waits: int | None) -> list[PlanSpec]:
         """All ways with this change-over; none where one of both parts cannot be divided."""
         try:
-            ways = self._rows(cut.before, self.network)
-            return [spec for way in ways for spec in self._channels(cut.behind, cut, way, most_waits)]
+            ways, behind = self._rows(cut.before, self.network), self._ways(cut.behind)
         except UserError:
             return []
+        return [spec for way in ways for spec in self._channels(behind, cut, way, most_waits)]
 
     def _rows(self, captured: CapturedModel, network: Network) -> tuple[RowWay, ...]:
         return row_ways(row_states(lower(captured), self.shares, field="--layout"), self.times, network)
 
-    def _channels(
-        self, captured: CapturedModel, cut: Cut | None, way: RowWay | None, most_waits: int | None
-    ) -> list[PlanSpec]:
-        behind = self._ways(captured)
-        before = RowWay(fused=(), milliseconds=0.0, waits=0) if way is None else way
+    def _channels(self, behind: ChannelWays, cut: Cut | None, before: RowWay, most_waits: int | None) -> list[PlanSpec]:
         left = None if most_waits is None else max(0, most_waits - before.waits)
         return [
             PlanSpec(

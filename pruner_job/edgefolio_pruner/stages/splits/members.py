@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgefolio.manifest import VERSIONS_PER_REVISION, Profile, Variant
-from edgefolio.records.split_member import SplitExchange, SplitLink, SplitMember, SplitShard
+from edgefolio.records.split_member import MeasuredPlan, SplitExchange, SplitLink, SplitMember, SplitShard
 from edgefolio.records.split_plan import PlannedExchange
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.scoring import Judge, Measured
@@ -33,6 +33,8 @@ class SplitVariant:
     made: MadePlan
     compared: ComparedPlan
     profiles: tuple[Profile, ...]
+    others: tuple[ComparedPlan, ...] = ()
+    """All plans of the entry, this one too."""
 
     @property
     def name(self) -> str:
@@ -48,6 +50,7 @@ class SplitVariant:
             self.name,
             self.made.record.sha256,
             list(figures),
+            [[other.title, other.bytes_in, other.predicted_milliseconds] for other in self.others],
             [profile.model_dump(mode="json") for profile in self.profiles],
         ]
 
@@ -114,6 +117,15 @@ class SplitVariant:
             own_milliseconds=compared.own_milliseconds,
             predicted_milliseconds=compared.predicted_milliseconds,
             least_bits_per_second=compared.least_bits_per_second,
+            plans=tuple(
+                MeasuredPlan(
+                    title=other.title,
+                    bytes_into_busiest=other.bytes_in,
+                    predicted_milliseconds=other.predicted_milliseconds,
+                    validation_percent=other.accuracy_percent,
+                )
+                for other in self.others
+            ),
         )
 
 

@@ -16,7 +16,7 @@ from edgefolio_pruner.methods import DENSE, CandidateWeights
 from edgefolio_pruner.profiling.environment import describe_environment
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring import Judge
-from edgefolio_pruner.split.result import Link, SingleNode, compared_plan
+from edgefolio_pruner.split.result import ComparedPlan, Link, SingleNode, compared_plan
 from edgefolio_pruner.stages.candidates import CandidateRecord
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.splits.choice import Asked, RejectedSplit, SplitChoice, Weighed, choose_splits
@@ -125,7 +125,8 @@ class SplitStage:
             most=self._portfolio.spec.selection.max_splits,
         )
         notes = dict.fromkeys(note for entry in entries for note in entry.notes)
-        return SplitsOfRun(members=self._members(entries, choice), rejected=choice.rejected, notes=tuple(notes))
+        plans = {asked.name: tuple(plan.compared for plan in of) for asked, of in weighed}
+        return SplitsOfRun(members=self._members(entries, choice, plans), rejected=choice.rejected, notes=tuple(notes))
 
     def _times(
         self, entries: Sequence[MadeEntry], candidates: Sequence[tuple[CandidateRecord, Path]]
@@ -181,7 +182,9 @@ class SplitStage:
         )
         return Weighed(label=record.label, compared=compared, candidate=candidate)
 
-    def _members(self, entries: Sequence[MadeEntry], choice: SplitChoice) -> tuple[SplitVariant, ...]:
+    def _members(
+        self, entries: Sequence[MadeEntry], choice: SplitChoice, compared: Mapping[str, tuple[ComparedPlan, ...]]
+    ) -> tuple[SplitVariant, ...]:
         by_name = {entry.name: entry for entry in entries}
         plans = {
             split.name: next(made for made in by_name[split.name].plans if made.record.label == split.weighed.label)
@@ -194,6 +197,7 @@ class SplitStage:
                 made=plans[split.name],
                 compared=split.weighed.compared,
                 profiles=profiles[split.name],
+                others=compared[split.name],
             )
             for split in choice.chosen
         )
