@@ -12,9 +12,8 @@ from edgefolio_pruner.cli.split import parse_shares
 @pytest.fixture(scope="module")
 def planned(made, edgefolio):
     published = sorted(path for path in made.repository.rglob("*") if path.is_file())
-    found = edgefolio(
-        "split", "-f", "portfolio.yaml", "--work-dir", "work", "--link", "1G,0.01ms", "--json", cwd=made.folder
-    )
+    options = ("--link", "1G,0.01ms", "--fine-tune-epochs", "1", "--json")
+    found = edgefolio("split", "-f", "portfolio.yaml", "--work-dir", "work", *options, cwd=made.folder)
     assert found.code in (0, 3), found.stderr
     # Nothing is published.
     assert published == sorted(path for path in made.repository.rglob("*") if path.is_file())

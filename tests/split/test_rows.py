@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.spatial import CapturedModel, capture
+from edgefolio_pruner.split.row_making import make_row_split, row_module
 from edgefolio_pruner.split.rows import bands
 from edgefolio_pruner.split.rows.bands import Rows, Window
 from edgefolio_pruner.split.rows.plan import RowPlan, plan_rows
-from edgefolio_pruner.split.rows.shards import make_row_split, row_module
 from edgefolio_pruner.split.shards.wire import slots_between
 from edgefolio_split.executor import SplitExecutor
 

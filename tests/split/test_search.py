@@ -112,6 +112,19 @@ def test_groups_of_layers_are_those_of_trying_all(round_trip: float) -> None:
     assert [way.waits for way in ways] == sorted(way.waits for way in ways)
 
 
+def test_around_skips_the_ends_are_weighed() -> None:
+    torch.set_num_threads(1)
+    captured = captured_net("residual", "concatenation")
+    states = row_states(lower(captured), SHARES, field="--layout")
+    times = times_of_layers(captured)
+    halos = row_groups.rows_of(states).halos
+    for round_trip in (0.0, 0.1, 10.0):
+        over = network(round_trip)
+        best = min(way.milliseconds for way in row_groups.row_ways(states, times, over))
+        for fused in ((), halos):
+            assert best <= row_groups._way(row_groups.rows_of(states, fused=fused), fused, times, over).milliseconds
+
+
 def test_the_link_shapes_the_plans() -> None:
     torch.set_num_threads(1)
     captured = captured_net("residual", "concatenation")

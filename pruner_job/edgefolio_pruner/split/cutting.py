@@ -89,7 +89,7 @@ def _sizes_are_of_the_batch(behind: list[fx.Node], before: set[fx.Node]) -> bool
 
 
 def _is_batch_size(node: fx.Node) -> bool:
-    return node.target is torch.ops.aten.sym_size.int and node.args[1] == 0
+    return node.target is torch.ops.aten.sym_size.int and bool(node.args[1] == 0)
 
 
 def _cut(captured: CapturedModel, place: _Place) -> Cut:

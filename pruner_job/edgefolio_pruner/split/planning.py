@@ -28,8 +28,8 @@ from edgefolio_pruner.split.exchanges.points import Divided
 from edgefolio_pruner.split.making import MadeSplit, make_split
 from edgefolio_pruner.split.planned import PlannedSplit, Recipe, ShapedSplit
 from edgefolio_pruner.split.requirements import LEAST_SAMPLES, require_possible
+from edgefolio_pruner.split.row_making import make_row_split
 from edgefolio_pruner.split.rows.plan import plan_rows
-from edgefolio_pruner.split.rows.shards import make_row_split
 from edgefolio_pruner.split.shards.ranges import measure_ranges, measure_row_ranges
 from edgefolio_pruner.split.shards.wire import SlotRanges
 from edgefolio_split.executor import SplitExecutor

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefolio_pruner.split.channels.ownership import contiguous
-from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint, depths_of
+from edgefolio_pruner.split.exchanges.points import Divided, ExchangePoint, Integers, depths_of
 from edgefolio_pruner.split.search.keeps import ExchangeOptions, Option
 from edgefolio_pruner.split.search.layers import LayerTimes
 from edgefolio_pruner.split.search.network import Network
@@ -83,6 +83,6 @@ def _fixed(divided: Divided, times: Mapping[str, LayerTimes]) -> float:
     return total
 
 
-def _elements_into_busiest(point: ExchangePoint, owner: np.ndarray, workers: int) -> int:
+def _elements_into_busiest(point: ExchangePoint, owner: Integers, workers: int) -> int:
     owned = np.where(point.units < 0, -1, owner[point.units])
     return max(point.elements * int(((owned >= 0) & (owned != worker)).sum()) for worker in range(workers))

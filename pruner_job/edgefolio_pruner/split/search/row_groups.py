@@ -60,11 +60,19 @@ def row_ways(states: RowStates, times: Mapping[str, LayerTimes], network: Networ
                 found = _Best(before.milliseconds + cost, chosen)
                 if now not in best[end] or found.milliseconds < best[end][now].milliseconds:
                     best[end][now] = found
+    # Around skips groups are not alone: the two ends are weighed whatever is found between them.
+    sets = {
+        (): None,
+        halos: None,
+        **{
+            tuple(name for place, name in enumerate(halos) if place not in found.exchanged): None
+            for found in best[-1].values()
+        },
+    }
+    weighed = [_way(rows_of(states, fused=fused), fused, times, network) for fused in sets]
     ways: list[RowWay] = []
-    for _, found in sorted(best[-1].items()):
-        fused = tuple(name for place, name in enumerate(halos) if place not in found.exchanged)
-        way = _way(rows_of(states, fused=fused), fused, times, network)
-        if not ways or way.milliseconds < min(each.milliseconds for each in ways):
+    for way in sorted(weighed, key=lambda each: (each.waits, each.milliseconds, each.fused)):
+        if not ways or way.milliseconds < ways[-1].milliseconds:
             ways.append(way)
     return tuple(ways)
 
@@ -83,7 +91,7 @@ def _compute(plan: RowPlan, times: Mapping[str, LayerTimes], *, first: int, last
     total = 0.0
     for node in plan.program.nodes[first : last + 1]:
         layer = layer_of(node)
-        if layer not in times:
+        if layer is None or layer not in times:
             continue
         if plan.states[node] == "rows":
             total += times[layer].by_rows(max(len(rows) for rows in plan.computed[node]))

@@ -65,7 +65,7 @@ def joined_module(before: RankModule, behind: RankModule) -> RankModule:
     for name, part in parts.items():
         outputs = graph.call_module(name, (value, *given[name]))
         sent = sum(joint.own is not None for joint in part.joints)
-        count = len(next(iter(reversed(part.module.graph.nodes))).args[0])  # type: ignore[arg-type]
+        count = len(next(iter(reversed(part.module.graph.nodes))).args[0])
         taken = [graph.call_function(operator.getitem, (outputs, place)) for place in range(count)]
         own += taken[:sent]
         results = taken[sent:]

@@ -1,4 +1,4 @@
-"""Shards of a division by rows: each worker's band of the network, and nothing lost."""
+"""A split by rows: its plan, and each worker's band of the network as a shard; nothing is lost."""
 
 from __future__ import annotations
 
