@@ -39,10 +39,14 @@ def split(
         show_default="1G,0.3ms",
     ),
     layout: str | None = typer.Option(
-        None, help="How layers are divided: Rows, Channels, or Auto for plans of both.", show_default="Auto"
+        None,
+        help="How layers are divided: Rows, Channels, or Auto for both and rows until a layer.",
+        show_default="Auto",
     ),
     wire: str | None = typer.Option(
-        None, help="How channels travel: UInt8 or Float32. Rows travel as Float32.", show_default="UInt8"
+        None,
+        help="How channels travel, and rows in front of them: UInt8 or Float32. Rows alone: Float32.",
+        show_default="UInt8",
     ),
     max_accuracy_loss: float | None = typer.Option(
         None,
