@@ -154,7 +154,10 @@ class SplitPlanner:
             return self._shape(self._mean(keep), keeps, Recipe() if recipe is None else recipe)
 
     def tuned(self, shaped: ShapedSplit, tuning: Tuning) -> ShapedSplit:
-        """The plan with weights that gradient steps have brought nearer to the dense model's outputs."""
+        """The plan with weights that gradient steps have brought nearer to the dense model's outputs.
+
+        Judged on held-out calibration samples; where they are no nearer, the plan as it was.
+        """
         cut = self._cut
         state = fine_tune(
             self.divided,
@@ -166,7 +169,15 @@ class SplitPlanner:
             seed=self._seed,
             progress=self._progress,
         )
-        return replace(shaped, state=state)
+        tuned = replace(shaped, state=state)
+        return tuned if self._error(tuned) < self._error(shaped) else shaped
+
+    def _error(self, shaped: ShapedSplit) -> float:
+        """Mean square of what the masked net is off by on held-out samples."""
+        net = self.body.with_state(shaped.state).graph_module
+        with torch.no_grad():
+            inputs = self._held_out if self._cut is None else self._cut.before.graph_module(self._held_out)
+            return float((_first_tensor(net(inputs)) - _first_tensor(self._dense)).square().mean())
 
     def losses(self, keeps: Sequence[float]) -> dict[str, tuple[float, ...]]:
         """Of each exchange that can be pruned what it loses at each of ``keeps``, with owners for few bytes.
@@ -249,8 +260,7 @@ class SplitPlanner:
         """The plan with what its shards, wire included, are off by on held-out samples."""
         executor = SplitExecutor(made.plan, lambda name: made.files[name])
         found = [executor.run(chunk.numpy()).outputs[0] for chunk in torch.split(self._held_out, CHUNK_SAMPLES)]
-        dense = self._dense if isinstance(self._dense, torch.Tensor) else _first_tensor(self._dense)
-        certificate = certify(dense.numpy(), np.concatenate(found))
+        certificate = certify(_first_tensor(self._dense).numpy(), np.concatenate(found))
         return MadeSplit(made.plan.model_copy(update={"certificate": certificate}), made.files)
 
     def _tell(self, keep: float, fraction: float, what: str) -> None:

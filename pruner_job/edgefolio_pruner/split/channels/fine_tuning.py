@@ -22,7 +22,7 @@ from edgefolio_pruner.split.exchanges.points import Divided
 __all__ = ["Tuning", "fine_tune"]
 
 _BATCH = 64
-_RATE = 3e-4
+_RATE = 1e-3
 _STAGE = "split"
 
 
