@@ -20,15 +20,29 @@ from edgefolio_pruner.scoring.judge import Judge
 from edgefolio_pruner.spatial import count_macs, count_parameters
 from edgefolio_pruner.split.channels.ownership import contiguous
 from edgefolio_pruner.split.exchanges.dividing import divide
-from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
-from edgefolio_pruner.split.result import Link, MeasuredSplit, Question, SingleNode, SplitReport, compared_plan
+from edgefolio_pruner.split.plan_making import PlanMaker
+from edgefolio_pruner.split.result import (
+    MeasuredSplit,
+    Question,
+    SingleNode,
+    SplitReport,
+    compared_plan,
+    unbeaten,
+)
 from edgefolio_pruner.split.rows.plan import plan_rows
 from edgefolio_pruner.stages.candidates import CandidateMaker
 from edgefolio_pruner.stages.checks.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of
 from edgefolio_pruner.stages.splits.making import of_entry
-from edgefolio_pruner.stages.splits.plans import labels, planned
+from edgefolio_pruner.stages.splits.plans import (
+    question_of,
+    search_document,
+    search_key,
+    searched_of,
+    threads_of_torch,
+    tuning_of,
+)
 from edgefolio_pruner.stages.splits.times import measured_times
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
 from edgefolio_split.executor import SplitExecutor
@@ -46,19 +60,7 @@ def plan_entry(
     progress: Progress = no_progress,
 ) -> SplitReport:
     """The plans of one entry of ``methods.split``, as :func:`plan_splits`; errors name its fields."""
-    entry = portfolio.spec.methods.split[position]
-    link = Link(
-        bits_per_second=entry.link.bits_per_second,
-        round_trip_milliseconds=float(entry.link.round_trip_milliseconds),
-    )
-    asked = Question(
-        shares=entry.shares,
-        wire=entry.wire,
-        layout=entry.layout,
-        link=link,
-        most_loss_points=float(entry.max_accuracy_loss_points),
-        most_waits=entry.most_waits,
-    )
+    asked = question_of(portfolio.spec.methods.split[position])
     with of_entry(position):
         return plan_splits(portfolio, asked, work_directory=work_directory, progress=progress)
 
@@ -70,10 +72,9 @@ def plan_splits(
     *,
     work_directory: Path | None = None,
     threads: int | None = None,
-    keeps: Sequence[float] = KEEPS,
     progress: Progress = no_progress,
 ) -> SplitReport:
-    """Make a plan by rows and one by channels for each of ``keeps``, as far as the layout has them, and measure them.
+    """Search for plans over the link, make at most six and measure them; the report has those that no other beats.
 
     Raises :class:`~edgefolio.errors.UserError` for bad input and for models that cannot be divided so.
     """
@@ -102,19 +103,21 @@ def plan_splits(
         weights = make_all(methods, bench)
         captured = graphs.model.with_state(weights[0].load())
         calibration = source.data.calibration(portfolio.spec.data.calibration_samples, seed=source.seed)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            planner = SplitPlanner(
+        count = portfolio.spec.data.calibration_samples
+        key = {**source.record, **search_key(asked, state=weights[0].digest, calibration=count, threads=threads)}
+        with threads_of_torch(threads):
+            maker_of_plans = PlanMaker(
                 captured,
                 torch.from_numpy(calibration),
                 shares=shares,
                 seed=source.seed,
+                tuning=tuning_of(asked, source.data.train),
                 progress=progress,
             )
-            made = [planned(planner, keep, layout=layout, wire=asked.wire) for keep in labels(layout, keeps).values()]
-        finally:
-            torch.set_num_threads(before)
+            found = searched_of(
+                work.result("split-search", key, lambda: search_document(maker_of_plans, captured, asked))
+            )
+            plans = [maker_of_plans.made(spec, wire=asked.wire) for spec in found.specs]
         maker = CandidateMaker(source, graphs, work=work, threads=threads, batch=first.batch)
         candidates = maker.make(weights, progress=progress)
         quantization = quantization_of(portfolio)
@@ -122,12 +125,6 @@ def plan_splits(
             twins = TwinMaker(source, quantization, work=work, threads=threads)
             candidates = [*candidates, *twins.make(candidates, judge=maker.judge, progress=progress).made]
         progress(stage=_STAGE, fraction=0.9, message="measuring")
-        plans = [
-            plan
-            for plan in made
-            if isinstance(plan, PlannedSplit)
-            and (asked.most_waits is None or plan.made.plan.synchronisations <= asked.most_waits)
-        ]
         executors = [plan.executor() for plan in plans]
         (sample,) = source.data.validation.inputs(0, 1)
         single_times, split_times = measured_times([path for _, path in candidates], executors, sample)
@@ -161,16 +158,22 @@ def plan_splits(
         link=asked.link,
         dense_parameters=count_parameters(captured.graph_module),
         dense_macs=count_macs(captured),
-        dense_bytes=planner.dense_bytes,
+        dense_bytes=maker_of_plans.whole.dense_bytes,
         singles=tuple(singles),
-        splits=tuple(splits),
+        splits=tuple(unbeaten(splits)),
         samples=source.data.validation.samples,
         notes=(
             *first.notes,
-            *(text for text in made if isinstance(text, str)),
+            *found.notes,
+            *_beaten(splits),
             *dict.fromkeys(note for plan in plans for note in plan.made.plan.notes),
         ),
     )
+
+
+def _beaten(splits: Sequence[MeasuredSplit]) -> list[str]:
+    left = len(splits) - len(unbeaten(splits))
+    return [f"{left} of {len(splits)} plans are beaten by others in accuracy, time and weights"] if left else []
 
 
 def _score(judge: Judge, executor: SplitExecutor) -> float:

@@ -12,9 +12,8 @@ from edgefolio_pruner.cli.split import parse_shares
 @pytest.fixture(scope="module")
 def planned(made, edgefolio):
     published = sorted(path for path in made.repository.rglob("*") if path.is_file())
-    found = edgefolio(
-        "split", "-f", "portfolio.yaml", "--work-dir", "work", "--link", "1G,0.01ms", "--json", cwd=made.folder
-    )
+    options = ("--link", "1G,0.01ms", "--fine-tune-epochs", "1", "--json")
+    found = edgefolio("split", "-f", "portfolio.yaml", "--work-dir", "work", *options, cwd=made.folder)
     assert found.code in (0, 3), found.stderr
     # Nothing is published.
     assert published == sorted(path for path in made.repository.rglob("*") if path.is_file())
@@ -23,22 +22,28 @@ def planned(made, edgefolio):
 
 def test_plans_are_measured_and_compared_with_the_models_of_one_node(planned):
     document = planned.document
-    assert [plan["keep"] for plan in document["plans"]] == [None, 1.0, 0.5, 0.2, 0.1, 0.05, 0.0]
+    assert 0 < len(document["plans"]) <= 6
     assert {single["name"] for single in document["singleNode"]} >= {"dense", "sparse-1", "oneshot-40"}
     dense = document["singleNode"][0]
-    rows, whole, nothing = document["plans"][0], document["plans"][1], document["plans"][-1]
-    # Rows lose nothing, and leave every weight with every worker.
-    assert rows["validationAccuracyPercent"] == pytest.approx(dense["validationAccuracyPercent"], abs=0.5)
-    assert rows["parametersOfLargest"] == document["dense"]["parameters"]
-    # An exchange of everything loses no answer but by the wire; without one there is nothing to wait for.
-    assert abs(whole["validationAccuracyPercent"] - dense["validationAccuracyPercent"]) < 1
-    assert whole["bytesIntoAll"] * 4 == document["dense"]["bytesOfFloat32Exchange"]
-    assert (nothing["bytesIntoBusiest"], nothing["synchronisations"], nothing["exchanges"]) == (0, 0, [])
+    most = document["dense"]["bytesOfFloat32Exchange"] / 4
     for plan in document["plans"]:
-        if plan["layout"] == "Channels":
-            assert plan["bytesIntoAll"] <= plan["keep"] * whole["bytesIntoAll"] + 1
+        if plan["layout"] == "Rows":
+            # Rows lose nothing, and leave every weight with every worker.
+            assert plan["validationAccuracyPercent"] == pytest.approx(dense["validationAccuracyPercent"], abs=0.5)
+            assert plan["parametersOfLargest"] == document["dense"]["parameters"]
+        else:
+            assert (plan["layout"] == "RowsThenChannels") == (plan["rowsUntil"] is not None)
             assert plan["parametersOfLargest"] < document["dense"]["parameters"]
-        assert plan["macsOfBusiest"] < document["dense"]["macs"]
+        if plan["layout"] == "Channels":
+            assert plan["bytesIntoAll"] <= plan["keep"] * most + 1
+        assert plan["macsOfBusiest"] <= document["dense"]["macs"]
+        # No plan of the table is beaten by another in all of what counts.
+        for other in document["plans"]:
+            figures = [
+                (-each["validationAccuracyPercent"], each["predictedMilliseconds"], each["parametersOfLargest"])
+                for each in (plan, other)
+            ]
+            assert figures[0] == figures[1] or any(mine < its for mine, its in zip(*figures, strict=True))
         assert 0 < plan["computeMilliseconds"] < plan["ownMilliseconds"]
         assert plan["predictedMilliseconds"] > plan["computeMilliseconds"]
         assert plan["certificate"]["samples"] > 0

@@ -52,7 +52,7 @@ class Folder:
         return Repository.open(str(self.folder / "portfolios")).current_manifest("digits")[1]
 
     def plan_files(self) -> dict[str, bytes]:
-        (folder,) = [path for path in (self.folder / "work").glob("split-two-rows-*") if path.is_dir()]
+        (folder,) = [path for path in (self.folder / "work").glob("split-two-plan-1-*") if path.is_dir()]
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -119,9 +119,9 @@ def test_what_a_killed_making_leaves_is_made_again_to_the_same_bytes(slow_link: 
     before = slow_link.plan_files()
     work = slow_link.folder / "work"
     # The record comes last: without it nothing of the folder counts, and what is torn or missing is written again.
-    (record,) = work.glob("split-two-rows-*.json")
+    (record,) = work.glob("split-two-plan-1-*.json")
     record.unlink()
-    (folder,) = work.glob("split-two-rows-*")
+    (folder,) = work.glob("split-two-plan-1-*")
     (folder / "plan.json").unlink()
     (folder / "shard-1" / "segment-0.onnx").write_bytes(before["shard-1/segment-0.onnx"][:-7])
     slow_link.make(kill_after=1.5)

@@ -21,7 +21,7 @@ from edgefolio.manifest import (
     TensorSignature,
     Variant,
 )
-from edgefolio.records.split_member import SplitExchange, SplitLink, SplitMember, SplitShard
+from edgefolio.records.split_member import MeasuredPlan, SplitExchange, SplitLink, SplitMember, SplitShard
 from edgefolio.records.split_plan import Certificate, SplitPlan
 from edgefolio_split.probes import with_probes
 
@@ -159,6 +159,14 @@ def split_variant(name: str, rank: int, plan: SplitPlan, raw: bytes | None = Non
         own_milliseconds=1.5,
         predicted_milliseconds=2.0,
         least_bits_per_second=1e6,
+        plans=(
+            MeasuredPlan(
+                title="channels, 50 %", bytes_into_busiest=4, predicted_milliseconds=2.0, validation_percent=80.0
+            ),
+            MeasuredPlan(
+                title="channels, 0 %", bytes_into_busiest=0, predicted_milliseconds=1.0, validation_percent=60.0
+            ),
+        ),
     )
     raw = plan.to_bytes() if raw is None else raw
     return draft_variant(

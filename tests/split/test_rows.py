@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.spatial import CapturedModel, capture
+from edgefolio_pruner.split.row_making import make_row_split, row_module
 from edgefolio_pruner.split.rows import bands
 from edgefolio_pruner.split.rows.bands import Rows, Window
 from edgefolio_pruner.split.rows.plan import RowPlan, plan_rows
-from edgefolio_pruner.split.rows.shards import make_row_split, row_module
 from edgefolio_pruner.split.shards.wire import slots_between
 from edgefolio_split.executor import SplitExecutor
 
@@ -99,8 +99,9 @@ def windows(**changes: object) -> Windows:
     ceil=st.booleans(),
     counts=st.booleans(),
     shares=st.sampled_from(SHARES),
+    fused=st.integers(0, 7),
 )
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_bands_answer_as_the_dense_net(
     stride: int,
     kernel: int,
@@ -110,13 +111,35 @@ def test_bands_answer_as_the_dense_net(
     ceil: bool,
     counts: bool,
     shares: tuple[int, ...],
+    fused: int,
 ) -> None:
     torch.set_num_threads(1)
     net = windows(stride=stride, kernel=kernel, dilation=dilation, padding=padding, ceil=ceil, counts=counts)
     inputs = torch.randn(2, 2, height, 19, generator=torch.Generator().manual_seed(height))
     captured = capture(net, (inputs,))
-    plan = plan_rows(captured, shares)
+    halos = plan_rows(captured, shares).halos
+    plan = plan_rows(captured, shares, fused=[name for place, name in enumerate(halos) if fused >> place & 1])
     assert largest_difference(captured, plan, inputs) < 1e-5
+
+
+def test_layers_that_share_an_exchange_compute_rows_twice_and_wait_less() -> None:
+    torch.set_num_threads(1)
+    inputs = samples(number=4)
+    captured = capture(net_of(["residual", "concatenation"], 0), (inputs[:2],))
+    halos = plan_rows(captured, (50, 50)).halos
+    assert len(halos) > 2
+    plans = [make_row_split(captured, shares=(50, 50), fused=fused) for fused in ((), halos[1::2], halos)]
+    waits = [split.plan.synchronisations for split in plans]
+    macs = [max(shard.macs for shard in split.plan.shards) for split in plans]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[-1] == 0
+    assert macs == sorted(macs)
+    assert macs[0] < macs[1] < macs[2]
+    with torch.no_grad():
+        wanted = captured.graph_module(inputs).numpy()
+    for split in plans:
+        answer = SplitExecutor(split.plan, lambda name, split=split: split.files[name]).run(inputs.numpy())
+        assert np.abs(answer.outputs[0] - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("names", [("residual", "projection", "concatenation"), ("grouped",), ("inverted",)])
@@ -158,19 +181,22 @@ def padded_within(window: Window, results: Rows, size: int) -> tuple[Rows, int, 
     return (Rows(rows.start + 1, rows.stop), above + 1, below) if rows.start > 0 else (rows, above, below)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("fault", [shifted, padded_within])
-def test_a_fault_in_a_halo_is_seen(fault: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_a_halo_is_seen(fault: object, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = torch.randn(2, 2, 28, 19, generator=torch.Generator().manual_seed(0))
     captured = capture(windows(), (inputs,))
-    assert largest_difference(captured, plan_rows(captured, (50, 50)), inputs) < 1e-5
+    sound = plan_rows(captured, (50, 50))
+    without = sound.halos if fused else ()
+    assert largest_difference(captured, plan_rows(captured, (50, 50), fused=without), inputs) < 1e-5
 
     @dataclasses.dataclass(frozen=True)
     class Faulty(Window):
         def needs(self, results: Rows, size: int) -> tuple[Rows, int, int]:
             return fault(self, results, size)  # type: ignore[operator]
 
-    monkeypatch.setattr("edgefolio_pruner.split.rows.plan.Window", Faulty)
-    assert largest_difference(captured, plan_rows(captured, (50, 50)), inputs) > 1e-3
+    monkeypatch.setattr("edgefolio_pruner.split.rows.states.Window", Faulty)
+    assert largest_difference(captured, plan_rows(captured, (50, 50), fused=without), inputs) > 1e-3
 
 
 def test_nothing_has_rows_or_too_few() -> None:

@@ -179,5 +179,11 @@ def test_the_report_shows_the_split_apart(draft: SplitDraft) -> None:
     page = render_report(draft.manifest)
     assert "Over several nodes" in page
     assert "layer: 0.0 KiB of 0.0 KiB a sample" in page
+    assert "bytes into the busiest worker, a sample" in page
+    (variant,) = draft.manifest.splits
+    assert variant.split is not None
+    unmeasured = variant.model_copy(update={"split": variant.split.model_copy(update={"plans": ()})})
+    without = draft.manifest.model_copy(update={"variants": (unmeasured, *draft.manifest.single_node)})
+    assert "bytes into the busiest worker, a sample" not in render_report(without)
     single = draft_manifest([draft_variant("dense", 1, b"x")], model="digits")
     assert "Over several nodes" not in render_report(single)

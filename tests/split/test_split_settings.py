@@ -52,6 +52,9 @@ def test_defaults() -> None:
         ({"link": {"bandwidth": "1T"}}, "bandwidth"),
         ({"link": {"bandwidth": "fast"}}, "bandwidth"),
         ({"link": {"roundTripMilliseconds": "-1"}}, "roundTripMilliseconds"),
+        ({"fineTuneEpochs": -1}, "fineTuneEpochs"),
+        ({"fineTuneEpochs": 101}, "fineTuneEpochs"),
+        ({"layout": "Rows", "fineTuneEpochs": 1}, "fineTuneEpochs"),
         ({"more": 1}, "more"),
     ],
 )

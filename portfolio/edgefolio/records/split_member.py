@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from edgefolio.records.base import Record
 from edgefolio.records.measured import Profile
-from edgefolio.records.split_plan import MOST_WORKERS, Certificate
-from edgefolio.untrusted.json_document import Count, Line, Milliseconds, Positive
+from edgefolio.records.split_plan import MOST_WORKERS, Certificate, Layout
+from edgefolio.untrusted.json_document import Count, Line, Magnitude, Milliseconds, Positive
 
-__all__ = ["Certificate", "SplitExchange", "SplitLink", "SplitMember", "SplitShard"]
+__all__ = ["Certificate", "MeasuredPlan", "SplitExchange", "SplitLink", "SplitMember", "SplitShard"]
 
 _Bytes = Annotated[tuple[Count, ...], Field(min_length=1, max_length=MOST_WORKERS)]
 
@@ -36,6 +36,15 @@ class SplitExchange(Record):
     dense_bytes_into: _Bytes
 
 
+class MeasuredPlan(Record):
+    """A plan that was made and measured beside the chosen one; bytes are those into the busiest worker, a sample."""
+
+    title: Line
+    bytes_into_busiest: Count
+    predicted_milliseconds: Milliseconds
+    validation_percent: Magnitude
+
+
 class SplitShard(Record):
     """What one worker loads, and what it costs there, without any network."""
 
@@ -57,7 +66,9 @@ class SplitMember(Record):
 
     workers: Annotated[int, Field(ge=2, le=MOST_WORKERS)]
     shares_percent: Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], Field(max_length=MOST_WORKERS)]
-    layout: Literal["Channels", "Rows"]
+    layout: Layout
+    #: The last layer that is divided by rows, where channels follow.
+    rows_until: Annotated[Line | None, Field(exclude_if=lambda value: value is None)] = None
     wire: Literal["Float32", "UInt8"]
     input_bytes: Count
     synchronisations: Annotated[int, Field(ge=0, le=1024)]
@@ -69,6 +80,8 @@ class SplitMember(Record):
     own_milliseconds: Milliseconds
     predicted_milliseconds: Milliseconds
     least_bits_per_second: Annotated[float | None, Field(ge=0, le=1e30)] = None
+    #: All plans that were measured for it, the chosen one among them.
+    plans: Annotated[tuple[MeasuredPlan, ...], Field(max_length=16, exclude_if=lambda value: not value)] = ()
 
     @model_validator(mode="after")
     def _is_of_its_workers(self) -> SplitMember:
@@ -80,6 +93,12 @@ class SplitMember(Record):
             if {len(exchange.bytes_into), len(exchange.dense_bytes_into)} != {self.workers}:
                 raise ValueError(f"exchange at {exchange.place} has not one number for each worker")
         return self
+
+    @property
+    def shown_layout(self) -> str:
+        """The layout in words."""
+        words = {"Channels": "channels", "Rows": "rows", "RowsThenChannels": f"rows until {self.rows_until}, channels"}
+        return words[self.layout]
 
     @property
     def bytes_into_busiest(self) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "MOST_WORKERS",
     "PLAN_VERSION",
     "Certificate",
+    "Layout",
     "PlannedExchange",
     "PlannedFile",
     "PlannedProbe",
@@ -45,6 +46,10 @@ Rank = Annotated[int, Field(ge=0, lt=MOST_WORKERS)]
 #: A file of a shard: ONNX holds at most 2 GiB.
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Slot = Annotated[int, Field(ge=0, lt=_LARGEST_AXIS)]
+
+
+#: How layers are divided: all by one way, or up to a layer by rows and behind it by channels.
+Layout = Literal["Channels", "Rows", "RowsThenChannels"]
 
 
 class Transfer(Record):
@@ -182,7 +187,9 @@ class SplitPlan(Record):
     schema_version: Literal["edgefolio.dev/split-plan/v1"] = PLAN_VERSION
     workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)]
     shares_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...]
-    layout: Literal["Channels", "Rows"]
+    layout: Layout
+    #: The last layer that is divided by rows, where channels follow.
+    rows_until: Annotated[Line | None, Field(exclude_if=lambda value: value is None)] = None
     wire: Literal["Float32", "UInt8"]
     input: TensorName
     outputs: Annotated[tuple[TensorName, ...], Field(min_length=1, max_length=16)]
@@ -205,6 +212,8 @@ class SplitPlan(Record):
             raise ValueError(f"sharesPercent are not {self.workers} numbers that sum to 100")
         if [shard.rank for shard in self.shards] != list(range(self.workers)):
             raise ValueError(f"shards are not those of workers 0 to {self.workers - 1}")
+        if (self.rows_until is None) == (self.layout == "RowsThenChannels"):
+            raise ValueError(f"rowsUntil does not go with the layout {self.layout}")
         if len(self.combination) != len(self.outputs):
             raise ValueError("combination has not one entry for each output")
         for exchange in self.exchanges:

@@ -10,6 +10,7 @@ from edgefolio.specification.validation.base import NonNegativeDecimal, Specific
 from edgefolio.specification.validation.cel import rules, without_default
 
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+_TUNING_RULE = "fineTuneEpochs does not go with layout Rows, which loses nothing"
 _SHARES_RULE = "sharesPercent must be one number for each of the workers, and sum to 100"
 
 
@@ -65,7 +66,8 @@ class Split(Specification):
                 "!has(self.sharesPercent) || (size(self.sharesPercent) == self.workers "
                 "&& self.sharesPercent.sum() == 100)",
                 _SHARES_RULE,
-            )
+            ),
+            ("self.layout != 'Rows' || !has(self.fineTuneEpochs) || self.fineTuneEpochs == 0", _TUNING_RULE),
         )
     )
 
@@ -79,21 +81,29 @@ class Split(Specification):
     ] = ()
     """Part of the work of each worker in percent; absent: equal parts."""
     layout: Literal["Auto", "Rows", "Channels"] = "Auto"
-    """How layers are divided; Auto: plans of both are made."""
+    """How layers are divided; Auto: plans by rows, by channels, and by rows until a layer are searched for."""
     exchanges: ExchangeCount = "Auto"
     """Most times that the workers wait for each other for one answer, 0 to 16; Auto: as often as pays."""
     wire: Literal["UInt8", "Float32"] = "UInt8"
-    """How channels travel. Rows travel as Float32."""
+    """How channels travel, and rows in front of them. By rows alone everything travels as Float32."""
+    fine_tune_epochs: Annotated[int, Field(ge=0, le=100, exclude_if=lambda value: not value)] = 0
+    """Passes over the training samples in which the weights of a plan by channels are tuned; labels are not read."""
     max_accuracy_loss_points: NonNegativeDecimal = "1.0"
     """Most that a plan may lose against the dense model, in points of validation accuracy."""
     link: Link = Link()
-    """The network that plans are compared over."""
+    """The network that plans are searched for and compared over."""
 
     @model_validator(mode="after")
     def _shares_are_those_of_the_workers(self) -> Split:
         shares = self.shares_percent
         if shares and (len(shares) != self.workers or sum(shares) != 100):
             raise ValueError(_SHARES_RULE)
+        return self
+
+    @model_validator(mode="after")
+    def _what_loses_nothing_is_not_tuned(self) -> Split:
+        if self.layout == "Rows" and self.fine_tune_epochs:
+            raise ValueError(_TUNING_RULE)
         return self
 
     @property

@@ -175,7 +175,7 @@ def _split_line(variant: Variant) -> str:
     assert split is not None
     shards = " + ".join(byte_count(shard.size_bytes) for shard in split.shards)
     return (
-        f"{variant.name}: {variant.test_accuracy.percent:.2f} % on {split.workers} nodes, by {split.layout.lower()}; "
+        f"{variant.name}: {variant.test_accuracy.percent:.2f} % on {split.workers} nodes, by {split.shown_layout}; "
         f"predicted {split.predicted_milliseconds:.2f} ms over {shown_rate(split.link.bits_per_second)} and "
         f"{split.link.round_trip_milliseconds:g} ms; shards of {shards}. No server serves it yet."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,10 +39,14 @@ def split(
         show_default="1G,0.3ms",
     ),
     layout: str | None = typer.Option(
-        None, help="How layers are divided: Rows, Channels, or Auto for plans of both.", show_default="Auto"
+        None,
+        help="How layers are divided: Rows, Channels, or Auto for both and rows until a layer.",
+        show_default="Auto",
     ),
     wire: str | None = typer.Option(
-        None, help="How channels travel: UInt8 or Float32. Rows travel as Float32.", show_default="UInt8"
+        None,
+        help="How channels travel, and rows in front of them: UInt8 or Float32. Rows alone: Float32.",
+        show_default="UInt8",
     ),
     max_accuracy_loss: float | None = typer.Option(
         None,
@@ -50,6 +55,13 @@ def split(
         help="Points of validation accuracy that a plan may lose against the dense model.",
         show_default="1.0",
     ),
+    fine_tune_epochs: int | None = typer.Option(
+        None,
+        min=0,
+        max=100,
+        help="Passes over the training samples, without labels, in which the weights of a plan by channels are tuned.",
+        show_default="0",
+    ),
     work_dir: Path | None = typer.Option(
         None, help="Where work is kept, as for `edgefolio make`, whose models it takes from there."
     ),
@@ -57,8 +69,9 @@ def split(
 ) -> int:
     """Plan how several nodes could compute one model together, and tell whether that pays. Publishes nothing.
 
-    Makes a plan by rows and plans by channels for six amounts of traffic, measures their shards here one after another,
-    and adds the declared link. Every plan is compared with the fastest model of one node that is at least as accurate.
+    Searches for plans over the declared link: by rows, by channels, and by rows until a layer. Makes at most six,
+    measures their shards here one after another, and adds the link. Every plan is compared with the fastest model of
+    one node that is at least as accurate; plans that another beats in accuracy, time and weights are not shown.
 
     Without any of the options that describe a split, the entries of spec.methods.split are planned, where there are
     some: what `edgefolio make` would make of them.
@@ -67,8 +80,11 @@ def split(
 
     Exit codes: 0 a plan pays; 2 bad input; 3 none pays.
     """
-    described = (workers, shares, link, layout, wire, max_accuracy_loss)
-    own = _question(workers or 2, shares, link or "1G,0.3ms", layout or "Auto", wire or "UInt8", max_accuracy_loss)
+    described = (workers, shares, link, layout, wire, max_accuracy_loss, fine_tune_epochs)
+    own = replace(
+        _question(workers or 2, shares, link or "1G,0.3ms", layout or "Auto", wire or "UInt8", max_accuracy_loss),
+        fine_tune_epochs=fine_tune_epochs or 0,
+    )
     portfolio = load_portfolio(file)
     entries = portfolio.spec.methods.split if all(option is None for option in described) else ()
     from edgefolio_pruner.cli.json_output import output_kept_for_json
@@ -174,6 +190,7 @@ def _plan_document(entry: MeasuredSplit) -> dict[str, Any]:
     return {
         "title": entry.title,
         "layout": plan.layout,
+        "rowsUntil": plan.rows_until,
         "keep": entry.planned.keep,
         "wire": plan.wire,
         "exchanges": [
@@ -230,7 +247,7 @@ def _print(report: SplitReport) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in report.splits:
         table.add_row(
-            "rows" if entry.planned.keep is None else f"{100 * entry.planned.keep:g} %",
+            entry.planned.short_title,
             str(entry.plan.synchronisations),
             f"{entry.bytes_in:,}",
             f"{100 * entry.parameters / max(1, report.dense_parameters):.0f} %",
@@ -242,6 +259,9 @@ def _print(report: SplitReport) -> None:
             f"{entry.rival.milliseconds:.2f}",
         )
     console.print(table)
+    for entry in report.splits:
+        if entry.plan.rows_until is not None:
+            console.print(f"{entry.planned.short_title}: {entry.title}", markup=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print(report.verdict, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from edgefolio.uris import redacted
 from edgefolio_pruner.html_report import classes, layers, splits, view
 from edgefolio_pruner.html_report.drawing import colour_of
 from edgefolio_pruner.html_report.pareto import draw_pareto
+from edgefolio_pruner.html_report.split_plot import draw_splits
 from edgefolio_pruner.html_report.timeline import RunTimeline
 from edgefolio_pruner.html_report.timeline_plot import draw_load
 
@@ -54,6 +55,7 @@ def render_report(manifest: Manifest, *, timeline: RunTimeline | None = None) ->
         layer_variants=layer_variants,
         layers=layer_rows,
         splits=splits.split_rows(manifest),
+        split_plot=Markup(draw_splits(manifest)),
         strips=layers.layer_strips(manifest),
         class_variants=class_variants,
         class_rows=class_rows,

@@ -55,7 +55,7 @@ def _row(variant: Variant, split: SplitMember, dense_parameters: int) -> SplitRo
     return SplitRow(
         name=variant.name,
         colour=colour_of(variant.rank - 1),
-        layout=split.layout.lower(),
+        layout=split.shown_layout,
         shares=", ".join(f"{share} %" for share in split.shares_percent),
         accuracy=f"{accuracy.percent:.2f}",
         interval=f"{accuracy.low_percent:.2f}{DASH}{accuracy.high_percent:.2f}",

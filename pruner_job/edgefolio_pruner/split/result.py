@@ -8,9 +8,18 @@ from typing import Literal
 
 from edgefolio.records.split_plan import SplitPlan
 from edgefolio.shown_text import shown_rate
-from edgefolio_pruner.split.planning import PlannedSplit
+from edgefolio_pruner.split.planned import PlannedSplit
 
-__all__ = ["ComparedPlan", "Link", "MeasuredSplit", "Question", "SingleNode", "SplitReport", "compared_plan"]
+__all__ = [
+    "ComparedPlan",
+    "Link",
+    "MeasuredSplit",
+    "Question",
+    "SingleNode",
+    "SplitReport",
+    "compared_plan",
+    "unbeaten",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,7 @@ class Question:
     most_loss_points: float
     layout: Literal["Auto", "Rows", "Channels"] = "Auto"
     most_waits: int | None = None
+    fine_tune_epochs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +147,7 @@ class SplitReport:
         if any(split.accurate_enough for split in self.splits):
             return "It does not pay over any link with this round trip: a model of one node is faster."
         if not self.splits:
-            return "It does not pay: no plan has so few exchanges."
+            return "It does not pay: there is no plan."
         return "It does not pay: no plan is accurate enough."
 
 
@@ -176,3 +186,13 @@ def compared_plan(
         least_bits_per_second=1000 * 8 * size / room if room > 0 else None,
         accurate_enough=accuracy_percent >= singles[0].accuracy_percent - most_loss_points,
     )
+
+
+def unbeaten(splits: Sequence[MeasuredSplit]) -> list[MeasuredSplit]:
+    """Without those that another one beats: as accurate, as fast and with as few weights on a node, and not equal."""
+    figures = [(-split.accuracy_percent, split.predicted_milliseconds, split.parameters) for split in splits]
+    return [
+        split
+        for split, mine in zip(splits, figures, strict=True)
+        if not any(other != mine and all(o <= m for o, m in zip(other, mine, strict=True)) for other in figures)
+    ]

@@ -8,7 +8,7 @@ still worth is less than its bytes and the price of one synchronisation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from edgefolio_pruner.split.channels.statistics import ExchangeStatistics, Reade
 from edgefolio_pruner.split.channels.swapping import RIDGE
 from edgefolio_pruner.split.exchanges.points import Divided
 
-__all__ = ["Orders", "choose_sent", "elimination_orders"]
+__all__ = ["Orders", "choose_parts", "choose_sent", "elimination_orders", "lost_at"]
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -150,6 +150,32 @@ def choose_sent(divided: Divided, orders: Orders, *, budget: int, exchange_bytes
     if budget < orders.total_bytes:
         dropped = _refilled(orders, dropped, budget)
         dropped = _balanced(orders, dropped)
+    return _ownership(divided, orders, dropped)
+
+
+def choose_parts(divided: Divided, orders: Orders, keeps: Mapping[str, float]) -> Ownership:
+    """What is sent if each exchange, by the layer that reads it, may send its part of its bytes."""
+    exchanges = orders.survey.exchanges
+    dropped = [_kept_to(order, keeps.get(exchanges[order.exchange].point.place, 0.0)) for order in orders.orders]
+    return _ownership(divided, orders, dropped)
+
+
+def lost_at(orders: Orders, exchange: int, keep: float) -> float:
+    """What all workers lose at an exchange that sends this part of its bytes, as parts of its readers' variances."""
+    mine = [order for order in orders.orders if order.exchange == exchange]
+    return float(sum(order.losses[: _kept_to(order, keep)].sum() for order in mine))
+
+
+def _kept_to(order: _Order, keep: float) -> int:
+    """How many blocks go, so that at most this part of the bytes stays; what is worth nothing goes anyway."""
+    if keep >= 1:
+        return _worthless(order)
+    left = order.bytes.sum() - np.concatenate([[0], np.cumsum(order.bytes)])
+    fitting = np.flatnonzero(left <= keep * order.bytes.sum())
+    return max(_worthless(order), int(fitting[0]))
+
+
+def _ownership(divided: Divided, orders: Orders, dropped: Sequence[int]) -> Ownership:
     received = everything(divided, orders.workers)
     for order, count in zip(orders.orders, dropped, strict=True):
         received[orders.survey.exchanges[order.exchange].point.name][order.worker, order.blocks[:count]] = False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rows", "Window", "band_edges", "divisors"]
+__all__ = ["Rows", "Window", "band_edges", "divisors", "hull"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,19 @@ class Rows:
     stop: int
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return max(0, self.stop - self.start)
+
+    def holds(self, rows: Rows) -> bool:
+        """Whether all of these rows are among them."""
+        return self.start <= rows.start and rows.stop <= self.stop
+
+
+def hull(parts: Iterable[Rows]) -> Rows | None:
+    """The rows from the first to the last of all parts; None if no part has a row."""
+    found = [part for part in parts if len(part)]
+    if not found:
+        return None
+    return Rows(min(part.start for part in found), max(part.stop for part in found))
 
 
 @dataclass(frozen=True)

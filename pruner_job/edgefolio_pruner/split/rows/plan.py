@@ -1,40 +1,30 @@
 """Division by rows: each worker computes a band of rows of every map, and receives the rows around it that it needs.
 
-Convolutions, pools, elementwise operators, batch norms, sums and concatenations have row rules. A mean over all
-positions whose result only linear layers read is a partial sum, which the entry adds up. In front of any other operator
-all rows are gathered, and everybody computes the rest. Nothing is lost.
+Several layers may share one exchange (fusion, as in DeepThings): in front of a layer that is not exchanged each worker
+computes the rows that it needs of its neighbours' bands itself, and the halo of the exchange before is that much wider.
+Which rows these are follows from the operators, from the last one backwards. Nothing is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from edgefolio.errors import UserError
-from edgefolio_pruner.spatial.assign import build_structure
 from edgefolio_pruner.spatial.graph.capture import CapturedModel
-from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
+from edgefolio_pruner.spatial.graph.nodes import operator_name
 from edgefolio_pruner.spatial.graph.program import Program, lower
-from edgefolio_pruner.spatial.roles import Map
 from edgefolio_pruner.split.exchanges.points import ExchangePoint
-from edgefolio_pruner.split.rows.bands import Rows, Window, band_edges
+from edgefolio_pruner.split.rows.bands import Rows, band_edges, hull
+from edgefolio_pruner.split.rows.states import WINDOWED, RowStates, State, row_states, windows_of
 
-__all__ = ["RowPlan", "RowTraffic", "plan_rows", "windows_of"]
+__all__ = ["RowPlan", "RowTraffic", "plan_rows", "rows_of"]
 
-aten = torch.ops.aten
 Mask = NDArray[np.bool_]
-#: ``whole``: every worker has all of it; ``rows``: its band; ``part``: a term of a sum.
-State = Literal["whole", "rows", "part"]
-_WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d")
-_MEANS = ("adaptive_avg_pool2d", "mean")
-_LINEAR = ("flatten", "reshape", "squeeze", "unsqueeze", "linear")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,214 +54,108 @@ class RowTraffic:
 
 @dataclass(frozen=True, eq=False)
 class RowPlan:
-    """A program by rows: the state of each value, and the exchange in front of what reads more than a band of it."""
+    """A program by rows: the state of each value, and the exchange in front of what reads more than is computed.
+
+    ``computed`` are the rows of each value that each worker computes: its band at an exchange, elsewhere as many as are
+    read.
+    """
 
     program: Program
     shares: tuple[int, ...]
     states: dict[fx.Node, State]
+    computed: dict[fx.Node, tuple[Rows, ...]]
     points: dict[fx.Node, ExchangePoint]
     traffic: RowTraffic
     depths: dict[str, int]
     gathered: tuple[str, ...]
 
     def band(self, node: fx.Node, worker: int) -> Rows:
-        """The rows of a value that a worker computes."""
-        edges = band_edges(self.program.shapes[node][2], self.shares)
-        return Rows(edges[worker], edges[worker + 1])
+        """The rows of a value that are the worker's own: the bands of all workers are all rows, each once."""
+        return _band(self.program, self.shares, node, worker)
+
+    @property
+    def halos(self) -> tuple[str, ...]:
+        """The values whose exchange could be left out, by :func:`plan_rows`, in the order of the network."""
+        return tuple(source.name for source, point in self.points.items() if point.kind == "send")
 
 
-@dataclass
-class _Builder:
-    program: Program
-    shares: tuple[int, ...]
-    maps: set[fx.Node]
-    states: dict[fx.Node, State] = field(default_factory=dict)
-    #: Rows that each worker needs of a value, by value.
-    needs: dict[fx.Node, list[Mask]] = field(default_factory=dict)
-    gathered: dict[fx.Node, str] = field(default_factory=dict)
-    #: Layers with too few rows, of what everybody has: everybody computes them.
-    low: list[fx.Node] = field(default_factory=list)
+def plan_rows(
+    captured: CapturedModel,
+    shares: Sequence[int],
+    *,
+    fused: Collection[str] = (),
+    first_number: int = 0,
+    field: str = "--layout",
+) -> RowPlan:
+    """The plan by rows, without the exchanges of the ``fused`` values (names of :attr:`RowPlan.halos`).
+
+    Exchanges are numbered from ``first_number`` on. Raises :class:`~edgefolio.errors.UserError` if no layer has rows,
+    or a map too few of them.
+    """
+    return rows_of(row_states(lower(captured), shares, field=field), fused=fused, first_number=first_number)
 
 
-def plan_rows(captured: CapturedModel, shares: Sequence[int], *, field: str = "--layout") -> RowPlan:
-    """The plan by rows. Raises :class:`UserError` if no layer has rows, or a map too few of them."""
-    program = lower(captured)
-    structure = build_structure(program)
-    maps = {node for node, role in structure.roles.items() if isinstance(role, Map)}
-    builder = _Builder(program, tuple(shares), maps)
-    for node in program.nodes:
-        if node in program.shapes and node.op != "get_attr":
-            builder.states[node] = _state(builder, node)
-        elif node.op == "output":
-            for source in node.all_input_nodes:
-                if builder.states[source] == "rows":
-                    _gather(builder, source, "the network's output")
-    banded = [node for node, state in builder.states.items() if state == "rows"]
-    if not banded and builder.low:
-        raise _too_low(builder, builder.low[0], field)
-    if not banded:
-        raise UserError(
-            "no layer of this model has rows that could be divided.",
-            field=field,
-            value="Rows",
-            remedy="Give Channels: only convolutions over images and what follows them are divided by rows.",
-        )
-    for node in banded:
-        if _is_low(builder, node):
-            raise _too_low(builder, node, field)
-    return _finished(builder, tuple(shares))
-
-
-def _is_low(builder: _Builder, node: fx.Node) -> bool:
-    edges = band_edges(builder.program.shapes[node][2], builder.shares)
-    return any(left >= right for left, right in pairwise(edges))
-
-
-def _too_low(builder: _Builder, node: fx.Node, field: str) -> UserError:
-    rows = builder.program.shapes[node][2]
-    return UserError(
-        f"layer {node.name} has {rows} rows, too few for the shares of {len(builder.shares)} workers.",
-        field=field,
-        value="Rows",
-        remedy="Give fewer workers, larger images, or Channels.",
-    )
-
-
-def windows_of(node: fx.Node, program: Program) -> tuple[Window, Window]:
-    """What a convolution or pool reads along height and width."""
-    name = operator_name(node)
-    if name == "conv2d":
-        kernel = list(program.shapes[argument(node, "weight")][2:])
-        stride, dilation = _pair(argument(node, "stride")), _pair(argument(node, "dilation"))
-    else:
-        kernel = _pair(argument(node, "kernel_size"))
-        given = argument(node, "stride")
-        stride = _pair(given) if given else kernel
-        dilation = _pair(argument(node, "dilation")) if name == "max_pool2d" else [1, 1]
-    padding = argument(node, "padding")
-    if padding == "same":
-        before = [dilation[axis] * (kernel[axis] - 1) // 2 for axis in (0, 1)]
-    else:
-        before = [0, 0] if padding == "valid" else _pair(padding)
-    first, second = (Window(kernel[axis], stride[axis], before[axis], dilation[axis]) for axis in (0, 1))
-    return first, second
-
-
-def _pair(value: Any) -> list[int]:
-    values = [int(item) for item in value] if isinstance(value, (list, tuple)) else [int(value)]
-    return values * 2 if len(values) == 1 else values
-
-
-def _state(builder: _Builder, node: fx.Node) -> State:
-    """The state of a value, once what it reads is taken care of."""
-    if node.op == "placeholder":
-        return "whole"
-    sources = [source for source in node.all_input_nodes if source in builder.states]
-    shape, name = builder.program.shapes[node], operator_name(node)
-    states = {builder.states[source] for source in sources}
-    if states == {"part"}:
-        return "part"
-    is_image = len(shape) == 4 and all(isinstance(size, int) for size in shape[2:])
-    if is_image and name in _WINDOWED:
-        (source,) = sources
-        # Of what everybody has, as of the input, each takes the rows that it needs.
-        if builder.states[source] == "whole" and _is_low(builder, node):
-            # As in a gate over the channels, behind a mean of all positions.
-            builder.low.append(node)
-            return "whole"
-        if builder.states[source] == "rows":
-            _need(builder, source, windows_of(node, builder.program)[0], shape[2])
-        return "rows"
-    if "rows" not in states:
-        return "whole"
-    if is_image and _keeps_rows(builder, node, sources):
-        return "rows"
-    if name in _MEANS and _is_mean_of_all(builder, node) and _is_linear_tail(node):
-        return "part"
-    for source in sources:
-        if builder.states[source] == "rows":
-            _gather(builder, source, f"operator {node.target} ({node.name})")
-    return "whole"
-
-
-def _keeps_rows(builder: _Builder, node: fx.Node, sources: Sequence[fx.Node]) -> bool:
-    """Whether each row of the result depends on the same row of the operands alone."""
-    shapes, rows = builder.program.shapes, builder.program.shapes[node][2]
-    images = [source for source in sources if len(shapes[source]) == 4 and shapes[source][2] == rows and rows > 1]
-    if node in builder.maps:
-        others = [source for source in node.all_input_nodes if source in shapes and source not in images]
-        return all(len(shapes[other]) < 2 or shapes[other][-2] == 1 or _is_statistics(node, other) for other in others)
-    if operator_name(node) == "cat":
-        return len(images) == len(set(node.all_input_nodes)) and int(argument(node, "dim")) % 4 == 1
-    if operator_name(node) == "index_select":
-        return int(argument(node, "dim")) % 4 == 1
-    return False
-
-
-def _is_statistics(node: fx.Node, other: fx.Node) -> bool:
-    """Whether ``other`` is a vector along the channels: of a batch norm, or slopes."""
-    return other.op == "get_attr" and operator_name(node) in ("batch_norm", "prelu", "_prelu_kernel")
-
-
-def _is_mean_of_all(builder: _Builder, node: fx.Node) -> bool:
-    if operator_name(node) == "adaptive_avg_pool2d":
-        return tuple(builder.program.shapes[node][2:]) == (1, 1)
-    axes = argument(node, "dim")
-    source = node.args[0]
-    return (
-        isinstance(axes, (list, tuple))
-        and isinstance(source, fx.Node)
-        and sorted(axis % 4 for axis in axes) == [2, 3]
-        and argument(node, "dtype") is None
-    )
-
-
-def _is_linear_tail(node: fx.Node) -> bool:
-    """Whether only linear operators follow, up to the outputs: then terms can be added at the end."""
-    for user in node.users:
-        if user.op == "output":
+def rows_of(states: RowStates, *, fused: Collection[str] = (), first_number: int = 0) -> RowPlan:
+    """As :func:`plan_rows`, of a program whose states are known."""
+    program, shares, workers = states.program, states.shares, range(len(states.shares))
+    computed: dict[fx.Node, tuple[Rows, ...]] = {}
+    needs: dict[fx.Node, tuple[Rows, ...]] = {}
+    for node in reversed(program.nodes):
+        if states.states.get(node) != "rows":
             continue
-        activations = [source for source in user.all_input_nodes if source.op == "call_function"]
-        if operator_name(user) not in _LINEAR or activations != [node] or not _is_linear_tail(user):
-            return False
-    return bool(node.users)
+        bands = tuple(_band(program, shares, node, worker) for worker in workers)
+        wanted = tuple(hull(_reads(states, computed, node, worker)) or bands[worker] for worker in workers)
+        is_source = node in states.gathered or any(operator_name(user) in WINDOWED for user in node.users)
+        is_within = all(band.holds(rows) for band, rows in zip(bands, wanted, strict=True))
+        if is_source and not is_within and (node in states.gathered or node.name not in fused):
+            computed[node], needs[node] = bands, wanted
+        else:
+            computed[node] = wanted
+    return _finished(states, computed, needs, first_number)
 
 
-def _need(builder: _Builder, source: fx.Node, window: Window, results: int) -> None:
-    rows = builder.program.shapes[source][2]
-    edges = band_edges(results, builder.shares)
-    needs = builder.needs.setdefault(source, [np.zeros(rows, dtype=bool) for _ in builder.shares])
-    for worker in range(len(builder.shares)):
-        if edges[worker] < edges[worker + 1]:
-            needed, _, _ = window.needs(Rows(edges[worker], edges[worker + 1]), rows)
-            needs[worker][needed.start : needed.stop] = True
+def _band(program: Program, shares: Sequence[int], node: fx.Node, worker: int) -> Rows:
+    edges = band_edges(program.shapes[node][2], shares)
+    return Rows(edges[worker], edges[worker + 1])
 
 
-def _gather(builder: _Builder, source: fx.Node, reason: str) -> None:
-    rows = builder.program.shapes[source][2]
-    builder.needs[source] = [np.ones(rows, dtype=bool) for _ in builder.shares]
-    builder.gathered.setdefault(source, reason)
+def _reads(states: RowStates, computed: dict[fx.Node, tuple[Rows, ...]], node: fx.Node, worker: int) -> Iterable[Rows]:
+    """The rows of a value that each of its readers takes."""
+    size = states.program.shapes[node][2]
+    if node in states.gathered:
+        yield Rows(0, size)
+    for user in node.users:
+        state = states.states.get(user)
+        if state == "part":
+            yield _band(states.program, states.shares, node, worker)
+        elif state == "rows" and operator_name(user) in WINDOWED:
+            yield windows_of(user, states.program)[0].needs(computed[user][worker], size)[0]
+        elif state == "rows":
+            yield computed[user][worker]
 
 
-def _finished(builder: _Builder, shares: tuple[int, ...]) -> RowPlan:
-    shapes = builder.program.shapes
+def _finished(
+    states: RowStates,
+    computed: dict[fx.Node, tuple[Rows, ...]],
+    needs: dict[fx.Node, tuple[Rows, ...]],
+    first_number: int,
+) -> RowPlan:
+    program, shares = states.program, states.shares
     points: dict[fx.Node, ExchangePoint] = {}
     edges_of: dict[str, tuple[int, ...]] = {}
     kept: dict[str, Mask] = {}
-    for source in builder.program.nodes:
-        if source not in builder.needs:
+    for source in program.nodes:
+        if source not in needs:
             continue
-        _, channels, rows, columns = shapes[source]
+        _, channels, rows, columns = program.shapes[source]
         edges = band_edges(rows, shares)
         place = np.arange(rows)
         own = [(place >= first) & (place < last) for first, last in pairwise(edges)]
-        keeps = np.stack([have | need for have, need in zip(own, builder.needs[source], strict=True)])
-        if not (keeps & ~np.stack(own)).any():
-            continue
-        name = f"x{len(points)}"
+        read = [(place >= each.start) & (place < each.stop) for each in needs[source]]
+        name = f"x{first_number + len(points)}"
         points[source] = ExchangePoint(
             name=name,
-            kind="gather" if source in builder.gathered else "send",
+            kind="gather" if source in states.gathered else "send",
             source=source,
             node=source,
             axis=2,
@@ -280,17 +164,19 @@ def _finished(builder: _Builder, shares: tuple[int, ...]) -> RowPlan:
             elements=channels * columns,
             readers=(),
             place=source.name,
-            reason=builder.gathered.get(source, ""),
+            reason=states.gathered.get(source, ""),
         )
-        edges_of[name], kept[name] = edges, keeps
+        edges_of[name] = edges
+        kept[name] = np.stack([have | need for have, need in zip(own, read, strict=True)])
     return RowPlan(
-        program=builder.program,
+        program=program,
         shares=shares,
-        states=builder.states,
+        states=states.states,
+        computed=computed,
         points=points,
         traffic=RowTraffic(len(shares), edges_of, kept),
-        depths=_depths(builder.program, points),
-        gathered=tuple(builder.gathered.values()),
+        depths=_depths(program, points),
+        gathered=tuple(states.gathered.values()),
     )
 
 

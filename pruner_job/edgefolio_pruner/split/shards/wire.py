@@ -25,10 +25,20 @@ _LEVELS = 255
 
 @dataclass(frozen=True, eq=False)
 class SlotRanges:
-    """The least and the largest value of each slot of an exchange."""
+    """The least and the largest value of each slot of an exchange, or of each place along another ``axis`` of its map.
+
+    Rows travel whole, and have a range for each channel.
+    """
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
+    axis: int | None = None
+
+    def of(self, slots: NDArray[np.int64], axis: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], int]:
+        """Step, level of zero and their axis for these slots along the axis of the exchange."""
+        if self.axis is None:
+            return self.scale()[slots], self.zero_point()[slots], axis
+        return self.scale(), self.zero_point(), self.axis
 
     def scale(self) -> NDArray[np.float32]:
         """The step of each slot; a slot that never changes gets any."""
@@ -141,6 +151,10 @@ class _Writer:
         self.model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
+    def _quantizer(self, name: str, limits: tuple[NDArray[np.float32], NDArray[np.uint8], int]) -> tuple[str, str, int]:
+        scale, zero, axis = limits
+        return self.hold(f"{name}_scale", scale), self.hold(f"{name}_zero", zero), axis
+
     def pack(
         self,
         source: str,
@@ -161,18 +175,16 @@ class _Writer:
             self.nodes.append(helper.make_node("Identity", [source], [name]))
         if limits is None:
             return int(TensorProto.FLOAT)
-        scale = self.hold(f"{name}_scale", limits.scale()[slots])
-        zero = self.hold(f"{name}_zero", limits.zero_point()[slots])
-        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [name], axis=axis))
+        scale, zero, along = self._quantizer(name, limits.of(slots, axis))
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [name], axis=along))
         return int(TensorProto.UINT8)
 
     def unpack(self, name: str, axis: int, slots: NDArray[np.int64], limits: SlotRanges | None) -> str:
         """De-quantize what was received."""
         if limits is None:
             return name
-        scale = self.hold(f"{name}_scale", limits.scale()[slots])
-        zero = self.hold(f"{name}_zero", limits.zero_point()[slots])
-        self.nodes.append(helper.make_node("DequantizeLinear", [name, scale, zero], [f"{name}_numbers"], axis=axis))
+        scale, zero, along = self._quantizer(name, limits.of(slots, axis))
+        self.nodes.append(helper.make_node("DequantizeLinear", [name, scale, zero], [f"{name}_numbers"], axis=along))
         return f"{name}_numbers"
 
     def join(self, parts: list[str], name: str, order: NDArray[np.int64], axis: int) -> None:

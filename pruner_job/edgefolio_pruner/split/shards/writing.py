@@ -37,7 +37,6 @@ __all__ = [
     "RankModule",
     "exported",
     "output_names",
-    "rank_graph",
     "rank_module",
     "sums",
     "traffic_of",
@@ -107,12 +106,6 @@ class RankModule:
     module: fx.GraphModule
     joints: tuple[Joint, ...]
     shapes: tuple[tuple[int, ...], ...]
-
-
-def rank_graph(divided: Divided, ownership: Ownership, worker: int, *, matrices: Matrices) -> RankGraph:
-    """The graph of one worker."""
-    part = rank_module(divided, ownership, worker, matrices=matrices)
-    return exported(part.module, part.joints, part.shapes, output_names(divided))
 
 
 def rank_module(divided: Divided, ownership: Ownership, worker: int, *, matrices: Matrices) -> RankModule:

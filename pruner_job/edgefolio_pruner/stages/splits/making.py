@@ -10,11 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
 import torch
 
-from edgefolio import __version__
 from edgefolio.contract.work_pieces import split_piece
 from edgefolio.errors import UserError
 from edgefolio.files import write_durably
@@ -29,14 +26,26 @@ from edgefolio_pruner.progress import Progress, part_of
 from edgefolio_pruner.quantization import compare_answers
 from edgefolio_pruner.scoring import Judge
 from edgefolio_pruner.scoring.judge import FAST_BATCH
+from edgefolio_pruner.spatial import CapturedModel
 from edgefolio_pruner.split.channels.ownership import contiguous
 from edgefolio_pruner.split.exchanges.dividing import divide
-from edgefolio_pruner.split.planning import PlannedSplit, SplitPlanner, require_possible
+from edgefolio_pruner.split.plan_making import PlanMaker
+from edgefolio_pruner.split.planned import PlannedSplit
+from edgefolio_pruner.split.requirements import require_possible
+from edgefolio_pruner.split.result import Question
 from edgefolio_pruner.split.rows.plan import plan_rows
+from edgefolio_pruner.split.search.spec import PlanSpec
 from edgefolio_pruner.stages.candidates import CandidateRecord, parity_samples
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_split_probe, probe_samples
-from edgefolio_pruner.stages.splits.plans import labels, planned
+from edgefolio_pruner.stages.splits.plans import (
+    question_of,
+    search_document,
+    search_key,
+    searched_of,
+    threads_of_torch,
+    tuning_of,
+)
 from edgefolio_pruner.stages.splits.records import PLAN_FILE, MadeEntry, MadePlan, PlanRecord
 from edgefolio_pruner.work.directory import WorkDirectory
 from edgefolio_split.executor import SplitExecutor
@@ -47,7 +56,7 @@ __all__ = ["SplitMaker", "of_entry"]
 _STAGE = "split"
 _FIELD = "--work-dir"
 #: Raised with each field that a stored plan gains, and with each change of what planning gives.
-_STORED = 1
+_STORED = 2
 
 
 class SplitMaker:
@@ -121,63 +130,66 @@ class _Entry:
         self._name = split_piece(entry.name)
 
     def made(self) -> MadeEntry:
-        plans, notes = [], []
-        wanted = labels(self._entry.layout)
-        for position, (label, keep) in enumerate(wanted.items()):
-            self._progress(stage=_STAGE, fraction=position / len(wanted), message=f"{self._name}: {label}")
-            found = self._plan(label, keep)
-            if isinstance(found, str):
-                notes.append(f"{self._name}: {found}")
-            else:
-                plans.append(found)
-        return MadeEntry(self._entry, self._name, tuple(plans), tuple(notes))
-
-    def _plan(self, label: str, keep: float | None) -> MadePlan | str:
-        maker, entry = self._maker, self._entry
+        maker, asked = self._maker, question_of(self._entry)
         key = {
             **maker._source.record,
-            "state": self._dense.digest,
+            **search_key(asked, state=self._dense.digest, calibration=maker._count, threads=maker._threads),
             "name": self._name,
-            "plan": label,
-            "shares": list(entry.shares),
-            "layout": entry.layout,
-            "wire": entry.wire,
-            "calibration": maker._count,
-            "threads": maker._threads,
+        }
+        found = searched_of(maker._work.result(f"{self._name}-search", key, lambda: self._searched(asked)))
+        plans = []
+        for number, spec in enumerate(found.specs):
+            message = f"{self._name}: plan {number + 1} of {len(found.specs)}"
+            self._progress(stage=_STAGE, fraction=number / len(found.specs), message=message)
+            plans.append(self._plan(f"plan-{number + 1}", spec, asked))
+        return MadeEntry(self._entry, self._name, tuple(plans), tuple(f"{self._name}: {note}" for note in found.notes))
+
+    def _searched(self, asked: Question) -> dict[str, Any]:
+        with threads_of_torch(self._maker._threads):
+            return search_document(self._plans, self._captured, asked)
+
+    def _plan(self, label: str, spec: PlanSpec, asked: Question) -> MadePlan:
+        maker = self._maker
+        search = search_key(asked, state=self._dense.digest, calibration=maker._count, threads=maker._threads)
+        key = {
+            **maker._source.record,
+            **{name: value for name, value in search.items() if name not in ("link", "exchanges", "layout")},
+            "name": self._name,
+            "label": label,
+            "plan": spec.key,
             "record": _STORED,
-            "edgefolio": __version__,
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            **({"fineTuneEpochs": asked.fine_tune_epochs} if asked.fine_tune_epochs else {}),
             **({} if maker._batch == FAST_BATCH else {"batch": maker._batch}),
             **self._judge.key,
         }
         stage = f"{self._name}-{label}"
         folder = maker._work.folder(stage, key)
 
-        def usable(value: Any) -> bool:
-            return "refused" in value or MadePlan(PlanRecord.model_validate(value), folder).is_whole()
-
         def build() -> dict[str, Any]:
-            before = torch.get_num_threads()
-            torch.set_num_threads(maker._threads)
-            try:
-                found = planned(self._planner, keep, layout=entry.layout, wire=entry.wire)
-            finally:
-                torch.set_num_threads(before)
-            if isinstance(found, str):
-                return {"refused": found}
+            with threads_of_torch(maker._threads):
+                found = self._plans.made(spec, wire=asked.wire)
             return self._record(found, label, folder).model_dump(mode="json", by_alias=True)
 
+        def usable(value: Any) -> bool:
+            return MadePlan(PlanRecord.model_validate(value), folder).is_whole()
+
         value = maker._work.result(stage, key, build, usable=usable)
-        return value["refused"] if "refused" in value else MadePlan(PlanRecord.model_validate(value), folder)
+        return MadePlan(PlanRecord.model_validate(value), folder)
 
     @cached_property
-    def _planner(self) -> SplitPlanner:
+    def _captured(self) -> CapturedModel:
+        return self._maker._graphs.model.with_state(self._dense.load())
+
+    @cached_property
+    def _plans(self) -> PlanMaker:
         maker = self._maker
-        captured = maker._graphs.model.with_state(self._dense.load())
-        return SplitPlanner(
-            captured, maker._calibration, shares=self._entry.shares, seed=maker._source.seed, progress=self._progress
+        return PlanMaker(
+            self._captured,
+            maker._calibration,
+            shares=self._entry.shares,
+            seed=maker._source.seed,
+            tuning=tuning_of(question_of(self._entry), maker._source.data.train),
+            progress=self._progress,
         )
 
     def _record(self, found: PlannedSplit, label: str, folder: Path) -> PlanRecord:
@@ -194,11 +206,12 @@ class _Entry:
         record, path = self._dense_file
         return PlanRecord(
             label=label,
+            title=found.title,
             sha256=plan.sha256,
             size_bytes=len(raw),
             opset=record.opset,
             ir_version=record.ir_version,
-            dense_bytes=self._planner.dense_bytes,
+            dense_bytes=self._plans.whole.dense_bytes,
             validation_accuracy=measured.accuracy,
             validation_classes=measured.classes,
             validation_score=measured.score,

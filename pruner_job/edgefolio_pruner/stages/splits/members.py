@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgefolio.manifest import VERSIONS_PER_REVISION, Profile, Variant
-from edgefolio.records.split_member import SplitExchange, SplitLink, SplitMember, SplitShard
+from edgefolio.records.split_member import MeasuredPlan, SplitExchange, SplitLink, SplitMember, SplitShard
 from edgefolio.records.split_plan import PlannedExchange
 from edgefolio_pruner.methods import DENSE
 from edgefolio_pruner.scoring import Judge, Measured
@@ -18,7 +18,11 @@ from edgefolio_pruner.stages.splits.records import MadeEntry, MadePlan
 __all__ = ["FLOAT_BYTES", "SplitVariant"]
 
 FLOAT_BYTES = 4
-_METHODS = {"Rows": "split by rows", "Channels": "split by channels (RePurpose)"}
+_METHODS = {
+    "Rows": "split by rows",
+    "Channels": "split by channels (RePurpose)",
+    "RowsThenChannels": "split by rows, then by channels (RePurpose)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class SplitVariant:
     made: MadePlan
     compared: ComparedPlan
     profiles: tuple[Profile, ...]
+    others: tuple[ComparedPlan, ...] = ()
+    """All plans of the entry, this one too."""
 
     @property
     def name(self) -> str:
@@ -44,6 +50,7 @@ class SplitVariant:
             self.name,
             self.made.record.sha256,
             list(figures),
+            [[other.title, other.bytes_in, other.predicted_milliseconds] for other in self.others],
             [profile.model_dump(mode="json") for profile in self.profiles],
         ]
 
@@ -87,6 +94,7 @@ class SplitVariant:
             workers=plan.workers,
             shares_percent=plan.shares_percent,
             layout=plan.layout,
+            rows_until=plan.rows_until,
             wire=plan.wire,
             input_bytes=compared.input_bytes,
             synchronisations=plan.synchronisations,
@@ -109,6 +117,15 @@ class SplitVariant:
             own_milliseconds=compared.own_milliseconds,
             predicted_milliseconds=compared.predicted_milliseconds,
             least_bits_per_second=compared.least_bits_per_second,
+            plans=tuple(
+                MeasuredPlan(
+                    title=other.title,
+                    bytes_into_busiest=other.bytes_in,
+                    predicted_milliseconds=other.predicted_milliseconds,
+                    validation_percent=other.accuracy_percent,
+                )
+                for other in self.others
+            ),
         )
 
 

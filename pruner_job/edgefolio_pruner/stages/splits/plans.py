@@ -1,39 +1,122 @@
-"""The plans that are made of a split: by rows, and by channels for several amounts of traffic."""
+"""The plans that are made of a split: searched for over its link, with times and losses measured once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from edgefolio.errors import UserError
-from edgefolio_pruner.split.planning import KEEPS, PlannedSplit, SplitPlanner
+import numpy as np
+import onnx
+import onnxruntime
+import torch
 
-__all__ = ["Layout", "Wire", "labels", "planned", "title_of"]
+from edgefolio import __version__
+from edgefolio.specification.splitting import Split
+from edgefolio_pruner.data.bundle import Split as Samples
+from edgefolio_pruner.spatial import CapturedModel
+from edgefolio_pruner.split.channels.fine_tuning import Tuning
+from edgefolio_pruner.split.plan_making import PlanMaker
+from edgefolio_pruner.split.result import Link, Question
+from edgefolio_pruner.split.search.channel_ways import KEEPS
+from edgefolio_pruner.split.search.layers import documents_of, timed_layers
+from edgefolio_pruner.split.search.network import Network
+from edgefolio_pruner.split.search.searching import Searched, search
+from edgefolio_pruner.split.search.spec import PlanSpec
 
-Layout = Literal["Auto", "Rows", "Channels"]
-Wire = Literal["Float32", "UInt8"]
-_ROWS = "rows"
+__all__ = ["question_of", "search_document", "search_key", "searched_of", "threads_of_torch", "tuning_of"]
+
+#: Raised with each change of what a search gives.
+_SEARCH = 1
+_ELEMENT_BYTES = {"Float32": 4, "UInt8": 1}
 
 
-def labels(layout: Layout, keeps: Sequence[float] = KEEPS) -> dict[str, float | None]:
-    """The plans of a layout by the names of their folders, with the part of the dense traffic that each may send."""
-    by_rows: dict[str, float | None] = {_ROWS: None}
-    by_channels = {f"channels-{100 * keep:g}": keep for keep in sorted(set(keeps), reverse=True)}
-    return {**(by_rows if layout != "Channels" else {}), **(by_channels if layout != "Rows" else {})}
+def question_of(entry: Split) -> Question:
+    """What an entry of ``methods.split`` asks of its plans."""
+    return Question(
+        shares=entry.shares,
+        wire=entry.wire,
+        layout=entry.layout,
+        link=Link(
+            bits_per_second=entry.link.bits_per_second,
+            round_trip_milliseconds=float(entry.link.round_trip_milliseconds),
+        ),
+        most_loss_points=float(entry.max_accuracy_loss_points),
+        most_waits=entry.most_waits,
+        fine_tune_epochs=entry.fine_tune_epochs,
+    )
 
 
-def title_of(label: str) -> str:
-    """The plan in a few words, as :attr:`PlannedSplit.title` has it."""
-    return label if label == _ROWS else f"{label.replace('-', ', ')} %"
+def search_key(asked: Question, *, state: str, calibration: int, threads: int) -> dict[str, Any]:
+    """What the search depends on besides the source, for keys of kept results.
+
+    Not the machine: times decide which plans are made, and a making that goes on elsewhere makes the same ones.
+    """
+    return {
+        "state": state,
+        "shares": list(asked.shares),
+        "layout": asked.layout,
+        "wire": asked.wire,
+        "link": [asked.link.bits_per_second, asked.link.round_trip_milliseconds],
+        "exchanges": asked.most_waits,
+        "calibration": calibration,
+        "threads": threads,
+        "search": _SEARCH,
+        "edgefolio": __version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
 
 
-def planned(planner: SplitPlanner, keep: float | None, *, layout: Layout, wire: Wire) -> PlannedSplit | str:
-    """The plan, or why there is none by rows where ``layout`` does not insist on one. Raises :class:`UserError`."""
-    if keep is not None:
-        return planner.plan(keep, wire=wire)
+def search_document(plans: PlanMaker, captured: CapturedModel, asked: Question) -> dict[str, Any]:
+    """Time the layers, weigh the exchanges and search: a JSON document. Raises :class:`UserError` without a plan."""
+    times = timed_layers(captured, asked.shares)
+    losses = plans.whole.losses(KEEPS) if asked.layout != "Rows" else {}
+    network = Network(
+        bits_per_second=asked.link.bits_per_second,
+        round_trip_milliseconds=asked.link.round_trip_milliseconds,
+        element_bytes=_ELEMENT_BYTES[asked.wire],
+    )
+    found = search(
+        captured,
+        asked.shares,
+        layout=asked.layout,
+        times=times,
+        losses=losses,
+        network=network,
+        most_waits=asked.most_waits,
+    )
+    return {
+        "layerMilliseconds": documents_of(times),
+        "losses": {place: list(lost) for place, lost in losses.items()},
+        "plans": [spec.document() for spec in found.specs],
+        "notes": list(found.notes),
+    }
+
+
+def searched_of(document: Mapping[str, Any]) -> Searched:
+    """The plans of a document."""
+    return Searched(specs=tuple(PlanSpec.read(each) for each in document["plans"]), notes=tuple(document["notes"]))
+
+
+def tuning_of(asked: Question, train: Samples) -> Tuning | None:
+    """How plans are fine-tuned, on all training samples; their labels are not read."""
+    if not asked.fine_tune_epochs:
+        return None
+
+    def read(places: list[int]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(train.images[np.sort(np.asarray(places))]))
+
+    return Tuning(epochs=asked.fine_tune_epochs, samples=train.samples, read=read)
+
+
+@contextmanager
+def threads_of_torch(threads: int) -> Iterator[None]:
+    """So many threads for what torch computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        return planner.by_rows()
-    except UserError as error:
-        if layout == "Rows":
-            raise
-        return f"no plan by rows: {error.problem}"
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -21,6 +21,7 @@ class PlanRecord(Record):
     """A stored plan: a manifest's variant without rank, profiles and test accuracy."""
 
     label: str
+    title: str
     sha256: str
     size_bytes: int
     opset: int

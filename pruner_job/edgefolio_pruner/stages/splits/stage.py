@@ -16,13 +16,12 @@ from edgefolio_pruner.methods import DENSE, CandidateWeights
 from edgefolio_pruner.profiling.environment import describe_environment
 from edgefolio_pruner.progress import Progress
 from edgefolio_pruner.scoring import Judge
-from edgefolio_pruner.split.result import Link, SingleNode, compared_plan
+from edgefolio_pruner.split.result import ComparedPlan, Link, SingleNode, compared_plan
 from edgefolio_pruner.stages.candidates import CandidateRecord
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.splits.choice import Asked, RejectedSplit, SplitChoice, Weighed, choose_splits
 from edgefolio_pruner.stages.splits.making import SplitMaker
 from edgefolio_pruner.stages.splits.members import SplitVariant
-from edgefolio_pruner.stages.splits.plans import title_of
 from edgefolio_pruner.stages.splits.profiles import shard_profiles
 from edgefolio_pruner.stages.splits.records import MadeEntry, MadePlan
 from edgefolio_pruner.stages.splits.times import measured_times
@@ -126,7 +125,8 @@ class SplitStage:
             most=self._portfolio.spec.selection.max_splits,
         )
         notes = dict.fromkeys(note for entry in entries for note in entry.notes)
-        return SplitsOfRun(members=self._members(entries, choice), rejected=choice.rejected, notes=tuple(notes))
+        plans = {asked.name: tuple(plan.compared for plan in of) for asked, of in weighed}
+        return SplitsOfRun(members=self._members(entries, choice, plans), rejected=choice.rejected, notes=tuple(notes))
 
     def _times(
         self, entries: Sequence[MadeEntry], candidates: Sequence[tuple[CandidateRecord, Path]]
@@ -164,7 +164,7 @@ class SplitStage:
         link, record = entry.entry.link, made.record
         compared = compared_plan(
             made.plan(),
-            title=title_of(record.label),
+            title=record.title,
             accuracy_percent=record.validation_accuracy.percent,
             compute_milliseconds=workers[entry.name][record.label],
             input_bytes=input_bytes,
@@ -182,7 +182,9 @@ class SplitStage:
         )
         return Weighed(label=record.label, compared=compared, candidate=candidate)
 
-    def _members(self, entries: Sequence[MadeEntry], choice: SplitChoice) -> tuple[SplitVariant, ...]:
+    def _members(
+        self, entries: Sequence[MadeEntry], choice: SplitChoice, compared: Mapping[str, tuple[ComparedPlan, ...]]
+    ) -> tuple[SplitVariant, ...]:
         by_name = {entry.name: entry for entry in entries}
         plans = {
             split.name: next(made for made in by_name[split.name].plans if made.record.label == split.weighed.label)
@@ -195,6 +197,7 @@ class SplitStage:
                 made=plans[split.name],
                 compared=split.weighed.compared,
                 profiles=profiles[split.name],
+                others=compared[split.name],
             )
             for split in choice.chosen
         )

@@ -1,11 +1,10 @@
-"""Shards of a division by rows: each worker's band of the network, with the padding that its edges need.
+"""One worker's band as a module: the padding that its edges need, and the rows that it reads and computes.
 
 A band is padded at the edges of the image alone; at an edge between two bands the neighbour's rows are there instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,64 +12,16 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgefolio.records.split_plan import PlannedShard, SplitPlan
-from edgefolio_pruner.spatial.graph.capture import CapturedModel, assign_tensor
+from edgefolio_pruner.spatial.graph.capture import assign_tensor
 from edgefolio_pruner.spatial.graph.nodes import argument, operator_name
-from edgefolio_pruner.split.making import MadeSplit, add_segments, planned_exchanges
 from edgefolio_pruner.split.rows.bands import Rows, divisors
-from edgefolio_pruner.split.rows.plan import RowPlan, plan_rows, windows_of
-from edgefolio_pruner.split.shards.segments import cut
-from edgefolio_pruner.split.shards.wire import add_wire, received_name
-from edgefolio_pruner.split.shards.writing import INPUT, Joint, RankGraph, exported
+from edgefolio_pruner.split.rows.plan import RowPlan
+from edgefolio_pruner.split.rows.states import WINDOWED, windows_of
+from edgefolio_pruner.split.shards.writing import Joint, RankModule
 
-__all__ = ["make_row_split", "row_module"]
+__all__ = ["RowModule", "row_module"]
 
 aten = torch.ops.aten
-
-
-def make_row_split(captured: CapturedModel, *, shares: Sequence[int]) -> MadeSplit:
-    """The dense model by rows, on a Float32 wire: it answers as the model does, but for rounding.
-
-    Raises :class:`~edgefolio.errors.UserError` if the model has no rows, or too few of them.
-    """
-    plan = plan_rows(captured, shares)
-    files: dict[str, bytes] = {}
-    shards: list[PlannedShard] = []
-    results = _results(plan)
-    names = ("output",) if len(results) == 1 else tuple(f"output_{index}" for index in range(len(results)))
-    for worker in range(len(shares)):
-        graph = _rank_graph(plan, worker, names)
-        depth_of = {
-            received_name(joint.point, peer): plan.depths[joint.point.name]
-            for joint in graph.joints
-            for peer in range(len(shares))
-        }
-        segments = cut(add_wire(graph, plan.traffic, worker, ranges=None), depth_of=depth_of)
-        planned = add_segments(files, worker, segments)
-        shards.append(PlannedShard(rank=worker, segments=planned, parameters=graph.parameters, macs=graph.macs))
-    made = SplitPlan(
-        workers=len(shares),
-        shares_percent=tuple(shares),
-        layout="Rows",
-        wire="Float32",
-        input=INPUT,
-        outputs=names,
-        combination=tuple("Sum" if plan.states[node] == "part" else "First" for node in results),
-        exchanges=tuple(planned_exchanges(plan.points.values(), plan.traffic, plan.depths)),
-        shards=tuple(shards),
-        notes=tuple(dict.fromkeys(f"all rows are gathered for {reason}"[:1000] for reason in plan.gathered)),
-    )
-    return MadeSplit(made, files)
-
-
-def _results(plan: RowPlan) -> list[fx.Node]:
-    return list(next(iter(reversed(plan.program.module.graph.nodes))).all_input_nodes)
-
-
-def _rank_graph(plan: RowPlan, worker: int, names: Sequence[str]) -> RankGraph:
-    writing = row_module(plan, worker)
-    shapes = [*plan.program.captured.input_shapes, *writing.shapes]
-    return exported(writing.module, writing.joints, shapes, names)
 
 
 @dataclass
@@ -88,6 +39,11 @@ class RowModule:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     module: fx.GraphModule = field(init=False)
 
+    def part(self) -> RankModule:
+        """The band as a part of a shard."""
+        shapes = (*self.plan.program.captured.input_shapes, *self.shapes)
+        return RankModule(self.module, tuple(self.joints), shapes)
+
     def call(self, target: Any, *arguments: Any) -> fx.Node:
         """A new call."""
         return self.graph.call_function(target, arguments)
@@ -98,19 +54,21 @@ class RowModule:
         return self.graph.get_attr(name)
 
     def read(self, source: fx.Node, rows: Rows) -> fx.Node:
-        """These rows of a value: of what everybody has, of the band, or of what came from others."""
+        """These rows of a value: of what everybody has, of what the worker computes, or of what came from others."""
         size = self.plan.program.shapes[source][2]
         if self.plan.states[source] == "whole":
             return self._sliced(self.values[source], rows, size)
-        if source in self.joined:
-            point = self.plan.points[source]
-            kept = np.flatnonzero(self.plan.traffic.keeps(point, self.worker))
-            first = int(np.searchsorted(kept, rows.start))
-            return self._sliced(self.joined[source], Rows(first, first + len(rows)), len(kept))
-        band = self.plan.band(source, self.worker)
-        assert band.start <= rows.start, (source, band, rows)
-        assert rows.stop <= band.stop, (source, band, rows)
-        return self._sliced(self.values[source], Rows(rows.start - band.start, rows.stop - band.start), len(band))
+        held = self.plan.computed[source][self.worker]
+        if not len(rows):
+            # All that is read lies in the padding.
+            return self._sliced(self.values[source], Rows(0, 0), len(held))
+        if held.holds(rows):
+            return self._sliced(self.values[source], Rows(rows.start - held.start, rows.stop - held.start), len(held))
+        kept = np.flatnonzero(self.plan.traffic.keeps(self.plan.points[source], self.worker))
+        first = int(np.searchsorted(kept, rows.start))
+        assert kept[first] == rows.start, (source, rows)
+        assert kept[first + len(rows) - 1] == rows.stop - 1, (source, rows)
+        return self._sliced(self.joined[source], Rows(first, first + len(rows)), len(kept))
 
     def whole(self, source: fx.Node) -> fx.Node:
         """All of a value."""
@@ -171,8 +129,8 @@ def _exchange(found: RowModule, node: fx.Node) -> None:
 
 def _banded(found: RowModule, node: fx.Node) -> fx.Node:
     plan = found.plan
-    band, name = plan.band(node, found.worker), operator_name(node)
-    if name in ("conv2d", "max_pool2d", "avg_pool2d"):
+    band = plan.computed[node][found.worker]
+    if operator_name(node) in WINDOWED:
         return _windowed(found, node, band)
 
     def operand(source: fx.Node) -> fx.Node:
@@ -249,7 +207,8 @@ def _part(found: RowModule, node: fx.Node) -> fx.Node:
     if plan.states[source] == "rows":
         _, _, rows, columns = plan.program.shapes[source]
         keeps = operator_name(node) == "adaptive_avg_pool2d" or bool(argument(node, "keepdim"))
-        total = found.call(aten.sum.dim_IntList, found.values[source], [2, 3], keeps)
+        band = found.read(source, plan.band(source, found.worker))
+        total = found.call(aten.sum.dim_IntList, band, [2, 3], keeps)
         return found.call(aten.mul.Tensor, total, 1 / (rows * columns))
     arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda each: found.values[each])
     assert callable(node.target)
