@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import edgefolio
+import edgefolio_edge
 from edgefolio_edge.triton.processes import PROCESSES, ProcessIdentity, command_line, wait_until_gone
 
 __all__ = ["LOG_NAME", "end_gateway", "gateways_of", "reap_gateway", "start_gateway"]
@@ -18,7 +21,7 @@ LOG_NAME = "http.log"
 START_SECONDS = 30.0
 _MODULE = "edgefolio_edge.http_gateway"
 #: What the gateway needs of this process's environment; credentials are not its business.
-_INHERITED = re.compile(r"^(PATH|PYTHONPATH|PYTHONHOME|HOME|LANG|LC_.*|TZ|TMPDIR)$")
+_INHERITED = re.compile(r"^(PATH|PYTHONHOME|HOME|LANG|LC_.*|TZ|TMPDIR)$")
 
 
 def start_gateway(
@@ -26,6 +29,8 @@ def start_gateway(
 ) -> ProcessIdentity | None:
     """Start the gateway of ``server``, with which it ends, and wait until it listens; ``None`` if it does not."""
     environment = {name: value for name, value in os.environ.items() if _INHERITED.match(name)}
+    # It finds this code where this process did, and imports nothing that somebody's PYTHONPATH brings in.
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(_folder_of(room) for room in (edgefolio, edgefolio_edge)))
     readable, writable = os.pipe()
     command = [
         *(sys.executable, "-m", _MODULE, f"--address={address}", f"--port={port}", f"--grpc={grpc}"),
@@ -58,6 +63,11 @@ def start_gateway(
         end_gateway(gateway, seconds=0)
         return None
     return gateway
+
+
+def _folder_of(room: ModuleType) -> str:
+    """The folder from which a package is imported."""
+    return str(Path(room.__path__[0]).parent)
 
 
 def end_gateway(gateway: ProcessIdentity, *, seconds: float) -> None:
