@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_api import FakeApi, Object
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from played_reports import VARIANTS, holding_decision, steady_observation
 from prometheus_client import CollectorRegistry
@@ -217,6 +217,7 @@ OBJECTS = ["endpoint", "endpoint", "endpoint", "pod", "portfolio", "job", "node"
 
 
 @settings(WORST, max_examples=30)
+@example(what="job", poison=[(333, "x" * 3000), (21, "Unknown")])
 @given(what=st.sampled_from(OBJECTS), poison=POISONS)
 def test_nonsense_harms_its_own_endpoint_alone(what: str, poison: Poison) -> None:
     """It arrives while the operator runs; then the operator is started anew with it."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from edgefolio_operator import labels
 from edgefolio_operator.kube.client import Api, ApiError, collection
-from edgefolio_operator.kube.objects import Document, Object, controller_of
+from edgefolio_operator.kube.objects import Document, Object, controller_of, well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ForeignObjectError(Exception):
 
 
 class PassingObjectError(Exception):
-    """An object of this name is being deleted; the name will become free."""
+    """An object of this name is being deleted, or is not whole yet; it is looked at again later."""
 
 
 class OwnedObjects:
@@ -84,6 +84,8 @@ class OwnedObjects:
             return live
         if document["kind"] in _MERGED:
             await self._as_applied(path, live)
+        if not live["metadata"].get("uid"):
+            raise PassingObjectError(f"{document['kind']} {document['metadata']['name']} has no uid to be written by")
         metadata = {**document["metadata"], "uid": live["metadata"]["uid"]}
         return await self._api.apply({**document, "metadata": metadata}, plural=PLURALS[document["kind"]])
 
@@ -104,7 +106,7 @@ class OwnedObjects:
         where a policy keeps the operator away from what is not its own.
         """
         try:
-            return await self._api.merge(path_of(document), {}, dry_run=True)
+            return well_formed(await self._api.merge(path_of(document), {}, dry_run=True))
         except ApiError as error:
             if error.status == 404:
                 return None
