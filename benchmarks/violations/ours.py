@@ -10,6 +10,7 @@ from benchmarks.violations.endpoint import TICK_SECONDS, Command, Endpoint
 from benchmarks.violations.stories import Story
 
 from edgefolio.decision import decide, state_after_switch
+from edgefolio.decision.estimates.computing import variability_of
 from edgefolio.decision.evidence import SURE, verdict_of, with_readings
 from edgefolio.decision.types import (
     Action,
@@ -82,7 +83,8 @@ class Edgefolio:
         active = endpoint.variants[endpoint.active]
         budget, needed = endpoint.objective, self._switching.min_requests
         before = self._state.latency_test
-        after = with_readings(before, self._new, profile=active, budget=budget)
+        variability = variability_of(self._state, active)
+        after = with_readings(before, self._new, profile=active, budget=budget, variability=variability)
         was, now = (verdict_of(test, budget=budget, min_requests=needed, sure=SURE) for test in (before, after))
         return now.is_sure and not was.is_sure
 

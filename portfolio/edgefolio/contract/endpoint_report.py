@@ -87,7 +87,7 @@ STATE = StatusMapper(
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
         # The agent alone keeps a standby.
         *("slowest_factor", "slowest_updated_at", "standby_released_at"),
-        "latency_test",
+        *("latency_test", "computing"),
     ),
     parts=(
         StatusMapper(Quarantine, QuarantineReport),

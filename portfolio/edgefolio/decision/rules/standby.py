@@ -218,6 +218,8 @@ def _disturbance(context: RuleContext) -> str | None:
     calm, needed = context.now - state.calm_since, max(switching.settle_seconds, switching.down_after_seconds)
     if calm < needed:
         return f"The endpoint has been calm for {calm:.0f} s of {needed} s."
+    if state.latency_test.readings:
+        return "The latest readings are above the latency objective."
     released = state.standby_released_at
     if released is not None and context.now - released < switching.quarantine_seconds:
         return "A standby was unloaded for want of memory lately."
