@@ -20,6 +20,7 @@ from edgefolio.decision.types import (
     NodeState,
     Objectives,
     Observation,
+    Reading,
     Reason,
     ServerState,
     Standby,
@@ -47,6 +48,32 @@ def test_in_calm_the_variant_for_a_slower_node_is_loaded() -> None:
     assert (found.variant, found.reason) == ("mid", StandbyReason.LOAD), "6 ms twice as slow is inside 30 ms"
     assert planned(objectives=Objectives(latency_p95_milliseconds=13.0)).variant == "small"
     assert planned(objectives=Objectives(latency_p95_milliseconds=500.0)).variant == "mid", "never the active one"
+
+
+def test_a_window_without_a_violation_was_calm_from_its_beginning() -> None:
+    seen = observation("large", traffic=traffic("large", rate=2))
+    started = State(last_switch_at=NOW - 4)
+    _, state = decided(seen, state=started)
+    assert state.calm_since == NOW - 4, "of five seconds four are of this variant"
+    _, state = decided(seen, state=State())
+    assert state.calm_since == NOW - 5
+    _, state = decided(seen, state=State(violation_since=NOW - 3, observed_at=NOW - 1))
+    assert state.calm_since == NOW, "a violation has just ended"
+
+
+def test_nothing_is_loaded_once_readings_are_above_the_objective() -> None:
+    slow = Reading(
+        seconds=0.25,
+        requests=5,
+        mean_compute_milliseconds=80.0,
+        mean_queue_milliseconds=0.0,
+        mean_total_milliseconds=80.5,
+        pending=0,
+    )
+    seen = observation("large", traffic=traffic("large", readings=(slow,)))
+    found = planned(seen)
+    assert (found.variant, found.reason) == (None, StandbyReason.NOT_CALM)
+    assert planned(replace(seen, traffic=traffic("large"))).reason is StandbyReason.LOAD
 
 
 def test_what_the_endpoint_has_met_decides_how_much_slower() -> None:

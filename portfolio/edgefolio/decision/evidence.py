@@ -80,8 +80,8 @@ def threshold(contention: Contention | None) -> float:
 def verdict_of(test: LatencyTest, *, budget: float | None, min_requests: float, sure: float) -> Verdict:
     """What ``test`` has found of an objective of ``budget`` milliseconds; ``sure`` is the likelihood ratio asked for.
 
-    A violation must show in ``min_requests``, or in half of them if it is twice as severe. Where a changed objective was
-    held against what was known already, it is asked but once: what is likely is sure.
+    A violation must show in ``min_requests``, or in half of them if it is twice as severe. Where a changed objective
+    was held against what was known already, it is asked but once: what is likely is sure.
     """
     if budget is None or budget <= 0 or test.weight <= 0 or test.weighted_level <= 0:
         return Verdict(ratio=1.0, is_sure=False)

@@ -63,8 +63,8 @@ class Computing:
 
     ``variability`` is a squared coefficient of variation, the mean over ``pairs`` of successive readings; ``last`` is
     the logarithm of the newest one's compute factor, of ``last_requests``. ``weighted_change`` and ``weight`` sum
-    ``y / v`` and ``1 / v`` of ``y``, its distance from the smoothed factor, over ``readings``
-    (:mod:`edgefolio.decision.estimates.computing`).
+    ``y / v`` and ``1 / v`` of ``y``, its distance from the smoothed factor, with ``readings`` far
+    below it (:mod:`edgefolio.decision.estimates.computing`).
     """
 
     variability: float = 0.0

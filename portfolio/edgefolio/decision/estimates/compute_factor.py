@@ -44,7 +44,7 @@ class Measurement:
 def measure(traffic: TrafficWindow, profile: VariantProfile, *, variability: float = 0.0) -> Measurement | None:
     """Read ``traffic`` for the active variant's usable ``profile``; ``None`` if its numbers make no sense.
 
-    ``variability`` is how much computing scatters here, as a squared coefficient of variation: at least as a profile says.
+    ``variability`` is how much computing scatters here, as a squared coefficient of variation: at least as profiled.
     """
     numbers = (
         traffic.seconds,

@@ -34,7 +34,7 @@ _LARGEST_DIFFERENCE = math.log(4.0)
 _COUNTED_REQUESTS = 5.0
 _LEAST_VARIANCE = 0.02
 _LEAST_READINGS = 2
-#: A recovery of less than this ratio is no other time: what was learned of scatter stays.
+#: Faster by at least half of this ratio (in logarithms): less is left to the smoothing.
 _OTHER_TIMES = math.log(1.25)
 
 
@@ -71,17 +71,19 @@ def _with_level(
     counted = min(requests, _COUNTED_REQUESTS)
     variance = _LEAST_VARIANCE + max(variability_of(state, profile), service_variability(profile)) / counted
     weight = before.weight + 1 / variance
-    weighted = before.weighted_change + max(-_LARGEST_DIFFERENCE, min(_LARGEST_DIFFERENCE, level - factor)) / variance
+    found = max(-_LARGEST_DIFFERENCE, min(_LARGEST_DIFFERENCE, level - factor))
+    weighted = before.weighted_change + found / variance
     after = replace(_with_pair(before, level, counted), last=level, last_requests=counted)
-    if weighted >= 0:
+    # Counted from where the level was last nearer to what it was than to other times, as in a CUSUM chart.
+    if weighted + weight * _OTHER_TIMES / 2 >= 0:
         return replace(state, computing=replace(after, weighted_change=0.0, weight=0.0, readings=0)), False
-    seen = before.readings + 1
+    seen = before.readings + (found <= -_OTHER_TIMES)
     if seen < _LEAST_READINGS or weighted * weighted / weight / 2 < sure:
         return replace(state, computing=replace(after, weighted_change=weighted, weight=weight, readings=seen)), False
     change = weighted / weight
-    kept = after if change > -_OTHER_TIMES else Computing(last=level, last_requests=counted)
-    kept = replace(kept, weighted_change=0.0, weight=0.0, readings=0)
-    return replace(state, compute_factor=bounded(math.exp(factor + change), FACTOR_BOUNDS), computing=kept), True
+    # What was learned of scatter is of the slow time.
+    begun = Computing(last=level, last_requests=counted)
+    return replace(state, compute_factor=bounded(math.exp(factor + change), FACTOR_BOUNDS), computing=begun), True
 
 
 def _with_pair(before: Computing, level: float, requests: float) -> Computing:

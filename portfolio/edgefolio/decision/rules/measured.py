@@ -196,7 +196,7 @@ def _corrects_descent(context: RuleContext, variant: str) -> bool:
     """Whether ``variant`` is what was left for what was resident, or lies between.
 
     Such a step does not dwell: one that must be undone is undone in milliseconds, and is a bounce, after which the next
-    waits ``minDwellSeconds``, twice that, up to an hour. That, and the budget, keeps a flapping neighbour's share small.
+    waits ``minDwellSeconds``, twice that, up to an hour. That, and the budget, bounds what a flapping neighbour does.
     """
     descent = context.state.descent
     return (descent is not None and descent.variant == variant) or is_on_the_way_back(context, variant)
