@@ -52,7 +52,7 @@ OBSERVATION = StatusMapper(
     parts=(
         # Readings are for the agent alone: a status is written every few seconds at the most.
         StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}, unreported=("readings",)),
-        StatusMapper(ProbeResult, ProbeReport),
+        StatusMapper(ProbeResult, ProbeReport, unreported=("beside_milliseconds",)),
         StatusMapper(MemoryState, MemoryReport),
     ),
 )

@@ -69,12 +69,16 @@ class Verdict:
 
 def threshold(contention: Contention | None) -> float:
     """The likelihood ratio (its logarithm) at which a violation is sure under ``contention``."""
+    return SURE - math.log(_CONTENDED_ODDS) if is_contended(contention) else SURE
+
+
+def is_contended(contention: Contention | None) -> bool:
+    """Whether a fresh sign says that others want the server's processors now."""
     signs = {} if contention is None else {name: getattr(contention, name) for name in _CONTENDED_PERCENT}
-    contended = any(
+    return any(
         sign is not None and sign.percent >= _CONTENDED_PERCENT[name] and 0 <= sign.age_seconds <= _FRESH_SECONDS
         for name, sign in signs.items()
     )
-    return SURE - math.log(_CONTENDED_ODDS) if contended else SURE
 
 
 def verdict_of(test: LatencyTest, *, budget: float | None, min_requests: float, sure: float) -> Verdict:

@@ -96,6 +96,8 @@ class ProbeResult:
     variant: str
     compute_milliseconds: float
     age_seconds: float
+    #: Of a standby's probe: the active variant's time, asked in the same way just after it; ``None`` is unknown.
+    beside_milliseconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
