@@ -16,6 +16,7 @@ from edgefolio.decision.estimates.memory import NODE_RESERVE_BYTES, needed_bytes
 from edgefolio.decision.rules.standby import LEAST_SLOWDOWN, MOST_SLOWDOWN, remember_slowest, slowdown
 from edgefolio.decision.types import (
     Action,
+    Contention,
     Decision,
     NodeState,
     Objectives,
@@ -23,6 +24,7 @@ from edgefolio.decision.types import (
     Reading,
     Reason,
     ServerState,
+    Signal,
     Standby,
     StandbyReason,
     State,
@@ -74,6 +76,19 @@ def test_nothing_is_loaded_once_readings_are_above_the_objective() -> None:
     found = planned(seen)
     assert (found.variant, found.reason) == (None, StandbyReason.NOT_CALM)
     assert planned(replace(seen, traffic=traffic("large"))).reason is StandbyReason.LOAD
+
+
+def test_nothing_is_loaded_under_contention_but_where_that_never_ends() -> None:
+    pressed = Contention(pressure=Signal(percent=60.0, age_seconds=0.0))
+    seen = observation("large", contention=pressed)
+    lately = replace(CALM, calm_since=NOW - SWITCHING.up_after_seconds + 5)
+    found = planned(seen, state=lately)
+    assert (found.variant, found.reason) == (None, StandbyReason.NOT_CALM)
+    assert "Others want" in found.message
+    always = replace(CALM, calm_since=NOW - SWITCHING.up_after_seconds)
+    assert planned(seen, state=always).reason is StandbyReason.LOAD
+    faint = Contention(pressure=Signal(percent=5.0, age_seconds=0.0))
+    assert planned(replace(seen, contention=faint), state=lately).reason is StandbyReason.LOAD
 
 
 def test_what_the_endpoint_has_met_decides_how_much_slower() -> None:

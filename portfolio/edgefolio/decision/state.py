@@ -181,8 +181,8 @@ def _comparable(before: TrafficBefore | None) -> TrafficBefore | None:
 def _usable_test(test: LatencyTest) -> LatencyTest:
     """``test``, or a fresh one if a number in it cannot be computed with."""
     signed = (test.weighted_level, test.calm_level or 0.0, test.budget or 0.0, test.known_level)
-    others = (test.weight, test.requests, test.squares, test.silent_seconds, test.readings, test.pending)
-    others = (*others, test.known_seconds)
+    counts = (test.weight, test.requests, test.squares, test.silent_seconds, test.readings, test.pending)
+    others = (*counts, test.known_seconds)
     usable = all(-LARGEST_SENSIBLE <= number <= LARGEST_SENSIBLE for number in signed)
     usable = usable and all(0 <= number <= LARGEST_SENSIBLE for number in others)
     return test if usable and 0 < test.scatter <= LARGEST_SENSIBLE else LatencyTest()
