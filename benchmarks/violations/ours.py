@@ -10,6 +10,7 @@ from benchmarks.violations.endpoint import TICK_SECONDS, Command, Endpoint
 from benchmarks.violations.stories import Story
 
 from edgefolio.decision import decide, state_after_switch
+from edgefolio.decision.estimates.computing import variability_of
 from edgefolio.decision.evidence import SURE, verdict_of, with_readings
 from edgefolio.decision.types import (
     Action,
@@ -45,7 +46,7 @@ class Edgefolio:
         self._readings: deque[Reading] = deque(maxlen=round(self._switching.window_seconds / TICK_SECONDS))
         self._new: list[Reading] = []
         self._cycle_at = 0.0
-        self._probe: tuple[str, float, float] | None = None
+        self._probe: tuple[str, float, float, float] | None = None
         self._active: str | None = None
         return max(variants, key=lambda variant: variant.rank).name
 
@@ -82,7 +83,8 @@ class Edgefolio:
         active = endpoint.variants[endpoint.active]
         budget, needed = endpoint.objective, self._switching.min_requests
         before = self._state.latency_test
-        after = with_readings(before, self._new, profile=active, budget=budget)
+        variability = variability_of(self._state, active)
+        after = with_readings(before, self._new, profile=active, budget=budget, variability=variability)
         was, now = (verdict_of(test, budget=budget, min_requests=needed, sure=SURE) for test in (before, after))
         return now.is_sure and not was.is_sure
 
@@ -110,11 +112,16 @@ class Edgefolio:
         if standby is None:
             self._probe = None
         elif self._probe is None or self._probe[0] != standby or endpoint.now - self._probe[2] >= PROBE_SECONDS:
-            self._probe = standby, endpoint.probed(standby), endpoint.now
+            self._probe = standby, endpoint.probed(standby), endpoint.now, endpoint.probed(endpoint.active)
         if self._probe is None:
             return None
-        name, milliseconds, at = self._probe
-        return ProbeResult(variant=name, compute_milliseconds=milliseconds, age_seconds=endpoint.now - at)
+        name, milliseconds, at, beside = self._probe
+        return ProbeResult(
+            variant=name,
+            compute_milliseconds=milliseconds,
+            age_seconds=endpoint.now - at,
+            beside_milliseconds=beside,
+        )
 
     def _window(self) -> TrafficWindow | None:
         if len(self._readings) < 2:

@@ -102,3 +102,23 @@ def test_it_is_kept_over_restarts_and_forgotten_with_the_profile() -> None:
     assert rescaled(state, before=PROFILES, after=PROFILES, active="large").own_factors == ()
     wild = State(own_factors=(OwnFactor(variant="small", factor=math.nan), OwnFactor(variant="mid", factor=-1.0)))
     assert decided(observation("large"), state=wild)[1].own_factors == ()
+
+
+def test_both_are_asked_in_the_same_way_and_a_neighbour_that_comes_in_between_is_no_property() -> None:
+    state = State(observed_at=NOW - 1)
+
+    def learned(factor: float, **fields: float) -> float:
+        """What is learned of small, 1.5 times slower than large, whose users' requests show a ``factor``."""
+        probe = ProbeResult(variant="small", compute_milliseconds=4.0 * 1.5, age_seconds=0.5, **fields)
+        seen = observation("large", traffic=traffic("large", factor=factor), standby_probe=probe)
+        return own_factor(decided(seen, state=state, objectives=ASKED)[1], "small")
+
+    for factor in (0.8, 1.0, 3.0):
+        assert learned(factor, beside_milliseconds=10.0) == pytest.approx(math.sqrt(1.5))
+    assert learned(3.0) < 1, "the users' requests met the neighbour, and the probe did not"
+    for nonsense in (math.nan, math.inf, -1.0, 0.0):
+        assert learned(1.0, beside_milliseconds=nonsense) == pytest.approx(math.sqrt(1.5)), "as without it"
+    before = replace(state, compute_factor=1.0, factor_updated_at=NOW - 0.1)
+    probe = ProbeResult(variant="small", compute_milliseconds=6.0, age_seconds=0.05)
+    seen = observation("large", traffic=traffic("large", factor=4.0), standby_probe=probe)
+    assert decided(seen, state=before, objectives=ASKED)[1].own_factors == ()

@@ -16,12 +16,15 @@ from edgefolio.decision.estimates.memory import NODE_RESERVE_BYTES, needed_bytes
 from edgefolio.decision.rules.standby import LEAST_SLOWDOWN, MOST_SLOWDOWN, remember_slowest, slowdown
 from edgefolio.decision.types import (
     Action,
+    Contention,
     Decision,
     NodeState,
     Objectives,
     Observation,
+    Reading,
     Reason,
     ServerState,
+    Signal,
     Standby,
     StandbyReason,
     State,
@@ -47,6 +50,45 @@ def test_in_calm_the_variant_for_a_slower_node_is_loaded() -> None:
     assert (found.variant, found.reason) == ("mid", StandbyReason.LOAD), "6 ms twice as slow is inside 30 ms"
     assert planned(objectives=Objectives(latency_p95_milliseconds=13.0)).variant == "small"
     assert planned(objectives=Objectives(latency_p95_milliseconds=500.0)).variant == "mid", "never the active one"
+
+
+def test_a_window_without_a_violation_was_calm_from_its_beginning() -> None:
+    seen = observation("large", traffic=traffic("large", rate=2))
+    started = State(last_switch_at=NOW - 4)
+    _, state = decided(seen, state=started)
+    assert state.calm_since == NOW - 4, "of five seconds four are of this variant"
+    _, state = decided(seen, state=State())
+    assert state.calm_since == NOW - 5
+    _, state = decided(seen, state=State(violation_since=NOW - 3, observed_at=NOW - 1))
+    assert state.calm_since == NOW, "a violation has just ended"
+
+
+def test_nothing_is_loaded_once_readings_are_above_the_objective() -> None:
+    slow = Reading(
+        seconds=0.25,
+        requests=5,
+        mean_compute_milliseconds=80.0,
+        mean_queue_milliseconds=0.0,
+        mean_total_milliseconds=80.5,
+        pending=0,
+    )
+    seen = observation("large", traffic=traffic("large", readings=(slow,)))
+    found = planned(seen)
+    assert (found.variant, found.reason) == (None, StandbyReason.NOT_CALM)
+    assert planned(replace(seen, traffic=traffic("large"))).reason is StandbyReason.LOAD
+
+
+def test_nothing_is_loaded_under_contention_but_where_that_never_ends() -> None:
+    pressed = Contention(pressure=Signal(percent=60.0, age_seconds=0.0))
+    seen = observation("large", contention=pressed)
+    lately = replace(CALM, calm_since=NOW - SWITCHING.up_after_seconds + 5)
+    found = planned(seen, state=lately)
+    assert (found.variant, found.reason) == (None, StandbyReason.NOT_CALM)
+    assert "Others want" in found.message
+    always = replace(CALM, calm_since=NOW - SWITCHING.up_after_seconds)
+    assert planned(seen, state=always).reason is StandbyReason.LOAD
+    faint = Contention(pressure=Signal(percent=5.0, age_seconds=0.0))
+    assert planned(replace(seen, contention=faint), state=lately).reason is StandbyReason.LOAD
 
 
 def test_what_the_endpoint_has_met_decides_how_much_slower() -> None:

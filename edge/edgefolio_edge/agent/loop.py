@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from edgefolio.decision import decide, profiles_from_manifest
 from edgefolio.decision.choice import latency_budget
+from edgefolio.decision.estimates.computing import variability_of
 from edgefolio.decision.evidence import READING_SECONDS, threshold, verdict_of, with_readings
 from edgefolio.decision.profiles import rescaled
 from edgefolio.decision.types import Action, Decision, Observation, ServerState, VariantProfile
@@ -124,7 +125,7 @@ class Agent:
                 return
             if time.monotonic() >= read_at + READING_SECONDS:
                 read_at = time.monotonic()
-                if self._sees_violation():
+                if self.portfolio.is_changed or self._sees_violation():
                     return
 
     def _sees_violation(self) -> bool:
@@ -135,7 +136,8 @@ class Agent:
             return False
         budget, needed = latency_budget(self.portfolio.objectives), self.portfolio.switching.min_requests
         before = self._switches.state.latency_test
-        after = with_readings(before, readings, profile=active, budget=budget)
+        variability = variability_of(self._switches.state, active)
+        after = with_readings(before, readings, profile=active, budget=budget, variability=variability)
         sure = threshold(self.server.observer.contention.last)
         was, now = (verdict_of(test, budget=budget, min_requests=needed, sure=sure) for test in (before, after))
         return now.is_sure and not was.is_sure

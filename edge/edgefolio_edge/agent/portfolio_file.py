@@ -25,6 +25,10 @@ class ObjectivesSource(Protocol):
     def switching(self) -> Switching:
         """The current switching rules."""
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether the next :meth:`reread` may find something new; cheap."""
+
     def reread(self, reporter: Reporter) -> bool:
         """Read the source again. Returns whether objectives or switching rules changed."""
 
@@ -47,6 +51,11 @@ class PortfolioFile:
     def switching(self) -> Switching:
         """The current switching rules."""
         return self.portfolio.spec.switching
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file is another one since it was read."""
+        return _signature(self._path) not in (None, self._signature)
 
     def reread(self, reporter: Reporter) -> bool:
         """Read the file again if it changed. Returns whether objectives or switching rules changed."""

@@ -82,7 +82,7 @@ class StandbyKeeper:
             return served, outcome
         self._failures = 0
         self._probed_at = {target.version: time.monotonic()}
-        self._measure(target)
+        self._measure(target, active=active)
         self._reporter.event(
             "standby",
             f"{target.variant.name} is resident beside {active.variant.name}, verified.",
@@ -101,7 +101,7 @@ class StandbyKeeper:
             self._probed_at[target.version] = now
             cause = self._server.switcher.canary(target, versions=(target.version,))
             if cause is None:
-                self._measure(target)
+                self._measure(target, active=active)
         if cause is None:
             return served
         self._reporter.event(
@@ -112,10 +112,10 @@ class StandbyKeeper:
         )
         return self._released(served, active)
 
-    def _measure(self, target: Placement) -> None:
+    def _measure(self, target: Placement, *, active: Placement) -> None:
         """Time the standby beside the active variant; one that does not answer now is found by the next canary."""
         with contextlib.suppress(ControlError):
-            self._server.observer.probe_standby(target)
+            self._server.observer.probe_standby(target, active=active)
 
     def _released(self, served: ServedVersions, active: Placement) -> ServedVersions:
         if not self._server.switcher.release_standby(active):

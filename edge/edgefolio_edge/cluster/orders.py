@@ -136,6 +136,11 @@ class Orders:
             order.spec.switching if self.is_autonomous else order.spec.switching.model_copy(update={"policy": "Auto"})
         )
 
+    @property
+    def is_changed(self) -> bool:
+        """``False``: a new order wakes the agent itself."""
+        return False
+
     def reread(self, reporter: Reporter) -> bool:
         """Whether objectives or switching rules changed since the last call."""
         current = (self.objectives, self.switching)

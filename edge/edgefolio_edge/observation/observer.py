@@ -52,7 +52,8 @@ class Observer:
         self._timeouts = 0
         self._probe: tuple[str, float, float] | None = None
         self._probed_at: float | None = None
-        self._standby_probe: tuple[str, float, float] | None = None
+        self._standby_probe: ProbeResult | None = None
+        self._standby_probed_at = 0.0
         self._version: int | None = None
         self._metrics = None if endpoint.metrics is None else TritonMetrics(endpoint.metrics)
         self._scraped: tuple[float, str] = (float("-inf"), "")
@@ -131,7 +132,7 @@ class Observer:
             server=state,
             traffic=window,
             probe=self._probe_result(active),
-            standby_probe=_result(self._standby_probe),
+            standby_probe=self._standby_probe_result(),
             memory=self._memory(active),
             contention=self.contention.observe(),
         )
@@ -204,13 +205,13 @@ class Observer:
         (first, last), compute = found
         alone = self.traffic.exclude(first, last, own_requests=PROBE_REQUESTS)
         self._answered_at = time.monotonic()
-        if alone:
+        if alone and compute:
             self._probe = (active.variant.name, statistics.median(compute), time.monotonic())
 
     def _timed(self, placement: Placement) -> tuple[tuple[VersionStatistics, VersionStatistics], list[float]] | None:
         """The counters before and after some requests of the profile's batch, and the times in the model.
 
-        ``None`` if the counters could not be read. Raises :class:`ControlError`.
+        ``None`` if the counters could not be read; no times where users asked as well. Raises :class:`ControlError`.
         """
         inputs = batch_of(placement.manifest, placement.variant.probe, samples=placement.manifest.request_batch_size)
         readings = [self._counters_of(placement.version)]
@@ -221,15 +222,35 @@ class Observer:
         if len(complete) != len(readings):
             return None
         pairs = itertools.pairwise(complete[1:])
-        compute = [difference(later, earlier).compute_nanoseconds / 1e6 for earlier, later in pairs]
+        deltas = [difference(later, earlier) for earlier, later in pairs]
+        # Where a user's request came in between, the two cannot be told apart.
+        compute = [delta.compute_nanoseconds / 1e6 for delta in deltas if delta.successes == 1]
         return (complete[0], complete[-1]), compute
 
-    def probe_standby(self, standby: Placement) -> None:
-        """Measure the ``standby``, which no user's request reaches, for the next observations. Raises ControlError."""
-        bounded = self.switcher.store.largest_batch(standby.manifest) < standby.manifest.request_batch_size
-        found = None if bounded else self._timed(standby)
-        if found is not None:
-            self._standby_probe = standby.variant.name, statistics.median(found[1]), time.monotonic()
+    def probe_standby(self, standby: Placement, *, active: Placement) -> None:
+        """Measure the ``standby`` and just after it the ``active`` variant, for the next observations.
+
+        How much the two differ shows only if both are asked in the same way. Raises ControlError.
+        """
+        if self.switcher.store.largest_batch(standby.manifest) < standby.manifest.request_batch_size:
+            return
+        found = self._timed(standby)
+        beside = self._timed(active)
+        if beside is not None:
+            self.traffic.exclude(*beside[0], own_requests=PROBE_REQUESTS)
+        if found is None or beside is None or not found[1] or not beside[1]:
+            return
+        self._standby_probed_at = time.monotonic()
+        self._standby_probe = ProbeResult(
+            variant=standby.variant.name,
+            compute_milliseconds=statistics.median(found[1]),
+            age_seconds=0.0,
+            beside_milliseconds=statistics.median(beside[1]),
+        )
+
+    def _standby_probe_result(self) -> ProbeResult | None:
+        probe, age = self._standby_probe, time.monotonic() - self._standby_probed_at
+        return None if probe is None else replace(probe, age_seconds=age)
 
     def _counters_of(self, version: int) -> VersionStatistics | None:
         try:

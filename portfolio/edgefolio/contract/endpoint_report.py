@@ -52,7 +52,7 @@ OBSERVATION = StatusMapper(
     parts=(
         # Readings are for the agent alone: a status is written every few seconds at the most.
         StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}, unreported=("readings",)),
-        StatusMapper(ProbeResult, ProbeReport),
+        StatusMapper(ProbeResult, ProbeReport, unreported=("beside_milliseconds",)),
         StatusMapper(MemoryState, MemoryReport),
     ),
 )
@@ -87,7 +87,7 @@ STATE = StatusMapper(
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
         # The agent alone keeps a standby.
         *("slowest_factor", "slowest_updated_at", "standby_released_at"),
-        "latency_test",
+        *("latency_test", "computing"),
     ),
     parts=(
         StatusMapper(Quarantine, QuarantineReport),

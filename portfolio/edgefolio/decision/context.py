@@ -9,6 +9,7 @@ from functools import cached_property
 from edgefolio.decision.choice import Assessment, Choice, assess, choose, latency_budget
 from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
+from edgefolio.decision.estimates.computing import variability_of
 from edgefolio.decision.estimates.memory import memory_bounds
 from edgefolio.decision.estimates.own_factors import relative_factor
 from edgefolio.decision.estimates.prediction import Conditions, Expectation
@@ -147,7 +148,14 @@ class RuleContext:
 
     def conditions_for(self, profile: VariantProfile) -> Conditions:
         """The conditions under which ``profile`` is predicted."""
-        found = conditions_of(self.state, self.measurement, going_down=not self._is_up(profile), latest=self._latest)
+        found = conditions_of(
+            self.state,
+            self.measurement,
+            going_down=not self._is_up(profile),
+            latest=self._latest,
+            # What scatters here is the node's, whichever variant computes.
+            variability=0.0 if self.active is None else variability_of(self.state, self.active),
+        )
         own = relative_factor(self.state, profile.name, None if self.active is None else self.active.name)
         return replace(found, compute_factor=found.compute_factor * own)
 

@@ -24,13 +24,15 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar, cast
 
+from edgefolio.decision.changed_objective import forgotten_windows, judged_anew, with_window_known
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.arrivals import traffic_before, update_arrivals
-from edgefolio.decision.estimates.compute_factor import measure, update_estimates
+from edgefolio.decision.estimates.compute_factor import Measurement, measure, newest_factor, update_estimates
+from edgefolio.decision.estimates.computing import variability_of, with_computing
 from edgefolio.decision.estimates.own_factors import learned_from_probe
 from edgefolio.decision.estimates.prediction import is_usable
-from edgefolio.decision.evidence import forgotten, with_readings, with_window
+from edgefolio.decision.evidence import SURE, forgotten, with_readings, with_window
 from edgefolio.decision.rules.immediate import memory_rule, pin_rule, serve_something_rule, standby_memory_rule
 from edgefolio.decision.rules.measured import RULES, ordered_descent_rule, upgrade_rule
 from edgefolio.decision.rules.standby import plan_standby, remember_slowest, shortage
@@ -39,6 +41,7 @@ from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.types import (
     Action,
     Decision,
+    LatencyTest,
     Objectives,
     Observation,
     Reason,
@@ -198,7 +201,7 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
     state, switching, traffic, active = context.state, context.switching, context.observation.traffic, context.active
     assert traffic is not None
     assert active is not None
-    measurement = measure(traffic, active)
+    measurement = measure(traffic, active, variability=variability_of(state, active))
     if measurement is None:
         text = "The server's counters make no sense: a value is negative, infinite, or zero where it cannot be."
         return (Reason.MISSING_METRICS, text), context
@@ -213,8 +216,9 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
             failing_since=None,
             fitting=(),
             calm_since=None,
-            latency_test=forgotten(state.latency_test),
+            latency_test=forgotten_windows(forgotten(state.latency_test)),
         )
+    state, recovered = with_computing(state, traffic.readings, profile=active, sure=SURE)
     state = update_estimates(
         replace(state, observed_at=context.now),
         measurement=measurement,
@@ -222,6 +226,8 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
         profile=active,
         switching=switching,
         now=context.now,
+        readings=traffic.readings,
+        recovered=recovered,
     )
     standby = context.observation.standby_probe
     state = learned_from_probe(
@@ -230,19 +236,31 @@ def _measured(context: RuleContext) -> tuple[tuple[Reason, str] | None, RuleCont
         profile=None if standby is None else context.profile(standby.variant),
         active=active,
         elapsed=elapsed,
+        latest=newest_factor(traffic.readings, active, measurement.factor),
     )
     state = update_arrivals(
         state, measurement=measurement, profile=active, switching=switching, elapsed=elapsed, now=context.now
     )
     state = remember_slowest(state, now=context.now)
     context = replace(context, state=state, measurement=measurement)
-    test, budget = state.latency_test, latency_budget(context.objectives)
-    if traffic.readings:
-        test = with_readings(test, traffic.readings, profile=active, budget=budget)
-    elif context.violates_by_window:
-        test = with_window(test, measurement, budget=budget, elapsed=elapsed)
-    else:
-        test = forgotten(test)
     # A context remembers what it derived from its state, so this is another one.
-    context = replace(context, state=replace(state, latency_test=test))
+    context = replace(context, state=replace(state, latency_test=_tested(context, measurement, elapsed=elapsed)))
     return None, replace(context, state=update_timers(context, elapsed=elapsed))
+
+
+def _tested(context: RuleContext, measurement: Measurement, *, elapsed: float) -> LatencyTest:
+    """The test of a violation after what this observation says."""
+    state, traffic, active = context.state, context.observation.traffic, context.known_active
+    assert traffic is not None
+    test, budget = state.latency_test, latency_budget(context.objectives)
+    is_changed = test.known_seconds > 0 and test.budget != budget
+    test = with_window_known(replace(test, budget=budget), measurement, window=traffic.seconds, elapsed=elapsed)
+    if is_changed:
+        # The readings are in the windows that it knows.
+        return judged_anew(test, measurement, budget=budget)
+    if traffic.readings:
+        variability = variability_of(state, active)
+        return with_readings(test, traffic.readings, profile=active, budget=budget, variability=variability)
+    if context.violates_by_window:
+        return with_window(test, measurement, budget=budget, elapsed=elapsed)
+    return forgotten(test)

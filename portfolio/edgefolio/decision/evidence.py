@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from edgefolio.decision.estimates.compute_factor import Measurement, measure, towards, weight_of
-from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE
+from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE, p95_by_mean
 from edgefolio.decision.types import Contention, LatencyTest, Reading, TrafficWindow, VariantProfile
 
 #: Time between two readings of an endpoint that has traffic.
@@ -69,18 +69,23 @@ class Verdict:
 
 def threshold(contention: Contention | None) -> float:
     """The likelihood ratio (its logarithm) at which a violation is sure under ``contention``."""
+    return SURE - math.log(_CONTENDED_ODDS) if is_contended(contention) else SURE
+
+
+def is_contended(contention: Contention | None) -> bool:
+    """Whether a fresh sign says that others want the server's processors now."""
     signs = {} if contention is None else {name: getattr(contention, name) for name in _CONTENDED_PERCENT}
-    contended = any(
+    return any(
         sign is not None and sign.percent >= _CONTENDED_PERCENT[name] and 0 <= sign.age_seconds <= _FRESH_SECONDS
         for name, sign in signs.items()
     )
-    return SURE - math.log(_CONTENDED_ODDS) if contended else SURE
 
 
 def verdict_of(test: LatencyTest, *, budget: float | None, min_requests: float, sure: float) -> Verdict:
     """What ``test`` has found of an objective of ``budget`` milliseconds; ``sure`` is the likelihood ratio asked for.
 
-    A violation must show in ``min_requests``, or in half of them if it is twice as severe.
+    A violation must show in ``min_requests``, or in half of them if it is twice as severe. Where a changed objective
+    was held against what was known already, it is asked but once: what is likely is sure.
     """
     if budget is None or budget <= 0 or test.weight <= 0 or test.weighted_level <= 0:
         return Verdict(ratio=1.0, is_sure=False)
@@ -90,17 +95,26 @@ def verdict_of(test: LatencyTest, *, budget: float | None, min_requests: float, 
     calm = 0.0 if test.calm_level is None else min(0.0, test.calm_level - math.log(budget))
     changed = test.weight * (level - calm) * (level - calm) / 2
     shown = test.readings >= _LEAST_READINGS and test.requests * ratio >= min_requests
-    return Verdict(ratio=ratio, is_sure=shown and changed >= sure and above >= min(sure, _LIKELY))
+    likely = above >= min(sure, _LIKELY)
+    return Verdict(ratio=ratio, is_sure=shown and likely and (changed >= sure or test.is_judged_anew))
 
 
 def with_readings(
-    test: LatencyTest, readings: Iterable[Reading], *, profile: VariantProfile, budget: float | None
+    test: LatencyTest,
+    readings: Iterable[Reading],
+    *,
+    profile: VariantProfile,
+    budget: float | None,
+    variability: float = 0.0,
 ) -> LatencyTest:
-    """``test`` after ``readings`` of the active variant; without a ``budget`` (milliseconds) nothing is tested."""
+    """``test`` after ``readings`` of the active variant; without a ``budget`` (milliseconds) nothing is tested.
+
+    ``variability`` is how much computing scatters now, as a squared coefficient of variation: at least as profiled.
+    """
     if budget is None or budget <= 0:
         return forgotten(test)
     for reading in readings:
-        test = _with_reading(test, reading, profile=profile, budget=budget)
+        test = _with_reading(test, reading, profile=profile, budget=budget, variability=variability)
     return test
 
 
@@ -126,7 +140,13 @@ def forgotten(test: LatencyTest) -> LatencyTest:
         squares=0.0,
         silent_seconds=0.0,
         pending=0,
+        is_judged_anew=False,
     )
+
+
+def variance_of(test: LatencyTest, *, requests: float) -> float:
+    """Variance of the level of a reading with ``requests``."""
+    return _LEAST_VARIANCE + test.scatter / min(max(requests, 1e-3), _COUNTED_REQUESTS)
 
 
 def measurement_of(reading: Reading, profile: VariantProfile) -> Measurement | None:
@@ -150,7 +170,7 @@ def measurement_of(reading: Reading, profile: VariantProfile) -> Measurement | N
     )
 
 
-def level_of(reading: Reading, profile: VariantProfile) -> float | None:
+def level_of(reading: Reading, profile: VariantProfile, *, variability: float = 0.0) -> float | None:
     """What is compared with the objective, in milliseconds: computing at its 95th percentile, the wait at its mean.
 
     A few requests say nothing of the tail of the wait; a violation that the tail alone makes shows in the window. The
@@ -160,15 +180,17 @@ def level_of(reading: Reading, profile: VariantProfile) -> float | None:
     if found is None:
         return None
     compute, transport = found.mean_compute_milliseconds, found.transport_milliseconds or 0.0
-    slow = compute * profile.p95_milliseconds / profile.mean_milliseconds
+    slow = compute * p95_by_mean(profile, variability=variability)
     waiting = min(max(0, reading.pending or 0), _LARGEST_PENDING)
     return transport + max(found.mean_queue_milliseconds, waiting * compute) + slow
 
 
-def _with_reading(test: LatencyTest, reading: Reading, *, profile: VariantProfile, budget: float) -> LatencyTest:
+def _with_reading(
+    test: LatencyTest, reading: Reading, *, profile: VariantProfile, budget: float, variability: float
+) -> LatencyTest:
     if not 0 < reading.seconds <= LARGEST_SENSIBLE:
         return test
-    p95 = level_of(reading, profile)
+    p95 = level_of(reading, profile, variability=variability)
     pending = min(max(0, reading.pending or 0), _LARGEST_PENDING)
     if p95 is None:
         # Whoever waited at the start of a reading in which nothing was answered has waited for all of it.
@@ -177,7 +199,8 @@ def _with_reading(test: LatencyTest, reading: Reading, *, profile: VariantProfil
         waited = 1000 * silent
         return _added(test, level=math.log(waited / budget), requests=pending) if waited > budget else test
     test = _learned(test, math.log(p95), is_calm=p95 <= budget, requests=reading.requests, seconds=reading.seconds)
-    computed = level_of(replace(reading, mean_queue_milliseconds=0.0, pending=0), profile)
+    unqueued = replace(reading, mean_queue_milliseconds=0.0, pending=0)
+    computed = level_of(unqueued, profile, variability=variability)
     queues = p95 > budget and (computed is None or computed <= budget)
     together = _QUEUED_TOGETHER if queues else 1.0
     test = _added(test, level=math.log(p95 / budget), requests=reading.requests, together=together)
@@ -186,7 +209,7 @@ def _with_reading(test: LatencyTest, reading: Reading, *, profile: VariantProfil
 
 def _added(test: LatencyTest, *, level: float, requests: float, together: float = 1.0) -> LatencyTest:
     level = min(_LARGEST_LEVEL, max(-_LARGEST_LEVEL, level))
-    weight = 1 / (_LEAST_VARIANCE + test.scatter / min(max(requests, 1e-3), _COUNTED_REQUESTS)) / together
+    weight = 1 / variance_of(test, requests=requests) / together
     weighted = test.weighted_level + level * weight
     if weighted <= 0:
         return _ended(test)
@@ -196,6 +219,7 @@ def _added(test: LatencyTest, *, level: float, requests: float, together: float 
         weight=test.weight + weight,
         readings=test.readings + 1,
         requests=test.requests + requests,
+        is_judged_anew=False,
     )
 
 
@@ -204,7 +228,16 @@ def _ended(test: LatencyTest) -> LatencyTest:
     scatter = test.scatter
     if test.readings:
         scatter = _scatter(test, test.squares / test.readings, seconds=test.readings * READING_SECONDS)
-    return replace(test, weighted_level=0.0, weight=0.0, readings=0, requests=0.0, squares=0.0, scatter=scatter)
+    return replace(
+        test,
+        weighted_level=0.0,
+        weight=0.0,
+        readings=0,
+        requests=0.0,
+        squares=0.0,
+        scatter=scatter,
+        is_judged_anew=False,
+    )
 
 
 def _learned(test: LatencyTest, logarithm: float, *, is_calm: bool, requests: int, seconds: float) -> LatencyTest:

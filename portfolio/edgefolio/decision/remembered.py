@@ -58,6 +58,25 @@ class Descent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Computing:
+    """What readings tell of computing now: the scatter of single requests, and evidence that it became faster.
+
+    ``variability`` is a squared coefficient of variation, the mean over ``pairs`` of successive readings; ``last`` is
+    the logarithm of the newest one's compute factor, of ``last_requests``. ``weighted_change`` and ``weight`` sum
+    ``y / v`` and ``1 / v`` of ``y``, its distance from the smoothed factor, with ``readings`` far
+    below it (:mod:`edgefolio.decision.estimates.computing`).
+    """
+
+    variability: float = 0.0
+    pairs: float = 0.0
+    last: float | None = None
+    last_requests: float = 0.0
+    weighted_change: float = 0.0
+    weight: float = 0.0
+    readings: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyTest:
     """The sequential test of a latency violation: its evidence so far, and the scatter that it expects of readings.
 
@@ -65,6 +84,10 @@ class LatencyTest:
     ``readings`` with ``requests``; ``squares`` are theirs around ``calm_level``, the mean ``ln p95`` in calm.
     ``scatter`` is the variance around it, of one request.
     Nothing has been answered for ``silent_seconds`` while requests waited, ``pending`` of them at the last reading.
+
+    All of it speaks of an objective of ``budget`` milliseconds. ``known_level`` is the mean ``ln p95`` of the windows
+    since the last switch, over the latest ``known_seconds``: what a changed objective is judged by, at once
+    (``is_judged_anew``).
     """
 
     weighted_level: float = 0.0
@@ -76,6 +99,10 @@ class LatencyTest:
     calm_level: float | None = None
     silent_seconds: float = 0.0
     pending: int = 0
+    budget: float | None = None
+    known_level: float = 0.0
+    known_seconds: float = 0.0
+    is_judged_anew: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,3 +151,4 @@ class State:
     latency_test: LatencyTest = LatencyTest()
     #: What was learned of single variants; :attr:`compute_factor` is that of the active one, its own part included.
     own_factors: tuple[OwnFactor, ...] = ()
+    computing: Computing = Computing()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from edgefolio.decision.changed_objective import forgotten_windows
 from edgefolio.decision.encoding import decoded, encoded
 from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE
 from edgefolio.decision.evidence import forgotten
-from edgefolio.decision.types import FittingVariant, LatencyTest, Quarantine, State, TrafficBefore
+from edgefolio.decision.types import Computing, FittingVariant, LatencyTest, Quarantine, State, TrafficBefore
 from edgefolio.specification.serving import Switching
 
 HOUR_SECONDS = 3600.0
@@ -35,7 +36,8 @@ def state_after_switch(state: State, *, variant: str, now: float) -> State:
         violation_since=None,
         violation_requests=0.0,
         # Another variant has another level; how much readings scatter is the endpoint's.
-        latency_test=replace(forgotten(state.latency_test), calm_level=None),
+        latency_test=replace(forgotten_windows(forgotten(state.latency_test)), calm_level=None),
+        computing=Computing(),
         calm_since=None,
         fitting=tuple(entry for entry in state.fitting if entry.variant != variant),
         last_switch_at=now,
@@ -127,6 +129,7 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
         slowest_updated_at=past(state.slowest_updated_at),
         standby_released_at=past(state.standby_released_at),
         latency_test=_usable_test(state.latency_test),
+        computing=_usable_computing(state.computing),
         own_factors=tuple(entry for entry in state.own_factors if 0 < entry.factor <= LARGEST_SENSIBLE),
         descent=None
         if state.descent is None or (descended := past(state.descent.at)) is None or now - descended >= HOUR_SECONDS
@@ -177,11 +180,20 @@ def _comparable(before: TrafficBefore | None) -> TrafficBefore | None:
 
 def _usable_test(test: LatencyTest) -> LatencyTest:
     """``test``, or a fresh one if a number in it cannot be computed with."""
-    signed = (test.weighted_level, test.calm_level or 0.0)
-    others = (test.weight, test.requests, test.squares, test.silent_seconds, test.readings, test.pending)
+    signed = (test.weighted_level, test.calm_level or 0.0, test.budget or 0.0, test.known_level)
+    counts = (test.weight, test.requests, test.squares, test.silent_seconds, test.readings, test.pending)
+    others = (*counts, test.known_seconds)
     usable = all(-LARGEST_SENSIBLE <= number <= LARGEST_SENSIBLE for number in signed)
     usable = usable and all(0 <= number <= LARGEST_SENSIBLE for number in others)
     return test if usable and 0 < test.scatter <= LARGEST_SENSIBLE else LatencyTest()
+
+
+def _usable_computing(found: Computing) -> Computing:
+    """``found``, or nothing known if a number in it cannot be computed with."""
+    signed = (found.weighted_change, found.last or 0.0)
+    others = (found.variability, found.pairs, found.last_requests, found.weight, found.readings)
+    usable = all(-LARGEST_SENSIBLE <= number <= LARGEST_SENSIBLE for number in signed)
+    return found if usable and all(0 <= number <= LARGEST_SENSIBLE for number in others) else Computing()
 
 
 def is_time(time: float) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 # What is remembered has a file of its own, and is found here with the rest.
+from edgefolio.decision.remembered import Computing as Computing
 from edgefolio.decision.remembered import Descent as Descent
 from edgefolio.decision.remembered import FittingVariant as FittingVariant
 from edgefolio.decision.remembered import LatencyTest as LatencyTest
@@ -95,6 +96,8 @@ class ProbeResult:
     variant: str
     compute_milliseconds: float
     age_seconds: float
+    #: Of a standby's probe: the active variant's time, asked in the same way just after it; ``None`` is unknown.
+    beside_milliseconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

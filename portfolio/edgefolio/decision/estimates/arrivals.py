@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgefolio.decision.estimates.compute_factor import SATURATED_UTILIZATION, Measurement, bounded, towards, weight_of
+from edgefolio.decision.estimates.computing import variability_of
 from edgefolio.decision.estimates.prediction import Conditions, poisson_wait, service_variability
 from edgefolio.decision.types import State, TrafficBefore, VariantProfile
 from edgefolio.specification.serving import Switching
@@ -53,7 +54,8 @@ def update_arrivals(
     drained = state.saturated_at is None or now - state.saturated_at > 2 * switching.window_seconds
     if drained and not is_censored(state, measurement):
         rate = max(measurement.arrival_rate, rate or 0.0)
-    found = _variability(measurement, profile) if drained else None
+    scatter = variability_of(state, profile)
+    found = _variability(measurement, profile, scatter=scatter) if drained else None
     if found is None:
         variability = towards(state.arrival_variability, 1.0, decay)
     else:
@@ -76,14 +78,19 @@ def traffic_before(measurement: Measurement | None, switching: Switching) -> Tra
 
 
 def conditions_of(
-    state: State, measurement: Measurement | None, *, going_down: bool, latest: Measurement | None = None
+    state: State,
+    measurement: Measurement | None,
+    *,
+    going_down: bool,
+    latest: Measurement | None = None,
+    variability: float = 0.0,
 ) -> Conditions:
     """The conditions under which another variant is predicted.
 
     Where the rate is censored by saturation, the last rate that was not is a lower bound of the demand; on the way down
     also what the server answers now, so that an overloaded stream does not land on a variant that is just as full. On
     the way down the compute factor is not below what was measured last, in the window and in the ``latest`` reading:
-    it follows with a delay.
+    it follows with a delay. ``variability`` is how much computing scatters now.
     """
     rate, in_flight, merged, factor = state.arrival_rate, None, 1.0, state.compute_factor
     if measurement is not None:
@@ -105,6 +112,7 @@ def conditions_of(
         in_flight=in_flight,
         arrival_variability=state.arrival_variability,
         merged_requests=merged,
+        computing_variability=variability,
     )
 
 
@@ -127,7 +135,7 @@ def _detect_closed_loop(state: State, *, measurement: Measurement, switching: Sw
     return replace(state, closed_loop=closed)
 
 
-def _variability(measurement: Measurement, profile: VariantProfile) -> float | None:
+def _variability(measurement: Measurement, profile: VariantProfile, *, scatter: float) -> float | None:
     """Ca2 that explains the measured queue (Allen-Cunneen, solved for it); ``None`` where the queue says nothing."""
     utilization, compute = measurement.utilization, measurement.mean_compute_milliseconds
     if not 0 < utilization < SATURATED_UTILIZATION:
@@ -137,4 +145,4 @@ def _variability(measurement: Measurement, profile: VariantProfile) -> float | N
     heavy = queue > 4 * half and queue > compute / 10
     if half <= 0 or (utilization < _VARIABILITY_UTILIZATION and not heavy):
         return None
-    return bounded(queue / half - service_variability(profile), _VARIABILITY_BOUNDS)
+    return bounded(queue / half - service_variability(profile, at_least=scatter), _VARIABILITY_BOUNDS)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE, total_p95, wait_p95
-from edgefolio.decision.types import ProbeResult, State, TrafficWindow, VariantProfile
+from edgefolio.decision.estimates.prediction import LARGEST_SENSIBLE, p95_by_mean, total_p95, wait_p95
+from edgefolio.decision.types import ProbeResult, Reading, State, TrafficWindow, VariantProfile
 from edgefolio.specification.serving import Switching
 
 #: From this utilization on, with requests waiting, the server is saturated.
 SATURATED_UTILIZATION = 0.9
 #: ... and at least this many requests are inside: with fewer none waits, and the rate is believed.
 SATURATED_IN_FLIGHT = 1.5
-_FACTOR_BOUNDS = (0.02, 1000.0)
+#: A factor beyond these is a fault.
+FACTOR_BOUNDS = (0.02, 1000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,11 @@ class Measurement:
     confirmed_p95_milliseconds: float | None
 
 
-def measure(traffic: TrafficWindow, profile: VariantProfile) -> Measurement | None:
-    """Read ``traffic`` for the active variant's usable ``profile``; ``None`` if its numbers make no sense."""
+def measure(traffic: TrafficWindow, profile: VariantProfile, *, variability: float = 0.0) -> Measurement | None:
+    """Read ``traffic`` for the active variant's usable ``profile``; ``None`` if its numbers make no sense.
+
+    ``variability`` is how much computing scatters here, as a squared coefficient of variation: at least as profiled.
+    """
     numbers = (
         traffic.seconds,
         traffic.requests,
@@ -85,7 +89,7 @@ def measure(traffic: TrafficWindow, profile: VariantProfile) -> Measurement | No
     queue = traffic.mean_queue_milliseconds
     # Behind a standing queue everyone waits about the same.
     wait = queue if saturated else wait_p95(queue, utilization=utilization, service=compute)
-    service_p95 = compute * profile.p95_milliseconds / profile.mean_milliseconds
+    service_p95 = compute * p95_by_mean(profile, variability=variability)
     return Measurement(
         requests=traffic.requests,
         failures=traffic.failures,
@@ -94,7 +98,7 @@ def measure(traffic: TrafficWindow, profile: VariantProfile) -> Measurement | No
         saturated=saturated,
         in_flight=traffic.in_flight,
         merged_requests=traffic.requests / executions,
-        factor=bounded(compute / profile.mean_milliseconds, _FACTOR_BOUNDS),
+        factor=bounded(compute / profile.mean_milliseconds, FACTOR_BOUNDS),
         transport_milliseconds=transport,
         mean_compute_milliseconds=compute,
         mean_queue_milliseconds=queue,
@@ -111,30 +115,56 @@ def update_estimates(
     profile: VariantProfile,
     switching: Switching,
     now: float,
+    readings: tuple[Reading, ...] = (),
+    recovered: bool = False,
 ) -> State:
     """``state`` with compute factor and transport updated to ``now``.
 
-    With traffic they follow it (exponentially weighted, half-life half a window, less for few requests). Idle, the
-    factor follows the agent's probe with the probe interval as half-life, and without a fresh probe falls back to 1
-    with ``factorHalfLifeSeconds``.
+    With traffic they follow it (exponentially weighted, half-life half a window, less for few requests): what is new in
+    the ``readings``, where there are any, since a window holds what was before as well. ``recovered`` says that they
+    have set the factor already. Idle, the factor follows the agent's probe with the probe interval as half-life, and
+    without a fresh probe falls back to 1 with ``factorHalfLifeSeconds``.
     """
     elapsed = math.inf if state.factor_updated_at is None else max(0.0, now - state.factor_updated_at)
     if measurement.factor is None:
         target, half_life = 1.0, float(switching.factor_half_life_seconds)
         if probe is not None and _is_fresh(probe, profile, switching):
-            target = bounded(probe.compute_milliseconds / profile.mean_milliseconds, _FACTOR_BOUNDS)
+            target = bounded(probe.compute_milliseconds / profile.mean_milliseconds, FACTOR_BOUNDS)
             half_life = float(switching.probe_interval_seconds)
         idle_for = elapsed if math.isfinite(elapsed) else 0.0
         factor = towards(state.compute_factor, target, weight_of(idle_for, half_life))
         return replace(state, compute_factor=factor, factor_updated_at=now)
     trust = min(1.0, measurement.requests / switching.min_requests)
     weight = weight_of(elapsed, switching.window_seconds / 2) * trust
+    transport = towards(state.transport_milliseconds, measurement.transport_milliseconds or 0.0, weight)
+    if recovered:
+        return replace(state, transport_milliseconds=transport, factor_updated_at=now)
+    newest = (
+        measurement.factor if state.factor_updated_at is None else newest_factor(readings, profile, measurement.factor)
+    )
+    if newest is None:
+        # Nothing is new; the next that comes counts for the time since.
+        return replace(state, transport_milliseconds=transport)
     return replace(
         state,
-        compute_factor=towards(state.compute_factor, measurement.factor, weight),
-        transport_milliseconds=towards(state.transport_milliseconds, measurement.transport_milliseconds or 0.0, weight),
+        compute_factor=towards(state.compute_factor, newest, weight),
+        transport_milliseconds=transport,
         factor_updated_at=now,
     )
+
+
+def newest_factor(readings: tuple[Reading, ...], profile: VariantProfile, of_window: float | None) -> float | None:
+    """The compute factor in ``readings``; that of the window without any, and ``None`` if they hold no request."""
+    if not readings:
+        return of_window
+    usable = [
+        entry for entry in readings if entry.requests > 0 and 0 < entry.mean_compute_milliseconds <= LARGEST_SENSIBLE
+    ]
+    requests = sum(float(entry.requests) for entry in usable)
+    if requests <= 0:
+        return None
+    compute = sum(entry.mean_compute_milliseconds * (entry.requests / requests) for entry in usable)
+    return bounded(compute / profile.mean_milliseconds, FACTOR_BOUNDS)
 
 
 def _is_fresh(probe: ProbeResult, profile: VariantProfile, switching: Switching) -> bool:

@@ -53,6 +53,8 @@ class Conditions:
     in_flight: float | None = None
     arrival_variability: float = 1.0
     merged_requests: float = 1.0
+    #: Squared coefficient of variation of computing that the node shows now, beyond what a profile says.
+    computing_variability: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expecta
     """Predicted latency of this variant under ``conditions``; ``profile`` must be usable."""
     service = conditions.compute_factor * profile.mean_milliseconds
     # A profile's mean can lie above its p95: a few outliers suffice.
-    service_p95 = max(service, conditions.compute_factor * profile.p95_milliseconds)
+    variability = conditions.computing_variability
+    service_p95 = max(service, service * p95_by_mean(profile, variability=variability))
     transport = conditions.transport_milliseconds
     utilization = None
     if conditions.arrival_rate is not None:
@@ -92,7 +95,7 @@ def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expecta
     if not utilization < 1:
         return Expectation(p95_milliseconds=None, utilization=utilization)
     mean_wait = poisson_wait(utilization, service=service) * (
-        conditions.arrival_variability + service_variability(profile)
+        conditions.arrival_variability + service_variability(profile, at_least=variability)
     )
     wait = wait_p95(mean_wait, utilization=utilization, service=service)
     total = total_p95(service=service, service_p95=service_p95, mean_wait=mean_wait, wait=wait)
@@ -122,15 +125,25 @@ def wait_p95(mean_wait: float, *, utilization: float, service: float) -> float:
     return mean_wait / probability * math.log(probability / _TAIL) if probability > _TAIL else 0.0
 
 
-def service_variability(profile: VariantProfile) -> float:
-    """Squared coefficient of variation of the service time, from the profile's p95 / mean.
+def p95_by_mean(profile: VariantProfile, *, variability: float = 0.0) -> float:
+    """95th percentile of computing by its mean: the profile's, or that of a log-normal time with ``variability``.
+
+    A profile is of an idle node. Where others take the processor for some requests and not for others, times scatter
+    more than it says, and ``variability``, the squared coefficient of variation there, is larger than the profile's.
+    """
+    square = math.log1p(max(0.0, variability))
+    return max(profile.p95_milliseconds / profile.mean_milliseconds, math.exp(_Z95 * math.sqrt(square) - square / 2))
+
+
+def service_variability(profile: VariantProfile, *, at_least: float = 0.0) -> float:
+    """Squared coefficient of variation of the service time, from the profile's p95 / mean; ``at_least`` as seen here.
 
     For a log-normal time with parameter sigma, p95 / mean = exp(z * sigma - sigma^2 / 2); solved for sigma, the result
     is exp(sigma^2) - 1. Beyond the largest ratio that a log-normal can have, it is bounded by that one.
     """
     ratio = math.log(max(1.0, profile.p95_milliseconds / profile.mean_milliseconds))
     sigma = _Z95 - math.sqrt(max(0.0, _Z95 * _Z95 - 2 * ratio))
-    return math.expm1(sigma * sigma)
+    return max(at_least, math.expm1(sigma * sigma))
 
 
 def _expectation(p95: float, utilization: float | None) -> Expectation:

@@ -161,7 +161,13 @@ def upgrade_rule(context: RuleContext) -> Outcome:
     best = max(ready, key=lambda entry: _rank(context, entry.variant))
     age = context.now - best.since
     # The last switch of the budget is kept for the way down: an upgrade that bounces must not be stuck.
-    if (limited := _limited(context, best.variant, reserve=min(1, switching.max_switches_per_hour - 1))) is not None:
+    limited = _limited(
+        context,
+        best.variant,
+        reserve=min(1, switching.max_switches_per_hour - 1),
+        dwells=not _corrects_descent(context, best.variant),
+    )
+    if limited is not None:
         return limited
     if (busy := context.node_busy) is not None:
         message = f"{best.variant} has fitted for {age:.0f} s, but {busy}; {active.name} serves."
@@ -179,12 +185,21 @@ def _up_after(context: RuleContext, variant: str) -> float:
     """Seconds for which ``variant`` must fit: ``upAfterSeconds``, less where it corrects a descent.
 
     The way down took what was resident, not what fits best, and the way down again would take milliseconds. The variant
-    that was left, and any faster one, may be taken as soon as dwell time and ``downAfterSeconds`` allow.
+    that was left, and any faster one, may be taken after ``downAfterSeconds``.
     """
-    switching, descent = context.switching, context.state.descent
-    returns = descent is not None and descent.variant == variant
-    shortest = returns or is_on_the_way_back(context, variant)
+    switching = context.switching
+    shortest = _corrects_descent(context, variant)
     return float(min(switching.up_after_seconds, switching.down_after_seconds if shortest else math.inf))
+
+
+def _corrects_descent(context: RuleContext, variant: str) -> bool:
+    """Whether ``variant`` is what was left for what was resident, or lies between.
+
+    Such a step does not dwell: one that must be undone is undone in milliseconds, and is a bounce, after which the next
+    waits ``minDwellSeconds``, twice that, up to an hour. That, and the budget, bounds what a flapping neighbour does.
+    """
+    descent = context.state.descent
+    return (descent is not None and descent.variant == variant) or is_on_the_way_back(context, variant)
 
 
 def _no_upgrade_due(context: RuleContext) -> Decision:

@@ -23,6 +23,7 @@ from edgefolio.decision.estimates.memory import (
     memory_bounds,
     needed_bytes,
 )
+from edgefolio.decision.evidence import is_contended
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import (
     MEMORY_PRESSURE,
@@ -218,6 +219,11 @@ def _disturbance(context: RuleContext) -> str | None:
     calm, needed = context.now - state.calm_since, max(switching.settle_seconds, switching.down_after_seconds)
     if calm < needed:
         return f"The endpoint has been calm for {calm:.0f} s of {needed} s."
+    if calm < switching.up_after_seconds and is_contended(context.observation.contention):
+        # Where that never ends it is the node's ordinary state, and the standby is needed all the more.
+        return f"Others want the server's processors, and it has been calm for {calm:.0f} s alone."
+    if state.latency_test.readings:
+        return "The latest readings are above the latency objective."
     released = state.standby_released_at
     if released is not None and context.now - released < switching.quarantine_seconds:
         return "A standby was unloaded for want of memory lately."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from edgefolio.decision.context import RuleContext
@@ -28,7 +29,7 @@ def update_timers(context: RuleContext, *, elapsed: float) -> State:
         # Successes clear the suspicion; silence does not.
         failing_since = None
     if not context.violates_latency:
-        calm = context.now if state.calm_since is None else state.calm_since
+        calm = _calm_since(context) if state.calm_since is None else state.calm_since
         state = replace(state, violation_since=None, violation_requests=0.0, fitting=_fitting(context), calm_since=calm)
     elif state.violation_since is None:
         state = replace(state, violation_since=context.now, violation_requests=float(found.requests), fitting=())
@@ -83,6 +84,20 @@ def risen(context: RuleContext, variant: str) -> State:
 def waiting_backoffs(context: RuleContext) -> tuple[UpgradeBackoff, ...]:
     """Back-offs of upgrades that have not run out yet."""
     return tuple(entry for entry in context.state.upgrade_backoffs if entry.until > context.now)
+
+
+def _calm_since(context: RuleContext) -> float:
+    """Since when it has been calm, now that it is: for the whole window, unless a violation has just ended.
+
+    A window begins at the last switch at the earliest. Where nothing was measured before, what it holds was calm too.
+    """
+    state, traffic = context.state, context.observation.traffic
+    if state.violation_since is not None or traffic is None or not 0 < traffic.seconds < math.inf:
+        return context.now
+    since = context.since_switch
+    return max(
+        0.0, context.now - min(traffic.seconds, context.switching.window_seconds, math.inf if since is None else since)
+    )
 
 
 def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
