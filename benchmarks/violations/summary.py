@@ -37,7 +37,7 @@ _READING = (
     "- The stories were made beside the rules. With 15 requests a second and neighbours up to six times",
     "  as slow some 10 % of the requests were slow in the neighbours' story, and accuracy was 0.9 points below the",
     "  oracle's; with 12 a second the steady story had four needless downshifts an hour. Seeds 0 to 2 were seen while",
-    "  the rules were made; those from 7 on (`violations-held-out.md`) were not.",
+    "  the rules were made; those from 7 on (`--first-seed 7`) were not.",
 )
 
 
