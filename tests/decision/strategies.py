@@ -8,6 +8,7 @@ from building import NOW
 from hypothesis import strategies as st
 
 from edgefolio.decision.types import (
+    Computing,
     Contention,
     FittingVariant,
     LatencyTest,
@@ -173,6 +174,20 @@ def states(number: st.SearchStrategy[float]) -> st.SearchStrategy[State]:
             calm_level=time,
             silent_seconds=number,
             pending=st.integers(-3, 10**6),
+            budget=time,
+            known_level=number,
+            known_seconds=number,
+            is_judged_anew=st.booleans(),
+        ),
+        computing=st.builds(
+            Computing,
+            variability=number,
+            pairs=number,
+            last=time,
+            last_requests=number,
+            weighted_change=number,
+            weight=number,
+            readings=st.integers(-3, 10**6),
         ),
     )
 

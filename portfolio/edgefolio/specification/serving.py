@@ -59,7 +59,7 @@ class Switching(Specification):
     up_after_seconds: Seconds = 300
     """A more accurate variant must be predicted to fit for this long."""
     min_dwell_seconds: Seconds = 60
-    """Time between two switches (a memory emergency or a dead server ignores it)."""
+    """Time between two switches. A memory emergency, a dead server, the way down to a standby and back up ignore it."""
     max_switches_per_hour: Annotated[int, Field(ge=1, le=3600)] = 30
     """Budget; a spent one holds, and its last switch is kept for the way down."""
     autonomy_after_seconds: Seconds = 30
