@@ -17,4 +17,4 @@ class Network:
 
     def milliseconds(self, elements: float) -> float:
         """How long so many numbers are on the wire."""
-        return 8000 * self.element_bytes * elements / self.bits_per_second
+        return 1000 * 8 * self.element_bytes * elements / self.bits_per_second
