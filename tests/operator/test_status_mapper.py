@@ -105,7 +105,7 @@ def test_every_value_of_the_decision_is_told_about() -> None:
     mapped = {mapper.value for mapper in (*MAPPERS, DECISION)}
     told = {kind.__name__ for kind in VALUES} - {kind.__name__ for kind in mapped}
     # What is asked, what the cluster says of a node, and what only the core remembers.
-    told -= {"LatencyTest", "OwnFactor", "FittingVariant", "TrafficBefore"}
+    told -= {"Computing", "LatencyTest", "OwnFactor", "FittingVariant", "TrafficBefore"}
     # What the agent alone sees, as it changes within a second.
     told -= {"Reading", "Contention", "Signal"}
     assert told == {"Objectives", "NodeState", "Prediction", "Standby"}
