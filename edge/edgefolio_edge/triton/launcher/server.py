@@ -209,13 +209,16 @@ class TritonServer:
         Requests in flight are answered first, for at most :data:`EXIT_SECONDS`.
         """
         if self.gateway is not None:
-            end_gateway(self.gateway, seconds=min(seconds, EXIT_SECONDS))
+            # Both at once: it takes nothing new while the server answers what is in flight.
+            self.gateway.send(signal.SIGTERM)
         stubs = self.stubs()
         if self.identity.is_alive():
             self.identity.send(signal.SIGTERM)
             if not self._gone_within(seconds):
                 self.identity.kill()
         _reap(self.identity, wait=True)
+        if self.gateway is not None:
+            end_gateway(self.gateway, seconds=1)
         for stub in stubs:
             stub.kill()
         remove_remains(self.shared_memory_prefix)
