@@ -13,6 +13,11 @@ from cluster_site import PUBLISHED, Operator, Site, wait_for
 from edgefolio.contract.job_report import FailureReport
 
 
+def reasons_of_events(namespace: Any) -> set[str]:
+    """Reasons of all Events in the test's namespace."""
+    return {entry["reason"] for entry in namespace.request("GET", namespace.path("v1", "Event"))["items"]}
+
+
 def test_from_a_portfolio_to_switching_endpoints(namespace: Any, start: Callable[..., Operator]) -> None:
     operator = start()
     site = Site(namespace)
@@ -41,8 +46,8 @@ def test_from_a_portfolio_to_switching_endpoints(namespace: Any, start: Callable
     assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
     assert not after["metadata"].get("finalizers")
     assert not any("kopf" in key for key in after["metadata"].get("annotations", {}))
-    reasons = {entry["reason"] for entry in namespace.request("GET", namespace.path("v1", "Event"))["items"]}
-    assert {"Published", "LatencyViolated", "MoreAccurateFits"} <= reasons
+    # An Event is written after what it tells of.
+    wait_for(lambda: {"Published", "LatencyViolated", "MoreAccurateFits"} <= reasons_of_events(namespace))
 
     health = json.loads(operator.read(operator.probe_port, "/healthz"))
     assert health["cycle"] < 10
