@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,8 +16,6 @@ from edgefolio_edge.http_gateway.inference import read_inference, written_answer
 from edgefolio_edge.http_gateway.limits import BadRequestError, Limits
 
 __all__ = ["Gateway"]
-
-logger = logging.getLogger(__name__)
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _VERSIONED = r"/v2/models/{model:[^/{}]+}"
@@ -193,6 +190,6 @@ def _document(message: Any) -> web.Response:
 
 def _error(message: str, status: int) -> web.Response:
     answer = web.json_response({"error": message}, status=status)
-    # What is left of its body is not worth reading.
+    # Its body may not have been read to the end.
     answer.force_close()
     return answer

@@ -228,16 +228,7 @@ def _ended(test: LatencyTest) -> LatencyTest:
     scatter = test.scatter
     if test.readings:
         scatter = _scatter(test, test.squares / test.readings, seconds=test.readings * READING_SECONDS)
-    return replace(
-        test,
-        weighted_level=0.0,
-        weight=0.0,
-        readings=0,
-        requests=0.0,
-        squares=0.0,
-        scatter=scatter,
-        is_judged_anew=False,
-    )
+    return replace(forgotten(test), scatter=scatter, silent_seconds=test.silent_seconds, pending=test.pending)
 
 
 def _learned(test: LatencyTest, logarithm: float, *, is_calm: bool, requests: int, seconds: float) -> LatencyTest:

@@ -13,9 +13,10 @@ from types import ModuleType
 
 import edgefolio
 import edgefolio_edge
+from edgefolio_edge.triton.launcher import children
 from edgefolio_edge.triton.processes import PROCESSES, ProcessIdentity, command_line, wait_until_gone
 
-__all__ = ["LOG_NAME", "end_gateway", "gateways_of", "reap_gateway", "start_gateway"]
+__all__ = ["LOG_NAME", "end_gateway", "gateways_of", "start_gateway"]
 
 LOG_NAME = "http.log"
 START_SECONDS = 30.0
@@ -49,6 +50,7 @@ def start_gateway(
                 start_new_session=True,
                 pass_fds=[writable],
             )
+        children.keep(process)
         os.close(writable)
         writable = -1
         # It says so itself: a connection could be taken by a gateway before it that is on its way out.
@@ -57,7 +59,6 @@ def start_gateway(
         os.close(readable)
         if writable >= 0:
             os.close(writable)
-    _CHILDREN[process.pid] = process
     gateway = ProcessIdentity.of_running(process.pid) or ProcessIdentity.of_none(process.pid)
     if not is_ready:
         end_gateway(gateway, seconds=0)
@@ -75,7 +76,7 @@ def end_gateway(gateway: ProcessIdentity, *, seconds: float) -> None:
     gateway.send(signal.SIGTERM)
     if not wait_until_gone([gateway], seconds=seconds):
         gateway.kill()
-    reap_gateway(gateway)
+    children.reap(gateway)
 
 
 def gateways_of(server: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
@@ -88,14 +89,3 @@ def gateways_of(server: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
             if identity is not None:
                 found.append(identity)
     return tuple(found)
-
-
-#: Children of this process, kept so that a dead one is reaped and leaves no zombie.
-_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
-
-
-def reap_gateway(gateway: ProcessIdentity) -> None:
-    """Take the exit status of a gateway that ended, if this process started it."""
-    child = _CHILDREN.get(gateway.pid)
-    if child is not None and child.poll() is not None:
-        del _CHILDREN[gateway.pid]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ import psutil
 from edgefolio.errors import UserError
 from edgefolio_edge.triton.client import AccessKey, TritonControl
 from edgefolio_edge.triton.endpoint import TritonEndpoint
-from edgefolio_edge.triton.launcher import secret_options
+from edgefolio_edge.triton.launcher import children, secret_options
 from edgefolio_edge.triton.launcher.command_line import (
     EXIT_SECONDS,
     LOOPBACK,
@@ -28,7 +26,7 @@ from edgefolio_edge.triton.launcher.command_line import (
     secret_arguments,
 )
 from edgefolio_edge.triton.launcher.gateway_process import LOG_NAME as GATEWAY_LOG
-from edgefolio_edge.triton.launcher.gateway_process import end_gateway, gateways_of, reap_gateway, start_gateway
+from edgefolio_edge.triton.launcher.gateway_process import end_gateway, gateways_of, start_gateway
 from edgefolio_edge.triton.launcher.ports import Ports, settle_ports
 from edgefolio_edge.triton.launcher.wheel import (
     TRITON_VERSION,
@@ -101,7 +99,7 @@ class TritonServer:
                     directory=runtime,
                     die_with_parent=settings.die_with_parent,
                 )
-            _CHILDREN[process.pid] = process
+            children.keep(process)
             identity = ProcessIdentity.of(psutil.Process(process.pid))
             server = cls(
                 settings=settings,
@@ -125,7 +123,7 @@ class TritonServer:
     def has_gateway(self) -> bool:
         """Whether HTTP is served as asked for."""
         if self.gateway is not None:
-            reap_gateway(self.gateway)
+            children.reap(self.gateway)
         return self.ports.http is None or (self.gateway is not None and self.gateway.is_alive())
 
     def with_gateway(self) -> TritonServer:
@@ -192,7 +190,7 @@ class TritonServer:
 
     def is_alive(self) -> bool:
         """Whether the server's process runs. Its backends may be dead all the same."""
-        _reap(self.identity)
+        children.reap(self.identity)
         return self.identity.is_alive()
 
     def stubs(self) -> tuple[ProcessIdentity, ...]:
@@ -216,7 +214,7 @@ class TritonServer:
             self.identity.send(signal.SIGTERM)
             if not self._gone_within(seconds):
                 self.identity.kill()
-        _reap(self.identity, wait=True)
+        children.reap(self.identity, wait=True)
         if self.gateway is not None:
             end_gateway(self.gateway, seconds=1)
         for stub in stubs:
@@ -227,7 +225,7 @@ class TritonServer:
     def _gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            _reap(self.identity)
+            children.reap(self.identity)
             if wait_until_gone([self.identity], seconds=0.1):
                 return True
         return False
@@ -296,21 +294,6 @@ def end_left_server(left: LeftServer) -> None:
     remove_remains(left.shared_memory_prefix)
     if left.runtime is not None and left.runtime.name.startswith(_RUNTIME_PREFIX):
         shutil.rmtree(left.runtime, ignore_errors=True)
-
-
-#: Children of this process, kept so that a dead one is reaped and leaves no zombie.
-_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
-
-
-def _reap(identity: ProcessIdentity, *, wait: bool = False) -> None:
-    child = _CHILDREN.get(identity.pid)
-    if child is None:
-        return
-    if wait:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=5)
-    if child.poll() is not None:
-        del _CHILDREN[identity.pid]
 
 
 def _tail(log: Path, lines: int) -> str:
