@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from control_plane import Refused, retried
+from kstatus import compute
 
 from edgefolio.crd import definitions
 
@@ -114,6 +115,12 @@ def test_options_take_strings_integers_and_booleans(namespace: Any) -> None:
     source = {"architecture": {"library": "timm", "name": "resnet18", "options": options}}
     stored = namespace.apply(resource("ModelPortfolio", {**MAKING, "source": source}))
     assert stored["spec"]["source"]["architecture"]["options"] == options
+
+
+def test_a_portfolio_that_nobody_has_seen_is_in_progress_to_flux(namespace: Any) -> None:
+    stored = namespace.apply(resource("ModelPortfolio", MAKING))
+    assert not stored["status"]["conditions"]
+    assert compute(stored) == "InProgress"
 
 
 def test_status_is_a_subresource_and_fills_the_columns(namespace: Any) -> None:

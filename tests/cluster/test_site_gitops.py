@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from cluster_site import wait_for
 from edge_site import SYSTEM, EdgeSite
+from kstatus import compute
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -35,29 +34,16 @@ def switch_there_and_back(site: EdgeSite) -> None:
     site.settle_on(site.most_accurate, "edge-1", seconds=120)
 
 
-def status_as_flux_sees_it(thing: dict[str, Any]) -> str:
-    """kstatus's generic rules: observedGeneration, Reconciling, Stalled, Ready."""
-    status, generation = thing.get("status", {}), thing["metadata"]["generation"]
-    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
-    if thing["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    if status.get("observedGeneration") != generation or conditions.get("Reconciling") == "True":
-        return "InProgress"
-    if conditions.get("Stalled") == "True":
-        return "Failed"
-    return "Current" if conditions.get("Ready") == "True" else "InProgress"
-
-
 def test_switches_leave_no_difference_to_git(site: EdgeSite) -> None:
     before = site.portfolio()
     seen = set()
     for _ in range(3):
         pod = site.pod_on("edge-1")["metadata"]["name"]
         site.kubernetes.kubectl("annotate", "pod", pod, f"edgefolio.dev/pin-variant={site.fastest}")
-        wait_for(lambda: seen.add(status_as_flux_sees_it(site.portfolio())) or site.active("edge-1") == site.fastest)
+        wait_for(lambda: seen.add(compute(site.portfolio())) or site.active("edge-1") == site.fastest)
         site.kubernetes.kubectl("annotate", "pod", pod, "edgefolio.dev/pin-variant-")
         wait_for(
-            lambda: seen.add(status_as_flux_sees_it(site.portfolio())) or site.active("edge-1") == site.most_accurate,
+            lambda: seen.add(compute(site.portfolio())) or site.active("edge-1") == site.most_accurate,
             seconds=120,
         )
     assert seen == {"Current"}

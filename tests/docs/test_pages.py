@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from kstatus import compute
 
 from edgefolio.contract.order_reason import MESSAGE_ANNOTATION, REASON_ANNOTATION
 from edgefolio.decision.types import Reason
@@ -221,22 +222,6 @@ def test_commands_of_the_plugin_exist() -> None:
                     assert word.strip(".,;:") in options, f"{page.name}: kubectl edgefolio {line}"
 
 
-def kstatus(thing: dict[str, Any]) -> str:
-    """kstatus' generic rules, as Flux applies them."""
-    status, metadata = thing.get("status", {}), thing["metadata"]
-    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
-    if metadata.get("deletionTimestamp"):
-        return "Terminating"
-    if status.get("observedGeneration", metadata["generation"]) != metadata["generation"]:
-        return "InProgress"
-    if conditions.get("Reconciling") == "True":
-        return "InProgress"
-    if conditions.get("Stalled") == "True":
-        return "Failed"
-    # An object that nobody has looked at yet reads as done to kstatus; the operator's first cycle ends that.
-    return "Current" if conditions.get("Ready") == "True" else "InProgress"
-
-
 def test_the_table_of_states_is_that_of_the_tested_objects() -> None:
     folder = ROOT / "manifests/gitops/argocd/resource_customizations/edgefolio.dev/ModelPortfolio"
     cases = yaml.safe_load(text_of(folder / "health_test.yaml"))["tests"]
@@ -247,7 +232,7 @@ def test_the_table_of_states_is_that_of_the_tested_objects() -> None:
     assert {name for name, _, _ in rows} == set(health)
     for name, flux, argo in rows:
         assert health[name] == argo, name
-        assert kstatus(yaml.safe_load(text_of(folder / "testdata" / name))) == flux, name
+        assert compute(yaml.safe_load(text_of(folder / "testdata" / name))) == flux, name
 
 
 def test_the_readme_is_short() -> None:

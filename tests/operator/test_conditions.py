@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kstatus import compute
 
 from edgefolio.specification.conditions import Condition
 from edgefolio.specification.portfolio_status import EndpointCounts, RolloutStatus
@@ -23,15 +24,14 @@ def facts(**changes: Any) -> Facts:
 
 
 def kstatus(conditions: tuple[Condition, ...], *, generation: int = 2, observed_generation: int = 2) -> str:
-    """What kstatus computes for an object that is not being deleted."""
-    status = {condition.type: condition.status for condition in conditions}
-    if generation != observed_generation or status.get("Reconciling") == "True":
-        return "InProgress"
-    if status.get("Stalled") == "True":
-        return "Failed"
-    if "Ready" in status and status["Ready"] != "True":
-        return "InProgress"
-    return "Current"
+    """What kstatus computes for a portfolio with these conditions."""
+    told = [{"type": condition.type, "status": condition.status} for condition in conditions]
+    return compute(
+        {
+            "metadata": {"generation": generation},
+            "status": {"observedGeneration": observed_generation, "conditions": told},
+        }
+    )
 
 
 def rollout(phase: str) -> RolloutStatus:

@@ -47,7 +47,8 @@ def model_portfolio() -> Schema:
         short_name="mpf",
         description="A portfolio of pruned variants of one model, and which of them serves on every edge node.",
         spec=structural_schema(PortfolioSpecification),
-        status=structural_schema(PortfolioStatus),
+        # kstatus, and with it Flux, takes an object without any status for one that is done.
+        status={**structural_schema(PortfolioStatus), "default": {"observedGeneration": 0}},
         columns=[
             _column("Ready", _condition("Ready", "status")),
             _column("Revision", ".status.currentRevision", kind="integer"),
