@@ -178,6 +178,12 @@ class JobTable:
         del self._jobs[self.plan.rank]
         return [Outgoing(to=peer, kind=Kind.CANCEL, job=number, samples=0) for peer in self.plan.peers]
 
+    def fail(self, task: Task) -> None:
+        """A task could not be computed: its job is over here. Its entry will give it up in time."""
+        job = self._jobs.get(entry_of(task.job))
+        if job is not None and job.number == task.job:
+            del self._jobs[entry_of(task.job)]
+
     def restarted(self, entry: int) -> None:
         """A peer said HELLO: what entered there before is over, and its count may have begun anew."""
         self._jobs.pop(entry, None)
