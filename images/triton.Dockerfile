@@ -28,6 +28,8 @@ RUN --mount=type=bind,source=images/wheels,target=/wheels python3 /build/install
 
 FROM base AS backend
 COPY edge/edgefolio_edge/triton/backend /opt/tritonserver/backends/onnxruntime
+COPY edge/edgefolio_edge/triton/backend edge/edgefolio_edge/triton/split_backend /opt/tritonserver/backends/edgefolio/
+COPY edge/edgefolio_worker /opt/tritonserver/backends/edgefolio/edgefolio_worker
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/tritonserver
 
 FROM base

@@ -1,10 +1,11 @@
-"""``edgefolio serve``: fetch, verify and load one variant, and repair its backend, until a signal."""
+"""``edgefolio serve``: fetch, verify and load one variant, or one worker's part of a split, until a signal."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgefolio.repository import Repository
 from edgefolio.repository.storage import checked_argument
 from edgefolio_edge.agent.records.change_log import ChangeLog
 from edgefolio_edge.agent.records.event_log import Reporter
+from edgefolio_edge.agent.split_serving import SplitServing, WorkerOptions
 from edgefolio_edge.agent.triton_options import TritonOptions
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.variants import variant_named
@@ -29,7 +31,7 @@ WATCH_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """The options of ``edgefolio serve``."""
+    """The options of ``edgefolio serve``. ``worker`` is given for one worker of a split."""
 
     repository: str
     model: str
@@ -38,6 +40,7 @@ class ServeOptions:
     triton: TritonOptions
     threads: int
     as_json: bool
+    worker: WorkerOptions | None = None
 
 
 def serve_variant(options: ServeOptions) -> None:
@@ -49,9 +52,15 @@ def serve_variant(options: ServeOptions) -> None:
         manifest = repository.current_manifest(options.model)[1]
     else:
         manifest = repository.manifest(options.model, options.revision)
-    variant = manifest.single_node[-1] if options.variant is None else variant_named(manifest, options.variant)
     if options.triton.endpoint is None:
         require_shared_memory(manifest)
+    elif options.worker is not None:
+        raise UserError(
+            "workers of a split run in a Triton that is started here.",
+            field="--worker-set",
+            value=options.worker.worker_set,
+            remedy="Leave out --endpoint.",
+        )
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefolio-serve-")))
@@ -61,17 +70,42 @@ def serve_variant(options: ServeOptions) -> None:
             threads=options.threads,
             model_repository=options.triton.model_repository,
             shared_memory_bytes=size_of_shared_memory() if options.triton.endpoint is None else None,
+            worker_rank=None if options.worker is None else options.worker.rank,
         )
         ChangeLog(reporter).bounded(manifest, store)
-        store.fetch(repository, manifest, variant)
+        split: SplitServing | None = None
+        if options.worker is None:
+            names = options.variant
+            variant = manifest.single_node[-1] if names is None else variant_named(manifest, names)
+            store.fetch(repository, manifest, variant)
+        else:
+            split = SplitServing(
+                options.worker,
+                manifest=manifest,
+                variant=options.variant,
+                folder=directory / "worker",
+                reporter=reporter,
+            )
+            variant = split.variant
+            split.prepare(repository, store)
         store.write_configuration(manifest)
         host = stack.enter_context(
-            options.triton.host(directory, models=store.model_repository, threads=options.threads)
+            options.triton.host(
+                directory,
+                models=store.model_repository,
+                threads=options.threads,
+                worker_folder=None if split is None else split.folder,
+            )
         )
         control = host.endpoint.control()
         stack.callback(control.close)
         placement = Placement(manifest=manifest, variant=variant)
-        switcher = Switcher(control, store, warm_up=not host.endpoint.has_our_backend)
+        switcher = Switcher(
+            control,
+            store,
+            warm_up=not host.endpoint.has_our_backend,
+            worker_status=(lambda _version: None) if split is None else split.status,
+        )
         outcome = switcher.switch(placement)
         if not outcome.succeeded:
             raise UserError(
@@ -89,13 +123,29 @@ def serve_variant(options: ServeOptions) -> None:
             http=host.endpoint.http,
             grpc=host.endpoint.grpc,
             metrics=host.endpoint.metrics,
+            answeredBy=switcher.answered_by,
+            workerMetrics=None if split is None else split.serve_metrics(stack),
         )
-        _watch(host, switcher, placement, reporter, stop)
+
+        def follow() -> None:
+            if split is not None:
+                split.step(repository, store)
+
+        _watch(host, switcher, placement, reporter, stop, follow=follow)
         reporter.event("stopping", "Stopping what was started.")
 
 
-def _watch(host: Host, switcher: Switcher, placement: Placement, reporter: Reporter, stop: threading.Event) -> None:
+def _watch(
+    host: Host,
+    switcher: Switcher,
+    placement: Placement,
+    reporter: Reporter,
+    stop: threading.Event,
+    *,
+    follow: Callable[[], None],
+) -> None:
     while not stop.wait(WATCH_SECONDS):
+        follow()
         if not host.is_alive():
             raise UserError(
                 f"Triton died while it served. The end of its log: {host.log_tail() or 'none'}",

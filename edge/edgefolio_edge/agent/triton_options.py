@@ -31,9 +31,19 @@ class TritonOptions:
 
     @contextlib.contextmanager
     def host(
-        self, directory: Path, *, models: Path, threads: int, die_with_parent: bool = True, dry_run: bool = False
+        self,
+        directory: Path,
+        *,
+        models: Path,
+        threads: int,
+        die_with_parent: bool = True,
+        dry_run: bool = False,
+        worker_folder: Path | None = None,
     ) -> Iterator[Host]:
-        """Context with the Triton. A started one reads ``models`` and is recorded in ``directory``."""
+        """Context with the Triton. A started one reads ``models`` and is recorded in ``directory``.
+
+        In ``worker_folder`` its workers of splits find their set.
+        """
         if self.endpoint is None:
             settings = ServerSettings(
                 model_repository=models,
@@ -41,6 +51,7 @@ class TritonOptions:
                 address=self.address,
                 threads=threads,
                 die_with_parent=die_with_parent,
+                worker_folder=worker_folder,
             )
             with Host.own(settings, directory) as host:
                 yield host

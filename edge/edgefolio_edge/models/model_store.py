@@ -3,6 +3,7 @@
     <root>/models/<model>/config.pbtxt            generated from the manifest
     <root>/models/<model>/<version>/model.onnx    verified, then renamed into place as a whole directory
     <root>/models/<model>/<version>/probe.json    what the backend compares while it loads
+    <root>/models/<model>/<version>/plan.json     of a split, its shard and worker.json beside it (:mod:`.split_folder`)
     <root>/revisions/<model>/                     the manifests (:mod:`.kept_manifests`)
     <root>/incoming/                              transfers that are under way or were interrupted
 
@@ -27,7 +28,9 @@ from edgefolio.shared_memory import largest_batch
 from edgefolio.untrusted.model_file import check_onnx_file
 from edgefolio_edge.models.kept_manifests import FIELD, KeptManifests
 from edgefolio_edge.models.probe import backend_probe
+from edgefolio_edge.models.split_folder import check_segments, folder_problem, worker_member
 from edgefolio_edge.models.triton_configuration import as_text, configuration_of, is_text_of
+from edgefolio_worker.records import member_file
 
 _BLOCK_BYTES = 4096
 
@@ -43,7 +46,8 @@ class StoredFile:
 class ModelStore:
     """Local copies of the variants that one server serves. One process writes them, Triton reads them.
 
-    Splits are left in the repository: nothing on this machine could run their shards.
+    Splits are left in the repository, unless this machine is one of their workers: then it has its own shards
+    (:mod:`.split_folder`).
     """
 
     def __init__(
@@ -54,8 +58,9 @@ class ModelStore:
         threads: int = 1,
         model_repository: Path | None = None,
         shared_memory_bytes: int | None = None,
+        worker_rank: int | None = None,
     ) -> None:
-        """``model`` is its name in the repository and for clients.
+        """``model`` is its name in the repository and for clients. ``worker_rank`` is that of this machine in splits.
 
         ``model_repository`` is the directory that an existing Triton reads; else it lies below ``root``.
         ``shared_memory_bytes`` is what Triton's backends may share, where that bounds batches.
@@ -68,6 +73,7 @@ class ModelStore:
         self.model = model
         self.threads = threads
         self.shared_memory_bytes = shared_memory_bytes
+        self.worker_rank = worker_rank
         #: The manifests of the revisions on disk.
         self.manifests = KeptManifests(root / "revisions" / model, model=model)
         self._verified: dict[Path, StoredFile] = {}
@@ -89,12 +95,15 @@ class ModelStore:
         return self.model_directory / str(version)
 
     def path_of(self, manifest: Manifest, variant: Variant) -> Path:
-        """The path of the variant's verified model."""
-        return self.version_directory(manifest.version_of(variant)) / "model.onnx"
+        """The path of the variant's verified model, or plan."""
+        return self.version_directory(manifest.version_of(variant)) / variant.file_name
 
     def has(self, manifest: Manifest, variant: Variant) -> bool:
         """Whether the variant is on disk, with the manifest's digest and probe, and may be opened by a runtime."""
         path = self.path_of(manifest, variant)
+        if variant.split is not None:
+            rank = self.worker_rank
+            return rank is not None and folder_problem(path.parent, manifest, variant, rank) is None
         try:
             status = path.stat()
             signature = (status.st_size, status.st_mtime_ns, status.st_ino)
@@ -152,22 +161,23 @@ class ModelStore:
         """
         if self.has(manifest, variant):
             return
+        if variant.split is not None and self.worker_rank is None:
+            raise ValueError("this machine is no worker, so it has no shard of a split")
         version = manifest.version_of(variant)
         incoming = self._incoming / self.model / str(version)
         repository.fetch(
             manifest,
             variant,
-            incoming / "model.onnx",
+            incoming / variant.file_name,
             maximum_bytes_per_second=maximum_bytes_per_second,
             may_go_on=may_go_on,
+            shard=self.worker_rank,
         )
-        location = repository.location(layout.variant_path(manifest.model, variant.file))
         try:
-            check_onnx_file(incoming / "model.onnx", location=location)
+            self._complete(repository, manifest, variant, incoming)
         except IntegrityError:
             shutil.rmtree(incoming, ignore_errors=True)
             raise
-        write_durably(incoming / "probe.json", backend_probe(manifest, variant), field=FIELD)
         place = self.version_directory(version)
         with writing(place, field=FIELD):
             if place.exists():
@@ -176,6 +186,18 @@ class ModelStore:
             make_folder(place.parent, field=FIELD)
             incoming.rename(place)
             fsync_folder(place.parent)
+
+    def _complete(self, repository: Repository, manifest: Manifest, variant: Variant, folder: Path) -> None:
+        """Check what was fetched, and add what the backend needs beside it. Raises :class:`IntegrityError`."""
+        if variant.split is None:
+            location = repository.location(layout.variant_path(manifest.model, variant.file))
+            check_onnx_file(folder / "model.onnx", location=location)
+            write_durably(folder / "probe.json", backend_probe(manifest, variant), field=FIELD)
+            return
+        assert self.worker_rank is not None
+        check_segments(folder, manifest, variant, self.worker_rank)
+        member = worker_member(manifest, variant, self.worker_rank)
+        write_durably(folder / member_file.NAME, member.to_bytes(), field=FIELD)
 
     def write_configuration(self, manifest: Manifest) -> None:
         """Write ``config.pbtxt`` with the fastest variant's version, unless it is equivalent already.

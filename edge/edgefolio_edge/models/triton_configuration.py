@@ -15,6 +15,8 @@ from edgefolio.manifest import Manifest, TensorSignature
 
 #: Name of our Python-based backend. NVIDIA's C++ one has the same, so models and configurations fit both.
 BACKEND = "onnxruntime"
+#: Name of our other one, for workers of splits. NVIDIA has none of this name.
+SPLIT_BACKEND = "edgefolio"
 
 
 def configuration_of(
@@ -25,18 +27,20 @@ def configuration_of(
     versions: Iterable[int],
     warm_up: bool = False,
     largest_batch: int | None = None,
+    is_split: bool = False,
 ) -> ModelConfig:
     """The configuration of ``model_name`` with exactly ``versions`` served.
 
     ``threads`` per model instance. ``warm_up`` makes Triton run one batch of zeros before a version becomes ready: for
     backends that, unlike ours, compare no probe while loading. Triton refuses requests of more than ``largest_batch``
-    samples, where that is less than the model's own bound.
+    samples, where that is less than the model's own bound. ``is_split``: the versions are splits. One load has one
+    backend.
     """
     signature = manifest.signature
     max_batch_size = min(signature.max_batch_size, largest_batch or signature.max_batch_size)
     configuration: dict[str, Any] = {
         "name": model_name,
-        "backend": BACKEND,
+        "backend": SPLIT_BACKEND if is_split else BACKEND,
         "max_batch_size": max_batch_size,
         "input": [_tensor(tensor) for tensor in signature.inputs],
         "output": [_tensor(tensor) for tensor in signature.outputs],

@@ -16,6 +16,20 @@ def variant_of_version(manifest: Manifest, version: int) -> Variant | None:
     return next((variant for variant in manifest.single_node if manifest.version_of(variant) == version), None)
 
 
+def split_named(manifest: Manifest, name: str | None) -> Variant:
+    """The split called ``name``, or the most accurate one. Raises :class:`UserError` that lists those there are."""
+    found = [variant for variant in manifest.splits if name in (None, variant.name)]
+    if found:
+        return found[-1]
+    known = ", ".join(variant.name for variant in manifest.splits) or "none"
+    raise UserError(
+        f"revision {manifest.revision} of model {manifest.model!r} has no such split.",
+        field="--variant",
+        value=name,
+        remedy=f"A set of workers serves a split: {known}. Without --worker-set any other variant is served.",
+    )
+
+
 def variant_named(manifest: Manifest, name: str) -> Variant:
     """The variant called ``name``. Raises :class:`UserError` that lists those that one server can serve."""
     found = next((variant for variant in manifest.variants if variant.name == name), None)
@@ -24,5 +38,5 @@ def variant_named(manifest: Manifest, name: str) -> Variant:
     known = ", ".join(variant.name for variant in manifest.single_node)
     problem = f"revision {manifest.revision} of model {manifest.model!r} has no such variant."
     if found is not None and found.split is not None:
-        problem = f"it is a split over {found.split.workers} nodes, which no server of this release serves."
+        problem = f"it is a split over {found.split.workers} nodes, which one server alone does not serve."
     raise UserError(problem, field="--variant", value=name, remedy=f"Name one of: {known}.")

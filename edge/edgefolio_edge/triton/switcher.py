@@ -11,19 +11,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefolio.errors import IntegrityError
-from edgefolio.manifest import Manifest, Variant
+from edgefolio.manifest import Manifest, Probe, Variant
 from edgefolio_edge.models.model_store import ModelStore
 from edgefolio_edge.models.probe import mismatch, probe_inputs
 from edgefolio_edge.models.triton_configuration import configuration_of
 from edgefolio_edge.triton.client import LOAD_SECONDS, Answer, ControlError, TritonControl
 from edgefolio_edge.triton.placement import Placement, SwitchResult
 from edgefolio_edge.triton.room import is_shortage
+from edgefolio_edge.triton.split_canary import after_first_answer
+from edgefolio_worker.records.status_file import WorkerStatus
 
 #: The longest a canary may take; a healthy variant answers in milliseconds, a dead stub fails after one second.
 CANARY_SECONDS = 10.0
@@ -56,16 +59,21 @@ class Switcher:
         end_load: Callable[[int], bool] = lambda _version: False,
         lack_of_room: Callable[[Manifest], str | None] = lambda _manifest: None,
         is_loading: Callable[[int, float], bool] = lambda _version, _seconds: False,
+        worker_status: Callable[[int], WorkerStatus | None] = lambda _version: None,
     ) -> None:
         """``warm_up`` for a server whose backend compares no probe while loading. ``end_load`` ends the hung load of a
         version, and returns whether it could. ``lack_of_room`` says why another version cannot be loaded now.
-        ``is_loading`` says whether the load of a version goes on, and has not had so many seconds of a processor."""
+        ``is_loading`` says whether the load of a version goes on, and has not had so many seconds of a processor.
+        ``worker_status`` is what the worker of a split's version says of itself."""
         self.control = control
         self.store = store
         self.warm_up = warm_up
         self._end_load = end_load
         self._lack_of_room = lack_of_room
         self._is_loading = is_loading
+        self._worker_status = worker_status
+        #: Who answered the last canary of a split: ``split`` or ``fallback``.
+        self.answered_by: str | None = None
 
     def switch(
         self,
@@ -192,21 +200,31 @@ class Switcher:
     def canary(self, placement: Placement, *, versions: Sequence[int | None] | None = None) -> str | None:
         """Send the probe by version, and unversioned as clients do. ``None`` if the answers are right, else why not.
 
-        ``versions`` asks those instead; a standby is never asked unversioned.
+        ``versions`` asks those instead; a standby is never asked unversioned. Of a split the fallback's answers are
+        right as well while its worker says that it is not linked.
         """
-        probe = placement.variant.probe
-        inputs = probe_inputs(placement.manifest, probe)
         for version in (placement.version, None) if versions is None else versions:
-            try:
-                answer = self._answer(placement.manifest, inputs, version=version)
-            except ControlError as error:
-                return f"canary: {error}"
-            if answer.version != placement.version:
-                return f"canary: version {answer.version} answered instead of {placement.version}"
-            wrong = mismatch(probe, answer.outputs)
+            wrong = self._wrong(placement, placement.variant.probe, version=version)
+            if placement.variant.split is not None:
+                wrong, self.answered_by = after_first_answer(
+                    placement,
+                    wrong,
+                    ask=partial(self._wrong, placement, version=version),
+                    status=partial(self._worker_status, placement.version),
+                )
             if wrong is not None:
                 return f"canary: {wrong}"
         return None
+
+    def _wrong(self, placement: Placement, probe: Probe, *, version: int | None) -> str | None:
+        """What is wrong with the answer to ``probe``; ``None`` if nothing is."""
+        try:
+            answer = self._answer(placement.manifest, probe_inputs(placement.manifest, probe), version=version)
+        except ControlError as error:
+            return str(error)
+        if answer.version != placement.version:
+            return f"version {answer.version} answered instead of {placement.version}"
+        return mismatch(probe, answer.outputs)
 
     def _answer(self, manifest: Manifest, inputs: Mapping[str, NDArray[Any]], *, version: int | None) -> Answer:
         """The answer to ``inputs``, in requests of at most the largest batch that is served."""
@@ -268,6 +286,7 @@ class Switcher:
             versions=[placement.version for placement in placements],
             warm_up=self.warm_up,
             largest_batch=self.store.largest_batch(target.manifest),
+            is_split=target.variant.split is not None,
         )
         started = time.perf_counter()
         try:
@@ -295,7 +314,8 @@ class Switcher:
     def _restore(self, previous: Placement, *, standby: Sequence[Placement] = ()) -> bool:
         """Restore the previous version, which as a rule is still loaded, and of ``standby`` those below it."""
         try:
-            self._load([*(entry for entry in standby if entry.version < previous.version), previous])
+            lower = [entry for entry in standby if entry.version < previous.version]
+            self._load([*(entry for entry in lower if _have_one_backend(entry, previous)), previous])
             return self.canary(previous) is None
         except ControlError:
             return False
@@ -326,6 +346,12 @@ class Switcher:
             time.sleep(0.02)
 
 
+def _have_one_backend(one: Placement, other: Placement) -> bool:
+    return (one.variant.split is None) == (other.variant.split is None)
+
+
 def _require_lower(standby: Sequence[Placement], *, than: Placement) -> None:
     if any(placement.version >= than.version for placement in standby):
         raise ValueError("a standby of a higher version would take the target's requests")
+    if not all(_have_one_backend(placement, than) for placement in standby):
+        raise ValueError("a split and variants of one node have different backends, and a load has one")

@@ -141,10 +141,12 @@ class Repository:
         *,
         maximum_bytes_per_second: int | None = None,
         may_go_on: Callable[[], bool] = lambda: True,
+        shard: int | None = None,
     ) -> Path:
         """Download the variant's file to ``destination``, which exists only once size and digest are verified.
 
-        The files of a split's shards follow the plan, into the same folder: they are all there once this returns.
+        The files of a split's shards follow the plan, into the same folder: they are all there once this returns, or
+        those of the worker ``shard`` alone.
 
         An interrupted transfer is resumed. A file that is already there with the right digest is kept.
         ``may_go_on`` is polled; once it is false, :class:`~edgefolio.repository.fetching.TransferStopped`
@@ -165,7 +167,7 @@ class Repository:
 
         path = layout.variant_path(manifest.model, variant.file)
         fetched(path, destination, sha256=variant.sha256, size_bytes=variant.size_bytes)
-        for file in files_of(manifest.model, variant, destination)[:-1]:
+        for file in files_of(manifest.model, variant, destination, shard=shard)[:-1]:
             fetched(file.path, file.local, sha256=file.sha256, size_bytes=file.size_bytes)
         return destination
 

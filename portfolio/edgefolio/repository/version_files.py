@@ -28,8 +28,10 @@ class VersionFile:
     local: Path
 
 
-def files_of(model: str, variant: Variant, local: Path) -> tuple[VersionFile, ...]:
+def files_of(model: str, variant: Variant, local: Path, *, shard: int | None = None) -> tuple[VersionFile, ...]:
     """The files of ``variant``, whose model or plan lies at ``local``, shards beside it; the plan comes last.
+
+    ``shard`` names the worker whose files alone are meant.
 
     Raises :class:`IntegrityError` if the plan is none, or says something else than the manifest.
     """
@@ -46,7 +48,9 @@ def files_of(model: str, variant: Variant, local: Path) -> tuple[VersionFile, ..
             size_bytes=file.size_bytes,
             local=local.parent / file.file,
         )
-        for file in plan.files
+        for planned in plan.shards
+        if shard in (None, planned.rank)
+        for file in planned.files
     )
     return (*shards, own)
 

@@ -152,7 +152,7 @@ sources_of() {
   case $1 in
     operator) rooms="portfolio operator" ;;
     edge) rooms="portfolio edge" ;;
-    triton) rooms=edge/edgefolio_edge/triton/backend ;;
+    triton) rooms="edge/edgefolio_edge/triton/backend edge/edgefolio_edge/triton/split_backend edge/edgefolio_worker" ;;
     pruner) rooms="portfolio pruner_job" ;;
   esac
   (cd "$IMAGES" && ls .python-*)

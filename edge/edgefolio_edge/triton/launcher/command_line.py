@@ -15,13 +15,17 @@ EXIT_SECONDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """Start settings of a server. ``threads`` are those of one model instance."""
+    """Start settings of a server. ``threads`` are those of one model instance.
+
+    In ``worker_folder`` workers of splits find the set that they belong to; ``None``: to none.
+    """
 
     model_repository: Path
     ports: Ports = field(default_factory=Ports)
     address: str = LOOPBACK
     threads: int = 1
     die_with_parent: bool = True
+    worker_folder: Path | None = None
 
 
 def arguments(settings: ServerSettings, *, ports: Ports, backends: Path, shared_memory_prefix: str) -> list[str]:

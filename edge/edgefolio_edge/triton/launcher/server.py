@@ -84,7 +84,13 @@ class TritonServer:
             executables = lay_out_python(runtime / "python")
             temporary = runtime / "temporary"
             temporary.mkdir()
-            environment = environment_for(wheel, threads=settings.threads, executables=executables, temporary=temporary)
+            environment = environment_for(
+                wheel,
+                threads=settings.threads,
+                executables=executables,
+                temporary=temporary,
+                worker_folder=settings.worker_folder,
+            )
             settings.model_repository.mkdir(parents=True, exist_ok=True)
             command = [
                 str(wheel.server),

@@ -32,9 +32,13 @@ FILE_NAME = "server.json"
 
 def write_record(server: TritonServer, directory: Path) -> None:
     """Record ``server`` in ``directory``."""
-    settings = asdict(server.settings)
+    settings, worker_folder = asdict(server.settings), server.settings.worker_folder
     document = {
-        "settings": {**settings, "model_repository": str(server.settings.model_repository)},
+        "settings": {
+            **settings,
+            "model_repository": str(server.settings.model_repository),
+            "worker_folder": None if worker_folder is None else str(worker_folder),
+        },
         "ports": asdict(server.ports),
         "key": asdict(server.key),
         # The time is for people, and for agents of earlier versions; ``start`` identifies the process.
@@ -64,6 +68,8 @@ def recorded_server(directory: Path) -> TritonServer | None:
         return None
     try:
         settings, prefix = document["settings"], str(document["shared_memory_prefix"])
+        # Earlier versions had none.
+        worker_folder = settings.get("worker_folder")
         return TritonServer(
             settings=ServerSettings(
                 model_repository=Path(settings["model_repository"]),
@@ -71,6 +77,7 @@ def recorded_server(directory: Path) -> TritonServer | None:
                 address=settings["address"],
                 threads=settings["threads"],
                 die_with_parent=settings["die_with_parent"],
+                worker_folder=None if worker_folder is None else Path(worker_folder),
             ),
             ports=Ports(**document["ports"]),
             key=AccessKey(**document["key"]),

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import edgefolio_worker
 from edgefolio.components import WHEEL_TRITON
 from edgefolio.errors import UserError
-from edgefolio_edge.models.triton_configuration import BACKEND
+from edgefolio_edge.models.triton_configuration import BACKEND, SPLIT_BACKEND
 from edgefolio_edge.triton.launcher.libpython import require_libpython
 from edgefolio_edge.triton.processes import STUB
 
@@ -24,6 +25,8 @@ WHEEL = "nvidia-pytriton"
 WHEEL_VERSION = "0.7.0"
 #: The Triton inside that wheel, and the oldest one that this code was tried with.
 TRITON_VERSION = WHEEL_TRITON
+#: Where workers of splits find their set file, and say how they are.
+WORKER_FOLDER = "EDGEFOLIO_WORKER_FOLDER"
 #: Variables that server and backend inherit: search paths, language, and settings of allocator and thread pools.
 _INHERITED = re.compile(
     r"^(PATH|LD_LIBRARY_PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|GLIBC_TUNABLES|MALLOC_[A-Z_]+|OMP_[A-Z_]+|KMP_[A-Z_]+|"
@@ -89,7 +92,7 @@ def locate_wheel() -> TritonWheel:
 
 
 def lay_out_backends(wheel: TritonWheel, destination: Path) -> Path:
-    """Make the backend directory ``destination``: NVIDIA's Python backend with its stub, and ours on top of it.
+    """Make the backend directory ``destination``: NVIDIA's Python backend with its stub, and our two on top of it.
 
     Returns ``destination``. The stub must lie inside the directory of the Python backend, where the wheel lacks it.
     """
@@ -100,9 +103,14 @@ def lay_out_backends(wheel: TritonWheel, destination: Path) -> Path:
             # Copies: Triton refuses a backend whose library is a link to another directory.
             shutil.copy(source, python / source.name)
     shutil.copy(wheel.stub, python / STUB)
-    ours = destination / BACKEND
-    ours.mkdir()
-    shutil.copy(Path(__file__).parents[1] / "backend" / "model.py", ours / "model.py")
+    sources = Path(__file__).parents[1]
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name, folders in ((BACKEND, ["backend"]), (SPLIT_BACKEND, ["backend", "split_backend"])):
+        for folder in folders:
+            # The second one's model.py replaces the first one's.
+            shutil.copytree(sources / folder, destination / name, ignore=ignored, dirs_exist_ok=True)
+    worker = Path(edgefolio_worker.__file__).parent
+    shutil.copytree(worker, destination / SPLIT_BACKEND / worker.name, ignore=ignored)
     return destination
 
 
@@ -136,7 +144,9 @@ def _home_of(package: str) -> Path:
     return Path(specification.origin).parents[1]
 
 
-def environment_for(wheel: TritonWheel, *, threads: int, executables: Path, temporary: Path) -> dict[str, str]:
+def environment_for(
+    wheel: TritonWheel, *, threads: int, executables: Path, temporary: Path, worker_folder: Path | None = None
+) -> dict[str, str]:
     """The server's environment: what it needs of this process's, plus the linker's and the stub's search paths.
 
     Nothing else is inherited: credentials are the agent's business, whatever their names are.
@@ -152,6 +162,8 @@ def environment_for(wheel: TritonWheel, *, threads: int, executables: Path, temp
     environment["OPENBLAS_NUM_THREADS"] = "1"
     environment["OMP_NUM_THREADS"] = str(threads)
     environment["TMPDIR"] = str(temporary)
+    if worker_folder is not None:
+        environment[WORKER_FOLDER] = str(worker_folder)
     # ONNX Runtime's wheels send telemetry, and would start it anew at each switch.
     environment["ORT_DISABLE_TELEMETRY"] = "1"
     return environment
