@@ -7,7 +7,8 @@ import socket
 import threading
 import urllib.request
 
-from edgefolio_edge.agent.records.metrics import MOST_CONNECTIONS, AgentMetrics
+from edgefolio_edge.agent.records.metrics import AgentMetrics
+from edgefolio_edge.agent.records.metrics_server import MOST_CONNECTIONS
 
 
 def test_idle_connections_hold_a_bounded_number_of_threads() -> None:

@@ -65,6 +65,6 @@ def test_a_running_server_is_found_again(volume: Path) -> None:
         recorded["runtime"],
         recorded["shared_memory_prefix"],
     )
-    assert {**asdict(server.settings), "model_repository": str(server.settings.model_repository)} == recorded[
-        "settings"
-    ]
+    settings = {**asdict(server.settings), "model_repository": str(server.settings.model_repository)}
+    # A release from before splits wrote it.
+    assert settings == {**recorded["settings"], "worker_folder": None}

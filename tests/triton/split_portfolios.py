@@ -142,6 +142,15 @@ class ServedWorker:
         finally:
             control.close()
 
+    def log(self) -> str:
+        """What its Triton wrote."""
+        (backends,) = (
+            argument.partition("=")[2]
+            for argument in self.triton().cmdline()
+            if argument.startswith("--backend-directory=")
+        )
+        return (Path(backends).parent / "triton.log").read_text(errors="replace")
+
     def triton(self) -> psutil.Process:
         children = psutil.Process(self.command.process.pid).children()
         return next(child for child in children if child.name() == "tritonserver")

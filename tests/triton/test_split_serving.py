@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
+import yaml
 from numpy.typing import NDArray
 from served_splits import ServedSplit, served_split
 from split_portfolios import SPLIT_TAG, Load, ServedWorker, free_ports, publish_split, served, tag_of, write_set
@@ -55,27 +59,108 @@ def first(split_repository: Path, set_file: Path) -> Iterator[ServedWorker]:
 
 
 @contextlib.contextmanager
-def peer(split_repository: Path, set_file: Path, first: ServedWorker) -> Iterator[ServedWorker]:
-    with served(split_repository, set_file, 1) as worker:
-        yield worker
+def linked_peer(
+    split_repository: Path, set_file: Path, first: ServedWorker, expected: Answers
+) -> Iterator[tuple[ServedWorker, Load]]:
+    """The other worker, once answers at ``first`` are the split's, and the load there, which goes on."""
+    with served(split_repository, set_file, 1) as second, Load(first, expected, VALUES) as load:
+        load.wait_for_tag(SPLIT_TAG)
+        yield second, load
+
+
+def nothing_failed(load: Load) -> None:
+    assert (load.errors, load.wrong) == ([], [])
+    # Whole answers of the split, or of its fallback: the smallest variant of one node.
+    assert set(load.tags) <= {SPLIT_TAG, 1}
 
 
 def test_both_entries_answer_as_the_reference_executor_does(
-    split_repository: Path,
-    set_file: Path,
-    first: ServedWorker,
-    split: ServedSplit,
-    expected: dict[int, NDArray[np.float32]],
+    split_repository: Path, set_file: Path, first: ServedWorker, split: ServedSplit, expected: Answers
 ) -> None:
     # Alone it is ready at once, and its canary was answered by the fallback.
     assert first.event["answeredBy"] == "fallback"
     assert tag_of(first.infer(VALUES)) == 1
     reference = SplitExecutor(split.plan, split.files.__getitem__)
-    with peer(split_repository, set_file, first) as second:
-        for worker in (first, second):
-            with Load(worker, expected, VALUES) as load:
+    with linked_peer(split_repository, set_file, first, expected) as (second, load):
+        with Load(second, expected, VALUES) as other:
+            other.wait_for_tag(SPLIT_TAG)
+            for worker in (first, second):
+                for samples in (1, 2, 16):
+                    values = images(samples, seed=samples)
+                    found = worker.infer(values)
+                    np.testing.assert_allclose(found, reference.run(values).outputs[0], rtol=0, atol=1e-4)
+        nothing_failed(other)
+        metrics = urllib.request.urlopen(f"http://{first.event['workerMetrics']}/metrics", timeout=20).read().decode()
+        for line in (
+            'edgefolio_split_requests_total{answerer="fallback",model="revealing",reason="',
+            'edgefolio_split_linked{model="revealing",reason=""} 1.0',
+            'edgefolio_split_received_bytes_total{model="revealing",peer="1"} ',
+            'edgefolio_split_round_trip_seconds{model="revealing",peer="1"} ',
+        ):
+            assert line in metrics, metrics
+    nothing_failed(load)
+
+
+def test_a_peer_that_is_unloaded_says_bye_and_no_request_is_lost(
+    split_repository: Path, set_file: Path, first: ServedWorker, expected: Answers
+) -> None:
+    with Load(first, expected, VALUES) as load:
+        for _ in range(2):
+            with served(split_repository, set_file, 1):
                 load.wait_for_tag(SPLIT_TAG)
-            assert (load.errors, load.wrong) == ([], [])
-            for samples in (1, 2, 16):
-                values = images(samples, seed=samples)
-                np.testing.assert_allclose(worker.infer(values), reference.run(values).outputs[0], rtol=0, atol=1e-4)
+            load.wait_for_tag(1)
+    nothing_failed(load)
+    assert "bye" in first.log()
+
+
+@pytest.mark.parametrize("victim", ["server", "stub"])
+def test_a_peer_that_is_killed_costs_no_request(
+    split_repository: Path, set_file: Path, first: ServedWorker, expected: Answers, victim: str
+) -> None:
+    with Load(first, expected, VALUES) as load:
+        with served(split_repository, set_file, 1) as second:
+            load.wait_for_tag(SPLIT_TAG)
+            process = second.triton() if victim == "server" else second.stub()
+            process.kill()
+            load.wait_for_tag(1)
+            if victim == "stub":
+                # Its agent repairs it, and it joins again.
+                second.command.wait_for("repaired")
+                load.wait_for_tag(SPLIT_TAG)
+        # Another one in its place.
+        with served(split_repository, set_file, 1):
+            load.wait_for_tag(SPLIT_TAG)
+    nothing_failed(load)
+
+
+def test_a_peer_that_is_frozen_whole_costs_no_request(
+    split_repository: Path, set_file: Path, first: ServedWorker, expected: Answers
+) -> None:
+    with linked_peer(split_repository, set_file, first, expected) as (second, load):
+        # Server and stub together: a stopped stub alone ends its server.
+        frozen = [psutil.Process(second.command.process.pid), second.triton(), second.stub()]
+        for process in frozen:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            load.wait_for_tag(1)
+        finally:
+            for process in reversed(frozen):
+                process.send_signal(signal.SIGCONT)
+        nothing_failed(load)
+
+
+def test_a_peer_with_another_set_number_is_refused_until_the_file_is_mended(
+    split_repository: Path, set_file: Path, first: ServedWorker, expected: Answers, tmp_path: Path
+) -> None:
+    document = yaml.safe_load(set_file.read_text())
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**document, "number": 2}))
+    with served(split_repository, other, 1) as second:
+        second.command.wait_for("unlinked", reason="refused-set", rank=1)
+        assert tag_of(second.infer(VALUES)) == tag_of(first.infer(VALUES)) == 1
+        with Load(second, expected, VALUES) as load:
+            temporary = tmp_path / "new.yaml"
+            temporary.write_text(set_file.read_text())
+            temporary.replace(other)
+            load.wait_for_tag(SPLIT_TAG)
+        nothing_failed(load)

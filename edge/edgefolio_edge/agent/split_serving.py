@@ -102,6 +102,7 @@ class SplitServing:
                 "The peers answer."
                 if found.is_linked
                 else f"The fallback answers: {found.reason}.{'' if found.problem is None else f' {found.problem}'}",
+                reason=found.reason,
                 set=found.set_number,
                 rank=found.rank,
             )

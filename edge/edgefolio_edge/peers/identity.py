@@ -6,7 +6,9 @@ Peers accept exactly this certificate, so that it needs no authority and no name
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
+import secrets
 from pathlib import Path
 
 from edgefolio.errors import UserError
@@ -41,7 +43,8 @@ def make_identity(folder: Path, *, field: str = "--make-identity", valid: dateti
                 remedy="Use it, or remove it: every set that names its certificate then needs the new one.",
             )
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edgefolio worker")])
+    # OpenSSL finds a certificate that it trusts by this name, so that two of one name would stand in each other's way.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"edgefolio worker {secrets.token_hex(8)}")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -69,6 +72,4 @@ def make_identity(folder: Path, *, field: str = "--make-identity", valid: dateti
 
 def fingerprint(certificate: bytes) -> str:
     """The SHA-256 of a certificate (DER), as openssl prints it."""
-    import hashlib
-
     return ":".join(f"{byte:02X}" for byte in hashlib.sha256(certificate).digest())

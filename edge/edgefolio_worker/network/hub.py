@@ -254,6 +254,8 @@ class Hub:
                 if not connection.advance():
                     return
                 self._greet(connection)
+            # First what waits: somebody computes as soon as it is there.
+            connection.write()
             for frame in connection.read():
                 self._take(connection, frame)
             connection.write()

@@ -58,7 +58,10 @@ class Engine:
         #: One job enters here at a time: a request's or a probe.
         self._entry = threading.Lock()
         self._peer_samples: dict[int, int] = {}
-        self._lost: str | None = None
+        #: Whether all peers are linked and answer pings; how often one was lost, and why the last time.
+        self._are_alive = False
+        self._losses = 0
+        self._lost = "forming"
         self._failed = False
         self._task_since: float | None = None
         self._is_stopping = False
@@ -141,6 +144,10 @@ class Engine:
         with self._lock:
             self._peer_samples.pop(peer, None)
             self._table.restarted(peer)
+            # It may be linked anew at once, and knows nothing of what was sent before.
+            self._losses += 1
+            self._lost = "lost"
+            self._done.notify_all()
 
     def peers_are(self, reason: str | None) -> None:
         """Why the peers cannot be asked; ``None`` if they can."""
@@ -148,6 +155,7 @@ class Engine:
             if self._hub is None:
                 return
             if reason is None:
+                self._are_alive = True
                 self.circuit.peers_alive(monotonic())
             else:
                 self._lose(reason)
@@ -195,10 +203,10 @@ class Engine:
     def _ask(self, values: Floats, seconds: float) -> tuple[Floats, ...]:
         began = monotonic()
         with self._lock:
-            hub = self._hub
-            if hub is None:
-                raise UnansweredError(self.circuit.reason or "set")
-            self._lost, self._failed = None, False
+            hub, losses = self._hub, self._losses
+            if hub is None or not self._are_alive:
+                raise UnansweredError(self._lost)
+            self._failed = False
             values = np.ascontiguousarray(values, dtype=_LITTLE)
             number, frames = self._table.begin(len(values), values, now=began)
             self._work.notify_all()
@@ -206,11 +214,12 @@ class Engine:
         with self._lock:
             while (results := self._table.results(number)) is None:
                 left = began + seconds - monotonic()
-                if self._lost is None and not self._failed and left > 0:
+                is_lost = losses != self._losses
+                if not is_lost and not self._failed and left > 0:
                     self._done.wait(left)
                     continue
                 cancelled = self._table.abandon(number)
-                reason = self._lost or ("failed" if self._failed else "late")
+                reason = self._lost if is_lost else "failed" if self._failed else "late"
                 break
             else:
                 self.tally.answered(number, monotonic() - began)
@@ -234,6 +243,8 @@ class Engine:
 
     def _lose(self, reason: str) -> None:
         self.circuit.peers_lost(reason, monotonic())
+        self._are_alive = False
+        self._losses += 1
         self._lost = reason
         self._done.notify_all()
 

@@ -35,7 +35,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open shard and fallback; waits for no peer. An exception makes Triton refuse the version."""
         close_shared_memory()
-        logging.getLogger("edgefolio_worker").addHandler(_TritonLog())
+        log = logging.getLogger("edgefolio_worker")
+        log.addHandler(_TritonLog())
+        log.propagate = False
         configuration = json.loads(args["model_config"])
         (self.input,) = (tensor["name"] for tensor in configuration["input"])
         self.outputs = tuple(tensor["name"] for tensor in configuration["output"])
