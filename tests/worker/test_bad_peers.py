@@ -7,7 +7,6 @@ import struct
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from played_peer import PlayedPeer, knocked
 from working_sets import WorkingSet, answer, images, tag_of, wait_for, working_set
@@ -192,15 +191,20 @@ def test_a_peer_that_stops_reading_costs_bounded_memory_and_delays_nobody(tmp_pa
         worker = alone(site)
         with PlayedPeer(site) as played:
             played.link()
-            for _ in range(3000):
-                # Each job's maps are dropped for the next one's, as nobody reads them.
-                played.begin(images(16))
-            link = worker._hub._links.of(0)  # type: ignore[union-attr]
+            hub = worker._hub
+            assert hub is not None
+            link = hub._links.of(0)
             assert link is not None
-            wait_for(lambda: link.outbox.waiting_bytes > 0 or worker.status().computed > 0)
-            assert link.outbox.waiting_bytes <= link.outbox._most
+            largest = 0
+            with contextlib.suppress(OSError):
+                for _ in range(2000):
+                    # Each job's maps are dropped for the next one's, as nobody reads them.
+                    played.begin(images(16))
+                    largest = max(largest, link.outbox.waiting_bytes)
+            assert largest <= link.outbox._most
+            # Nothing of it is read, answers to pings neither; in the end the kernel gives the connection up.
+            wait_for(lambda: worker.status().reason in ("silent", "lost"), worker.status)
             assert tag_of(answer(worker, images(1))) == 1
-            assert np.isfinite(worker.status().compute_seconds)
 
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n" * 4, bytes(HEADER_BYTES), b"\x16\x03\x01" + bytes(60)])
