@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 
 from edgefolio import specification
@@ -28,8 +30,10 @@ from edgefolio.records.split_plan import plan_schema
 from edgefolio.specification.endpoint import EndpointSpecification, EndpointStatus
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio_edge.agent.records.metrics import AgentMetrics
+from edgefolio_edge.agent.records.split_metrics import SplitMetrics
 from edgefolio_kubectl import main as kubectl_main
 from edgefolio_operator.metrics import Metrics
+from edgefolio_worker.records.status_file import WorkerStatus
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -194,14 +198,21 @@ def _metrics() -> str:
         parts.append(f"\n## {title}\n\n{about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n")
         for metric in vars(owner).values():
             if isinstance(metric, MetricWrapperBase):
-                parts.append(_metric(metric))
+                (family,) = metric.describe()
+                parts.append(_metric(family, metric._labelnames))
+    parts.append("\n## Worker of a split\n\nAt `--worker-metrics-port` of `edgefolio serve --worker-set`.\n\n")
+    parts.append("| metric | type | labels | meaning |\n|---|---|---|---|\n")
+    silent = WorkerStatus(
+        version=101, set_number=1, rank=0, plan_sha256="", reason=None, problem=None, fallback=102, peers=()
+    )
+    for family in SplitMetrics(lambda: silent, model="fashion").collect():
+        parts.append(_metric(family, getattr(family, "_labelnames", ())))
     return "".join(parts)
 
 
-def _metric(metric: MetricWrapperBase) -> str:
-    (family,) = metric.describe()
+def _metric(family: Metric, names: Sequence[str]) -> str:
     name = f"{family.name}_total" if family.type == "counter" else family.name
-    labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+    labels = ", ".join(f"`{label}`" for label in names)
     return f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n"
 
 

@@ -22,6 +22,7 @@ from edgefolio.specification.endpoint import EndpointSpecification, EndpointStat
 from edgefolio.specification.portfolio_status import PortfolioStatus
 from edgefolio.specification.resource import ModelPortfolio, PortfolioSpecification
 from edgefolio_edge import reasons as edge_reasons
+from edgefolio_edge.peers.set_document import SetDocument
 from edgefolio_kubectl.main import build_app
 from edgefolio_operator import labels
 from edgefolio_operator import reasons as operator_reasons
@@ -195,6 +196,9 @@ def test_examples_are_accepted(page: Path) -> None:
     made = {"data": {"trainingURI": "builtin:digits"}, "methods": {"sparseTraining": {}}}
     for block in code_blocks(page, "yaml"):
         for document in yaml.safe_load_all(block):
+            if "workers" in document:
+                SetDocument.model_validate(document)
+                continue
             whole = document.get("kind") == "ModelPortfolio"
             head = {"apiVersion": "edgefolio.dev/v1alpha1", "kind": "ModelPortfolio", "metadata": {"name": "part"}}
             spec = document.get("spec", document)
@@ -252,6 +256,7 @@ ROOMS = {
     "pruner_job/edgefolio_pruner",
     "operator/edgefolio_operator",
     "edge/edgefolio_edge",
+    "edge/edgefolio_worker",
     "kubectl/edgefolio_kubectl",
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +166,26 @@ def test_a_peer_with_another_set_number_is_refused_until_the_file_is_mended(
             temporary.replace(other)
             load.wait_for_tag(SPLIT_TAG)
         nothing_failed(load)
+
+
+def test_workers_with_identities_answer_together_and_only_with_each_other(
+    split_repository: Path, expected: Answers, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "stranger")]
+    for folder in folders:
+        command = [sys.executable, "-m", "edgefolio.commands.main", "serve", "--make-identity", str(folder)]
+        made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert len(made.stdout.split()[0].split(":")) == 32
+    certificates = [Path(folder.name) / "certificate.pem" for folder in folders[:2]]
+    encrypted = write_set(tmp_path / "set.yaml", free_ports(2), certificates=certificates)
+    with (
+        served(split_repository, encrypted, 0, "--identity", str(folders[0])) as first,
+        Load(first, expected, VALUES) as load,
+    ):
+        # Who shows another certificate than the one in the set.
+        with served(split_repository, encrypted, 1, "--identity", str(folders[2])) as stranger:
+            first.command.wait_for("unlinked", reason="tls", rank=0)
+            assert tag_of(stranger.infer(VALUES)) == 1
+        with served(split_repository, encrypted, 1, "--identity", str(folders[1])):
+            load.wait_for_tag(SPLIT_TAG)
+    nothing_failed(load)

@@ -19,8 +19,6 @@ from edgefolio_edge.peers.set_document import FIELD, SetDocument
 from edgefolio_worker.records import set_file
 from edgefolio_worker.records.status_file import WorkerStatus, write_in_one_step
 
-__all__ = ["SplitServing", "WorkerOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:

@@ -10,8 +10,6 @@ from prometheus_client.registry import Collector
 
 from edgefolio_worker.records.status_file import WorkerStatus
 
-__all__ = ["SplitMetrics"]
-
 
 class SplitMetrics(Collector):
     """``edgefolio_split_*``: read anew at each scrape. Nothing is exported while the worker says nothing."""
