@@ -77,8 +77,8 @@ class Connection:
         self.pings = 0
         self.pinged_at = 0.0
         self.round_trip: float | None = None
-        #: Milliseconds that the peer's oldest task takes already, and that its part of the last job took it.
-        self.task_milliseconds = 0
+        #: Milliseconds that the peer's task takes already, or APART, and that its part of the last job took it.
+        self.task_milliseconds: int | None = None
         self.own_milliseconds: float | None = None
         #: Whether TLS holds bytes back that no selector sees.
         self.has_more = False

@@ -332,6 +332,8 @@ class Hub:
         connection.outbox.bound(jobs * (most + 64 * (2 + len(self._plan.outgoing))) + _SPARE_BYTES)
         connection.stage = Stage.LINKED
         self._links.add(hello.rank, connection)
+        # Ping at once: the first answer completes the link.
+        self._next_tick = 0.0
         self._events.linked(hello.rank, hello)
 
     def _end(self, connection: Connection, reason: str, *, detail: str = "") -> None:

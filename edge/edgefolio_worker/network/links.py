@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Protocol
 
 from edgefolio_worker.network.connection import Connection
+from edgefolio_worker.protocol.expected import APART
 from edgefolio_worker.protocol.frames import Frame
 from edgefolio_worker.protocol.handshake import Hello
 from edgefolio_worker.records.status_file import PeerStatus
@@ -32,7 +33,7 @@ class HubEvents(Protocol):
         """Why the peers cannot be asked from now on; ``None`` if all of them can."""
 
     def pulse(self) -> tuple[int, int]:
-        """Milliseconds that the oldest task takes, microseconds of the last job's own computing."""
+        """Milliseconds that the present task takes, or APART; microseconds of the last job's own computing."""
 
     @property
     def patience_milliseconds(self) -> float:
@@ -83,6 +84,10 @@ class Links:
                 return self.reasons.get(peer, "forming")
             if connection.unanswered > MOST_MISSED:
                 return "silent"
+            if connection.task_milliseconds is None:
+                return "forming"
+            if connection.task_milliseconds == APART:
+                return "apart"
             if connection.task_milliseconds > patience_milliseconds:
                 return "hung"
         return None

@@ -8,10 +8,12 @@ from edgefolio_worker.protocol.frames import Header, Kind, ProtocolError, plan_n
 from edgefolio_worker.protocol.handshake import MOST_HELLO_BYTES
 from edgefolio_worker.protocol.plan import Transfer, WorkerPlan
 
-__all__ = ["PONG_BYTES", "Expectation", "entry_of", "job_number"]
+__all__ = ["APART", "PONG_BYTES", "Expectation", "entry_of", "job_number"]
 
-#: Milliseconds since the oldest task is there, microseconds of the last job's own computing; both u32.
+#: Milliseconds that the present task takes already, microseconds of the last job's own computing; both u32.
 PONG_BYTES = 8
+#: Instead of the milliseconds: the worker is not linked with all of its peers, so that no job would end.
+APART = 2**32 - 1
 _COUNT_BITS = 56
 _NOTHING = range(1)
 _PONG = range(PONG_BYTES, PONG_BYTES + 1)

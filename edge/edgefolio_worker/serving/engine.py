@@ -17,7 +17,7 @@ from edgefolio_worker.computing.probe_file import Arrays
 from edgefolio_worker.computing.shard import Shard
 from edgefolio_worker.network.hub import Hub
 from edgefolio_worker.protocol.circuit import Circuit
-from edgefolio_worker.protocol.expected import Expectation, entry_of
+from edgefolio_worker.protocol.expected import APART, Expectation, entry_of
 from edgefolio_worker.protocol.frames import Frame, Header, Kind
 from edgefolio_worker.protocol.handshake import Hello
 from edgefolio_worker.protocol.jobs import JobTable, Task
@@ -161,10 +161,14 @@ class Engine:
                 self._lose(reason)
 
     def pulse(self) -> tuple[int, int]:
-        """Milliseconds that the present task takes, microseconds that the last job took here."""
+        """Milliseconds that the present task takes, or APART; microseconds that the last job took here."""
+        is_apart = len(self._peer_samples) < len(self.plan.peers)
+        return APART if is_apart else self.task_milliseconds(), int(1e6 * self.tally.last_compute_seconds)
+
+    def task_milliseconds(self) -> int:
+        """How long the present task takes already; 0 if there is none."""
         since = self._task_since
-        age = 0.0 if since is None else monotonic() - since
-        return int(1e3 * age), int(1e6 * self.tally.last_compute_seconds)
+        return 0 if since is None else int(1e3 * (monotonic() - since))
 
     @property
     def patience_milliseconds(self) -> float:

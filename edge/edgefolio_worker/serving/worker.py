@@ -156,7 +156,7 @@ class Worker:
             exchange_seconds=tally.exchange_seconds,
             computed=tally.computed,
             compute_seconds=tally.compute_seconds,
-            oldest_task_milliseconds=float(engine.pulse()[0]),
+            oldest_task_milliseconds=float(engine.task_milliseconds()),
             ended={} if hub is None else hub.ended(),
             peers=() if hub is None else hub.status(),
             time=time(),
