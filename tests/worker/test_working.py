@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from served_splits import served_split
-from working_sets import FALLBACK, OTHER_FALLBACK, answer, images, tag_of, wait_for, working_set
+from working_sets import FALLBACK, OTHER_FALLBACK, answer, free_port, images, tag_of, wait_for, working_set
 
 from edgefolio_worker.records.status_file import WorkerStatus
 from edgefolio_worker.serving.worker import WorkerError
@@ -138,6 +139,24 @@ def test_workers_of_two_plans_refuse_each_other(tmp_path: Path) -> None:
             assert tag_of(answer(worker, images(1))) == 1
 
 
+def test_workers_that_are_not_linked_with_each_other_are_asked_by_nobody(tmp_path: Path) -> None:
+    with working_set(tmp_path, served_split(workers=3)) as site:
+        for rank in range(3):
+            site.order(rank)
+        # Worker 1 looks for worker 2 where nobody is.
+        peers = tuple(
+            replace(peer, address=f"127.0.0.1:{free_port()}") if peer.rank == 2 else peer
+            for peer in site.set_of(1).peers
+        )
+        site.order(1, peers=peers)
+        first, *_ = [site.start(rank) for rank in range(3)]
+        wait_for(lambda: first.status().reason == "apart", first.status)
+        assert tag_of(answer(first, images(1))) == 1
+        site.order(1)
+        site.wait_linked()
+        assert tag_of(answer(first, images(1))) == 9
+
+
 def test_a_port_that_is_still_taken_is_tried_again(tmp_path: Path) -> None:
     with working_set(tmp_path) as site, socket.socket() as taken:
         taken.bind(("127.0.0.1", site.ports[1]))
@@ -157,7 +176,7 @@ def test_unloading_says_bye_and_whoever_starts_anew_joins_again(tmp_path: Path) 
     with working_set(tmp_path) as site:
         first, second = site.start_all()
         second.close()
-        wait_for(lambda: first.status().reason == "bye", first.status)
+        wait_for(lambda: first.status().ended.get("bye") == 1, first.status)
         assert tag_of(answer(first, images(1))) == 1
         site.start(1)
         site.wait_linked()

@@ -18,12 +18,11 @@ from time import monotonic
 
 from edgefolio_worker.network.connection import Connection, ConnectionEndedError, Stage
 from edgefolio_worker.network.door import MOST_STRANGERS, Door, socket_for
-from edgefolio_worker.network.identity import Identity
+from edgefolio_worker.network.handshakes import Handshakes, RefusedError
 from edgefolio_worker.network.links import HubEvents, Links
 from edgefolio_worker.network.outbox import OutboxFullError
-from edgefolio_worker.protocol.expected import Expectation
-from edgefolio_worker.protocol.frames import Frame, Header, Kind, ProtocolError, plan_number
-from edgefolio_worker.protocol.handshake import Hello, Refusal, refusal_of
+from edgefolio_worker.protocol.frames import Frame, Header, Kind, ProtocolError
+from edgefolio_worker.protocol.handshake import Hello
 from edgefolio_worker.protocol.jobs import Outgoing
 from edgefolio_worker.protocol.plan import WorkerPlan
 from edgefolio_worker.records.set_file import WorkerSet, split_address
@@ -49,8 +48,8 @@ class Hub:
 
     def __init__(self, *, plan: WorkerPlan, worker_set: WorkerSet, hello: Hello, events: HubEvents) -> None:
         """Raises :class:`~edgefolio_worker.records.set_file.SetError` if certificates or key cannot be used."""
-        self._plan, self._set, self._hello, self._events = plan, worker_set, hello, events
-        self._identity = Identity(worker_set)
+        self._plan, self._set, self._events = plan, worker_set, events
+        self._handshakes = Handshakes(plan=plan, worker_set=worker_set, hello=hello)
         self._links = Links(plan.peers)
         self._strangers: dict[int, Connection] = {}
         self._door = Door(worker_set.listen) if worker_set.rank > 0 else None
@@ -83,7 +82,7 @@ class Hub:
             link = self._links.of(frame.to)
             if link is None:
                 continue
-            header = self._header(frame.kind, code=frame.code, job=frame.job, samples=frame.samples)
+            header = self._handshakes.header(frame.kind, code=frame.code, job=frame.job, samples=frame.samples)
             self._put(link, header, frame.tensors)
         self._wake_up()
 
@@ -99,17 +98,6 @@ class Hub:
     def ended(self) -> dict[str, int]:
         """Connections that were ended, by reason."""
         return dict(self._links.ended)
-
-    def _header(self, kind: Kind, *, code: int = 0, job: int = 0, samples: int = 0) -> Header:
-        return Header(
-            kind=kind,
-            sender=self._plan.rank,
-            plan=plan_number(self._plan.sha256),
-            number=self._set.number,
-            code=code,
-            job=job,
-            samples=samples,
-        )
 
     def _put(self, connection: Connection, header: Header, tensors: tuple[object, ...] = ()) -> None:
         try:
@@ -186,10 +174,7 @@ class Hub:
     def _tick(self, now: float) -> None:
         for connection in self._connections():
             if connection.stage is Stage.LINKED:
-                connection.pings += 1
-                connection.unanswered += 1
-                connection.pinged_at = now
-                self._put(connection, self._header(Kind.PING, job=connection.pings))
+                self._ping(connection, now)
             elif now >= connection.deadline:
                 self._end(connection, "unreachable" if connection.stage is Stage.CONNECTING else "slow-handshake")
         if self._door is not None:
@@ -198,6 +183,12 @@ class Hub:
         for peer, due in self._called_at.items():
             if self._links.of(peer) is None and peer not in calling and now >= due:
                 self._call(peer, now)
+
+    def _ping(self, connection: Connection, now: float) -> None:
+        connection.pings += 1
+        connection.unanswered += 1
+        connection.pinged_at = now
+        self._put(connection, self._handshakes.header(Kind.PING, job=connection.pings))
 
     def _call(self, peer: int, now: float) -> None:
         self._called_at[peer] = now + RECONNECT_SECONDS
@@ -222,11 +213,11 @@ class Hub:
             self._admit(raw, peer=None, now=now)
 
     def _admit(self, raw: socket.socket, *, peer: int | None, now: float) -> None:
-        context = self._identity.accepting() if peer is None else self._identity.connecting(peer)
+        context = self._handshakes.context(peer)
         try:
             connection = Connection(
                 raw,
-                expectation=self._expectation(peer, is_linked=False),
+                expectation=self._handshakes.expectation(peer, is_linked=False),
                 most_bytes=_SPARE_BYTES,
                 context=context,
                 is_caller=peer is not None,
@@ -238,22 +229,13 @@ class Hub:
             return
         self._strangers[connection.number] = connection
 
-    def _expectation(self, peer: int | None, *, is_linked: bool) -> Expectation:
-        return Expectation(
-            plan=self._plan,
-            number=self._set.number,
-            max_samples=self._hello.max_samples,
-            peer=peer,
-            is_linked=is_linked,
-        )
-
     def _serve(self, connection: Connection) -> None:
         """Read and write what is possible; whatever is wrong ends this connection and no other."""
         try:
             if connection.stage not in (Stage.GREETING, Stage.LINKED):
                 if not connection.advance():
                     return
-                self._greet(connection)
+                self._handshakes.greet(connection)
             # First what waits: somebody computes as soon as it is there.
             connection.write()
             for frame in connection.read():
@@ -261,6 +243,10 @@ class Hub:
             connection.write()
             if connection in self._doomed:
                 self._end(connection, "slow")
+        except RefusedError as error:
+            self._end(connection, error.reason, detail=str(error))
+            if error.rank in self._plan.peers and self._links.of(error.rank) is None:
+                self._links.reasons[error.rank] = error.reason
         except (ConnectionEndedError, ProtocolError) as error:
             self._end(connection, error.reason, detail=str(error))
         except OutboxFullError:
@@ -269,22 +255,14 @@ class Hub:
             logger.exception("A connection is ended by a fault of this program.")
             self._end(connection, "fault")
 
-    def _greet(self, connection: Connection) -> None:
-        if self._set.is_encrypted:
-            found = self._identity.rank_of(connection.certificate())
-            if found is None or found != (connection.peer if connection.is_caller else found):
-                raise ConnectionEndedError("certificate")
-        if connection.is_caller:
-            connection.outbox.put(self._header(Kind.HELLO), (self._hello.to_bytes(),))
-
     def _take(self, connection: Connection, frame: Frame) -> None:
         header, peer = frame.header, connection.peer
         if connection.stage is not Stage.LINKED:
-            self._shake_hands(connection, frame)
+            self._link(connection, self._handshakes.shaken(connection, frame))
         elif header.kind is Kind.PING:
             age, own = self._events.pulse()
             payload = _PULSE.pack(min(age, _U32), min(own, _U32))
-            connection.outbox.put(self._header(Kind.PONG, job=header.job), (payload,))
+            connection.outbox.put(self._handshakes.header(Kind.PONG, job=header.job), (payload,))
         elif header.kind is Kind.PONG:
             connection.unanswered = 0
             connection.task_milliseconds, microseconds = _PULSE.unpack(frame.payload)
@@ -297,43 +275,19 @@ class Hub:
             assert peer is not None
             self._events.received(peer, frame)
 
-    def _shake_hands(self, connection: Connection, frame: Frame) -> None:
-        kind = frame.header.kind
-        if kind is Kind.REFUSE:
-            code = frame.header.code
-            known = code in set(Refusal)
-            raise ConnectionEndedError(f"refused-{Refusal(code).name.lower()}" if known else "refused")
-        hello = Hello.from_bytes(frame.payload)
-        if frame.header.sender != hello.rank:
-            raise ProtocolError("sender", f"{frame.header.sender} says that it is {hello.rank}")
-        certified = self._identity.rank_of(connection.certificate()) if self._set.is_encrypted else connection.peer
-        refusal = refusal_of(hello, mine=self._hello, rank=certified)
-        if refusal is None and not connection.is_caller and hello.rank > self._plan.rank:
-            refusal = Refusal.RANK  # the one of lower rank connects
-        if refusal is not None:
-            if not connection.is_caller:
-                connection.outbox.put(self._header(Kind.REFUSE, code=refusal))
-                connection.write()
-                if 0 <= hello.rank < self._plan.workers and self._links.of(hello.rank) is None:
-                    self._links.reasons[hello.rank] = f"refused-{refusal.name.lower()}"
-            raise ConnectionEndedError(f"refused-{refusal.name.lower()}", _both(hello, self._hello))
-        if not connection.is_caller:
-            connection.outbox.put(self._header(Kind.WELCOME), (self._hello.to_bytes(),))
-        self._link(connection, hello)
-
     def _link(self, connection: Connection, hello: Hello) -> None:
         former = self._links.of(hello.rank)
         if former is not None:
             self._end(former, "replaced")
         self._strangers.pop(connection.number, None)
-        connection.expectation = self._expectation(hello.rank, is_linked=True)
+        connection.expectation = self._handshakes.expectation(hello.rank, is_linked=True)
         jobs = self._plan.workers + 1
-        most = self._plan.most_bytes_to(hello.rank, self._hello.max_samples)
+        most = self._plan.most_bytes_to(hello.rank, self._handshakes.max_samples)
         connection.outbox.bound(jobs * (most + 64 * (2 + len(self._plan.outgoing))) + _SPARE_BYTES)
         connection.stage = Stage.LINKED
         self._links.add(hello.rank, connection)
-        # Ping at once: the first answer completes the link.
-        self._next_tick = 0.0
+        # At once: the first answer completes the link.
+        self._ping(connection, monotonic())
         self._events.linked(hello.rank, hello)
 
     def _end(self, connection: Connection, reason: str, *, detail: str = "") -> None:
@@ -363,7 +317,7 @@ class Hub:
     def _leave(self) -> None:
         for link in self._links.all():
             with contextlib.suppress(ConnectionEndedError, OutboxFullError, OSError):
-                link.outbox.put(self._header(Kind.BYE))
+                link.outbox.put(self._handshakes.header(Kind.BYE))
                 link.write()
         for connection in self._connections():
             connection.close()
@@ -372,10 +326,3 @@ class Hub:
         self._selector.close()
         self._wake.close()
         self._woken.close()
-
-
-def _both(theirs: Hello, mine: Hello) -> str:
-    return (
-        f"it has protocol {theirs.protocol}, plan {theirs.plan_sha256[:12]}, set {theirs.number}, rank {theirs.rank}; "
-        f"this worker has protocol {mine.protocol}, plan {mine.plan_sha256[:12]}, set {mine.number}, rank {mine.rank}"
-    )
