@@ -200,7 +200,7 @@ class Manifest(Record):
 
     @property
     def splits(self) -> tuple[Variant, ...]:
-        """The variants that several nodes compute together, by rank: listed, and served by nothing of this release."""
+        """The variants that several nodes compute together, by rank; `edgefolio serve` alone serves them."""
         return tuple(variant for variant in self.variants if variant.split is not None)
 
     def version_of(self, variant: Variant) -> int:

@@ -38,7 +38,7 @@ def pin(
             (entry for entry in (revision.splits if revision is not None else ()) if entry.name == variant), None
         )
         if split is not None:
-            problem = f"it is a split over {split.workers} nodes, which no server of this release serves."
+            problem = f"it is a split over {split.workers} nodes, which no agent of this release serves."
         else:
             problem = f"revision {found.revision} has no such variant."
         raise UserError(

@@ -27,7 +27,7 @@ def pinned_variant(
         if value in known:
             return value
         what = (
-            "is a split over several nodes, which no server of this release serves"
+            "is a split over several nodes, which no agent of this release serves"
             if value in splits
             else f"is not one of {', '.join(known)}"
         )
