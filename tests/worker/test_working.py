@@ -49,6 +49,10 @@ def test_all_entries_at_once_keep_all_workers_busy_and_mix_nothing(tmp_path: Pat
             thread.join(timeout=120)
         assert wrong == []
         assert [worker.status().answers for worker in workers] == [{("split", ""): 60}] * 3
+        # A flag that stands for ever would let frames wait for the next ping.
+        hubs = [worker._hub for worker in workers if worker._hub is not None]
+        assert len(hubs) == 3
+        wait_for(lambda: not any(hub._is_woken for hub in hubs))
 
 
 def test_a_worker_alone_is_ready_at_once_and_its_fallback_answers(tmp_path: Path) -> None:

@@ -133,10 +133,10 @@ class Hub:
         ready = self._selector.select(0 if has_more else max(0.0, self._next_tick - monotonic()))
         numbers = {key.fd for key, _ in ready}
         if self._woken.fileno() in numbers:
-            # In this order: what is put after it wakes again.
-            self._is_woken = False
+            # In this order: a byte that is read after the flag fell would leave it standing, and nobody wakes any more.
             with contextlib.suppress(OSError):
                 self._woken.recv(64)
+            self._is_woken = False
         for connection in self._connections():
             if not connection.is_closed and (connection.number in numbers or connection.has_more or connection.outbox):
                 self._serve(connection)
