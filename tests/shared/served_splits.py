@@ -78,6 +78,35 @@ def served_split(
     return ServedSplit(plan=plan, files={**files, **probes})
 
 
+def whole_model(
+    *, tag: int = 9, workers: int = 2, width: int = 4, layers: int = 3, size: int = 12, wire: str = "Float32"
+) -> bytes:
+    """The net of :func:`served_split` as one file: what its workers compute together, but for the wire."""
+    net = _Net(tag=tag, workers=workers, width=width, layers=layers, size=size, wire=wire)
+    bias = np.zeros(CLASSES, np.float32)
+    bias[0] = STEP * tag
+    weights = [numpy_helper.from_array(net.matrix(), "matrix"), numpy_helper.from_array(bias, "bias")]
+    nodes, current = [], "image"
+    for layer in range(layers):
+        weights.append(numpy_helper.from_array(net.kernel(layer), f"kernel{layer}"))
+        nodes.append(helper.make_node("Conv", [current, f"kernel{layer}"], [f"sum{layer}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"sum{layer}"], [f"live{layer}"]))
+        current = f"live{layer}"
+    nodes.append(helper.make_node("GlobalAveragePool", [current], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    nodes.append(helper.make_node("Gemm", ["flat", "matrix", "bias"], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "whole",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, size, size])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def _segment(net: _Net, rank: int, layer: int) -> bytes:
     peers = [peer for peer in range(net.workers) if peer != rank]
     nodes: list[Any] = []

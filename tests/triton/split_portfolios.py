@@ -18,7 +18,7 @@ from draft_manifests import draft_latency, draft_profile, draft_variant
 from numpy.typing import NDArray
 from served_splits import ServedSplit
 from triton_agent import Command
-from triton_portfolios import MODEL, STEP, draft, images, revealing_model
+from triton_portfolios import MODEL, SIZE, STEP, draft, images, revealing_model
 
 from edgefolio.manifest import SPLIT_SCHEMA_VERSION, Manifest, Probe, Tensor
 from edgefolio.records.split_member import SplitExchange, SplitLink, SplitMember, SplitShard
@@ -73,15 +73,25 @@ def member_of(split: ServedSplit) -> SplitMember:
     )
 
 
-def publish_split(directory: Path, split: ServedSplit) -> Manifest:
-    """Two variants of one node, of tags 1 and 2, and the split above them."""
-    singles = [revealing_model(tag, width=4 * tag) for tag in (1, 2)]
-    drafted = draft(singles)
-    values = images(2, seed=7)
+def publish_split(
+    directory: Path, split: ServedSplit, *, singles: list[bytes] | None = None, size: int = SIZE
+) -> Manifest:
+    """Variants of one node, by default of tags 1 and 2, and the split above them."""
+    singles = singles or [revealing_model(tag, width=4 * tag) for tag in (1, 2)]
+    drafted = draft(singles, size=size)
+    values = images(2, seed=7, size=size)
     (outputs,) = SplitExecutor(split.plan, split.files.__getitem__).run(values).outputs
     probe = Probe(inputs=(_tensor("image", values),), outputs=(_tensor("logits", outputs),), absolute_tolerance=0.05)
+    rank = len(singles) + 1
     variant = draft_variant(
-        SPLIT, 3, split.raw, percent=95.0, file="103/plan.json", split=member_of(split), opset=17, probe=probe
+        SPLIT,
+        rank,
+        split.raw,
+        percent=95.0,
+        file=f"{100 + rank}/plan.json",
+        split=member_of(split),
+        opset=17,
+        probe=probe,
     )
     manifest = drafted.model_copy(
         update={"schema_version": SPLIT_SCHEMA_VERSION, "variants": (*drafted.variants, variant)}

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-from served_splits import served_split
+from served_splits import served_split, whole_model
 from working_sets import FALLBACK, OTHER_FALLBACK, answer, free_port, images, tag_of, wait_for, working_set
 
 from edgefolio_worker.records.status_file import WorkerStatus
@@ -30,6 +31,14 @@ def test_every_entry_answers_as_the_reference_executor_does(tmp_path: Path, work
             assert status.answers == {("split", ""): 3}
             assert status.computed >= 3 * workers
             assert all(peer.bytes_in and peer.bytes_out for peer in status.peers)
+
+
+def test_workers_compute_together_what_the_whole_net_computes_alone(tmp_path: Path) -> None:
+    whole = onnxruntime.InferenceSession(whole_model(workers=3), providers=["CPUExecutionProvider"])
+    with working_set(tmp_path, served_split(workers=3)) as site:
+        for worker in site.start_all():
+            values = images(5, seed=11)
+            np.testing.assert_allclose(answer(worker, values), whole.run(None, {"image": values})[0], rtol=0, atol=0.01)
 
 
 def test_all_entries_at_once_keep_all_workers_busy_and_mix_nothing(tmp_path: Path) -> None:
