@@ -167,8 +167,9 @@ def test_explain_lists_splits_over_a_link(
     assert [variant["name"] for variant in document["variants"]] == ["dense"]
     (split,) = document["splits"]
     assert split["predictedMilliseconds"] == pytest.approx(172.99952)
-    assert (split["chosen"], "no server of this release" in split["why"]) == (False, True)
-    assert "split-two" in explained()[1]
+    assert (split["chosen"], "no set of workers is stated" in split["why"]) == (False, True)
+    assert (split["barred"], split["fallback"]["variant"]) == ("PeersNotReady", "dense")
+    assert "split-two: not split: no set of workers is stated (--worker-set)." in explained()[1]
     code, _, err = explained("--link", "fast")
     assert (code, "--link" in err) == (2, True)
     code, _, err = explained("--active", "split-two")
