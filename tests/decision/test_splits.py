@@ -11,6 +11,8 @@ from splits import NETWORK_MILLISECONDS, SPLIT, WITH_SPLIT, serving, workers
 
 from edgefolio.decision.estimates.network import network_milliseconds, slowest_factor
 from edgefolio.decision.explain import Explanation, explain_choice
+from edgefolio.decision.recording.replay import replay
+from edgefolio.decision.recording.traces import TraceCycle, cycle_line, header_line, parse_trace
 from edgefolio.decision.splits.fallback import abandoning
 from edgefolio.decision.types import (
     Decision,
@@ -328,3 +330,21 @@ def test_the_slowest_worker_is_known_once_all_are() -> None:
     assert slowest_factor(SPLIT, {0: 5.0, 1: 12.0}) == pytest.approx(2.4)
     assert slowest_factor(SPLIT, {0: 5.0}) is None
     assert slowest_factor(PROFILES[0], {0: 5.0}) is None
+
+
+def test_a_trace_holds_splits_and_sets_and_replays() -> None:
+    offered = observation("large", worker_set=workers(fallback="tiny", reason="x"))
+    decision, _ = decided(offered, objectives=TIGHT, profiles=WITH_SPLIT)
+    lines = [
+        header_line(profiles=WITH_SPLIT, switching=SWITCHING),
+        cycle_line(now=NOW, observation=offered, objectives=TIGHT, decision=decision),
+    ]
+    trace = parse_trace(lines)
+    assert trace.profiles == WITH_SPLIT
+    (cycle,) = trace.events
+    assert isinstance(cycle, TraceCycle)
+    assert cycle.observation == offered
+    assert cycle.recorded is not None
+    assert replay(trace).differences() == ()
+    before = [line for line in header_line(profiles=PROFILES, switching=SWITCHING).split(",") if "split" in line]
+    assert before == [], "a portfolio without one is recorded as ever"
