@@ -42,7 +42,9 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | strategy
 
 
-def profiles_of(number: st.SearchStrategy[float], accuracy: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
+def profiles_of(
+    number: st.SearchStrategy[float], accuracy: st.SearchStrategy[float], memory: st.SearchStrategy[int] = whole
+) -> st.SearchStrategy[Any]:
     def build(rows: list[tuple[float, float, float, int, int]]) -> tuple[VariantProfile, ...]:
         return tuple(
             VariantProfile(
@@ -58,7 +60,7 @@ def profiles_of(number: st.SearchStrategy[float], accuracy: st.SearchStrategy[fl
             for index, row in enumerate(rows)
         )
 
-    row = st.tuples(accuracy, number, number, whole, whole)
+    row = st.tuples(accuracy, number, number, memory, memory)
     return st.lists(row, max_size=4).map(build)
 
 

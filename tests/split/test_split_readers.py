@@ -60,6 +60,11 @@ def test_a_split_is_no_candidate_and_nothing_to_load(draft: SplitDraft) -> None:
     require_usable(manifest, location="x")
     assert [variant.name for variant in manifest.splits] == ["split-two"]
     assert [profile.name for profile in profiles_from_manifest(manifest)] == ["dense"]
+    split = profiles_from_manifest(manifest, with_splits=True, batch_size=4)[0].split
+    assert split is not None
+    assert (split.workers, split.exchanges, split.bytes_into_busiest, split.input_bytes) == (2, 1, 16, 64)
+    assert len(split.shard_milliseconds) == 2
+    assert all(profile.split is None for profile in profiles_from_manifest(manifest))
     assert [variant.name for variant in by_size(manifest)] == ["dense"]
     assert variant_of_version(manifest, 101) is None
     with pytest.raises(UserError, match="a split over 2 nodes") as error:
@@ -167,10 +172,35 @@ def test_explain_lists_splits_over_a_link(
     assert [variant["name"] for variant in document["variants"]] == ["dense"]
     (split,) = document["splits"]
     assert split["predictedMilliseconds"] == pytest.approx(172.99952)
-    assert (split["chosen"], "no server of this release" in split["why"]) == (False, True)
-    assert "split-two" in explained()[1]
+    assert (split["chosen"], "no set of workers is stated" in split["why"]) == (False, True)
+    assert (split["barred"], split["fallback"]["variant"]) == ("PeersNotReady", "dense")
+    assert "split-two: not split: no set of workers is stated (--worker-set)." in explained()[1]
     code, _, err = explained("--link", "fast")
     assert (code, "--link" in err) == (2, True)
+    # With nodes to serve it the core judges it: 80 % here, less than the dense model's, which fits as well.
+    (split,) = json.loads(explained("--json", "--worker-set", "2,rate=10", "--link", "1G,0.1ms")[1])["splits"]
+    assert (split["barred"], split["chosen"], split["networkMilliseconds"]) == (None, False, pytest.approx(0.20016))
+    assert "not split: fits, but dense is more accurate." in explained("--worker-set", "2,rate=10")[1]
+    (split,) = json.loads(explained("--json", "--worker-set", "3")[1])["splits"]
+    assert "the set has 3 of 2 workers" in split["why"]
+    observed = tmp_path / "set.json"
+    observed.write_text(
+        json.dumps(
+            {
+                "variant": "split-two",
+                "rank": 0,
+                "workers": 2,
+                "isReady": False,
+                "ageSeconds": 0.2,
+                "reason": "peer 1 is silent",
+            }
+        )
+    )
+    assert "its workers are not linked (peer 1 is silent)" in explained("--worker-set", str(observed))[1]
+    assert explained("--active", "split-two", "--worker-set", "2")[0] == 0
+    for wrong in ("1", "2,rate=-3", "2,speed=3", "2,rate=1,rate=2", "2,factor=0", str(tmp_path / "none.json")):
+        code, _, err = explained("--worker-set", wrong)
+        assert (code, "--worker-set" in err) == (2, True), wrong
     code, _, err = explained("--active", "split-two")
     assert (code, "it is a split" in err) == (2, True)
 

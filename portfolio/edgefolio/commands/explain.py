@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
-from edgefolio.commands.splits import NOT_SERVED, parse_link, split_documents, split_lines
+from edgefolio.commands.splits import StatedSet, parse_link, parse_worker_set, split_documents, split_lines
 from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
 from edgefolio.decision.estimates.memory import mebibytes, needed_bytes
@@ -23,9 +24,9 @@ from edgefolio.decision.profiles import (
     profiles_from_manifest,
     stated,
 )
-from edgefolio.decision.types import Objectives, VariantProfile
+from edgefolio.decision.types import Objectives, VariantProfile, WorkerSet
 from edgefolio.errors import UserError
-from edgefolio.manifest import Manifest
+from edgefolio.manifest import Manifest, Variant
 from edgefolio.processor import this_processor
 from edgefolio.repository import Repository
 from edgefolio.repository.profiles import FittingProfile, fitting_profile, profile_classes, published_profile
@@ -64,6 +65,12 @@ def explain(
         "--link",
         help="The network between nodes, as 1G,0.3ms, that splits are predicted over; default: the one declared.",
     ),
+    worker_set: str | None = typer.Option(
+        None,
+        "--worker-set",
+        help="The nodes that splits could be served by: how many, as 2 or 2,factor=1.5,rate=80 (times slower than "
+        "profiled, requests per second of all of them), or a JSON file; default: none, so no split is chosen.",
+    ),
     active: str | None = typer.Option(None, "--active", help="The variant that serves now; default: nothing does."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -71,6 +78,7 @@ def explain(
 
     The profiles come from the current revision in the repository, the objectives from the file; the choice is what the
     agent would settle on once nothing has to be waited for. Which profile is used, and where it was measured, is said.
+    Each split has a line of its own, with the figures behind "split" or "not split".
 
       edgefolio explain -f examples/digits.yaml --cpu-factor 2.5 --rate 40 --memory 64Mi
     """
@@ -87,31 +95,39 @@ def explain(
     pointer, manifest = opened.current_manifest(portfolio.spec.serving.model_name)
     trusted = _trusted(opened, portfolio.spec.repository.verification_key)
     over = None if link is None else parse_link(link)
-    names = [variant.name for variant in manifest.single_node]
-    if active is not None and active not in names:
-        is_split = active in {variant.name for variant in manifest.splits}
-        raise UserError(
-            f"it is a split: {NOT_SERVED}." if is_split else "the current revision has no such variant.",
-            field="--active",
-            value=active,
-            remedy=f"Name one of: {', '.join(names)}.",
-        )
+    workers = None if worker_set is None else parse_worker_set(worker_set)
+    _require_active(manifest, active, workers)
     objectives = objectives_from_specification(portfolio.spec.objectives)
     fitting = _fitting(trusted, manifest, profile, manifest_sha256=pointer.manifest_sha256)
-    explanation = explain_choice(
-        profiles=profiles_from_manifest(
-            manifest, measured=None if fitting.published is None else fitting.published.profile
-        ),
-        objectives=objectives,
-        switching=portfolio.spec.switching,
-        compute_factor=cpu_factor,
-        arrival_rate=rate,
-        transport_milliseconds=transport,
-        memory_bytes=memory_bytes,
-        active=active,
-    )
+    measured = None if fitting.published is None else fitting.published.profile
+
+    def explained(with_set: WorkerSet | None) -> Explanation:
+        return explain_choice(
+            profiles=profiles_from_manifest(manifest, measured=measured, with_splits=True),
+            objectives=objectives,
+            switching=portfolio.spec.switching,
+            compute_factor=cpu_factor,
+            arrival_rate=rate,
+            transport_milliseconds=transport,
+            memory_bytes=memory_bytes,
+            active=active,
+            worker_set=with_set,
+        )
+
+    # A set serves one split; where none is stated, the one that each was made for shows what it would take.
+    made_up = {variant.name: StatedSet(workers=_workers(variant)) for variant in manifest.splits}
+    sets = {
+        variant.name: (workers or made_up[variant.name]).of(variant, link=over, cpu_factor=cpu_factor, rate=rate)
+        for variant in manifest.splits
+    }
+    if workers is None:
+        sets = {name: replace(found, is_ready=False) for name, found in sets.items()}
+    explanations = {name: explained(found) for name, found in sets.items()}
+    splitting = [found for name, found in explanations.items() if found.chosen == name]
+    # By rank, so the last is the most accurate.
+    explanation = splitting[-1] if splitting else explained(None)
     if as_json:
-        splits = split_documents(manifest, link=over, cpu_factor=cpu_factor)
+        splits = split_documents(manifest, explanations, stated=workers, link=over, cpu_factor=cpu_factor)
         typer.echo(json.dumps(_document(explanation, manifest, fitting) | {"splits": splits}, indent=2))
         return
     console = Terminal(highlight=False)
@@ -129,8 +145,28 @@ def explain(
     console.print(Text(_conclusion(explanation), style="bold"))
     if explanation.standby is not None:
         console.print(Text(f"Standby: {explanation.standby.message}"))
-    for line in split_lines(manifest, link=over, cpu_factor=cpu_factor):
+    for line in split_lines(manifest, explanations, stated=workers, link=over):
         console.print(Text(line), soft_wrap=True)
+
+
+def _require_active(manifest: Manifest, active: str | None, workers: StatedSet | None) -> None:
+    names = [variant.name for variant in (manifest.single_node if workers is None else manifest.variants)]
+    if active is None or active in names:
+        return
+    is_split = active in {variant.name for variant in manifest.splits}
+    raise UserError(
+        "it is a split, and no --worker-set says which nodes serve it."
+        if is_split
+        else "the current revision has no such variant.",
+        field="--active",
+        value=active,
+        remedy=f"Name one of: {', '.join(names)}.",
+    )
+
+
+def _workers(variant: Variant) -> int:
+    assert variant.split is not None
+    return variant.split.workers
 
 
 def _trusted(repository: Repository, verification_key: str | None) -> Repository | None:
@@ -196,6 +232,8 @@ def _table(explanation: Explanation) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
     for entry in explanation.variants:
+        if entry.split is not None:
+            continue
         table.add_row(
             Text(entry.profile.name),
             *figures(entry),
@@ -237,6 +275,7 @@ def _document(explanation: Explanation, manifest: Manifest, fitting: FittingProf
                 "profile": _profile_document(entry.profile),
             }
             for entry in explanation.variants
+            if entry.split is None
         ],
     }
 

@@ -42,13 +42,14 @@ from edgefolio.specification.endpoint import (
 )
 from edgefolio.specification.portfolio_status import LARGEST_BYTES, SplitStatus, VariantStatus
 
-PROFILE = StatusMapper(VariantProfile, VariantStatus)
+# A portfolio's status lists splits apart.
+PROFILE = StatusMapper(VariantProfile, VariantStatus, unreported=("split",))
 OBSERVATION = StatusMapper(
     Observation,
     ObservationReport,
     # The first two stand in the status itself; the node's state is known to the operator, not the agent; contention
     # changes within a second, and the agent alone acts as soon.
-    unreported=("active_variant", "resident_variants", "node", "contention", "standby_probe"),
+    unreported=("active_variant", "resident_variants", "node", "contention", "standby_probe", "worker_set"),
     parts=(
         # Readings are for the agent alone: a status is written every few seconds at the most.
         StatusMapper(TrafficWindow, TrafficReport, renamed={"seconds": "window_seconds"}, unreported=("readings",)),
@@ -70,6 +71,8 @@ DECISION = StatusMapper(
         "standby",
         # The operator orders it, in spec.profile.
         "profile",
+        "fallback",
+        "served_accuracy_percent",
     ),
 )
 STATE = StatusMapper(
@@ -85,6 +88,7 @@ STATE = StatusMapper(
     unreported=(
         *("factor_updated_at", "saturated_at", "before_switch", "closed_loop", "observed_at"),
         *("violation_since", "violation_requests", "failing_since", "fitting", "calm_since"),
+        *("peers_lost_since", "late_fallback_since"),
         # The agent alone keeps a standby.
         *("slowest_factor", "slowest_updated_at", "standby_released_at"),
         *("latency_test", "computing"),

@@ -1,7 +1,8 @@
 """Choice of a variant under given conditions: the assessment of each, and the tiers among them.
 
 The choice is an order of tiers; the first tier that holds a variant decides. Only variants that physically can be
-served (memory, also during the switch; not quarantined) take part:
+served (memory, also during the switch; not quarantined; a split whose peers are ready and that leaves the time to fall
+back, where one node would meet the objectives by itself) take part:
 
 1. inside memory objective, accuracy minimum and latency objective: the most accurate (highest rank);
 2. inside memory objective and accuracy minimum, none meets the latency: the fastest of these. The accuracy minimum is a
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgefolio.decision.estimates.memory import MemoryBounds, mebibytes, needed_bytes
+from edgefolio.decision.estimates.peers import Bar
 from edgefolio.decision.estimates.prediction import (
     LARGEST_SENSIBLE,
     UTILIZATION_CAP,
@@ -27,24 +29,35 @@ from edgefolio.decision.estimates.prediction import (
     Expectation,
     expected_latency,
 )
-from edgefolio.decision.types import MEMORY_PRESSURE, Objectives, Prediction, VariantProfile
+from edgefolio.decision.types import MEMORY_PRESSURE, Fallback, Objectives, Prediction, VariantProfile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """Assessment of one variant: its profile and its prediction."""
+    """Assessment of one variant: its profile and its prediction; of a split also what bars it, and its fallback.
+
+    The memory of a split's ``profile`` is that of shard and fallback.
+    """
 
     profile: VariantProfile
     prediction: Prediction
     within_memory_objective: bool
+    bar: Bar | None = None
+    fallback: Fallback | None = None
 
     @property
     def servable(self) -> bool:
         """Whether it may be served at all, whatever the objectives."""
+        return self.can_be_ordered and self.bar is None
+
+    @property
+    def can_be_ordered(self) -> bool:
+        """Whether somebody who asks for it by name gets it: a split as soon as it has a set of workers."""
         return (
             self.prediction.fits_memory
             and self.prediction.fits_memory_during_switch
             and not self.prediction.quarantined
+            and (self.bar is None or self.bar.yields)
         )
 
     @property
@@ -86,8 +99,16 @@ def assess(
     bounds: MemoryBounds,
     quarantined: bool,
     measured: Expectation | None = None,
+    accuracy_percent: float | None = None,
+    bar: Bar | None = None,
+    fallback: Fallback | None = None,
+    parts: str = "",
 ) -> Assessment:
-    """Assess one variant; ``measured`` (of the active variant) replaces the prediction."""
+    """Assess one variant; ``measured`` (of the active variant) replaces the prediction.
+
+    Of a split: ``accuracy_percent`` as served instead of the profile's, what bars it, its ``fallback``, and the
+    ``parts`` of its memory in words.
+    """
     expectation = measured or expected_latency(profile, conditions)
     budget = latency_budget(objectives)
     p95, utilization = expectation.p95_milliseconds, expectation.utilization
@@ -95,32 +116,37 @@ def assess(
     keeps_up = measured is not None or utilization is None or utilization <= UTILIZATION_CAP
     in_time = p95 is not None and (allowed is None or p95 <= allowed)
     minimum = _finite(objectives.min_accuracy_percent)
-    accurate = minimum is None or profile.accuracy_percent >= minimum
+    accuracy = profile.accuracy_percent if accuracy_percent is None else accuracy_percent
+    accurate = minimum is None or accuracy >= minimum
     needed = needed_bytes(profile)
+    needs = f"needs {mebibytes(needed)}{parts}"
     small = objectives.max_memory_bytes is None or needed <= objectives.max_memory_bytes
     alone = bounds.fits_alone(profile) or profile.name in bounds.resident
     during = bounds.fits_during_switch(profile)
-    faults: list[str] = []
+    faults: list[str] = [] if bar is None else [bar.clause]
     if not alone:
-        faults.append(f"needs {mebibytes(needed)}, the server has {mebibytes(bounds.alone_bytes)}")
+        faults.append(f"{needs}, the server has {mebibytes(bounds.alone_bytes)}")
     elif not during and bounds.is_too_large(profile):
-        faults.append(f"needs {mebibytes(needed)}, and the node reports {MEMORY_PRESSURE}")
+        faults.append(f"{needs}, and the node reports {MEMORY_PRESSURE}")
     elif not during:
         left = f"{mebibytes(bounds.extra_bytes)} are left{bounds.extra_where}"
-        faults.append(f"needs {mebibytes(needed)} beside what is loaded, {left}")
+        faults.append(f"{needs} beside what is loaded, {left}")
     if not small:
-        faults.append(f"needs {mebibytes(needed)} of at most {mebibytes(objectives.max_memory_bytes)}")
+        faults.append(f"{needs} of at most {mebibytes(objectives.max_memory_bytes)}")
     if not accurate:
-        faults.append(f"accuracy {profile.accuracy_percent:.2f} % is below {minimum:.4g} %")
+        faults.append(f"accuracy {accuracy:.2f} % is below {minimum:.4g} %")
     if not keeps_up:
         busy = f"{100 * (utilization or 0):.3g} % of the time (at most {100 * UTILIZATION_CAP:g} %)"
         faults.append(f"it would be busy {busy}")
-    elif not in_time:
+    elif not in_time and (p95 is not None or bar is None):
         faults.append(
             "it cannot keep up" if p95 is None else f"p95 {p95:.1f} ms is above {_allowed_text(budget, margin_percent)}"
         )
     if quarantined:
         faults.append("quarantined after failures")
+    verdict = "; ".join(faults) or "fits"
+    if fallback is not None and not fallback.is_in_time:
+        verdict += f"; {fallback.clause}"
     return Assessment(
         profile=profile,
         prediction=Prediction(
@@ -132,9 +158,12 @@ def assess(
             fits_memory=alone,
             fits_memory_during_switch=during,
             quarantined=quarantined,
-            verdict="; ".join(faults) or "fits",
+            verdict=verdict,
+            barred=None if bar is None else bar.reason,
         ),
         within_memory_objective=small,
+        bar=bar,
+        fallback=fallback,
     )
 
 

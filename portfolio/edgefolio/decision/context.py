@@ -11,9 +11,12 @@ from edgefolio.decision.estimates.arrivals import conditions_of, is_censored
 from edgefolio.decision.estimates.compute_factor import Measurement
 from edgefolio.decision.estimates.computing import variability_of
 from edgefolio.decision.estimates.memory import memory_bounds
+from edgefolio.decision.estimates.network import split_conditions
 from edgefolio.decision.estimates.own_factors import relative_factor
 from edgefolio.decision.estimates.prediction import Conditions, Expectation
 from edgefolio.decision.evidence import Verdict, measurement_of, threshold, verdict_of
+from edgefolio.decision.splits.assessing import SplitSituation, as_loaded
+from edgefolio.decision.splits.fallback import FallbackSearch
 from edgefolio.decision.state import is_quarantined
 from edgefolio.decision.types import Action, Decision, Objectives, Observation, Reason, State, VariantProfile
 from edgefolio.specification.serving import Switching
@@ -33,6 +36,12 @@ class RuleContext:
     state: State
     now: float
     measurement: Measurement | None = None
+
+    @cached_property
+    def loaded(self) -> tuple[VariantProfile, ...]:
+        """All profiles; that of a split that is resident holds the memory of its fallback as well."""
+        resident = frozenset((*self.observation.resident_variants, self.observation.active_variant or ""))
+        return as_loaded(self.profiles, self.observation.worker_set, resident)
 
     @cached_property
     def active(self) -> VariantProfile | None:
@@ -92,7 +101,7 @@ class RuleContext:
     def standbys(self) -> tuple[VariantProfile, ...]:
         """Profiles of the variants that are resident beside the active one."""
         active, resident = self.observation.active_variant, self.observation.resident_variants
-        return tuple(profile for profile in self.profiles if profile.name in resident and profile.name != active)
+        return tuple(profile for profile in self.loaded if profile.name in resident and profile.name != active)
 
     @cached_property
     def node_busy(self) -> str | None:
@@ -114,7 +123,7 @@ class RuleContext:
 
     def profile(self, name: str | None) -> VariantProfile | None:
         """The profile called ``name``."""
-        return next((profile for profile in self.profiles if profile.name == name), None)
+        return next((profile for profile in self.loaded if profile.name == name), None)
 
     def assessment(self, name: str | None) -> Assessment | None:
         """The assessment of the variant called ``name``."""
@@ -122,8 +131,8 @@ class RuleContext:
 
     def assessed(self, *, headroom_percent: float) -> tuple[Assessment, ...]:
         """:attr:`assessments` with another headroom under the memory limit: an emergency may use all of it."""
-        bounds = memory_bounds(self.observation, self.profiles, headroom_percent=headroom_percent)
-        return tuple(
+        bounds = memory_bounds(self.observation, self.loaded, headroom_percent=headroom_percent)
+        alone = tuple(
             assess(
                 profile,
                 conditions=self.conditions_for(profile),
@@ -133,8 +142,35 @@ class RuleContext:
                 quarantined=is_quarantined(self.state, profile.name, self.now),
                 measured=self._measured() if self.is_active(profile) else None,
             )
-            for profile in self.profiles
+            for profile in self.loaded
+            if profile.split is None
         )
+        splits = [profile for profile in self.loaded if profile.split is not None]
+        if not splits:
+            return alone
+        situation = SplitSituation(
+            single_node=alone,
+            search=FallbackSearch(
+                variants=tuple(entry.profile for entry in alone),
+                conditions=self.conditions_for,
+                objectives=self.objectives,
+                bounds=bounds,
+                quarantined=lambda name: is_quarantined(self.state, name, self.now),
+            ),
+            workers=self.observation.worker_set,
+            stale_after_seconds=float(self.switching.stale_after_seconds),
+        )
+        found = {
+            profile.name: situation.assessed(
+                profile,
+                conditions=self.conditions_for(profile),
+                margin_percent=self.margin_percent(profile),
+                measured=self._measured() if self.is_active(profile) else None,
+            )
+            for profile in splits
+        }
+        found |= {entry.profile.name: entry for entry in alone}
+        return tuple(found[profile.name] for profile in self.profiles)
 
     def is_active(self, profile: VariantProfile) -> bool:
         """Whether ``profile`` is that of the variant that serves now."""
@@ -144,6 +180,9 @@ class RuleContext:
         """How far below the latency objective ``profile`` must be predicted; 0 for the active, measured one."""
         if self.is_active(profile):
             return 0.0
+        if profile.split is not None:
+            # All of its workers load for it, whichever way it is taken.
+            return float(max(self.switching.up_margin_percent, self.switching.down_margin_percent))
         return float(self.switching.up_margin_percent if self._is_up(profile) else self.switching.down_margin_percent)
 
     def conditions_for(self, profile: VariantProfile) -> Conditions:
@@ -151,13 +190,29 @@ class RuleContext:
         found = conditions_of(
             self.state,
             self.measurement,
-            going_down=not self._is_up(profile),
+            # A split is predicted as on the way down, so that nothing that was seen of this node is left out.
+            going_down=profile.split is not None or not self._is_up(profile),
             latest=self._latest,
             # What scatters here is the node's, whichever variant computes.
             variability=0.0 if self.active is None else variability_of(self.state, self.active),
         )
         own = relative_factor(self.state, profile.name, None if self.active is None else self.active.name)
-        return replace(found, compute_factor=found.compute_factor * own)
+        found = replace(found, compute_factor=found.compute_factor * own)
+        return split_conditions(found, profile, self.observation.worker_set)
+
+    def pace(self, profile: VariantProfile) -> float:
+        """Mean milliseconds of ``profile`` on an idle node of the profile: by it variants are slower or faster.
+
+        Of a split that is its time now, with what travels, over this node's compute factor; infinite if not known.
+        """
+        if profile.split is None:
+            return profile.mean_milliseconds
+        found = self.measurement if self.is_active(profile) else None
+        if found is not None and found.mean_compute_milliseconds > 0:
+            return found.mean_compute_milliseconds / self.state.compute_factor
+        conditions = self.conditions_for(profile)
+        whole = conditions.compute_factor * profile.mean_milliseconds + conditions.network_milliseconds
+        return whole / self.state.compute_factor
 
     def choice(self, among: Iterable[str]) -> Choice | None:
         """The choice among the named variants."""
@@ -184,19 +239,22 @@ class RuleContext:
         shown = "it cannot keep up either" if p95 is None else f"predicted p95 {p95:.1f} ms"
         if p95 is not None and budget is not None:
             shown += f" of {budget:.1f} ms"
+        if choice.assessment.fallback is not None:
+            shown += f"; {choice.assessment.fallback.clause}"
         if choice.objectives_met:
             return f"{choice.name} is the most accurate that fits ({shown})"
         return f"no variant meets all objectives, {choice.name} comes nearest ({shown})"
 
     def _is_up(self, profile: VariantProfile) -> bool:
         """Whether ``profile`` is no faster than the active variant."""
-        return self.active is not None and profile.mean_milliseconds >= self.active.mean_milliseconds
+        return self.active is not None and self.pace(profile) >= self.pace(self.active)
 
     @cached_property
     def _latest(self) -> Measurement | None:
         """The last reading in which requests were answered."""
         traffic, active = self.observation.traffic, self.active
-        readings = () if traffic is None or active is None else traffic.readings
+        # Readings of a split hold the wait for its peers.
+        readings = () if traffic is None or active is None or active.split is not None else traffic.readings
         found = (measurement_of(reading, self.known_active) for reading in reversed(readings))
         return next((entry for entry in found if entry is not None), None)
 

@@ -5,16 +5,19 @@ Under stated conditions (:func:`explain_choice`), or under those that an endpoin
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from edgefolio.decision.choice import Assessment, choose
 from edgefolio.decision.context import RuleContext
-from edgefolio.decision.core import context_of, with_measurement
+from edgefolio.decision.core import context_of
 from edgefolio.decision.estimates.prediction import is_usable
 from edgefolio.decision.remedies import remedies
+from edgefolio.decision.rules.measuring import with_measurement
 from edgefolio.decision.rules.standby import standby_in_calm
 from edgefolio.decision.state import is_time, sanitized
 from edgefolio.decision.types import (
+    Fallback,
     MemoryState,
     Objectives,
     Observation,
@@ -23,8 +26,21 @@ from edgefolio.decision.types import (
     Standby,
     State,
     VariantProfile,
+    WorkerSet,
 )
 from edgefolio.specification.serving import Switching
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedSplit:
+    """What makes up the time of a split: computing of the slowest worker and what travels, the mean of a request.
+
+    ``network_milliseconds`` is ``None`` where the links are not known, ``fallback`` where none fits beside the shard.
+    """
+
+    compute_milliseconds: float
+    network_milliseconds: float | None
+    fallback: Fallback | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +55,8 @@ class ExplainedVariant:
     chosen: bool
     why: str
     remedies: tuple[str, ...] = ()
+    #: ``None`` of a variant that one node serves by itself.
+    split: ExplainedSplit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +86,13 @@ def explain_choice(
     transport_milliseconds: float = 0.0,
     memory_bytes: int | None = None,
     active: str | None = None,
+    worker_set: WorkerSet | None = None,
 ) -> Explanation:
     """The steady choice for an endpoint that computes ``compute_factor`` times slower than the profiles say.
 
     ``arrival_rate`` in requests per second (Poisson arrivals); ``memory_bytes`` is what variants may use together; with
-    an ``active`` variant, the margins are those of a switch from it and its memory is in use during the switch.
+    an ``active`` variant, the margins are those of a switch from it and its memory is in use during the switch. Without
+    a ``worker_set`` no split can be chosen.
     """
     resident = () if active is None else (active,)
     context = RuleContext(
@@ -85,6 +105,7 @@ def explain_choice(
             else MemoryState(
                 limit_bytes=memory_bytes, working_set_bytes=None, node_available_bytes=None, age_seconds=0
             ),
+            worker_set=worker_set,
         ),
         objectives=objectives,
         profiles=tuple(sorted((entry for entry in profiles if is_usable(entry)), key=lambda entry: -entry.rank)),
@@ -138,12 +159,25 @@ def _explained(context: RuleContext, distrust: str | None) -> Explanation:
                 chosen=entry is chosen,
                 why=_why(entry, chosen),
                 remedies=remedies(context, entry),
+                split=_split(context, entry),
             )
             for entry in sorted(context.assessments, key=lambda entry: -entry.profile.rank)
         ),
         distrust=distrust,
         state=context.state,
         standby=None if choice is None else _standby(context, choice.name),
+    )
+
+
+def _split(context: RuleContext, entry: Assessment) -> ExplainedSplit | None:
+    if entry.profile.split is None:
+        return None
+    conditions = context.conditions_for(entry.profile)
+    network = conditions.network_milliseconds
+    return ExplainedSplit(
+        compute_milliseconds=conditions.compute_factor * entry.profile.mean_milliseconds,
+        network_milliseconds=network if math.isfinite(network) else None,
+        fallback=entry.fallback,
     )
 
 
@@ -158,5 +192,7 @@ def _why(entry: Assessment, chosen: Assessment | None) -> str:
     if chosen is None or (entry is not chosen and not entry.meets_all) or not entry.servable:
         return entry.prediction.verdict
     if entry is chosen:
+        if entry.meets_all and entry.fallback is not None and not entry.fallback.is_in_time:
+            return f"the most accurate that fits; {entry.fallback.clause}"
         return "the most accurate that fits" if entry.meets_all else f"nearest to it: {entry.prediction.verdict}"
     return f"fits, but {chosen.profile.name} is more accurate"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from edgefolio.decision.types import Objectives, State, VariantProfile
+from edgefolio.decision.types import Objectives, SplitProfile, State, VariantProfile
 from edgefolio.manifest import LatencyProfile, Manifest, Profile, Variant
 from edgefolio.node_profile import NodeProfile
 from edgefolio.processor_class import INT8_FLAGS, RELEVANT_FLAGS, Processor, class_of
+from edgefolio.records.split_member import SplitMember, SplitShard
 from edgefolio.shown_text import printable
 from edgefolio.specification.objectives import ObjectivesSpecification
 from edgefolio.specification.validation.base import bytes_of
@@ -101,21 +103,28 @@ def stated(measured: Measured) -> ProfileChoice:
 
 
 def profiles_from_manifest(
-    manifest: Manifest, *, batch_size: int | None = None, measured: NodeProfile | None = None
+    manifest: Manifest,
+    *,
+    batch_size: int | None = None,
+    measured: NodeProfile | None = None,
+    with_splits: bool = False,
 ) -> tuple[VariantProfile, ...]:
     """The profile of each variant of one server, by rank, at ``batch_size`` samples (default: the request batch).
 
     Costs are those of ``measured``, a profile of this very manifest, else those of a variant's first profile; how a
     machine differs from the profile's is what the compute factor measures. A batch that was not profiled is scaled from
     the nearest one in proportion. The accuracy is that on the test part; the order (rank) comes from validation.
-    Splits are no candidates: several nodes would have to serve them together.
+    Splits are left out unless asked for: several nodes serve them together. No node measures one, so its shards are
+    taken to differ from the manifest's figures as the other variants do, in the geometric mean.
     """
     batch = batch_size or manifest.request_batch_size
     of_node: Mapping[str, Profile] = {} if measured is None else measured.profiles()
-    return tuple(
+    found = tuple(
         _variant_profile(variant, of_node.get(variant.name, variant.profiles[0]), batch=batch)
-        for variant in manifest.single_node
+        for variant in (manifest.variants if with_splits else manifest.single_node)
     )
+    ratio = _ratio_of_class(manifest, found, batch=batch) if with_splits and of_node else 1.0
+    return tuple(entry if entry.split is None else _slower(entry, ratio) for entry in found)
 
 
 def rescaled(
@@ -158,6 +167,43 @@ def _variant_profile(variant: Variant, profile: Profile, *, batch: int) -> Varia
         load_milliseconds=profile.load_milliseconds,
         memory_peak_bytes=profile.memory_peak_bytes,
         memory_steady_bytes=profile.memory_steady_bytes,
+        split=None if variant.split is None else _split_profile(variant.split, batch=batch),
+    )
+
+
+def _split_profile(split: SplitMember, *, batch: int) -> SplitProfile:
+    def mean(shard: SplitShard) -> float:
+        latency = _nearest(shard.profiles[0], batch)
+        return latency.mean_milliseconds * batch / latency.batch_size
+
+    return SplitProfile(
+        workers=split.workers,
+        exchanges=split.synchronisations,
+        bytes_into_busiest=split.bytes_into_busiest * batch,
+        input_bytes=split.input_bytes * batch,
+        shard_milliseconds=tuple(mean(shard) for shard in split.shards),
+    )
+
+
+def _ratio_of_class(manifest: Manifest, found: Iterable[VariantProfile], *, batch: int) -> float:
+    """How many times slower the variants of one node are in ``found`` than the manifest says."""
+    said = {variant.name: _variant_profile(variant, variant.profiles[0], batch=batch) for variant in manifest.variants}
+    ratios = [
+        math.log(entry.mean_milliseconds / said[entry.name].mean_milliseconds)
+        for entry in found
+        if entry.split is None and entry.mean_milliseconds > 0 and said[entry.name].mean_milliseconds > 0
+    ]
+    return math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
+
+
+def _slower(profile: VariantProfile, ratio: float) -> VariantProfile:
+    split = profile.split
+    assert split is not None
+    return replace(
+        profile,
+        mean_milliseconds=profile.mean_milliseconds * ratio,
+        p95_milliseconds=profile.p95_milliseconds * ratio,
+        split=replace(split, shard_milliseconds=tuple(value * ratio for value in split.shard_milliseconds)),
     )
 
 

@@ -9,7 +9,7 @@ from edgefolio.decision.choice import Assessment, latency_budget, network_millis
 from edgefolio.decision.context import RuleContext
 from edgefolio.decision.estimates.memory import memory_bounds, needed_bytes
 from edgefolio.decision.estimates.prediction import UTILIZATION_CAP, Conditions, expected_latency
-from edgefolio.decision.types import MEMORY_PRESSURE
+from edgefolio.decision.types import MEMORY_PRESSURE, Reason
 
 #: A node that computes this much faster than the machine of the profile is no practical remedy.
 _LEAST_FACTOR = 0.02
@@ -18,11 +18,11 @@ _HALVINGS = 40
 
 def remedies(context: RuleContext, entry: Assessment) -> tuple[str, ...]:
     """One clause for each bound that keeps ``entry`` out, all of which are needed; none if it fits."""
-    found = [*_memory(context, entry)]
+    found = [*_peers(entry), *_memory(context, entry)]
     prediction, minimum = entry.prediction, context.objectives.min_accuracy_percent
     if not prediction.meets_accuracy and minimum is not None:
         found.append(f"minAccuracyPercent of at most {_floored(entry.profile.accuracy_percent):g}")
-    if not prediction.meets_latency:
+    if not prediction.meets_latency and (entry.bar is None or prediction.p95_milliseconds is not None):
         found.append(_latency(context, entry))
     quarantine = next((one for one in context.state.quarantined if one.variant == entry.profile.name), None)
     if prediction.quarantined and quarantine is not None:
@@ -30,9 +30,17 @@ def remedies(context: RuleContext, entry: Assessment) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _peers(entry: Assessment) -> list[str]:
+    if entry.bar is None:
+        return []
+    if entry.bar.reason is Reason.PEERS_NOT_READY:
+        return ["a set of workers that is complete, linked and measured"]
+    return ["a fallback beside its shard that keeps the objectives when a peer is lost"]
+
+
 def _memory(context: RuleContext, entry: Assessment) -> list[str]:
     bounds = memory_bounds(
-        context.observation, context.profiles, headroom_percent=float(context.switching.memory_headroom_percent)
+        context.observation, context.loaded, headroom_percent=float(context.switching.memory_headroom_percent)
     )
     needed, found = needed_bytes(entry.profile), []
     if not entry.prediction.fits_memory and bounds.alone_bytes is not None:

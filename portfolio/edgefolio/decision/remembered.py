@@ -152,3 +152,7 @@ class State:
     #: What was learned of single variants; :attr:`compute_factor` is that of the active one, its own part included.
     own_factors: tuple[OwnFactor, ...] = ()
     computing: Computing = Computing()
+    #: Since when, without a break, a split has served whose peers do not answer ...
+    peers_lost_since: float | None = None
+    #: ... and since when one has served that one node could replace, and whose fallback would be late.
+    late_fallback_since: float | None = None

@@ -39,6 +39,8 @@ def state_after_switch(state: State, *, variant: str, now: float) -> State:
         latency_test=replace(forgotten_windows(forgotten(state.latency_test)), calm_level=None),
         computing=Computing(),
         calm_since=None,
+        peers_lost_since=None,
+        late_fallback_since=None,
         fitting=tuple(entry for entry in state.fitting if entry.variant != variant),
         last_switch_at=now,
         recent_switches=recent[-_REMEMBERED_SWITCHES:],
@@ -130,6 +132,8 @@ def sanitized(state: State, *, now: float, switching: Switching) -> State:
         standby_released_at=past(state.standby_released_at),
         latency_test=_usable_test(state.latency_test),
         computing=_usable_computing(state.computing),
+        peers_lost_since=past(state.peers_lost_since),
+        late_fallback_since=past(state.late_fallback_since),
         own_factors=tuple(entry for entry in state.own_factors if 0 < entry.factor <= LARGEST_SENSIBLE),
         descent=None
         if state.descent is None or (descended := past(state.descent.at)) is None or now - descended >= HOUR_SECONDS
@@ -160,6 +164,8 @@ def shifted(state: State, seconds: float) -> State:
         calm_since=moved(state.calm_since),
         slowest_updated_at=moved(state.slowest_updated_at),
         standby_released_at=moved(state.standby_released_at),
+        peers_lost_since=moved(state.peers_lost_since),
+        late_fallback_since=moved(state.late_fallback_since),
         descent=state.descent and replace(state.descent, at=known(state.descent.at)),
         fitting=tuple(replace(entry, since=known(entry.since)) for entry in state.fitting),
         recent_switches=tuple(known(time) for time in state.recent_switches),

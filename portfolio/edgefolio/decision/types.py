@@ -16,12 +16,18 @@ from edgefolio.decision.remembered import State as State
 from edgefolio.decision.remembered import TrafficBefore as TrafficBefore
 from edgefolio.decision.remembered import UpgradeBackoff as UpgradeBackoff
 
+# So have splits.
+from edgefolio.decision.split_figures import Fallback as Fallback
+from edgefolio.decision.split_figures import SplitProfile as SplitProfile
+from edgefolio.decision.split_figures import WorkerSet as WorkerSet
+
 
 @dataclass(frozen=True, kw_only=True)
 class VariantProfile:
     """The profile of a variant, as far as a decision needs it.
 
-    Latencies are of one request batch on an idle node of this kind.
+    Latencies are of one request batch on an idle node of this kind. Those of a split are the slowest worker's
+    computing, without any network, and its memory is the largest shard's.
     """
 
     name: str
@@ -32,6 +38,8 @@ class VariantProfile:
     load_milliseconds: float
     memory_peak_bytes: int
     memory_steady_bytes: int
+    #: ``None`` of a variant that one node serves by itself.
+    split: SplitProfile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +191,8 @@ class Observation:
     node: NodeState | None = None
     #: ``None`` where nothing of it can be read: on another machine than the server, and in the operator.
     contention: Contention | None = None
+    #: ``None`` where no set is formed or offered: then no split is a candidate.
+    worker_set: WorkerSet | None = None
 
 
 class Action(StrEnum):
@@ -213,6 +223,8 @@ class Reason(StrEnum):
     DEAD_BAND = "DeadBand"  # a more accurate one fits, but not with the margin
     NODE_BUSY = "NodeBusy"  # a more accurate one fits, but others use the node; nodeBusyPercent
     STANDBY_RELEASED = "StandbyReleased"  # memory is short: the standby is unloaded before the active one is given up
+    PEERS_NOT_READY = "PeersNotReady"  # a split is due, but its set of workers is not complete, linked or known enough
+    NO_TIME_TO_FALL_BACK = "NoTimeToFallBack"  # one node meets what is asked, a lost peer of the split would break it
     # Switch
     INITIAL = "Initial"  # nothing was served
     LATENCY_VIOLATED = "LatencyViolated"  # p95 outside the objective
@@ -223,6 +235,8 @@ class Reason(StrEnum):
     MORE_ACCURATE_FITS = "MoreAccurateFits"  # for upAfterSeconds, with margin
     SERVER_DEAD = "ServerDead"  # inference is not answered; the variant is loaded anew
     UNKNOWN_ACTIVE_VARIANT = "UnknownActiveVariant"  # of another revision, or nobody's
+    PEERS_LOST = "PeersLost"  # a split's peers did not answer for downAfterSeconds: a variant of one node serves
+    FALLS_BACK_LATE = "FallsBackLate"  # one node has met what is asked for upAfterSeconds, a fallback would not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +256,8 @@ class Prediction:
     fits_memory_during_switch: bool
     quarantined: bool
     verdict: str
+    #: What keeps a split out besides: its peers, or the time to fall back.
+    barred: Reason | None = None
 
 
 class StandbyReason(StrEnum):
@@ -252,6 +268,7 @@ class StandbyReason(StrEnum):
     NOT_CALM = "NotCalm"  # loading would disturb: a violation, a switch, a busy node or missing metrics
     INSUFFICIENT_STANDBY_MEMORY = "InsufficientStandbyMemory"  # it does not fit beside the active one
     NOTHING_FASTER = "NothingFaster"  # no faster variant could be taken
+    BESIDE_SHARD = "BesideShard"  # a split serves: what would stand by is loaded beside its shard, and counts once
     NOT_ASKED = "NotAsked"  # standby None, no latency objective, a pin, or the policy
 
 
@@ -290,3 +307,7 @@ class Decision:
     standby: Standby | None = None
     #: Which profile the predictions rest on, in one sentence; the caller knows, the rules do not.
     profile: str = ""
+    #: What answers beside the shard of the split that serves, or is to; ``None`` of other variants.
+    fallback: Fallback | None = None
+    #: The accuracy of what was really answered in the window, fallback answers included; ``None`` if nothing serves.
+    served_accuracy_percent: float | None = None

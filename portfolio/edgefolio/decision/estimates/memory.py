@@ -143,7 +143,9 @@ def _largest_under_pressure(observation: Observation, profiles: tuple[VariantPro
     if not is_short_of_memory(observation) or not profiles:
         return None
     active = [needed_bytes(profile) for profile in profiles if profile.name == observation.active_variant]
-    return float(min(active or map(needed_bytes, profiles)))
+    # A shard alone answers nothing.
+    alone = [profile for profile in profiles if profile.split is None]
+    return float(min(active or map(needed_bytes, alone or profiles)))
 
 
 def _bytes(value: int | None) -> float | None:

@@ -15,6 +15,10 @@ have above their means at the 95th percentile. The wait comes from one of two mo
 * **Closed** (the rate is censored: the server is saturated and ``L`` requests are inside it): the requests ahead are
   computed first, ``wait = max(0, L - 1) * s``. A faster variant answers more of them, so the rate says nothing.
 
+A split computes and sends in turn: ``s = f * profile mean + network``, with ``f`` of the slowest worker. Its entries
+share the workers, so the utilization is that of the slowest worker under the requests of *all* entries, or that of this
+entry, which has one job under way at a time, if that is more.
+
 Against simulated M/G/1 (log-normal service) the open model is within 10 % up to 85 % utilization;
 above, it errs to the careful side. A test holds that.
 """
@@ -24,7 +28,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgefolio.decision.types import VariantProfile
+from edgefolio.decision.types import SplitProfile, VariantProfile
 
 #: A variant other than the active one is never taken if it would be busy for a larger share of the time than this.
 UTILIZATION_CAP = 0.85
@@ -55,6 +59,10 @@ class Conditions:
     merged_requests: float = 1.0
     #: Squared coefficient of variation of computing that the node shows now, beyond what a profile says.
     computing_variability: float = 0.0
+    #: What a request spends between the workers of a split; infinite where the links are not known.
+    network_milliseconds: float = 0.0
+    #: Requests a second that all entries of a set of workers get; each of them computes its part of every one.
+    rate_of_all_entries: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +81,37 @@ def is_usable(profile: VariantProfile) -> bool:
         all(0 < value <= LARGEST_SENSIBLE for value in latencies)
         and all(0 <= value <= LARGEST_BYTES for value in memory)
         and 0 <= profile.accuracy_percent <= 100
+        and (profile.split is None or _is_usable_split(profile.split))
+    )
+
+
+def _is_usable_split(split: SplitProfile) -> bool:
+    amounts = (split.exchanges, split.bytes_into_busiest, split.input_bytes)
+    return (
+        2 <= split.workers <= LARGEST_SENSIBLE
+        and all(0 <= amount <= LARGEST_BYTES for amount in amounts)
+        and all(0 < value <= LARGEST_SENSIBLE for value in split.shard_milliseconds)
     )
 
 
 def expected_latency(profile: VariantProfile, conditions: Conditions) -> Expectation:
     """Predicted latency of this variant under ``conditions``; ``profile`` must be usable."""
-    service = conditions.compute_factor * profile.mean_milliseconds
+    computing = conditions.compute_factor * profile.mean_milliseconds
+    network = conditions.network_milliseconds
+    if not network <= LARGEST_SENSIBLE:
+        return Expectation(p95_milliseconds=None, utilization=None)
+    service = computing + network
     # A profile's mean can lie above its p95: a few outliers suffice.
     variability = conditions.computing_variability
-    service_p95 = max(service, service * p95_by_mean(profile, variability=variability))
+    service_p95 = max(service, computing * p95_by_mean(profile, variability=variability) + network)
     transport = conditions.transport_milliseconds
     utilization = None
     if conditions.arrival_rate is not None:
         executions = conditions.arrival_rate / max(1.0, conditions.merged_requests)
         utilization = executions * service / 1000
+    if conditions.rate_of_all_entries is not None:
+        # An entry has one job at a time under way; a worker computes for all entries, and waits for none.
+        utilization = max(utilization or 0.0, conditions.rate_of_all_entries * computing / 1000)
     if conditions.in_flight is not None:
         wait = max(0.0, conditions.in_flight - 1) * service
         return _expectation(transport + service_p95 + wait, utilization)

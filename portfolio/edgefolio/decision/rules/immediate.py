@@ -11,7 +11,7 @@ from edgefolio.decision.choice import choose, speed
 from edgefolio.decision.context import Outcome, RuleContext
 from edgefolio.decision.estimates.memory import exceeds_limit, is_short_of_memory, mebibytes, needed_bytes
 from edgefolio.decision.rules.standby import shortage
-from edgefolio.decision.rules.timers import descended, record_bounce, risen
+from edgefolio.decision.rules.timers import descended, entered, record_bounce, risen
 from edgefolio.decision.state import retry_at
 from edgefolio.decision.types import MEMORY_PRESSURE, Decision, Reason, ServerState
 
@@ -35,7 +35,9 @@ def serve_something_rule(context: RuleContext) -> Decision | None:
     wanted = (context.objectives.pinned_variant, context.active.name if context.active else None)
     for name in wanted:
         found = fresh.assessment(name)
-        if found is not None and found.servable:
+        if found is not None and (
+            found.can_be_ordered if name == context.objectives.pinned_variant else found.servable
+        ):
             return fresh.switch(reason, f"{why}; {name} is loaded.", target=found.profile.name)
     choice = choose(fresh.assessments)
     if choice is not None:
@@ -54,8 +56,11 @@ def pin_rule(context: RuleContext) -> Outcome | None:
     if found is None or found.prediction.quarantined:
         fault = "no such variant exists" if found is None else "it is quarantined after failures"
         return context.hold(Reason.PINNED, f"{pinned} is pinned, but {fault}; {active} stays."), context.state
-    if not found.servable:
-        return context.short_of_memory(found), context.state
+    if not found.can_be_ordered:
+        if found.bar is None or found.bar.yields:
+            return context.short_of_memory(found), context.state
+        message = f"{pinned} is pinned, but {found.bar.clause}; {active} stays."
+        return context.hold(found.bar.reason, message, target=pinned), context.state
     state = context.state
     if context.objectives.pin_is_order:
         # The operator's steps up and down bounce as the agent's own do, and the agent remembers it for both.
@@ -65,6 +70,7 @@ def pin_rule(context: RuleContext) -> Outcome | None:
             state = record_bounce(context)
             if pinned in context.observation.resident_variants:
                 state = descended(context, state)
+        state = entered(context, state, pinned)
     return context.switch(Reason.PINNED, f"{pinned} is pinned.", target=pinned), state
 
 
@@ -90,7 +96,8 @@ def memory_rule(context: RuleContext) -> Outcome | None:
     smaller = [
         entry
         for entry in context.assessed(headroom_percent=0.0 if over_limit else headroom)
-        if needed_bytes(entry.profile) < needed_bytes(active)
+        # A split is nothing for an emergency: others would have to load for it.
+        if needed_bytes(entry.profile) < needed_bytes(active) and entry.profile.split is None
     ]
     if not smaller and not over_objective:
         # The smallest serves already, so the excess is not the variant's. The other rules go on.
@@ -125,6 +132,7 @@ def _memory_pressure(context: RuleContext) -> Outcome | None:
         entry
         for entry in context.assessments
         if needed_bytes(entry.profile) < needed_bytes(active)
+        and entry.profile.split is None
         and entry.prediction.meets_accuracy
         and not entry.prediction.quarantined
     ]
@@ -146,10 +154,13 @@ def _last_resort(context: RuleContext, reason: Reason, why: str) -> Decision:
     possible = [
         entry
         for entry in context.assessments
-        if entry.prediction.fits_memory and entry.prediction.fits_memory_during_switch
+        if entry.prediction.fits_memory and entry.prediction.fits_memory_during_switch and entry.bar is None
     ]
     if not possible:
-        smallest = min(context.assessments, key=lambda entry: needed_bytes(entry.profile))
+        smallest = min(context.assessments, key=lambda entry: (entry.bar is not None, needed_bytes(entry.profile)))
+        if smallest.bar is not None:
+            message = f"{why}, and {smallest.profile.name} is a split: {smallest.bar.clause}."
+            return context.hold(smallest.bar.reason, message, target=smallest.profile.name)
         return context.short_of_memory(smallest)
     if reason is Reason.UNKNOWN_ACTIVE_VARIANT:
         return context.hold(Reason.ALL_QUARANTINED, f"{why}, and all others are quarantined.")

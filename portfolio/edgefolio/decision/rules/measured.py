@@ -1,4 +1,4 @@
-"""Rules on believed metrics, one function each: failures, accuracy, latency, upgrade.
+"""Rules on believed metrics, one function each: failures, accuracy, latency, upgrade; splits have a file of their own.
 
 A rule returns what it decides, or ``None`` if it does not apply. Timers and estimates are up to date when it runs; the
 order stands in :mod:`edgefolio.decision.core`.
@@ -11,7 +11,17 @@ from collections.abc import Iterable
 
 from edgefolio.decision.choice import Assessment, Choice, choose, latency_budget
 from edgefolio.decision.context import Outcome, RuleContext
-from edgefolio.decision.rules.timers import descended, is_on_the_way_back, record_bounce, risen, waiting_backoffs
+from edgefolio.decision.rules.limits import limited
+from edgefolio.decision.rules.splits import barred_split, late_fallback_rule, peers_rule
+from edgefolio.decision.rules.timers import (
+    descended,
+    entered,
+    is_on_the_way_back,
+    is_waiting,
+    record_bounce,
+    risen,
+    waiting_backoffs,
+)
 from edgefolio.decision.state import state_after_failure
 from edgefolio.decision.types import Decision, Reason
 
@@ -34,7 +44,8 @@ def failures_rule(context: RuleContext) -> Outcome | None:
     if switched is not None and since <= switched:
         message = f"{share}, as they did before {active.name} was taken: the variant is not the cause."
         return context.hold(Reason.OBJECTIVES_NOT_MET, message), context.state
-    choice = context.choice(profile.name for profile in context.profiles if profile.name != active.name)
+    others = (profile for profile in context.profiles if profile.name != active.name and profile.split is None)
+    choice = context.choice(profile.name for profile in others)
     if choice is None:
         return context.hold(Reason.ALL_QUARANTINED, f"{share}, and no other variant can be taken."), context.state
     state = state_after_failure(
@@ -50,14 +61,19 @@ def accuracy_rule(context: RuleContext) -> Outcome | None:
     found = context.assessment(active.name)
     if minimum is None or found is None or found.prediction.meets_accuracy:
         return None
+    if active.split is not None and active.accuracy_percent >= minimum:
+        # Answers of its fallback are less accurate: that is a matter of its peers.
+        return None
     why = f"{active.name} has {active.accuracy_percent:.2f} % of at least {minimum:.4g} %"
-    better = [entry for entry in context.assessments if entry.profile.accuracy_percent > active.accuracy_percent]
-    choice = choose(context.assessments)
+    possible = [entry for entry in context.assessments if not is_waiting(context, entry.profile)]
+    better = [entry for entry in possible if entry.profile.accuracy_percent > active.accuracy_percent]
+    choice = choose(possible)
     if choice is not None and choice.assessment in better:
-        if (limited := _limited(context, choice.name)) is not None:
-            return limited
+        if (held := limited(context, choice.name)) is not None:
+            return held
         message = f"{why}; {context.clause(choice)}."
-        return context.switch(Reason.ACCURACY_BELOW_MINIMUM, message, target=choice.name), context.state
+        state = entered(context, context.state, choice.name)
+        return context.switch(Reason.ACCURACY_BELOW_MINIMUM, message, target=choice.name), state
     blocked = _blocked_by_memory(better)
     if blocked is not None:
         return context.short_of_memory(blocked), context.state
@@ -91,11 +107,13 @@ def latency_rule(context: RuleContext) -> Outcome | None:
         blocked = _blocked_by_memory(faster)
         if blocked is not None:
             return context.short_of_memory(blocked), context.state
+        if (barred := barred_split(context, context.assessments)) is not None:
+            return barred, state
         return context.hold(Reason.OBJECTIVES_NOT_MET, f"{what}, and no faster variant can be taken."), state
-    if (limited := _limited(context, choice.name, dwells=resident is None)) is not None:
-        return limited
+    if (held := limited(context, choice.name, dwells=resident is None)) is not None:
+        return held
     reason = Reason.SATURATED if found.saturated else Reason.LATENCY_VIOLATED
-    after = record_bounce(context)
+    after = entered(context, record_bounce(context), choice.name)
     if resident is None:
         return context.switch(reason, f"{what}, for {age:.0f} s; {context.clause(choice)}.", target=choice.name), after
     message = f"{what}, for {age:.1f} s; {choice.name} is resident{'' if choice.objectives_met else ', and faster'}."
@@ -111,7 +129,7 @@ def ordered_descent_rule(context: RuleContext) -> Outcome | None:
     resident = resident_choice(context)
     if resident is None or not verdict.is_sure or not 100 * verdict.ratio >= percent:
         return None
-    if _limited(context, resident.name, dwells=False) is not None:
+    if limited(context, resident.name, dwells=False) is not None:
         return None
     message = (
         f"p95 of {active.name} is {budget * verdict.ratio:.1f} ms of {budget:.1f} ms; "
@@ -126,7 +144,7 @@ def resident_choice(context: RuleContext) -> Choice | None:
 
     One that is predicted to meet the objectives; in a violation that is sure also one that comes nearer to them.
     """
-    standbys = {profile.name for profile in context.standbys}
+    standbys = {profile.name for profile in context.standbys if profile.split is None}
     choice = choose([entry for entry in faster_variants(context) if entry.profile.name in standbys])
     if choice is None or choice.objectives_met:
         return choice
@@ -135,13 +153,17 @@ def resident_choice(context: RuleContext) -> Choice | None:
 
 
 def faster_variants(context: RuleContext) -> list[Assessment]:
-    """The assessments of the variants that are faster than the active one."""
-    active = context.known_active
-    return [entry for entry in context.assessments if entry.profile.mean_milliseconds < active.mean_milliseconds]
+    """The assessments of the variants that are faster than the active one, without splits that must wait."""
+    pace = context.pace(context.known_active)
+    return [
+        entry
+        for entry in context.assessments
+        if context.pace(entry.profile) < pace and not is_waiting(context, entry.profile)
+    ]
 
 
 #: In this order, once the metrics are believed; :func:`upgrade_rule` comes last and always decides.
-RULES = (failures_rule, accuracy_rule, latency_rule)
+RULES = (failures_rule, accuracy_rule, peers_rule, latency_rule, late_fallback_rule)
 
 
 def upgrade_rule(context: RuleContext) -> Outcome:
@@ -161,14 +183,14 @@ def upgrade_rule(context: RuleContext) -> Outcome:
     best = max(ready, key=lambda entry: _rank(context, entry.variant))
     age = context.now - best.since
     # The last switch of the budget is kept for the way down: an upgrade that bounces must not be stuck.
-    limited = _limited(
+    held = limited(
         context,
         best.variant,
         reserve=min(1, switching.max_switches_per_hour - 1),
         dwells=not _corrects_descent(context, best.variant),
     )
-    if limited is not None:
-        return limited
+    if held is not None:
+        return held
     if (busy := context.node_busy) is not None:
         message = f"{best.variant} has fitted for {age:.0f} s, but {busy}; {active.name} serves."
         return context.hold(Reason.NODE_BUSY, message, target=best.variant), state
@@ -197,8 +219,11 @@ def _corrects_descent(context: RuleContext, variant: str) -> bool:
 
     Such a step does not dwell: one that must be undone is undone in milliseconds, and is a bounce, after which the next
     waits ``minDwellSeconds``, twice that, up to an hour. That, and the budget, bounds what a flapping neighbour does.
+    A split corrects nothing: all of its workers load for it.
     """
-    descent = context.state.descent
+    descent, profile = context.state.descent, context.profile(variant)
+    if profile is None or profile.split is not None:
+        return False
     return (descent is not None and descent.variant == variant) or is_on_the_way_back(context, variant)
 
 
@@ -218,6 +243,8 @@ def _no_upgrade_due(context: RuleContext) -> Decision:
     blocked = _blocked_by_memory(fitting)
     if blocked is not None:
         return context.short_of_memory(blocked)
+    if (barred := barred_split(context, above)) is not None:
+        return barred
     near = [
         entry
         for entry in above
@@ -239,25 +266,6 @@ def _no_upgrade_due(context: RuleContext) -> Decision:
         return context.hold(Reason.OBJECTIVES_NOT_MET, f"{active.name} serves{shown}, and no other variant is right.")
     rest = "no more accurate one fits" if above else "it is the most accurate one"
     return context.hold(Reason.OBJECTIVES_MET, f"{active.name} serves{shown}; {rest}.")
-
-
-def _limited(context: RuleContext, target: str, *, reserve: int = 0, dwells: bool = True) -> Outcome | None:
-    """A hold by dwell time or budget (less ``reserve``), which bind every switch but emergencies.
-
-    A switch to a resident variant need not dwell: it starts nothing, and the budget still bounds it.
-    """
-    switching, since = context.switching, context.since_switch
-    if dwells and since is not None and since < switching.min_dwell_seconds:
-        message = (
-            f"{target} is due, but the last switch was {since:.1f} s ago, of at least {switching.min_dwell_seconds} s."
-        )
-        return context.hold(Reason.MIN_DWELL, message, target=target), context.state
-    spent = len(context.state.recent_switches)
-    if spent + reserve >= switching.max_switches_per_hour:
-        kept = " and the last is kept for the way down" if reserve else ""
-        message = f"{target} is due, but {spent} of {switching.max_switches_per_hour} switches an hour are spent{kept}."
-        return context.hold(Reason.SWITCH_BUDGET_SPENT, message, target=target), context.state
-    return None
 
 
 def _blocked_by_memory(entries: Iterable[Assessment]) -> Assessment | None:

@@ -96,6 +96,8 @@ def _ruled_out(context: RuleContext) -> Standby | None:
     objectives = context.objectives
     if context.active is None:
         return _none(StandbyReason.NOT_CALM, "Nothing serves yet.")
+    if context.active.split is not None:
+        return _beside_shard(context, context.active)
     if (why := shortage(context)) is not None:
         return _none(StandbyReason.INSUFFICIENT_STANDBY_MEMORY, f"{why[0].upper()}{why[1:]}.")
     if context.switching.standby == "None":
@@ -110,7 +112,10 @@ def _ruled_out(context: RuleContext) -> Standby | None:
 def _resident(context: RuleContext) -> VariantProfile | None:
     """The standby that is loaded now."""
     active = context.active
-    return None if active is None else _best([entry for entry in context.standbys if entry.rank < active.rank], context)
+    if active is None:
+        return None
+    below = [entry for entry in context.standbys if entry.rank < active.rank and entry.split is None]
+    return _best(below, context)
 
 
 def shortage(context: RuleContext) -> str | None:
@@ -132,10 +137,13 @@ def _during_switch(context: RuleContext, decision: Decision) -> Standby:
     target = context.profile(decision.target)
     if target is None or context.active is None or context.switching.standby == "None":
         return _none(StandbyReason.NOT_ASKED, "Nothing is kept.")
-    below = [profile for profile in (*context.standbys, context.active) if profile.rank < target.rank]
+    if target.split is not None:
+        return _beside_shard(context, target)
+    resident = (*context.standbys, context.active)
+    below = [profile for profile in resident if profile.rank < target.rank and profile.split is None]
     bounds = memory_bounds(
         context.observation,
-        context.profiles,
+        context.loaded,
         headroom_percent=float(context.switching.memory_headroom_percent),
     )
     kept = _best(below, context)
@@ -162,7 +170,10 @@ def _below(context: RuleContext, active: VariantProfile) -> list[VariantProfile]
     return [
         profile
         for profile in context.profiles
-        if profile.rank < active.rank and profile.mean_milliseconds < active.mean_milliseconds
+        if profile.rank < active.rank
+        and profile.mean_milliseconds < active.mean_milliseconds
+        # A shard would be loaded for nothing while its set does not serve.
+        and profile.split is None
     ]
 
 
@@ -170,7 +181,7 @@ def _under_stress(context: RuleContext, profiles: Iterable[VariantProfile], *, f
     """Assessments of ``profiles`` on a node ``factor`` times slower, as standby beside the active variant."""
     bounds = memory_bounds(
         context.observation,
-        context.profiles,
+        context.loaded,
         headroom_percent=float(context.switching.memory_headroom_percent),
     )
     # A standby must find room beside all that is loaded, not in the place of it; another standby makes room for it.
@@ -229,6 +240,13 @@ def _disturbance(context: RuleContext) -> str | None:
         return "A standby was unloaded for want of memory lately."
     busy = context.node_busy
     return None if busy is None else f"Nothing is loaded while {busy}."
+
+
+def _beside_shard(context: RuleContext, split: VariantProfile) -> Standby:
+    """No standby by itself: the fallback in the shard's process is it, and two copies would count twice."""
+    found = context.assessment(split.name)
+    name = "its fallback" if found is None or found.fallback is None else found.fallback.variant
+    return _none(StandbyReason.BESIDE_SHARD, f"{name} stands by in the process of the shard of {split.name}.")
 
 
 def _without(context: RuleContext, active: VariantProfile) -> Standby:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edgefolio.decision.context import RuleContext
 from edgefolio.decision.state import LONGEST_BACKOFF_SECONDS
-from edgefolio.decision.types import Descent, FittingVariant, State, UpgradeBackoff
+from edgefolio.decision.types import Descent, FittingVariant, State, UpgradeBackoff, VariantProfile
 
 #: From this share of failed requests on, the variant is suspected; a few failures are the clients' own.
 FAILURE_SHARE = 0.5
@@ -41,14 +41,16 @@ def update_timers(context: RuleContext, *, elapsed: float) -> State:
     return _end_probation(context, replace(state, failing_since=failing_since))
 
 
-def record_bounce(context: RuleContext) -> State:
+def record_bounce(context: RuleContext, *, always: bool = False) -> State:
     """The state when the active variant must be left: a recent upgrade has bounced, so the next try waits longer.
+
+    ``always`` says that it waits even if it served for long.
 
     The wait doubles with each bounce, from ``upAfterSeconds`` (``minDwellSeconds`` where something is resident: the way
     down costs milliseconds then) to an hour. Whether the clients are a closed loop is forgotten.
     """
     state, switching, active = context.state, context.switching, context.active
-    if active is None or state.upgraded_variant != active.name or state.upgraded_at is None:
+    if active is None or (not always and (state.upgraded_variant != active.name or state.upgraded_at is None)):
         return state
     before = next((entry.bounces for entry in state.upgrade_backoffs if entry.variant == active.name), 0)
     first = switching.min_dwell_seconds if context.standbys else switching.up_after_seconds
@@ -64,7 +66,7 @@ def descended(context: RuleContext, state: State) -> State:
     """``state`` after a step down to what was resident; of several steps, the way back leads to where they began."""
     active, before = context.known_active, state.descent
     first = context.profile(None if before is None else before.variant)
-    left = first if first is not None and first.mean_milliseconds > active.mean_milliseconds else active
+    left = first if first is not None and context.pace(first) > context.pace(active) else active
     return replace(state, descent=Descent(variant=left.name, at=context.now))
 
 
@@ -72,13 +74,31 @@ def is_on_the_way_back(context: RuleContext, variant: str) -> bool:
     """Whether ``variant`` is faster than the one that was left for what was resident."""
     descent = context.state.descent
     left, chosen = context.profile(None if descent is None else descent.variant), context.profile(variant)
-    return left is not None and chosen is not None and chosen.mean_milliseconds < left.mean_milliseconds
+    return left is not None and chosen is not None and context.pace(chosen) < context.pace(left)
 
 
 def risen(context: RuleContext, variant: str) -> State:
     """The state after a step up to ``variant``; one on the way back leaves the rest of it as short."""
     descent = context.state.descent if is_on_the_way_back(context, variant) else None
     return replace(context.state, upgraded_variant=variant, upgraded_at=context.now, descent=descent)
+
+
+def entered(context: RuleContext, state: State, variant: str) -> State:
+    """``state`` after a switch to ``variant``: leaving a split soon is a bounce, whichever way led to it."""
+    profile = context.profile(variant)
+    if profile is None or profile.split is None:
+        return state
+    return replace(state, upgraded_variant=variant, upgraded_at=context.now)
+
+
+def is_waiting(context: RuleContext, profile: VariantProfile) -> bool:
+    """Whether ``profile`` is a split that had to be left lately, or is as slow as one: it must not be taken yet."""
+    if profile.split is None:
+        return False
+    left = [context.profile(entry.variant) for entry in waiting_backoffs(context)]
+    return any(
+        entry is not None and entry.split is not None and context.pace(profile) >= context.pace(entry) for entry in left
+    )
 
 
 def waiting_backoffs(context: RuleContext) -> tuple[UpgradeBackoff, ...]:
@@ -106,9 +126,10 @@ def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
     assert active is not None
     known = {entry.variant: entry.since for entry in context.state.fitting}
     barred = [
-        profile.mean_milliseconds
+        context.pace(profile)
         for entry in waiting_backoffs(context)
-        if (profile := context.profile(entry.variant)) is not None
+        # What the peers of a split do says nothing of variants that need none.
+        if (profile := context.profile(entry.variant)) is not None and profile.split is None
     ]
     return tuple(
         FittingVariant(variant=entry.profile.name, since=known.get(entry.profile.name, context.now))
@@ -117,7 +138,8 @@ def _fitting(context: RuleContext) -> tuple[FittingVariant, ...]:
         and entry.meets_all
         and entry.servable
         # Any variant as slow as one that bounced would bounce too.
-        and not any(entry.profile.mean_milliseconds >= milliseconds for milliseconds in barred)
+        and not any(context.pace(entry.profile) >= milliseconds for milliseconds in barred)
+        and not is_waiting(context, entry.profile)
     )
 
 
