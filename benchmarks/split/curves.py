@@ -105,17 +105,15 @@ def _of_net(
 ) -> Json:
     net = trained(name, data, seed=seed, folder=folder / "nets")
     store = Store(folder / name / f"seed-{seed}", {"net": name, "seed": seed}, say, f"{name}, seed {seed}")
-    calibration = data.calibration(CALIBRATION, seed=seed)
-    captured = capture(net, (torch.from_numpy(calibration[:2]),))
+    calibration = torch.from_numpy(data.calibration(CALIBRATION, seed=seed))
+    captured = capture(net, (calibration[:2],))
     result: Json = {"net": name, "seed": seed, "dense": _accuracy(_torch(net), data), "workers": {}}
     result["oneNode"] = store.stage(
         "one-node", lambda: _one_node(net, calibration, data, seed), code=ONE_NODE, percents=list(MACS_PERCENT)
     )
     for count in workers:
         # Surveyed once, if anything is missing.
-        planner = cache(
-            partial(SplitPlanner, captured, torch.from_numpy(calibration), shares=equal_shares(count), seed=seed)
-        )
+        planner = cache(partial(SplitPlanner, captured, calibration, shares=equal_shares(count), seed=seed))
         result["workers"][str(count)] = _of_workers(count, planner, store, data, keeps, tune=name == TUNED)
     return result
 
@@ -143,7 +141,7 @@ def _of_workers(
     return {"recipes": tables, "lossless": lossless}
 
 
-def _one_node(net: torch.nn.Module, calibration: np.ndarray, data: DataBundle, seed: int) -> Json:
+def _one_node(net: torch.nn.Module, calibration: torch.Tensor, data: DataBundle, seed: int) -> Json:
     """The net pruned for one node by the one-shot route: accuracy, and the part of its work that is left."""
     try:
         found = prune_to_targets(module=net, calibration=calibration, macs_percents=MACS_PERCENT, seed=seed, threads=1)
@@ -267,7 +265,8 @@ def _one_node_row(runs: Sequence[Json], columns: int) -> str:
         found = [(run["dense"], run["oneNode"]["variants"][place]) for run in runs]
         lost = _mean([dense - variant["accuracy"] for dense, variant in found])
         cells.append(f"{statistics.mean(variant['macsPercent'] for _, variant in found):.0f} % of the MACs: {lost}")
-    return "| one node, pruned (no bytes) | " + (", ".join(cells) or "it has nothing to prune") + " |" * columns
+    text = ", ".join(cells) or runs[0]["oneNode"]["refused"]
+    return f"| one node, pruned (no bytes) | {text}" + " |" * columns
 
 
 def _lossless_line(found: Json) -> str:
