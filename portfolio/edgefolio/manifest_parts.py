@@ -244,7 +244,10 @@ class FloatLayer(Record):
 
 
 class QuantizationRecord(Record):
-    """How a variant was quantized. How far it is from ``float_parent`` stands in the variant's ``parity``."""
+    """How a variant was quantized. How far it is from ``float_parent`` stands in the variant's ``parity``.
+
+    Of a split the float parent is the same plan with shards in float32, ``<name>-float32``, which is not published.
+    """
 
     float_parent: Segment
     calibration_samples: Positive

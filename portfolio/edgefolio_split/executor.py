@@ -44,15 +44,24 @@ class _Worker:
 class SplitExecutor:
     """Runs a plan. ``read`` gives the bytes of a file by its name in the plan."""
 
-    def __init__(self, plan: SplitPlan, read: Callable[[str], bytes], *, threads: int = 1) -> None:
-        """Open all segments. Raises :class:`IntegrityError` if a file is not the one that the plan names."""
+    def __init__(
+        self, plan: SplitPlan, read: Callable[[str], bytes], *, threads: int = 1, literal: bool = False
+    ) -> None:
+        """Open all segments; ``literal`` computes each operator as it stands, unfused.
+
+        Raises :class:`IntegrityError` if a file is not the one that the plan names.
+        """
         self.plan = plan
         self._workers = [_Worker() for _ in range(plan.workers)]
         available = [{plan.input, *self._received(rank)} for rank in range(plan.workers)]
         for shard in plan.shards:
             for segment in shard.segments:
                 session = open_segment(
-                    read(segment.file), sha256=segment.sha256, location=segment.file, threads=threads
+                    read(segment.file),
+                    sha256=segment.sha256,
+                    location=segment.file,
+                    threads=threads,
+                    literal=literal,
                 )
                 inputs = [value.name for value in session.get_inputs()]
                 outputs = [value.name for value in session.get_outputs()]
@@ -126,7 +135,7 @@ class SplitExecutor:
         return {transfer.received for transfer in self._transfers() if transfer.receiver == rank}
 
 
-def open_segment(content: bytes, *, sha256: str, location: str, threads: int = 1) -> Any:
+def open_segment(content: bytes, *, sha256: str, location: str, threads: int = 1, literal: bool = False) -> Any:
     """A session of one file of a plan. Raises :class:`IntegrityError` if it is not the one that the plan names."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
@@ -135,6 +144,8 @@ def open_segment(content: bytes, *, sha256: str, location: str, threads: int = 1
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if literal:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common type; the bytes are those of the plan

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgefolio.errors import IntegrityError
 from edgefolio.records.split_plan import PlannedProbe, PlannedShard, SplitPlan
 from edgefolio_split.executor import Arrays, SplitExecutor, open_segment
+from edgefolio_split.steadiness import steadiest
 
 __all__ = ["probe_problems", "with_probes"]
 
@@ -26,27 +27,39 @@ LEVELS = 1
 def with_probes(
     plan: SplitPlan, read: Callable[[str], bytes], samples: npt.NDArray[np.float32]
 ) -> tuple[SplitPlan, dict[str, bytes]]:
-    """The plan with a probe for each shard, and the probes' files by name; equal arguments give equal bytes."""
+    """The plan with a probe for each shard, and the probes' files by name; equal arguments give equal bytes.
+
+    Of quantized shards each segment's probe is some of ``samples``, those at which rounding decides least.
+    """
     from safetensors.numpy import save
 
-    found: dict[int, Arrays] = {rank: {} for rank in range(plan.workers)}
+    recorded: dict[str, tuple[Arrays, Arrays]] = {}
 
     def watch(rank: int, number: int, inputs: Arrays, outputs: Arrays) -> None:
-        for direction, arrays in (("in", inputs), ("out", outputs)):
-            found[rank] |= {f"{number}/{direction}/{name}": np.ascontiguousarray(arrays[name]) for name in arrays}
+        recorded[plan.shards[rank].segments[number].file] = (inputs, outputs)
 
     SplitExecutor(plan, read).run(samples, watch=watch)
     files: dict[str, bytes] = {}
     shards = []
     for shard in plan.shards:
         name = f"shard-{shard.rank}/probe.safetensors"
-        files[name] = content = bytes(save(found[shard.rank]))
+        held: Arrays = {}
+        tolerance, levels = RELATIVE_TOLERANCE, LEVELS
+        for number, segment in enumerate(shard.segments):
+            inputs, outputs = recorded[segment.file]
+            if plan.precision == "Int8":
+                steady = steadiest(read(segment.file), segment, inputs, outputs)
+                inputs, outputs = ({key: array[steady.rows] for key, array in of.items()} for of in (inputs, outputs))
+                tolerance, levels = max(tolerance, steady.relative_tolerance), max(levels, steady.levels)
+            for direction, arrays in (("in", inputs), ("out", outputs)):
+                held |= {f"{number}/{direction}/{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
+        files[name] = content = bytes(save(held))
         probe = PlannedProbe(
             file=name,
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
-            relative_tolerance=RELATIVE_TOLERANCE,
-            levels=LEVELS,
+            relative_tolerance=tolerance,
+            levels=levels,
         )
         shards.append(shard.model_copy(update={"probe": probe}))
     return plan.model_copy(update={"shards": tuple(shards)}), files

@@ -16,11 +16,13 @@ from edgefolio_pruner.inputs import load_source, naming_the_model_file
 from edgefolio_pruner.methods import METHODS, Workbench, asked_for, make_all
 from edgefolio_pruner.pipeline import available_threads
 from edgefolio_pruner.progress import Progress, no_progress
+from edgefolio_pruner.quantization import Refusal
 from edgefolio_pruner.scoring.judge import Judge
 from edgefolio_pruner.spatial import count_macs, count_parameters
 from edgefolio_pruner.split.channels.ownership import contiguous
 from edgefolio_pruner.split.exchanges.dividing import divide
 from edgefolio_pruner.split.plan_making import PlanMaker
+from edgefolio_pruner.split.planned import PlannedSplit
 from edgefolio_pruner.split.result import (
     MeasuredSplit,
     Question,
@@ -34,7 +36,7 @@ from edgefolio_pruner.stages.candidates import CandidateMaker
 from edgefolio_pruner.stages.checks.first_look import look_first
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.quantized_candidates import TwinMaker, quantization_of
-from edgefolio_pruner.stages.splits.making import of_entry
+from edgefolio_pruner.stages.splits.entry_errors import of_entry
 from edgefolio_pruner.stages.splits.plans import (
     question_of,
     search_document,
@@ -43,9 +45,9 @@ from edgefolio_pruner.stages.splits.plans import (
     threads_of_torch,
     tuning_of,
 )
+from edgefolio_pruner.stages.splits.quantizing import SplitQuantizer, accuracy_of
 from edgefolio_pruner.stages.splits.times import measured_times
 from edgefolio_pruner.work.directory import WorkDirectory, default_work_directory, no_space_left
-from edgefolio_split.executor import SplitExecutor
 
 __all__ = ["plan_entry", "plan_splits"]
 
@@ -99,6 +101,7 @@ def plan_splits(
         contiguous(divide(graphs.model), shares)
         if layout == "Rows":
             plan_rows(graphs.model, shares)
+        quantizer = None if asked.precision == "Float32" else SplitQuantizer.of(portfolio, source, threads=threads)
         bench = Workbench(source=source, work=work, threads=threads, progress=progress)
         weights = make_all(methods, bench)
         captured = graphs.model.with_state(weights[0].load())
@@ -124,6 +127,9 @@ def plan_splits(
         if quantization is not None:
             twins = TwinMaker(source, quantization, work=work, threads=threads)
             candidates = [*candidates, *twins.make(candidates, judge=maker.judge, progress=progress).made]
+        refused: list[str] = []
+        if quantizer is not None:
+            plans, refused = _quantized(plans, quantizer, maker_of_plans, judge=maker.judge, progress=progress)
         progress(stage=_STAGE, fraction=0.9, message="measuring")
         executors = [plan.executor() for plan in plans]
         (sample,) = source.data.validation.inputs(0, 1)
@@ -142,7 +148,7 @@ def plan_splits(
                 compared_plan(
                     plan.made.plan,
                     title=plan.title,
-                    accuracy_percent=_score(maker.judge, executor),
+                    accuracy_percent=accuracy_of(executor, maker.judge),
                     compute_milliseconds=times,
                     input_bytes=sample.nbytes,
                     singles=singles,
@@ -155,6 +161,7 @@ def plan_splits(
     return SplitReport(
         shares=shares,
         wire=asked.wire,
+        precision=asked.precision,
         link=asked.link,
         dense_parameters=count_parameters(captured.graph_module),
         dense_macs=count_macs(captured),
@@ -165,6 +172,7 @@ def plan_splits(
         notes=(
             *first.notes,
             *found.notes,
+            *refused,
             *_beaten(splits),
             *dict.fromkeys(note for plan in plans for note in plan.made.plan.notes),
         ),
@@ -176,7 +184,17 @@ def _beaten(splits: Sequence[MeasuredSplit]) -> list[str]:
     return [f"{left} of {len(splits)} plans are beaten by others in accuracy, time and weights"] if left else []
 
 
-def _score(judge: Judge, executor: SplitExecutor) -> float:
-    """The score of a split on the validation samples, its wire included, in percent."""
-    measured = judge.measure_answers(lambda inputs: executor.run(inputs[0]).outputs, "validation")
-    return measured.accuracy.percent
+def _quantized(
+    plans: Sequence[PlannedSplit], quantizer: SplitQuantizer, maker: PlanMaker, *, judge: Judge, progress: Progress
+) -> tuple[list[PlannedSplit], list[str]]:
+    """The plans with quantized shards, and why others have none."""
+    made: list[PlannedSplit] = []
+    refused: list[str] = []
+    for plan in plans:
+        progress(stage=_STAGE, fraction=0.85, message=f"quantizing {plan.title}")
+        found = quantizer.quantized(plan, maker, name="split", judge=judge)
+        if isinstance(found, Refusal):
+            refused.append(f"{plan.title} has no int8 form: {found.reason}")
+        else:
+            made.append(found.plan)
+    return made, refused

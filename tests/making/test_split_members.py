@@ -150,3 +150,72 @@ def test_the_command_split_reads_the_entries_of_the_file(slow_link: Folder, edge
     (entry,) = found.document["splits"]
     assert (entry["name"], [plan["layout"] for plan in entry["plans"]]) == ("two", ["Rows"])
     assert entry["link"]["roundTripMilliseconds"] == 100_000
+
+
+@pytest.fixture(scope="module")
+def on_bytes(edgefolio: Any, made: Any, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A making of quantized shards beside quantized models of one node, over a link that costs nothing."""
+    link = {"bandwidth": "999999G", "roundTripMilliseconds": "0"}
+    folder = Folder(edgefolio, made, tmp_path_factory.mktemp("int8") / "on-bytes", precision="Int8", link=link)
+    document = yaml.safe_load((folder.folder / "portfolio.yaml").read_text())
+    quantization = {"precision": "Int8", "calibrationSamples": 64, "maxAccuracyLossPoints": "5"}
+    document["spec"]["methods"]["quantization"] = quantization
+    (folder.folder / "portfolio.yaml").write_text(yaml.safe_dump(document))
+    finished = folder.make()
+    assert finished.code == 0, finished.stderr
+    return folder
+
+
+def test_a_quantized_split_says_what_it_lost_and_is_verified(on_bytes: Folder) -> None:
+    before = on_bytes.plan_files()
+    on_bytes.take_as_measured(single=100.0, worker=1.0)
+    assert on_bytes.make().code == 0
+    (variant,) = on_bytes.manifest.splits
+    said = variant.quantization
+    assert said is not None
+    assert (variant.precision, said.float_parent, said.calibration_samples) == ("Int8", "split-two-float32", 64)
+    assert said.int8_layers > 0
+    assert said.accuracy_loss_points <= said.max_accuracy_loss_points == 5
+    # How far it is from its float form; from the dense model the certificate says.
+    assert 0 < variant.parity.max_absolute_difference < 0.5 * variant.parity.max_absolute_logit
+    assert variant.parity.top1_agreement_percent > 90
+    assert variant.split is not None
+    assert variant.split.certificate.relative_error > 0
+    assert variant.method.endswith(", int8")
+    (revision,) = [
+        found
+        for found in verify_repository(Repository.open(str(on_bytes.folder / "portfolios"))).revisions
+        if found.is_current
+    ]
+    assert (revision.findings, "split-two" in revision.variants) == ((), True)
+    # What is made again is the same.
+    (record,) = (on_bytes.folder / "work").glob("split-two-plan-1-*.json")
+    record.unlink()
+    assert on_bytes.make().code == 0
+    assert on_bytes.plan_files() == before
+
+
+def test_a_quantized_split_is_compared_with_quantized_models_of_one_node(on_bytes: Folder) -> None:
+    found = on_bytes._edgefolio("split", "-f", "portfolio.yaml", "--work-dir", "work", "--json", cwd=on_bytes.folder)
+    assert found.code in (0, 3), found.stderr
+    (entry,) = found.document["splits"]
+    assert entry["precision"] == "Int8"
+    names = [single["name"] for single in entry["singleNode"]]
+    assert names[0] == "dense"
+    assert "dense-int8" in names
+    for plan in entry["plans"]:
+        rivals = [
+            single["p50Milliseconds"]
+            for single in entry["singleNode"]
+            if single["validationAccuracyPercent"] >= plan["validationAccuracyPercent"]
+        ]
+        if rivals:
+            assert plan["pays"] == (plan["accurateEnough"] and plan["predictedMilliseconds"] < min(rivals))
+
+
+def test_without_quantized_models_of_one_node_there_is_no_quantized_split(slow_link: Folder, edgefolio: Any) -> None:
+    options = ("-f", "portfolio.yaml", "--work-dir", "work", "--precision", "Int8")
+    found = edgefolio("split", *options, cwd=slow_link.folder)
+    assert found.code == 2
+    assert "--precision" in found.stderr
+    assert "Write methods.quantization: {precision: Int8}" in found.stderr

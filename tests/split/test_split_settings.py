@@ -117,3 +117,17 @@ def test_the_definition_takes_a_number_of_exchanges_and_no_default_that_older_ob
     assert (exchanges["minimum"], exchanges["maximum"]) == (0, 16)
     assert "default" not in entry
     assert "default" not in structural_schema(Selection)["properties"]["maxSplits"]
+
+
+QUANTIZED = {"split": [{"name": "two", "precision": "Int8"}], "quantization": {"precision": "Int8"}}
+
+
+def test_a_quantized_split_needs_quantized_models_of_one_node_to_compare_with() -> None:
+    methods = Methods.model_validate({"oneShot": {}} | QUANTIZED)
+    assert methods.split[0].precision == "Int8"
+    with pytest.raises(ValidationError, match="split two: precision Int8 needs quantization"):
+        Methods.model_validate({"oneShot": {}, "split": QUANTIZED["split"]})
+    # Of a float split nothing is said of precision: keys and manifests of before stay.
+    assert "precision" not in split().model_dump(mode="json", by_alias=True)
+    with pytest.raises(ValidationError, match="precision"):
+        split(precision="Int4")

@@ -191,6 +191,8 @@ class SplitPlan(Record):
     #: The last layer that is divided by rows, where channels follow.
     rows_until: Annotated[Line | None, Field(exclude_if=lambda value: value is None)] = None
     wire: Literal["Float32", "UInt8"]
+    #: Int8: what shards compute between exchanges is quantized.
+    precision: Annotated[Literal["Float32", "Int8"], Field(exclude_if=lambda value: value == "Float32")] = "Float32"
     input: TensorName
     outputs: Annotated[tuple[TensorName, ...], Field(min_length=1, max_length=16)]
     combination: Annotated[tuple[Literal["Sum", "First"], ...], Field(min_length=1, max_length=16)]

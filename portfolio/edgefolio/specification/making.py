@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from edgefolio.specification.metric import CUSTOM_NEEDS_METRIC, METRIC_OF_TASK_RULE, TASK_RULES, Metric, Task, measures
-from edgefolio.specification.splitting import Split
+from edgefolio.specification.splitting import Split, check_splits
 from edgefolio.specification.validation.base import (
     DecimalString,
     NonNegativeDecimal,
@@ -357,9 +357,8 @@ class Methods(Specification):
     """The dense model over several nodes, one entry for each way to divide it; see docs/split.md."""
 
     @model_validator(mode="after")
-    def _splits_have_names_of_their_own(self) -> Methods:
-        if len({entry.name for entry in self.split}) != len(self.split):
-            raise ValueError("split holds a name twice")
+    def _splits_go_together(self) -> Methods:
+        check_splits(self.split, has_quantization=self.quantization != "Disabled")
         return self
 
 

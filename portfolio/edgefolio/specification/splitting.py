@@ -86,6 +86,11 @@ class Split(Specification):
     """Most times that the workers wait for each other for one answer, 0 to 16; Auto: as often as pays."""
     wire: Literal["UInt8", "Float32"] = "UInt8"
     """How channels travel, and rows in front of them. By rows alone everything travels as Float32."""
+    precision: Annotated[
+        Literal["Float32", "Int8"],
+        Field(exclude_if=lambda value: value == "Float32", json_schema_extra=without_default),
+    ] = "Float32"
+    """Int8: shards are quantized as twins are, by ``methods.quantization``, which it needs. Absent: Float32."""
     fine_tune_epochs: Annotated[int, Field(ge=0, le=100, exclude_if=lambda value: not value)] = 0
     """Passes over the training samples in which the weights of a plan by channels are tuned; labels are not read."""
     max_accuracy_loss_points: NonNegativeDecimal = "1.0"
@@ -120,3 +125,13 @@ class Split(Specification):
 def equal_shares(workers: int) -> tuple[int, ...]:
     """Whole percents as equal as can be."""
     return tuple(100 // workers + (rank < 100 % workers) for rank in range(workers))
+
+
+def check_splits(splits: tuple[Split, ...], *, has_quantization: bool) -> None:
+    """Raise :class:`ValueError` for entries that do not go together, or with the other methods."""
+    if len({entry.name for entry in splits}) != len(splits):
+        raise ValueError("split holds a name twice")
+    # Against float models of one node a quantized split would seem to pay for what is not its doing.
+    quantized = next((entry.name for entry in splits if entry.precision == "Int8"), None)
+    if quantized is not None and not has_quantization:
+        raise ValueError(f"split {quantized}: precision Int8 needs quantization, for models of one node like it")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_WORKERS = 8
 _LAYOUTS: dict[str, Literal["Auto", "Rows", "Channels"]] = {"Auto": "Auto", "Rows": "Rows", "Channels": "Channels"}
+_PRECISIONS: dict[str, Literal["Float32", "Int8"]] = {"Float32": "Float32", "Int8": "Int8"}
 _WIRES: dict[str, Literal["Float32", "UInt8"]] = {"Float32": "Float32", "UInt8": "UInt8"}
 
 
@@ -47,6 +48,11 @@ def split(
         None,
         help="How channels travel, and rows in front of them: UInt8 or Float32. Rows alone: Float32.",
         show_default="UInt8",
+    ),
+    precision: str | None = typer.Option(
+        None,
+        help="What shards compute in: Float32, or Int8 by the samples and the bound of spec.methods.quantization.",
+        show_default="Float32",
     ),
     max_accuracy_loss: float | None = typer.Option(
         None,
@@ -80,10 +86,11 @@ def split(
 
     Exit codes: 0 a plan pays; 2 bad input; 3 none pays.
     """
-    described = (workers, shares, link, layout, wire, max_accuracy_loss, fine_tune_epochs)
+    described = (workers, shares, link, layout, wire, precision, max_accuracy_loss, fine_tune_epochs)
     own = replace(
         _question(workers or 2, shares, link or "1G,0.3ms", layout or "Auto", wire or "UInt8", max_accuracy_loss),
         fine_tune_epochs=fine_tune_epochs or 0,
+        precision=_precision(precision or "Float32"),
     )
     portfolio = load_portfolio(file)
     entries = portfolio.spec.methods.split if all(option is None for option in described) else ()
@@ -132,6 +139,12 @@ def _question(
     )
 
 
+def _precision(text: str) -> Literal["Float32", "Int8"]:
+    if text not in _PRECISIONS:
+        raise UserError("this is no precision.", field="--precision", value=text, remedy="Give Float32 or Int8.")
+    return _PRECISIONS[text]
+
+
 def parse_shares(text: str | None, workers: int) -> tuple[int, ...]:
     """The share of each worker in percent; equal parts without a text."""
     if text is None:
@@ -159,6 +172,7 @@ def document_of(report: SplitReport) -> dict[str, Any]:
         "workers": len(report.shares),
         "sharesPercent": list(report.shares),
         "wire": report.wire,
+        "precision": report.precision,
         "link": {
             "bitsPerSecond": report.link.bits_per_second,
             "roundTripMilliseconds": report.link.round_trip_milliseconds,
@@ -229,6 +243,7 @@ def _print(report: SplitReport) -> None:
     rate = shown_rate(report.link.bits_per_second)
     console.print(
         f"{len(report.shares)} workers ({', '.join(f'{share} %' for share in report.shares)}), wire {report.wire}, "
+        f"{'' if report.precision == 'Float32' else 'int8 shards, '}"
         f"{rate}, round trip {report.link.round_trip_milliseconds:g} ms; accuracy on {report.samples} validation "
         "samples, milliseconds of one sample on one thread",
         soft_wrap=True,

@@ -24,6 +24,7 @@ import torch
 from edgefolio.errors import UserError
 from edgefolio_pruner.export.batch_norm_folding import fold_batch_norms
 from edgefolio_pruner.export.evaluation_mode import evaluating
+from edgefolio_pruner.export.operator_registry import kept_registry
 from edgefolio_pruner.export.serialising import SerialisedModel, weight_bytes
 from edgefolio_pruner.spatial.graph.dynamic_shapes import dynamic_shapes
 
@@ -121,15 +122,16 @@ def _converted(
         dynamic_shapes=dynamic_shapes(module, example_inputs, free_size=[dynamic_size] * len(example_inputs)),
     )
     fold_batch_norms(program)
-    onnx_program = torch.onnx.export(
-        program,
-        dynamo=True,
-        opset_version=opset,
-        input_names=list(input_names),
-        output_names=list(output_names),
-        optimize=True,
-        verbose=False,
-    )
+    with kept_registry():
+        onnx_program = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            optimize=True,
+            verbose=False,
+        )
     assert onnx_program is not None
     return onnx_program.model_proto
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from edgefolio_pruner.profiling.session import open_session
 
 #: Ranges of fewer samples are a guess.
 LEAST_SAMPLES = 32
-_BATCH = 32
+#: Samples that the calibrator runs at once.
+CALIBRATION_BATCH = 32
 _FIELD = "spec.methods.quantization.calibrationSamples"
 
 Samples = npt.NDArray[np.float32]
@@ -83,34 +83,65 @@ def activation_ranges(model: onnx.ModelProto, samples: Samples, *, threads: int)
 
     Raises :class:`NotQuantizableError`.
     """
-    from onnxruntime.quantization.calibrate import MinMaxCalibrater
+    name = model.graph.input[0].name
+    with Calibrator(model, threads=threads) as calibrator:
+        for start in range(0, len(samples), CALIBRATION_BATCH):
+            calibrator.add({name: samples[start : start + CALIBRATION_BATCH]})
+        return calibrator.ranges()
 
-    with tempfile.TemporaryDirectory(prefix="edgefolio-quantize-") as folder:
-        path, augmented = Path(folder) / "model.onnx", Path(folder) / "augmented.onnx"
+
+class Calibrator:
+    """The ranges of all activations of a model, batch after batch, by ONNX Runtime's calibrator.
+
+    Raises :class:`NotQuantizableError`.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, threads: int) -> None:
+        from onnxruntime.quantization.calibrate import MinMaxCalibrater
+
+        self._folder = tempfile.TemporaryDirectory(prefix="edgefolio-quantize-")
+        self._lowest: dict[str, npt.NDArray[np.float32]] = {}
+        self._highest: dict[str, npt.NDArray[np.float32]] = {}
+        path, augmented = Path(self._folder.name) / "model.onnx", Path(self._folder.name) / "augmented.onnx"
         # The calibrator looks tensors up by the shapes that inference stores in the file.
         onnx.save(onnx.shape_inference.infer_shapes(copy.deepcopy(model)), path)
-        calibrator = MinMaxCalibrater(path, augmented_model_path=str(augmented), per_channel=True)
+        self._calibrator = MinMaxCalibrater(path, augmented_model_path=str(augmented), per_channel=True)
         try:
-            calibrator.augment_graph()
+            self._calibrator.augment_graph()
         except (ValueError, RuntimeError) as error:  # a value without a type, an operator it cannot place
+            self._folder.cleanup()
             raise NotQuantizableError(f"the calibrator cannot look into it ({one_line(error)})") from error
         # Its own session would take every core.
-        calibrator.infer_session = open_session(augmented, threads=threads)
-        calibrator.collect_data(_Batches(model.graph.input[0].name, samples))
-        found = calibrator.compute_data()
-    return Ranges(
-        lowest={name: np.atleast_1d(data.lowest) for name, data in found.items()},
-        highest={name: np.atleast_1d(data.highest) for name, data in found.items()},
-    )
+        self._calibrator.infer_session = open_session(augmented, threads=threads)
+
+    def __enter__(self) -> Calibrator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def add(self, inputs: dict[str, npt.NDArray[Any]]) -> None:
+        """Widen the ranges to what one batch gives."""
+        # It cannot merge the ranges of channels by itself.
+        self._calibrator.calibrate_tensors_range = None
+        self._calibrator.collect_data(_OneBatch(inputs))
+        for name, data in self._calibrator.compute_data().items():
+            low, high = np.atleast_1d(data.lowest), np.atleast_1d(data.highest)
+            if name in self._lowest:
+                # NaN stays: it tells of a model that cannot be quantized.
+                low, high = np.minimum(low, self._lowest[name]), np.maximum(high, self._highest[name])
+            self._lowest[name], self._highest[name] = low, high
+
+    def ranges(self) -> Ranges:
+        """The ranges of all batches so far."""
+        return Ranges(lowest=dict(self._lowest), highest=dict(self._highest))
 
 
-class _Batches:
-    """The samples as the calibrator reads them."""
+class _OneBatch:
+    """One batch as the calibrator reads it."""
 
-    def __init__(self, name: str, samples: Samples) -> None:
-        self._parts: Iterator[dict[str, Any]] = iter(
-            [{name: samples[start : start + _BATCH]} for start in range(0, len(samples), _BATCH)]
-        )
+    def __init__(self, inputs: dict[str, npt.NDArray[Any]]) -> None:
+        self._waiting: list[dict[str, npt.NDArray[Any]]] = [inputs]
 
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._parts, None)
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+        return self._waiting.pop() if self._waiting else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,12 @@ import onnx
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.quantization.calibration import NotQuantizableError, Ranges, Samples, activation_ranges, one_line
 from edgefolio_pruner.quantization.equalization import equalized
+from edgefolio_pruner.quantization.float_layers import (
+    FloatLayer,
+    Refusal,
+    choose_float_layers,
+    refused_by_the_runtime,
+)
 from edgefolio_pruner.quantization.qdq import (
     layers_of,
     load_float,
@@ -19,19 +25,10 @@ from edgefolio_pruner.quantization.qdq import (
     quantized_layers,
     weighted_layers,
 )
-from edgefolio_pruner.quantization.sensitivity import Outputs, fewest_float_layers, outputs_of, residual
+from edgefolio_pruner.quantization.sensitivity import Outputs, outputs_of, residual
 
 #: Samples on which layers are ranked; all calibration samples give the ranges.
-_RANKING_SAMPLES = 128
-STAGE = "quantization"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FloatLayer:
-    """A layer that stays float, and the residual of the output with this layer alone quantized."""
-
-    name: str
-    residual: float
+RANKING_SAMPLES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +40,6 @@ class Twin:
     int8_layers: tuple[str, ...]
     float_layers: tuple[FloatLayer, ...]
     equalized: bool
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a model has no twin, as a sentence without its end."""
-
-    reason: str
 
 
 def make_twin(
@@ -67,10 +57,7 @@ def make_twin(
     except NotQuantizableError as error:
         return Refusal(str(error))
     except Exception as error:
-        # What the runtime raises of a form that it cannot run has no common class, only a module.
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        return Refusal(f"ONNX Runtime cannot run its quantized form ({one_line(error)})")
+        return refused_by_the_runtime(error, one_line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,31 +81,33 @@ class _Work:
     ) -> None:
         self._content, self._calibration, self._accuracy = content, calibration, accuracy_percent
         self._most, self._threads, self._progress = max_loss_points, threads, progress
-        self._residuals: dict[str, float] = {}
-        self._losses: dict[tuple[str, ...], float] = {}
 
     def twin(self) -> Twin | Refusal:
         if not np.isfinite(self._wanted).all():
             raise NotQuantizableError("its answers to the calibration samples are not finite")
-        if not weighted_layers(self._form.model):
-            raise NotQuantizableError("it has no layer that the quantizer knows")
-        float_layers: tuple[str, ...] | None = ()
-        if not self._is_within(()):
-            self._progress(stage=STAGE, fraction=0.3, message="ranking layers")
-            float_layers = fewest_float_layers(self._ranked(), self._is_within)
-        if float_layers is None:
-            return Refusal(
-                f"quantized it loses {self._losses[()]:.2f} points, and {min(self._losses.values()):.2f} with its most "
-                f"sensitive layers float; methods.quantization.maxAccuracyLossPoints allows {self._most:g}"
-            )
-        made = self._quantized(float_layers)
+        found = choose_float_layers(self, most=self._most, progress=self._progress)
+        if isinstance(found, Refusal):
+            return found
+        made = self._quantized(found.names)
         return Twin(
             content=made,
-            loss_points=self._losses[float_layers],
-            int8_layers=quantized_layers(made, layers_of(self._form.model)),
-            float_layers=tuple(FloatLayer(name=name, residual=self._residuals[name]) for name in float_layers),
+            loss_points=found.loss_points,
+            int8_layers=quantized_layers(made, self.layers()),
+            float_layers=found.float_layers,
             equalized=self._form.is_equalized,
         )
+
+    def layers(self) -> tuple[str, ...]:
+        return layers_of(self._form.model)
+
+    def weighted(self) -> frozenset[str]:
+        return weighted_layers(self._form.model)
+
+    def residual(self, float_layers: Sequence[str]) -> float:
+        return self._residual(self._quantized(float_layers))
+
+    def loss_points(self, float_layers: Sequence[str]) -> float:
+        return self._float_accuracy - self._accuracy(self._quantized(float_layers))
 
     def _quantized(self, float_layers: Collection[str]) -> bytes:
         return quantized(self._form.model, self._form.ranges, float_layers=float_layers)
@@ -141,29 +130,13 @@ class _Work:
         return _Form(model=model, ranges=ranges, is_equalized=is_equalized)
 
     def _residual(self, made: bytes) -> float:
-        samples = self._calibration[:_RANKING_SAMPLES]
+        samples = self._calibration[:RANKING_SAMPLES]
         return residual(outputs_of(made, samples, threads=self._threads), self._wanted)
 
     @cached_property
     def _wanted(self) -> Outputs:
-        return outputs_of(self._content, self._calibration[:_RANKING_SAMPLES], threads=self._threads)
+        return outputs_of(self._content, self._calibration[:RANKING_SAMPLES], threads=self._threads)
 
     @cached_property
     def _float_accuracy(self) -> float:
         return self._accuracy(self._content)
-
-    def _is_within(self, float_layers: tuple[str, ...]) -> bool:
-        """Whether the model with these layers float loses no more than it may."""
-        if weighted_layers(self._form.model) <= set(float_layers):
-            return False
-        made = self._quantized(float_layers)
-        self._losses[float_layers] = self._float_accuracy - self._accuracy(made)
-        return self._losses[float_layers] <= self._most + 1e-9
-
-    def _ranked(self) -> tuple[str, ...]:
-        """Layers by the residual of the output where each alone is quantized, the largest first."""
-        names = layers_of(self._form.model)
-        for position, name in enumerate(names):
-            self._progress(stage=STAGE, fraction=0.3 + 0.4 * position / len(names), message=f"ranking {name}")
-            self._residuals[name] = self._residual(self._quantized([other for other in names if other != name]))
-        return tuple(sorted(names, key=lambda name: (-self._residuals[name], name)))

@@ -129,7 +129,7 @@ class SplitPlanner:
             ranges=ranges,
             notes=[note[:1000] for note in notes],
         )
-        return PlannedSplit(shaped=shaped, made=self._certified(made), seconds=time.perf_counter() - started)
+        return PlannedSplit(shaped=shaped, made=self.certified(made), seconds=time.perf_counter() - started)
 
     def _ranges(self, state: State, fused: Collection[str]) -> dict[str, SlotRanges]:
         """The ranges of all that travels."""
@@ -145,7 +145,7 @@ class SplitPlanner:
         self._progress(stage=_STAGE, fraction=0.0, message="dividing by rows")
         with torch.no_grad():
             made = make_row_split(self.captured, shares=self._shares, fused=fused)
-        return PlannedSplit(shaped=None, made=self._certified(made), seconds=time.perf_counter() - started)
+        return PlannedSplit(shaped=None, made=self.certified(made), seconds=time.perf_counter() - started)
 
     def shape(self, keep: float | Mapping[str, float], *, recipe: Recipe | None = None) -> ShapedSplit:
         """Owners, transfers and weights of a plan, without its shards."""
@@ -256,7 +256,7 @@ class SplitPlanner:
             exact=exact,
         )
 
-    def _certified(self, made: MadeSplit) -> MadeSplit:
+    def certified(self, made: MadeSplit) -> MadeSplit:
         """The plan with what its shards, wire included, are off by on held-out samples."""
         executor = SplitExecutor(made.plan, lambda name: made.files[name])
         found = [executor.run(chunk.numpy()).outputs[0] for chunk in torch.split(self._held_out, CHUNK_SAMPLES)]

@@ -45,6 +45,7 @@ class Question:
     layout: Literal["Auto", "Rows", "Channels"] = "Auto"
     most_waits: int | None = None
     fine_tune_epochs: int = 0
+    precision: Literal["Float32", "Int8"] = "Float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ class SplitReport:
 
     shares: tuple[int, ...]
     wire: str
+    precision: str
     link: Link
     dense_parameters: int
     dense_macs: int

@@ -82,10 +82,16 @@ def make_split_probe(
     *,
     input_name: str,
     output_names: tuple[str, ...],
+    literal: Callable[[npt.NDArray[np.float32]], Sequence[npt.NDArray[np.float32]]] | None = None,
 ) -> Probe:
-    """The probe of a split, whose wire rounds as an int8 model does: the steadiest samples, as ``run`` answers."""
+    """The probe of a split, whose wire rounds as an int8 model does: the steadiest samples, as ``run`` answers.
+
+    With quantized shards ``literal`` gives the answers of all operators computed as they stand, unfused.
+    """
     (pool,) = probe_samples((images[:LARGEST_PROBE],), most=LARGEST_PROBE)
     moved = _moved(lambda samples: np.asarray(run(samples)[0], dtype=np.float64), pool)
+    if literal is not None:
+        moved = np.maximum(moved, _largest(np.asarray(run(pool)[0] - literal(pool)[0], dtype=np.float64)))
     steadiest = _steadiest(moved, len(probe_samples((images,))[0]))
     samples = pool[steadiest]
     return _as_wide_as(_probe({input_name: samples}, run(samples), output_names=output_names), moved[steadiest])

@@ -20,6 +20,8 @@ class Asked:
     most_loss_points: float
     most_waits: int | None
     link: str
+    refused: tuple[str, float] | None = None
+    """Why there is no plan, and the accuracy of the nearest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class RejectedSplit:
 
     name: str
     reason: str
-    accuracy_percent: float
+    accuracy_percent: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,9 @@ def choose_splits(
 
 def _best(asked: Asked, plans: Sequence[Weighed], dense: Candidate, rules: Rules) -> Weighed | RejectedSplit:
     """The fastest plan that pays; else the nearest with the reason."""
+    if not plans:
+        reason, accuracy = asked.refused or ("there is no plan", None)
+        return RejectedSplit(name=asked.name, reason=reason, accuracy_percent=accuracy)
     few = [
         plan for plan in plans if asked.most_waits is None or plan.compared.plan.synchronisations <= asked.most_waits
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from edgefolio.contract.work_pieces import split_piece
-from edgefolio.errors import UserError
 from edgefolio.files import write_durably
 from edgefolio.manifest import Probe
+from edgefolio.records.split_plan import SplitPlan
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.splitting import Split
 from edgefolio_pruner.data.bundle import INPUT_NAME
@@ -23,7 +21,7 @@ from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import CandidateWeights
 from edgefolio_pruner.profiling.session import open_session
 from edgefolio_pruner.progress import Progress, part_of
-from edgefolio_pruner.quantization import compare_answers
+from edgefolio_pruner.quantization import Refusal, compare_answers
 from edgefolio_pruner.scoring import Judge
 from edgefolio_pruner.scoring.judge import FAST_BATCH
 from edgefolio_pruner.spatial import CapturedModel
@@ -38,6 +36,7 @@ from edgefolio_pruner.split.search.spec import PlanSpec
 from edgefolio_pruner.stages.candidates import CandidateRecord, parity_samples
 from edgefolio_pruner.stages.graph_cache import GraphCache
 from edgefolio_pruner.stages.probe import LARGEST_PROBE, make_split_probe, probe_samples
+from edgefolio_pruner.stages.splits.entry_errors import of_entry
 from edgefolio_pruner.stages.splits.plans import (
     question_of,
     search_document,
@@ -46,12 +45,13 @@ from edgefolio_pruner.stages.splits.plans import (
     threads_of_torch,
     tuning_of,
 )
-from edgefolio_pruner.stages.splits.records import PLAN_FILE, MadeEntry, MadePlan, PlanRecord
+from edgefolio_pruner.stages.splits.quantizing import SplitQuantizer, accuracy_of
+from edgefolio_pruner.stages.splits.records import PLAN_FILE, MadeEntry, MadePlan, PlanRecord, RefusedPlan
 from edgefolio_pruner.work.directory import WorkDirectory
 from edgefolio_split.executor import SplitExecutor
 from edgefolio_split.probes import with_probes
 
-__all__ = ["SplitMaker", "of_entry"]
+__all__ = ["SplitMaker"]
 
 _STAGE = "split"
 _FIELD = "--work-dir"
@@ -76,6 +76,7 @@ class SplitMaker:
         self._entries = portfolio.spec.methods.split
         self._count = portfolio.spec.data.calibration_samples
         self._source, self._graphs, self._work, self._threads, self._batch = source, graphs, work, threads, batch
+        self._portfolio = portfolio
 
     def require_possible(self) -> None:
         """Raise :class:`UserError` for an entry that the network, or the data, cannot be divided by."""
@@ -85,6 +86,13 @@ class SplitMaker:
                 contiguous(divide(self._graphs.model), entry.shares)
                 if entry.layout == "Rows":
                     plan_rows(self._graphs.model, entry.shares)
+                if entry.precision == "Int8":
+                    _ = self.quantizer
+
+    @cached_property
+    def quantizer(self) -> SplitQuantizer:
+        """What quantizes shards. Raises :class:`UserError` if the data cannot calibrate them."""
+        return SplitQuantizer.of(self._portfolio, self._source, threads=self._threads)
 
     def make(
         self,
@@ -137,18 +145,25 @@ class _Entry:
             "name": self._name,
         }
         found = searched_of(maker._work.result(f"{self._name}-search", key, lambda: self._searched(asked)))
-        plans = []
+        plans: list[MadePlan] = []
+        refused: list[RefusedPlan] = []
         for number, spec in enumerate(found.specs):
             message = f"{self._name}: plan {number + 1} of {len(found.specs)}"
             self._progress(stage=_STAGE, fraction=number / len(found.specs), message=message)
-            plans.append(self._plan(f"plan-{number + 1}", spec, asked))
-        return MadeEntry(self._entry, self._name, tuple(plans), tuple(f"{self._name}: {note}" for note in found.notes))
+            plan = self._plan(f"plan-{number + 1}", spec, asked)
+            if isinstance(plan, RefusedPlan):
+                refused.append(plan)
+            else:
+                plans.append(plan)
+        notes = [*found.notes, *(f"{plan.title} has no int8 form: {plan.refused}" for plan in refused)]
+        named = tuple(f"{self._name}: {note}"[:1000] for note in notes)
+        return MadeEntry(self._entry, self._name, tuple(plans), named, tuple(refused))
 
     def _searched(self, asked: Question) -> dict[str, Any]:
         with threads_of_torch(self._maker._threads):
             return search_document(self._plans, self._captured, asked)
 
-    def _plan(self, label: str, spec: PlanSpec, asked: Question) -> MadePlan:
+    def _plan(self, label: str, spec: PlanSpec, asked: Question) -> MadePlan | RefusedPlan:
         maker = self._maker
         search = search_key(asked, state=self._dense.digest, calibration=maker._count, threads=maker._threads)
         key = {
@@ -160,6 +175,7 @@ class _Entry:
             "record": _STORED,
             **({"fineTuneEpochs": asked.fine_tune_epochs} if asked.fine_tune_epochs else {}),
             **({} if maker._batch == FAST_BATCH else {"batch": maker._batch}),
+            **(maker.quantizer.key if asked.precision == "Int8" else {}),
             **self._judge.key,
         }
         stage = f"{self._name}-{label}"
@@ -168,13 +184,37 @@ class _Entry:
         def build() -> dict[str, Any]:
             with threads_of_torch(maker._threads):
                 found = self._plans.made(spec, wire=asked.wire)
-            return self._record(found, label, folder).model_dump(mode="json", by_alias=True)
+            record = self._quantized(found, label, folder) if asked.precision == "Int8" else None
+            record = record or self._record(found, label, folder)
+            return record.model_dump(mode="json", by_alias=True)
+
+        def read(value: Any) -> MadePlan | RefusedPlan:
+            if "refused" in value:
+                return RefusedPlan.model_validate(value)
+            return MadePlan(PlanRecord.model_validate(value), folder)
 
         def usable(value: Any) -> bool:
-            return MadePlan(PlanRecord.model_validate(value), folder).is_whole()
+            plan = read(value)
+            return isinstance(plan, RefusedPlan) or plan.is_whole()
 
-        value = maker._work.result(stage, key, build, usable=usable)
-        return MadePlan(PlanRecord.model_validate(value), folder)
+        return read(maker._work.result(stage, key, build, usable=usable))
+
+    def _quantized(self, found: PlannedSplit, label: str, folder: Path) -> PlanRecord | RefusedPlan:
+        """The plan with quantized shards; how far they are from their float form is its parity."""
+        self._progress(stage=_STAGE, fraction=0.8, message=f"{self._name}: quantizing {found.title}")
+        result = self._maker.quantizer.quantized(found, self._plans, name=self._name, judge=self._judge)
+        before = self._executor(found.made.plan, found)
+        if isinstance(result, Refusal):
+            accuracy = accuracy_of(before, self._judge)
+            return RefusedPlan(title=found.title, refused=result.reason, accuracy_percent=accuracy)
+        record = self._record(result.plan, label, folder)
+        after = self._executor(result.plan.made.plan, result.plan)
+        (samples,) = parity_samples(self._maker._source)
+        parity = compare_answers(_answers(before, samples), _answers(after, samples))
+        return record.model_copy(update={"quantization": result.record, "parity": parity})
+
+    def _executor(self, plan: SplitPlan, found: PlannedSplit, *, literal: bool = False) -> SplitExecutor:
+        return SplitExecutor(plan, found.made.files.__getitem__, threads=self._maker._threads, literal=literal)
 
     @cached_property
     def _captured(self) -> CapturedModel:
@@ -195,13 +235,16 @@ class _Entry:
     def _record(self, found: PlannedSplit, label: str, folder: Path) -> PlanRecord:
         source, validation = self._maker._source, self._maker._source.data.validation
         made = found.made
-        (few,) = probe_samples((validation.images[:1],))
+        # Of quantized shards each segment takes the sample that suits it.
+        pool = LARGEST_PROBE if made.plan.precision == "Int8" else 1
+        (few,) = probe_samples((validation.images[:pool],), most=pool)
         plan, probes = with_probes(made.plan, made.files.__getitem__, few)
         raw = plan.to_bytes()
         # The plan last: it vouches for the others.
         for name, content in {**made.files, **probes, PLAN_FILE: raw}.items():
             write_durably(folder / name, content, field=_FIELD)
-        executor = SplitExecutor(plan, made.files.__getitem__, threads=self._maker._threads)
+        executor = self._executor(plan, found)
+        literal = self._executor(plan, found, literal=True) if plan.precision == "Int8" else None
         measured = self._judge.measure_answers(lambda inputs: executor.run(inputs[0]).outputs, "validation")
         record, path = self._dense_file
         return PlanRecord(
@@ -216,7 +259,7 @@ class _Entry:
             validation_classes=measured.classes,
             validation_score=measured.score,
             parity=compare_answers(self._dense_answers(path), _answers(executor, parity_samples(source)[0])),
-            probe=self._probe(executor, validation.images[:LARGEST_PROBE]),
+            probe=self._probe(executor, literal, validation.images[:LARGEST_PROBE]),
         )
 
     def _dense_answers(self, path: Path) -> npt.NDArray[np.float32]:
@@ -225,31 +268,16 @@ class _Entry:
         parts = (samples[start : start + 64] for start in range(0, len(samples), 64))
         return np.concatenate([session.run(None, {INPUT_NAME: part})[0] for part in parts])
 
-    def _probe(self, executor: SplitExecutor, images: npt.NDArray[np.float32]) -> Probe:
-        names = self._maker._source.output_names
+    def _probe(self, executor: SplitExecutor, literal: SplitExecutor | None, images: npt.NDArray[np.float32]) -> Probe:
         return make_split_probe(
-            lambda samples: executor.run(samples).outputs, images, input_name=INPUT_NAME, output_names=names
+            lambda samples: executor.run(samples).outputs,
+            images,
+            input_name=INPUT_NAME,
+            output_names=self._maker._source.output_names,
+            literal=None if literal is None else lambda samples: literal.run(samples).outputs,
         )
 
 
 def _answers(executor: SplitExecutor, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     parts = (samples[start : start + 64] for start in range(0, len(samples), 64))
     return np.concatenate([executor.run(part).outputs[0] for part in parts])
-
-
-@contextmanager
-def of_entry(position: int) -> Iterator[None]:
-    """Errors of planning, which name the options of the command, for the fields of an entry."""
-    fields = {"--workers": "workers", "--shares": "sharesPercent", "--layout": "layout"}
-    try:
-        yield
-    except UserError as error:
-        field = fields.get(error.field)
-        if field is None:
-            raise
-        raise UserError(
-            error.problem,
-            field=f"spec.methods.split[{position}].{field}",
-            value=error.value,
-            remedy=error.remedy,
-        ) from error

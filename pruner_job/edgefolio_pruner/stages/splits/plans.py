@@ -44,6 +44,7 @@ def question_of(entry: Split) -> Question:
         most_loss_points=float(entry.max_accuracy_loss_points),
         most_waits=entry.most_waits,
         fine_tune_epochs=entry.fine_tune_epochs,
+        precision=entry.precision,
     )
 
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefolio.manifest import Accuracy, ClassFigures, ParityProof, Probe, Record, ScoreFigures
+from edgefolio.manifest import (
+    Accuracy,
+    ClassFigures,
+    ParityProof,
+    Probe,
+    QuantizationRecord,
+    Record,
+    ScoreFigures,
+)
 from edgefolio.records.split_plan import SplitPlan
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio.repository.version_files import plan_at
 from edgefolio.specification.splitting import Split
 from edgefolio_split.executor import SplitExecutor
 
-__all__ = ["PLAN_FILE", "MadeEntry", "MadePlan", "PlanRecord"]
+__all__ = ["PLAN_FILE", "MadeEntry", "MadePlan", "PlanRecord", "RefusedPlan"]
 
 PLAN_FILE = "plan.json"
 
@@ -31,6 +39,7 @@ class PlanRecord(Record):
     validation_classes: ClassFigures | None
     validation_score: ScoreFigures | None = None
     parity: ParityProof
+    quantization: QuantizationRecord | None = None
     probe: Probe
 
 
@@ -64,6 +73,19 @@ class MadePlan:
             return False
 
 
+class RefusedPlan(Record):
+    """A plan that has no quantized form, and the accuracy of its float form."""
+
+    title: str
+    refused: str
+    accuracy_percent: float
+
+    @property
+    def reason(self) -> str:
+        """Both as a sentence without its end."""
+        return f"no plan has an int8 form; of {self.title}: {self.refused}"[:500]
+
+
 @dataclass(frozen=True)
 class MadeEntry:
     """The plans of one entry of ``methods.split``, and what is to be told of them."""
@@ -72,3 +94,4 @@ class MadeEntry:
     name: str
     plans: tuple[MadePlan, ...]
     notes: tuple[str, ...]
+    refused: tuple[RefusedPlan, ...] = ()

@@ -225,11 +225,13 @@ class SplitStage:
 
 def _asked(entry: MadeEntry) -> Asked:
     asked = entry.entry
+    nearest = max(entry.refused, key=lambda plan: plan.accuracy_percent, default=None)
     return Asked(
         name=entry.name,
         most_loss_points=float(asked.max_accuracy_loss_points),
         most_waits=asked.most_waits,
         link=f"{asked.link.bandwidth}bit/s and {asked.link.round_trip_milliseconds} ms",
+        refused=None if nearest is None else (nearest.reason, nearest.accuracy_percent),
     )
 
 
