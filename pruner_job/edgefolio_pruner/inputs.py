@@ -258,7 +258,7 @@ def _network_of(source: Source, *, seed: int) -> _Network:
     if source.weights_uri is None:
         return _Network(module=module, architecture=architecture, code=code)
     with_hub_configuration(module, source.weights_uri, library=architecture.library)
-    state, told = weights_for(module, read_weights(source.weights_uri))
+    state, told = weights_for(module, read_weights(source.weights_uri), architecture=architecture)
     check_weights_fit(module, state, field=_WEIGHTS, name=source.weights_uri)
     module.load_state_dict(state, strict=False)
     # With names that the file may omit (tied weights, counters): the whole state.

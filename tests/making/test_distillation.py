@@ -23,6 +23,7 @@ from edgefolio_pruner.methods import CandidateWeights, Workbench, asked_for, mak
 from edgefolio_pruner.oneshot import distillation, prune_to_targets
 from edgefolio_pruner.oneshot.distillation import Distilled, distill
 from edgefolio_pruner.progress import no_progress
+from edgefolio_pruner.training.answer_forms import distance, form_of
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
@@ -125,6 +126,67 @@ def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(distillation, "RATE", float("inf"))
     with pytest.raises(UserError, match="distillationEpochs = '3': distillation diverged"):
         run(tmp_path / "checkpoint")
+
+
+LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+OTHERS = LOGITS + 0.3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+
+def test_probabilities_are_as_near_as_the_logits_that_they_were_made_of() -> None:
+    for task, shares in (("Classification", lambda logits: logits.softmax(1)), ("MultiLabel", torch.sigmoid)):
+        forms = [form_of(answers, task) for answers in (LOGITS, shares(LOGITS))]
+        assert forms[0].endswith("Logits")
+        assert forms[1].endswith("Probabilities")
+        as_logits = distance(OTHERS, LOGITS, forms[0])
+        assert float(as_logits) > 0.01
+        torch.testing.assert_close(
+            distance(shares(OTHERS), shares(LOGITS), forms[1]).double(), as_logits, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_what_is_far_depends_on_the_task() -> None:
+    moved = LOGITS + 1
+    # The same probabilities of classes, other labels, other numbers.
+    assert float(distance(moved, LOGITS, form_of(LOGITS, "Classification"))) < 1e-12
+    for task in ("MultiLabel", "Regression", "Custom"):
+        form = form_of(LOGITS, task)
+        assert float(distance(moved, LOGITS, form)) > 0.05
+        assert abs(float(distance(LOGITS, LOGITS, form))) < 1e-12
+
+
+class TwoAnswers(nn.Module):
+    """The same network with its answers in a dict, beside others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, given: torch.Tensor) -> dict[str, torch.Tensor]:
+        answers = self.inner(given)
+        return {"numbers": answers, "mean": answers.mean(1)}
+
+
+def test_vectors_of_numbers_are_learned_as_they_are_and_of_a_dict_the_first(tmp_path: Path) -> None:
+    dense, pruned = TwoAnswers(), TwoAnswers()
+    pruned.inner.load_state_dict(pruned_net(net()).state_dict())
+    with torch.no_grad():
+        # A step that no softmax sees.
+        pruned.inner[10].bias += 0.5
+    found = distill(
+        dense=dense,
+        pruned=pruned,
+        samples=samples(),
+        epochs=40,
+        seed=0,
+        threads=1,
+        checkpoint=tmp_path / "checkpoint",
+        task="Regression",
+    )
+    assert found.after < found.before / 2
+    pruned.load_state_dict(found.state)
+    with torch.no_grad():
+        off = (pruned(images())["numbers"] - dense(images())["numbers"]).mean()
+    assert abs(float(off)) < 0.25
 
 
 def ask(document: dict[str, Any], epochs: int | None, folder: Path) -> None:

@@ -128,8 +128,9 @@ def _of_architecture(name: str, options: list[str], weights: str, *, field: str)
     from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.model_source.loading import build_architecture, load_weights, parse_architecture
 
-    module = build_architecture(parse_architecture(name, options, field=field), field=field)
-    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+    architecture = parse_architecture(name, options, field=field)
+    module = build_architecture(architecture, field=field)
+    load_weights(module, checked_argument(weights, field="--weights"), architecture=architecture, field="--weights")
     return module
 
 
