@@ -137,3 +137,39 @@ def test_onnxruntime_runs_any_batch(tmp_path: Path) -> None:
     for batch in (1, 2, 7):
         logits, _ = session.run(None, {"image": np.zeros((batch, 3, 12, 12), np.float32)})
         assert logits.shape == (batch, 10)
+
+
+class NamedLikeItsOperators(nn.Module):
+    """Two inputs and two outputs, which may be called as what is computed between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        inner = self.b(self.a(x).relu()).relu() + y
+        return {"linear": self.c(inner), "relu": inner}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        (("x", "y"), ("linear", "relu")),
+        (("relu", "linear_1"), ("first", "second")),
+        (("relu", "linear"), ("add", "linear_1")),
+        (("a.weight", "b.bias"), ("first", "c.weight")),
+        (("input", "output"), ("edgefolio.input.0", "relu_1")),
+        (("serving_default_input_2:0", "a/b.c"), ("StatefulPartitionedCall:1", "Identity:0")),
+    ],
+)
+def test_any_names_of_inputs_and_outputs(inputs: tuple[str, str], outputs: tuple[str, str], tmp_path: Path) -> None:
+    module = NamedLikeItsOperators().eval()
+    samples = torch.randn(3, 6), torch.randn(3, 8)
+    written = export_onnx(module, samples, tmp_path / "m.onnx", input_names=inputs, output_names=outputs)
+    assert (written.input_names, written.output_names) == (inputs, outputs)
+    session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    found = session.run(list(outputs), {name: given.numpy() for name, given in zip(inputs, samples, strict=True)})
+    with torch.inference_mode():
+        for one, other in zip(found, module(*samples).values(), strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-5)
