@@ -22,6 +22,7 @@ import onnx
 import torch
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.export.adaptive_pools import with_plain_pools
 from edgefolio_pruner.export.batch_norm_folding import fold_batch_norms
 from edgefolio_pruner.export.evaluation_mode import evaluating
 from edgefolio_pruner.export.naming import with_names
@@ -122,6 +123,7 @@ def _converted(
         dynamic_shapes=dynamic_shapes(module, example_inputs, free_size=[dynamic_size] * len(example_inputs)),
     )
     fold_batch_norms(program)
+    program = with_plain_pools(program)
 
     def converted(inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
         onnx_program = torch.onnx.export(
