@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch import nn
 
 from edgefolio.contract.making_key import making_key, making_specification
 from edgefolio.errors import UserError
+from edgefolio.manifest import Preprocessing
 from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.data import Split
+from edgefolio_pruner.data.stored import NormalisedSamples
 from edgefolio_pruner.inputs import load_source
 from edgefolio_pruner.methods import CandidateWeights, Workbench, asked_for, make_piece
 from edgefolio_pruner.oneshot import distillation, prune_to_targets
@@ -144,6 +147,19 @@ def test_probabilities_are_as_near_as_the_logits_that_they_were_made_of() -> Non
         )
 
 
+def test_forms_are_told_by_the_values() -> None:
+    forms = {
+        "Logits": [LOGITS, LOGITS.abs() / 9, LOGITS.clamp(0, 1), torch.full((6, 4), 0.3), LOGITS * float("nan")],
+        "Probabilities": [LOGITS.softmax(1), LOGITS.softmax(1).bfloat16(), torch.eye(4)],
+        "LabelProbabilities": [LOGITS.sigmoid(), LOGITS.sigmoid() / 100],
+        "Numbers": [LOGITS[:, :1], LOGITS[:, :, None]],
+    }
+    # Some of these are told apart by an exact 0.
+    forms["Logits"][1][0, 0] = 0
+    for form, several in forms.items():
+        assert [form_of(answers, "Classification") for answers in several] == [form] * len(several)
+
+
 def test_what_is_far_depends_on_the_task() -> None:
     moved = LOGITS + 1
     # The same probabilities of classes, other labels, other numbers.
@@ -152,6 +168,26 @@ def test_what_is_far_depends_on_the_task() -> None:
         form = form_of(LOGITS, task)
         assert float(distance(moved, LOGITS, form)) > 0.05
         assert abs(float(distance(LOGITS, LOGITS, form))) < 1e-12
+
+
+def test_samples_that_are_read_from_a_file_are_learned_as_others(tmp_path: Path) -> None:
+    dense = net()
+    plain = samples()
+    stored = replace(plain, images=NormalisedSamples(np.asarray(plain.images), Preprocessing(mean=(0.0,), std=(1.0,))))
+    found = [
+        distill(
+            dense=dense,
+            pruned=pruned_net(dense),
+            samples=split,
+            epochs=1,
+            seed=0,
+            threads=1,
+            checkpoint=tmp_path / "checkpoint",
+        )
+        for split in (plain, stored)
+    ]
+    assert found[0].after < found[0].before
+    assert all(torch.equal(tensor, found[1].state[name]) for name, tensor in found[0].state.items())
 
 
 class TwoAnswers(nn.Module):

@@ -91,7 +91,8 @@ class _Run:
         self, dense: nn.Module, pruned: nn.Module, samples: Split, *, task: Task, epochs: int, seed: int
     ) -> None:
         self._dense, self._pruned = dense.eval(), pruned.eval()
-        self._images = torch.from_numpy(samples.images)
+        # The samples themselves may be more than memory holds.
+        self._images = torch.from_numpy(samples.images[:_JUDGED])
         with torch.no_grad():
             self._form = form_of(_first(self._dense(self._images[:BATCH])), task)
         self._batches = Batches(samples, batch_size=BATCH, augmentation="None", seed=seed)
@@ -148,7 +149,7 @@ class _Run:
     def distance(self, state: Mapping[str, torch.Tensor]) -> float:
         """The mean distance from the dense model's answers on the first samples, with these weights."""
         self._pruned.load_state_dict(state)
-        total, images = 0.0, self._images[:_JUDGED]
+        total, images = 0.0, self._images
         with torch.no_grad():
             for part in torch.split(images, BATCH):
                 total += len(part) * float(distance(_first(self._pruned(part)), _first(self._dense(part)), self._form))

@@ -26,8 +26,11 @@ def form_of(answers: Tensor, task: Task) -> AnswerForm:
     if task == "Classification" and answers.ndim == 2 and answers.shape[1] > 1:
         sums = answers.double().sum(1)
         # Written so that a NaN is no probability.
-        sums_to_one = float(answers.min()) >= 0 and float((sums - 1).abs().max()) <= _SUM_TOLERANCE
-        return "Probabilities" if sums_to_one else "Logits"
+        low, high = float(answers.min()), float(answers.max())
+        if low >= 0 and float((sums - 1).abs().max()) <= _SUM_TOLERANCE:
+            return "Probabilities"
+        # Behind a sigmoid, whose values never are its ends; those of a ReLU often are 0.
+        return "LabelProbabilities" if 0 < low < high < 1 else "Logits"
     if task == "MultiLabel":
         low, high = float(answers.min()), float(answers.max())
         return "LabelProbabilities" if 0 <= low < high <= 1 else "LabelLogits"
