@@ -62,7 +62,6 @@ def test_every_kind_of_end_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         ("b-bad-file", None),
         ("c-no-data", False),
     ]
-    assert found[0]["peak_mebibytes"] > 100
     # Cases that ran before stay in the table; a process without an end is a failure.
     monkeypatch.setattr(inputs, "_COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(inputs, "SECONDS", 1)
