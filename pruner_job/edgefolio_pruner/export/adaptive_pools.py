@@ -23,7 +23,8 @@ def with_plain_pools(program: torch.export.ExportedProgram) -> torch.export.Expo
     pools = [node for node in program.graph.nodes if node.op == "call_function" and node.target in _POOLS]
     if not any(map(_is_unknown, pools)) or any(map(_is_asked_for_places, pools)):
         return program
-    return program.run_decompositions(dict(_POOLS))
+    plain: torch.export.ExportedProgram = program.run_decompositions(dict(_POOLS))
+    return plain
 
 
 def _is_unknown(node: fx.Node) -> bool:
