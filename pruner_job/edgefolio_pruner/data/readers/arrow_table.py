@@ -73,6 +73,7 @@ def _read(table: Any, request: Request) -> RawData:
     labels = None if target is None else _values(table, target, request)
     names = None if target is None or labels is None or labels.dtype.kind not in "iu" else _class_names(table, target)
     if samples is None:
+        assert rows is not None
         found = Found(samples=rows, targets=labels, samples_name="the table", targets_name=str(target))
         return assembled({request.needed: found}, request, class_names=names)
     first = next((value for value in (cell.as_py() for cell in table[samples].slice(0, 16)) if value is not None), None)
