@@ -5,8 +5,9 @@
 CASES holds one folder for each case: ``portfolio.yaml`` (made by ``edgefolio make``) or ``nets.py`` alone (a factory
 ``nets:build``, whose fresh weights are shrunk), ``make_data.py`` where data are to be written first, and ``README.md``,
 whose first line says what it is and whose line ``Right: ...`` what is right. Each runs in a copy, in a process with
-bounded memory and time. Whether what was seen is right, a person says in ``verdicts.json`` (case to true or false) of
-the scratch folder; without it the column stays open.
+bounded memory and time. A file ``nets.OTHER`` takes the place of ``nets.py`` for a second run in the same work folder.
+``--train CASE`` trains a case's network on its data first, where its weights are those of a network that was not.
+Whether what was seen is right, a person says in ``--verdicts`` (case to true or false, and why).
 """
 
 from __future__ import annotations
@@ -34,6 +35,25 @@ state = {name: tensor.contiguous() for name, tensor in module.state_dict().items
 safetensors.torch.save_file(state, "w.safetensors")
 """
 
+_TRAIN = """
+import sys, numpy, torch, safetensors.torch
+sys.path.insert(0, ".")
+torch.manual_seed(0)
+module = __import__("nets").build()
+with numpy.load("data.npz") as data:
+    x, y = torch.from_numpy(data["x"]).float() / 255, torch.from_numpy(data["y"])
+x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
+optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+for step in range(60):
+    chosen = torch.randint(len(x), (32,))
+    loss = torch.nn.functional.cross_entropy(module(x[chosen]), y[chosen])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+safetensors.torch.save_file(state, "w.safetensors")
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
@@ -51,8 +71,16 @@ class Seen:
         return self.result == "failed"
 
 
-def run(case: Path, scratch: Path) -> Seen:
-    """Run ``case`` in a copy in ``scratch``."""
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a person says of a row."""
+
+    is_right: bool
+    why: str = ""
+
+
+def run(case: Path, scratch: Path, *, train: bool = False) -> Seen:
+    """Run ``case`` in a copy in ``scratch``; with ``train`` its network is trained on its data first."""
     folder = scratch / case.name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(case, folder, copy_function=shutil.copy)
@@ -61,17 +89,29 @@ def run(case: Path, scratch: Path) -> Seen:
     first = text.partition("\n")[0].partition(":")[2].strip()
     right = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Right:")), "")
     try:
-        result, detail = _result(folder)
+        result, detail = _result(folder, train=train)
+        for other in sorted(folder.glob("nets.*")) if result == "done" else ():
+            if other.suffix not in (".py", ".pyc"):
+                shutil.copy(other, folder / "nets.py")
+                again, second = _made(folder)
+                result, detail = again, _one_line(f"after the edit: {second}; before it: {detail}")
     except subprocess.TimeoutExpired:
         result, detail = "failed", f"no end within {SECONDS} s"
     return Seen(name=case.name, what=first, right=right, result=result, detail=detail)
 
 
-def _result(folder: Path) -> tuple[str, str]:
+def _result(folder: Path, *, train: bool) -> tuple[str, str]:
     if (folder / "make_data.py").is_file():
         written = _bounded([sys.executable, "make_data.py"], folder)
         if written.returncode:
             return "failed", "its data could not be written"
+    if train and _bounded([sys.executable, "-c", _TRAIN], folder).returncode:
+        return "failed", "its network could not be trained"
+    result, detail = _made(folder)
+    return result, _one_line(f"trained first: {detail}") if train else detail
+
+
+def _made(folder: Path) -> tuple[str, str]:
     if (folder / "portfolio.yaml").is_file():
         command = [*_COMMAND, "make", "-f", "portfolio.yaml", "--work-dir", "work", "--json"]
     else:
@@ -122,6 +162,7 @@ def _outcome(document: dict[str, object]) -> str:
     variants = document["variants"]
     assert isinstance(variants, list)
     figures = ", ".join(f"{entry['name']} {entry.get('testAccuracyPercent', 0):.1f} %" for entry in variants)
+    figures += f" (revision {document.get('revision')})"
     notes = document.get("notes") or []
     assert isinstance(notes, list)
     return _one_line("; ".join([figures, *(f"note: {note}" for note in notes)]))
@@ -137,24 +178,34 @@ def _one_line(text: str) -> str:
     return (plain if len(plain) <= 300 else plain[:299] + "…").replace("|", "\\|")
 
 
-def table(seen: list[Seen], verdicts: dict[str, bool]) -> str:
+def table(seen: list[Seen], verdicts: dict[str, Verdict]) -> str:
     """The table as Markdown."""
     failed = sum(one.is_failure for one in seen)
+    right = sum(verdicts[one.name].is_right for one in seen if one.name in verdicts)
     lines = [
         "# What becomes of small portfolios",
         "",
         f"{len(seen)} cases: {sum(one.result == 'done' for one in seen)} done, "
-        f"{sum(one.result == 'refused' for one in seen)} refused, {failed} failed. Made by `benchmarks/inputs.py`.",
+        f"{sum(one.result == 'refused' for one in seen)} refused, {failed} failed; {right} as is right. Made by "
+        "`benchmarks/inputs.py`.",
         "",
         "| case | what | right | seen | in words | is right |",
         "|---|---|---|---|---|---|",
     ]
     for one in seen:
-        verdict = {True: "yes", False: "no"}.get(verdicts[one.name], "") if one.name in verdicts else ""
+        verdict = verdicts.get(one.name)
+        said = (
+            "" if verdict is None else ("yes" if verdict.is_right else "no") + (f": {verdict.why}" * bool(verdict.why))
+        )
         lines.append(
-            f"| {one.name} | {_one_line(one.what)} | {_one_line(one.right)} | {one.result} | {one.detail} | {verdict} |"
+            f"| {one.name} | {_one_line(one.what)} | {_one_line(one.right)} | {one.result} | {one.detail} | {said} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def document(seen: list[Seen], verdicts: dict[str, Verdict]) -> dict[str, object]:
+    """The same as JSON."""
+    return {"cases": [{**vars(one), **(vars(verdicts[one.name]) if one.name in verdicts else {})} for one in seen]}
 
 
 def main() -> None:
@@ -162,6 +213,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("cases", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--train", nargs="*", default=[], metavar="CASE")
+    parser.add_argument("--verdicts", type=Path, help='JSON: {"CASE": {"is_right": true, "why": ""}}')
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
@@ -171,14 +224,16 @@ def main() -> None:
     for case in sorted(path for path in arguments.cases.iterdir() if path.is_dir()):
         if arguments.only and case.name not in arguments.only:
             continue
-        known[case.name] = run(case, arguments.scratch)
+        known[case.name] = run(case, arguments.scratch, train=case.name in arguments.train)
         print(f"{known[case.name].result:8} {case.name}: {known[case.name].detail}", flush=True)
         kept.write_text(json.dumps([vars(entry) for entry in known.values()]))
-    verdict_file = arguments.scratch / "verdicts.json"
-    verdicts = json.loads(verdict_file.read_text()) if verdict_file.is_file() else {}
-    text = table([known[name] for name in sorted(known)], verdicts)
+    said = json.loads(arguments.verdicts.read_text()) if arguments.verdicts is not None else {}
+    verdicts = {name: Verdict(**entry) for name, entry in said.items()}
+    rows = [known[name] for name in sorted(known)]
     if arguments.results is not None:
-        arguments.results.write_text(text, encoding="utf-8")
+        arguments.results.write_text(table(rows, verdicts), encoding="utf-8")
+        written = json.dumps(document(rows, verdicts), indent=1) + "\n"
+        arguments.results.with_suffix(".json").write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

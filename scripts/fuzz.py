@@ -1,7 +1,7 @@
 """Coverage-guided fuzzer of untrusted inputs (atheris, libFuzzer): ``scripts/fuzz.py --minutes 60 [TARGET ...]``.
 
-Targets: manifest, pointer, model file, an agent's state, decision trace, ModelPortfolio, ModelEndpoint (its orders and
-its status), a Job's report, Triton's metrics, ``.npz`` data and pictures.
+Targets: manifest, pointer, model file, a network of one, an agent's state, decision trace, ModelPortfolio,
+ModelEndpoint (its orders and its status), a Job's report, Triton's metrics, ``.npz`` data and pictures.
 
 Each target gets an equal share of the time in a process of its own, and its corpus in ``build/fuzz/TARGET`` grows from
 run to run. A target may refuse its bytes with the error that its callers expect; any other exception is a finding, kept

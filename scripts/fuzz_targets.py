@@ -100,6 +100,24 @@ def fuzz_model(raw: bytes) -> bool:
     return True
 
 
+def fuzz_network(raw: bytes) -> bool:
+    """An ONNX file as the source: the network built of it answers as ONNX Runtime does, or it is refused."""
+    from edgefolio.errors import UserError
+    from edgefolio_pruner.onnx_source.model_file import read_model_file
+
+    with tempfile.NamedTemporaryFile(suffix=".onnx", dir="/dev/shm") as file:
+        file.write(raw)
+        file.flush()
+        try:
+            found = read_model_file(file.name, field="fuzz")
+            if found.sample_shape is None:
+                return False
+            found.proven(found.sample_shape).build()
+        except UserError:
+            return False
+    return True
+
+
 def fuzz_state(raw: bytes) -> bool:
     """The state that an agent keeps on disk."""
     from edgefolio.decision import state_from_json
@@ -228,6 +246,7 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
     "profile": fuzz_profile,
     "pointer": fuzz_pointer,
     "model": fuzz_model,
+    "network": fuzz_network,
     "state": fuzz_state,
     "trace": fuzz_trace,
     "portfolio": fuzz_portfolio,
@@ -255,6 +274,7 @@ def seeds() -> dict[str, list[bytes]]:
         "profile": [draft_node_profile(draft, EPYC).to_bytes()],
         "pointer": [pointer % (b"0" * 64)],
         "model": [as_model(b"weights"), *models],
+        "network": [*_networks(), *models],
         "state": [(ROOT / "tests" / "edge" / "stored" / "decision.json").read_bytes()],
         "trace": [b"\n".join(path.read_bytes().splitlines()[:20]) for path in traces],
         "portfolio": [path.read_bytes() for path in sorted((ROOT / "examples").glob("*.yaml"))],
@@ -265,6 +285,12 @@ def seeds() -> dict[str, list[bytes]]:
         "npz": _npz_files(),
         "picture": _pictures(),
     }
+
+
+def _networks() -> list[bytes]:
+    from onnx_graphs import small_networks
+
+    return [found.SerializeToString() for found in small_networks().values()]
 
 
 def _endpoint_status() -> bytes:

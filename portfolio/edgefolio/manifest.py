@@ -194,6 +194,11 @@ class Manifest(Record):
         return "accuracy" if self.score is None else self.score.word
 
     @property
+    def score_unit(self) -> str:
+        """What follows its figure: ``%``, or that it is told beside the dense model."""
+        return "% of the dense model's" if self.score is not None and self.score.unit == "PercentOfDense" else "%"
+
+    @property
     def single_node(self) -> tuple[Variant, ...]:
         """The variants that one server serves by itself, by rank."""
         return tuple(variant for variant in self.variants if variant.split is None)

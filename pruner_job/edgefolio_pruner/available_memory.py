@@ -7,6 +7,7 @@ header and compared with what there is before anything is unpacked.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import resource
@@ -75,8 +76,18 @@ def told_memory() -> int | None:
     return _TOLD.get()
 
 
+def give_back() -> None:
+    """Return what this process has freed to the system: the C library keeps it, and it would count as used.
+
+    Of a run on VGG-16 it kept a gigabyte. Where the library cannot (musl), nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def memory_to_plan_with() -> int:
     """Bytes that are free, rounded down to a power of two, so that a little more or less changes no result."""
+    give_back()
     return 1 << max(0, min(available_memory().free, _LARGEST_PLAN).bit_length() - 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -20,6 +20,7 @@ from edgefolio.specification import Architecture, ModelPortfolio, Normalization,
 from edgefolio.specification.making import Source
 from edgefolio.untrusted.json_document import require_bounded
 from edgefolio_pruner.data import DataBundle, load_data
+from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.data.class_order import class_names_of_model
 from edgefolio_pruner.data.model_input import model_input
 from edgefolio_pruner.export import evaluating, flat_outputs
@@ -183,16 +184,21 @@ def load_source(portfolio: ModelPortfolio, *, progress: Progress, scratch: Path 
         progress=progress,
     )
     file = network.model_file
+    told: list[str] = []
+    if file is not None:
+        data = replace(data, input_names=(file.input_name or INPUT_NAME,))
     outputs = look_at_outputs(module, data)
     if file is not None:
         progress(stage="model", fraction=0.5, message="comparing the network with ONNX Runtime")
         file = file.proven(data.sample_shape)
         progress(stage="model", fraction=1.0, message="the network answers as ONNX Runtime does")
+        outputs = replace(outputs, names=file.output_names or outputs.names)
+        told = file.renamed(data.input_names[0], outputs.names)
     scoring = scoring_of(spec.data, classes=len(data.class_names), threshold=outputs.threshold)
     require_k(scoring, outputs.shapes[0][0] if outputs.shapes[0] else 1)
     _require_labels(spec, data)
     _require_a_probe(outputs, data, variants=spec.selection.max_variants)
-    notes = [*network.notes, *data.notes]
+    notes = [*network.notes, *told, *data.notes]
     if spec.data.class_names is None and own_names and data.class_names == own_names:
         notes.append("the classes are in the order of the model's own configuration")
     if state is not None and data.test_is_held_out:
@@ -258,7 +264,7 @@ def _network_of(source: Source, *, seed: int) -> _Network:
     if source.weights_uri is None:
         return _Network(module=module, architecture=architecture, code=code)
     with_hub_configuration(module, source.weights_uri, library=architecture.library)
-    state, told = weights_for(module, read_weights(source.weights_uri))
+    state, told = weights_for(module, read_weights(source.weights_uri), architecture=architecture)
     check_weights_fit(module, state, field=_WEIGHTS, name=source.weights_uri)
     module.load_state_dict(state, strict=False)
     # With names that the file may omit (tied weights, counters): the whole state.

@@ -57,6 +57,7 @@ def shrink_model(
     *,
     input_shapes: Mapping[str, tuple[int, ...]],
     output: Path,
+    output_names: Sequence[str] = (),
     dynamic_size: bool = False,
     samples: int = 8,
     latency_samples: int = 30,
@@ -67,7 +68,8 @@ def shrink_model(
 ) -> Shrunk:
     """Remove every channel of ``module`` (float32) that provably does not matter, and write the rest to ``output``.
 
-    ``input_shapes`` are of one sample of each input, without the batch, by the names that the file gives them. Parity
+    ``input_shapes`` are of one sample of each input, without the batch, by the names that the file gives them;
+    ``output_names`` replace those that the module gives. Parity
     is checked on ``samples`` random inputs, exactness on the first four of them; each model runs ``latency_samples``
     times with a batch of 1 on ``threads`` threads (0: no measurement). ``field`` is the option that names the model.
     Raises :class:`UserError` if the input does not fit, the model cannot be captured or written, or has no prunable
@@ -76,7 +78,8 @@ def shrink_model(
     module = module.float().eval()
     generator = torch.Generator().manual_seed(seed)
     inputs = tuple(torch.randn((max(2, samples), *shape), generator=generator) for shape in input_shapes.values())
-    output_names = _run_once(module, first(inputs, 2), tuple(input_shapes), field=field)
+    own_names = _run_once(module, first(inputs, 2), tuple(input_shapes), field=field)
+    names = output_names or own_names
     _require_single(module, inputs, field=field)
     progress(stage=_STAGE, fraction=0.05, message="capturing the network")
     captured = capture(module, first(inputs, 2), dynamic_size=dynamic_size)
@@ -94,7 +97,7 @@ def shrink_model(
                 first(inputs, 2),
                 Path(folder) / f"{name}.onnx",
                 input_names=tuple(input_shapes),
-                output_names=output_names,
+                output_names=names,
                 dynamic_size=dynamic_size,
             )
             for name, part in (("before", module), ("after", compressed.module))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import resource
 from pathlib import Path
@@ -11,7 +12,13 @@ import pytest
 
 from edgefolio.errors import TransientError, UserError
 from edgefolio_pruner import available_memory as module
-from edgefolio_pruner.available_memory import Memory, available_memory, read_bounded, require_memory
+from edgefolio_pruner.available_memory import (
+    Memory,
+    available_memory,
+    memory_to_plan_with,
+    read_bounded,
+    require_memory,
+)
 
 MIB = 1 << 20
 
@@ -89,3 +96,17 @@ def test_a_stream_is_read_to_its_end_however_it_answers(tmp_path: Path) -> None:
         file.truncate(1 << 40)
         with pytest.raises(UserError, match="the file takes at least"):
             read_bounded(file, field="f", value="v")
+
+
+def test_what_was_freed_is_given_back_before_it_is_planned_with() -> None:
+    def resident() -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    # Small pieces lie in the C library's heap, which a piece that is held at its end keeps from shrinking.
+    pieces = [bytes([number % 251]) * 100_000 for number in range(3_000)]
+    last, full = pieces[-1], resident()
+    del pieces
+    gc.collect()
+    memory_to_plan_with()
+    assert last
+    assert resident() < full - 200e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from torch import nn
 
 from edgefolio.contract.making_key import making_key, making_specification
 from edgefolio.errors import UserError
+from edgefolio.manifest import Preprocessing
 from edgefolio.specification.loading import load_portfolio
 from edgefolio_pruner.architectures import cnn
 from edgefolio_pruner.data import Split
+from edgefolio_pruner.data.stored import NormalisedSamples
 from edgefolio_pruner.inputs import load_source
 from edgefolio_pruner.methods import CandidateWeights, Workbench, asked_for, make_piece
 from edgefolio_pruner.oneshot import distillation, prune_to_targets
 from edgefolio_pruner.oneshot.distillation import Distilled, distill
 from edgefolio_pruner.progress import no_progress
+from edgefolio_pruner.training.answer_forms import distance, form_of
 from edgefolio_pruner.work.directory import WorkDirectory
 
 
@@ -125,6 +129,100 @@ def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(distillation, "RATE", float("inf"))
     with pytest.raises(UserError, match="distillationEpochs = '3': distillation diverged"):
         run(tmp_path / "checkpoint")
+
+
+LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+OTHERS = LOGITS + 0.3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+
+def test_probabilities_are_as_near_as_the_logits_that_they_were_made_of() -> None:
+    for task, shares in (("Classification", lambda logits: logits.softmax(1)), ("MultiLabel", torch.sigmoid)):
+        forms = [form_of(answers, task) for answers in (LOGITS, shares(LOGITS))]
+        assert forms[0].endswith("Logits")
+        assert forms[1].endswith("Probabilities")
+        as_logits = distance(OTHERS, LOGITS, forms[0])
+        assert float(as_logits) > 0.01
+        torch.testing.assert_close(
+            distance(shares(OTHERS), shares(LOGITS), forms[1]).double(), as_logits, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_forms_are_told_by_the_values() -> None:
+    forms = {
+        "Logits": [LOGITS, LOGITS.abs() / 9, LOGITS.clamp(0, 1), torch.full((6, 4), 0.3), LOGITS * float("nan")],
+        "Probabilities": [LOGITS.softmax(1), LOGITS.softmax(1).bfloat16(), torch.eye(4)],
+        "LabelProbabilities": [LOGITS.sigmoid(), LOGITS.sigmoid() / 100],
+        "Numbers": [LOGITS[:, :1], LOGITS[:, :, None]],
+    }
+    # Some of these are told apart by an exact 0.
+    forms["Logits"][1][0, 0] = 0
+    for form, several in forms.items():
+        assert [form_of(answers, "Classification") for answers in several] == [form] * len(several)
+
+
+def test_what_is_far_depends_on_the_task() -> None:
+    moved = LOGITS + 1
+    # The same probabilities of classes, other labels, other numbers.
+    assert float(distance(moved, LOGITS, form_of(LOGITS, "Classification"))) < 1e-12
+    for task in ("MultiLabel", "Regression", "Custom"):
+        form = form_of(LOGITS, task)
+        assert float(distance(moved, LOGITS, form)) > 0.05
+        assert abs(float(distance(LOGITS, LOGITS, form))) < 1e-12
+
+
+def test_samples_that_are_read_from_a_file_are_learned_as_others(tmp_path: Path) -> None:
+    dense = net()
+    plain = samples()
+    stored = replace(plain, images=NormalisedSamples(np.asarray(plain.images), Preprocessing(mean=(0.0,), std=(1.0,))))
+    found = [
+        distill(
+            dense=dense,
+            pruned=pruned_net(dense),
+            samples=split,
+            epochs=1,
+            seed=0,
+            threads=1,
+            checkpoint=tmp_path / "checkpoint",
+        )
+        for split in (plain, stored)
+    ]
+    assert found[0].after < found[0].before
+    assert all(torch.equal(tensor, found[1].state[name]) for name, tensor in found[0].state.items())
+
+
+class TwoAnswers(nn.Module):
+    """The same network with its answers in a dict, beside others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, given: torch.Tensor) -> dict[str, torch.Tensor]:
+        answers = self.inner(given)
+        return {"numbers": answers, "mean": answers.mean(1)}
+
+
+def test_vectors_of_numbers_are_learned_as_they_are_and_of_a_dict_the_first(tmp_path: Path) -> None:
+    dense, pruned = TwoAnswers(), TwoAnswers()
+    pruned.inner.load_state_dict(pruned_net(net()).state_dict())
+    with torch.no_grad():
+        # A step that no softmax sees.
+        pruned.inner[10].bias += 0.5
+    found = distill(
+        dense=dense,
+        pruned=pruned,
+        samples=samples(),
+        epochs=40,
+        seed=0,
+        threads=1,
+        checkpoint=tmp_path / "checkpoint",
+        task="Regression",
+    )
+    assert found.after < found.before / 2
+    pruned.load_state_dict(found.state)
+    with torch.no_grad():
+        off = (pruned(images())["numbers"] - dense(images())["numbers"]).mean()
+    assert abs(float(off)) < 0.25
 
 
 def ask(document: dict[str, Any], epochs: int | None, folder: Path) -> None:

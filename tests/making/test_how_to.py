@@ -84,6 +84,7 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path, edgefolio: Any) -> 
         (tmp_path / name).write_text(text)
     commands = commands_of(page)
     assert ["edgefolio", "make", "-f", "portfolio.yaml"] in commands
+    assert len(commands) == 3
     for command in commands:
         if command[0] == "python":
             with pytest.MonkeyPatch.context() as patch:
@@ -93,6 +94,13 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path, edgefolio: Any) -> 
         finished = edgefolio(*command[1:], cwd=tmp_path)
         assert finished.code == 0, (command, finished.stderr[-2000:], finished.stdout[-2000:])
     assert list((tmp_path / "portfolios").rglob("model.onnx"))
+    if page == "own-metric.md":
+        floor = "serving: {modelName: prices}\n  objectives: {minAccuracyPercent: '90'}"
+        text = (tmp_path / "portfolio.yaml").read_text().replace("serving: {modelName: prices}", floor)
+        (tmp_path / "portfolio.yaml").write_text(text)
+        explained = edgefolio("explain", "-f", "portfolio.yaml", cwd=tmp_path)
+        assert "Asked: metrics:worst at least 90 % of the dense model's." in " ".join(explained.stdout.split())
+        assert "accuracy" not in explained.stdout
 
 
 def test_the_data_set_of_the_page(tmp_path: Path, edgefolio: Any) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from edgefolio.specification import Architecture
+from edgefolio_pruner.callables import imported, source_files
 from edgefolio_pruner.model_source.loading import build_architecture
 from edgefolio_pruner.model_source.model_code import code_digest
+from edgefolio_pruner.scoring.factory import OwnMetric
 
 NETS = """
 import random
@@ -97,3 +99,56 @@ def test_libraries_count_by_version_and_own_networks_not_at_all() -> None:
     timm = Architecture(library="timm", name="resnet10t", options={"num_classes": 3})
     one, other = (code_digest(timm, build_architecture(timm, seed=seed), given_weights=True) for seed in (0, 1))
     assert one == other
+
+
+LAZY = """
+def build():
+    from helpers import act
+    from torch import nn
+    return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+
+def score(outputs, targets):
+    import code_pkg.inner.parts as parts
+    from code_pkg.inner import other
+    return parts.POWER
+"""
+
+
+@pytest.mark.parametrize(
+    "edited", ["helpers.py", "code_pkg/inner/parts.py", "code_pkg/inner/deeper.py", "code_pkg/inner/other.py"]
+)
+def test_what_is_imported_when_the_code_runs_counts_before_it_has_run(folder: Path, edited: str) -> None:
+    (folder / "code_pkg" / "inner").mkdir(parents=True)
+    files = {
+        "code_nets.py": LAZY,
+        "helpers.py": "act = 1\n",
+        "code_pkg/__init__.py": "",
+        "code_pkg/inner/__init__.py": "",
+        "code_pkg/inner/parts.py": "def power():\n    from .deeper import POWER\n    return POWER\nPOWER = 2\n",
+        "code_pkg/inner/deeper.py": "from .. import inner\nPOWER = 3\n",
+        "code_pkg/inner/other.py": "import code_nets\n",
+        "unrelated.py": "broken (\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    importlib.import_module("code_nets")
+    before = source_files("code_nets")
+    assert {str(path.relative_to(folder.resolve())) for path in before} == files.keys() - {"unrelated.py"}
+    plain = OwnMetric("code_nets:score", higher_is_better=True).code_sha256
+    (folder / edited).write_text(files[edited] + "# edited\n")
+    assert OwnMetric("code_nets:score", higher_is_better=True).code_sha256 != plain
+    assert source_files("torch") == frozenset()
+
+
+def test_code_that_imports_its_helpers_when_it_is_called_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "helpers.py").write_text("act = 7\n")
+    (tmp_path / "code_nets.py").write_text("def build():\n    from helpers import act\n    return act\n")
+    try:
+        assert imported("code_nets:build", field="f", example="a:b")() == 7
+    finally:
+        for name in ("code_nets", "helpers"):
+            sys.modules.pop(name, None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from torch.nn import functional
 from edgefolio.errors import UserError
 from edgefolio.manifest import Preprocessing
 from edgefolio.specification import Architecture, OneShot
+from edgefolio.specification.metric import Metric
 from edgefolio_pruner.data.bundle import DataBundle, Split
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
 from edgefolio_pruner.methods.one_shot import OneShotMethod
+from edgefolio_pruner.scoring import Scoring
 from edgefolio_pruner.stages.checks.rehearsal import rehearse
 from edgefolio_pruner.stages.graph_cache import GraphCache
 
@@ -146,3 +150,53 @@ def test_a_method_that_can_prune_nothing_is_refused() -> None:
         told(Shared, one_shot(50))
     assert caught.value.field == "spec.methods.oneShot"
     assert told(Shared) == []
+
+
+METRICS = """
+def fails(outputs, targets):
+    raise ValueError("no such thing")
+
+def vector(outputs, targets):
+    return outputs
+
+def nothing(outputs, targets):
+    return float("nan")
+
+def below(outputs, targets):
+    return -1.0
+
+def fine(outputs, targets):
+    return (outputs.argmax(1) == targets).float().mean() + 0.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "problem"),
+    [
+        ("fails", False, "the metric failed .*no such thing"),
+        ("vector", False, "the metric failed"),
+        ("nothing", True, "the metric gave nan"),
+        ("below", True, "the dense model's score is -1"),
+        ("below", False, None),
+        ("fine", True, None),
+    ],
+)
+def test_a_metric_of_ones_own_is_called_before_anything_is_made(
+    name: str, given: bool, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rehearsed_metrics.py").write_text(METRICS)
+    monkeypatch.syspath_prepend(tmp_path)
+    metric = Metric.model_validate({"factory": f"rehearsed_metrics:{name}", "direction": "Higher"})
+    plain = source(Net)
+    scored = replace(
+        plain, scoring=Scoring(asked=metric, classes=3), initial_state=plain.build().state_dict() if given else None
+    )
+    try:
+        if problem is None:
+            assert rehearse(scored, GraphCache(scored), [], batches=(1,), threads=1) == []
+        else:
+            with pytest.raises(UserError, match=problem) as caught:
+                rehearse(scored, GraphCache(scored), [], batches=(1,), threads=1)
+            assert caught.value.field == "spec.data.metric.factory"
+    finally:
+        sys.modules.pop("rehearsed_metrics", None)

@@ -198,6 +198,48 @@ def test_tables_of_arrow_with_numbers(tmp_path: Path) -> None:
     assert samples_of(data).shape == (12, 4)
 
 
+def test_columns_of_numbers_are_a_sample_each_row(tmp_path: Path) -> None:
+    rows = RANDOM.normal(size=(12, 2))
+    columns = {"a": rows[:, 0], "label": [0, 1] * 6, "count": range(12), "b": rows[:, 1], "is": [True, False] * 6}
+    pyarrow.parquet.write_table(
+        pyarrow.table({name: list(column) for name, column in columns.items()}), tmp_path / "d.parquet"
+    )
+    found = samples_of(read(tmp_path / "d.parquet"))
+    assert found.shape == (12, 4)
+    np.testing.assert_allclose(found[:, [0, 2]], rows, rtol=1e-6)
+    assert found[:, 1].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("shards-{000..004}.tar", "a pattern of several files"),
+        ("shards-*.tar", "a pattern of several files"),
+        ("{a,b}.tar", "a pattern of several files"),
+        ("data.tar.gz", "a compressed archive"),
+        ("data.tgz", "a compressed archive"),
+        ("data.h5", "files of this kind are not read"),
+        ("data.PT", "files of this kind are not read"),
+        ("data.json", "files of this kind are not read"),
+    ],
+)
+def test_what_is_not_read_is_said_with_what_to_do(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(UserError, match=problem) as caught:
+        read(tmp_path / name)
+    assert caught.value.field == FIELD
+    assert caught.value.remedy
+
+
+def test_a_folder_may_be_called_like_a_file(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        folder = tmp_path / "pictures{1,2}.zip" / label
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (4, 4), (60 * number, 0, 0)).save(folder / f"{number}.png")
+    assert read(tmp_path / "pictures{1,2}.zip").class_names == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio.specification import DataSpecification, SparseTraining
@@ -67,6 +68,33 @@ def test_levels_form_a_chain_of_nested_masks(digits: DataBundle, tmp_path: Path)
     module.load_state_dict(second.state())
     assert evaluate(module, digits.validation) == second.validation_correct
     assert second.validation_accuracy_percent > 80
+
+
+class WithSoftmax(nn.Module):
+    """A network that answers with probabilities, always or in evaluation alone."""
+
+    def __init__(self, *, while_trained: bool) -> None:
+        super().__init__()
+        self.inner, self.while_trained = build(), while_trained
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner(images)
+        return logits.softmax(1) if self.while_trained or not self.training else logits
+
+
+@pytest.mark.parametrize("while_trained", [True, False])
+def test_probabilities_are_learned_as_logits_are(digits: DataBundle, tmp_path: Path, *, while_trained: bool) -> None:
+    settings = SparseTraining(dense_epochs=1, levels=1, epochs_per_level=1, batch_size=64)
+    common = {"specification": settings, "initial_state": None, "data": digits, "seed": 0, "threads": 1}
+    plain = train_levels(build=build, work_directory=tmp_path / "plain", **common)
+    with_softmax = train_levels(
+        build=lambda: WithSoftmax(while_trained=while_trained), work_directory=tmp_path / "softmax", **common
+    )
+    for one, other in zip(plain, with_softmax, strict=True):
+        state = other.state()
+        for name, tensor in one.state().items():
+            torch.testing.assert_close(state[f"inner.{name}"], tensor, rtol=1e-2, atol=1e-3)
+        assert abs(one.validation_correct - other.validation_correct) <= 1
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("SGD", "0.1"), ("AdamW", "0.01")])

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from edgefolio.errors import UserError
 from edgefolio.specification import Architecture
@@ -87,6 +87,54 @@ def test_a_network_that_is_built_in_such_a_form_becomes_plain(form: str) -> None
     found = plain_module(module).eval()
     assert set(found.state_dict()) == set(net().state_dict())
     torch.testing.assert_close(found(SAMPLES), wanted, rtol=1e-5, atol=1e-5)
+    # What is no parameter would not be trained.
+    assert {name for name, _ in found.named_parameters()} == {name for name, _ in net().named_parameters()}
+    assert all(parameter.requires_grad for parameter in found.parameters())
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_weights_that_are_frozen_stay_frozen(wrap: Callable[[nn.Module], Any]) -> None:
+    module = net()
+    wrap(module[0].requires_grad_(False))
+    wrap(module[3])
+    plain = plain_module(module)
+    assert not plain[0].weight.requires_grad
+    assert plain[3].weight.requires_grad
+
+
+class Positive(nn.Module):
+    """A parametrization that nobody else has."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.exp()
+
+
+def parametrized_net() -> nn.Module:
+    module = net()
+    for part in layers(module)[:2]:
+        parametrize.register_parametrization(part, "weight", Positive())
+    parametrizations.orthogonal(module[5])
+    return module
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+def test_weights_in_the_own_parametrizations_of_a_network_are_computed_by_it(prefix: str, tmp_path: Path) -> None:
+    sys.modules["options_of_a_test"] = module_of(parametrized_net)
+    architecture = Architecture(library="factory", name="options_of_a_test:parametrized_net")
+    torch.manual_seed(3)
+    module = parametrized_net().eval()
+    state = {f"{prefix}{name}": tensor.clone().contiguous() for name, tensor in module.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    found = build_architecture(architecture)
+    load_weights(found, tmp_path / "w.safetensors", architecture=architecture)
+    torch.testing.assert_close(found.eval()(SAMPLES), module(SAMPLES), rtol=1e-5, atol=1e-5)
+    # Plain weights of the same network still fit, and others still do not.
+    safetensors.torch.save_file({name: tensor.clone() for name, tensor in found.state_dict().items()}, tmp_path / "p")
+    load_weights(found, tmp_path / "p", architecture=architecture)
+    state.pop(next(iter(state)))
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="don't fit"):
+        load_weights(found, tmp_path / "w.safetensors", architecture=architecture)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "net.backbone."])
@@ -192,6 +240,10 @@ def test_options_are_numbers_and_lists() -> None:
         Architecture(library="factory", name="options_of_a_test:options_net", options=architecture.options)
     )
     assert built.given == given
+    written = {"a": ".5", "b": "1e-3", "c": "2.", "d": "-1.5E+2", "e": "resnet50.1", "f": "e3"}
+    text = Architecture(library="factory", name="options_of_a_test:options_net", options=written)
+    assert build_architecture(text).given["a"] == 0.5
+    assert [build_architecture(text).given[name] for name in "bcdef"] == [1e-3, 2.0, -150.0, "resnet50.1", "e3"]
     line = parse_architecture("factory:a:b", ["widths=[24,48]", "p=0.25", "names=[a, b]"])
     assert line.options == {"widths": (24, 48), "p": "0.25", "names": ("a", "b")}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
+import onnxruntime
 import pytest
 from hub_server import COMMIT, served
 from onnx_graphs import model, node, written
@@ -18,6 +19,7 @@ from edgefolio_pruner.model_source.hub import HubModel
 from edgefolio_pruner.onnx_source.model_file import read_model_file
 from edgefolio_pruner.pipeline import make_portfolio
 from edgefolio_pruner.progress import no_progress
+from edgefolio_pruner.shrinking import shrink_model
 
 RANDOM = np.random.default_rng(0)
 
@@ -101,3 +103,70 @@ def test_a_file_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_stranger_s_name_is_shown_as_text(tmp_path: Path) -> None:
     path = written(model([node("Relu", "x")], ("n", 6)), tmp_path / "a\x1b[31m.onnx")
     assert "\x1b" not in read_model_file(path, field="--model").description
+
+
+def two_headed(given: str, names: tuple[str, ...]) -> bytes:
+    """A classifier whose input and outputs are called so; it has values called ``relu`` and ``h``."""
+    weights = {"w": np.random.default_rng(4).standard_normal((16, 6)), "v": np.arange(48.0).reshape(3, 16) % 7 - 3}
+    nodes = [node("Gemm", "x", "w", out="h", transB=1), node("Relu", "h", out="relu")]
+    nodes += [
+        node("Gemm", "relu", "v", out=names[0], transB=1),
+        *(node("Tanh", names[0], out=name) for name in names[1:]),
+    ]
+    found = model(nodes, ("n", 6), weights, outputs=names)
+    found.graph.input[0].name = found.graph.node[0].input[0] = given
+    return bytes(found.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "input_name", "output_names"),
+    [
+        ("images", ("logits",), "images", ("logits",)),
+        ("serving_default_x:0", ("StatefulPartitionedCall:1", "a/b"), "serving_default_x:0", None),
+        ("linear", ("relu_1", "tanh"), "linear", None),
+        ("bild größe", ("a b",), "input", ("output",)),
+        ("x", ("a b", "c"), "x", ("output_0", "output_1")),
+    ],
+)
+def test_names_of_the_file_are_those_of_requests(
+    given: str, names: tuple[str, ...], input_name: str, output_names: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(two_headed(given, names))
+    source = load_source(portfolio(tmp_path, str(tmp_path / "model.onnx")), progress=no_progress)
+    assert source.data.input_names == (input_name,)
+    assert source.output_names == (output_names or names)
+    told = [note for note in source.notes if "names of the ONNX file" in note]
+    assert len(told) == (given != input_name or names != source.output_names)
+    file = read_model_file(tmp_path / "model.onnx", field="--model")
+    shrink_model(
+        file.build(),
+        input_shapes={source.data.input_names[0]: (6,)},
+        output_names=source.output_names,
+        output=tmp_path / "out.onnx",
+        latency_samples=0,
+    )
+    samples = RANDOM.standard_normal((4, 6)).astype(np.float32)
+    sessions = [onnxruntime.InferenceSession(tmp_path / name) for name in ("model.onnx", "out.onnx")]
+    wanted = sessions[0].run(None, {given: samples})
+    found = sessions[1].run(list(source.output_names), {input_name: samples})
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_portfolio_is_served_under_the_names_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(two_headed("pixels", ("scores",)))
+    wanted = portfolio(tmp_path, str(tmp_path / "model.onnx"))
+    rows = RANDOM.standard_normal((60, 6)).astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    # Trained, so to say: the labels are its own answers.
+    (scores,) = session.run(None, {"pixels": rows})
+    np.savez(tmp_path / "data.npz", x=rows, y=scores.argmax(1) if len(set(scores.argmax(1))) > 1 else rows[:, 0] > 0)
+    spec = wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+    spec["spec"]["data"] |= {"normalization": {"mean": ["0"], "standardDeviation": ["1"]}}
+    spec["spec"]["methods"] = {"oneShot": {"macsPercent": [50]}, "quantization": {"precision": "Int8"}}
+    spec["spec"]["profiling"] = {"samples": 20, "rounds": 2}
+    made = make_portfolio(ModelPortfolio.model_validate(spec), work_directory=tmp_path / "work")
+    assert [tensor.name for tensor in made.manifest.signature.inputs] == ["pixels"]
+    assert [tensor.name for tensor in made.manifest.signature.outputs] == ["scores"]
+    for variant in made.manifest.variants:
+        assert variant.probe.inputs[0].name == "pixels"

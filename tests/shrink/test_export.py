@@ -14,6 +14,7 @@ from torch import nn
 
 from edgefolio.errors import UserError
 from edgefolio_pruner.export import export_onnx, parity
+from edgefolio_pruner.shrinking import shrink_model
 
 
 class Several(nn.Module):
@@ -137,3 +138,81 @@ def test_onnxruntime_runs_any_batch(tmp_path: Path) -> None:
     for batch in (1, 2, 7):
         logits, _ = session.run(None, {"image": np.zeros((batch, 3, 12, 12), np.float32)})
         assert logits.shape == (batch, 10)
+
+
+class NamedLikeItsOperators(nn.Module):
+    """Two inputs and two outputs, which may be called as what is computed between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        inner = self.b(self.a(x).relu()).relu() + y
+        return {"linear": self.c(inner), "relu": inner}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        (("x", "y"), ("linear", "relu")),
+        (("relu", "linear_1"), ("first", "second")),
+        (("relu", "linear"), ("add", "linear_1")),
+        (("a.weight", "b.bias"), ("first", "c.weight")),
+        (("input", "output"), ("edgefolio.input.0", "relu_1")),
+        (("serving_default_input_2:0", "a/b.c"), ("StatefulPartitionedCall:1", "Identity:0")),
+    ],
+)
+def test_any_names_of_inputs_and_outputs(inputs: tuple[str, str], outputs: tuple[str, str], tmp_path: Path) -> None:
+    module = NamedLikeItsOperators().eval()
+    samples = torch.randn(3, 6), torch.randn(3, 8)
+    written = export_onnx(module, samples, tmp_path / "m.onnx", input_names=inputs, output_names=outputs)
+    assert (written.input_names, written.output_names) == (inputs, outputs)
+    session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    found = session.run(list(outputs), {name: given.numpy() for name, given in zip(inputs, samples, strict=True)})
+    with torch.inference_mode():
+        for one, other in zip(found, module(*samples).values(), strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-5)
+
+
+POOLS = {
+    "largest of signals": (nn.AdaptiveMaxPool1d(3), (16,)),
+    "largest": (nn.AdaptiveMaxPool2d(3), (16, 16)),
+    "largest of one axis": (nn.AdaptiveMaxPool2d((None, 5)), (9, 13)),
+    "largest, more than there are": (nn.AdaptiveMaxPool2d(7), (4, 10)),
+    "largest of volumes": (nn.AdaptiveMaxPool3d((3, 2, 1)), (8, 8, 8)),
+    "mean of volumes": (nn.AdaptiveAvgPool3d(3), (8, 7, 6)),
+    "mean of volumes, even": (nn.AdaptiveAvgPool3d(2), (8, 8, 8)),
+    "mean": (nn.AdaptiveAvgPool2d((3, 5)), (16, 7)),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(POOLS))
+def test_adaptive_pools_of_any_size(kind: str, tmp_path: Path) -> None:
+    pool, sizes = POOLS[kind]
+    convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(sizes)]
+    torch.manual_seed(0)
+    module = nn.Sequential(convolution(2, 6, 3, padding=1), nn.ReLU(), pool, nn.Flatten()).eval()
+    values = int(np.prod(module(torch.zeros(1, 2, *sizes)).shape[1:]))
+    module.append(nn.Linear(values, 4))
+    with torch.no_grad():
+        # Two dead channels, which the exact pruning removes in front of the pool.
+        module[0].weight[1:3] = 0
+        module[0].bias[1:3] = 0
+    result = shrink_model(module, input_shapes={"input": (2, *sizes)}, output=tmp_path / "m.onnx", latency_samples=0)
+    assert result.report.channels_removed == 2
+    samples = torch.randn(5, 2, *sizes)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"input": samples.numpy()})
+    np.testing.assert_allclose(found, module(samples).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Places(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        largest, places = nn.functional.adaptive_max_pool2d(x, 3, return_indices=True)
+        return largest + places
+
+
+def test_a_pool_whose_places_are_read_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="adaptive_max_pool2d"):
+        export_onnx(Places(), (torch.zeros(2, 3, 16, 16),), tmp_path / "m.onnx", input_names=["x"], output_names=["y"])

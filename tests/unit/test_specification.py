@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgefolio.errors import UserError
 from edgefolio.shown_text import shown
-from edgefolio.specification import ModelPortfolio, Switching
+from edgefolio.specification import Architecture, ModelPortfolio, Switching
 from edgefolio.specification.loading import ignored_on_one_machine, parse_portfolio
 from edgefolio.specification.validation.base import ByteQuantity, DecimalString, bytes_of, resource_name
 from edgefolio.specification.validation.validation_errors import bytes_option
@@ -199,3 +199,10 @@ def test_an_option_that_is_no_amount_of_memory_is_named(text: str, least: int) -
         bytes_option(text, field="--memory", least=least)
     assert (caught.value.field, caught.value.value) == ("--memory", shown(text))
     assert bytes_option("1.5Ki", field="--memory", least=1536) == 1536
+
+
+def test_a_library_that_is_a_kind_of_file_is_answered_with_its_field() -> None:
+    with pytest.raises(ValidationError, match=r"source\.modelURI"):
+        Architecture.model_validate({"library": "onnx", "name": "model.onnx"})
+    with pytest.raises(ValidationError, match="timm"):
+        Architecture.model_validate({"library": "keras", "name": "m"})

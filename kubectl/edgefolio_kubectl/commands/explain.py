@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
+from edgefolio.commands.explained_variants import figures, headings, variant_document
 from edgefolio.decision.estimates.memory import needed_bytes
 from edgefolio.decision.explain import Explanation
 from edgefolio.errors import EdgefolioError
@@ -129,7 +129,7 @@ def _conditions(explanation: Explanation) -> str:
 def _table(explanation: Explanation) -> Table:
     table = Table()
     table.add_column("variant", overflow="fold")
-    for heading in (*FIGURES, "MiB"):
+    for heading in (*headings(), "MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold", ratio=3)
     table.add_column("would fit with", overflow="fold", ratio=2)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from edgefolio.commands.explained_variants import FIGURES, figures, variant_document
+from edgefolio.commands.explained_variants import figures, headings, variant_document
 from edgefolio.commands.splits import StatedSet, parse_link, parse_worker_set, split_documents, split_lines
 from edgefolio.commands.terminal import Terminal
 from edgefolio.decision.choice import latency_budget
@@ -137,11 +137,11 @@ def explain(
     if active is not None:
         conditions += f", {active} serves now"
     console.print(Text(f"{manifest.model}, revision {manifest.revision}: {conditions}."))
-    console.print(Text(f"Asked: {_asked(objectives)}."))
+    console.print(Text(f"Asked: {_asked(objectives, manifest)}."))
     console.print(Text(fitting.choice.evidence))
     for problem in fitting.refused:
         console.print(Text(f"Refused: {problem}"))
-    console.print(_table(explanation))
+    console.print(_table(explanation, manifest))
     console.print(Text(_conclusion(explanation), style="bold"))
     if explanation.standby is not None:
         console.print(Text(f"Standby: {explanation.standby.message}"))
@@ -213,22 +213,25 @@ def _fitting(
     return FittingProfile(choice=stated(Measured.of(found.profile)), published=found)
 
 
-def _asked(objectives: Objectives) -> str:
+def _asked(objectives: Objectives, manifest: Manifest) -> str:
     parts = []
     budget = latency_budget(objectives)
     if budget is not None:
         parts.append(f"p95 at most {budget:g} ms on the server")
     if objectives.min_accuracy_percent is not None:
-        parts.append(f"accuracy at least {objectives.min_accuracy_percent:g} %")
+        parts.append(f"{manifest.score_word} at least {objectives.min_accuracy_percent:g} {manifest.score_unit}")
     if objectives.max_memory_bytes is not None:
         parts.append(f"memory at most {mebibytes(objectives.max_memory_bytes)}")
-    return ", ".join(parts) or "nothing, so the most accurate variant that keeps up"
+    return (
+        ", ".join(parts)
+        or f"nothing, so the {'most accurate' if manifest.score is None else 'best'} variant that keeps up"
+    )
 
 
-def _table(explanation: Explanation) -> Table:
+def _table(explanation: Explanation, manifest: Manifest) -> Table:
     table = Table()
     table.add_column("variant", overflow="fold")
-    for heading in (*FIGURES, "memory MiB"):
+    for heading in (*headings(manifest.score_word), "memory MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
     for entry in explanation.variants:

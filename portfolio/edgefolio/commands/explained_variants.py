@@ -5,12 +5,14 @@ from __future__ import annotations
 from edgefolio.decision.estimates.memory import needed_bytes
 from edgefolio.decision.explain import ExplainedVariant
 
-#: The headings of a variant's figures.
-FIGURES = ("accuracy %", "p95 ms", "busy %")
+
+def headings(score_word: str = "accuracy") -> tuple[str, str, str]:
+    """The headings of a variant's figures; ``score_word`` is what its score is called."""
+    return (f"{score_word} %", "p95 ms", "busy %")
 
 
 def figures(entry: ExplainedVariant) -> tuple[str, str, str]:
-    """The cells under ``FIGURES``; the latency "grows" where the queue would."""
+    """The cells under :func:`headings`; the latency "grows" where the queue would."""
     p95, utilization = entry.prediction.p95_milliseconds, entry.prediction.utilization
     return (
         f"{entry.profile.accuracy_percent:.2f}",

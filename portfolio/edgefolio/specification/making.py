@@ -56,13 +56,19 @@ OptionScalar = Annotated[str | int | bool | None, BeforeValidator(_number_as_tex
 OptionValue = OptionScalar | Annotated[tuple[OptionScalar, ...], Field(max_length=64)]
 
 
+def _no_file(library: object) -> object:
+    if library == "onnx":
+        raise ValueError("an ONNX file is named by source.modelURI, in place of architecture and weightsURI")
+    return library
+
+
 class Architecture(Specification):
     """A network by name: ``{library: timm, name: resnet18, options: {in_chans: 1, num_classes: 10}}``.
 
     ``library: factory`` calls ``name: module:callable`` with the options.
     """
 
-    library: Literal["timm", "torchvision", "edgefolio", "factory"]
+    library: Annotated[Literal["timm", "torchvision", "edgefolio", "factory"], BeforeValidator(_no_file)]
     """Where the network is defined."""
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Its name there; for factory module:callable."""

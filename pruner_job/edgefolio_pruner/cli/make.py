@@ -216,7 +216,8 @@ def _print_result(result: MakeResult, *, report: Path, file: Path) -> None:
     for rejected in manifest.rejected:
         console.print(f"left out: {rejected.name}: {rejected.reason}", markup=False, soft_wrap=True)
     if not manifest.accuracy_floor_met:
-        console.print("No candidate meets the accuracy floor: the dense model alone was published (exit code 3).")
+        floor = f"No candidate meets the {word} floor: the dense model alone was published (exit code 3)."
+        console.print(floor, markup=False)
     if not result.published.is_current:
         console.print("Another publisher was faster: a later revision is current.")
     done = "Already published" if result.published.already_published else "Published"

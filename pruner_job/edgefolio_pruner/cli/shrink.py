@@ -75,8 +75,9 @@ def shrink(
     require_memory(needed, what="the input", field="--input-shape", value=" ".join(input_shape))
     # The network's own code may print.
     with output_kept_for_json(active=as_json) as print_document:
+        output_names: tuple[str, ...] = ()
         if model is not None:
-            module, given = _of_file(model, given, samples=samples, threads=threads)
+            module, given, output_names = _of_file(model, given, samples=samples, threads=threads)
             field = "--model"
         else:
             assert weights is not None
@@ -87,6 +88,7 @@ def shrink(
             result = shrink_model(
                 module,
                 input_shapes=_named(module, given, field="--input-shape"),
+                output_names=output_names,
                 output=output,
                 dynamic_size=dynamic_size,
                 samples=samples,
@@ -128,13 +130,16 @@ def _of_architecture(name: str, options: list[str], weights: str, *, field: str)
     from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.model_source.loading import build_architecture, load_weights, parse_architecture
 
-    module = build_architecture(parse_architecture(name, options, field=field), field=field)
-    load_weights(module, checked_argument(weights, field="--weights"), field="--weights")
+    architecture = parse_architecture(name, options, field=field)
+    module = build_architecture(architecture, field=field)
+    load_weights(module, checked_argument(weights, field="--weights"), architecture=architecture, field="--weights")
     return module
 
 
-def _of_file(uri: str, given: list[Input], *, samples: int, threads: int) -> tuple[Module, list[Input]]:
-    """The network in an ONNX file, and the shape of its samples."""
+def _of_file(
+    uri: str, given: list[Input], *, samples: int, threads: int
+) -> tuple[Module, list[Input], tuple[str, ...]]:
+    """The network in an ONNX file, the shape of its samples, and its outputs as the file names them."""
     from edgefolio.repository.storage import checked_argument
     from edgefolio_pruner.available_memory import require_memory
     from edgefolio_pruner.onnx_source.model_file import read_model_file
@@ -150,10 +155,12 @@ def _of_file(uri: str, given: list[Input], *, samples: int, threads: int) -> tup
     if not given and file.sample_shape is not None:
         given = [("", file.sample_shape)]
     _require_shape(given)
-    ((_, shape),) = given
+    ((name, shape),) = given
     shown = ",".join(str(size) for size in shape)
     require_memory(4 * samples * math.prod(shape), what="the input", field="--input-shape", value=shown)
-    return file.proven(shape, threads=threads).build(), given
+    given = [(name or file.input_name or "", shape)]
+    names = file.output_names or ()
+    return file.proven(shape, threads=threads).build(), given, () if given[0][0] in names else names
 
 
 def _require_shape(given: list[Input]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from edgefolio.errors import UserError
@@ -29,6 +30,25 @@ _BY_SUFFIX: tuple[tuple[tuple[str, ...], Callable[[Request], RawData]], ...] = (
 )
 
 
+#: What people have, and what to do with it.
+_REMEDIES = (
+    (
+        r".*\.(tar\.\w+|tgz|tbz2?|txz)",
+        "a compressed archive cannot be read at places.",
+        "Unpack it to a .tar (gunzip), or to a folder.",
+    ),
+    (
+        r".*(\*|\{[^{}]*(\.\.|,)[^{}]*\}).*",
+        "this is a pattern of several files, and one is read.",
+        "Join the shards (tar --concatenate), or read them in a factory: factory:module:callable.",
+    ),
+    (
+        r".*\.(h5|hdf5|mat|pkl|pickle|pt|pth|tfrecords?|feather|zip|gz|json|jsonl|xlsx?)",
+        "files of this kind are not read.",
+        "Save the arrays with numpy.savez, write a table as .csv or .parquet, or read them in a factory: "
+        "factory:module:callable.",
+    ),
+)
 _SEVERAL = "Name an .npz file that holds one array for each of data.inputs."
 
 
@@ -39,6 +59,9 @@ def read_raw(request: Request) -> RawData:
         if request.inputs:
             raise request.bad("a factory gives one input, and data.inputs names several.", _SEVERAL)
         return read_data_set(request)
+    for pattern, problem, remedy in _REMEDIES:
+        if re.fullmatch(pattern, _path(uri), flags=re.DOTALL) and not is_folder(uri, field=field):
+            raise request.bad(problem, remedy)
     reader = next((read for suffixes, read in _BY_SUFFIX if _path(uri).endswith(suffixes)), None)
     if request.inputs and (reader is not None or uri.startswith("builtin:") or is_folder(uri, field=field)):
         raise request.bad("it has one input, and data.inputs names several.", _SEVERAL)

@@ -22,8 +22,10 @@ import onnx
 import torch
 
 from edgefolio.errors import UserError
+from edgefolio_pruner.export.adaptive_pools import with_plain_pools
 from edgefolio_pruner.export.batch_norm_folding import fold_batch_norms
 from edgefolio_pruner.export.evaluation_mode import evaluating
+from edgefolio_pruner.export.naming import with_names
 from edgefolio_pruner.export.operator_registry import kept_registry
 from edgefolio_pruner.export.serialising import SerialisedModel, weight_bytes
 from edgefolio_pruner.spatial.graph.dynamic_shapes import dynamic_shapes
@@ -122,18 +124,23 @@ def _converted(
         dynamic_shapes=dynamic_shapes(module, example_inputs, free_size=[dynamic_size] * len(example_inputs)),
     )
     fold_batch_norms(program)
-    with kept_registry():
-        onnx_program = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=opset,
-            input_names=list(input_names),
-            output_names=list(output_names),
-            optimize=True,
-            verbose=False,
-        )
-    assert onnx_program is not None
-    return onnx_program.model_proto
+    program = with_plain_pools(program)
+
+    def converted(inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+        with kept_registry():
+            onnx_program = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                optimize=True,
+                verbose=False,
+            )
+        assert onnx_program is not None
+        return onnx_program.model_proto
+
+    return with_names(converted, input_names=input_names, output_names=output_names)
 
 
 def _batch_of_two(example: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,6 @@ def draw_pareto(manifest: Manifest) -> str:
     below mark gaps between neighbours.
     """
     batch = manifest.request_batch_size
-    relative = manifest.score is not None and manifest.score.unit == "PercentOfDense"
     points = []
     for variant in manifest.single_node:
         latency = variant.profiles[0].latency(batch)
@@ -58,9 +57,9 @@ def draw_pareto(manifest: Manifest) -> str:
         _draw_gaps(axes, points)
         _draw_legend(axes, points)
         axes.set_xlabel(f"median latency of a batch of {batch}, ms (logarithmic)")
-        unit = "% of the dense model's" if relative else "%"
-        axes.set_ylabel(f"{manifest.score_word}, {unit}".replace("$", r"\$"))
-        return to_svg(drawn, name="pareto", description="Accuracy over latency of every variant")
+        axes.set_ylabel(f"{manifest.score_word}, {manifest.score_unit}".replace("$", r"\$"))
+        word = "Accuracy" if manifest.score is None else "Score"
+        return to_svg(drawn, name="pareto", description=f"{word} over latency of every variant")
 
 
 def _draw_variants(axes: Any, points: list[_Point]) -> None:

@@ -45,9 +45,8 @@ def draw_splits(manifest: Manifest) -> str:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlabel("bytes into the busiest worker, a sample (logarithmic from 100 on)")
-        unit = (
-            "% of the dense model's" if manifest.score is not None and manifest.score.unit == "PercentOfDense" else "%"
-        )
-        axes.set_ylabel(f"{manifest.score_word} on validation, {unit}".replace("$", r"\$"))
+        label = f"{manifest.score_word} on validation, {manifest.score_unit}"
+        axes.set_ylabel(label.replace("$", r"\$"))
         axes.legend(loc="lower right")
-        return to_svg(drawn, name="splits", description="Accuracy of every measured plan over the bytes that it sends")
+        word = "Accuracy" if manifest.score is None else "Score"
+        return to_svg(drawn, name="splits", description=f"{word} of every measured plan over the bytes that it sends")

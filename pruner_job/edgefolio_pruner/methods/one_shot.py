@@ -135,6 +135,8 @@ class OneShotMethod(Method):
         """``pruned`` after it has learned the dense model's answers; from where a killed run left off."""
         source, epochs = bench.source, self._distillation_epochs
         key = {**common, "pruned": pruned.digest, "distillationEpochs": epochs}
+        if source.scoring.task != "Classification":
+            key["task"] = source.scoring.task
         shelf = _Shelf(bench.work, pruned.name, f"{pruned.name}-distilled", key)
         record = shelf.kept()
         if record is None:
@@ -142,6 +144,7 @@ class OneShotMethod(Method):
                 dense=source.build_with(dense.load()),
                 pruned=source.build_with(pruned.load()),
                 samples=source.data.train,
+                task=source.scoring.task,
                 epochs=epochs,
                 seed=source.seed,
                 threads=bench.threads,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.callables import imported
 from edgefolio_pruner.finite import all_finite
 from edgefolio_pruner.model_source.hub import SCHEME, HubModel
-from edgefolio_pruner.model_source.weight_forms import plain_module, plain_weights
+from edgefolio_pruner.model_source.option_values import option_value, plain_value
+from edgefolio_pruner.model_source.weight_forms import plain_module, plain_weights, weights_as_built
 from edgefolio_pruner.model_source.wrappers import unwrapped, without_wrapper_names
 from edgefolio_pruner.uris import read_uri
 
@@ -47,8 +47,13 @@ def build_architecture(architecture: Architecture, *, seed: int = 0, field: str 
     that are decimal numbers in text (``"0.1"``: the resource has no floats) are passed on as floats. Raises
     :class:`UserError` for ``field`` if the name is unknown (with the nearest names) or the options are refused.
     """
+    return plain_module(_as_built(architecture, seed=seed, field=field))
+
+
+def _as_built(architecture: Architecture, *, seed: int, field: str) -> nn.Module:
+    """The network as the library or the factory gives it, with parametrizations and masks, without wrappers."""
     build = _builder(architecture, field)
-    options = {name: _plain_value(value) for name, value in architecture.options.items()}
+    options = {name: plain_value(value) for name, value in architecture.options.items()}
     with _seeded(seed):
         try:
             module = build(**options)
@@ -68,7 +73,7 @@ def build_architecture(architecture: Architecture, *, seed: int = 0, field: str 
             value=architecture.name,
             remedy="Let the callable return the module.",
         )
-    return plain_module(unwrapped(module, field=field, name=architecture.name))
+    return unwrapped(module, field=field, name=architecture.name)
 
 
 def parse_architecture(
@@ -94,28 +99,40 @@ def parse_architecture(
             raise UserError(
                 "an option is name=value.", field=option_field, value=option, remedy="Write for example num_classes=10."
             )
-        parsed[key] = _option_value(value)
+        parsed[key] = option_value(value)
     return Architecture(library=library, name=name, options=parsed)
 
 
-def load_weights(module: nn.Module, uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> None:
-    """Fill ``module`` with the weights in the safetensors file at ``uri``; every parameter and buffer must be there.
+def load_weights(
+    module: nn.Module, uri: str | Path, *, architecture: Architecture | None = None, field: str = _WEIGHTS_FIELD
+) -> None:
+    """Fill ``module``, built of ``architecture``, with the weights in the safetensors file at ``uri``.
 
-    Counters of batch norm (``num_batches_tracked``) and names that share their tensor with one that is given may be
-    absent. Nothing is changed if the weights don't fit. Raises :class:`UserError` for a pickle, other bytes, names or
-    shapes that don't fit (the first ten), and values that are not finite.
+    Every parameter and buffer must be there, but counters of batch norm (``num_batches_tracked``) and names that share
+    their tensor with one that is given. Nothing is changed if the weights don't fit. Raises :class:`UserError` for a
+    pickle, other bytes, names or shapes that don't fit (the first ten), and values that are not finite.
     """
-    state, _ = weights_for(module, read_weights(uri, field=field))
+    state, _ = weights_for(module, read_weights(uri, field=field), architecture=architecture)
     check_weights_fit(module, state, field=field, name=str(uri))
     module.load_state_dict(state, strict=False)
 
 
 def weights_for(
-    module: nn.Module, state: Mapping[str, torch.Tensor]
+    module: nn.Module, state: Mapping[str, torch.Tensor], *, architecture: Architecture | None = None
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """``state`` as ``module`` names and holds its weights, whatever form they are saved in, and what is to be told."""
+    """``state`` as ``module`` names and holds its weights, whatever form they are saved in, and what is to be told.
+
+    A network of ``architecture`` may compute its weights in a way of its own: then it does so once, here.
+    """
     wanted = module.state_dict()
-    return plain_weights(without_wrapper_names(state, wanted), wanted)
+    found, notes = plain_weights(without_wrapper_names(state, wanted), wanted)
+    if architecture is None or wanted.keys() <= found.keys():
+        return found, notes
+    built = _as_built(architecture, seed=0, field=_ARCHITECTURE_FIELD)
+    computed = weights_as_built(without_wrapper_names(state, built.state_dict()), built)
+    if computed is None:
+        return found, notes
+    return computed, ("the weights are given as the network's own parametrizations hold them, and are folded",)
 
 
 def read_weights(uri: str | Path, *, field: str = _WEIGHTS_FIELD) -> dict[str, torch.Tensor]:
@@ -280,27 +297,6 @@ def _refuse_pickle(content: bytes, *, field: str, name: str) -> None:
             value=name,
             remedy="Convert it where you trust it: safetensors.torch.save_file(model.state_dict(), path).",
         )
-
-
-def _option_value(text: str) -> OptionValue:
-    if text.startswith("[") and text.endswith("]"):
-        return tuple(_option_scalar(entry.strip()) for entry in text[1:-1].split(",") if entry.strip())
-    return _option_scalar(text)
-
-
-def _option_scalar(text: str) -> str | int | bool | None:
-    words: dict[str, bool | None] = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
-
-
-def _plain_value(value: OptionValue) -> object:
-    if isinstance(value, tuple):
-        return [_plain_value(entry) for entry in value]
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+\.[0-9]+(e-?[0-9]+)?", value):
-        return float(value)
-    return value
 
 
 def _shown_name(architecture: Architecture) -> str:

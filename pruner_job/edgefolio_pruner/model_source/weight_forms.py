@@ -33,7 +33,7 @@ def plain_module(module: nn.Module) -> nn.Module:
         for part in list(module.modules()):
             if parametrize.is_parametrized(part):
                 for name in list(part.parametrizations):  # type: ignore[arg-type]
-                    parametrize.remove_parametrizations(part, str(name), leave_parametrized=True)
+                    _fold_parametrization(part, str(name))
             for hook in list(part._forward_pre_hooks.values()):
                 kind = type(hook).__name__
                 if isinstance(hook, prune.BasePruningMethod):
@@ -43,6 +43,32 @@ def plain_module(module: nn.Module) -> nn.Module:
                 elif kind == "SpectralNorm":
                     nn.utils.remove_spectral_norm(part, hook.name)  # type: ignore[attr-defined]
     return module.train()
+
+
+def weights_as_built(state: Mapping[str, Tensor], built: nn.Module) -> dict[str, Tensor] | None:
+    """Plain weights of ``built``, a network with parametrizations of any kind, whose own names ``state`` holds.
+
+    ``built`` is changed. ``None`` if names or shapes are others, or if the network is plain.
+    """
+    wanted = built.state_dict()
+    found, _ = _without_prefix(dict(state), wanted)
+    if any(name not in found or found[name].shape != tensor.shape for name, tensor in wanted.items()):
+        return None
+    built.load_state_dict(found, strict=False)
+    plain = plain_module(built).state_dict()
+    return None if plain.keys() == wanted.keys() else plain
+
+
+def _fold_parametrization(part: nn.Module, name: str) -> None:
+    """Make ``name`` of ``part`` what it was before: a parameter that is trained as its parts were, or a buffer."""
+    parts = list(part.parametrizations[name].parameters(recurse=False))  # type: ignore[index, union-attr]
+    value = getattr(part, name).detach().clone(memory_format=torch.contiguous_format)
+    parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+    if not parts:
+        return
+    # Of several parts torch makes a buffer, which nothing would train.
+    delattr(part, name)
+    part.register_parameter(name, nn.Parameter(value, requires_grad=any(one.requires_grad for one in parts)))
 
 
 def _folded(state: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dict[str, Tensor], dict[str, int]]:

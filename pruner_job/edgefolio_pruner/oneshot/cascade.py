@@ -132,9 +132,11 @@ def _parts(
             yield unit, group, accumulator.part(intercept=linear.intercept)
         return
     prior = linear.folded(state)
+    # Sums alone: beside their parts, a Gram matrix would be there three times.
     moments = collect_moments(linear, original=run, pruned=run, kept=everything, seed=seed)
-    for rows, split in zip(everything.rows(linear), moments, strict=True):
-        total = split.total()
+    totals = [split.total() for split in moments]
+    del moments
+    for rows, total in zip(everything.rows(linear), totals, strict=True):
         for group, read in reads:
             found = selection_parts(
                 total,

@@ -15,20 +15,20 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from edgefolio.errors import UserError
+from edgefolio.specification.metric import Task
 from edgefolio_pruner.data import Split
+from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import ChannelSlice, capture, channel_groups
+from edgefolio_pruner.training.answer_forms import distance, form_of
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_tensors, write_tensors
 from edgefolio_pruner.training.determinism import reproducible
 
 BATCH = 64
 RATE = 5e-4
-#: Softens both answers, so that the order of the unlikely classes is learned too (Hinton et al. 2015).
-TEMPERATURE = 2.0
 #: Samples on which both models are compared at the end, and their number per pass.
 _JUDGED = 1024
 State = dict[str, torch.Tensor]
@@ -56,16 +56,18 @@ def distill(
     seed: int,
     threads: int,
     checkpoint: Path,
+    task: Task = "Classification",
     progress: Progress = no_progress,
     checkpoint_seconds: float = 60.0,
 ) -> Distilled:
     """Train ``pruned`` (the dense module with pruned weights) in place on the images of ``samples``.
 
+    ``task`` says what the answers are, and so what is near to them.
     ``checkpoint`` is a file that is written now and then, continued from if it is there, and removed at the end. Equal
     arguments give equal bytes on one machine. Raises :class:`~edgefolio.errors.UserError` if it diverges.
     """
     with reproducible(threads=threads):
-        run = _Run(dense, pruned, samples, epochs=epochs, seed=seed)
+        run = _Run(dense, pruned, samples, task=task, epochs=epochs, seed=seed)
         before = run.given
         run.restore(checkpoint)
         saved = time.monotonic()
@@ -85,9 +87,14 @@ def distill(
 class _Run:
     """The student, its optimizer and its place in the schedule."""
 
-    def __init__(self, dense: nn.Module, pruned: nn.Module, samples: Split, *, epochs: int, seed: int) -> None:
+    def __init__(
+        self, dense: nn.Module, pruned: nn.Module, samples: Split, *, task: Task, epochs: int, seed: int
+    ) -> None:
         self._dense, self._pruned = dense.eval(), pruned.eval()
-        self._images = torch.from_numpy(samples.images)
+        # The samples themselves may be more than memory holds.
+        self._images = torch.from_numpy(samples.images[:_JUDGED])
+        with torch.no_grad():
+            self._form = form_of(_first(self._dense(self._images[:BATCH])), task)
         self._batches = Batches(samples, batch_size=BATCH, augmentation="None", seed=seed)
         self._epochs = epochs
         self.steps, self.step, self.seconds = epochs * self._batches.per_epoch, 0, 0.0
@@ -119,7 +126,7 @@ class _Run:
         with torch.no_grad():
             wanted = _first(self._dense(images))
         with torch.enable_grad():
-            loss = _distance(_first(self._pruned(images)), wanted)
+            loss = distance(_first(self._pruned(images)), wanted, self._form)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(float(loss.detach())):
@@ -142,10 +149,10 @@ class _Run:
     def distance(self, state: Mapping[str, torch.Tensor]) -> float:
         """The mean distance from the dense model's answers on the first samples, with these weights."""
         self._pruned.load_state_dict(state)
-        total, images = 0.0, self._images[:_JUDGED]
+        total, images = 0.0, self._images
         with torch.no_grad():
             for part in torch.split(images, BATCH):
-                total += len(part) * float(_distance(_first(self._pruned(part)), _first(self._dense(part))))
+                total += len(part) * float(distance(_first(self._pruned(part)), _first(self._dense(part)), self._form))
         return total / len(images)
 
     def store(self, path: Path) -> None:
@@ -169,17 +176,7 @@ class _Run:
 
 def _first(output: object) -> torch.Tensor:
     """The answers; some networks give others beside them."""
-    found = output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[index]
-    assert isinstance(found, torch.Tensor)
-    return found
-
-
-def _distance(got: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The divergence of class probabilities; of other answers the squared error by their mean square."""
-    if got.ndim == 2 and got.shape[1] > 1:
-        logs = [functional.log_softmax(answer / TEMPERATURE, 1) for answer in (got, wanted)]
-        return functional.kl_div(logs[0], logs[1], reduction="batchmean", log_target=True) * TEMPERATURE**2
-    return (got - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+    return flat_outputs(output)[0]
 
 
 def _masks(module: nn.Module, example: torch.Tensor) -> State:

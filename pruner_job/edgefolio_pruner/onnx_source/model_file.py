@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from edgefolio.errors import UserError
-from edgefolio.shown_text import printable, shortened
+from edgefolio.shown_text import printable, shortened, shown
 from edgefolio_pruner.available_memory import require_memory
 from edgefolio_pruner.model_source.hub import SCHEME, HubModel
 from edgefolio_pruner.onnx_source.building import build
@@ -21,7 +23,10 @@ from edgefolio_pruner.uris import read_uri
 __all__ = ["ModelFile", "read_model_file"]
 
 #: Of keys of kept work: another number where the same file is built into another network.
-_FORM = 1
+_FORM = 2
+#: Names of tensors that a manifest, a request and a terminal take as they are.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]*")
+_LONGEST_NAME = 63
 #: The file, its parsed form, the weights of the network, and a copy of these in float64.
 _COPIES = 5
 
@@ -47,6 +52,26 @@ class ModelFile:
         if sizes is None or any(size is None for size in sizes[1:]):
             return None
         return tuple(int(size) for size in sizes[1:] if size is not None)
+
+    @property
+    def input_name(self) -> str | None:
+        """What the file calls its input, so that clients of the file stay clients; ``None`` if requests cannot."""
+        name = self.network.file_input.name
+        return name if _usable(name) else None
+
+    @property
+    def output_names(self) -> tuple[str, ...] | None:
+        """What the file calls its outputs; ``None`` if requests cannot, or if one is called as the input is."""
+        names = self.network.output_names
+        all_names = {self.network.file_input.name, *names}
+        return names if all(map(_usable, names)) and len(all_names) == len(names) + 1 else None
+
+    def renamed(self, input_name: str, output_names: Sequence[str]) -> list[str]:
+        """What is to be told of tensors that are called otherwise than in the file."""
+        own = (self.network.file_input.name, *self.network.output_names)
+        pairs = zip(own, (input_name, *output_names), strict=True)
+        changed = ", ".join(f"{shown(old, limit=60)!r} is {new!r}" for old, new in pairs if old != new)
+        return [f"names of the ONNX file that requests cannot hold are changed: {changed}"] if changed else []
 
     @property
     def description(self) -> str:
@@ -89,6 +114,10 @@ def read_model_file(uri: str | Path, *, field: str) -> ModelFile:
     return ModelFile(
         name=name, sha256=hashlib.sha256(content).hexdigest(), where=field, network=network, content=content
     )
+
+
+def _usable(name: str) -> bool:
+    return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
 
 
 def _hub_file(uri: str, *, field: str) -> bytes:

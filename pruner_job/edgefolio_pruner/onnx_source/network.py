@@ -83,6 +83,11 @@ class OnnxNetwork(nn.Module):
         self._steps = tuple(steps)
         return self
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs as the file names them."""
+        return self._outputs
+
     def known(self) -> dict[str, Value]:
         """All values that no sample changes, by their names in the file."""
         return {**self._host, **{name: self.get_buffer(path) for name, path in self.file_buffers.items()}}

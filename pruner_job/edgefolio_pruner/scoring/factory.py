@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from edgefolio.errors import UserError
-from edgefolio_pruner.callables import imported
+from edgefolio_pruner.callables import imported, source_files
 from edgefolio_pruner.scoring.metrics import GROUPS, LARGEST, Array
 from edgefolio_pruner.scoring.score import Score, jackknife
 
@@ -29,13 +28,14 @@ class OwnMetric:
         self._name = name
         self.higher_is_better = higher_is_better
 
-    @property
+    @cached_property
     def code_sha256(self) -> str:
-        """Digest of the file that holds it; of one without a file, of its name."""
-        module = sys.modules.get(self._name.partition(":")[0])
-        path = Path(getattr(module, "__file__", None) or "")
-        content = path.read_bytes() if path.is_file() else self._name.encode()
-        return hashlib.sha256(content).hexdigest()
+        """Digest of the file that holds it and of those that it imports from there; of an installed one of its name."""
+        digest = hashlib.sha256(self._name.encode())
+        for path in sorted(source_files(self._name.partition(":")[0])):
+            digest.update(f"{path.name}\n".encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def score(self, outputs: Sequence[Array], targets: Array, *, samples: int) -> Score:
         """The score of all samples, with an interval where the callable also takes parts of them.

@@ -26,6 +26,7 @@ from edgefolio.manifest import (
     ScoreFigures,
 )
 from edgefolio.repository.fetching import digest_of_file
+from edgefolio_pruner.available_memory import give_back
 from edgefolio_pruner.exactness import prove_exact
 from edgefolio_pruner.export import export_onnx, parity
 from edgefolio_pruner.inputs import MakingSource
@@ -136,6 +137,8 @@ class CandidateMaker:
         progress(stage=_STAGE, fraction=0.0, message=f"{given.name}: pruning exactly")
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
+        # What training and pruning have freed; a proof holds the network several times over.
+        give_back()
         try:
             exactness: ExactnessProof | None = None
             layers: tuple[LayerKept, ...] = ()

@@ -16,7 +16,6 @@ from edgefolio import __version__
 from edgefolio.manifest import FloatLayer, Profile, QuantizationRecord
 from edgefolio.repository.fetching import digest_of_file
 from edgefolio.specification import ModelPortfolio, Quantization
-from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.export.onnx_file import write_atomically
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.progress import Progress, part_of
@@ -147,7 +146,7 @@ class TwinMaker:
             probe=make_int8_probe(
                 path,
                 validation.images[:LARGEST_PROBE],
-                input_name=INPUT_NAME,
+                input_name=self._source.data.input_names[0],
                 output_names=self._source.output_names,
                 threads=self._threads,
             ),

@@ -125,7 +125,7 @@ def select(candidates: Sequence[Candidate], *, dense: str, rules: Rules) -> Sele
         if candidate not in chosen:
             reasons[candidate.name] = (
                 f"the portfolio holds at most {rules.max_variants}, and the others leave smaller gaps in latency, "
-                "or lose less accuracy in them"
+                f"or lose less {rules.score} in them"
             )
     return _result(chosen, reasons, accuracy_floor_met=True)
 

@@ -14,9 +14,11 @@ from torch import nn
 
 from edgefolio.specification import SparseTraining
 from edgefolio_pruner.data import DataBundle
+from edgefolio_pruner.export import flat_outputs
 from edgefolio_pruner.model_source.loading import check_weights_fit
 from edgefolio_pruner.progress import Progress, no_progress
 from edgefolio_pruner.spatial import ChannelGroup, capture, channel_groups
+from edgefolio_pruner.training.answer_forms import AnswerForm, form_of
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.checkpoint import read_json, read_tensors, remove_unfinished, write_json, write_tensors
 from edgefolio_pruner.training.determinism import Precision, fastest_precision, reproducible
@@ -37,6 +39,8 @@ from edgefolio_pruner.training.result import MaskSummary, TrainedLevel, state_di
 from edgefolio_pruner.training.trainer import LevelSchedule, LevelTrainer, Position, part
 
 _FORMAT = 1
+#: Samples by which logits and probabilities are told apart.
+_LOOKED_AT = 64
 
 
 def train_levels(
@@ -105,6 +109,7 @@ class _Run:
         self._start = {name: value.clone() for name, value in module.state_dict().items()}
         self._given = initial_state is not None
         self._full = full_masks(module)
+        self._form = _form_in_training(build(), data)
         self._batches = Batches(
             data.train,
             batch_size=specification.batch_size,
@@ -134,14 +139,14 @@ class _Run:
         checkpoint = read_tensors(self._folder / "checkpoint.safetensors")
         if checkpoint is not None and checkpoint.record.get("level") == level:
             masks = {name: mask.bool() for name, mask in part(checkpoint.tensors, "mask/").items()}
-            trainer = LevelTrainer(module, masks, self._specification, self._precision)
+            trainer = LevelTrainer(module, masks, self._specification, self._precision, self._form)
             trainer.restore(checkpoint.tensors)
             position = Position(
                 step=int(checkpoint.record["step"]), seconds=float(checkpoint.record["seconds"]), loss=0.0
             )
         else:
             masks = self._begin(module, level, before)
-            trainer = LevelTrainer(module, masks, self._specification, self._precision)
+            trainer = LevelTrainer(module, masks, self._specification, self._precision, self._form)
             position = Position(step=schedule.first_step, seconds=0.0, loss=0.0)
         if level == 0 and self._plan.records_rewinding and position.step <= self._specification.rewind_step:
             position = self._advance(trainer, schedule, position, until=self._specification.rewind_step)
@@ -244,6 +249,8 @@ class _Run:
             "given": self._given,
             "torch": torch.__version__,
         }
+        if self._form != "Logits":
+            settings["answers"] = self._form
         fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         remove_unfinished(self._folder)
         run = read_json(self._folder / "run.json")
@@ -269,6 +276,16 @@ class _Run:
     def _report(self, level: int, done: float, message: str) -> None:
         fraction = self._plan.fraction(level, done)
         self._progress(stage="training", fraction=min(fraction, 1.0), message=f"{_name(level)}: {message}")
+
+
+def _form_in_training(fresh: nn.Module, data: DataBundle) -> AnswerForm:
+    """What the network gives while it is trained: some take the softmax in evaluation alone.
+
+    ``fresh`` is one that is not used further: batch norms learn of what they see.
+    """
+    images = torch.from_numpy(data.train.images[:_LOOKED_AT].copy())
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return form_of(flat_outputs(fresh.train()(images))[0], "Classification")
 
 
 def _name(level: int) -> str:

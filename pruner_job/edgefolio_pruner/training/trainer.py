@@ -13,6 +13,7 @@ from torch import nn
 from edgefolio.errors import UserError
 from edgefolio.specification import SparseTraining
 from edgefolio_pruner.export import flat_outputs
+from edgefolio_pruner.training.answer_forms import AnswerForm, as_logits
 from edgefolio_pruner.training.batches import Batches
 from edgefolio_pruner.training.determinism import Precision, seed_step
 from edgefolio_pruner.training.masks import Masks, apply_masks
@@ -51,12 +52,20 @@ class LevelTrainer:
     moves them.
     """
 
-    def __init__(self, module: nn.Module, masks: Masks, specification: SparseTraining, precision: Precision) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        masks: Masks,
+        specification: SparseTraining,
+        precision: Precision,
+        form: AnswerForm = "Logits",
+    ) -> None:
         self.module = module.train()
         if all(parameter.ndim < 5 for parameter in module.parameters()):
             # Of volumes torch knows another format.
             self.module = self.module.to(memory_format=torch.channels_last)
         self.masks = masks
+        self._form = form
         self._specification = specification
         self._precision = precision
         self._parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
@@ -130,7 +139,7 @@ class LevelTrainer:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._precision == "bfloat16"):
             output = self.module(images)
         # Some networks give further outputs, or auxiliary ones while they are trained.
-        logits = flat_outputs(output)[0]
+        logits = as_logits(flat_outputs(output)[0], self._form)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

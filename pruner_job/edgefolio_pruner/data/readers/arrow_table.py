@@ -1,8 +1,9 @@
 """A table of Arrow in a ``.parquet`` or ``.arrow`` file, as the ``datasets`` package of Hugging Face writes them.
 
 The column ``image`` (``img``) holds pictures, as bytes or ``{bytes, path}``; other samples are numbers or lists of them
-in the column ``x`` (``data``, ``features``). The target is in ``label`` (``labels``, ``target``, ``y``); the names of
-its classes are taken from the metadata of ``datasets``. It needs the package pyarrow (the extra ``tables``).
+in the column ``x`` (``data``, ``features``), or all columns but the target where these are numbers. The target is in
+``label`` (``labels``, ``target``, ``y``); the names of its classes are taken from the metadata of ``datasets``. It
+needs the package pyarrow (the extra ``tables``).
 """
 
 from __future__ import annotations
@@ -61,15 +62,20 @@ def _table(content: bytes, *, parquet: bool) -> Any:
 
 def _read(table: Any, request: Request) -> RawData:
     samples, target = column_of(table.column_names, SAMPLES), column_of(table.column_names, TARGETS)
-    if samples is None:
+    rows = None if samples is not None else _rows(table, target, request)
+    if samples is None and rows is None:
         raise request.bad(
             f"it has the columns {', '.join(table.column_names[:20])}, and none of samples.",
-            "Call the column of the samples image or x.",
+            "Call the column of the samples image or x; columns of numbers are a row's sample where all are.",
         )
     if table.num_rows == 0:
         raise request.bad("the table is empty.", "Name a table with rows.")
     labels = None if target is None else _values(table, target, request)
     names = None if target is None or labels is None or labels.dtype.kind not in "iu" else _class_names(table, target)
+    if samples is None:
+        assert rows is not None
+        found = Found(samples=rows, targets=labels, samples_name="the table", targets_name=str(target))
+        return assembled({request.needed: found}, request, class_names=names)
     first = next((value for value in (cell.as_py() for cell in table[samples].slice(0, 16)) if value is not None), None)
     if isinstance(first, dict | bytes):
         pictures = _Pictures(table[samples], request)
@@ -86,6 +92,20 @@ def _read(table: Any, request: Request) -> RawData:
         samples=_values(table, samples, request), targets=labels, samples_name=samples, targets_name=str(target)
     )
     return assembled({request.needed: found}, request, class_names=names)
+
+
+def _rows(table: Any, target: str | None, request: Request) -> Any:
+    """The numbers of all columns but that of the targets, a sample each row; ``None`` if there are others."""
+    import pyarrow
+
+    types = pyarrow.types
+    used = [name for name in table.column_names if name != target]
+    if not used or not all(
+        types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
+        for kind in (table.schema.field(name).type for name in used)
+    ):
+        return None
+    return np.stack([np.asarray(_values(table, name, request), dtype=np.float32) for name in used], axis=1)
 
 
 class _Pictures:

@@ -15,10 +15,14 @@ from edgefolio_pruner.export import export_onnx, flat_outputs, parity
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import Method
 from edgefolio_pruner.network_inputs import first
+from edgefolio_pruner.scoring.score import require_comparable
+from edgefolio_pruner.scoring.scoring import Tally
 from edgefolio_pruner.stages.graph_cache import GraphCache
 
 _FIELD = "spec.source.architecture"
 _SAMPLES = 4
+#: Samples that a metric of the user's own is tried on.
+_SCORED = 256
 #: Answers that differ by less, relative to the largest, are the same.
 _RELATIVE_DIFFERENCE = 1e-4
 #: A fresh network's outputs may be tiny beside its activations, so the bound is wider than that of a variant.
@@ -37,6 +41,7 @@ def rehearse(
     module = _built(source)
     samples = source.example(_SAMPLES)
     _require_repeatable(module, _built(source), samples)
+    _require_score(module, source)
     told = [note for method in methods for note in method.require_possible(graphs.model)]
     with tempfile.TemporaryDirectory(prefix="edgefolio-rehearsal-") as folder:
         path = Path(folder) / "model.onnx"
@@ -74,6 +79,22 @@ def _require_repeatable(module: nn.Module, again: nn.Module, samples: tuple[torc
                 value=type(module).__name__,
                 remedy=remedy,
             )
+
+
+def _require_score(module: nn.Module, source: MakingSource) -> None:
+    """Call a metric of the user's own once. Raises :class:`UserError` if it fails, or its score cannot be compared."""
+    scoring, validation = source.scoring, source.data.validation
+    if scoring.own is None or not source.data.has_labels:
+        return
+    count = min(_SCORED, validation.samples)
+    with torch.inference_mode():
+        outputs = flat_outputs(module(*(torch.from_numpy(given) for given in validation.inputs(0, count))))
+    tally = Tally(scoring)
+    tally.add([output.numpy() for output in outputs], validation.labels[:count])
+    score = tally.result().score
+    # Before it is trained, a network may have any score.
+    if source.initial_state is not None:
+        require_comparable(score, higher_is_better=scoring.higher_is_better, field=scoring.field, value=scoring.title)
 
 
 def _require_parity(module: nn.Module, path: Path, source: MakingSource, *, batch: int, threads: int) -> None:

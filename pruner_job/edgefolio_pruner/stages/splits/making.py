@@ -16,7 +16,6 @@ from edgefolio.manifest import Probe
 from edgefolio.records.split_plan import SplitPlan
 from edgefolio.specification import ModelPortfolio
 from edgefolio.specification.splitting import Split
-from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.inputs import MakingSource
 from edgefolio_pruner.methods import CandidateWeights
 from edgefolio_pruner.profiling.session import open_session
@@ -266,13 +265,17 @@ class _Entry:
         session = open_session(path, threads=self._maker._threads)
         (samples,) = parity_samples(self._maker._source)
         parts = (samples[start : start + 64] for start in range(0, len(samples), 64))
-        return np.concatenate([session.run(None, {INPUT_NAME: part})[0] for part in parts])
+        return np.concatenate([session.run(None, {self._input_name: part})[0] for part in parts])
+
+    @property
+    def _input_name(self) -> str:
+        return self._maker._source.data.input_names[0]
 
     def _probe(self, executor: SplitExecutor, literal: SplitExecutor | None, images: npt.NDArray[np.float32]) -> Probe:
         return make_split_probe(
             lambda samples: executor.run(samples).outputs,
             images,
-            input_name=INPUT_NAME,
+            input_name=self._input_name,
             output_names=self._maker._source.output_names,
             literal=None if literal is None else lambda samples: literal.run(samples).outputs,
         )

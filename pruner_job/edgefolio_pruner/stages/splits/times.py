@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgefolio_pruner.data.bundle import INPUT_NAME
 from edgefolio_pruner.profiling.session import open_session
 from edgefolio_split.executor import SplitExecutor
 
@@ -28,10 +27,11 @@ def measured_times(
     workers: list[list[tuple[float, ...]]] = [[] for _ in executors]
     for _ in range(_ROUNDS):
         for session, found in zip(sessions, single, strict=True):
-            session.run(None, {INPUT_NAME: sample})
+            given = {session.get_inputs()[0].name: sample}
+            session.run(None, given)
             for _ in range(_RUNS):
                 start = time.perf_counter()
-                session.run(None, {INPUT_NAME: sample})
+                session.run(None, given)
                 found.append(1000 * (time.perf_counter() - start))
         for executor, taken in zip(executors, workers, strict=True):
             executor.run(sample)
