@@ -135,6 +135,15 @@ def test_a_text_that_costs_more_than_it_says_is_refused(raw: bytes) -> None:
         read_inference(raw, json_length=None, model="m", version="", limits=LIMITS)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32"])
+def test_depth_does_not_hide_in_another_encoding(encoding: str) -> None:
+    # In UTF-16 one byte of the letter looks like a quote, and all brackets behind it like those of a text.
+    deep = "[" * 600 + "]" * 600
+    text = f'{{"id": "\u0122", "inputs": [{{"name": "x", "shape": [0], "datatype": "FP32", "data": {deep}}}]}}'
+    with pytest.raises(BadRequestError):
+        read_inference(text.encode(encoding), json_length=None, model="m", version="", limits=LIMITS)
+
+
 @pytest.mark.parametrize(
     ("datatype", "values"),
     [

@@ -24,7 +24,8 @@ def read_json_object(raw: bytes, limits: Limits) -> dict[str, Any]:
     if depth_of(raw, most=limits.json_depth) > limits.json_depth:
         raise BadRequestError(f"the JSON is nested more than {limits.json_depth} deep")
     try:
-        document = json.loads(raw)
+        # UTF-8 alone: json.loads guesses UTF-16 and UTF-32 from bytes, in which depth was not counted.
+        document = json.loads(raw.decode("utf-8-sig"))
     # A text of digits beyond Python's bound is a ValueError, too.
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error
