@@ -12,6 +12,7 @@ import pytest
 from drafts import draft_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limited_process import run_limited
 from triton_portfolios import MODEL, publish, revealing_model
 
 from edgefolio.contract.job_report import LARGEST_MESSAGE_BYTES, FailureReport, PublishedReport
@@ -187,6 +188,24 @@ def test_a_text_that_costs_more_than_it_says_is_refused_as_manifest_and_pointer(
     assert refusal(raw) is not None
     with pytest.raises(IntegrityError):
         CurrentPointer.from_bytes(raw, location="current.json")
+
+
+@pytest.mark.parametrize("values", ["1", "0.5", "null", "1, 2", "-0"])
+def test_a_text_of_nothing_but_values_takes_no_memory_of_the_agent(values: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from edgefolio.errors import IntegrityError\n"
+        "from edgefolio.manifest import Manifest\n"
+        "#limit\n"
+        "part = sys.argv[1].encode() + b','\n"
+        "raw = b'{\"labels\": [' + part * ((63 << 20) // len(part)) + b'0]}'\n"
+        "try:\n"
+        "    Manifest.from_bytes(raw, location='1.json')\n"
+        "except IntegrityError as error:\n"
+        "    print(error)\n"
+    )
+    ended = run_limited(code, values, memory=256 << 20, folder=tmp_path)
+    assert "it has too many parts" in ended.stdout, ended.stderr
 
 
 @pytest.mark.parametrize(

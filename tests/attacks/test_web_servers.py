@@ -107,3 +107,12 @@ def test_any_answer(
 @example(raw=b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 20000 + b"\r\n", kept=0)
 def test_any_bytes(server: FaultyServer, tmp_path: Path, raw: bytes, kept: int) -> None:
     is_harmless(server, raw, tmp_path, kept=kept)
+
+
+@pytest.mark.parametrize("part", ["<a ", "<a href", "<a href=", "<a href='", '<a\thref = "x', "<a href='x?"])
+def test_a_listing_of_tags_that_never_end_is_searched_once(server: FaultyServer, part: str) -> None:
+    # In the square of its length, the search would take days, and every thread would wait for it.
+    page = answer(200, [("Content-Type", "text/html")], part.encode() * ((4 << 20) // len(part)))
+    server.fault = sends(page)  # type: ignore[assignment]
+    names = Repository.open(server.url).storage.names("models/digits")
+    assert len(names) <= 1

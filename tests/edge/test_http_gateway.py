@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgefolio_edge.http_gateway.json_text import depth_of, read_json_object
 from edgefolio_edge.http_gateway.limits import BadRequestError, Limits
 from edgefolio_edge.http_gateway.tensors import DATA_TYPES
 
-LIMITS = Limits(body_bytes=1 << 16, json_bytes=1 << 14)
+LIMITS = Limits(body_bytes=1 << 16, json_bytes=1 << 14, json_parts=1 << 10)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -133,6 +134,38 @@ def test_depth_is_that_of_the_parsed_value(value: Any) -> None:
 def test_a_text_that_costs_more_than_it_says_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequestError):
         read_inference(raw, json_length=None, model="m", version="", limits=LIMITS)
+
+
+@pytest.mark.parametrize("part", [b"{},", b"[],", b'"",'])
+def test_many_small_parts_are_refused_before_they_are_built(part: bytes) -> None:
+    few, many = (b'{"a": [' + part * count + b"0]}" for count in (1 << 9, 1 << 12))
+    assert len(many) < LIMITS.json_bytes
+    assert len(read_json_object(few, LIMITS)["a"]) == (1 << 9) + 1
+    with pytest.raises(BadRequestError, match="flat lists") as caught:
+        read_json_object(many, LIMITS)
+    assert caught.value.status == 413
+
+
+def test_parameters_are_few() -> None:
+    entry = {"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}
+    for count, refused in ((64, False), (65, True)):
+        parameters = {f"p{number}": number for number in range(count)}
+        for document in (
+            {"inputs": [entry], "parameters": parameters},
+            {"inputs": [{**entry, "parameters": parameters}]},
+            {"inputs": [entry], "outputs": [{"name": "y", "parameters": parameters}]},
+        ):
+            with pytest.raises(BadRequestError, match="at most 64") if refused else contextlib.nullcontext():
+                read(document)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32"])
+def test_depth_does_not_hide_in_another_encoding(encoding: str) -> None:
+    # In UTF-16 one byte of the letter looks like a quote, and all brackets behind it like those of a text.
+    deep = "[" * 600 + "]" * 600
+    text = f'{{"id": "\u0122", "inputs": [{{"name": "x", "shape": [0], "datatype": "FP32", "data": {deep}}}]}}'
+    with pytest.raises(BadRequestError):
+        read_inference(text.encode(encoding), json_length=None, model="m", version="", limits=LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from edgefolio.repository.signature import (
     PASSWORD_VARIABLE,
     SigningKey,
     VerificationKey,
+    key_from_option,
     new_key_pair,
     publisher_key,
 )
@@ -230,3 +231,20 @@ def test_verify_asks_for_the_signature(signed, keys, make_draft, tmp_path):
         result = CliRunner().invoke(build_app(), ["verify", uri, "--verification-key", key, "--json"])
         findings = [finding["problem"] for finding in json.loads(result.stdout)["findings"]]
         assert any("signature" in problem for problem in findings) == problems
+
+
+def test_an_option_that_can_be_no_file_is_refused_as_a_key(tmp_path):
+    (tmp_path / "binary.pub").write_bytes(b"\xff" * 100_000)
+    loop = tmp_path / "loop.pub"
+    loop.symlink_to(loop)
+    for value in (
+        "R" * 300,
+        "R" * 100_000,
+        "a/" * 2000,
+        "RW\0",
+        str(tmp_path / "binary.pub"),
+        str(loop),
+        str(tmp_path),
+    ):
+        with pytest.raises(UserError, match="--verification-key"):
+            key_from_option(value)

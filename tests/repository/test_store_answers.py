@@ -248,3 +248,33 @@ def test_the_codes_of_s3(s3_uri: str, s3_endpoint: str, monkeypatch: pytest.Monk
                 repository.current("digits")
             assert isinstance(caught.value, TransientError) == (kind is TransientError)
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("endless", ["same token", "names"])
+def test_a_listing_that_never_ends_is_given_up(
+    endless: str, s3_uri: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def listing(exchange: Exchange) -> bool:
+        nonlocal asked
+        if "list-type=2" not in exchange.handler.path:
+            return False
+        asked += 1
+        token = "t" if endless == "same token" else f"t{asked}"
+        key = f"portfolios/revisions/{asked}" + "x" * 900
+        entries = f"<Contents><Key>{key}</Key></Contents>" * (1 if endless == "same token" else 1000)
+        text = (
+            f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+            f"{entries}</ListBucketResult>"
+        )
+        exchange.send(Answer(status=200, headers=[("Content-Type", "application/xml")], body=text.encode()))
+        return True
+
+    with faulty_server(in_front_of(s3_endpoint)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        storage = Repository.open(s3_uri).storage
+        server.fault = listing
+        with pytest.raises(UserError, match="has no end, or too many names"):
+            storage.names("revisions")
+    assert asked < 50

@@ -55,7 +55,7 @@ def _call(
     if not isinstance(request_id, str):
         raise BadRequestError("'id' is not a text")
     message.id = request_id
-    parameters = _parameters(document, "the request")
+    parameters = _parameters(document, "the request", limits)
     all_binary = _flag(parameters.pop(_ALL_BINARY, False), _ALL_BINARY)
     _set_parameters(message.parameters, parameters)
     position = end
@@ -65,7 +65,7 @@ def _call(
         raise BadRequestError(f"{len(body) - position} bytes of binary data belong to no input")
     binary: dict[str, bool] = {}
     for entry in _entries(document, "outputs", limits):
-        name, wanted = _name(entry), _parameters(entry, "an output")
+        name, wanted = _name(entry), _parameters(entry, "an output", limits)
         if _BINARY in wanted:
             binary[name] = _flag(wanted.pop(_BINARY), _BINARY)
         _set_parameters(message.outputs.add(name=name).parameters, wanted)
@@ -96,7 +96,7 @@ def _add_input(message: Any, entry: dict[str, Any], body: bytes, position: int, 
     name = _name(entry)
     shape = read_shape(entry.get("shape"), name=name, limits=limits)
     datatype = entry.get("datatype")
-    parameters = _parameters(entry, f"input '{name}'")
+    parameters = _parameters(entry, f"input '{name}'", limits)
     size = parameters.pop(_BINARY_SIZE, None)
     if size is None:
         raw = packed_values(entry.get("data"), name=name, datatype=datatype, shape=shape)
@@ -130,10 +130,10 @@ def _name(entry: dict[str, Any]) -> str:
     return name
 
 
-def _parameters(document: dict[str, Any], whose: str) -> dict[str, Any]:
+def _parameters(document: dict[str, Any], whose: str, limits: Limits) -> dict[str, Any]:
     parameters = document.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise BadRequestError(f"'parameters' of {whose} is not an object")
+    if not isinstance(parameters, dict) or len(parameters) > limits.parameters:
+        raise BadRequestError(f"'parameters' of {whose} is not an object of at most {limits.parameters}")
     return dict(parameters)
 
 

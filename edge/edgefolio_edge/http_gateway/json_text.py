@@ -1,4 +1,4 @@
-"""Bounded reading of a stranger's JSON: size and depth are known before anything is parsed."""
+"""Bounded reading of a stranger's JSON: size, depth and number of parts are known before anything is parsed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,18 @@ def read_json_object(raw: bytes, limits: Limits) -> dict[str, Any]:
             f"the JSON part has {len(raw)} bytes, at most {limits.json_bytes} are read; send tensors as binary data",
             status=413,
         )
+    # Counted before anything is built; those inside texts count too, which no real request minds.
+    if raw.count(b"[") + raw.count(b"{") + raw.count(b'"') // 2 > limits.json_parts:
+        raise BadRequestError(
+            f"the JSON has more than {limits.json_parts} lists, objects and texts; send tensors as flat lists, or as "
+            "binary data",
+            status=413,
+        )
     if depth_of(raw, most=limits.json_depth) > limits.json_depth:
         raise BadRequestError(f"the JSON is nested more than {limits.json_depth} deep")
     try:
-        document = json.loads(raw)
+        # UTF-8 alone: json.loads guesses UTF-16 and UTF-32 from bytes, in which depth was not counted.
+        document = json.loads(raw.decode("utf-8-sig"))
     # A text of digits beyond Python's bound is a ValueError, too.
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error

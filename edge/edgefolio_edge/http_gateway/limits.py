@@ -14,13 +14,16 @@ class Limits:
     """Bounds of the gateway. Sizes in bytes, times in seconds.
 
     ``body_bytes`` bounds a request once it is decompressed, ``json_bytes`` its JSON part, of which a parsed value takes
-    many times the memory. ``at_once`` requests with bodies of
+    many times the memory, and ``json_parts`` the lists, objects and texts in it, which take longest to read: nobody
+    else is answered meanwhile. ``at_once`` requests with bodies of
     ``bytes_at_once`` together are under way at most; more are answered 503.
     """
 
     body_bytes: int = 64 * MEBIBYTE
     json_bytes: int = 8 * MEBIBYTE
     json_depth: int = 16
+    json_parts: int = 131_072
+    parameters: int = 64
     tensors: int = 64
     dimensions: int = 32
     at_once: int = 64

@@ -20,6 +20,8 @@ from edgefolio.repository.layout import MAXIMUM_SIGNATURE_BYTES
 PASSWORD_VARIABLE = "EDGEFOLIO_SIGNING_PASSWORD"
 #: A signing key itself, where there is no file to name: in a Job, from the Secret with the publisher's credentials.
 KEY_VARIABLE = "EDGEFOLIO_SIGNING_KEY"
+#: Of a path, in letters, and of a public key file, in bytes.
+_LONGEST_PATH = 4096
 _REMEDY_FOR_READERS = (
     "Ask the publisher for the key of this repository, or have the revision published again with `edgefolio make "
     "--sign`; nothing unsigned is served while a verification key is set."
@@ -158,6 +160,17 @@ def parsed_key(text: str | None, *, field: str) -> VerificationKey | None:
 
 def key_from_option(value: str | None, *, field: str = "--verification-key") -> VerificationKey | None:
     """The key that a user named on the command line: the key itself, or a file with it."""
-    if value is not None and Path(value).is_file():
-        value = Path(value).read_text(encoding="utf-8", errors="replace")[:4096]
+    if value is not None and len(value) < _LONGEST_PATH:
+        path = Path(value)
+        try:
+            if path.is_file():
+                with path.open("rb") as stream:
+                    value = stream.read(_LONGEST_PATH).decode("utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(
+                f"the public key cannot be read ({error.strerror}).",
+                field=field,
+                value=path,
+                remedy="Name the .pub file of `edgefolio keygen` or `minisign -G`, or its line that begins with RW.",
+            ) from error
     return parsed_key(value, field=field)

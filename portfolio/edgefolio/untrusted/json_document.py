@@ -20,6 +20,9 @@ MAXIMUM_DEPTH = 32
 #: Objects and arrays, and strings, of one document; each costs far more memory than its text.
 MAXIMUM_CONTAINERS = 200_000
 MAXIMUM_STRINGS = 2_000_000
+#: Values of one document, numbers above all: 64 MiB of ``1,`` would take half a gigabyte and a minute to read, and an
+#: agent in a pod has half a gigabyte. A manifest of this size holds half as many numbers of a probe.
+MAXIMUM_VALUES = 6_000_000
 #: The largest whole number that every reader of JSON holds exactly.
 LARGEST_COUNT = 2**53
 _LONGEST_INTEGER = 20
@@ -32,8 +35,10 @@ _UNWANTED_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 def parse_json(raw: bytes, *, what: str, location: str) -> Any:
     """The JSON document in ``raw``, within the bounds of this module. Raises :class:`IntegrityError`."""
     try:
-        # Counted before anything is built; brackets and quotes inside strings count too, which no real document minds.
-        if raw.count(b"[") + raw.count(b"{") > MAXIMUM_CONTAINERS or raw.count(b'"') > 2 * MAXIMUM_STRINGS:
+        # Counted before anything is built; those inside strings count too, which no real document minds.
+        containers = raw.count(b"[") + raw.count(b"{")
+        strings, values = raw.count(b'"') // 2, raw.count(b",")
+        if containers > MAXIMUM_CONTAINERS or strings > MAXIMUM_STRINGS or values > MAXIMUM_VALUES:
             raise ValueError("it has too many parts")
         document = json.loads(
             raw.decode("utf-8"),

@@ -39,7 +39,9 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: A listing is a page of links; a larger one is none.
 _LARGEST_LISTING_BYTES = 4 << 20
-_LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"'?#]+)["']""", re.IGNORECASE)
+#: No tag is searched beyond the next one's beginning: a page of ``<a <a <a`` would else take the square of its length,
+#: and hold up every thread for it.
+_LINK = re.compile(r"""<a\s[^<>]*?href\s*=\s*["']([^"'?#]+)["']""", re.IGNORECASE)
 _BUFFER_BYTES = 64 << 10
 #: Enough to know a web page by.
 _PAGE_BYTES = 64

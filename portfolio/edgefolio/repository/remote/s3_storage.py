@@ -45,6 +45,8 @@ _CONFIGURATION = {
     "read_timeout": _WRITE_SECONDS,
     "retries": {"max_attempts": 3, "mode": "standard"},
 }
+#: Of all names in one folder, together: several hundred thousand of them.
+_LARGEST_LISTING_LETTERS = 32 << 20
 #: Places that are known in this process to honour conditions.
 _KEEPS_CONDITIONS: set[tuple[str, str]] = set()
 
@@ -189,16 +191,26 @@ class S3Storage:
         return tag, content
 
     async def _listed(self, prefix: str) -> list[str]:
-        """Keys and common prefixes one level below ``prefix``."""
-        client, found, token = await self._client(), [], None
-        while True:
+        """Keys and common prefixes one level below ``prefix``. Raises :class:`UserError` for a listing without end."""
+        client, found, token, letters = await self._client(), list[str](), None, 0
+        while letters <= _LARGEST_LISTING_LETTERS:
             place: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
             answer = await client.list_objects_v2(**place, **({"ContinuationToken": token} if token else {}))
-            found += [str(entry["Key"]) for entry in answer.get("Contents", ())]
-            found += [str(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
-            token = answer.get("NextContinuationToken")
+            page = [str(entry["Key"]) for entry in answer.get("Contents", ())]
+            page += [str(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
+            found += page
+            letters += sum(map(len, page))
+            before, token = token, answer.get("NextContinuationToken")
             if not token:
                 return found
+            if token == before:
+                break
+        raise UserError(
+            f"the store's listing of {prefix or 'the bucket'} has no end, or too many names.",
+            field=self.field,
+            value=self.uri,
+            remedy="Give the portfolios a prefix of their own, and remove what does not belong there.",
+        )
 
     def _put_if(self, path: str, content: bytes, **condition: Any) -> None:
         """Write under a condition. Raises :class:`ChangedError` if it does not hold."""
