@@ -59,6 +59,6 @@ def test_kubectl_lists_the_split() -> None:
     Terminal(width=120, file=file).print(status_trees(views, now=site.now, with_namespace=False))
     (line,) = [line for line in file.getvalue().splitlines() if "split-two" in line]
     assert "99.50 %" in line
-    assert "a split over 2 nodes: nothing serves it yet" in line
+    assert "a split over 2 nodes: no agent serves it" in line
     document = status_document(views, now=site.now)["portfolios"][0]
     assert document["revisions"][0]["splits"][0]["predictedMilliseconds"] == 0.1

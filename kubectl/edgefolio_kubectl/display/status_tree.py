@@ -161,7 +161,7 @@ def _variants(portfolio: PortfolioView, revision: RevisionStatus) -> Table:
             percent(split.accuracy_percent),
             f"predicted {milliseconds(float(split.predicted_milliseconds))}",
             mebibytes(split.memory_bytes),
-            Text(f"a split over {split.workers} nodes: nothing serves it yet", style=QUIET),
+            Text(f"a split over {split.workers} nodes: no agent serves it", style=QUIET),
         )
     return table
 

@@ -54,7 +54,7 @@ class VariantStatus(StatusRecord):
 
 
 class SplitStatus(StatusRecord):
-    """A split of a revision: listed, and served by nothing of this release."""
+    """A split of a revision: listed; agents in a cluster serve none, `edgefolio serve --worker-set` does."""
 
     name: VariantName
     """Its name."""
