@@ -94,7 +94,7 @@ def run(case: Path, scratch: Path, *, train: bool = False) -> Seen:
             if other.suffix not in (".py", ".pyc"):
                 shutil.copy(other, folder / "nets.py")
                 again, second = _made(folder)
-                result, detail = again, _one_line(f"after the edit: {second}; before it: {detail}")
+                result, detail = again, _one_line(f"after the edit: {second.partition(';')[0]}; before it: {detail}")
     except subprocess.TimeoutExpired:
         result, detail = "failed", f"no end within {SECONDS} s"
     return Seen(name=case.name, what=first, right=right, result=result, detail=detail)

@@ -200,3 +200,18 @@ def test_a_metric_of_ones_own_is_called_before_anything_is_made(
             assert caught.value.field == "spec.data.metric.factory"
     finally:
         sys.modules.pop("rehearsed_metrics", None)
+
+
+class Branching(Net):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.sum() > 0:
+            return super().forward(images)
+        return super().forward(-images)
+
+
+def test_a_network_that_looks_at_values_is_refused_with_the_line() -> None:
+    with pytest.raises(
+        UserError, match=r"values of its samples \(test_rehearsal.py, line \d+: if images.sum"
+    ) as caught:
+        told(Branching, one_shot(50))
+    assert "torch.where" in caught.value.remedy

@@ -183,3 +183,15 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
         read_weights(tmp_path / "absent")
     with pytest.raises(UserError, match="scheme"):
         read_weights("gopher9://host/weights.safetensors")
+
+
+def test_a_factory_without_options_that_fails_is_not_told_of_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_nets.py").write_text("def build(width=None):\n    raise KeyError('weights')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="failed: KeyError: 'weights'") as caught:
+        build_architecture(parse_architecture("factory:failing_nets:build"))
+    assert caught.value.field == "spec.source.architecture.name"
+    with pytest.raises(UserError, match="refused its options"):
+        build_architecture(parse_architecture("factory:failing_nets:build", ["width=3"]))

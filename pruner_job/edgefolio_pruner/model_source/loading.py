@@ -60,6 +60,13 @@ def _as_built(architecture: Architecture, *, seed: int, field: str) -> nn.Module
         except UserError:
             raise
         except Exception as error:  # each library rejects the user's options in its own way
+            if not options:
+                raise UserError(
+                    f"{_shown_name(architecture)} failed: {type(error).__name__}: {_one_line(error)}.",
+                    field=f"{field}.name",
+                    value=architecture.name,
+                    remedy="Call it by itself; options that it needs are given with it.",
+                ) from error
             raise UserError(
                 f"{_shown_name(architecture)} refused its options: {type(error).__name__}: {_one_line(error)}.",
                 field=f"{field}.options",

@@ -8,10 +8,13 @@ once, and every weight is held under the name it has in the module's ``state_dic
 from __future__ import annotations
 
 import copy
+import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,6 +126,8 @@ def capture(
         except UserError:
             raise
         except Exception as error:
+            if "data-dependent" in str(error):
+                raise _branches(error) from error
             raise _refusal(type(error).__name__ + ": " + str(error).strip().split("\n")[0][:240]) from error
     return CapturedModel(
         graph_module=graph_module,
@@ -184,10 +189,22 @@ def _check_inputs(inputs: tuple[torch.Tensor, ...]) -> None:
             raise _refusal(f"an example input is {tensor.dtype} of shape {tuple(tensor.shape)}")
 
 
+def _branches(error: Exception) -> CaptureRefused:
+    """The refusal of code that looks at values; the line is told where torch names it."""
+    lines = re.findall(r'File "([^"\n]+)", line (\d+), in \w+\n[ \t]*([^\n]*)', str(error))
+    own = [line for line in lines if f"{os.sep}torch{os.sep}" not in line[0]]
+    where = f" ({Path(own[-1][0]).name}, line {own[-1][1]}: {own[-1][2][:80]})" if own else ""
+    return CaptureRefused(
+        f"the module cannot be captured as one graph: what it does depends on values of its samples{where}.",
+        field="model",
+        remedy="Write torch.where in place of if, and sizes that follow from shapes alone.",
+    )
+
+
 def _refusal(problem: str) -> CaptureRefused:
     return CaptureRefused(
         f"the module cannot be captured as one graph: {problem}.",
-        field="module",
+        field="model",
         remedy="Give float32 or float64 tensors with a batch axis, and a module that torch.export accepts.",
     )
 
