@@ -100,7 +100,7 @@ class Undecided(nn.Module):
 def test_what_cannot_be_captured_is_refused(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     with pytest.raises(CaptureRefused) as caught:
         capture(module, inputs)
-    assert caught.value.field == "module"
+    assert caught.value.field == "model"
     assert caught.value.remedy
 
 
