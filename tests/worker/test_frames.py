@@ -302,3 +302,21 @@ def test_the_vectors_in_the_documentation_are_what_is_sent() -> None:
         raw = bytes.fromhex(digits.replace(" ", ""))
         assert encode_header(sent) == raw, encode_header(sent).hex()
         assert decode_header(raw) == sent
+
+
+def test_the_plan_says_how_far_answers_to_its_probe_may_be() -> None:
+    document = json.loads(RAW)
+    plain = WorkerPlan.read(RAW, rank=0, input_shape=(4,), output_shapes=((3,), (2,)))
+    assert (plain.probe_tolerance, plain.probe_levels) == (1e-3, 1)
+
+    def read(**probe: float) -> WorkerPlan:
+        shards = [{**document["shards"][0], "probe": probe}, *document["shards"][1:]]
+        raw = json.dumps({**document, "shards": shards}).encode()
+        return WorkerPlan.read(raw, rank=0, input_shape=(4,), output_shapes=((3,), (2,)))
+
+    # Quantized shards need more.
+    found = read(relativeTolerance=0.008, levels=2)
+    assert (found.probe_tolerance, found.probe_levels) == (0.008, 2)
+    for wrong in ({"relativeTolerance": 2.0}, {"relativeTolerance": 0.0}, {"levels": 256}):
+        with pytest.raises(PlanError, match="its probe may differ by"):
+            read(**wrong)

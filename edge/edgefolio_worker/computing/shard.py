@@ -16,12 +16,8 @@ from edgefolio_worker.computing.probe_file import Arrays, ProbeError, difference
 from edgefolio_worker.computing.sessions import open_session
 from edgefolio_worker.protocol.plan import WorkerPlan
 
-__all__ = ["PROBE_LEVELS", "PROBE_TOLERANCE", "Shard", "ShardError"]
+__all__ = ["Shard", "ShardError"]
 
-#: As when splits are made and verified: far above what another processor rounds, far below what a wrong weight does.
-PROBE_TOLERANCE = 1e-3
-#: A number between two levels of the wire may round to either.
-PROBE_LEVELS = 1
 #: What is nearly nothing may differ by so much.
 _LEAST_DIFFERENCE = 1e-5
 
@@ -86,7 +82,14 @@ class Shard:
             answers = self.run(number, inputs)
         except Exception as error:  # ONNX Runtime has no common type
             raise ShardError(f"{file} cannot be run: {' '.join(str(error).split())[:300]}") from error
-        wrong = difference(expected, answers, absolute=_LEAST_DIFFERENCE, relative=PROBE_TOLERANCE, levels=PROBE_LEVELS)
+        plan = self.plan
+        wrong = difference(
+            expected,
+            answers,
+            absolute=_LEAST_DIFFERENCE,
+            relative=plan.probe_tolerance,
+            levels=plan.probe_levels,
+        )
         if wrong is not None:
             raise ShardError(f"{file}: {wrong}")
         self.shapes |= {name: values.shape[1:] for name, values in inputs.items()}

@@ -21,6 +21,12 @@ class PlanError(ValueError):
     """The plan is not one that a worker can follow."""
 
 
+#: As when splits are made and verified: far above what another processor rounds, far below what a wrong weight does.
+PROBE_TOLERANCE = 1e-3
+#: A number between two levels of the wire may round to either.
+PROBE_LEVELS = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
     """One tensor from one worker to another at an exchange; ``elements`` numbers a sample.
@@ -48,7 +54,8 @@ class Segment:
 class WorkerPlan:
     """A plan for the worker ``rank``. Shapes are those of one sample.
 
-    ``sums[k]`` tells whether output k is the sum of all workers' parts; else it is worker 0's.
+    ``sums[k]`` tells whether output k is the sum of all workers' parts; else it is worker 0's. Floats of this worker's
+    probe may differ by ``probe_tolerance`` of the largest, bytes of the wire by ``probe_levels``.
     """
 
     sha256: str
@@ -62,6 +69,8 @@ class WorkerPlan:
     sums: tuple[bool, ...]
     transfers: tuple[Transfer, ...]
     segments: tuple[Segment, ...]
+    probe_tolerance: float = PROBE_TOLERANCE
+    probe_levels: int = PROBE_LEVELS
 
     @classmethod
     def read(
@@ -109,6 +118,8 @@ class WorkerPlan:
             for each in exchange["transfers"]
         ]
         segments = document["shards"][rank]["segments"]
+        # Quantized shards need more, as their plan says.
+        probe = document["shards"][rank].get("probe") or {}
         found = cls(
             sha256=sha256,
             rank=rank,
@@ -121,9 +132,13 @@ class WorkerPlan:
             sums=tuple(how == "Sum" for how in document["combination"]),
             transfers=tuple(transfers),
             segments=tuple(Segment(file=str(each["file"]), sha256=str(each["sha256"])) for each in segments),
+            probe_tolerance=float(probe.get("relativeTolerance", PROBE_TOLERANCE)),
+            probe_levels=int(probe.get("levels", PROBE_LEVELS)),
         )
         if not len(found.outputs) == len(found.output_shapes) == len(found.sums):
             raise PlanError(f"the plan has {len(found.outputs)} outputs, the model {len(found.output_shapes)}")
+        if not (0 < found.probe_tolerance <= 1 and 0 <= found.probe_levels <= 255):
+            raise PlanError(f"its probe may differ by {found.probe_tolerance} and {found.probe_levels} levels")
         if found.wire not in ("Float32", "UInt8"):
             raise PlanError(f"the wire {found.wire!r} is unknown")
         return found
