@@ -21,7 +21,7 @@ def candidate(accuracy: float, milliseconds: float) -> Candidate:
     return Candidate(name="split-two", accuracy_percent=accuracy, latency_milliseconds=milliseconds, memory_bytes=0)
 
 
-def plan(label: str, *, accuracy: float, compute: float) -> Weighed:
+def plan(label: str, *, accuracy: float, compute: float, singles: tuple[SingleNode, ...] = SINGLES) -> Weighed:
     """A plan of two round trips of 1 ms."""
     compared = compared_plan(
         PLAN,
@@ -29,7 +29,7 @@ def plan(label: str, *, accuracy: float, compute: float) -> Weighed:
         accuracy_percent=accuracy,
         compute_milliseconds=[compute, compute / 2],
         input_bytes=0,
-        singles=SINGLES,
+        singles=singles,
         link=Link(bits_per_second=1e12, round_trip_milliseconds=1.0),
         most_loss_points=1.0,
     )
@@ -55,6 +55,15 @@ def test_the_fastest_that_pays_against_the_fastest_as_accurate() -> None:
     found = chosen(exact, pruned, lossy)
     assert [(split.name, split.weighed.label) for split in found.chosen] == [("split-two", "pruned")]
     assert found.rejected == ()
+
+
+def test_an_int8_model_of_one_node_is_a_rival() -> None:
+    int8 = SingleNode(name="dense-int8", accuracy_percent=90.0, milliseconds=4.0)
+    both = {
+        singles: plan("exact", accuracy=90.0, compute=5.0, singles=singles) for singles in (SINGLES, (*SINGLES, int8))
+    }
+    assert [each.compared.pays for each in both.values()] == [True, False]
+    assert "dense-int8 on one node takes 4.00 ms" in rejected(both[*SINGLES, int8]).reason
 
 
 def test_none_that_pays() -> None:
