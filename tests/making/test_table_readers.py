@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -155,6 +156,35 @@ def test_archives_that_cannot_be_used(tmp_path: Path, case: str) -> None:
     with pytest.raises(UserError, match=problem) as caught:
         read(archive(tmp_path / "d.tar", files))
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "--5",
+        "-",
+        "9" * 5000,
+        "[" * 30_000,
+        "[[1], [2, 3]]",
+        "1e999",
+        "9" * 30,
+        '{"label": [1]}',
+        '"x\\ud800"',
+        "{}",
+        "null",
+    ],
+    ids=lambda label: label[:12],
+)
+@pytest.mark.parametrize("suffix", ["cls", "json"])
+def test_a_label_of_a_stranger_is_a_label_or_refused(tmp_path: Path, label: str, suffix: str) -> None:
+    files: dict[str, bytes] = {}
+    for number in range(20):
+        text = label if number == 19 else str(number % 2)
+        files |= {f"{number:04}.png": png(PICTURES[number % 12]), f"{number:04}.{suffix}": text.encode()}
+    with contextlib.suppress(UserError):
+        data = read(archive(tmp_path / "d.tar", files))
+        assert len(data.class_names) == 3
+        assert all(name.encode() for name in data.class_names)
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:
