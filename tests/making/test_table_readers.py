@@ -219,6 +219,13 @@ def test_tables_of_arrow(tmp_path: Path, kind: str) -> None:
     assert data.has_names
 
 
+def test_a_table_whose_notes_are_nonsense_has_no_names(tmp_path: Path) -> None:
+    for note in (b"", b"[" * 100_000, b"\xff", b"[]", b'{"info": {"features": {"label": {"names": {}}}}}'):
+        table = arrow_table().replace_schema_metadata({b"huggingface": note})
+        pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+        assert not read(tmp_path / "d.parquet").has_names
+
+
 def test_tables_of_arrow_with_numbers(tmp_path: Path) -> None:
     rows = RANDOM.normal(size=(12, 4))
     pyarrow.parquet.write_table(
