@@ -64,6 +64,9 @@ def test_every_sample_keeps_its_class_in_any_order(names: list[str], more: list[
 def test_numbers_in_names_are_numbers_in_natural_order() -> None:
     names = ["10", "9", "class2", "class10", "class1", "1"]
     assert sorted(names, key=natural) == ["1", "9", "10", "class1", "class2", "class10"]
+    # Python makes no number of more than 4300 digits.
+    long, longer = "1" * 5000, "1" * 5001
+    assert sorted([longer, long, "07", "7", "6"], key=natural) == ["6", "07", "7", long, longer]
 
 
 @settings(max_examples=200, deadline=None)

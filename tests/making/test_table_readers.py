@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -157,6 +158,35 @@ def test_archives_that_cannot_be_used(tmp_path: Path, case: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "--5",
+        "-",
+        "9" * 5000,
+        "[" * 30_000,
+        "[[1], [2, 3]]",
+        "1e999",
+        "9" * 30,
+        '{"label": [1]}',
+        '"x\\ud800"',
+        "{}",
+        "null",
+    ],
+    ids=lambda label: label[:12],
+)
+@pytest.mark.parametrize("suffix", ["cls", "json"])
+def test_a_label_of_a_stranger_is_a_label_or_refused(tmp_path: Path, label: str, suffix: str) -> None:
+    files: dict[str, bytes] = {}
+    for number in range(20):
+        text = label if number == 19 else str(number % 2)
+        files |= {f"{number:04}.png": png(PICTURES[number % 12]), f"{number:04}.{suffix}": text.encode()}
+    with contextlib.suppress(UserError):
+        data = read(archive(tmp_path / "d.tar", files))
+        assert len(data.class_names) == 3
+        assert all(name.encode() for name in data.class_names)
+
+
 def test_what_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "d.tar").write_bytes(b"no archive" * 100)
     with pytest.raises(UserError, match="no tar file"):
@@ -187,6 +217,13 @@ def test_tables_of_arrow(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(samples_of(data), PICTURES)
     assert data.class_names == tuple(NAMES)
     assert data.has_names
+
+
+def test_a_table_whose_notes_are_nonsense_has_no_names(tmp_path: Path) -> None:
+    for note in (b"", b"[" * 100_000, b"\xff", b"[]", b'{"info": {"features": {"label": {"names": {}}}}}'):
+        table = arrow_table().replace_schema_metadata({b"huggingface": note})
+        pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+        assert not read(tmp_path / "d.parquet").has_names
 
 
 def test_tables_of_arrow_with_numbers(tmp_path: Path) -> None:

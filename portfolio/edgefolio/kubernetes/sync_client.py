@@ -49,7 +49,7 @@ class SyncClient:
         with self._open(method, path, body, content_type=content_type, query=query, timeout=self._timeout) as answer:
             try:
                 result: Object = json.load(answer)
-            except (OSError, ValueError, http.client.HTTPException) as error:
+            except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
                 raise ApiUnreachable(str(error)) from error
             return result
 
@@ -70,7 +70,7 @@ class SyncClient:
             for line in _lines(answer):
                 try:
                     event = json.loads(line)
-                except ValueError as error:  # the link was cut in the middle of a line
+                except (ValueError, RecursionError) as error:  # the link was cut in the middle of a line
                     raise ApiUnreachable(str(error)) from error
                 if event["type"] == "ERROR":
                     raise ApiRefused(int(event["object"].get("code", 500)), str(event["object"].get("message", "")))
@@ -106,7 +106,7 @@ def _message(text: str) -> str:
     """The message of a Status object, else the text itself."""
     try:
         return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return text
 
 

@@ -32,10 +32,17 @@ class ClassOrder:
     model_names: tuple[str, ...] = ()
 
 
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key in which ``class10`` comes after ``class9``."""
-    pieces = re.split(r"([0-9]+)", name)
-    return tuple((0, int(piece), piece) if piece.isdecimal() and piece.isascii() else (1, 0, piece) for piece in pieces)
+def natural(name: str) -> tuple[tuple[int, int, str, str], ...]:
+    """Sort key in which ``class10`` comes after ``class9``, whatever the number of digits."""
+    return tuple(_natural_piece(piece) for piece in re.split(r"([0-9]+)", name))
+
+
+def _natural_piece(piece: str) -> tuple[int, int, str, str]:
+    if not (piece.isdecimal() and piece.isascii()):
+        return 1, 0, piece, ""
+    # Python refuses to make a number of 4301 digits: of two without leading zeros, the longer one is larger.
+    digits = piece.lstrip("0")
+    return 0, len(digits), digits, piece
 
 
 def class_names_of_model(module: Any) -> tuple[str, ...]:

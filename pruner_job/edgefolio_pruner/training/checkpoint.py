@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> Stored | None:
         with safetensors.safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
             return Stored(tensors={name: file.get_tensor(name) for name in file.keys()}, record=record)  # noqa: SIM118
-    except (OSError, ValueError, safetensors.SafetensorError):
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError):
         return None
 
 
@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """What :func:`write_json` wrote; None if it is missing or damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -109,7 +109,7 @@ class WorkDirectory:
     def _read(self, path: Path, key: Mapping[str, Any]) -> Any:
         try:
             document = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         # The inputs are compared as they look in JSON: tuples are lists there.
         if not isinstance(document, dict) or document.get("inputs") != json.loads(json.dumps(key)):

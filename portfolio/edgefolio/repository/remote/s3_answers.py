@@ -6,6 +6,7 @@ deleted meanwhile; 409 means that another write was under way. Stores without co
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn
 
 from edgefolio.errors import IntegrityError, TransientError, UserError
@@ -55,7 +56,7 @@ def status_and_code(error: BaseException) -> tuple[int, str, str] | None:
     response: Any = getattr(cause, "response", None)
     details, metadata = response.get("Error") or {}, response.get("ResponseMetadata") or {}
     code = str(details.get("Code", ""))
-    status = metadata.get("HTTPStatusCode") or (int(code) if code.isdecimal() else 0)
+    status = metadata.get("HTTPStatusCode") or (int(code) if re.fullmatch("[0-9]{3}", code) else 0)
     return int(status), code, str(getattr(cause, "operation_name", ""))
 
 

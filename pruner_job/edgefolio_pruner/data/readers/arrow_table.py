@@ -146,6 +146,6 @@ def _class_names(table: Any, name: str) -> tuple[str, ...] | None:
     try:
         features = json.loads((table.schema.metadata or {})[_METADATA])["info"]["features"]
         names = features[name]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return tuple(str(entry) for entry in names) if isinstance(names, list) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,13 +122,15 @@ def _label(archive: _Archive, name: str, suffix: str, key: str, request: Request
     try:
         text = archive.read(name).decode().strip()
         value = json.loads(text) if suffix == "json" else text
-    except ValueError as error:
+        str(value).encode()  # an escape of JSON may be half a character
+    except (ValueError, RecursionError) as error:
         raise request.bad(f"the label of {key!r} cannot be read ({error}).", "Give a number or a name.") from error
     if isinstance(value, dict):
         value = next((value[word] for word in ("label", "cls", "class", "target", "y") if word in value), None)
-    if isinstance(value, str) and value.lstrip("-").isdecimal():
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
         return int(value)
-    if value is None or isinstance(value, dict):
+    number = isinstance(value, int | float) and -(2**63) <= value < 2**63
+    if not number and not isinstance(value, str):
         raise request.bad(f"the label of {key!r} is not in {name!r}.", 'Write {"label": 3} or {"label": "cat"}.')
     return value
 
