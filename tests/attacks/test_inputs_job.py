@@ -144,7 +144,7 @@ CASES: dict[str, tuple[Callable[[Path], str], str]] = {
         "spec.source.architecture.options",
     ),
     "escapes in an option": (lambda _: portfolio(source={"architecture": ESCAPES}), "spec"),
-    "a callable that takes all memory": (factory("build_greedy"), "spec.source.architecture.options"),
+    "a callable that takes all memory": (factory("build_greedy"), "spec.source.architecture"),
     "a network that takes all memory": (factory("build", line="torch.empty(1 << 40)"), ""),
     "a network whose code takes all memory": (factory("build", line="bytearray(1 << 40)"), ""),
 }

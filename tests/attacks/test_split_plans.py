@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 from draft_splits import planned, split_draft
 
-from edgefolio.commands.splits import split_documents, split_lines
+from edgefolio.commands.splits import StatedSet, split_documents, split_lines
 from edgefolio.contract.job_report import PublishedReport
+from edgefolio.decision.explain import Explanation, explain_choice
+from edgefolio.decision.profiles import profiles_from_manifest
+from edgefolio.decision.types import Objectives
 from edgefolio.errors import IntegrityError
 from edgefolio.manifest import Manifest, sha256_of
 from edgefolio.records.split_plan import MAXIMUM_PLAN_BYTES, parse_plan
 from edgefolio.repository import Publication, Repository
+from edgefolio.specification.serving import Switching
 from edgefolio_edge.check import look
 from edgefolio_edge.models.rehearsal import require_usable
 from edgefolio_edge.models.repository_audit import verify_repository
@@ -61,6 +65,20 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> bytes:
     return json.dumps(found).encode()
 
 
+def explained(manifest: Manifest, *, cpu_factor: float) -> dict[str, Explanation]:
+    """The choice beside a complete set of two workers, for each split, on a node that is this much slower."""
+    return {
+        variant.name: explain_choice(
+            profiles=profiles_from_manifest(manifest, with_splits=True),
+            objectives=Objectives(latency_p95_milliseconds=20.0),
+            switching=Switching(),
+            compute_factor=cpu_factor,
+            worker_set=StatedSet(workers=2).of(variant, link=None, cpu_factor=cpu_factor, rate=1.0),
+        )
+        for variant in manifest.splits
+    }
+
+
 def test_every_value_of_a_split_in_a_manifest_is_used_or_refused(tmp_path: Path) -> None:
     document = json.loads(split_draft(tmp_path / "draft").manifest.to_bytes())
     used, refused = 0, []
@@ -76,8 +94,11 @@ def test_every_value_of_a_split_in_a_manifest_is_used_or_refused(tmp_path: Path)
             used += 1
             assert Manifest.from_bytes(manifest.to_bytes(), location="x") == manifest
             PublishedReport.of(manifest, digest="0" * 64).to_message()
-            json.dumps(split_documents(manifest, link=None, cpu_factor=1e9), allow_nan=False)
-            assert all(line.isprintable() for line in split_lines(manifest, link=None, cpu_factor=1e-6))
+            for factor in (1e9, 1e-6):
+                found, workers = explained(manifest, cpu_factor=factor), StatedSet(workers=2)
+                documents = split_documents(manifest, found, stated=workers, link=None, cpu_factor=factor)
+                json.dumps(documents, allow_nan=False)
+                assert all(line.isprintable() for line in split_lines(manifest, found, stated=workers, link=None))
     assert used > 10
     assert all(text.isprintable() for text in refused)
 

@@ -26,7 +26,7 @@ def test_the_state_of_the_core_is_resumed_whole(volume: Path) -> None:
     defaults = State()
     unset = {part.name for part in fields(State) if getattr(state, part.name) == getattr(defaults, part.name)}
     newer = {"calm_since", "slowest_factor", "slowest_updated_at", "standby_released_at", "descent", "latency_test"}
-    newer |= {"own_factors", "computing"}
+    newer |= {"own_factors", "computing", "peers_lost_since", "late_fallback_since"}
     assert unset == newer
     assert json.loads(state_to_json(state)) == json.loads((volume / "decision.json").read_text())
 

@@ -218,6 +218,7 @@ OBJECTS = ["endpoint", "endpoint", "endpoint", "pod", "portfolio", "job", "node"
 
 @settings(WORST, max_examples=30)
 @example(what="job", poison=[(333, "x" * 3000), (21, "Unknown")])
+@example(what="pod", poison=[(378, "Infinity"), (31, "999999999.999999999"), (196, "Unknown")])
 @given(what=st.sampled_from(OBJECTS), poison=POISONS)
 def test_nonsense_harms_its_own_endpoint_alone(what: str, poison: Poison) -> None:
     """It arrives while the operator runs; then the operator is started anew with it."""

@@ -108,6 +108,8 @@ def test_every_value_of_the_decision_is_told_about() -> None:
     told -= {"Computing", "LatencyTest", "OwnFactor", "FittingVariant", "TrafficBefore"}
     # What the agent alone sees, as it changes within a second.
     told -= {"Reading", "Contention", "Signal"}
+    # Of splits: no agent of a cluster serves one.
+    told -= {"SplitProfile", "WorkerSet", "Fallback"}
     assert told == {"Objectives", "NodeState", "Prediction", "Standby"}
 
 

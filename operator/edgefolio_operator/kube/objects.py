@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ ObjectKey = tuple[str, str]
 
 #: Any name that is not listed, in a form.
 _ANY = "*"
+#: As the specification of a ModelEndpoint has it: nonsense there would end the planning of a whole portfolio.
+_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _CONDITIONS = [{"type": str, "status": str, "reason": str, "message": str, "lastTransitionTime": str}]
 _MOUNTS = [{"name": str}]
 _CONTAINERS = [{"name": str, "restartPolicy": str, "command": [str], "args": [str], "volumeMounts": _MOUNTS}]
@@ -39,7 +42,7 @@ _METADATA = {
 _FORMS: dict[str, Document] = {
     "Pod": {
         "spec": {
-            "nodeName": str,
+            "nodeName": _NODE_NAME,
             "initContainers": _CONTAINERS,
             "containers": _CONTAINERS,
             "volumes": [{"name": str, "emptyDir": {"medium": str}}],
@@ -86,6 +89,8 @@ def _fitted(value: Any, form: Any) -> Any:
     """``value`` without the parts that are not of ``form``; ``None`` if it is not of that type itself."""
     if isinstance(form, type):
         return value if type(value) is form else None
+    if isinstance(form, re.Pattern):
+        return value if isinstance(value, str) and form.fullmatch(value) else None
     if isinstance(form, list):
         if not isinstance(value, list):
             return None

@@ -62,13 +62,13 @@ def _as_built(architecture: Architecture, *, seed: int, field: str) -> nn.Module
         except Exception as error:  # each library rejects the user's options in its own way
             if not options:
                 raise UserError(
-                    f"{_shown_name(architecture)} failed: {type(error).__name__}: {_one_line(error)}.",
+                    f"{_shown_name(architecture)} failed: {_told(error)}.",
                     field=f"{field}.name",
                     value=architecture.name,
                     remedy="Call it by itself; options that it needs are given with it.",
                 ) from error
             raise UserError(
-                f"{_shown_name(architecture)} refused its options: {type(error).__name__}: {_one_line(error)}.",
+                f"{_shown_name(architecture)} refused its options: {_told(error)}.",
                 field=f"{field}.options",
                 value=dict(architecture.options),
                 remedy="Correct or remove the option.",
@@ -316,3 +316,8 @@ def _shape(tensor: torch.Tensor) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300].rstrip(".")
+
+
+def _told(error: BaseException) -> str:
+    """Its type and, where it has one, its message."""
+    return ": ".join(part for part in (type(error).__name__, _one_line(error)) if part)
