@@ -53,7 +53,7 @@ def _milliseconds(variant: Variant) -> float:
 def show_figures(console: Console, found: Sequence[Figures], verdicts: Sequence[Check], *, where: str) -> None:
     """The table, and what had to hold."""
     table = Table(title=f"One client of the first node; {where}", title_justify="left")
-    table.add_column("what happens")
+    table.add_column("what happens", no_wrap=True)
     headings = (
         "seconds",
         "requests",
