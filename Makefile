@@ -6,7 +6,7 @@ SOAK_MINUTES ?= 20
 unexport PYTHONWARNINGS PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test bed demo demo-cluster test test-faults soak audit fuzz lint test-base test-edge test-rooms format manifests test-cluster docs clean
+.PHONY: help install install-test bed demo demo-split demo-cluster test test-faults soak audit fuzz lint test-base test-edge test-rooms format manifests test-cluster docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -20,6 +20,9 @@ install-test: install
 
 demo: install ## Make a portfolio, serve it with Triton, switch under load; ends with a table and a report
 	@.venv/bin/python -m demo
+
+demo-split: install ## Two nodes answer as one under load; one is killed and comes back, the link is cut (Linux; wire: root)
+	@.venv/bin/python -m demo.split
 
 demo-cluster: install bed ## The same on a Kubernetes with three edge nodes: install, make, serve, contention, recovery
 	@.venv/bin/python -m demo.cluster

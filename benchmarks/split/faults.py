@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from benchmarks.split.two_nodes import ADDRESSES, PORT, Process, serve, set_link, shape, two_nodes
+from demo.split.nodes import ADDRESSES, PORT, inside, serve, set_link, shape, two_nodes
+from demo.split.process import Process
+from demo.split.requests import FAILED, WRONG, Request, client_command, requests_in, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,17 +45,10 @@ RATE, SLOWED = "1gbit", "100kbit"
 REPEATS = 3
 #: Seconds of load before a fault, with it, and at most until the split answers again.
 BEFORE, DURING, HEALING = 10.0, 10.0, 60.0
+#: Answers of one variant differ by less: only rounding does.
+TOLERANCE = 0.01
 #: A fault counts as noticed once so many answers in a row come without waiting.
 IN_A_ROW = 5
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request: seconds of the monotonic clock, and who answered."""
-
-    sent: float
-    answered: float
-    by: str
 
 
 @dataclass
@@ -127,7 +122,8 @@ def slowed(_nodes: Nodes) -> Iterator[None]:
 
 @contextlib.contextmanager
 def starved(nodes: Nodes) -> Iterator[None]:
-    burning = [Process(1, [sys.executable, "-c", "while True: pass"], nodes.cores).__enter__() for _ in range(20)]
+    command = [sys.executable, "-c", "while True: pass"]
+    burning = [Process(1, command, nodes.cores, prefix=inside(1)).__enter__() for _ in range(20)]
     yield
     for process in burning:
         process.send(signal.SIGKILL, everywhere=True)
@@ -154,29 +150,6 @@ FAULTS: dict[str, Callable[[Nodes], contextlib.AbstractContextManager[None]]] = 
 }
 
 
-def requests_in(lines: Path) -> list[Request]:
-    """What the client has written so far."""
-    found: list[Request] = []
-    if not lines.exists():
-        return found
-    for line in lines.read_text().splitlines():
-        parts = line.split()
-        if len(parts) == 3:
-            found.append(Request(float(parts[0]), float(parts[1]), parts[2]))
-    return found
-
-
-def wait_for_split(lines: Path, *, since: float, seconds: float) -> float | None:
-    """When the split answered first after ``since``; ``None`` if it did not in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = [each for each in requests_in(lines) if each.sent > since and each.by == str(SPLIT_TAG)]
-        if found:
-            return found[0].answered
-        time.sleep(0.2)
-    return None
-
-
 def summary(requests: list[Request], *, fault: float, healed: float, again: float | None, abandon: float) -> Any:
     """What one fault did. Times in milliseconds, those of answers by the fault's own time."""
     after = [each for each in requests if each.answered > fault]
@@ -190,8 +163,8 @@ def summary(requests: list[Request], *, fault: float, healed: float, again: floa
     times = [1e3 * (each.answered - each.sent) for each in requests]
     return {
         "requests": len(requests),
-        "failed": sum(each.by == "failed" for each in requests),
-        "nobodys": sum(each.by == "wrong" for each in requests),
+        "failed": sum(each.by == FAILED for each in requests),
+        "nobodys": sum(each.by == WRONG for each in requests),
         "bySplit": sum(each.by == str(SPLIT_TAG) for each in requests),
         "byFallback": sum(each.by == "1" for each in requests),
         "laterThanAbandonTime": len(waited),
@@ -228,7 +201,7 @@ def prepare(folder: Path, *, abandon: float) -> None:
     for tag in (1, 2):
         session = onnxruntime.InferenceSession(revealing_model(tag, width=4 * tag), providers=["CPUExecutionProvider"])
         (found[str(tag)],) = session.run(None, {"image": values})
-    np.savez(folder / "answers.npz", input=values, **found)
+    np.savez(folder / "answers.npz", input=values[None], **{name: answer[None] for name, answer in found.items()})
 
 
 def measure(folder: Path, faults: list[str], *, repeats: int, abandon: float) -> dict[str, list[Any]]:
@@ -243,18 +216,20 @@ def measure(folder: Path, faults: list[str], *, repeats: int, abandon: float) ->
         nodes.start_second()
         try:
             grpc = first.wait_for("serving")["grpc"]
-            client = [sys.executable, "-m", "benchmarks.split.split_load"]
+            client = client_command(
+                grpc, lines, folder / "answers.npz", model=MODEL, tensors=("image", "logits"), tolerance=TOLERANCE
+            )
             for number, name in ((number, name) for number in range(repeats) for name in faults):
                 lines.unlink(missing_ok=True)
-                with Process(0, [*client, grpc, str(lines), str(folder / "answers.npz")], cores):
-                    if wait_for_split(lines, since=0, seconds=HEALING) is None:
+                with Process(0, client, cores, prefix=inside(0)):
+                    if wait_for_answer(lines, str(SPLIT_TAG), since=0, seconds=HEALING) is None:
                         raise TimeoutError("the split does not answer before the fault")
                     time.sleep(BEFORE)
                     fault = time.monotonic()
                     with FAULTS[name](nodes):
                         time.sleep(DURING)
                     healed = time.monotonic()
-                    again = wait_for_split(lines, since=healed, seconds=HEALING)
+                    again = wait_for_answer(lines, str(SPLIT_TAG), since=healed, seconds=HEALING)
                     time.sleep(2)
                 found = summary(requests_in(lines), fault=fault, healed=healed, again=again, abandon=abandon / 1e3)
                 results[name].append(found)

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from benchmarks.split.faults import requests_in, wait_for_split
-from benchmarks.split.two_nodes import ADDRESSES, PORT, Process, serve, shape, two_nodes
+from demo.split.nodes import ADDRESSES, PORT, inside, serve, shape, two_nodes
+from demo.split.process import Process
+from demo.split.requests import FAILED, WRONG, client_command, requests_in, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,6 +41,8 @@ RATES = ("1gbit", "100mbit", "20mbit")
 WIRES = ("Float32", "UInt8")
 #: Tag of the whole net.
 WHOLE_TAG = 3
+#: Answers of one variant differ by less: only rounding does.
+TOLERANCE = 0.01
 #: Requests of a cell that are not counted: the first ones.
 WARM = 50
 
@@ -58,7 +61,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, ServedSplit]
             str(SPLIT_TAG): SplitExecutor(split.plan, split.files.__getitem__).run(values).outputs[0],
             str(WHOLE_TAG): session.run(None, {"image": values})[0],
         }
-        np.savez(folder / f"{wire}.npz", input=values, **answers)
+        np.savez(folder / f"{wire}.npz", input=values[None], **{tag: found[None] for tag, found in answers.items()})
     for node in range(2):
         make_identity(folder / f"identity-{node}")
     workers = [
@@ -75,9 +78,11 @@ def asked(folder: Path, grpc: str, wire: str, tag: int, *, requests: int, cores:
     """One cell's figures: milliseconds of the requests that ``tag`` answered."""
     lines = folder / "lines.txt"
     lines.unlink(missing_ok=True)
-    client = [sys.executable, "-m", "benchmarks.split.split_load", grpc, str(lines), str(folder / f"{wire}.npz")]
-    with Process(0, client, cores):
-        if tag == SPLIT_TAG and wait_for_split(lines, since=0, seconds=120) is None:
+    client = client_command(
+        grpc, lines, folder / f"{wire}.npz", model=MODEL, tensors=("image", "logits"), tolerance=TOLERANCE
+    )
+    with Process(0, client, cores, prefix=inside(0)):
+        if tag == SPLIT_TAG and wait_for_answer(lines, str(tag), since=0, seconds=120) is None:
             raise TimeoutError("the split does not answer")
         while sum(each.by == str(tag) for each in requests_in(lines)) < requests + WARM:
             time.sleep(0.5)
@@ -86,8 +91,8 @@ def asked(folder: Path, grpc: str, wire: str, tag: int, *, requests: int, cores:
     low, middle, high = np.percentile(times, [50, 95, 99])
     return {
         "requests": len(times),
-        "failed": sum(each.by == "failed" for each in found),
-        "nobodys": sum(each.by == "wrong" for each in found),
+        "failed": sum(each.by == FAILED for each in found),
+        "nobodys": sum(each.by == WRONG for each in found),
         "p50": round(float(low), 3),
         "p95": round(float(middle), 3),
         "p99": round(float(high), 3),
@@ -101,7 +106,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         for wire in WIRES:
             alone = [sys.executable, "-m", "edgefolio.commands.main", "serve", "--repository", str(folder / wire)]
             alone += ["--model", MODEL, "--variant", "variant-1", "--grpc-port", "0", "--metrics-port", "0", "--json"]
-            with Process(0, alone, cores) as single:
+            with Process(0, alone, cores, prefix=inside(0)) as single:
                 grpc = single.wait_for("serving")["grpc"]
                 found = asked(folder, grpc, wire, WHOLE_TAG, requests=options.requests, cores=cores)
             results.append({"turn": turn, "cell": "whole net on one node", **found})
