@@ -28,6 +28,8 @@ from edgefolio_edge.triton.client import ControlError, TritonControl
 
 #: A worker says how it is once a second.
 _SAID_SECONDS = 2.5
+#: Until then, on a machine so busy that it says so later.
+_LONGEST_SECONDS = 20.0
 #: After a request that failed at once: a server that is gone is not asked thousands of times a second.
 _AFTER_FAILURE_SECONDS = 0.05
 
@@ -52,10 +54,15 @@ def counted(text: str) -> dict[str, int]:
     return dict(found)
 
 
-def _scraped(address: str) -> dict[str, int]:
-    time.sleep(_SAID_SECONDS)
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
-        return counted(answer.read().decode())
+def _scraped(address: str, *, at_least: int = 0) -> dict[str, int]:
+    """What the metrics say once the worker has spoken: of so many requests, unless it does not come to that."""
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    while True:
+        time.sleep(_SAID_SECONDS)
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            found = counted(answer.read().decode())
+        if sum(found.values()) >= at_least or time.monotonic() > deadline:
+            return found
 
 
 def main() -> None:
@@ -77,7 +84,7 @@ def main() -> None:
     with np.load(options.answers) as known:
         inputs = known["input"]
         expected = {name: known[name] for name in known.files if name != "input"}
-    before = None if options.metrics is None else _scraped(options.metrics)
+    before = {} if options.metrics is None else _scraped(options.metrics)
     control = TritonControl(options.endpoint)
     number = 0
     with options.lines.open("w", buffering=1) as out:
@@ -97,7 +104,8 @@ def main() -> None:
             if options.pause:
                 stop.wait(options.pause)
     if options.counts is not None and options.metrics is not None:
-        options.counts.write_text(json.dumps({"before": before, "after": _scraped(options.metrics)}))
+        after = _scraped(options.metrics, at_least=sum(before.values()) + number)
+        options.counts.write_text(json.dumps({"before": before, "after": after}))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def draw(
             axes.scatter(
                 [each.sent for each in own],
                 [max(_LOWEST_MILLISECONDS, each.milliseconds) for each in own],
-                s=14,
+                s=36,
                 marker=marker,
                 color=colour,
                 linewidths=1.2 if marker == "x" else 0,
@@ -73,6 +73,8 @@ def draw(
         axes.set_xlim(0, acts[-1].end)
         axes.grid(visible=True, axis="y", linewidth=0.5, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, frameon=False, fontsize=9)
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, frameon=False, fontsize=9, markerscale=1.6
+        )
         drawn.suptitle(title, fontsize=10, x=0.01, ha="left")
         drawn.savefig(path, dpi=110)

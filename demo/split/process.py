@@ -20,7 +20,7 @@ __all__ = ["ROOT", "Process"]
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What a process gets to end by itself.
-_ENDING_SECONDS = 30.0
+_ENDING_SECONDS = 60.0
 
 
 @dataclass

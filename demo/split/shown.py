@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -52,20 +53,9 @@ def _milliseconds(variant: Variant) -> float:
 
 def show_figures(console: Console, found: Sequence[Figures], verdicts: Sequence[Check], *, where: str) -> None:
     """The table, and what had to hold."""
-    table = Table(title=f"One client of the first node; {where}", title_justify="left")
+    table = Table(title=f"One client of the first node; {where}", title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column("what happens", no_wrap=True)
-    headings = (
-        "seconds",
-        "requests",
-        "failed",
-        "nobody's",
-        "split",
-        "fallback",
-        "late",
-        "p50, ms",
-        "p95, ms",
-        "longest",
-    )
+    headings = ("s", "requests", "failed", "nobody's", "split", "fallback", "late", "p50, ms", "p95", "longest")
     for heading in headings:
         table.add_column(heading, justify="right")
     for each in found:

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 from demo.split.client import counted, who
+from demo.split.digits import ENLARGED, enlarged
 from demo.split.figures import Act, checks, figures
-from demo.split.pictures import ENLARGED, enlarged
 from demo.split.requests import FAILED, WRONG, Request, requests_in
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The data set of `make demo-split`: scikit-learn's digits, each pixel eight times as wide and as high."""
+"""The data set of `make demo-split`: scikit-learn's digits, each pixel six times as wide and as high."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import numpy
 import numpy.typing
 
-#: Of 8 x 8 pixels become 64 x 64.
-ENLARGED = 8
+#: Of 8 x 8 pixels become 48 x 48.
+ENLARGED = 6
 
 
 def enlarged() -> tuple[numpy.typing.NDArray[numpy.uint8], numpy.typing.NDArray[Any]]:
-    """1,797 pictures ``[N, 64, 64]`` of values 0 to 240, and their classes 0 to 9."""
+    """1,797 pictures ``[N, 48, 48]`` of values 0 to 240, and their classes 0 to 9."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
