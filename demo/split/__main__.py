@@ -46,7 +46,7 @@ def main(given: list[str] | None = None) -> int:
     )
     parser.add_argument("--loopback", action="store_true", help="no namespaces, with root either")
     options = parser.parse_args(given)
-    console = Console(highlight=False, width=max(104, Console().width))
+    console = Console(highlight=False, width=max(112, Console().width))
     if sys.platform != "linux":
         console.print("[red]This demonstration needs Linux.[/red]")
         return 2

@@ -57,7 +57,7 @@ def show_figures(console: Console, found: Sequence[Figures], verdicts: Sequence[
     table.add_column("what happens", no_wrap=True)
     headings = ("s", "requests", "failed", "nobody's", "split", "fallback", "late", "p50, ms", "p95", "longest")
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in found:
         times = (each.p50_milliseconds, each.p95_milliseconds, each.longest_milliseconds)
         counts = (each.requests, each.failed, each.nobodys, each.by_split, each.by_fallback, each.late)
