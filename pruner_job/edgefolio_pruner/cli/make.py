@@ -177,7 +177,7 @@ def _split_line(variant: Variant) -> str:
     return (
         f"{variant.name}: {variant.test_accuracy.percent:.2f} % on {split.workers} nodes, by {split.shown_layout}; "
         f"predicted {split.predicted_milliseconds:.2f} ms over {shown_rate(split.link.bits_per_second)} and "
-        f"{split.link.round_trip_milliseconds:g} ms; shards of {shards}. No server serves it yet."
+        f"{split.link.round_trip_milliseconds:g} ms; shards of {shards}. `edgefolio serve --worker-set` serves it."
     )
 
 
