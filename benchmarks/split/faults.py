@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from benchmarks.split.results import RESULTS, headline, write
 from demo.split.nodes import ADDRESSES, PORT, inside, serve, set_link, shape, two_nodes
 from demo.split.process import Process
 from demo.split.requests import FAILED, WRONG, Request, client_command, requests_in, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "triton"))
 
 from served_splits import served_split  # noqa: E402
@@ -241,11 +240,12 @@ def measure(folder: Path, faults: list[str], *, repeats: int, abandon: float) ->
 
 def markdown(document: dict[str, Any]) -> str:
     """The table of the JSON."""
+    text = (
+        f"Abandon time {document['abandonMilliseconds']:.0f} ms. Of each fault all repeats together; "
+        "times are the largest of them."
+    )
     rows = [
-        "# Faults of a split's peer",
-        "",
-        f"`{document['command']}`, {document['machine']}. Abandon time {document['abandonMilliseconds']:.0f} ms. "
-        "Of each fault all repeats together; times are the largest of them.",
+        *headline("Faults of a split's peer", document, text),
         "",
         "| fault | requests | failed | nobody's | later than the abandon time | longest ms | at once after ms | "
         "split again after s |",
@@ -284,17 +284,14 @@ def main() -> None:
             repeats=options.repeats,
             abandon=options.abandon_milliseconds,
         )
-    kernel = subprocess.run(["uname", "-sr"], capture_output=True, text=True, check=True).stdout.strip()
-    document = {
-        "command": "python -m benchmarks.split.faults " + " ".join(sys.argv[1:]),
-        "machine": f"{kernel}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end",
+    content = {
+        "loadAverageAtTheEnd": round(os.getloadavg()[0], 1),
         "abandonMilliseconds": options.abandon_milliseconds,
         "rate": RATE,
         "faults": found,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "split-faults.json").write_text(json.dumps(document, indent=1) + "\n")
-    (options.output / "split-faults.md").write_text(markdown(document))
+    command = " ".join(["python -m benchmarks.split.faults", *sys.argv[1:]])
+    write(options.output, "split-faults", command=command, content=content, markdown=markdown)
 
 
 if __name__ == "__main__":

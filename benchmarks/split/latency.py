@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from benchmarks.split.results import RESULTS, headline, write
 from demo.split.nodes import ADDRESSES, PORT, inside, serve, shape, two_nodes
 from demo.split.process import Process
 from demo.split.requests import FAILED, WRONG, client_command, requests_in, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 sys.path.extend(str(ROOT / "tests" / folder) for folder in ("shared", "triton"))
 
 from served_splits import ServedSplit, served_split, whole_model  # noqa: E402
@@ -136,11 +135,9 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def markdown(document: dict[str, Any]) -> str:
     """The medians over the turns."""
+    text = f"{document['net']}. Milliseconds, batch 1; of each figure the median over turns."
     rows = [
-        "# Latency of a split without pruning, through Triton",
-        "",
-        f"`{document['command']}`, {document['machine']}. {document['net']}. Milliseconds, batch 1; of each figure the "
-        "median over turns.",
+        *headline("Latency of a split without pruning, through Triton", document, text),
         "",
         "| cell | requests | failed | nobody's | p50 | p95 | p99 |",
         "|---|---|---|---|---|---|---|",
@@ -167,17 +164,14 @@ def main() -> None:
         folder = Path(name)
         splits = prepare(folder, options)
         cells = measure(folder, options)
-    kernel = subprocess.run(["uname", "-sr"], capture_output=True, text=True, check=True).stdout.strip()
-    document = {
-        "command": "python -m benchmarks.split.latency " + " ".join(sys.argv[1:]),
-        "machine": f"{kernel}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end",
+    content = {
+        "loadAverageAtTheEnd": round(os.getloadavg()[0], 1),
         "net": f"{options.layers} convolutions of {2 * options.width} channels on {options.size} x {options.size} maps",
         "bytesIn": {wire: [split.plan.bytes_into(rank) for rank in range(2)] for wire, split in splits.items()},
         "cells": cells,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "split-latency.json").write_text(json.dumps(document, indent=1) + "\n")
-    (options.output / "split-latency.md").write_text(markdown(document))
+    command = " ".join(["python -m benchmarks.split.latency", *sys.argv[1:]])
+    write(options.output, "split-latency", command=command, content=content, markdown=markdown)
 
 
 if __name__ == "__main__":

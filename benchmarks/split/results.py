@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 import torch
 from benchmarks.over_seeds import say
+from benchmarks.scale.__main__ import commit
 
 from edgefolio_pruner.profiling.environment import describe_environment
 
@@ -26,6 +27,7 @@ def write(
     environment = describe_environment(threads=1, onnxruntime_version=onnxruntime.__version__)
     document = {
         "command": command,
+        "commit": commit(),
         "machine": environment.model_dump(mode="json", by_alias=True),
         "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
         **content,

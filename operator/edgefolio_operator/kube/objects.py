@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgefolio.specification.cluster import OBJECT_NAME
+
 #: A Kubernetes object, or a part of one, that is only read.
 Object = Mapping[str, Any]
 #: One that is decoded or built here.
@@ -17,7 +19,7 @@ ObjectKey = tuple[str, str]
 #: Any name that is not listed, in a form.
 _ANY = "*"
 #: As the specification of a ModelEndpoint has it: nonsense there would end the planning of a whole portfolio.
-_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_NODE_NAME = re.compile(OBJECT_NAME)
 _CONDITIONS = [{"type": str, "status": str, "reason": str, "message": str, "lastTransitionTime": str}]
 _MOUNTS = [{"name": str}]
 _CONTAINERS = [{"name": str, "restartPolicy": str, "command": [str], "args": [str], "volumeMounts": _MOUNTS}]

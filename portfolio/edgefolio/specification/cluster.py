@@ -15,8 +15,9 @@ from edgefolio.specification.making import SAFE_URI_RULES
 from edgefolio.specification.validation.base import ByteQuantity, Specification
 from edgefolio.specification.validation.cel import list_map, rules
 
+OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 #: Name of a namespaced object.
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+ObjectName = Annotated[str, Field(pattern=OBJECT_NAME, max_length=253)]
 LabelKey = Annotated[
     str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$", max_length=317)
 ]

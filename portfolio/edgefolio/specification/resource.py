@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgefolio.specification.cluster import JobSpecification, Rollout, SecretReference
+from edgefolio.specification.cluster import JobSpecification, ObjectName, Rollout, SecretReference
 from edgefolio.specification.conditions import Sha256
 from edgefolio.specification.making import DataSpecification, GivenUri, Methods, Selection, Source
 from edgefolio.specification.objectives import ObjectiveOverride, ObjectivesSpecification
@@ -205,7 +205,7 @@ class ObjectMeta(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+    name: ObjectName
     namespace: str | None = None
 
 

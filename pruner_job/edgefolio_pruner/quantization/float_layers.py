@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from edgefolio_pruner.progress import Progress
-from edgefolio_pruner.quantization.calibration import NotQuantizableError
+from edgefolio_pruner.quantization.calibration import NotQuantizableError, one_line
 from edgefolio_pruner.quantization.sensitivity import fewest_float_layers
 
-__all__ = ["STAGE", "FloatChoice", "FloatLayer", "Quantizable", "Refusal", "choose_float_layers"]
+__all__ = ["STAGE", "FloatChoice", "FloatLayer", "Quantizable", "Refusal", "choose_float_layers", "or_refusal"]
 
 STAGE = "quantization"
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +96,17 @@ def choose_float_layers(model: Quantizable, *, most: float, progress: Progress) 
     )
 
 
-def refused_by_the_runtime(error: Exception, describe: Callable[[Exception], str]) -> Refusal:
-    """What the runtime raises of a form that it cannot run, as a refusal; any other error is raised again."""
-    # Its exceptions have no common class, only a module.
-    if not type(error).__module__.startswith("onnxruntime"):
-        raise error
-    return Refusal(f"ONNX Runtime cannot run its quantized form ({describe(error)})")
+def or_refusal(make: Callable[[], Made | Refusal]) -> Made | Refusal:
+    """What ``make`` gives, or a refusal where quantizer or runtime cannot do it; other errors are raised."""
+    try:
+        return make()
+    except NotQuantizableError as error:
+        return Refusal(str(error))
+    except Exception as error:
+        # The runtime's exceptions have no common class, only a module.
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        return Refusal(f"ONNX Runtime cannot run its quantized form ({one_line(error)})")
 
 
 def _ranked(residuals: dict[str, float]) -> tuple[str, ...]:

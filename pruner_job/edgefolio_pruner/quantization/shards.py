@@ -20,14 +20,13 @@ from edgefolio_pruner.quantization.calibration import (
     NotQuantizableError,
     Ranges,
     Samples,
-    one_line,
 )
 from edgefolio_pruner.quantization.equalization import equalized
 from edgefolio_pruner.quantization.float_layers import (
     FloatLayer,
     Refusal,
     choose_float_layers,
-    refused_by_the_runtime,
+    or_refusal,
 )
 from edgefolio_pruner.quantization.qdq import (
     layers_of,
@@ -73,12 +72,7 @@ def quantize_split(
 
     The wire stays as it is, and so do its ranges. Equal arguments give equal bytes.
     """
-    try:
-        return _Work(made, calibration, accuracy_percent, max_loss_points, threads, progress).quantized()
-    except NotQuantizableError as error:
-        return Refusal(str(error))
-    except Exception as error:
-        return refused_by_the_runtime(error, one_line)
+    return or_refusal(_Work(made, calibration, accuracy_percent, max_loss_points, threads, progress).quantized)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

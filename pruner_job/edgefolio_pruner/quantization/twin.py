@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 
 from edgefolio_pruner.progress import Progress, no_progress
-from edgefolio_pruner.quantization.calibration import NotQuantizableError, Ranges, Samples, activation_ranges, one_line
+from edgefolio_pruner.quantization.calibration import NotQuantizableError, Ranges, Samples, activation_ranges
 from edgefolio_pruner.quantization.equalization import equalized
 from edgefolio_pruner.quantization.float_layers import (
     FloatLayer,
     Refusal,
     choose_float_layers,
-    refused_by_the_runtime,
+    or_refusal,
 )
 from edgefolio_pruner.quantization.qdq import (
     layers_of,
@@ -52,12 +52,7 @@ def make_twin(
     progress: Progress = no_progress,
 ) -> Twin | Refusal:
     """The twin of the float file ``content`` that loses at most ``max_loss_points`` of ``accuracy_percent``."""
-    try:
-        return _Work(content, calibration, accuracy_percent, max_loss_points, threads, progress).twin()
-    except NotQuantizableError as error:
-        return Refusal(str(error))
-    except Exception as error:
-        return refused_by_the_runtime(error, one_line)
+    return or_refusal(_Work(content, calibration, accuracy_percent, max_loss_points, threads, progress).twin)
 
 
 @dataclass(frozen=True, kw_only=True)
